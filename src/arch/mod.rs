@@ -1,0 +1,118 @@
+//! Instructions: detected once, every set reachable by name so that each is tested on one machine.
+//!
+//! A set is a table of [`Primitives`]. All of them have one contract: process bytes in order, return how many were
+//! **not** processed (the kernel's convention for everything that may stop early).
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use std::ffi::OsStr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if `dst` is
+/// below `src`.
+pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize) -> usize;
+/// Zeroes `len` bytes at `dst`; returns the bytes not zeroed.
+pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize) -> usize;
+
+/// One instruction set's ways to touch memory.
+pub struct Primitives {
+    /// Its public name: what `IOVEC_RS_ISA` and `iovec_rs.cpu.use_isa` take.
+    pub name: &'static str,
+    /// Plain copy.
+    pub copy: CopyFn,
+    /// Plain zeroing.
+    pub zero: ZeroFn,
+    /// Whether this CPU can run it.
+    pub available: fn() -> bool,
+}
+
+#[cfg(target_arch = "x86_64")]
+static SETS: &[&Primitives] = &[&portable::SCALAR, &x86_64::SSE2, &x86_64::AVX2, &x86_64::AVX512];
+#[cfg(not(target_arch = "x86_64"))]
+static SETS: &[&Primitives] = &[&portable::SCALAR];
+
+static CHOSEN: AtomicPtr<Primitives> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The environment variable that names the set to start with.
+pub const ISA_VARIABLE: &str = "IOVEC_RS_ISA";
+
+/// The sets this CPU can run, the best one last.
+pub fn available() -> impl DoubleEndedIterator<Item = &'static Primitives> {
+    #[cfg(target_arch = "x86_64")]
+    x86_64::tune();
+    SETS.iter().copied().filter(|set| (set.available)())
+}
+
+/// The set in use. Detection runs at the first call.
+pub fn primitives() -> &'static Primitives {
+    let chosen = CHOSEN.load(Ordering::Relaxed);
+    if chosen.is_null() {
+        return choose_default();
+    }
+    // SAFETY: CHOSEN only ever holds null, excluded above, or a pointer made from an element of the static SETS.
+    unsafe { &*chosen }
+}
+
+/// Uses the named set from now on, in all threads; copies under way finish with the one they began with.
+/// `None` if there is no such set on this CPU.
+pub fn choose(name: &str) -> Option<&'static Primitives> {
+    let set = available().find(|set| set.name == name)?;
+    CHOSEN.store(std::ptr::from_ref(set).cast_mut(), Ordering::Relaxed);
+    Some(set)
+}
+
+/// What the environment asks for, and whether it can be had.
+pub fn requested() -> Option<(String, bool)> {
+    let name = std::env::var_os(ISA_VARIABLE).filter(|v| v != OsStr::new(""))?;
+    let name = name.to_string_lossy().into_owned();
+    let found = available().any(|set| set.name == name);
+    Some((name, found))
+}
+
+#[cold]
+fn choose_default() -> &'static Primitives {
+    if let Some((name, true)) = requested() {
+        return choose(&name).unwrap_or(&portable::SCALAR);
+    }
+    let best = available().next_back().unwrap_or(&portable::SCALAR);
+    choose(best.name).unwrap_or(&portable::SCALAR)
+}
+
+/// The cache line, from CPUID (leaf 1, the `clflush` size); 64 where there is no such thing.
+pub fn cache_line_size() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        x86_64::cache_line_size()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        64
+    }
+}
+
+/// The CPU features this crate looks at, and whether they are there.
+pub fn features() -> Vec<(&'static str, bool)> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        x86_64::features()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        Vec::new()
+    }
+}
+
+/// Asks for the lines of `[addr, addr + len)`, the first few at most, to be brought near. Never faults.
+#[inline(always)]
+#[allow(clippy::inline_always)] // a call would cost more than the hint gains
+pub fn prefetch(addr: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    x86_64::prefetch(addr, len);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (addr, len);
+}
+
+#[cfg(test)]
+mod tests;

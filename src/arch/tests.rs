@@ -1,0 +1,83 @@
+//! Every set runs the identical cases: all small sizes at all alignments, block boundaries, the string path.
+
+use super::{Primitives, available, cache_line_size, choose, primitives};
+
+const RED: u8 = 0xA5;
+const ZONE: usize = 128;
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i ^ (i >> 8)) as u8 | 1).collect()
+}
+
+fn lengths() -> impl Iterator<Item = usize> {
+    (0..300).chain([511, 512, 513, 575, 1023, 1024, 1100, 4095, 4096, 4097, 8191])
+}
+
+fn check_copy(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
+    let source = pattern(src_at + len);
+    let mut dest = vec![RED; ZONE + dst_at + len + ZONE];
+    let to = ZONE + dst_at;
+    // SAFETY: both ranges lie inside the vectors just made, which do not overlap.
+    let left = unsafe { (set.copy)(dest.as_mut_ptr().wrapping_add(to), source.as_ptr().wrapping_add(src_at), len) };
+    assert_eq!(left, 0);
+    let case = (set.name, len, src_at, dst_at);
+    assert_eq!(dest[to..to + len], source[src_at..], "{case:?}");
+    assert!(dest[..to].iter().chain(&dest[to + len..]).all(|b| *b == RED), "outside touched: {case:?}");
+}
+
+#[test]
+fn copies_every_length_at_every_alignment() {
+    for set in available() {
+        for len in lengths() {
+            for (src_at, dst_at) in [(0, 0), (1, 0), (0, 1), (7, 3), (3, 17), (63, 1), (1, 63), (32, 32), (40, 8)] {
+                check_copy(set, len, src_at, dst_at);
+            }
+        }
+        for dst_at in 0..64 {
+            check_copy(set, 200, 5, dst_at);
+            check_copy(set, 63, dst_at, 11);
+        }
+    }
+}
+
+#[test]
+fn long_congruent_copies_are_exact() {
+    for set in available() {
+        for len in [(32 << 10) - 1, 32 << 10, (32 << 10) + 1, (32 << 10) + 63, 100_003] {
+            for at in [0, 1, 63] {
+                check_copy(set, len, at, at);
+                check_copy(set, len, at, at + 64);
+                check_copy(set, len, at, at + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn zeroes_every_length_and_nothing_else() {
+    for set in available() {
+        for len in lengths() {
+            for dst_at in [0, 1, 7, 17, 63] {
+                let mut dest = vec![RED; ZONE + dst_at + len + ZONE];
+                let to = ZONE + dst_at;
+                // SAFETY: the range lies inside the vector just made.
+                let left = unsafe { (set.zero)(dest.as_mut_ptr().wrapping_add(to), len) };
+                assert_eq!(left, 0);
+                assert!(dest[to..to + len].iter().all(|b| *b == 0), "{} {len} {dst_at}", set.name);
+                assert!(dest[..to].iter().chain(&dest[to + len..]).all(|b| *b == RED), "{} {len}", set.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_set_can_be_chosen_by_name_and_only_if_it_exists() {
+    let before = primitives().name;
+    for set in available() {
+        assert_eq!(choose(set.name).map(|s| s.name), Some(set.name));
+        assert_eq!(primitives().name, set.name);
+    }
+    assert!(choose("mmx").is_none());
+    assert!(choose(before).is_some());
+    assert!(cache_line_size().is_power_of_two());
+}

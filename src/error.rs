@@ -1,0 +1,126 @@
+//! Every way an operation is refused. A refused operation has changed nothing.
+
+use crate::iter::{Direction, Kind};
+use std::fmt;
+
+/// Result of everything that can be refused.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an operation was refused, with the numbers that decided it.
+///
+/// Bad memory met while copying is not an error: copies come out short and say why in a [`crate::fault::Fault`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// An argument is outside what the operation accepts.
+    Invalid {
+        /// The argument's public name.
+        argument: &'static str,
+        /// What was given.
+        value: String,
+        /// What is accepted.
+        expected: String,
+    },
+    /// `count` is more than the segments hold from here on; the kernel would walk off the array.
+    BeyondSegments {
+        /// Bytes asked for.
+        count: usize,
+        /// Bytes there are.
+        available: usize,
+    },
+    /// A revert to before the iterator's beginning.
+    BeforeStart {
+        /// Bytes to go back.
+        nbytes: usize,
+        /// Bytes there are to go back.
+        consumed: usize,
+    },
+    /// A copy against the iterator's direction.
+    Direction {
+        /// The refused operation.
+        operation: &'static str,
+        /// The iterator's direction.
+        direction: Direction,
+    },
+    /// More bytes than the flat buffer beside the iterator has.
+    BeyondBuffer {
+        /// Bytes asked for.
+        nbytes: usize,
+        /// The buffer's length.
+        len: usize,
+    },
+    /// A range that leaves the page it is said to be in.
+    BeyondPage {
+        /// Offset in the page.
+        offset: usize,
+        /// Bytes from there.
+        nbytes: usize,
+        /// The page's length.
+        len: usize,
+    },
+    /// The kind cannot do this at all.
+    Unsupported {
+        /// The refused operation.
+        operation: &'static str,
+        /// The kind it was asked of.
+        kind: Kind,
+    },
+    /// A destination may not be written to.
+    ReadOnly {
+        /// What it is: "segment", "page" or "folio".
+        what: &'static str,
+        /// Which one.
+        index: usize,
+    },
+    /// The kernel's own answer: a positive errno, and what it is about.
+    Os {
+        /// The errno.
+        errno: i32,
+        /// The argument, offset and limit.
+        context: String,
+    },
+    /// No memory for a working copy of this many bytes.
+    NoMemory(usize),
+}
+
+impl Error {
+    /// An argument outside what is accepted.
+    pub fn invalid(argument: &'static str, value: impl fmt::Display, expected: impl Into<String>) -> Self {
+        Self::Invalid { argument, value: value.to_string(), expected: expected.into() }
+    }
+
+    /// An errno the kernel would return, and why.
+    pub fn os(errno: i32, context: impl Into<String>) -> Self {
+        Self::Os { errno, context: context.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { argument, value, expected } => write!(f, "{argument} is {value}: expected {expected}"),
+            Self::BeyondSegments { count, available } => {
+                write!(f, "count is {count}: the segments hold {available} bytes from here")
+            }
+            Self::BeforeStart { nbytes, consumed } => {
+                write!(f, "nbytes is {nbytes}: only {consumed} bytes lie between the start and here")
+            }
+            Self::Direction { operation, direction } => {
+                let (is, role) = match direction {
+                    Direction::Dest => ("READ", "destination"),
+                    Direction::Source => ("WRITE", "source"),
+                };
+                write!(f, "{operation}: wrong direction: the iterator is a {role} ({is})")
+            }
+            Self::BeyondBuffer { nbytes, len } => write!(f, "nbytes is {nbytes}: the buffer has {len} bytes"),
+            Self::BeyondPage { offset, nbytes, len } => {
+                write!(f, "offset {offset} and nbytes {nbytes} leave the page of {len} bytes")
+            }
+            Self::Unsupported { operation, kind } => write!(f, "{operation}: not possible on a {kind} iterator"),
+            Self::ReadOnly { what, index } => write!(f, "{what} {index} is read-only and cannot be a destination"),
+            Self::Os { context, .. } => f.write_str(context),
+            Self::NoMemory(bytes) => write!(f, "no memory for a working copy of {bytes} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
