@@ -1,0 +1,254 @@
+//! The iterator: a cursor over scattered memory (`struct iov_iter`).
+//!
+//! `count` bounds every operation; the segments may hold more. A position is the current segment and the offset in it,
+//! and may rest at the end of a segment. Everything the kernel leaves undefined is an [`Error`] here.
+
+mod folioq;
+mod pipe;
+mod position;
+mod query;
+mod vector;
+mod walk;
+mod xarray;
+
+pub use position::IterState;
+pub use query::{PageSpan, Piece};
+pub use vector::Segments;
+pub use walk::Step;
+
+use crate::error::{Error, Result};
+use crate::fault::Fault;
+use crate::segment::{Held, Segment, Trust};
+use crate::structure::{FolioQueue, PipeRing, XArray};
+use folioq::FolioCursor;
+use pipe::PipeCursor;
+use std::fmt;
+use std::sync::Arc;
+use vector::Vector;
+use xarray::XarrayCursor;
+
+/// The most one call transfers: the largest signed 32-bit number, rounded down to a page.
+pub const MAX_RW_COUNT: usize = 0x7fff_f000;
+
+/// What the iterator is in a transfer, seen from the file operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// `READ`, `ITER_DEST`: data goes to the iterator's memory.
+    Dest = 0,
+    /// `WRITE`, `ITER_SOURCE`: data comes from the iterator's memory.
+    Source = 1,
+}
+
+/// What kind of memory the iterator runs over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// One range of user memory.
+    Ubuf,
+    /// Ranges of user memory.
+    Iovec,
+    /// Ranges of trusted memory.
+    Kvec,
+    /// Ranges within pages.
+    Bvec,
+    /// A pipe that is filled.
+    Pipe,
+    /// Pages by index.
+    Xarray,
+    /// Folios in a queue.
+    Folioq,
+    /// Nothing: data is counted and dropped.
+    Discard,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ubuf => "ubuf",
+            Self::Iovec => "iovec",
+            Self::Kvec => "kvec",
+            Self::Bvec => "bvec",
+            Self::Pipe => "pipe",
+            Self::Xarray => "xarray",
+            Self::Folioq => "folioq",
+            Self::Discard => "discard",
+        })
+    }
+}
+
+#[derive(Clone)]
+enum Body {
+    Ubuf { seg: Segment, trust: Trust },
+    Vector(Vector),
+    Pipe(PipeCursor),
+    Xarray(XarrayCursor),
+    Folioq(FolioCursor),
+    Discard,
+}
+
+/// The cursor. Cloning it is the kernel's `struct` copy: the clone moves on its own over the same memory.
+#[derive(Clone)]
+pub struct IovIter {
+    direction: Direction,
+    count: usize,
+    /// Bytes consumed of the current segment; of all for UBUF and XARRAY. PIPE keeps its own.
+    offset: usize,
+    body: Body,
+    /// Why the last copy through this iterator came out short.
+    pub fault: Option<Box<Fault>>,
+}
+
+impl IovIter {
+    fn with_body(direction: Direction, count: usize, body: Body) -> Self {
+        Self { direction, count, offset: 0, body, fault: None }
+    }
+
+    /// One range of user memory (`iov_iter_ubuf`).
+    pub fn ubuf(direction: Direction, seg: Segment, trust: Trust, count: Option<usize>) -> Result<Self> {
+        let count = within(count, seg.len)?;
+        Ok(Self::with_body(direction, count, Body::Ubuf { seg, trust }))
+    }
+
+    /// Ranges of user memory (`iov_iter_init`).
+    pub fn iovec(direction: Direction, segs: Segments, trust: Trust, count: Option<usize>) -> Result<Self> {
+        let vector = Vector::iovec(segs, trust)?;
+        Self::vector(direction, vector, count)
+    }
+
+    /// Ranges of trusted memory (`iov_iter_kvec`).
+    pub fn kvec(direction: Direction, segs: Segments, held: Held, count: Option<usize>) -> Result<Self> {
+        let vector = Vector::kvec(segs, held)?;
+        Self::vector(direction, vector, count)
+    }
+
+    /// Ranges within pages (`iov_iter_bvec`): segment `n` begins `offsets[n]` bytes into its page.
+    pub fn bvec(
+        direction: Direction,
+        segs: Segments,
+        offsets: Arc<[usize]>,
+        held: Held,
+        count: Option<usize>,
+    ) -> Result<Self> {
+        let vector = Vector::bvec(segs, offsets, held)?;
+        Self::vector(direction, vector, count)
+    }
+
+    fn vector(direction: Direction, vector: Vector, count: Option<usize>) -> Result<Self> {
+        let count = within(count, vector.total())?;
+        Ok(Self::with_body(direction, count, Body::Vector(vector)))
+    }
+
+    /// A pipe to fill (`iov_iter_pipe`, until 6.4). `count` may be more than it can take.
+    pub fn pipe(direction: Direction, ring: Arc<PipeRing>, count: usize) -> Result<Self> {
+        destination_only(direction, Kind::Pipe)?;
+        Ok(Self::with_body(direction, count, Body::Pipe(PipeCursor::new(ring))))
+    }
+
+    /// The pages of an XArray from byte position `start` on (`iov_iter_xarray`). A hole ends a transfer.
+    pub fn xarray(direction: Direction, array: Arc<XArray>, start: usize, count: usize) -> Result<Self> {
+        if start.checked_add(count).is_none() {
+            return Err(Error::invalid("count", count, format!("start {start} + count within 64 bits")));
+        }
+        Ok(Self::with_body(direction, count, Body::Xarray(XarrayCursor { array, start })))
+    }
+
+    /// A folio queue from `offset` bytes into `first_slot` on (`iov_iter_folio_queue`).
+    pub fn folioq(
+        direction: Direction,
+        queue: Arc<FolioQueue>,
+        first_slot: usize,
+        offset: usize,
+        count: usize,
+    ) -> Result<Self> {
+        let cursor = FolioCursor::new(queue, first_slot, offset)?;
+        let mut iter = Self::with_body(direction, count, Body::Folioq(cursor));
+        iter.offset = offset;
+        Ok(iter)
+    }
+
+    /// Counts and drops (`iov_iter_discard`).
+    pub fn discard(direction: Direction, count: usize) -> Result<Self> {
+        destination_only(direction, Kind::Discard)?;
+        Ok(Self::with_body(direction, count, Body::Discard))
+    }
+
+    /// What kind of memory it runs over.
+    pub fn kind(&self) -> Kind {
+        match &self.body {
+            Body::Ubuf { .. } => Kind::Ubuf,
+            Body::Vector(vector) => vector.kind(),
+            Body::Pipe(_) => Kind::Pipe,
+            Body::Xarray(_) => Kind::Xarray,
+            Body::Folioq(_) => Kind::Folioq,
+            Body::Discard => Kind::Discard,
+        }
+    }
+
+    /// What it is in a transfer.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Bytes that remain to be transferred.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
+    pub fn iov_offset(&self) -> usize {
+        match &self.body {
+            Body::Pipe(pipe) => pipe.end_offset(),
+            _ => self.offset,
+        }
+    }
+
+    /// Segments that remain, the current one included; 0 for the kinds that do not count them.
+    pub fn nr_segs(&self) -> usize {
+        match &self.body {
+            Body::Ubuf { .. } => 1,
+            Body::Vector(vector) => vector.nr_segs(),
+            _ => 0,
+        }
+    }
+
+    /// Whether its memory has to be touched with care. Structures of pages never need it: each page has its keeper.
+    pub fn is_wild(&self) -> bool {
+        match &self.body {
+            Body::Ubuf { trust, .. } => *trust == Trust::Wild,
+            Body::Vector(vector) => vector.trust() == Trust::Wild,
+            _ => false,
+        }
+    }
+
+    /// Whether it is the kernel's "user-backed": UBUF or IOVEC.
+    pub fn is_user_backed(&self) -> bool {
+        matches!(self.kind(), Kind::Ubuf | Kind::Iovec)
+    }
+
+    /// Refuses an operation that goes against the direction.
+    pub fn require(&self, direction: Direction, operation: &'static str) -> Result<()> {
+        if self.direction == direction {
+            Ok(())
+        } else {
+            Err(Error::Direction { operation, direction: self.direction })
+        }
+    }
+}
+
+/// `count` if it was given and the segments hold that much; everything they hold by default.
+fn within(count: Option<usize>, available: usize) -> Result<usize> {
+    match count {
+        None => Ok(available),
+        Some(count) if count <= available => Ok(count),
+        Some(count) => Err(Error::BeyondSegments { count, available }),
+    }
+}
+
+fn destination_only(direction: Direction, kind: Kind) -> Result<()> {
+    match direction {
+        Direction::Dest => Ok(()),
+        Direction::Source => Err(Error::invalid("direction", "WRITE", format!("READ: {kind} is a destination only"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Positions over addresses that are never touched.
+
+use super::{Direction, IovIter, IterState};
+use crate::segment::{Segment, Trust};
+
+fn iovec(segs: &[(usize, usize)], count: Option<usize>) -> IovIter {
+    let segs: Vec<Segment> = segs.iter().map(|(addr, len)| Segment::new(*addr, *len)).collect();
+    IovIter::iovec(Direction::Dest, segs.into(), Trust::Wild, count).unwrap()
+}
+
+/// Touches nothing and stops at one place.
+struct Count(usize);
+
+impl super::Step for Count {
+    fn step(&mut self, _addr: usize, progress: usize, len: usize) -> usize {
+        len - len.min(self.0.saturating_sub(progress))
+    }
+}
+
+fn state(i: &IovIter) -> (usize, usize, usize) {
+    let IterState { iov_offset, count, nr_segs } = i.save_state();
+    (iov_offset, count, nr_segs)
+}
+
+const SEGS: &[(usize, usize)] = &[(0x1000, 4), (0x2000, 0), (0x3ffe, 5), (0x8000, 0), (0x9001, 6)];
+
+#[test]
+fn copying_and_advancing_rest_in_different_places() {
+    let mut copied = iovec(SEGS, None);
+    assert_eq!(copied.walk(4, &mut Count(99)), 4);
+    assert_eq!(state(&copied), (0, 11, 4));
+    let mut advanced = iovec(SEGS, None);
+    advanced.advance(4).unwrap();
+    assert_eq!(state(&advanced), (0, 11, 3));
+}
+
+#[test]
+fn a_short_step_ends_the_walk_where_it_stopped() {
+    for (limit, expected) in [(4, (0, 11, 3)), (7, (3, 8, 3)), (0, (0, 15, 5))] {
+        let mut i = iovec(SEGS, None);
+        assert_eq!(i.walk(15, &mut Count(limit)), limit);
+        assert_eq!(state(&i), expected);
+    }
+}
+
+#[test]
+fn reverting_steps_back_over_empty_segments() {
+    let mut i = iovec(SEGS, None);
+    i.advance(15).unwrap();
+    i.revert(6).unwrap();
+    assert_eq!(state(&i), (0, 6, 1));
+    i.revert(1).unwrap();
+    assert_eq!(state(&i), (4, 7, 3));
+    let before = i.save_state();
+    assert!(i.revert(9).is_err());
+    assert_eq!(i.save_state(), before);
+}
+
+#[test]
+fn a_duplicate_begins_where_it_was_made() {
+    let mut i = iovec(SEGS, None);
+    i.advance(6).unwrap();
+    let saved = i.save_state();
+    let mut dup = i.dup().unwrap();
+    dup.advance(9).unwrap();
+    assert!(dup.revert(12).is_err());
+    dup.revert(9).unwrap();
+    assert_eq!(dup.save_state(), saved);
+    i.revert(6).unwrap();
+    assert_eq!(state(&i), (0, 15, 5));
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused() {
+    let mut i = iovec(SEGS, None);
+    for bad in [(5, 11, 5), (0, 16, 5), (0, 0, 6), (1, 0, 0)] {
+        let bad = IterState { iov_offset: bad.0, count: bad.1, nr_segs: bad.2 };
+        assert!(i.restore(bad).is_err(), "{bad:?}");
+    }
+    assert_eq!(state(&i), (0, 15, 5));
+}

@@ -1,0 +1,250 @@
+//! IOVEC, KVEC and BVEC: a position in an array of segments. They differ in what their memory may do (IOVEC may
+//! fault) and in what a chunk is (BVEC goes page by page), not in how the position moves.
+
+use super::Kind;
+use super::walk::Step;
+use crate::error::{Error, Result};
+use crate::segment::{Held, Segment, Trust};
+use crate::structure::PAGE_SIZE;
+use std::sync::Arc;
+
+/// Segments kept in the iterator itself: the kernel's `UIO_FASTIOV`.
+pub(super) const INLINE_SEGMENTS: usize = 8;
+
+/// An array of segments: a few in place, or shared with whoever else keeps it alive.
+#[derive(Clone)]
+pub enum Segments {
+    /// Up to eight, with no allocation.
+    Inline([Segment; INLINE_SEGMENTS], usize),
+    /// Any number; freed when the last iterator or array object over it is gone.
+    Shared(Arc<[Segment]>),
+}
+
+impl Segments {
+    /// As a slice. (It covers this array, not the memory its elements point to.)
+    #[inline]
+    pub fn as_slice(&self) -> &[Segment] {
+        match self {
+            Self::Inline(array, len) => &array[..*len],
+            Self::Shared(array) => array,
+        }
+    }
+}
+
+impl From<&[Segment]> for Segments {
+    fn from(segs: &[Segment]) -> Self {
+        if segs.len() > INLINE_SEGMENTS {
+            return Self::Shared(segs.into());
+        }
+        let mut array = [Segment::default(); INLINE_SEGMENTS];
+        array[..segs.len()].copy_from_slice(segs);
+        Self::Inline(array, segs.len())
+    }
+}
+
+impl From<Vec<Segment>> for Segments {
+    fn from(segs: Vec<Segment>) -> Self {
+        if segs.len() > INLINE_SEGMENTS { Self::Shared(segs.into()) } else { segs.as_slice().into() }
+    }
+}
+
+#[derive(Clone)]
+enum Flavour {
+    Iovec,
+    Kvec,
+    /// Each segment's offset in its page.
+    Bvec(Arc<[usize]>),
+}
+
+#[derive(Clone)]
+pub(super) struct Vector {
+    segs: Segments,
+    flavour: Flavour,
+    trust: Trust,
+    cur: usize,
+    /// The segment it cannot be moved back beyond: where a duplicate began.
+    first: usize,
+    total: usize,
+    /// The smallest range that covers every segment: most overlap questions end here.
+    hull: Segment,
+}
+
+impl Vector {
+    pub(super) fn iovec(segs: Segments, trust: Trust) -> Result<Self> {
+        Self::new(segs, Flavour::Iovec, trust)
+    }
+
+    pub(super) fn kvec(segs: Segments, held: Held) -> Result<Self> {
+        Self::new(segs, Flavour::Kvec, Trust::Held(held))
+    }
+
+    pub(super) fn bvec(segs: Segments, offsets: Arc<[usize]>, held: Held) -> Result<Self> {
+        debug_assert_eq!(segs.as_slice().len(), offsets.len());
+        Self::new(segs, Flavour::Bvec(offsets), Trust::Held(held))
+    }
+
+    fn new(segs: Segments, flavour: Flavour, trust: Trust) -> Result<Self> {
+        let (mut total, mut low, mut high) = (0_usize, usize::MAX, 0);
+        for (index, seg) in segs.as_slice().iter().enumerate() {
+            total = total.checked_add(seg.len).filter(|t| isize::try_from(*t).is_ok()).ok_or_else(|| {
+                Error::invalid(
+                    "segments",
+                    format!("{} bytes at segment {index}", seg.len),
+                    "less than 2**63 bytes in all",
+                )
+            })?;
+            if seg.len != 0 {
+                low = low.min(seg.addr);
+                high = high.max(seg.end());
+            }
+        }
+        let hull = Segment::new(low.min(high), high - low.min(high));
+        Ok(Self { segs, flavour, trust, cur: 0, first: 0, total, hull })
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.flavour {
+            Flavour::Iovec => Kind::Iovec,
+            Flavour::Kvec => Kind::Kvec,
+            Flavour::Bvec(_) => Kind::Bvec,
+        }
+    }
+
+    pub(super) fn trust(&self) -> Trust {
+        self.trust
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    pub(super) fn hull(&self) -> Segment {
+        self.hull
+    }
+
+    pub(super) fn nr_segs(&self) -> usize {
+        self.segs.as_slice().len() - self.cur
+    }
+
+    /// The segments from the current one on, each with its offset in its page (BVEC) or its address.
+    pub(super) fn rest(&self) -> impl Iterator<Item = (Segment, usize)> {
+        let offsets = match &self.flavour {
+            Flavour::Bvec(offsets) => Some(offsets),
+            _ => None,
+        };
+        let segs = self.segs.as_slice().iter().enumerate().skip(self.cur);
+        segs.map(move |(index, seg)| (*seg, offsets.map_or(seg.addr, |o| o[index])))
+    }
+
+    /// Bytes from here to the end of the array.
+    pub(super) fn available(&self, offset: usize) -> usize {
+        self.rest().map(|(seg, _)| seg.len).sum::<usize>().saturating_sub(offset)
+    }
+
+    /// A duplicate owns the rest of the array only: it cannot be reverted to before this point.
+    pub(super) fn begin_here(&mut self) {
+        self.first = self.cur;
+    }
+
+    /// The advancing walker: steps over everything that is consumed or empty.
+    pub(super) fn advance(&mut self, offset: &mut usize, nbytes: usize) {
+        let segs = self.segs.as_slice();
+        let mut left = *offset + nbytes;
+        while let Some(seg) = segs.get(self.cur)
+            && left >= seg.len
+        {
+            left -= seg.len;
+            self.cur += 1;
+        }
+        *offset = left;
+    }
+
+    /// Goes back `nbytes` (not 0), to rest in the segment they begin in, or says how many there are.
+    pub(super) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
+        if nbytes <= *offset {
+            *offset -= nbytes;
+            return Ok(());
+        }
+        let mut left = nbytes - *offset;
+        let mut cur = self.cur;
+        while cur > self.first {
+            cur -= 1;
+            let len = self.segs.as_slice()[cur].len;
+            if left <= len {
+                self.cur = cur;
+                *offset = len - left;
+                return Ok(());
+            }
+            left -= len;
+        }
+        Err(nbytes - left)
+    }
+
+    /// Moves to where `nr_segs` segments remain, `offset` bytes into the first; the bytes available there, if that exists.
+    pub(super) fn seek(&self, nr_segs: usize, offset: usize) -> Option<Self> {
+        let cur = self.segs.as_slice().len().checked_sub(nr_segs)?;
+        let fits = match self.segs.as_slice().get(cur) {
+            Some(seg) => offset <= seg.len,
+            None => offset == 0,
+        };
+        (cur >= self.first && fits).then(|| Self { cur, ..self.clone() })
+    }
+
+    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
+        match &self.flavour {
+            Flavour::Bvec(offsets) => {
+                let offsets = Arc::clone(offsets);
+                self.walk_chunks(offset, nbytes, step, |cur, skip| PAGE_SIZE - (offsets[cur] + skip) % PAGE_SIZE)
+            }
+            _ => self.walk_chunks(offset, nbytes, step, |_, _| usize::MAX),
+        }
+    }
+
+    /// `limit(segment, skip)` is the most a chunk may have there.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // instantiated per step and flavour, each with its own `limit`
+    fn walk_chunks<S: Step>(
+        &mut self,
+        offset: &mut usize,
+        mut nbytes: usize,
+        step: &mut S,
+        limit: impl Fn(usize, usize) -> usize,
+    ) -> usize {
+        let segs = self.segs.as_slice();
+        let (mut cur, mut skip, mut progress) = (self.cur, *offset, 0);
+        while nbytes != 0 {
+            // nbytes <= count <= what the segments hold from here, so there is one.
+            let seg = segs[cur];
+            let part = nbytes.min(seg.len - skip).min(limit(cur, skip));
+            if part != 0 {
+                if let Some(coming) = segs.get(cur + lookahead(seg.len)) {
+                    step.announce(*coming);
+                }
+                let done = part - step.step(seg.addr + skip, progress, part);
+                progress += done;
+                skip += done;
+                nbytes -= done;
+                if done < part {
+                    break;
+                }
+            }
+            if skip >= seg.len {
+                cur += 1;
+                skip = 0;
+            }
+        }
+        self.cur = cur;
+        *offset = skip;
+        progress
+    }
+}
+
+/// How many segments ahead the memory latency lies, for segments of this size.
+#[inline]
+fn lookahead(len: usize) -> usize {
+    match len {
+        0..=128 => 12,
+        129..=1024 => 4,
+        _ => 1,
+    }
+}

@@ -1,0 +1,46 @@
+//! XARRAY: the pages of an XArray from a byte position on, one chunk per page, ended by a hole.
+
+use super::walk::Step;
+use crate::segment::Page;
+use crate::structure::{PAGE_SIZE, XArray};
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub(super) struct XarrayCursor {
+    pub(super) array: Arc<XArray>,
+    /// The byte position the iterator began at.
+    pub(super) start: usize,
+}
+
+impl XarrayCursor {
+    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
+        let tree = self.array.snapshot();
+        let mut progress = 0;
+        while progress < nbytes {
+            let at = self.start + *offset;
+            let Some(page) = tree.load(at / PAGE_SIZE) else { break };
+            let part = (nbytes - progress).min(PAGE_SIZE - at % PAGE_SIZE);
+            let done = part - step.step(page.seg.addr + at % PAGE_SIZE, progress, part);
+            progress += done;
+            *offset += done;
+            if done < part {
+                break;
+            }
+        }
+        progress
+    }
+
+    /// Shows the pages over `nbytes` bytes from `offset` on, up to the first hole, each with the offset it is entered at,
+    /// until `show` has had enough.
+    pub(super) fn pages(&self, offset: usize, nbytes: usize, mut show: impl FnMut(&Page, usize) -> bool) {
+        let tree = self.array.snapshot();
+        let at = self.start + offset;
+        let mut skip = at % PAGE_SIZE;
+        for index in at / PAGE_SIZE..at.saturating_add(nbytes).div_ceil(PAGE_SIZE) {
+            match tree.load(index) {
+                Some(page) if show(page, skip) => skip = 0,
+                _ => break,
+            }
+        }
+    }
+}

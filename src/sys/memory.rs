@@ -1,0 +1,155 @@
+//! Touching memory that may not be there: the kernel does it for us and says how far it got.
+
+use crate::segment::Segment;
+use crate::structure::PAGE_SIZE;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+
+/// The most one call is asked for; the kernel cuts it there anyway.
+const CALL_MAX: usize = crate::iter::MAX_RW_COUNT;
+
+fn iovec(seg: Segment) -> libc::iovec {
+    libc::iovec { iov_base: seg.as_mut_ptr().cast(), iov_len: seg.len }
+}
+
+fn pid() -> i32 {
+    std::process::id().cast_signed()
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Copies `len` bytes from `src` to `dst`, both addresses in this process, neither of them necessarily valid. Returns the bytes copied:
+/// all of them, or exactly those before the first that cannot be read or written. No signal is raised.
+///
+/// The ranges must not overlap, and the bytes at `dst` must be the caller's to overwrite if there are any.
+pub fn copy(dst: usize, src: usize, len: usize) -> usize {
+    let mut done = 0;
+    while done < len {
+        let part = (len - done).min(CALL_MAX);
+        match copy_once(Segment::new(dst.wrapping_add(done), part), Segment::new(src.wrapping_add(done), part)) {
+            Ok(0) | Err(libc::EFAULT) => break,
+            Ok(copied) => done += copied,
+            // The call is filtered (seccomp) or not built in: take the long way.
+            Err(_) => return done + relay(dst.wrapping_add(done), src.wrapping_add(done), len - done),
+        }
+    }
+    done
+}
+
+fn copy_once(dst: Segment, src: Segment) -> Result<usize, i32> {
+    let (local, remote) = (iovec(dst), iovec(src));
+    // SAFETY: both descriptors are valid for the call, which checks every address they name and writes to `dst` only, the
+    // caller's to overwrite.
+    let copied = unsafe { libc::process_vm_readv(pid(), &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(copied).map_err(|_| errno())
+}
+
+/// The same through an anonymous file, with calls that no filter refuses.
+fn relay(dst: usize, src: usize, len: usize) -> usize {
+    const BLOCK: usize = 1 << 20;
+    // SAFETY: the name is a terminated string; the result is checked.
+    let fd = unsafe { libc::memfd_create(c"iovec_rs".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return 0;
+    }
+    // SAFETY: just created, owned by nobody else.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut done = 0;
+    while done < len {
+        let from = Segment::new(src.wrapping_add(done), BLOCK.min(len - done));
+        // SAFETY: the kernel checks the source range and only reads from it.
+        let read = unsafe { libc::pwrite(file.as_raw_fd(), from.as_ptr().cast(), from.len, 0) };
+        let Ok(read @ 1..) = usize::try_from(read) else { break };
+        let to = Segment::new(dst.wrapping_add(done), read);
+        // SAFETY: the kernel checks the destination range, which is the caller's to overwrite.
+        let written = unsafe { libc::pread(file.as_raw_fd(), to.as_mut_ptr().cast(), to.len, 0) };
+        let written = usize::try_from(written).unwrap_or(0);
+        done += written;
+        if written < from.len {
+            break;
+        }
+    }
+    done
+}
+
+/// Whether the byte at `addr` can be read.
+pub fn is_readable(addr: usize) -> bool {
+    let mut byte = 0_u8;
+    copy((&raw mut byte).expose_provenance(), addr, 1) == 1
+}
+
+/// `madvise(MADV_POPULATE_READ | MADV_POPULATE_WRITE)` (5.14): maps pages in without touching their contents. The errno tells
+/// truncated (EFAULT), protected (EINVAL), unmapped (ENOMEM) and poisoned (EHWPOISON) memory apart.
+pub fn populate(page: usize, npages: usize, write: bool) -> Result<(), i32> {
+    let advice = if write { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+    let range = Segment::new(page, npages * PAGE_SIZE);
+    // SAFETY: populating changes no contents and no protection; the kernel checks the range.
+    let result = unsafe { libc::madvise(range.as_mut_ptr().cast(), range.len, advice) };
+    if result == 0 { Ok(()) } else { Err(errno()) }
+}
+
+/// Whether the kernel knows how to populate.
+fn can_populate() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let here = (&raw const KNOWN).expose_provenance();
+        populate(here - here % PAGE_SIZE, 1, false).is_ok()
+    })
+}
+
+/// Faults a range in, to read or to write; how many bytes from its start on can be had. Exact to the page.
+pub fn fault_in(seg: Segment, write: bool) -> usize {
+    if seg.len == 0 {
+        return 0;
+    }
+    let skip = seg.addr % PAGE_SIZE;
+    let first = seg.addr - skip;
+    let Some(span) = skip.checked_add(seg.len).filter(|span| first.checked_add(*span).is_some()) else { return 0 };
+    let npages = span.div_ceil(PAGE_SIZE);
+    let good = if can_populate() {
+        good_prefix(npages, |pages| populate(first, pages, write).is_ok())
+    } else {
+        (0..npages).take_while(|page| is_readable(first + page * PAGE_SIZE)).count()
+    };
+    (good * PAGE_SIZE).saturating_sub(skip).min(seg.len)
+}
+
+/// The longest prefix of `n` that is good, by bisection; `good(k)` speaks of the first `k`.
+fn good_prefix(n: usize, good: impl Fn(usize) -> bool) -> usize {
+    if good(n) {
+        return n;
+    }
+    let (mut low, mut high) = (0, n);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if good(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+/// One past the greatest address the kernel takes for user memory (`TASK_SIZE_MAX`): what its `access_ok` compares with.
+pub fn user_limit() -> usize {
+    static LIMIT: OnceLock<usize> = OnceLock::new();
+    const FOUR_LEVELS: usize = (1 << 47) - PAGE_SIZE;
+    const FIVE_LEVELS: usize = (1 << 56) - PAGE_SIZE;
+    *LIMIT.get_or_init(|| {
+        let beyond = iovec(Segment::new(FOUR_LEVELS, 2 * PAGE_SIZE));
+        // SAFETY: no remote ranges are named, so nothing is copied: the call only checks the local one.
+        let taken = unsafe { libc::process_vm_readv(pid(), &raw const beyond, 1, std::ptr::null(), 0, 0) };
+        if taken == 0 { FIVE_LEVELS } else { FOUR_LEVELS }
+    })
+}
+
+/// The kernel's `access_ok`: the range ends within user space, and does not wrap.
+pub fn is_user_range(seg: Segment) -> bool {
+    seg.addr.checked_add(seg.len).is_some_and(|end| end <= user_limit())
+}
+
+#[cfg(test)]
+mod tests;
