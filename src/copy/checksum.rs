@@ -1,0 +1,146 @@
+//! Copies that sum up what they copy: the ones'-complement sum of the Internet checksum (RFC 1071).
+//!
+//! Sums are kept folded to 16 bits, so that a sum over parts equals the sum over the whole bit by bit.
+
+use super::mover::Mover;
+use super::{begin, overlap};
+use crate::error::Result;
+use crate::iter::{Direction, IovIter, Step};
+use crate::segment::{Flat, Segment};
+
+/// Adds with end-around carry until 16 bits are left.
+fn fold(mut sum: u64) -> u32 {
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u32
+}
+
+/// The folded sum of 16-bit little-endian words, an odd byte at the end padded with zero.
+fn block_sum(block: &[u8]) -> u32 {
+    let mut words = block.chunks_exact(4);
+    let mut sum: u64 = words.by_ref().map(|w| u64::from(u32::from_le_bytes([w[0], w[1], w[2], w[3]]))).sum();
+    let mut last = [0; 4];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    sum += u64::from(u32::from_le_bytes(last));
+    fold(sum)
+}
+
+/// `sum` with a block's sum added that begins at byte `offset`: at an odd one its bytes are swapped.
+fn combine(sum: u32, block: u32, offset: usize) -> u32 {
+    let block = if offset % 2 == 1 { u32::from((block as u16).swap_bytes()) } else { block };
+    fold(u64::from(sum) + u64::from(block))
+}
+
+/// The bytes pass through here on their way, so that what is summed is what is written whoever changes the source.
+const BLOCK: usize = 4096;
+
+struct Summing<'m> {
+    flat: usize,
+    direction: Direction,
+    mover: &'m mut Mover,
+    sum: u32,
+    /// The position of the first byte in the sum.
+    offset: usize,
+}
+
+impl Step for Summing<'_> {
+    /// A chunk that fails anywhere counts as failed whole, and so does its sum.
+    fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
+        let flat = self.flat + progress;
+        let (from, to) = if self.direction == Direction::Dest { (flat, addr) } else { (addr, flat) };
+        let mut block = [0_u8; BLOCK];
+        let mut chunk = 0;
+        for at in (0..len).step_by(BLOCK) {
+            let part = BLOCK.min(len - at);
+            if self.mover.copy(block.as_mut_ptr().expose_provenance(), from + at, part) != 0 {
+                return len;
+            }
+            chunk = combine(chunk, block_sum(&block[..part]), at);
+            if self.mover.copy(to + at, block.as_ptr().expose_provenance(), part) != 0 {
+                return len;
+            }
+        }
+        self.sum = combine(self.sum, chunk, self.offset + progress);
+        0
+    }
+}
+
+/// Copies into the iterator and adds what was copied to `csum`, which so far covers `offset` bytes (`csum_and_copy_to_iter`).
+/// Returns the bytes copied and the sum, which is `csum` itself when nothing was.
+pub fn csum_and_copy_to_iter(
+    src: Flat,
+    i: &mut IovIter,
+    nbytes: usize,
+    csum: u32,
+    offset: usize,
+) -> Result<(usize, u32)> {
+    summing_copy(src, i, nbytes, csum, (Direction::Dest, offset, "csum_and_copy_to_iter"))
+}
+
+/// Copies out of the iterator and adds what was copied to `csum` (`csum_and_copy_from_iter`).
+pub fn csum_and_copy_from_iter(dst: Flat, i: &mut IovIter, nbytes: usize, csum: u32) -> Result<(usize, u32)> {
+    summing_copy(dst, i, nbytes, csum, (Direction::Source, 0, "csum_and_copy_from_iter"))
+}
+
+fn summing_copy(
+    flat: Flat,
+    i: &mut IovIter,
+    nbytes: usize,
+    csum: u32,
+    (direction, offset, operation): (Direction, usize, &'static str),
+) -> Result<(usize, u32)> {
+    let nbytes = begin(flat, i, nbytes, direction, operation)?;
+    let mut mover = Mover::new(&[flat.trust], &[i]);
+    let seg: Segment = flat.seg.take(nbytes);
+    let mut step = Summing { flat: seg.addr, direction, mover: &mut mover, sum: fold(u64::from(csum)), offset };
+    let done = if i.overlaps(seg, nbytes) {
+        let mut scratch = overlap::Scratch::new(nbytes)?;
+        if direction == Direction::Dest {
+            let read = nbytes - step.mover.copy(scratch.addr(), seg.addr, nbytes);
+            step.flat = scratch.addr();
+            i.walk(read, &mut step)
+        } else {
+            step.flat = scratch.addr();
+            let read = i.walk(nbytes, &mut step);
+            let left = step.mover.copy(seg.addr, scratch.addr(), read);
+            i.revert(left)?;
+            read - left
+        }
+    } else {
+        i.walk(nbytes, &mut step)
+    };
+    let sum = if done == 0 { csum } else { step.sum };
+    i.fault = mover.into_fault(done);
+    Ok((done, sum))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{block_sum, combine, fold};
+
+    /// RFC 1071, section 3.
+    #[test]
+    fn the_example_of_the_rfc() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!((block_sum(&bytes) as u16).swap_bytes(), 0xddf2);
+    }
+
+    #[test]
+    fn any_split_gives_the_sum_of_the_whole() {
+        let bytes: Vec<u8> = (0..1001_u32).map(|i| (i * 37 % 251) as u8).collect();
+        let whole = block_sum(&bytes);
+        for split in 0..=bytes.len() {
+            let (a, b) = bytes.split_at(split);
+            assert_eq!(combine(block_sum(a), block_sum(b), split), whole, "split at {split}");
+        }
+    }
+
+    #[test]
+    fn folding_keeps_the_value_modulo_ffff() {
+        for sum in [0, 1, 0xffff, 0x1_0000, 0xffff_ffff, u64::MAX] {
+            assert!(fold(sum) <= 0xffff);
+            assert_eq!(u64::from(fold(sum)) % 0xffff, sum % 0xffff);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The flavours over memory of our own, against plain slices.
+
+use super::{copy_from_iter, copy_iter, copy_to_iter, zero};
+use crate::iter::{Direction, IovIter};
+use crate::segment::{Flat, Held, Segment, Trust};
+
+fn held() -> Held {
+    // SAFETY: every test keeps its vectors, unmoved and unresized, until its last copy is done.
+    unsafe { Held::promise() }
+}
+
+fn flat(memory: &mut [u8]) -> Flat {
+    Flat { seg: Segment::new(memory.as_mut_ptr().expose_provenance(), memory.len()), trust: Trust::Held(held()) }
+}
+
+/// Segments of the given lengths, `gap` bytes apart.
+fn scattered(memory: &mut [u8], lens: &[usize], gap: usize) -> Vec<Segment> {
+    let mut at = memory.as_mut_ptr().expose_provenance();
+    let mut segs = Vec::new();
+    for len in lens {
+        segs.push(Segment::new(at, *len));
+        at += len + gap;
+    }
+    segs
+}
+
+const LENS: [usize; 8] = [3, 0, 64, 1, 5000, 0, 129, 700];
+
+#[test]
+fn scatter_and_gather_are_inverse_and_touch_nothing_else() {
+    let total: usize = LENS.iter().sum();
+    let mut source: Vec<u8> = (0..total).map(|i| (i % 251) as u8 + 1).collect();
+    let mut arena = vec![0_u8; 8192];
+    let segs = scattered(&mut arena, &LENS, 7);
+    let mut to = IovIter::kvec(Direction::Dest, segs.clone().into(), held(), None).unwrap();
+    assert_eq!(copy_to_iter(flat(&mut source), &mut to, total), Ok(total));
+    assert_eq!((to.count(), to.nr_segs()), (0, 0));
+    assert_eq!(arena.iter().filter(|b| **b != 0).count(), total, "gaps stay zero");
+    let mut back = vec![0_u8; total];
+    let mut from = IovIter::iovec(Direction::Source, segs.into(), Trust::Held(held()), None).unwrap();
+    for part in [1, 66, 4, total] {
+        let at = total - from.count();
+        let expected = part.min(from.count());
+        assert_eq!(copy_from_iter(flat(&mut back[at..at + expected]), &mut from, expected), Ok(expected));
+    }
+    assert_eq!(back, source);
+}
+
+#[test]
+fn overlap_in_any_shape_reads_the_source_first() {
+    let original: Vec<u8> = (0..600_u32).map(|i| (i % 255) as u8).collect();
+    for shift in [-200_isize, -64, -1, 0, 1, 63, 200] {
+        for pieces in [1, 2, 5] {
+            let mut arena = original.clone();
+            let n = 200;
+            let src = 200;
+            let dst = 200_usize.wrapping_add_signed(shift);
+            let mut expected = original.clone();
+            expected.copy_within(src..src + n, dst);
+            let base = arena.as_mut_ptr().expose_provenance();
+            let cut = |at: usize| {
+                (0..pieces).map(|k| Segment::new(base + at + k * n / pieces, n / pieces)).collect::<Vec<_>>()
+            };
+            let one = |at: usize| Flat { seg: Segment::new(base + at, n), trust: Trust::Held(held()) };
+            let mut to = IovIter::kvec(Direction::Dest, cut(dst).into(), held(), None).unwrap();
+            assert_eq!(copy_to_iter(one(src), &mut to, n), Ok(n));
+            assert_eq!(arena, expected, "to_iter {shift} {pieces}");
+            arena.copy_from_slice(&original);
+            let mut from = IovIter::kvec(Direction::Source, cut(src).into(), held(), None).unwrap();
+            assert_eq!(copy_from_iter(one(dst), &mut from, n), Ok(n));
+            assert_eq!(arena, expected, "from_iter {shift} {pieces}");
+            arena.copy_from_slice(&original);
+            let mut to = IovIter::kvec(Direction::Dest, cut(dst).into(), held(), None).unwrap();
+            let mut from = IovIter::kvec(Direction::Source, cut(src).into(), held(), None).unwrap();
+            assert_eq!(copy_iter(&mut to, &mut from, n), Ok(n));
+            assert_eq!(arena, expected, "copy_iter {shift} {pieces}");
+        }
+    }
+}
+
+#[test]
+fn zeroing_stays_within_the_segments() {
+    let mut arena = vec![9_u8; 8192];
+    let segs = scattered(&mut arena, &LENS, 7);
+    let mut i = IovIter::kvec(Direction::Dest, segs.into(), held(), None).unwrap();
+    let total = i.count();
+    assert_eq!(zero(&mut i, total + 5), Ok(total));
+    assert_eq!(arena.iter().filter(|b| **b != 9).count(), total);
+    assert!(arena.iter().all(|b| *b == 0 || *b == 9));
+}

@@ -1,0 +1,210 @@
+//! Importing user vectors: the kernel's checks, in the kernel's order (6.4 and later), with the kernel's errnos.
+//!
+//! 1. No segments: nothing is read. More than [`UIO_MAXIOV`]: EINVAL, before anything is read.
+//! 2. The array's own range: EFAULT. Then element by element: unreadable is EFAULT, a negative length EINVAL; the first wins.
+//! 3. Per segment, in order: a range outside user space is EFAULT, with the length as given; then the running total is cut at
+//!    [`MAX_RW_COUNT`], which shortens one segment and empties those after it.
+//!
+//! A single segment takes another way: it becomes a UBUF, and its length is cut *before* its range is checked.
+
+use crate::error::{Error, Result};
+use crate::iter::{Direction, IovIter, MAX_RW_COUNT, Segments};
+use crate::segment::{Held, Segment, Trust};
+use crate::sys::memory;
+
+/// The most segments a vector may have.
+pub const UIO_MAXIOV: usize = 1024;
+/// Segments that need no allocation.
+pub const UIO_FASTIOV: usize = 8;
+
+/// How an element of a packed array is laid out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// `struct iovec`: an 8-byte address and an 8-byte length.
+    Native,
+    /// `struct compat_iovec`: 4 bytes each, the length signed.
+    Compat,
+}
+
+impl Layout {
+    /// Bytes of an element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::Native => 16,
+            Self::Compat => 8,
+        }
+    }
+
+    fn is_negative(self, len: usize) -> bool {
+        match self {
+            Self::Native => isize::try_from(len).is_err(),
+            Self::Compat => i32::try_from(len).is_err(),
+        }
+    }
+}
+
+/// Where a vector comes from.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// Ranges collected one by one. Lengths are as given: a negative one has its top bit set.
+    Ranges(&'a [Segment], Trust),
+    /// A packed array in memory that is held.
+    Packed(Segment, Held),
+    /// The address of a packed array, which may be unreadable.
+    Address(usize),
+}
+
+impl Source<'_> {
+    fn trust(self) -> Trust {
+        match self {
+            Self::Ranges(_, trust) => trust,
+            Self::Packed(..) | Self::Address(_) => Trust::Wild,
+        }
+    }
+
+    /// The first `nr_segs` elements, none of them with a negative length (`copy_iovec_from_user`).
+    fn read(self, nr_segs: usize, layout: Layout) -> Result<Vec<Segment>> {
+        let nbytes = nr_segs * layout.size();
+        let (flat, trust) = match self {
+            Self::Ranges(ranges, _) => {
+                let ranges = &ranges[..nr_segs];
+                check_lengths(ranges, layout)?;
+                return Ok(ranges.to_vec());
+            }
+            Self::Packed(seg, held) => (seg.take(nbytes), Trust::Held(held)),
+            Self::Address(addr) => (Segment::new(addr, nbytes), Trust::Wild),
+        };
+        if !memory::is_user_range(flat) {
+            return Err(efault(format!("the array of {nr_segs} segments at {:#x} is not in user space", flat.addr)));
+        }
+        let (mut segs, whole) = match layout {
+            Layout::Native => read_native(flat, trust, nr_segs)?,
+            Layout::Compat => read_compat(flat, trust),
+        };
+        segs.truncate(whole);
+        check_lengths(&segs, layout)?;
+        if whole < nr_segs {
+            return Err(efault(format!("segment {whole} of the array at {:#x} cannot be read", flat.addr)));
+        }
+        Ok(segs)
+    }
+}
+
+fn efault(context: String) -> Error {
+    Error::os(libc::EFAULT, context)
+}
+
+fn check_lengths(segs: &[Segment], layout: Layout) -> Result<()> {
+    match segs.iter().position(|seg| layout.is_negative(seg.len)) {
+        None => Ok(()),
+        Some(index) => {
+            Err(Error::os(libc::EINVAL, format!("segment {index}: the length does not fit a signed word")))
+        }
+    }
+}
+
+/// Copies up to `len` bytes of `flat` to memory of our own; how many it got.
+fn fetch(own: usize, flat: Segment, trust: Trust) -> usize {
+    match trust {
+        Trust::Wild => memory::copy(own, flat.addr, flat.len),
+        Trust::Held(_) => {
+            let set = crate::arch::primitives();
+            let (dst, src) = (std::ptr::with_exposed_provenance_mut(own), flat.as_ptr());
+            // SAFETY: the source is held for this call, and `own` is at least as long, as both callers make it.
+            flat.len - unsafe { (set.copy)(dst, src, flat.len) }
+        }
+    }
+}
+
+/// The array's elements and how many of them were readable to their last byte.
+fn read_native(flat: Segment, trust: Trust, nr_segs: usize) -> Result<(Vec<Segment>, usize)> {
+    const { assert!(size_of::<Segment>() == Layout::Native.size()) };
+    let mut segs: Vec<Segment> = Vec::new();
+    segs.try_reserve_exact(nr_segs)
+        .map_err(|_| Error::os(libc::ENOMEM, format!("no memory for {nr_segs} segments")))?;
+    let got = fetch(segs.as_mut_ptr().expose_provenance(), flat, trust) / Layout::Native.size();
+    // SAFETY: capacity was reserved for nr_segs >= got elements, of which the first `got` were just filled; a Segment is two
+    // words (repr(C), laid out as struct iovec), any bits of which are valid.
+    unsafe { segs.set_len(got) };
+    Ok((segs, got))
+}
+
+fn read_compat(flat: Segment, trust: Trust) -> (Vec<Segment>, usize) {
+    const { assert!(size_of::<[u32; 2]>() == Layout::Compat.size()) };
+    let mut words = [[0_u32; 2]; UIO_MAXIOV];
+    debug_assert!(flat.len <= size_of_val(&words));
+    let got = fetch(words.as_mut_ptr().expose_provenance(), flat, trust) / Layout::Compat.size();
+    let segs = words[..got].iter().map(|[addr, len]| Segment::new(*addr as usize, *len as usize)).collect();
+    (segs, got)
+}
+
+/// An imported vector.
+pub struct Imported {
+    /// The iterator over it.
+    pub iter: IovIter,
+    /// The validated and truncated copy, if it did not fit the caller's fast array.
+    pub array: Option<Segments>,
+}
+
+fn check_number(nr_segs: usize) -> Result<()> {
+    if nr_segs > UIO_MAXIOV {
+        return Err(Error::os(libc::EINVAL, format!("nr_segs is {nr_segs}: at most {UIO_MAXIOV} (UIO_MAXIOV)")));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_range(index: usize, seg: Segment) -> Result<()> {
+    if memory::is_user_range(seg) {
+        return Ok(());
+    }
+    let limit = memory::user_limit();
+    Err(efault(format!(
+        "segment {index}: {} bytes at {:#x} leave user space, which ends at {limit:#x}",
+        seg.len, seg.addr
+    )))
+}
+
+/// Validates a vector and builds the iterator over it (`import_iovec`, `__import_iovec`).
+pub fn import_iovec(
+    direction: Direction,
+    source: Source<'_>,
+    nr_segs: usize,
+    fast_segs: usize,
+    layout: Layout,
+) -> Result<Imported> {
+    check_number(nr_segs)?;
+    let trust = source.trust();
+    let mut segs = if nr_segs == 0 { Vec::new() } else { source.read(nr_segs, layout)? };
+    if let [only] = &mut segs[..] {
+        only.len = only.len.min(MAX_RW_COUNT);
+    }
+    let mut total = 0;
+    for (index, seg) in segs.iter_mut().enumerate() {
+        check_range(index, *seg)?;
+        *seg = seg.take(MAX_RW_COUNT - total);
+        total += seg.len;
+    }
+    let segs = Segments::from(segs);
+    let array = (nr_segs > fast_segs).then(|| segs.clone());
+    let iter = match segs.as_slice() {
+        [only] => IovIter::ubuf(direction, *only, trust, None)?,
+        _ => IovIter::iovec(direction, segs, trust, None)?,
+    };
+    Ok(Imported { iter, array })
+}
+
+/// Reads a vector and checks its lengths: no ranges, no truncation (`iovec_from_user`).
+pub fn iovec_from_user(source: Source<'_>, nr_segs: usize, layout: Layout) -> Result<Segments> {
+    check_number(nr_segs)?;
+    if nr_segs == 0 {
+        return Ok(Segments::from(Vec::new()));
+    }
+    Ok(source.read(nr_segs, layout)?.into())
+}
+
+/// One range, cut to [`MAX_RW_COUNT`] and then checked (`import_ubuf`, `import_single_range`).
+pub fn import_ubuf(direction: Direction, seg: Segment, trust: Trust) -> Result<IovIter> {
+    let seg = seg.take(MAX_RW_COUNT);
+    check_range(0, seg)?;
+    IovIter::ubuf(direction, seg, trust, None)
+}
