@@ -1,0 +1,72 @@
+# Every target sets up all it needs; nothing is installed outside the tree.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+RUST := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust test-python lint format bench wheel clean
+
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.built  ## walk real files through the iterator and prove every byte
+	$(BIN)/iovec-rs demo
+
+test: test-rust test-python  ## the core's tests, then Python's
+
+test-rust: $(VENV)/.tools
+	cargo test --locked --no-default-features
+
+test-python: $(VENV)/.built $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint  ## fmt, clippy, ruff, mypy, stubtest
+	cargo fmt --check
+	cargo clippy --locked --no-default-features --all-targets -- -D warnings
+	cargo clippy --locked --lib -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/stubtest iovec_rs --mypy-config-file pyproject.toml
+
+format: $(VENV)/.lint  ## rewrite to the house's format
+	cargo fmt
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.built $(VENV)/.test  ## ratios against the best there is, interleaved in one run
+	$(BIN)/python -m benches $(BENCH)
+
+wheel: $(VENV)/.tools  ## an abi3 wheel and an sdist in dist/
+	$(BIN)/maturin build --locked --release --out dist
+	$(BIN)/maturin sdist --out dist
+
+clean:  ## remove what was built
+	rm -rf $(VENV) target dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.tools:
+	@command -v cargo >/dev/null || { echo "iovec_rs needs cargo: install Rust 1.88 or later (https://rustup.rs)" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "iovec_rs needs Python 3.11 or later: no $(PYTHON) found; make PYTHON=... names another" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "iovec_rs needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) -V 2>&1); make PYTHON=... names another" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group build
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group test
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml | $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group lint
+	@touch $@
+
+$(VENV)/.built: $(RUST) pyproject.toml | $(VENV)/.tools
+	$(BIN)/maturin develop --locked --release --quiet
+	@touch $@

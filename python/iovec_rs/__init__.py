@@ -1,0 +1,84 @@
+"""Linux's `iov_iter` in user space: one cursor over scattered memory.
+
+`IovIter` is the cursor, made by one class method per kind of memory or by `import_iovec`. Copies go through it with
+the functions named as in the kernel: `copy_to_iter(addr, i)` fills its memory, `copy_from_iter(addr, i)` drains it;
+both return the bytes copied and move it on.
+"""
+
+from collections.abc import Sequence
+
+from iovec_rs import cpu
+from iovec_rs._core import (
+    CACHE_LINE_SIZE,
+    MAX_RW_COUNT,
+    PAGE_SIZE,
+    UIO_FASTIOV,
+    UIO_MAXIOV,
+    FolioQueue,
+    IovecArray,
+    IovIter,
+    IterState,
+    PipeRing,
+    XArray,
+    __version__,
+    copy_from_iter,
+    copy_from_iter_full,
+    copy_iter,
+    copy_page_from_iter,
+    copy_page_from_iter_atomic,
+    copy_page_to_iter,
+    copy_to_iter,
+    copy_to_iter_full,
+    csum_and_copy_from_iter,
+    csum_and_copy_from_iter_full,
+    csum_and_copy_to_iter,
+    hash_and_copy_to_iter,
+    import_iovec,
+    import_single_range,
+    import_ubuf,
+    iovec_from_user,
+)
+from iovec_rs._types import READ, WRITE, BioVec, Direction, Fault, FaultError, IterKind, PageSpan, UserRange
+
+Sequence.register(IovecArray)
+
+__all__ = [
+    "CACHE_LINE_SIZE",
+    "MAX_RW_COUNT",
+    "PAGE_SIZE",
+    "READ",
+    "UIO_FASTIOV",
+    "UIO_MAXIOV",
+    "WRITE",
+    "BioVec",
+    "Direction",
+    "Fault",
+    "FaultError",
+    "FolioQueue",
+    "IovIter",
+    "IovecArray",
+    "IterKind",
+    "IterState",
+    "PageSpan",
+    "PipeRing",
+    "UserRange",
+    "XArray",
+    "__version__",
+    "copy_from_iter",
+    "copy_from_iter_full",
+    "copy_iter",
+    "copy_page_from_iter",
+    "copy_page_from_iter_atomic",
+    "copy_page_to_iter",
+    "copy_to_iter",
+    "copy_to_iter_full",
+    "cpu",
+    "csum_and_copy_from_iter",
+    "csum_and_copy_from_iter_full",
+    "csum_and_copy_to_iter",
+    "hash_and_copy_to_iter",
+    "import_iovec",
+    "import_single_range",
+    "import_ubuf",
+    "iovec_from_user",
+]

@@ -1,0 +1,87 @@
+"""The plain values of the public surface: constants by name, records, the exception."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["READ", "WRITE", "BioVec", "Direction", "Fault", "FaultError", "IterKind", "PageSpan", "UserRange"]
+
+
+class Direction(IntEnum):
+    """What an iterator is in a transfer, seen from the file operation."""
+
+    READ = 0
+    """Data goes to the iterator's memory (`ITER_DEST`)."""
+    WRITE = 1
+    """Data comes from the iterator's memory (`ITER_SOURCE`)."""
+    DEST = 0
+    SOURCE = 1
+
+
+READ = Direction.READ
+WRITE = Direction.WRITE
+
+
+class IterKind(StrEnum):
+    """What kind of memory an iterator runs over (`enum iter_type`)."""
+
+    UBUF = "ubuf"
+    IOVEC = "iovec"
+    KVEC = "kvec"
+    BVEC = "bvec"
+    PIPE = "pipe"
+    XARRAY = "xarray"
+    FOLIOQ = "folioq"
+    DISCARD = "discard"
+
+
+class UserRange(NamedTuple):
+    """A raw address range that may be anywhere: checked when it is imported, survived when it faults."""
+
+    address: int
+    length: int
+
+
+class BioVec(NamedTuple):
+    """A range in a page (`struct bio_vec`). `offset + length` may pass one page if the buffer does."""
+
+    page: Buffer
+    offset: int
+    length: int
+
+
+class PageSpan(NamedTuple):
+    """Pages under the next bytes of an iterator."""
+
+    pages: tuple[int, ...]
+    """The address of each page."""
+    offset0: int
+    """Where in the first page the first byte is."""
+    nbytes: int
+
+
+class Fault(NamedTuple):
+    """Why a copy came out short."""
+
+    side: Literal["source", "destination"]
+    offset: int
+    """The first byte not copied, counted from the start of the copy."""
+    address: int
+    """Where the damaged extent begins; `length` is how long it is."""
+    length: int
+    cause: Literal["poison", "gone", "protection", "unmapped", "bad_address", "unknown"]
+    origin: Literal["map", "signal", "syscall"]
+    signo: int
+    si_code: int
+    lsb: int
+
+
+class FaultError(OSError):
+    """Bad memory met where a short count cannot be reported. `copied` bytes were, and `fault` says what stopped it."""
+
+    copied: int
+    fault: Fault

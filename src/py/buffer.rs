@@ -1,0 +1,213 @@
+//! Python buffers: acquired, held exported for as long as anything points into them, released attached.
+//!
+//! Only address, length and read-only flag leave this file. A `bytes` object never moves or changes, so a reference to
+//! it is enough and no export record is kept.
+
+use crate::segment::{Flat, Held, Keeper, Page, Segment, Trust};
+use pyo3::exceptions::{PyBufferError, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::sync::Arc;
+
+/// What a buffer is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// To be read.
+    Read,
+    /// To be written.
+    Write,
+}
+
+/// How an argument is called in an exception: by name, or as the n-th segment.
+#[derive(Clone, Copy)]
+pub(super) enum Named {
+    Argument(&'static str),
+    Segment(usize),
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Argument(name) => f.write_str(name),
+            Self::Segment(index) => write!(f, "segment {index}"),
+        }
+    }
+}
+
+/// Exports and references that end together.
+#[derive(Default)]
+pub(super) struct Owners {
+    objects: Vec<Py<PyAny>>,
+    views: Vec<ffi::Py_buffer>,
+}
+
+// SAFETY: the records are only handed back to the interpreter, attached to it, in `drop`; nothing else reads them.
+unsafe impl Send for Owners {}
+// SAFETY: as for Send; a shared reference gives access to nothing.
+unsafe impl Sync for Owners {}
+
+impl Drop for Owners {
+    fn drop(&mut self) {
+        // At interpreter shutdown there is nobody left to release anything to.
+        let _ = Python::try_attach(|_| {
+            for view in &mut self.views {
+                // SAFETY: filled by PyObject_GetBuffer and released only here, once; the thread is attached.
+                unsafe { ffi::PyBuffer_Release(view) };
+            }
+            self.objects.clear();
+        });
+    }
+}
+
+impl Owners {
+    pub(super) fn with_capacity(objects: usize) -> Self {
+        Self { objects: Vec::with_capacity(objects), views: Vec::new() }
+    }
+
+    /// Gives back what was reserved and not used.
+    pub(super) fn shrink(&mut self) {
+        self.objects.shrink_to_fit();
+        self.views.shrink_to_fit();
+    }
+
+    /// Takes hold of one more buffer: its memory, and whether it is read-only.
+    pub(super) fn acquire(
+        &mut self,
+        object: &Bound<'_, PyAny>,
+        access: Access,
+        name: Named,
+    ) -> PyResult<(Segment, bool)> {
+        if access == Access::Read
+            && let Some(seg) = bytes_memory(object)
+        {
+            self.objects.push(object.clone().unbind());
+            return Ok((seg, true));
+        }
+        let view = get_buffer(object, access, name)?;
+        let seg = memory_of(&view);
+        let readonly = view.readonly != 0;
+        self.views.push(view);
+        Ok((seg, readonly))
+    }
+}
+
+/// A contiguous C buffer's memory. A null start with length 0 (an empty exporter) stays what it is: an empty range.
+fn memory_of(view: &ffi::Py_buffer) -> Segment {
+    Segment::new(view.buf.expose_provenance(), view.len.unsigned_abs())
+}
+
+/// The memory of an exact `bytes`, which is its for life.
+fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
+    let bytes = object.cast_exact::<PyBytes>().ok()?;
+    // SAFETY: it is a bytes object; the call returns its internal storage.
+    let start = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) };
+    // SAFETY: it is a bytes object.
+    let len = unsafe { ffi::PyBytes_Size(bytes.as_ptr()) };
+    Some(Segment::new(start.expose_provenance(), len.unsigned_abs()))
+}
+
+fn request(object: &Bound<'_, PyAny>, flags: i32) -> PyResult<ffi::Py_buffer> {
+    let mut view = ffi::Py_buffer::new();
+    // SAFETY: attached; `view` is a fresh record. It may be moved afterwards: without shape and strides asked for, it holds no
+    // pointers into itself.
+    if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut view, flags) } == 0 {
+        Ok(view)
+    } else {
+        Err(PyErr::fetch(object.py()))
+    }
+}
+
+fn release(mut view: ffi::Py_buffer) {
+    // SAFETY: filled by `request` and consumed here, attached.
+    unsafe { ffi::PyBuffer_Release(&raw mut view) };
+}
+
+/// A C-contiguous buffer, or an exception that says what about it is wrong and chains the exporter's own.
+fn get_buffer(object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<ffi::Py_buffer> {
+    let flags = match access {
+        Access::Read => ffi::PyBUF_SIMPLE,
+        Access::Write => ffi::PyBUF_WRITABLE,
+    };
+    request(object, flags).map_err(|error| explain(object, error, access, name))
+}
+
+#[cold]
+fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: Named) -> PyErr {
+    let py = object.py();
+    // SAFETY: only looks at the type.
+    if unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) } == 0 {
+        let kind = object.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
+        return PyTypeError::new_err(format!("{name}: a buffer is expected, not {kind}"));
+    }
+    let reason = if let Ok(view) = request(object, ffi::PyBUF_FULL_RO) {
+        let readonly = view.readonly != 0;
+        release(view);
+        if access == Access::Write && readonly {
+            "read-only memory cannot be a destination"
+        } else {
+            "not C-contiguous"
+        }
+    } else {
+        // Closed, released, or failing for a reason of its own.
+        return error;
+    };
+    let explained = PyBufferError::new_err(format!("{name}: {reason}"));
+    explained.set_cause(py, Some(error));
+    explained
+}
+
+/// One buffer for the length of a call.
+pub(super) struct Call {
+    /// Its memory.
+    pub(super) seg: Segment,
+    view: Option<ffi::Py_buffer>,
+}
+
+impl Call {
+    pub(super) fn new(object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Self> {
+        if access == Access::Read
+            && let Some(seg) = bytes_memory(object)
+        {
+            // The caller's arguments keep the object alive.
+            return Ok(Self { seg, view: None });
+        }
+        let view = get_buffer(object, access, name)?;
+        Ok(Self { seg: memory_of(&view), view: Some(view) })
+    }
+
+    pub(super) fn flat(&self) -> Flat {
+        // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the flat range is only
+        // used by the call that owns `self`.
+        Flat { seg: self.seg, trust: Trust::Held(unsafe { Held::promise() }) }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(view) = self.view.take() {
+            release(view);
+        }
+    }
+}
+
+/// A page of a structure: writable if its exporter lets it be.
+pub(super) fn page(object: &Bound<'_, PyAny>, name: Named) -> PyResult<Page> {
+    let mut owners = Owners::default();
+    let (seg, readonly) = match owners.acquire(object, Access::Write, name) {
+        Ok(writable) => writable,
+        Err(error) if error.is_instance_of::<PyBufferError>(object.py()) => {
+            owners.acquire(object, Access::Read, name)?
+        }
+        Err(error) => return Err(error),
+    };
+    let keeper: Keeper = Arc::new(owners);
+    // SAFETY: the keeper holds the export for as long as the page lives.
+    Ok(Page { seg, writable: !readonly, keeper, held: unsafe { Held::promise() } })
+}
+
+/// The promise for memory that `owners` hold.
+pub(super) fn held_by(_owners: &Owners) -> Held {
+    // SAFETY: every segment made from an acquired buffer is stored beside the owners that hold it, by each caller.
+    unsafe { Held::promise() }
+}

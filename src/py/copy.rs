@@ -1,0 +1,253 @@
+//! The copy functions.
+
+use super::buffer::{self, Access, Call, Named, Owners};
+use super::iter::{IovIter, detached};
+use super::values::{Lengths, size, size_or, user_range};
+use super::view::memoryview;
+use crate::copy;
+use crate::error::Result;
+use crate::iter;
+use crate::segment::{Flat, Trust};
+use pyo3::exceptions::{PyAttributeError, PyBufferError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// The flat side of a copy: a buffer held for the call, or a raw range.
+enum Side {
+    Buffer(Call),
+    Range(Flat),
+}
+
+impl Side {
+    fn new(object: &Bound<'_, PyAny>, access: Access, name: &'static str) -> PyResult<Self> {
+        match Call::new(object, access, Named::Argument(name)) {
+            Ok(call) => Ok(Self::Buffer(call)),
+            Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => {
+                match user_range(object, Lengths::Strict, 0)? {
+                    Some(seg) => Ok(Self::Range(Flat { seg, trust: Trust::Wild })),
+                    None => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn flat(&self) -> Flat {
+        match self {
+            Self::Buffer(call) => call.flat(),
+            Self::Range(flat) => *flat,
+        }
+    }
+}
+
+type Flavour = fn(Flat, &mut iter::IovIter, usize) -> Result<usize>;
+
+/// A copy between `addr` and the iterator: what was asked for and what was copied.
+#[inline]
+fn run(
+    addr: &Bound<'_, PyAny>,
+    i: &mut IovIter,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    access: Access,
+    flavour: Flavour,
+) -> PyResult<(usize, usize)> {
+    let side = Side::new(addr, access, "addr")?;
+    let flat = side.flat();
+    let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
+    let core = &mut i.core;
+    let copied = detached(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;
+    Ok((nbytes, copied))
+}
+
+/// Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied; returns that
+/// (`copy_to_iter`). Short at `count`, at a full pipe, a hole, the end of a queue, and at bad memory: then `i.fault` says why.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None))]
+pub(super) fn copy_to_iter(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
+    Ok(run(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)?.1)
+}
+
+/// Copies `nbytes` (all of `addr` by default) out of the iterator to `addr`; returns the bytes copied (`copy_from_iter`).
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None))]
+pub(super) fn copy_from_iter(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
+    Ok(run(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)?.1)
+}
+
+/// `copy_to_iter`, all or nothing: a short copy is taken back and `False` (`copy_to_iter_full`).
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None))]
+pub(super) fn copy_to_iter_full(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<bool> {
+    let (nbytes, copied) = run(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)?;
+    Ok(copy::full(copied, nbytes, &mut i.core)?)
+}
+
+/// `copy_from_iter`, all or nothing: a short copy is taken back and `False` (`copy_from_iter_full`). `addr` may be partly written.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None))]
+pub(super) fn copy_from_iter_full(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<bool> {
+    let (nbytes, copied) = run(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)?;
+    Ok(copy::full(copied, nbytes, &mut i.core)?)
+}
+
+/// Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the page, all or
+/// nothing: later changes of the page show in the pipe.
+#[pyfunction]
+pub(super) fn copy_page_to_iter(
+    page: &Bound<'_, PyAny>,
+    offset: &Bound<'_, PyAny>,
+    nbytes: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+) -> PyResult<usize> {
+    let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
+    let held = buffer::page(page, Named::Argument("page"))?;
+    let core = &mut i.core;
+    Ok(detached(page.py(), nbytes, || copy::copy_page_to_iter(&held, offset, nbytes, core))?)
+}
+
+/// Copies out of the iterator into `page[offset:offset + nbytes]` (`copy_page_from_iter`).
+#[pyfunction]
+pub(super) fn copy_page_from_iter(
+    page: &Bound<'_, PyAny>,
+    offset: &Bound<'_, PyAny>,
+    nbytes: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+) -> PyResult<usize> {
+    let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
+    let held = buffer::page(page, Named::Argument("page"))?;
+    if !held.writable {
+        return Err(PyBufferError::new_err("page: read-only memory cannot be a destination"));
+    }
+    let core = &mut i.core;
+    Ok(detached(page.py(), nbytes, || copy::copy_page_from_iter(&held, offset, nbytes, core))?)
+}
+
+/// The same from where faults must not be waited for (`copy_page_from_iter_atomic`): it advances too, and bad memory makes it short.
+#[pyfunction]
+pub(super) fn copy_page_from_iter_atomic(
+    page: &Bound<'_, PyAny>,
+    offset: &Bound<'_, PyAny>,
+    nbytes: &Bound<'_, PyAny>,
+    i: PyRefMut<'_, IovIter>,
+) -> PyResult<usize> {
+    copy_page_from_iter(page, offset, nbytes, i)
+}
+
+/// Copies up to `nbytes` (as many as both have by default) from `src` to `dst`, the largest common piece at a time. Both advance by the
+/// bytes copied; returns that.
+#[pyfunction]
+#[pyo3(signature = (dst, src, nbytes=None))]
+pub(super) fn copy_iter(
+    dst: &Bound<'_, IovIter>,
+    src: &Bound<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
+    if dst.is(src) {
+        return Err(PyValueError::new_err("dst and src are one iterator: dup() makes a second cursor over its memory"));
+    }
+    let (mut dst, mut src) = (dst.try_borrow_mut()?, src.try_borrow_mut()?);
+    let available = dst.core.count().min(src.core.count());
+    let nbytes = size_or("nbytes", nbytes, available)?;
+    let py = dst.py();
+    let (to, from) = (&mut dst.core, &mut src.core);
+    Ok(detached(py, nbytes.min(available), || copy::copy_iter(to, from, nbytes))?)
+}
+
+/// `copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before (`csum_and_copy_to_iter`). Returns
+/// the bytes copied and the ones'-complement sum, folded to 16 bits.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None, csum=0, offset=None))]
+pub(super) fn csum_and_copy_to_iter(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    csum: u32,
+    offset: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(usize, u32)> {
+    let call = Call::new(addr, Access::Read, Named::Argument("addr"))?;
+    let flat = call.flat();
+    let (nbytes, offset) = (size_or("nbytes", nbytes, flat.seg.len)?, size_or("offset", offset, 0)?);
+    let core = &mut i.core;
+    Ok(detached(addr.py(), nbytes, || copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset))?)
+}
+
+/// `copy_from_iter` that also adds what it copied to `csum` (`csum_and_copy_from_iter`). Returns the bytes copied and the sum.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None, csum=0))]
+pub(super) fn csum_and_copy_from_iter(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    csum: u32,
+) -> PyResult<(usize, u32)> {
+    Ok(sum_from(addr, &mut i, nbytes, csum)?.1)
+}
+
+/// `csum_and_copy_from_iter`, all or nothing: a short copy is taken back and `False`; the sum then covers what was copied.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None, csum=0))]
+pub(super) fn csum_and_copy_from_iter_full(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    csum: u32,
+) -> PyResult<(bool, u32)> {
+    let (nbytes, (copied, csum)) = sum_from(addr, &mut i, nbytes, csum)?;
+    Ok((copy::full(copied, nbytes, &mut i.core)?, csum))
+}
+
+fn sum_from(
+    addr: &Bound<'_, PyAny>,
+    i: &mut IovIter,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    csum: u32,
+) -> PyResult<(usize, (usize, u32))> {
+    let call = Call::new(addr, Access::Write, Named::Argument("addr"))?;
+    let flat = call.flat();
+    let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
+    let core = &mut i.core;
+    let summed = detached(addr.py(), nbytes, || copy::csum_and_copy_from_iter(flat, core, nbytes, csum))?;
+    Ok((nbytes, summed))
+}
+
+/// `copy_to_iter` that also feeds what it copied to `hash.update` (`hash_and_copy_to_iter`). If that raises, the iterator is back
+/// where it was.
+#[pyfunction]
+#[pyo3(signature = (addr, i, hash, nbytes=None))]
+pub(super) fn hash_and_copy_to_iter<'py>(
+    addr: &Bound<'py, PyAny>,
+    i: &Bound<'py, IovIter>,
+    hash: &Bound<'py, PyAny>,
+    nbytes: Option<&Bound<'py, PyAny>>,
+) -> PyResult<usize> {
+    let update = hash.getattr("update").map_err(|error| {
+        let missing = error.is_instance_of::<PyAttributeError>(addr.py());
+        if missing { PyTypeError::new_err("hash: an object with update() is expected") } else { error }
+    })?;
+    let mut owners = Owners::default();
+    let (source, _) = owners.acquire(addr, Access::Read, Named::Argument("addr"))?;
+    let (_, copied) = run(addr, &mut *i.try_borrow_mut()?, nbytes, Access::Read, copy::copy_to_iter)?;
+    let fed =
+        memoryview(addr.py(), source.take(copied), true, Arc::new(owners)).and_then(|bytes| update.call1((bytes,)));
+    if let Err(error) = fed {
+        i.try_borrow_mut()?.core.revert(copied)?;
+        return Err(error);
+    }
+    Ok(copied)
+}

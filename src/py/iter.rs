@@ -1,0 +1,466 @@
+//! `IovIter` and `IterState`.
+
+use super::buffer::{Owners, held_by};
+use super::collect::{Collected, collect};
+use super::import::IovecArray;
+use super::structures::{FolioQueue, PipeRing, XArray};
+use super::values::{
+    Lengths, direction_class, kind_class, optional_size, size, size_or, to_fault, to_page_span, to_user_range,
+};
+use super::view::memoryview;
+use crate::copy;
+use crate::error::Error;
+use crate::import::check_range;
+use crate::iter::{self, Direction, Kind, Segments};
+use crate::segment::{Keeper, Segment};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyList, PyMemoryView, PyType};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// From this size on a copy lets other threads run meanwhile.
+pub(super) const DETACH_FROM: usize = 8 << 10;
+
+/// A cursor over scattered memory: Linux's `struct iov_iter`.
+///
+/// Made by one class method per kind of memory, or by `import_iovec` and its family. `len()` is `count`, the bytes that remain. The
+/// memory stays exported while the iterator lives. Every refused operation leaves the iterator as it was.
+#[pyclass(module = "iovec_rs", name = "IovIter", weakref)]
+pub(super) struct IovIter {
+    pub(super) core: iter::IovIter,
+    pub(super) owners: Option<Arc<Owners>>,
+    /// The first segment that `zero` must not write to.
+    pub(super) readonly: Option<usize>,
+}
+
+impl IovIter {
+    fn bare(core: iter::IovIter) -> Self {
+        Self { core, owners: None, readonly: None }
+    }
+
+    pub(super) fn over(core: iter::IovIter, owners: Arc<Owners>, readonly: Option<usize>) -> Self {
+        Self { core, owners: Some(owners), readonly }
+    }
+
+    /// Zero goes by the memory, not by the direction.
+    fn require_writable(&self) -> PyResult<()> {
+        match self.readonly {
+            Some(index) => Err(Error::ReadOnly { what: "segment", index }.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[pymethods]
+impl IovIter {
+    /// One range of user memory (`iov_iter_ubuf`). `count` may be less than the buffer holds.
+    #[classmethod]
+    #[pyo3(signature = (direction, buffer, count=None))]
+    fn ubuf(
+        _class: &Bound<'_, PyType>,
+        direction: &Bound<'_, PyAny>,
+        buffer: &Bound<'_, PyAny>,
+        count: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let direction = super::values::direction("direction", direction)?;
+        let count = optional_size("count", count)?;
+        let mut collected = Collected::new(direction, 1);
+        collected.add(buffer, Some(Lengths::Strict))?;
+        collected.check_ranges()?;
+        let core = iter::IovIter::ubuf(direction, collected.segs[0], collected.trust(), count)?;
+        Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
+    }
+
+    /// Ranges of user memory (`iov_iter_init`): buffers and `UserRange`s.
+    #[classmethod]
+    #[pyo3(signature = (direction, segments, count=None))]
+    fn iovec(
+        _class: &Bound<'_, PyType>,
+        direction: &Bound<'_, PyAny>,
+        segments: &Bound<'_, PyAny>,
+        count: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let direction = super::values::direction("direction", direction)?;
+        let count = optional_size("count", count)?;
+        if let Ok(array) = segments.cast::<IovecArray>() {
+            return array.get().iterator(direction, count);
+        }
+        let collected = collect(direction, segments, Some(Lengths::Strict))?;
+        collected.check_ranges()?;
+        let trust = collected.trust();
+        let core = iter::IovIter::iovec(direction, collected.segs.into(), trust, count)?;
+        Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
+    }
+
+    /// Ranges of trusted memory (`iov_iter_kvec`): buffers only.
+    #[classmethod]
+    #[pyo3(signature = (direction, segments, count=None))]
+    fn kvec(
+        _class: &Bound<'_, PyType>,
+        direction: &Bound<'_, PyAny>,
+        segments: &Bound<'_, PyAny>,
+        count: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let direction = super::values::direction("direction", direction)?;
+        let count = optional_size("count", count)?;
+        let collected = collect(direction, segments, None)?;
+        let held = held_by(&collected.owners);
+        let core = iter::IovIter::kvec(direction, collected.segs.into(), held, count)?;
+        Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
+    }
+
+    /// Ranges in pages (`iov_iter_bvec`): `(page, offset, length)` each; `offset + length` may pass one page of the buffer.
+    #[classmethod]
+    #[pyo3(signature = (direction, bvecs, count=None))]
+    fn bvec(
+        _class: &Bound<'_, PyType>,
+        direction: &Bound<'_, PyAny>,
+        bvecs: &Bound<'_, PyAny>,
+        count: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let direction = super::values::direction("direction", direction)?;
+        let count = optional_size("count", count)?;
+        let mut collected = Collected::new(direction, bvecs.len().unwrap_or(0));
+        let mut offsets = Vec::new();
+        for (index, element) in bvecs.try_iter()?.enumerate() {
+            let element = element?;
+            let (page, offset, length): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) =
+                element.extract().map_err(|_| {
+                    PyTypeError::new_err(format!("bvecs[{index}]: expected (page, offset, length), not {element}"))
+                })?;
+            let (offset, nbytes) = (size("offset", &offset)?, size("length", &length)?);
+            let whole = collected.add_buffer(&page)?;
+            if offset.checked_add(nbytes).is_none_or(|end| end > whole.len) {
+                return Err(Error::BeyondPage { offset, nbytes, len: whole.len }.into());
+            }
+            collected.segs[index] = Segment::new(whole.addr + offset, nbytes);
+            offsets.push(offset);
+        }
+        let held = held_by(&collected.owners);
+        let core = iter::IovIter::bvec(direction, collected.segs.into(), offsets.into(), held, count)?;
+        Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
+    }
+
+    /// A pipe to fill (`iov_iter_pipe`). `count` may be more than it can take: copies come out short when it is full.
+    #[classmethod]
+    fn pipe(
+        _class: &Bound<'_, PyType>,
+        direction: &Bound<'_, PyAny>,
+        pipe: &Bound<'_, PipeRing>,
+        count: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let direction = super::values::direction("direction", direction)?;
+        Ok(Self::bare(iter::IovIter::pipe(direction, Arc::clone(&pipe.get().0), size("count", count)?)?))
+    }
+
+    /// The pages of an `XArray` from byte position `start` on (`iov_iter_xarray`). A hole ends a transfer.
+    #[classmethod]
+    fn xarray(
+        _class: &Bound<'_, PyType>,
+        direction: &Bound<'_, PyAny>,
+        xarray: &Bound<'_, XArray>,
+        start: &Bound<'_, PyAny>,
+        count: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let direction = super::values::direction("direction", direction)?;
+        let (start, count) = (size("start", start)?, size("count", count)?);
+        let core = iter::IovIter::xarray(direction, Arc::clone(&xarray.get().0), start, count)?;
+        if direction == Direction::Dest {
+            core.require_writable(count)?;
+        }
+        Ok(Self::bare(core))
+    }
+
+    /// A `FolioQueue` from `offset` bytes into folio `first_slot` on (`iov_iter_folio_queue`). The end of the queue ends a transfer.
+    #[classmethod]
+    fn folioq(
+        _class: &Bound<'_, PyType>,
+        direction: &Bound<'_, PyAny>,
+        queue: &Bound<'_, FolioQueue>,
+        first_slot: &Bound<'_, PyAny>,
+        offset: &Bound<'_, PyAny>,
+        count: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let direction = super::values::direction("direction", direction)?;
+        let (slot, offset, count) = (size("first_slot", first_slot)?, size("offset", offset)?, size("count", count)?);
+        let core = iter::IovIter::folioq(direction, Arc::clone(&queue.get().0), slot, offset, count)?;
+        if direction == Direction::Dest {
+            core.require_writable(count)?;
+        }
+        Ok(Self::bare(core))
+    }
+
+    /// Counts what it is given and drops it (`iov_iter_discard`).
+    #[classmethod]
+    fn discard(_class: &Bound<'_, PyType>, direction: &Bound<'_, PyAny>, count: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let direction = super::values::direction("direction", direction)?;
+        Ok(Self::bare(iter::IovIter::discard(direction, size("count", count)?)?))
+    }
+
+    /// What kind of memory it runs over: an `IterKind`.
+    #[getter]
+    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        kind_class(py)?.call1((self.core.kind().to_string(),))
+    }
+
+    /// What it is in a transfer: a `Direction`.
+    #[getter]
+    fn direction<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        direction_class(py)?.call1((self.core.direction() as u8,))
+    }
+
+    /// Bytes that remain to be transferred.
+    #[getter]
+    fn count(&self) -> usize {
+        self.core.count()
+    }
+
+    /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
+    #[getter]
+    fn iov_offset(&self) -> usize {
+        self.core.iov_offset()
+    }
+
+    /// Segments that remain, the current one included; 0 for the kinds that do not count them.
+    #[getter]
+    fn nr_segs(&self) -> usize {
+        self.core.nr_segs()
+    }
+
+    /// Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the reason.
+    #[getter]
+    fn fault<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.core.fault.as_deref().map(|fault| to_fault(py, fault)).transpose()
+    }
+
+    fn __len__(&self) -> usize {
+        self.core.count()
+    }
+
+    fn __bool__(&self) -> bool {
+        self.core.count() != 0
+    }
+
+    fn __repr__(&self) -> String {
+        let direction = if self.core.direction() == Direction::Dest { "READ" } else { "WRITE" };
+        let (kind, count) = (self.core.kind(), self.core.count());
+        let (offset, nr_segs) = (self.core.iov_offset(), self.core.nr_segs());
+        format!("<IovIter {kind} {direction} count={count} iov_offset={offset} nr_segs={nr_segs}>")
+    }
+
+    /// Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when `nbytes` is 0.
+    fn advance(&mut self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
+        Ok(self.core.advance(size("nbytes", nbytes)?)?)
+    }
+
+    /// Moves back by `nbytes` (`iov_iter_revert`). ValueError before the start. On a PIPE the bytes are gone.
+    fn revert(&mut self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
+        Ok(self.core.revert(size("nbytes", nbytes)?)?)
+    }
+
+    /// Lowers `count` to the given one if it is above (`iov_iter_truncate`). The position stays.
+    fn truncate(&mut self, count: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.core.truncate(size("count", count)?);
+        Ok(())
+    }
+
+    /// Sets `count`, to give back what a truncation took (`iov_iter_reexpand`). ValueError beyond the segments.
+    fn reexpand(&mut self, count: &Bound<'_, PyAny>) -> PyResult<()> {
+        Ok(self.core.reexpand(size("count", count)?)?)
+    }
+
+    /// The position, to come back to (`iov_iter_save_state`).
+    fn save_state(&self) -> IterState {
+        IterState(self.core.save_state())
+    }
+
+    /// Goes to a saved position, backwards or forwards (`iov_iter_restore`). UBUF, IOVEC, KVEC and BVEC only.
+    fn restore(&mut self, state: &IterState) -> PyResult<()> {
+        Ok(self.core.restore(state.0)?)
+    }
+
+    /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
+    fn dup(&self) -> PyResult<Self> {
+        Ok(Self { core: self.core.dup()?, owners: self.owners.clone(), readonly: self.readonly })
+    }
+
+    /// Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not by the direction: the
+    /// source of a WRITE iterator is zeroed too, unless it is read-only.
+    #[pyo3(signature = (nbytes=None))]
+    fn zero(&mut self, py: Python<'_>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        let nbytes = size_or("nbytes", nbytes, self.core.count())?;
+        self.require_writable()?;
+        let core = &mut self.core;
+        Ok(detached(py, nbytes.min(core.count()), || copy::zero(core, nbytes))?)
+    }
+
+    /// Bytes before the end of the current segment (`iov_iter_single_seg_count`). May be 0 with more to come.
+    fn single_seg_count(&self) -> usize {
+        self.core.single_seg_count()
+    }
+
+    /// The OR of every address and length to be transferred (`iov_iter_alignment`).
+    fn alignment(&self) -> usize {
+        self.core.alignment()
+    }
+
+    /// Whether no address has a bit of `addr_mask` and no length one of `len_mask` (`iov_iter_is_aligned`).
+    fn is_aligned(&self, addr_mask: &Bound<'_, PyAny>, len_mask: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(self.core.is_aligned(size("addr_mask", addr_mask)?, size("len_mask", len_mask)?))
+    }
+
+    /// The OR of an IOVEC's inner boundaries (`iov_iter_gap_alignment`): 0 if it joins without gaps. 0xffffffff for other kinds but UBUF.
+    fn gap_alignment(&self) -> usize {
+        self.core.gap_alignment()
+    }
+
+    /// Pages that the remaining pieces touch, at most `maxpages` (`iov_iter_npages`).
+    fn npages(&self, maxpages: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Ok(self.core.npages(size("maxpages", maxpages)?))
+    }
+
+    /// The pages under the next bytes; the iterator moves on (`iov_iter_get_pages2`). Returns a `PageSpan`.
+    fn get_pages<'py>(
+        &mut self,
+        py: Python<'py>,
+        maxsize: &Bound<'_, PyAny>,
+        maxpages: &Bound<'_, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        to_page_span(py, self.core.get_pages(size("maxsize", maxsize)?, size("maxpages", maxpages)?)?)
+    }
+
+    /// The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`). Returns a
+    /// `PageSpan`.
+    fn extract_pages<'py>(
+        &mut self,
+        py: Python<'py>,
+        maxsize: &Bound<'_, PyAny>,
+        maxpages: &Bound<'_, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        to_page_span(py, self.core.extract_pages(size("maxsize", maxsize)?, size("maxpages", maxpages)?)?)
+    }
+
+    /// Bytes of the next `nbytes` that could not be faulted in to be read (`fault_in_iov_iter_readable`).
+    fn fault_in_readable(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Ok(self.core.fault_in(size("nbytes", nbytes)?, false))
+    }
+
+    /// Bytes of the next `nbytes` that could not be faulted in to be written (`fault_in_iov_iter_writeable`). Contents stay.
+    fn fault_in_writeable(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Ok(self.core.fault_in(size("nbytes", nbytes)?, true))
+    }
+
+    /// What remains, clipped to `count`: a `UserRange` for each non-empty segment, page of an XArray (to the first hole) or folio.
+    fn ranges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let mut segs = Vec::new();
+        self.core.pieces(self.core.count(), |piece| {
+            segs.push(piece.seg);
+            ControlFlow::Continue(())
+        });
+        let ranges: PyResult<Vec<_>> = segs.into_iter().map(|seg| to_user_range(py, seg)).collect();
+        PyList::new(py, ranges?)
+    }
+
+    /// What remains as memoryviews: writable for a destination. They keep the memory exported. TypeError over a `UserRange`.
+    fn views<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        if self.core.is_wild() {
+            return Err(PyTypeError::new_err("views: a UserRange cannot be shown as a memoryview"));
+        }
+        let mut shown = Vec::new();
+        self.core.pieces(self.core.count(), |piece| {
+            shown.push((piece.seg, piece.page.map(|page| Arc::clone(&page.keeper))));
+            ControlFlow::Continue(())
+        });
+        PyList::new(py, self.show(py, shown)?)
+    }
+
+    /// Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns what the last call
+    /// returned, 0 for `None`. Kernel-backed kinds; not clipped to `count`; does not move the iterator.
+    fn for_each_range<'py>(
+        slf: &Bound<'py, Self>,
+        nbytes: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let nbytes = size("nbytes", nbytes)?;
+        let views = {
+            // The callback may use the iterator: it is not borrowed meanwhile.
+            let this = slf.try_borrow()?;
+            let ranges = this.core.callback_ranges(nbytes)?;
+            this.show(py, ranges)?
+        };
+        let mut last = py.None().into_bound(py);
+        for view in views {
+            last = callback.call1((view,))?;
+        }
+        if last.is_none() { Ok(PyInt::new(py, 0).into_any()) } else { Ok(last) }
+    }
+}
+
+impl IovIter {
+    /// Memoryviews of ranges of its memory, each kept by its page or by what the iterator was made over.
+    fn show<'py>(
+        &self,
+        py: Python<'py>,
+        ranges: Vec<(Segment, Option<Keeper>)>,
+    ) -> PyResult<Vec<Bound<'py, PyMemoryView>>> {
+        let readonly = self.core.direction() == Direction::Source;
+        let owned = || match &self.owners {
+            Some(owners) => Arc::clone(owners) as Keeper,
+            None => Arc::new(()),
+        };
+        let show = |(seg, page): (Segment, Option<Keeper>)| memoryview(py, seg, readonly, page.unwrap_or_else(owned));
+        ranges.into_iter().map(show).collect()
+    }
+}
+
+/// Runs `work` without the interpreter if it is about enough bytes.
+pub(super) fn detached<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> T + Send) -> T {
+    if nbytes >= DETACH_FROM { py.detach(work) } else { work() }
+}
+
+/// A saved position (`struct iov_iter_state`).
+#[pyclass(module = "iovec_rs", name = "IterState", frozen, eq)]
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct IterState(iter::IterState);
+
+#[pymethods]
+impl IterState {
+    /// Offset in the segment that was current.
+    #[getter]
+    fn iov_offset(&self) -> usize {
+        self.0.iov_offset
+    }
+
+    /// Bytes that remained.
+    #[getter]
+    fn count(&self) -> usize {
+        self.0.count
+    }
+
+    /// Segments that remained.
+    #[getter]
+    fn nr_segs(&self) -> usize {
+        self.0.nr_segs
+    }
+
+    fn __repr__(&self) -> String {
+        let iter::IterState { iov_offset, count, nr_segs } = self.0;
+        format!("IterState(iov_offset={iov_offset}, count={count}, nr_segs={nr_segs})")
+    }
+}
+
+impl IovecArray {
+    /// An iterator over an imported array, which both then own.
+    fn iterator(&self, direction: Direction, count: Option<usize>) -> PyResult<IovIter> {
+        if let (Direction::Dest, Some(index)) = (direction, self.readonly) {
+            return Err(Error::ReadOnly { what: "segment", index }.into());
+        }
+        let segs: Segments = self.segs.clone();
+        segs.as_slice().iter().enumerate().try_for_each(|(index, seg)| check_range(index, *seg))?;
+        let core = iter::IovIter::iovec(direction, segs, self.trust, count)?;
+        debug_assert_eq!(core.kind(), Kind::Iovec);
+        Ok(IovIter::over(core, Arc::clone(&self.owners), self.readonly))
+    }
+}

@@ -1,0 +1,56 @@
+//! The binding: arguments in, exceptions out, buffers held meanwhile. No logic of its own.
+
+mod buffer;
+mod collect;
+mod copy;
+mod cpu;
+mod errors;
+mod import;
+mod iter;
+mod structures;
+mod values;
+mod view;
+
+use pyo3::prelude::*;
+
+/// The compiled core of `iovec_rs`.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::copy::{
+        copy_from_iter, copy_from_iter_full, copy_iter, copy_page_from_iter, copy_page_from_iter_atomic,
+        copy_page_to_iter, copy_to_iter, copy_to_iter_full, csum_and_copy_from_iter, csum_and_copy_from_iter_full,
+        csum_and_copy_to_iter, hash_and_copy_to_iter,
+    };
+    #[pymodule_export]
+    use super::cpu::{cpu_features, isa, isas, use_isa};
+    #[pymodule_export]
+    use super::import::{IovecArray, import_iovec, import_single_range, import_ubuf, iovec_from_user};
+    #[pymodule_export]
+    use super::iter::{IovIter, IterState};
+    #[pymodule_export]
+    use super::structures::{FolioQueue, PipeRing, XArray};
+    use pyo3::exceptions::PyImportError;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // SAFETY: sysconf has no preconditions.
+        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        if usize::try_from(page_size) != Ok(crate::structure::PAGE_SIZE) {
+            let message = format!("iovec_rs works with 4096-byte pages; this kernel's have {page_size} bytes");
+            return Err(PyImportError::new_err(message));
+        }
+        if let Some((name, false)) = crate::arch::requested() {
+            let known: Vec<_> = crate::arch::available().map(|set| set.name).collect();
+            let message = format!("{} is {name:?}: this CPU has {}", crate::arch::ISA_VARIABLE, known.join(", "));
+            return Err(PyImportError::new_err(message));
+        }
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("PAGE_SIZE", crate::structure::PAGE_SIZE)?;
+        module.add("CACHE_LINE_SIZE", crate::arch::cache_line_size())?;
+        module.add("MAX_RW_COUNT", crate::iter::MAX_RW_COUNT)?;
+        module.add("UIO_MAXIOV", crate::import::UIO_MAXIOV)?;
+        module.add("UIO_FASTIOV", crate::import::UIO_FASTIOV)
+    }
+}

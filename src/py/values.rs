@@ -1,0 +1,136 @@
+//! Small values in both directions: sizes, directions, user ranges, records.
+
+use crate::error::Error;
+use crate::fault::{Cause, Fault, Origin, Side};
+use crate::iter::{Direction, PageSpan};
+use crate::segment::Segment;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyTuple, PyType};
+
+/// A class of `iovec_rs._types`, looked up once.
+macro_rules! python_class {
+    ($function:ident, $name:literal) => {
+        pub(super) fn $function(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+            static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+            CLASS.import(py, "iovec_rs._types", $name)
+        }
+    };
+}
+python_class!(user_range_class, "UserRange");
+python_class!(page_span_class, "PageSpan");
+python_class!(fault_class, "Fault");
+python_class!(direction_class, "Direction");
+python_class!(kind_class, "IterKind");
+
+/// A size or offset: an int in `0..2**64`. The exception names the argument.
+pub(super) fn size(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    match value.extract::<usize>() {
+        Ok(size) => Ok(size),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            Err(Error::invalid(argument, value.str()?, "0 or more, less than 2**64").into())
+        }
+        Err(error) => Err(with_argument(argument, &error, value)),
+    }
+}
+
+fn with_argument(argument: &str, error: &PyErr, value: &Bound<'_, PyAny>) -> PyErr {
+    if error.is_instance_of::<PyTypeError>(value.py()) {
+        PyTypeError::new_err(format!("{argument}: {}", error.value(value.py())))
+    } else {
+        error.clone_ref(value.py())
+    }
+}
+
+/// As [`size`], with a default for `None`.
+pub(super) fn size_or(argument: &'static str, value: Option<&Bound<'_, PyAny>>, default: usize) -> PyResult<usize> {
+    value.map_or(Ok(default), |value| size(argument, value))
+}
+
+/// As [`size`], absent for `None`.
+pub(super) fn optional_size(argument: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+    value.map(|value| size(argument, value)).transpose()
+}
+
+/// `READ` or `WRITE`, as a `Direction` or an int.
+pub(super) fn direction(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<Direction> {
+    match value.extract::<i64>() {
+        Ok(0) => Ok(Direction::Dest),
+        Ok(1) => Ok(Direction::Source),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => {
+            Err(with_argument(argument, &error, value))
+        }
+        _ => Err(Error::invalid(argument, value.str()?, "READ (0) or WRITE (1)").into()),
+    }
+}
+
+/// What becomes of a length outside `0..2**63`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lengths {
+    /// As the kernel reads a vector: it is negative, its top bit set, and for the import to refuse.
+    Signed,
+    /// As the kernel reads a single range: a huge one is cut there, a negative one cannot be.
+    Cut,
+    /// Refused.
+    Strict,
+}
+
+/// The range a `UserRange` names; `None` for anything else.
+pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, index: usize) -> PyResult<Option<Segment>> {
+    if !value.is_instance(user_range_class(value.py())?)? {
+        return Ok(None);
+    }
+    let tuple = value.cast::<PyTuple>()?;
+    let (address, length) = (tuple.get_item(0)?, tuple.get_item(1)?);
+    let named = |field: &str, error: PyErr| {
+        let message = format!("segment {index}: {field}: {}", error.value(value.py()));
+        if error.is_instance_of::<PyTypeError>(value.py()) {
+            PyTypeError::new_err(message)
+        } else {
+            PyValueError::new_err(message)
+        }
+    };
+    let addr = size("address", &address).map_err(|error| named("UserRange", error))?;
+    let len = match length.extract::<isize>() {
+        Ok(len) if len >= 0 || lengths == Lengths::Signed => len.cast_unsigned(),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => return Err(named("length", error)),
+        Err(_) if lengths == Lengths::Signed || (lengths == Lengths::Cut && length.gt(0)?) => usize::MAX,
+        _ => {
+            let message = format!("segment {index}: length is {length}: expected 0 or more, less than 2**63");
+            return Err(PyValueError::new_err(message));
+        }
+    };
+    Ok(Some(Segment::new(addr, len)))
+}
+
+/// A `UserRange` for a segment.
+pub(super) fn to_user_range(py: Python<'_>, seg: Segment) -> PyResult<Bound<'_, PyAny>> {
+    user_range_class(py)?.call1((seg.addr, seg.len))
+}
+
+/// A `PageSpan`.
+pub(super) fn to_page_span(py: Python<'_>, span: PageSpan) -> PyResult<Bound<'_, PyAny>> {
+    page_span_class(py)?.call1((PyTuple::new(py, span.pages)?, span.offset0, span.nbytes))
+}
+
+/// A `Fault`.
+pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'py, PyAny>> {
+    let side = match fault.side {
+        Side::Source => "source",
+        Side::Destination => "destination",
+    };
+    let cause = match fault.cause {
+        Cause::Poison => "poison",
+        Cause::Gone => "gone",
+        Cause::Protection => "protection",
+        Cause::Unmapped => "unmapped",
+        Cause::BadAddress => "bad_address",
+        Cause::Unknown => "unknown",
+    };
+    let origin = match fault.origin {
+        Origin::Syscall => "syscall",
+    };
+    let place = (side, fault.offset, fault.address, fault.length);
+    fault_class(py)?.call1((place.0, place.1, place.2, place.3, cause, origin, fault.signo, fault.si_code, fault.lsb))
+}
