@@ -95,11 +95,14 @@ fn efault(context: String) -> Error {
 }
 
 fn check_lengths(segs: &[Segment], layout: Layout) -> Result<()> {
+    // One pass with no exits settles the usual case; which one it was matters only if there is one.
+    let bits = segs.iter().fold(0, |bits, seg| bits | seg.len);
+    if !layout.is_negative(bits) {
+        return Ok(());
+    }
     match segs.iter().position(|seg| layout.is_negative(seg.len)) {
         None => Ok(()),
-        Some(index) => {
-            Err(Error::os(libc::EINVAL, format!("segment {index}: the length does not fit a signed word")))
-        }
+        Some(index) => Err(Error::os(libc::EINVAL, format!("segment {index}: the length does not fit a signed word"))),
     }
 }
 
@@ -164,6 +167,18 @@ pub(crate) fn check_range(index: usize, seg: Segment) -> Result<()> {
     )))
 }
 
+/// Whether all ranges are in user space and come to no more than [`MAX_RW_COUNT`] together: nothing to refuse, nothing to cut.
+fn all_good(segs: &[Segment]) -> bool {
+    let limit = memory::user_limit();
+    let mut total = 0_usize;
+    let mut beyond = false;
+    for seg in segs {
+        beyond |= (seg.addr > limit) | (seg.len > limit.wrapping_sub(seg.addr));
+        total = total.saturating_add(seg.len);
+    }
+    !beyond && total <= MAX_RW_COUNT
+}
+
 /// Validates a vector and builds the iterator over it (`import_iovec`, `__import_iovec`).
 pub fn import_iovec(
     direction: Direction,
@@ -178,11 +193,13 @@ pub fn import_iovec(
     if let [only] = &mut segs[..] {
         only.len = only.len.min(MAX_RW_COUNT);
     }
-    let mut total = 0;
-    for (index, seg) in segs.iter_mut().enumerate() {
-        check_range(index, *seg)?;
-        *seg = seg.take(MAX_RW_COUNT - total);
-        total += seg.len;
+    if !all_good(&segs) {
+        let mut total = 0;
+        for (index, seg) in segs.iter_mut().enumerate() {
+            check_range(index, *seg)?;
+            *seg = seg.take(MAX_RW_COUNT - total);
+            total += seg.len;
+        }
     }
     let segs = Segments::from(segs);
     let array = (nr_segs > fast_segs).then(|| segs.clone());

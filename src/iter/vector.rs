@@ -239,12 +239,8 @@ impl Vector {
     }
 }
 
-/// How many segments ahead the memory latency lies, for segments of this size.
+/// How many segments ahead the memory latency lies: about a page's worth of them, as measured from 64 bytes to 16 KiB.
 #[inline]
 fn lookahead(len: usize) -> usize {
-    match len {
-        0..=128 => 12,
-        129..=1024 => 4,
-        _ => 1,
-    }
+    (PAGE_SIZE >> (len | 1).ilog2()).clamp(2, 32)
 }

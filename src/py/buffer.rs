@@ -51,10 +51,7 @@ impl Drop for Owners {
     fn drop(&mut self) {
         // At interpreter shutdown there is nobody left to release anything to.
         let _ = Python::try_attach(|_| {
-            for view in &mut self.views {
-                // SAFETY: filled by PyObject_GetBuffer and released only here, once; the thread is attached.
-                unsafe { ffi::PyBuffer_Release(view) };
-            }
+            self.views.iter_mut().for_each(release);
             self.objects.clear();
         });
     }
@@ -84,11 +81,14 @@ impl Owners {
             self.objects.push(object.clone().unbind());
             return Ok((seg, true));
         }
-        let view = get_buffer(object, access, name)?;
-        let seg = memory_of(&view);
-        let readonly = view.readonly != 0;
-        self.views.push(view);
-        Ok((seg, readonly))
+        self.views.push(ffi::Py_buffer::new());
+        let last = self.views.len() - 1;
+        if let Err(error) = fill(object, access, name, &mut self.views[last]) {
+            self.views.truncate(last);
+            return Err(error);
+        }
+        let view = &self.views[last];
+        Ok((memory_of(view), view.readonly != 0))
     }
 }
 
@@ -107,29 +107,29 @@ fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
     Some(Segment::new(start.expose_provenance(), len.unsigned_abs()))
 }
 
-fn request(object: &Bound<'_, PyAny>, flags: i32) -> PyResult<ffi::Py_buffer> {
-    let mut view = ffi::Py_buffer::new();
-    // SAFETY: attached; `view` is a fresh record. It may be moved afterwards: without shape and strides asked for, it holds no
+/// Fills `view` in place: moving a record that was just written costs more than the whole call.
+fn request(object: &Bound<'_, PyAny>, flags: i32, view: &mut ffi::Py_buffer) -> PyResult<()> {
+    // SAFETY: attached; `view` is a record of ours. It may be moved later: without shape and strides asked for, it holds no
     // pointers into itself.
-    if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut view, flags) } == 0 {
-        Ok(view)
+    if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view, flags) } == 0 {
+        Ok(())
     } else {
         Err(PyErr::fetch(object.py()))
     }
 }
 
-fn release(mut view: ffi::Py_buffer) {
-    // SAFETY: filled by `request` and consumed here, attached.
-    unsafe { ffi::PyBuffer_Release(&raw mut view) };
+fn release(view: &mut ffi::Py_buffer) {
+    // SAFETY: filled by `request` and released once, attached, by each caller.
+    unsafe { ffi::PyBuffer_Release(view) };
 }
 
 /// A C-contiguous buffer, or an exception that says what about it is wrong and chains the exporter's own.
-fn get_buffer(object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<ffi::Py_buffer> {
+fn fill(object: &Bound<'_, PyAny>, access: Access, name: Named, view: &mut ffi::Py_buffer) -> PyResult<()> {
     let flags = match access {
         Access::Read => ffi::PyBUF_SIMPLE,
         Access::Write => ffi::PyBUF_WRITABLE,
     };
-    request(object, flags).map_err(|error| explain(object, error, access, name))
+    request(object, flags, view).map_err(|error| explain(object, error, access, name))
 }
 
 #[cold]
@@ -140,9 +140,10 @@ fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: Named)
         let kind = object.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
         return PyTypeError::new_err(format!("{name}: a buffer is expected, not {kind}"));
     }
-    let reason = if let Ok(view) = request(object, ffi::PyBUF_FULL_RO) {
+    let mut view = ffi::Py_buffer::new();
+    let reason = if request(object, ffi::PyBUF_FULL_RO, &mut view).is_ok() {
         let readonly = view.readonly != 0;
-        release(view);
+        release(&mut view);
         if access == Access::Write && readonly {
             "read-only memory cannot be a destination"
         } else {
@@ -159,34 +160,39 @@ fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: Named)
 
 /// One buffer for the length of a call.
 pub(super) struct Call {
-    /// Its memory.
-    pub(super) seg: Segment,
-    view: Option<ffi::Py_buffer>,
+    view: ffi::Py_buffer,
+    exported: bool,
 }
 
 impl Call {
-    pub(super) fn new(object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Self> {
-        if access == Access::Read
-            && let Some(seg) = bytes_memory(object)
-        {
-            // The caller's arguments keep the object alive.
-            return Ok(Self { seg, view: None });
-        }
-        let view = get_buffer(object, access, name)?;
-        Ok(Self { seg: memory_of(&view), view: Some(view) })
+    /// Holds nothing yet.
+    pub(super) const fn new() -> Self {
+        Self { view: ffi::Py_buffer::new(), exported: false }
     }
 
-    pub(super) fn flat(&self) -> Flat {
+    /// Takes hold of a buffer, once, for as long as `self` lives. The object must outlive `self`: a `bytes` object is not exported.
+    #[inline]
+    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Flat> {
+        debug_assert!(!self.exported);
+        let seg = if access == Access::Read
+            && let Some(seg) = bytes_memory(object)
+        {
+            seg
+        } else {
+            fill(object, access, name, &mut self.view)?;
+            self.exported = true;
+            memory_of(&self.view)
+        };
         // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the flat range is only
         // used by the call that owns `self`.
-        Flat { seg: self.seg, trust: Trust::Held(unsafe { Held::promise() }) }
+        Ok(Flat { seg, trust: Trust::Held(unsafe { Held::promise() }) })
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Some(view) = self.view.take() {
-            release(view);
+        if self.exported {
+            release(&mut self.view);
         }
     }
 }

@@ -12,32 +12,20 @@ use pyo3::exceptions::{PyAttributeError, PyBufferError, PyTypeError, PyValueErro
 use pyo3::prelude::*;
 use std::sync::Arc;
 
-/// The flat side of a copy: a buffer held for the call, or a raw range.
-enum Side {
-    Buffer(Call),
-    Range(Flat),
+/// The flat side of a copy: a buffer held by `call`, or a raw range.
+#[inline]
+fn flat_side(call: &mut Call, object: &Bound<'_, PyAny>, access: Access) -> PyResult<Flat> {
+    call.acquire(object, access, Named::Argument("addr")).or_else(|error| raw_range(object, error))
 }
 
-impl Side {
-    fn new(object: &Bound<'_, PyAny>, access: Access, name: &'static str) -> PyResult<Self> {
-        match Call::new(object, access, Named::Argument(name)) {
-            Ok(call) => Ok(Self::Buffer(call)),
-            Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => {
-                match user_range(object, Lengths::Strict, 0)? {
-                    Some(seg) => Ok(Self::Range(Flat { seg, trust: Trust::Wild })),
-                    None => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        }
+#[cold]
+fn raw_range(object: &Bound<'_, PyAny>, error: PyErr) -> PyResult<Flat> {
+    if error.is_instance_of::<PyTypeError>(object.py())
+        && let Some(seg) = user_range(object, Lengths::Strict, 0)?
+    {
+        return Ok(Flat { seg, trust: Trust::Wild });
     }
-
-    fn flat(&self) -> Flat {
-        match self {
-            Self::Buffer(call) => call.flat(),
-            Self::Range(flat) => *flat,
-        }
-    }
+    Err(error)
 }
 
 type Flavour = fn(Flat, &mut iter::IovIter, usize) -> Result<usize>;
@@ -51,8 +39,8 @@ fn run(
     access: Access,
     flavour: Flavour,
 ) -> PyResult<(usize, usize)> {
-    let side = Side::new(addr, access, "addr")?;
-    let flat = side.flat();
+    let mut call = Call::new();
+    let flat = flat_side(&mut call, addr, access)?;
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
     let copied = detached(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;
@@ -180,8 +168,8 @@ pub(super) fn csum_and_copy_to_iter(
     csum: u32,
     offset: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<(usize, u32)> {
-    let call = Call::new(addr, Access::Read, Named::Argument("addr"))?;
-    let flat = call.flat();
+    let mut call = Call::new();
+    let flat = call.acquire(addr, Access::Read, Named::Argument("addr"))?;
     let (nbytes, offset) = (size_or("nbytes", nbytes, flat.seg.len)?, size_or("offset", offset, 0)?);
     let core = &mut i.core;
     Ok(detached(addr.py(), nbytes, || copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset))?)
@@ -218,8 +206,8 @@ fn sum_from(
     nbytes: Option<&Bound<'_, PyAny>>,
     csum: u32,
 ) -> PyResult<(usize, (usize, u32))> {
-    let call = Call::new(addr, Access::Write, Named::Argument("addr"))?;
-    let flat = call.flat();
+    let mut call = Call::new();
+    let flat = call.acquire(addr, Access::Write, Named::Argument("addr"))?;
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
     let summed = detached(addr.py(), nbytes, || copy::csum_and_copy_from_iter(flat, core, nbytes, csum))?;

@@ -7,7 +7,7 @@ use super::values::{Lengths, direction, optional_size, size_or, to_user_range};
 use crate::error::Error;
 use crate::import::{self, Imported, Layout, Source, UIO_FASTIOV, UIO_MAXIOV};
 use crate::iter::{Direction, Segments};
-use crate::segment::{Segment, Trust};
+use crate::segment::{Flat, Segment, Trust};
 use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -77,7 +77,7 @@ struct Uvector {
 
 enum Form {
     Objects(Collected),
-    Packed(Call),
+    Packed(#[allow(dead_code)] Call, Flat),
     Address(usize),
 }
 
@@ -102,7 +102,8 @@ impl Uvector {
     }
 
     fn packed(object: &Bound<'_, PyAny>, nr_segs: Option<usize>, layout: Layout) -> PyResult<Self> {
-        let array = Call::new(object, Access::Read, Named::Argument("uvector"))?;
+        let mut call = Call::new();
+        let array = call.acquire(object, Access::Read, Named::Argument("uvector"))?;
         let (nbytes, size) = (array.seg.len, layout.size());
         let nr_segs = match nr_segs {
             Some(nr_segs) => nr_segs,
@@ -116,7 +117,7 @@ impl Uvector {
             let expected = format!("at most {}, as many as the array has", nbytes / size);
             return Err(Error::invalid("nr_segs", nr_segs, expected).into());
         }
-        Ok(Self { form: Form::Packed(array), nr_segs })
+        Ok(Self { form: Form::Packed(call, array), nr_segs })
     }
 
     fn objects(direction: Direction, object: &Bound<'_, PyAny>, nr_segs: Option<usize>) -> PyResult<Self> {
@@ -146,7 +147,7 @@ impl Uvector {
     fn source(&self) -> Source<'_> {
         match &self.form {
             Form::Objects(collected) => Source::Ranges(&collected.segs, collected.trust()),
-            Form::Packed(array) => match array.flat().trust {
+            Form::Packed(_, array) => match array.trust {
                 Trust::Held(held) => Source::Packed(array.seg, held),
                 Trust::Wild => Source::Address(array.seg.addr),
             },
@@ -161,7 +162,7 @@ impl Uvector {
                 let trust = collected.trust();
                 (Arc::new(collected.owners), collected.readonly, trust)
             }
-            Form::Packed(_) | Form::Address(_) => (Arc::default(), None, Trust::Wild),
+            Form::Packed(..) | Form::Address(_) => (Arc::default(), None, Trust::Wild),
         }
     }
 }

@@ -104,7 +104,8 @@ impl PipeRing {
     /// An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own. Returns the bytes
     /// written, fewer when the ring is full.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let data = Call::new(data, Access::Read, Named::Argument("data"))?;
+        let mut call = Call::new();
+        let data = call.acquire(data, Access::Read, Named::Argument("data"))?;
         Ok(append(&mut self.0.lock(), data.seg))
     }
 
