@@ -1,0 +1,151 @@
+"""The ``iovec-rs`` command. A command is one function below, decorated with its name, help and arguments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import textwrap
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import iovec_rs
+from iovec_rs import cpu, demo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Run = TypeVar("Run", bound="Callable[[argparse.Namespace], int]")
+
+OK, FAILURE, INTERRUPTED = 0, 1, 130  # 2, wrong usage, is what argparse exits with
+
+
+class Argument(NamedTuple):
+    """One call of ArgumentParser.add_argument, written down for later."""
+
+    flags: tuple[str, ...]
+    options: dict[str, Any]
+
+
+class Command(NamedTuple):
+    name: str
+    summary: str
+    arguments: tuple[Argument, ...]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS: list[Command] = []
+
+
+def argument(*flags: str, **options: Any) -> Argument:
+    return Argument(flags, options)
+
+
+def command(name: str, summary: str, *arguments: Argument) -> Callable[[Run], Run]:
+    """Register the decorated function, which returns the exit code, as a command."""
+
+    def register(run: Run) -> Run:
+        COMMANDS.append(Command(name, summary, arguments, run))
+        return run
+
+    return register
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def facts() -> dict[str, Any]:
+    """What ``info`` reports, in the order in which it reports it."""
+    return {
+        "version": iovec_rs.__version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "page_size": iovec_rs.PAGE_SIZE,
+        "cache_line_size": iovec_rs.CACHE_LINE_SIZE,
+        "isa": cpu.isa(),
+        "cpu_features": sorted(name for name, there in cpu.features().items() if there),
+        "limits": {
+            "UIO_MAXIOV": iovec_rs.UIO_MAXIOV,
+            "UIO_FASTIOV": iovec_rs.UIO_FASTIOV,
+            "MAX_RW_COUNT": iovec_rs.MAX_RW_COUNT,
+        },
+    }
+
+
+@command(
+    "info",
+    "show the version, the limits and the instruction set in use",
+    argument("--json", action="store_true", help="as one JSON object"),
+)
+def info(args: argparse.Namespace) -> int:
+    known = facts()
+    if args.json:
+        print(json.dumps(known, indent=2))
+        return OK
+    limits = known.pop("limits")
+    known["cpu_features"] = " ".join(known["cpu_features"]) or "none"
+    labelled = {name.replace("_", " "): value for name, value in known.items()} | limits
+    for name, value in labelled.items():
+        print(textwrap.fill(f"{name:<16}{value}", width=80, subsequent_indent=" " * 16))
+    return OK
+
+
+@command(
+    "demo",
+    "scatter real files over memory, gather them back, prove every byte",
+    argument("--root", type=Path, metavar="DIR", help="whose files to take (default: Python's own library)"),
+    argument("--files", type=positive, default=demo.FILES, metavar="N", help="how many at most (default: %(default)s)"),
+)
+def run_demo(args: argparse.Namespace) -> int:
+    return OK if demo.run(args.root, args.files) else FAILURE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="iovec-rs", description="Linux's iov_iter, in user space.")
+    parser.add_argument("--version", action="version", version=f"iovec-rs {iovec_rs.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for entry in COMMANDS:
+        sub = commands.add_parser(entry.name, help=entry.summary, description=entry.summary.capitalize() + ".")
+        for flags, options in entry.arguments:
+            sub.add_argument(*flags, **options)
+        sub.set_defaults(run=entry.run)
+    return parser
+
+
+def _abandon_stdout() -> None:
+    """The reader went away. What is still buffered must not raise again when the interpreter flushes at exit."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    try:
+        try:
+            args = build_parser().parse_args(argv)
+        except SystemExit as stop:  # argparse has printed its message, or the help that was asked for
+            code = stop.code if isinstance(stop.code, int) else OK
+        else:
+            code = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        return FAILURE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = f": {error.filename}" if error.filename is not None else ""
+        print(f"iovec-rs: {reason}{where}", file=sys.stderr)
+        return FAILURE
+    return code
