@@ -5,7 +5,7 @@
 use super::mover::Mover;
 use super::{begin, overlap};
 use crate::error::Result;
-use crate::iter::{Direction, IovIter, Step};
+use crate::iter::{Direction, IovIter, Kind, Step};
 use crate::segment::{Flat, Segment};
 
 /// Adds with end-around carry until 16 bits are left.
@@ -91,6 +91,11 @@ fn summing_copy(
     (direction, offset, operation): (Direction, usize, &'static str),
 ) -> Result<(usize, u32)> {
     let nbytes = begin(flat, i, nbytes, direction, operation)?;
+    if i.kind() == Kind::Discard {
+        // Nothing is copied, so there is nothing to sum.
+        i.fault = None;
+        return Ok((0, csum));
+    }
     let mut mover = Mover::new(&[flat.trust], &[i]);
     let seg: Segment = flat.seg.take(nbytes);
     let mut step = Summing { flat: seg.addr, direction, mover: &mut mover, sum: fold(u64::from(csum)), offset };

@@ -200,13 +200,7 @@ impl Drop for Call {
 /// A page of a structure: writable if its exporter lets it be.
 pub(super) fn page(object: &Bound<'_, PyAny>, name: Named) -> PyResult<Page> {
     let mut owners = Owners::default();
-    let (seg, readonly) = match owners.acquire(object, Access::Write, name) {
-        Ok(writable) => writable,
-        Err(error) if error.is_instance_of::<PyBufferError>(object.py()) => {
-            owners.acquire(object, Access::Read, name)?
-        }
-        Err(error) => return Err(error),
-    };
+    let (seg, readonly) = owners.acquire(object, Access::Read, name)?;
     let keeper: Keeper = Arc::new(owners);
     // SAFETY: the keeper holds the export for as long as the page lives.
     Ok(Page { seg, writable: !readonly, keeper, held: unsafe { Held::promise() } })

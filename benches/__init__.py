@@ -1,0 +1,1 @@
+"""Speed and memory, measured against what Python offers without this package: ``python -m benches``."""

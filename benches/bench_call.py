@@ -1,0 +1,182 @@
+"""What one small copy through a prepared iterator costs, next to the cheapest copies Python has."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from iovec_rs import READ, WRITE, Direction, IovIter, copy_from_iter, copy_to_iter
+
+from benches.harness import Case, Contestant, Table, Target, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+NAME = "call"
+SIZES = (8, 64, 4096)
+SLICE = "mv[:] = other"
+NUMPY = "np.copyto"
+MEMMOVE = "ctypes.memmove"
+
+
+class Chunks:
+    """A window of memory cut into chunks that stay in the first-level cache, in every form a contestant wants.
+
+    An iterator walks the window once, so a sample runs through several prepared ones in turn: all contestants visit
+    the same chunks in the same order, and no iterator has to be rewound inside a sample.
+    """
+
+    def __init__(self, size: int, laps: int) -> None:
+        self.size = size
+        self.count = max(8, min(64, 32768 // size))
+        self.laps = laps
+        self.data = bytearray(random.Random(size).randbytes(size * self.count))
+        view = memoryview(self.data)
+        self.views = [view[at : at + size] for at in range(0, len(view), size)] * laps
+        array = np.frombuffer(self.data, np.uint8)
+        self.arrays: list[npt.NDArray[np.uint8]] = [array[at : at + size] for at in range(0, len(view), size)] * laps
+        self.addresses = [int(array.ctypes.data) + at for at in range(0, len(view), size)] * laps
+
+    def iterators(self, direction: Direction) -> tuple[Iterators, Iterators]:
+        ubuf = [IovIter.ubuf(direction, self.data) for _ in range(self.laps)]
+        kvec = [IovIter.kvec(direction, [self.data]) for _ in range(self.laps)]
+        return Iterators(ubuf, self.count), Iterators(kvec, self.count)
+
+
+class Iterators:
+    """Prepared iterators, each repeated once for every chunk it will be asked for."""
+
+    def __init__(self, each: Sequence[IovIter], chunks: int) -> None:
+        self.each = each
+        self.turns = [i for i in each for _ in range(chunks)]
+        self.starts = [i.save_state() for i in each]
+
+    def rewind(self) -> None:
+        for i, start in zip(self.each, self.starts, strict=True):
+            i.restore(start)
+
+
+def _targets(size: int) -> dict[str, Target]:
+    ahead = {NUMPY: Target(1.0), MEMMOVE: Target(1.0)}
+    return ahead | {SLICE: Target(0.5)} if size == 64 else ahead
+
+
+def to_iter(size: int, laps: int, rounds: int) -> Case:
+    chunks = Chunks(size, laps)
+    ubuf, kvec = chunks.iterators(READ)
+    source = random.Random(-size).randbytes(size)
+    view = memoryview(source)
+    array = np.frombuffer(source, np.uint8)
+    address = int(array.ctypes.data)
+
+    def ours() -> None:
+        for i in ubuf.turns:
+            copy_to_iter(view, i)
+
+    def ours_kvec() -> None:
+        for i in kvec.turns:
+            copy_to_iter(view, i)
+
+    def slicing() -> None:
+        for chunk in chunks.views:
+            chunk[:] = view
+
+    def numpy() -> None:
+        for chunk in chunks.arrays:
+            np.copyto(chunk, array)
+
+    def memmove() -> None:
+        for chunk in chunks.addresses:
+            ctypes.memmove(chunk, address, size)
+
+    def idle() -> None:
+        for _ in chunks.views:
+            pass
+
+    def scrub() -> None:
+        chunks.data[:] = bytes(len(chunks.data))
+
+    def result() -> bytes:
+        return bytes(chunks.data)
+
+    return Case(
+        title=f"copy_to_iter, {size} B",
+        ours=Contestant("iovec_rs, ubuf", ours, result, ubuf.rewind),
+        rivals=[
+            Contestant("iovec_rs, kvec", ours_kvec, result, kvec.rewind),
+            Contestant(SLICE, slicing, result),
+            Contestant(NUMPY, numpy, result),
+            Contestant(MEMMOVE, memmove, result),
+        ],
+        ops=len(chunks.views),
+        rounds=rounds,
+        targets=_targets(size),
+        scrub=scrub,
+        idle=idle,
+    )
+
+
+def from_iter(size: int, laps: int, rounds: int) -> Case:
+    chunks = Chunks(size, laps)
+    ubuf, kvec = chunks.iterators(WRITE)
+    out = bytearray(size)
+    view = memoryview(out)
+    array = np.frombuffer(out, np.uint8)
+    address = int(array.ctypes.data)
+
+    def ours() -> None:
+        for i in ubuf.turns:
+            copy_from_iter(view, i)
+
+    def ours_kvec() -> None:
+        for i in kvec.turns:
+            copy_from_iter(view, i)
+
+    def slicing() -> None:
+        for chunk in chunks.views:
+            view[:] = chunk
+
+    def numpy() -> None:
+        for chunk in chunks.arrays:
+            np.copyto(array, chunk)
+
+    def memmove() -> None:
+        for chunk in chunks.addresses:
+            ctypes.memmove(address, chunk, size)
+
+    def idle() -> None:
+        for _ in chunks.views:
+            pass
+
+    def scrub() -> None:
+        view[:] = bytes(size)
+
+    def result() -> bytes:
+        return bytes(out)
+
+    return Case(
+        title=f"copy_from_iter, {size} B",
+        ours=Contestant("iovec_rs, ubuf", ours, result, ubuf.rewind),
+        rivals=[
+            Contestant("iovec_rs, kvec", ours_kvec, result, kvec.rewind),
+            Contestant(SLICE, slicing, result),
+            Contestant(NUMPY, numpy, result),
+            Contestant(MEMMOVE, memmove, result),
+        ],
+        ops=len(chunks.views),
+        rounds=rounds,
+        targets=_targets(size),
+        scrub=scrub,
+        idle=idle,
+    )
+
+
+def run(quick: bool) -> Iterator[Table]:
+    for size in SIZES:
+        laps = 1 if quick else max(16, 128 * 8 // max(8, min(64, 32768 // size)))
+        rounds = 3 if quick else 301
+        for build in (to_iter, from_iter):
+            yield measure(NAME, build(size, laps, rounds), quick)

@@ -1,0 +1,118 @@
+"""Flat copies at distances where some C libraries' memcpy falls off a cliff, which ``mv[:] = mv`` inherits."""
+
+from __future__ import annotations
+
+import mmap
+import random
+from typing import TYPE_CHECKING
+
+from iovec_rs import READ, IovIter, copy_to_iter
+
+from benches.harness import Contestant, Row, Table, Target, gigabytes, per_op, prove, race
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME = "cliff"
+SIZES = (2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
+QUICK_SIZES = (2 << 10, 16 << 10)
+DISTANCES = (0, 1, 4, 8, 15, 16, 17, 64, 2048)
+
+# rep movsb is 16 to 30 times slower there than the vector loop: a quarter of the best is far from both.
+CLIFF = 4.0
+ON_CLIFF = Target(10.0)
+ELSEWHERE = Target(0.97)
+
+
+class Lane:
+    """One distance: where its copies go, and iterators prepared for each copy of a sample."""
+
+    def __init__(self, memory: mmap.mmap, size: int, distance: int, copies: int) -> None:
+        view = memoryview(memory)
+        half = len(memory) // 2
+        self.source = view[:size]
+        self.target = view[half + distance : half + distance + size]
+        self.iterators = [IovIter.ubuf(READ, self.target) for _ in range(copies)]
+        self.start = self.iterators[0].save_state()
+        self.copies = range(copies)
+        self.name = f"(dst - src) mod 4096 = {distance}"
+
+    def rewind(self) -> None:
+        for i in self.iterators:
+            i.restore(self.start)
+
+    def ours(self) -> None:
+        source = self.source
+        for i in self.iterators:
+            copy_to_iter(source, i)
+
+    def slicing(self) -> None:
+        source, target = self.source, self.target
+        for _ in self.copies:
+            target[:] = source
+
+    def scrub(self) -> None:
+        self.target[:] = bytes(len(self.target))
+
+    def contestants(self) -> list[Contestant]:
+        return [
+            Contestant(f"iovec_rs, {self.name}", self.ours, self.result, self.rewind),
+            Contestant(f"mv[:] = mv, {self.name}", self.slicing, self.result),
+        ]
+
+    def result(self) -> memoryview:
+        return self.target
+
+
+def flat(size: int, rounds: int, quick: bool) -> tuple[Table, set[int]]:
+    """All distances of one size in one race; also the distances at which this host's memcpy is on its cliff."""
+    copies = max(8, min(128, (4 << 20) // size))
+    memory = mmap.mmap(-1, 4 << 20)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    memory[:size] = random.Random(size).randbytes(size)
+    lanes = [Lane(memory, size, distance, copies) for distance in DISTANCES]
+
+    for lane in lanes:
+        prove(lane.contestants(), lane.scrub)
+    samples = race([contestant for lane in lanes for contestant in lane.contestants()], rounds)
+    speeds = [per_op(taken, copies) for taken in samples]
+    ours, theirs = speeds[0::2], speeds[1::2]
+    best = min(middle for middle, _ in theirs)
+
+    table = Table(NAME, f"flat copy of {size} B through a ubuf iterator", "ns/op", identical=True)
+    fallen = set()
+    for distance, lane, mine, rival in zip(DISTANCES, lanes, ours, theirs, strict=True):
+        on_cliff = rival[0] > best * CLIFF
+        if on_cliff:
+            fallen.add(distance)
+        target = ON_CLIFF if on_cliff else ELSEWHERE
+        ratio = rival[0] / mine[0]
+        table.rows.append(Row(lane.name, *mine, gigabytes(size, mine[0])))
+        table.rows.append(
+            Row(
+                "  mv[:] = mv",
+                *rival,
+                gigabytes(size, rival[0]),
+                ratio,
+                f">={target.ratio:.2f}",
+                "" if quick else target.verdict(ratio),
+            )
+        )
+    return table, fallen
+
+
+def run(quick: bool) -> Iterator[Table]:
+    cliffs: dict[int, set[int]] = {}
+    sizes = QUICK_SIZES if quick else SIZES
+    for size in sizes:
+        table, cliffs[size] = flat(size, 3 if quick else 101, quick)
+        if size == sizes[-1] and not quick:
+            table.notes.append(_verdict_on_host(cliffs))
+        yield table
+
+
+def _verdict_on_host(cliffs: dict[int, set[int]]) -> str:
+    found = [f"{size} B at {sorted(fallen)}" for size, fallen in cliffs.items() if fallen]
+    if not found:
+        return "This host's memcpy has no such cliff at these sizes: there is nothing to win here."
+    return "This host's memcpy is on its cliff for " + "; ".join(found) + "."

@@ -1,0 +1,25 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+from iovec_rs import cpu
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Examples come out the same everywhere, and a slow machine is not a failure.
+settings.register_profile(
+    "repository", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("repository")
+
+
+@pytest.fixture(params=cpu.available())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once with each instruction set this CPU has."""
+    with cpu.use_isa(request.param) as name:
+        yield name
