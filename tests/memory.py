@@ -1,0 +1,164 @@
+"""Memory that really faults: pages that may not be read, may not be written, were never there, or whose file was cut.
+
+Every mapping is placed far below the addresses the kernel hands out by itself, so that a hole in it stays a hole: an
+allocator that grows while a test runs fills the highest gap first and never reaches this one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+from iovec_rs import PAGE_SIZE, UserRange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+__all__ = ["PAGE_SIZE", "Arena", "Page", "packed_iovec", "window"]
+
+_BASE = 0x1000_0000_0000
+_STRIDE = 0x1000_0000
+_PROT_NONE, _PROT_READ, _PROT_WRITE = 0, 1, 2
+_MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE = 0x01, 0x02, 0x10, 0x20, 0x100000
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+class Page(Enum):
+    """What one page of an arena allows."""
+
+    GOOD = "readable and writable"
+    READ_ONLY = "readable"
+    PROTECTED = "mapped without any access"
+    UNMAPPED = "not mapped"
+    GONE = "mapped from a file that ends before it"
+
+    @property
+    def readable(self) -> bool:
+        return self in (Page.GOOD, Page.READ_ONLY)
+
+    @property
+    def writable(self) -> bool:
+        return self is Page.GOOD
+
+    @property
+    def cause(self) -> Literal["gone", "protection", "unmapped"]:
+        """The word a Fault uses for an access that this page refuses."""
+        if self is Page.UNMAPPED:
+            return "unmapped"
+        return "gone" if self is Page.GONE else "protection"
+
+
+def _check(result: int | None, call: str) -> int:
+    if result is None or result in (-1, _MAP_FAILED):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
+    return result
+
+
+class Arena:
+    """Consecutive pages, each with its own fate. A context manager; the pages go when it ends."""
+
+    _cursor = _BASE
+
+    def __init__(self, pages: Sequence[Page], content: bytes = b"", *, address: int | None = None) -> None:
+        self.pages = list(pages)
+        self.length = len(self.pages) * PAGE_SIZE
+        self.address = self._reserve() if address is None else self._map(address, self.length)
+        ctypes.memmove(self.address, content, min(len(content), self.length))
+        for index, page in enumerate(self.pages):
+            self._spoil(self.address + index * PAGE_SIZE, page)
+
+    def _reserve(self) -> int:
+        address = Arena._cursor
+        Arena._cursor += (self.length + _STRIDE) // _STRIDE * _STRIDE
+        return self._map(address, self.length)
+
+    @staticmethod
+    def _map(address: int, length: int, placement: int = _MAP_FIXED_NOREPLACE) -> int:
+        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | placement
+        return _check(_libc.mmap(address, length, _PROT_READ | _PROT_WRITE, flags, -1, 0), "mmap")
+
+    @staticmethod
+    def _spoil(address: int, page: Page) -> None:
+        if page is Page.READ_ONLY:
+            _check(_libc.mprotect(address, PAGE_SIZE, _PROT_READ), "mprotect")
+        elif page is Page.PROTECTED:
+            _check(_libc.mprotect(address, PAGE_SIZE, _PROT_NONE), "mprotect")
+        elif page is Page.UNMAPPED:
+            _check(_libc.munmap(address, PAGE_SIZE), "munmap")
+        elif page is Page.GONE:
+            fd = os.memfd_create("gone")
+            try:
+                os.ftruncate(fd, PAGE_SIZE)
+                flags = _MAP_SHARED | _MAP_FIXED
+                _check(_libc.mmap(address, PAGE_SIZE, _PROT_READ | _PROT_WRITE, flags, fd, 0), "mmap")
+                os.ftruncate(fd, 0)
+            finally:
+                os.close(fd)
+
+    def repair(self, index: int) -> None:
+        """Put a good page full of zeros where this one was."""
+        self._map(self.address + index * PAGE_SIZE, PAGE_SIZE, _MAP_FIXED)
+        self.pages[index] = Page.GOOD
+
+    def range(self, offset: int, length: int) -> UserRange:
+        return UserRange(self.address + offset, length)
+
+    def accessible(self, offset: int, length: int, *, write: bool = False) -> int:
+        """How many of these bytes precede the first that cannot be read (or written)."""
+        for index in range(offset // PAGE_SIZE, -(-(offset + length) // PAGE_SIZE)):
+            page = self.pages[index]
+            if not (page.writable if write else page.readable):
+                return max(index * PAGE_SIZE - offset, 0)
+        return length
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert self.accessible(offset, length) == length, "this read would end the process"
+        return ctypes.string_at(self.address + offset, length)
+
+    def write(self, offset: int, data: bytes) -> None:
+        assert self.accessible(offset, len(data), write=True) == len(data), "this write would end the process"
+        ctypes.memmove(self.address + offset, data, len(data))
+
+    def image(self) -> bytes:
+        """Every byte there is; pages that cannot be read appear as zeros."""
+        hole = bytes(PAGE_SIZE)
+        return b"".join(
+            self.read(index * PAGE_SIZE, PAGE_SIZE) if page.readable else hole for index, page in enumerate(self.pages)
+        )
+
+    def close(self) -> None:
+        if self.address:
+            _check(_libc.munmap(self.address, self.length), "munmap")
+            self.address = 0
+
+    def __enter__(self) -> Arena:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def window(address: int, length: int) -> ctypes.Array[ctypes.c_char]:
+    """A buffer over memory that somebody else keeps mapped."""
+    return (ctypes.c_char * length).from_address(address)
+
+
+def packed_iovec(segments: Sequence[tuple[int, int]], *, compat: bool = False) -> bytes:
+    """An array of struct iovec as the kernel reads it: base and length, negative ones in two's complement."""
+    size = 4 if compat else 8
+    mask = (1 << 8 * size) - 1
+    return b"".join(
+        ((base & mask) | (length & mask) << 8 * size).to_bytes(2 * size, "little") for base, length in segments
+    )

@@ -1,0 +1,10 @@
+"""Expecting a refusal that is the kernel's own answer: the errno decides, not the exception's class alone."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def os_error(number: int) -> pytest.RaisesExc[OSError]:
+    """A context in which an OSError with this errno and a message must be raised."""
+    return pytest.raises(OSError, check=lambda error: error.errno == number, match=rf"^\[Errno {number}\] .*\w")
