@@ -17,6 +17,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// From here `rep movsb` beats any vector loop, between congruent addresses (L1 is left behind).
 const STRING_MIN: usize = 32 << 10;
 
+/// From here the source is asked for `AHEAD` bytes ahead (4 KiB ahead is no better, one KiB worse).
+const AHEAD_MIN: usize = 32 << 10;
+const AHEAD: usize = 2 << 10;
+
 /// What `STRING_MIN` is on this CPU; `usize::MAX` where strings are slow. Read by the assembly.
 static STRING_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
@@ -128,12 +132,27 @@ macro_rules! small_zero {
     };
 }
 
+/// A loop that moves `size` bytes a turn, all loads before any store, while `rdx` (the bytes left, less what the caller has set aside)
+/// does not go below zero.
+macro_rules! copy_loop {
+    ($label:literal, $mov:literal, $size:literal, [$($reg:literal $at:literal),*], [$($ahead:literal),*]) => {
+        concat!(
+            ".p2align 5\n", $label, ":\n",
+            $( "prefetcht0 [rsi + {ahead} + ", $ahead, "]\n", )*
+            $( $mov, " ", $reg, ", [rsi+", $at, "]\n", )*
+            $( $mov, " [rdi+", $at, "], ", $reg, "\n", )*
+            "add rsi, ", $size, "\n add rdi, ", $size, "\n sub rdx, ", $size, "\n jae ", $label, "b",
+        )
+    };
+}
+
 /// The routines of one width: `line` names the vectors of a 64-byte line, `block` the eight of a block, each with its
-/// byte offset. `leave` runs before anything that is not of this width.
+/// byte offset, `ahead` the lines of a block. `leave` runs before anything that is not of this width.
 macro_rules! routines {
     (
         $set:ident, $name:literal, $test:expr, copy: $copy:ident, zero: $zero:ident, mov: $mov:literal, clear: $clear:literal,
-        leave: $leave:literal, line: [$($lr:literal $lo:literal),*], block $size:literal: [$($br:literal $bo:literal),*]
+        leave: $leave:literal, line: [$($lr:literal $lo:literal),*], block $size:literal: [$($br:literal $bo:literal),*],
+        ahead: [$($ahead:literal),*]
     ) => {
         pub(super) static $set: Primitives =
             Primitives { name: $name, copy: $copy, zero: $zero, available: || $test };
@@ -159,19 +178,17 @@ macro_rules! routines {
             "cmp rdx, [rip + {string_from}]\n jb 3f",
             "test esi, 63\n jnz 3f",
             "mov rcx, rdx\n rep movsb\n xor eax, eax\n ret",
+            // Out of L1: ask for the source ahead, as long as that is still the source.
             "3:",
+            concat!("cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + ", $size),
+            copy_loop!("30", $mov, $size, [$($br $bo),*], [$($ahead),*]),
+            concat!("add rdx, {ahead} + ", $size),
+            "31:",
             concat!("sub rdx, ", $size, "\n jb 5f"),
-            ".p2align 5",
-            "4:",
-            $( concat!($mov, " ", $br, ", [rsi+", $bo, "]"), )*
-            $( concat!($mov, " [rdi+", $bo, "], ", $br), )*
-            concat!("add rsi, ", $size, "\n add rdi, ", $size, "\n sub rdx, ", $size, "\n jae 4b"),
+            copy_loop!("4", $mov, $size, [$($br $bo),*], []),
             concat!("5: add rdx, ", $size),
             "sub rdx, 64\n jb 7f",
-            "6:",
-            $( concat!($mov, " ", $lr, ", [rsi+", $lo, "]"), )*
-            $( concat!($mov, " [rdi+", $lo, "], ", $lr), )*
-            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b",
+            copy_loop!("6", $mov, "64", [$($lr $lo),*], []),
             "7: add rdx, 64",
             $leave,
             "9:",
@@ -204,6 +221,8 @@ macro_rules! routines {
             concat!(".size ", stringify!($zero), ", .-", stringify!($zero)),
             ".popsection",
             string_from = sym STRING_FROM,
+            ahead_min = const AHEAD_MIN,
+            ahead = const AHEAD,
         );
     };
 }
@@ -212,20 +231,23 @@ routines!(
     SSE2, "sse2", true, copy: iovec_rs_copy_sse2, zero: iovec_rs_zero_sse2, mov: "movdqu",
     clear: "pxor xmm1, xmm1\n pxor xmm2, xmm2\n pxor xmm3, xmm3", leave: "",
     line: ["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"],
-    block "128": ["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48", "xmm4" "64", "xmm5" "80", "xmm6" "96", "xmm7" "112"]
+    block "128": ["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48", "xmm4" "64", "xmm5" "80", "xmm6" "96", "xmm7" "112"],
+    ahead: ["0", "64"]
 );
 routines!(
     AVX2, "avx2", is_x86_feature_detected!("avx2"), copy: iovec_rs_copy_avx2, zero: iovec_rs_zero_avx2, mov: "vmovdqu",
     clear: "vpxor xmm0, xmm0, xmm0\n vpxor xmm1, xmm1, xmm1", leave: "vzeroupper",
     line: ["ymm0" "0", "ymm1" "32"],
-    block "256": ["ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96", "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"]
+    block "256": ["ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96", "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"],
+    ahead: ["0", "64", "128", "192"]
 );
 // Registers 16 and up leave no upper halves for legacy code to trip over, so nothing has to be cleared on leaving.
 routines!(
     AVX512, "avx512", is_x86_feature_detected!("avx512f"), copy: iovec_rs_copy_avx512, zero: iovec_rs_zero_avx512,
     mov: "vmovdqu64", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
     line: ["zmm16" "0"],
-    block "512": ["zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192", "zmm20" "256", "zmm21" "320", "zmm22" "384", "zmm23" "448"]
+    block "512": ["zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192", "zmm20" "256", "zmm21" "320", "zmm22" "384", "zmm23" "448"],
+    ahead: ["0", "64", "128", "192", "256", "320", "384", "448"]
 );
 
 /// CPUID leaf 7: EBX bit 9 is ERMS, bit 23 CLFLUSHOPT, bit 24 CLWB; EDX bit 4 is FSRM.

@@ -205,7 +205,7 @@ impl IovIter {
             }
             Body::Xarray(xarray) => fits(xarray.start.wrapping_add(self.offset), self.count),
             Body::Folioq(_) => fits(self.offset, self.count),
-            Body::Pipe(pipe) => fits(pipe.free_slots().1, self.count),
+            Body::Pipe(pipe) => self.count == 0 || fits(pipe.free_slots().1, self.count),
             Body::Discard => true,
         }
     }
