@@ -78,6 +78,8 @@ pub enum Error {
         /// The argument, offset and limit.
         context: String,
     },
+    /// Faults were to be met by the signal handler alone, and it cannot be had.
+    Handler(&'static str),
     /// No memory for a working copy of this many bytes.
     NoMemory(usize),
 }
@@ -118,6 +120,7 @@ impl fmt::Display for Error {
             Self::Unsupported { operation, kind } => write!(f, "{operation}: not possible on a {kind} iterator"),
             Self::ReadOnly { what, index } => write!(f, "{what} {index} is read-only and cannot be a destination"),
             Self::Os { context, .. } => f.write_str(context),
+            Self::Handler(reason) => write!(f, "the fault handler cannot be had: {reason}"),
             Self::NoMemory(bytes) => write!(f, "no memory for a working copy of {bytes} bytes"),
         }
     }

@@ -7,9 +7,10 @@
 //!
 //! A single segment takes another way: it becomes a UBUF, and its length is cut *before* its range is checked.
 
+use crate::copy;
 use crate::error::{Error, Result};
 use crate::iter::{Direction, IovIter, MAX_RW_COUNT, Segments};
-use crate::segment::{Held, Segment, Trust};
+use crate::segment::{Flat, Held, Segment, Trust};
 use crate::sys::memory;
 
 /// The most segments a vector may have.
@@ -79,7 +80,7 @@ impl Source<'_> {
         }
         let (mut segs, whole) = match layout {
             Layout::Native => read_native(flat, trust, nr_segs)?,
-            Layout::Compat => read_compat(flat, trust),
+            Layout::Compat => read_compat(flat, trust)?,
         };
         segs.truncate(whole);
         check_lengths(&segs, layout)?;
@@ -106,17 +107,9 @@ fn check_lengths(segs: &[Segment], layout: Layout) -> Result<()> {
     }
 }
 
-/// Copies up to `len` bytes of `flat` to memory of our own; how many it got.
-fn fetch(own: usize, flat: Segment, trust: Trust) -> usize {
-    match trust {
-        Trust::Wild => memory::copy(own, flat.addr, flat.len),
-        Trust::Held(_) => {
-            let set = crate::arch::primitives();
-            let (dst, src) = (std::ptr::with_exposed_provenance_mut(own), flat.as_ptr());
-            // SAFETY: the source is held for this call, and `own` is at least as long, as both callers make it.
-            flat.len - unsafe { (set.copy)(dst, src, flat.len) }
-        }
-    }
+/// Copies `seg` to memory of our own, which is at least as long; how many bytes it got.
+fn fetch(own: usize, seg: Segment, trust: Trust) -> Result<usize> {
+    Ok(copy::copy_flat(copy::own(own, seg.len), Flat { seg, trust })?.0)
 }
 
 /// The array's elements and how many of them were readable to their last byte.
@@ -125,20 +118,20 @@ fn read_native(flat: Segment, trust: Trust, nr_segs: usize) -> Result<(Vec<Segme
     let mut segs: Vec<Segment> = Vec::new();
     segs.try_reserve_exact(nr_segs)
         .map_err(|_| Error::os(libc::ENOMEM, format!("no memory for {nr_segs} segments")))?;
-    let got = fetch(segs.as_mut_ptr().expose_provenance(), flat, trust) / Layout::Native.size();
+    let got = fetch(segs.as_mut_ptr().expose_provenance(), flat, trust)? / Layout::Native.size();
     // SAFETY: capacity was reserved for nr_segs >= got elements, of which the first `got` were just filled; a Segment is two
     // words (repr(C), laid out as struct iovec), any bits of which are valid.
     unsafe { segs.set_len(got) };
     Ok((segs, got))
 }
 
-fn read_compat(flat: Segment, trust: Trust) -> (Vec<Segment>, usize) {
+fn read_compat(flat: Segment, trust: Trust) -> Result<(Vec<Segment>, usize)> {
     const { assert!(size_of::<[u32; 2]>() == Layout::Compat.size()) };
     let mut words = [[0_u32; 2]; UIO_MAXIOV];
     debug_assert!(flat.len <= size_of_val(&words));
-    let got = fetch(words.as_mut_ptr().expose_provenance(), flat, trust) / Layout::Compat.size();
+    let got = fetch(words.as_mut_ptr().expose_provenance(), flat, trust)? / Layout::Compat.size();
     let segs = words[..got].iter().map(|[addr, len]| Segment::new(*addr as usize, *len as usize)).collect();
-    (segs, got)
+    Ok((segs, got))
 }
 
 /// An imported vector.

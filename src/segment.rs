@@ -5,6 +5,8 @@
 //! 2. **One door.** Only the primitives in [`crate::arch`] and the system calls in [`crate::sys`] read or write
 //!    through a `Segment`. Everything else does arithmetic.
 
+use crate::fault::engine::Care;
+
 /// An address range `[addr, addr + len)`: the `struct iovec` of this crate.
 ///
 /// Holding one says nothing about the memory behind it. Whoever builds a segment over memory that is to be touched
@@ -58,18 +60,24 @@ impl Segment {
     }
 }
 
-/// A promise about memory, made by whoever hands its address over: it stays mapped, and as accessible as it is said to
-/// be, for as long as anything built with the promise may touch it. Contents may change at any time.
+/// A promise about memory, made by whoever hands its address over: it belongs to whoever uses it, and its owner neither unmaps,
+/// resizes nor protects it for as long as anything built with the promise may touch it. Contents may change at any time, and
+/// memory of [`Care::Prone`] may be gone all the same: its file truncated, its device failing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Held(());
+pub struct Held(Care);
 
 impl Held {
     /// Makes the promise.
     ///
     /// # Safety
-    /// It is kept: the memory is not unmapped, resized or protected before the last use of what is built with it.
-    pub const unsafe fn promise() -> Self {
-        Self(())
+    /// It is kept, until the last use of what is built with it.
+    pub const unsafe fn promise(care: Care) -> Self {
+        Self(care)
+    }
+
+    /// How settled the memory is.
+    pub fn care(self) -> Care {
+        self.0
     }
 }
 
@@ -80,6 +88,16 @@ pub enum Trust {
     Held(Held),
     /// Any address at all: touched only where a fault is survived.
     Wild,
+}
+
+impl Trust {
+    /// How settled the memory is.
+    pub fn care(self) -> Care {
+        match self {
+            Self::Held(held) => held.care(),
+            Self::Wild => Care::Prone,
+        }
+    }
 }
 
 /// A range beside an iterator: the other end of a copy.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
-from iovec_rs import cpu
+from iovec_rs import cpu, fault_handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,4 +22,11 @@ settings.load_profile("repository")
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the test once with each instruction set this CPU has."""
     with cpu.use_isa(request.param) as name:
+        yield name
+
+
+@pytest.fixture(params=["signal", "syscall"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once with each way to meet faults."""
+    with fault_handler.mode(request.param) as name:
         yield name

@@ -140,7 +140,7 @@ def test_a_fault_in_segment_2_leaves_the_position_on_its_byte(good: int, how: st
         assert i.fault is not None
         assert (i.fault.side, i.fault.offset) == ("source" if how == "copy_from" else "destination", copied)
         assert (i.fault.address, i.fault.length) == (arena.address + PAGE_SIZE, PAGE_SIZE)
-        assert (i.fault.cause, i.fault.origin) == (bad.cause, "syscall")
+        assert (i.fault.cause, i.fault.origin) == (bad.cause, "signal")
 
 
 def test_queries_of_the_state_table_at_its_own_addresses() -> None:

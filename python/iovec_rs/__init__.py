@@ -7,7 +7,7 @@ both return the bytes copied and move it on.
 
 from collections.abc import Sequence
 
-from iovec_rs import cpu
+from iovec_rs import cpu, fault_handler
 from iovec_rs._core import (
     CACHE_LINE_SIZE,
     MAX_RW_COUNT,
@@ -76,6 +76,7 @@ __all__ = [
     "csum_and_copy_from_iter",
     "csum_and_copy_from_iter_full",
     "csum_and_copy_to_iter",
+    "fault_handler",
     "hash_and_copy_to_iter",
     "import_iovec",
     "import_single_range",

@@ -1,20 +1,23 @@
 //! Instructions: detected once, every set reachable by name so that each is tested on one machine.
 //!
 //! A set is a table of [`Primitives`]. All of them have one contract: process bytes in order, return how many were
-//! **not** processed (the kernel's convention for everything that may stop early).
+//! **not** processed (the kernel's convention for everything that may stop early), survive a fault where a handler is there.
 
+pub mod guard;
+#[cfg(any(test, not(target_arch = "x86_64")))]
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+use guard::{Table, Trap};
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if `dst` is
-/// below `src`.
-pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize) -> usize;
-/// Zeroes `len` bytes at `dst`; returns the bytes not zeroed.
-pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize) -> usize;
+/// below `src`. Called through [`guard::copy`], which knows what a short count means.
+pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
+/// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Called through [`guard::zero`].
+pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
 
 /// One instruction set's ways to touch memory.
 pub struct Primitives {
@@ -26,10 +29,12 @@ pub struct Primitives {
     pub zero: ZeroFn,
     /// Whether this CPU can run it.
     pub available: fn() -> bool,
+    /// Where its routines may fault.
+    pub tables: &'static [Table],
 }
 
 #[cfg(target_arch = "x86_64")]
-static SETS: &[&Primitives] = &[&portable::SCALAR, &x86_64::SSE2, &x86_64::AVX2, &x86_64::AVX512];
+static SETS: &[&Primitives] = &[&x86_64::SCALAR, &x86_64::SSE2, &x86_64::AVX2, &x86_64::AVX512];
 #[cfg(not(target_arch = "x86_64"))]
 static SETS: &[&Primitives] = &[&portable::SCALAR];
 
@@ -73,11 +78,9 @@ pub fn requested() -> Option<(String, bool)> {
 
 #[cold]
 fn choose_default() -> &'static Primitives {
-    if let Some((name, true)) = requested() {
-        return choose(&name).unwrap_or(&portable::SCALAR);
-    }
-    let best = available().next_back().unwrap_or(&portable::SCALAR);
-    choose(best.name).unwrap_or(&portable::SCALAR)
+    let named = requested().and_then(|(name, _)| choose(&name));
+    let best = || available().next_back().and_then(|best| choose(best.name));
+    named.or_else(best).unwrap_or(SETS[0])
 }
 
 /// The cache line, from CPUID (leaf 1, the `clflush` size); 64 where there is no such thing.

@@ -1,12 +1,13 @@
-//! The set that needs nothing of the CPU: volatile words.
+//! The set of architectures without one of their own: volatile words, which no fault is survived in.
 //!
 //! Volatile, because the memory may be changed by someone else meanwhile: the compiler must neither assume that it
 //! reads the same twice nor turn the loop into a call whose contract rules that out.
 
 use super::Primitives;
+use super::guard::Trap;
 use std::ptr;
 
-pub(super) static SCALAR: Primitives = Primitives { name: "scalar", copy, zero, available: || true };
+pub(super) static SCALAR: Primitives = Primitives { name: "scalar", copy, zero, available: || true, tables: &[] };
 
 /// Eight bytes without alignment; a single load or store on every CPU that allows unaligned ones.
 type Word = [u8; 8];
@@ -14,7 +15,7 @@ const WORD: usize = size_of::<Word>();
 
 /// # Safety
 /// `[src, src + len)` is readable and `[dst, dst + len)` writable.
-unsafe extern "C" fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
+unsafe extern "C" fn copy(dst: *mut u8, src: *const u8, len: usize, _trap: *mut Trap) -> usize {
     let words = len / WORD * WORD;
     for at in (0..words).step_by(WORD) {
         // SAFETY: at + WORD <= len, so both words lie in the ranges the caller vouches for; Word has alignment 1.
@@ -33,7 +34,7 @@ unsafe extern "C" fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
 
 /// # Safety
 /// `[dst, dst + len)` is writable.
-unsafe extern "C" fn zero(dst: *mut u8, len: usize) -> usize {
+unsafe extern "C" fn zero(dst: *mut u8, len: usize, _trap: *mut Trap) -> usize {
     let words = len / WORD * WORD;
     for at in (0..words).step_by(WORD) {
         // SAFETY: at + WORD <= len, in the range the caller vouches for; Word has alignment 1.

@@ -1,9 +1,14 @@
 //! Every set runs the identical cases: all small sizes at all alignments, block boundaries, the string path.
 
-use super::{Primitives, available, cache_line_size, choose, primitives};
+use super::guard::{self, find};
+use super::{Primitives, available, cache_line_size, choose, portable, primitives};
 
 const RED: u8 = 0xA5;
 const ZONE: usize = 128;
+
+fn sets() -> impl Iterator<Item = &'static Primitives> {
+    available().chain([&portable::SCALAR])
+}
 
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i ^ (i >> 8)) as u8 | 1).collect()
@@ -18,8 +23,10 @@ fn check_copy(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
     let mut dest = vec![RED; ZONE + dst_at + len + ZONE];
     let to = ZONE + dst_at;
     // SAFETY: both ranges lie inside the vectors just made, which do not overlap.
-    let left = unsafe { (set.copy)(dest.as_mut_ptr().wrapping_add(to), source.as_ptr().wrapping_add(src_at), len) };
-    assert_eq!(left, 0);
+    let (done, trap) = unsafe {
+        guard::copy(set, dest.as_mut_ptr().expose_provenance() + to, source.as_ptr().expose_provenance() + src_at, len)
+    };
+    assert!(done == len && trap.is_none());
     let case = (set.name, len, src_at, dst_at);
     assert_eq!(dest[to..to + len], source[src_at..], "{case:?}");
     assert!(dest[..to].iter().chain(&dest[to + len..]).all(|b| *b == RED), "outside touched: {case:?}");
@@ -27,7 +34,7 @@ fn check_copy(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
 
 #[test]
 fn copies_every_length_at_every_alignment() {
-    for set in available() {
+    for set in sets() {
         for len in lengths() {
             for (src_at, dst_at) in [(0, 0), (1, 0), (0, 1), (7, 3), (3, 17), (63, 1), (1, 63), (32, 32), (40, 8)] {
                 check_copy(set, len, src_at, dst_at);
@@ -42,7 +49,7 @@ fn copies_every_length_at_every_alignment() {
 
 #[test]
 fn long_copies_are_exact_congruent_or_not() {
-    for set in available() {
+    for set in sets() {
         let around = (0..2700).step_by(97).map(|more| (32 << 10) - 64 + more);
         for len in around.chain([(32 << 10) - 1, 32 << 10, (32 << 10) + 1, 100_003]) {
             for at in [0, 1, 63] {
@@ -56,14 +63,14 @@ fn long_copies_are_exact_congruent_or_not() {
 
 #[test]
 fn zeroes_every_length_and_nothing_else() {
-    for set in available() {
+    for set in sets() {
         for len in lengths() {
             for dst_at in [0, 1, 7, 17, 63] {
                 let mut dest = vec![RED; ZONE + dst_at + len + ZONE];
                 let to = ZONE + dst_at;
                 // SAFETY: the range lies inside the vector just made.
-                let left = unsafe { (set.zero)(dest.as_mut_ptr().wrapping_add(to), len) };
-                assert_eq!(left, 0);
+                let (done, trap) = unsafe { guard::zero(set, dest.as_mut_ptr().expose_provenance() + to, len) };
+                assert!(done == len && trap.is_none());
                 assert!(dest[to..to + len].iter().all(|b| *b == 0), "{} {len} {dst_at}", set.name);
                 assert!(dest[..to].iter().chain(&dest[to + len..]).all(|b| *b == RED), "{} {len}", set.name);
             }
@@ -81,4 +88,24 @@ fn a_set_can_be_chosen_by_name_and_only_if_it_exists() {
     assert!(choose("mmx").is_none());
     assert!(choose(before).is_some());
     assert!(cache_line_size().is_power_of_two());
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn every_table_is_filled_and_resumes_in_its_own_routine() {
+    for set in super::SETS {
+        assert_eq!(set.tables.len(), 2);
+        for table in set.tables {
+            let entries: Vec<_> = table.entries().collect();
+            assert!(entries.len() > 10, "{}", set.name);
+            for entry in &entries {
+                assert!(entry.start < entry.end && entry.end - entry.start < 100, "{entry:?}");
+                assert!(entry.fixup > entry.start && entry.fixup - entry.start < 4096, "{entry:?}");
+                assert!((1..=4).contains(&(entry.meta & 0xff)) && entry.meta >> 8 < 256, "{entry:?}");
+                assert_eq!(find(entry.end - 1).map(|found| found.start), Some(entry.start));
+            }
+            assert!(find(entries[0].fixup).is_none());
+        }
+    }
+    assert!(find(0).is_none() && find(usize::MAX).is_none());
 }

@@ -1,15 +1,22 @@
-//! x86-64: one copy and one zeroing algorithm, written once and stamped out per vector width.
+//! x86-64: one copy and one zeroing algorithm, written once and stamped out per register width.
 //!
-//! They are assembly so that their memory accesses are exactly the ones written here: nothing is re-ordered, doubled
-//! or turned into a library call, whatever another thread does to the memory meanwhile.
+//! They are assembly so that their memory accesses are exactly the ones written here and each is known to the fault table
+//! beside the code: an access that faults resumes at the routine's fixup, which returns how far it got.
 //!
 //! The copy: a head of up to 63 bytes brings the *destination* to a line boundary (measured faster than aligning the
-//! source: a store that crosses a line costs more than a load that does), then blocks of eight vectors, all loads
-//! before any store, then single lines, then a tail of up to 63 bytes. From `STRING_MIN` bytes on, when source and
-//! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the middle: it claims
-//! destination lines without reading them first.
+//! source: a store that crosses a line costs more than a load that does), then whole lines, each loaded whole before it is
+//! stored, pointers advanced after the stores; then a tail of up to 63 bytes. From `STRING_MIN` bytes on, when source and
+//! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims destination
+//! lines without reading them first.
+//!
+//! What makes progress exact ([`super::guard`] does the arithmetic):
+//! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
+//! * a destination line never straddles pages, so a store that faults has stored nothing of its line;
+//! * a source line is either loaded or not, and where a load reaches into a second line, the first has been read before
+//!   ([`Access::First`] sees to it where nothing else did).
 
 use super::Primitives;
+use super::guard::{Access, Entry, Table, Trap};
 use core::arch::global_asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _mm_prefetch};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,62 +24,106 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// From here `rep movsb` beats any vector loop, between congruent addresses (L1 is left behind).
 const STRING_MIN: usize = 32 << 10;
 
-/// From here the source is asked for `AHEAD` bytes ahead (4 KiB ahead is no better, one KiB worse).
-const AHEAD_MIN: usize = 32 << 10;
-const AHEAD: usize = 2 << 10;
-
 /// What `STRING_MIN` is on this CPU; `usize::MAX` where strings are slow. Read by the assembly.
 static STRING_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Moves fewer than 64 bytes (`rdx`), loads before stores, each size by two overlapping halves; advances nothing.
-/// The label prefix keeps its two uses in one routine apart.
-macro_rules! small_copy {
-    ($l:literal) => {
+/// From here the source is asked for `AHEAD` bytes ahead: it is not in L2.
+const AHEAD_MIN: usize = 512 << 10;
+const AHEAD: usize = 2 << 10;
+
+/// Code that touches foreign memory, entered into the routine's table.
+macro_rules! guarded {
+    ($routine:literal, $access:literal, $done:literal, $code:expr) => {
         concat!(
-            "cmp rdx, 32\n jae 22",
+            "771:\n",
+            $code,
+            "\n772:\n",
+            ".pushsection .rodata.iovec_rs.",
+            $routine,
+            ",\"a\",@progbits\n",
+            ".long 771b - ., 772b - ., .L",
+            $routine,
+            "_fixup - ., ({",
+            $access,
+            "}) | (",
+            $done,
+            " << 8)\n",
+            ".popsection\n",
+        )
+    };
+}
+
+/// Moves fewer than 64 bytes (`rdx`) whose destination is within a page: touches the first byte, then each size by two
+/// overlapping halves, loads before stores. Advances nothing. The label prefix keeps its uses apart.
+macro_rules! small_copy {
+    ($r:literal, $l:literal) => {
+        concat!(
+            "test rdx, rdx\n jz 27",
             $l,
-            "f\n cmp rdx, 16\n jae 23",
+            "f\n",
+            guarded!($r, "first", "0", "mov al, [rsi]"),
+            "cmp rdx, 16\n jae 22",
             $l,
             "f\n cmp rdx, 8\n jae 24",
             $l,
-            "f\n",
-            "cmp rdx, 4\n jae 25",
+            "f\n cmp rdx, 4\n jae 25",
             $l,
             "f\n cmp rdx, 2\n jae 26",
             $l,
-            "f\n test rdx, rdx\n jz 27",
-            $l,
             "f\n",
-            "mov al, [rsi]\n mov [rdi], al\n jmp 27",
+            guarded!($r, "store", "0", "mov [rdi], al"),
+            "jmp 27",
             $l,
             "f\n",
             "22",
             $l,
-            ": movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+16]\n",
-            "movdqu xmm2, [rsi+rdx-32]\n movdqu xmm3, [rsi+rdx-16]\n",
-            "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm1\n",
-            "movdqu [rdi+rdx-32], xmm2\n movdqu [rdi+rdx-16], xmm3\n jmp 27",
+            ": cmp rdx, 32\n jae 23",
+            $l,
+            "f\n",
+            guarded!($r, "load", "0", "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+rdx-16]"),
+            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+rdx-16], xmm1"),
+            "jmp 27",
             $l,
             "f\n",
             "23",
             $l,
-            ": movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+rdx-16]\n",
-            "movdqu [rdi], xmm0\n movdqu [rdi+rdx-16], xmm1\n jmp 27",
+            ":\n",
+            guarded!(
+                $r,
+                "load",
+                "0",
+                "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+16]\n movdqu xmm2, [rsi+rdx-32]\n movdqu xmm3, [rsi+rdx-16]"
+            ),
+            guarded!(
+                $r,
+                "store",
+                "0",
+                "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm1\n movdqu [rdi+rdx-32], xmm2\n movdqu [rdi+rdx-16], xmm3"
+            ),
+            "jmp 27",
             $l,
             "f\n",
             "24",
             $l,
-            ": mov rax, [rsi]\n mov r8, [rsi+rdx-8]\n mov [rdi], rax\n mov [rdi+rdx-8], r8\n jmp 27",
+            ":\n",
+            guarded!($r, "load", "0", "mov rax, [rsi]\n mov rcx, [rsi+rdx-8]"),
+            guarded!($r, "store", "0", "mov [rdi], rax\n mov [rdi+rdx-8], rcx"),
+            "jmp 27",
             $l,
             "f\n",
             "25",
             $l,
-            ": mov eax, [rsi]\n mov r8d, [rsi+rdx-4]\n mov [rdi], eax\n mov [rdi+rdx-4], r8d\n jmp 27",
+            ":\n",
+            guarded!($r, "load", "0", "mov eax, [rsi]\n mov ecx, [rsi+rdx-4]"),
+            guarded!($r, "store", "0", "mov [rdi], eax\n mov [rdi+rdx-4], ecx"),
+            "jmp 27",
             $l,
             "f\n",
             "26",
             $l,
-            ": mov ax, [rsi]\n mov r8w, [rsi+rdx-2]\n mov [rdi], ax\n mov [rdi+rdx-2], r8w\n",
+            ":\n",
+            guarded!($r, "load", "0", "mov ax, [rsi]\n mov cx, [rsi+rdx-2]"),
+            guarded!($r, "store", "0", "mov [rdi], ax\n mov [rdi+rdx-2], cx"),
             "27",
             $l,
             ":\n",
@@ -80,9 +131,9 @@ macro_rules! small_copy {
     };
 }
 
-/// Zeroes fewer than 64 bytes (`rsi`) at `rdi`.
+/// Zeroes fewer than 64 bytes (`rsi`) at `rdi`, within a page.
 macro_rules! small_zero {
-    ($l:literal) => {
+    ($r:literal, $l:literal) => {
         concat!(
             "cmp rsi, 32\n jae 22",
             $l,
@@ -98,33 +149,47 @@ macro_rules! small_zero {
             "f\n test rsi, rsi\n jz 27",
             $l,
             "f\n",
-            "mov [rdi], al\n jmp 27",
+            guarded!($r, "store", "0", "mov [rdi], al"),
+            "jmp 27",
             $l,
             "f\n",
             "22",
             $l,
-            ": movdqu [rdi], xmm0\n movdqu [rdi+16], xmm0\n",
-            "movdqu [rdi+rsi-32], xmm0\n movdqu [rdi+rsi-16], xmm0\n jmp 27",
+            ":\n",
+            guarded!(
+                $r,
+                "store",
+                "0",
+                "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm0\n movdqu [rdi+rsi-32], xmm0\n movdqu [rdi+rsi-16], xmm0"
+            ),
+            "jmp 27",
             $l,
             "f\n",
             "23",
             $l,
-            ": movdqu [rdi], xmm0\n movdqu [rdi+rsi-16], xmm0\n jmp 27",
+            ":\n",
+            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+rsi-16], xmm0"),
+            "jmp 27",
             $l,
             "f\n",
             "24",
             $l,
-            ": mov [rdi], rax\n mov [rdi+rsi-8], rax\n jmp 27",
+            ":\n",
+            guarded!($r, "store", "0", "mov [rdi], rax\n mov [rdi+rsi-8], rax"),
+            "jmp 27",
             $l,
             "f\n",
             "25",
             $l,
-            ": mov [rdi], eax\n mov [rdi+rsi-4], eax\n jmp 27",
+            ":\n",
+            guarded!($r, "store", "0", "mov [rdi], eax\n mov [rdi+rsi-4], eax"),
+            "jmp 27",
             $l,
             "f\n",
             "26",
             $l,
-            ": mov [rdi], ax\n mov [rdi+rsi-2], ax\n",
+            ":\n",
+            guarded!($r, "store", "0", "mov [rdi], ax\n mov [rdi+rsi-2], ax"),
             "27",
             $l,
             ":\n",
@@ -132,122 +197,245 @@ macro_rules! small_zero {
     };
 }
 
-/// A loop that moves `size` bytes a turn, all loads before any store, while `rdx` (the bytes left, less what the caller has set aside)
-/// does not go below zero.
-macro_rules! copy_loop {
-    ($label:literal, $mov:literal, $size:literal, [$($reg:literal $at:literal),*], [$($ahead:literal),*]) => {
+/// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
+macro_rules! copy_line {
+    ($r:literal, $mov:literal, $at:literal, [$([$($reg:literal $o:literal),*]),*]) => {
+        concat!($(
+            guarded!($r, "load", $at, concat!($( $mov, " ", $reg, ", [rsi+", $at, "+", $o, "]\n", )*)),
+            guarded!($r, "store", $at, concat!($( $mov, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*)),
+        )*)
+    };
+}
+
+/// Four lines a turn while `rdx` (the bytes left, less what the caller has set aside) does not go below zero.
+macro_rules! copy_lines {
+    ($r:literal, $label:literal, $mov:literal, $line:tt, $hint:literal) => {
         concat!(
-            ".p2align 5\n", $label, ":\n",
-            $( "prefetcht0 [rsi + {ahead} + ", $ahead, "]\n", )*
-            $( $mov, " ", $reg, ", [rsi+", $at, "]\n", )*
-            $( $mov, " [rdi+", $at, "], ", $reg, "\n", )*
-            "add rsi, ", $size, "\n add rdi, ", $size, "\n sub rdx, ", $size, "\n jae ", $label, "b",
+            ".p2align 5\n",
+            $label,
+            ":\n",
+            $hint,
+            copy_line!($r, $mov, "0", $line),
+            copy_line!($r, $mov, "64", $line),
+            copy_line!($r, $mov, "128", $line),
+            copy_line!($r, $mov, "192", $line),
+            "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ",
+            $label,
+            "b\n",
         )
     };
 }
 
-/// The routines of one width: `line` names the vectors of a 64-byte line, `block` the eight of a block, each with its
-/// byte offset, `ahead` the lines of a block. `leave` runs before anything that is not of this width.
+/// One line of zeroes at `$at`.
+macro_rules! zero_line {
+    ($r:literal, $mov:literal, $at:literal, [$([$($reg:literal $o:literal),*]),*]) => {
+        concat!($( guarded!($r, "store", $at, concat!($( $mov, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*)), )*)
+    };
+}
+
+macro_rules! opening {
+    ($r:literal) => {
+        concat!(
+            ".globl ",
+            $r,
+            "\n.hidden ",
+            $r,
+            "\n.type ",
+            $r,
+            ",@function\n",
+            ".pushsection .rodata.iovec_rs.",
+            $r,
+            ",\"a\",@progbits\n.p2align 2\n",
+            ".globl ",
+            $r,
+            "_table\n.hidden ",
+            $r,
+            "_table\n",
+            $r,
+            "_table:\n.popsection\n",
+            ".p2align 6\n",
+            $r,
+            ":\n.cfi_startproc\n",
+        )
+    };
+}
+
+macro_rules! closing {
+    ($r:literal) => {
+        concat!(
+            ".cfi_endproc\n.size ",
+            $r,
+            ", .-",
+            $r,
+            "\n",
+            ".pushsection .rodata.iovec_rs.",
+            $r,
+            ",\"a\",@progbits\n",
+            ".globl ",
+            $r,
+            "_table_end\n.hidden ",
+            $r,
+            "_table_end\n",
+            $r,
+            "_table_end:\n.popsection\n",
+        )
+    };
+}
+
+/// The table that a routine's `guarded!` accesses were entered into, in a module of the routine's name.
+macro_rules! table {
+    ($function:ident, $routine:literal) => {
+        mod $function {
+            use super::{Entry, Table};
+            unsafe extern "C" {
+                #[link_name = concat!($routine, "_table")]
+                static START: Entry;
+                #[link_name = concat!($routine, "_table_end")]
+                static END: Entry;
+            }
+            pub(super) const TABLE: Table = Table::new(&raw const START, &raw const END);
+        }
+    };
+}
+
+/// The routines of one width. `line` names the registers of a 64-byte line with their byte offsets. `leave` runs before
+/// anything that is not of this width.
 macro_rules! routines {
     (
-        $set:ident, $name:literal, $test:expr, copy: $copy:ident, zero: $zero:ident, mov: $mov:literal, clear: $clear:literal,
-        leave: $leave:literal, line: [$($lr:literal $lo:literal),*], block $size:literal: [$($br:literal $bo:literal),*],
-        ahead: [$($ahead:literal),*]
+        $set:ident, $name:literal, $test:expr, copy: $copy:literal $copy_fn:ident,
+        zero: $zero:literal $zero_fn:ident,
+        mov: $mov:literal, clear: $clear:literal, leave: $leave:literal, line: $line:tt, zeroes: $zeroes:tt
     ) => {
-        pub(super) static $set: Primitives =
-            Primitives { name: $name, copy: $copy, zero: $zero, available: || $test };
+        pub(super) static $set: Primitives = Primitives {
+            name: $name,
+            copy: $copy_fn,
+            zero: $zero_fn,
+            available: || $test,
+            tables: &[$copy_fn::TABLE, $zero_fn::TABLE],
+        };
 
         unsafe extern "C" {
-            fn $copy(dst: *mut u8, src: *const u8, len: usize) -> usize;
-            fn $zero(dst: *mut u8, len: usize) -> usize;
+            #[link_name = $copy]
+            fn $copy_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
+            #[link_name = $zero]
+            fn $zero_fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
         }
+
+        table!($copy_fn, $copy);
+        table!($zero_fn, $zero);
 
         global_asm!(
             ".pushsection .text.iovec_rs,\"ax\",@progbits",
-            concat!(".globl ", stringify!($copy), "\n.hidden ", stringify!($copy), "\n.type ", stringify!($copy), ",@function"),
-            ".p2align 6",
-            concat!(stringify!($copy), ":"),
-            ".cfi_startproc",
-            "cmp rdx, 64\n jb 9f",
+            opening!($copy),
+            "mov r10, rcx\n lea r11, [rsi+rdx]",
+            "cmp rdx, 64\n jb 8f",
             // Head: bring the destination to a line. r9 keeps the length while rdx is the head's.
-            "mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63\n jz 2f",
-            small_copy!("0"),
+            "mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63\n jnz 1f",
+            guarded!($copy, "first", "0", "mov al, [rsi]"),
+            "jmp 2f",
+            "1:",
+            small_copy!($copy, "2"),
             "add rdi, rdx\n add rsi, rdx\n sub r9, rdx",
             "2: mov rdx, r9",
-            // Long and congruent: strings.
+            // Long and congruent: strings. The end lies behind the instruction: some CPUs report poison there.
             "cmp rdx, [rip + {string_from}]\n jb 3f",
             "test esi, 63\n jnz 3f",
-            "mov rcx, rdx\n rep movsb\n xor eax, eax\n ret",
-            // Out of L1: ask for the source ahead, as long as that is still the source.
+            "mov rcx, rdx",
+            guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),
+            "ret",
             "3:",
-            concat!("cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + ", $size),
-            copy_loop!("30", $mov, $size, [$($br $bo),*], [$($ahead),*]),
-            concat!("add rdx, {ahead} + ", $size),
+            "cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + 256",
+            copy_lines!($copy, "30", $mov, $line,
+                "prefetcht0 [rsi+{ahead}]\n prefetcht0 [rsi+{ahead}+64]\n prefetcht0 [rsi+{ahead}+128]\n prefetcht0 [rsi+{ahead}+192]\n"),
+            "add rdx, {ahead} + 256",
             "31:",
-            concat!("sub rdx, ", $size, "\n jb 5f"),
-            copy_loop!("4", $mov, $size, [$($br $bo),*], []),
-            concat!("5: add rdx, ", $size),
-            "sub rdx, 64\n jb 7f",
-            copy_loop!("6", $mov, "64", [$($lr $lo),*], []),
+            "sub rdx, 256\n jb 5f",
+            copy_lines!($copy, "4", $mov, $line, ""),
+            "5: add rdx, 256 - 64\n js 7f",
+            "6:",
+            copy_line!($copy, $mov, "0", $line),
+            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b",
             "7: add rdx, 64",
             $leave,
+            "jmp 9f",
+            // Short: where the destination straddles pages, the part in the first one goes first.
+            "8: mov eax, edi\n and eax, 4095\n add eax, edx\n cmp eax, 4096\n jbe 9f",
+            "mov r9, rdx\n mov edx, edi\n neg edx\n and edx, 4095",
+            small_copy!($copy, "3"),
+            "add rdi, rdx\n add rsi, rdx\n sub r9, rdx\n mov rdx, r9",
             "9:",
-            small_copy!("1"),
+            small_copy!($copy, "4"),
             "xor eax, eax\n ret",
-            ".cfi_endproc",
-            concat!(".size ", stringify!($copy), ", .-", stringify!($copy)),
+            concat!(".L", $copy, "_fixup:"),
+            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi",
+            $leave,
+            "ret",
+            closing!($copy),
 
-            concat!(".globl ", stringify!($zero), "\n.hidden ", stringify!($zero), "\n.type ", stringify!($zero), ",@function"),
-            ".p2align 6",
-            concat!(stringify!($zero), ":"),
-            ".cfi_startproc",
+            opening!($zero),
+            "mov r10, rdx\n lea r11, [rdi+rsi]",
             "xor eax, eax\n pxor xmm0, xmm0",
-            "cmp rsi, 64\n jb 9f",
+            "cmp rsi, 64\n jb 8f",
             "mov r9, rsi\n mov rsi, rdi\n neg rsi\n and esi, 63\n jz 2f",
-            small_zero!("0"),
+            small_zero!($zero, "2"),
             "add rdi, rsi\n sub r9, rsi",
             "2: mov rsi, r9",
             "sub rsi, 64\n jb 7f",
             $clear,
             "6:",
-            $( concat!($mov, " [rdi+", $lo, "], ", $lr), )*
+            zero_line!($zero, $mov, "0", $zeroes),
             "add rdi, 64\n sub rsi, 64\n jae 6b",
             $leave,
-            "7: add rsi, 64",
+            "7: add rsi, 64\n jmp 9f",
+            "8: mov ecx, edi\n and ecx, 4095\n add ecx, esi\n cmp ecx, 4096\n jbe 9f",
+            "mov r9, rsi\n mov esi, edi\n neg esi\n and esi, 4095",
+            small_zero!($zero, "3"),
+            "add rdi, rsi\n sub r9, rsi\n mov rsi, r9",
             "9:",
-            small_zero!("1"),
+            small_zero!($zero, "4"),
             "ret",
-            ".cfi_endproc",
-            concat!(".size ", stringify!($zero), ", .-", stringify!($zero)),
+            concat!(".L", $zero, "_fixup:"),
+            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rdi",
+            $leave,
+            "ret",
+            closing!($zero),
             ".popsection",
             string_from = sym STRING_FROM,
             ahead_min = const AHEAD_MIN,
             ahead = const AHEAD,
+            first = const Access::First as i32,
+            load = const Access::Load as i32,
+            store = const Access::Store as i32,
+            string = const Access::String as i32,
         );
     };
 }
 
+// With 32-byte groups a line takes two; what a fault in the second leaves of the first is copied once more, to the same bytes.
 routines!(
-    SSE2, "sse2", true, copy: iovec_rs_copy_sse2, zero: iovec_rs_zero_sse2, mov: "movdqu",
-    clear: "pxor xmm1, xmm1\n pxor xmm2, xmm2\n pxor xmm3, xmm3", leave: "",
-    line: ["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"],
-    block "128": ["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48", "xmm4" "64", "xmm5" "80", "xmm6" "96", "xmm7" "112"],
-    ahead: ["0", "64"]
+    SCALAR, "scalar", true, copy: "iovec_rs_copy_scalar" copy_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
+    mov: "mov", clear: "", leave: "",
+    line: [["rax" "0", "rcx" "8", "r8" "16", "r9" "24"], ["rax" "32", "rcx" "40", "r8" "48", "r9" "56"]],
+    zeroes: [["rax" "0", "rax" "8", "rax" "16", "rax" "24", "rax" "32", "rax" "40", "rax" "48", "rax" "56"]]
 );
 routines!(
-    AVX2, "avx2", is_x86_feature_detected!("avx2"), copy: iovec_rs_copy_avx2, zero: iovec_rs_zero_avx2, mov: "vmovdqu",
-    clear: "vpxor xmm0, xmm0, xmm0\n vpxor xmm1, xmm1, xmm1", leave: "vzeroupper",
-    line: ["ymm0" "0", "ymm1" "32"],
-    block "256": ["ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96", "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"],
-    ahead: ["0", "64", "128", "192"]
+    SSE2, "sse2", true, copy: "iovec_rs_copy_sse2" copy_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
+    mov: "movdqu", clear: "", leave: "",
+    line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
+    zeroes: [["xmm0" "0", "xmm0" "16", "xmm0" "32", "xmm0" "48"]]
+);
+routines!(
+    AVX2, "avx2", is_x86_feature_detected!("avx2"), copy: "iovec_rs_copy_avx2" copy_avx2,
+    zero: "iovec_rs_zero_avx2" zero_avx2,
+    mov: "vmovdqu", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
+    line: [["ymm0" "0", "ymm1" "32"]], zeroes: [["ymm0" "0", "ymm0" "32"]]
 );
 // Registers 16 and up leave no upper halves for legacy code to trip over, so nothing has to be cleared on leaving.
 routines!(
-    AVX512, "avx512", is_x86_feature_detected!("avx512f"), copy: iovec_rs_copy_avx512, zero: iovec_rs_zero_avx512,
+    AVX512, "avx512", is_x86_feature_detected!("avx512f"), copy: "iovec_rs_copy_avx512" copy_avx512,
+    zero: "iovec_rs_zero_avx512" zero_avx512,
     mov: "vmovdqu64", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
-    line: ["zmm16" "0"],
-    block "512": ["zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192", "zmm20" "256", "zmm21" "320", "zmm22" "384", "zmm23" "448"],
-    ahead: ["0", "64", "128", "192", "256", "320", "384", "448"]
+    line: [["zmm16" "0"]], zeroes: [["zmm16" "0"]]
 );
 
 /// CPUID leaf 7: EBX bit 9 is ERMS, bit 23 CLFLUSHOPT, bit 24 CLWB; EDX bit 4 is FSRM.

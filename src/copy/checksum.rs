@@ -96,7 +96,7 @@ fn summing_copy(
         i.fault = None;
         return Ok((0, csum));
     }
-    let mut mover = Mover::new(&[flat.trust], &[i]);
+    let mut mover = Mover::new(&[flat.trust], &[i])?;
     let seg: Segment = flat.seg.take(nbytes);
     let mut step = Summing { flat: seg.addr, direction, mover: &mut mover, sum: fold(u64::from(csum)), offset };
     let done = if i.overlaps(seg, nbytes) {

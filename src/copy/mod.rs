@@ -5,6 +5,7 @@ mod mover;
 mod overlap;
 
 pub use checksum::{csum_and_copy_from_iter, csum_and_copy_to_iter};
+pub(crate) use mover::{copy_flat, own};
 
 use crate::error::{Error, Result};
 use crate::iter::{Direction, IovIter, Kind, Step};
@@ -75,7 +76,7 @@ fn begin(flat: Flat, i: &mut IovIter, nbytes: usize, direction: Direction, opera
 /// copied; a count short for bad memory leaves the reason in `i.fault`.
 pub fn copy_to_iter(src: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     let nbytes = begin(src, i, nbytes, Direction::Dest, "copy_to_iter")?;
-    let mut mover = Mover::new(&[src.trust], &[i]);
+    let mut mover = Mover::new(&[src.trust], &[i])?;
     let flat = src.seg.take(nbytes);
     let done = if overlap::must_read_ahead(i, flat, Direction::Dest) {
         let mut scratch = Scratch::new(nbytes)?;
@@ -92,7 +93,7 @@ pub fn copy_to_iter(src: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> 
 /// copied; a count short for bad memory leaves the reason in `i.fault`.
 pub fn copy_from_iter(dst: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     let nbytes = begin(dst, i, nbytes, Direction::Source, "copy_from_iter")?;
-    let mut mover = Mover::new(&[dst.trust], &[i]);
+    let mut mover = Mover::new(&[dst.trust], &[i])?;
     let flat = dst.seg.take(nbytes);
     let done = if overlap::must_read_ahead(i, flat, Direction::Source) {
         let mut scratch = Scratch::new(nbytes)?;
@@ -121,7 +122,7 @@ pub fn full(copied: usize, nbytes: usize, i: &mut IovIter) -> Result<bool> {
 /// may be written to.
 pub fn zero(i: &mut IovIter, nbytes: usize) -> Result<usize> {
     i.require_writable(nbytes)?;
-    let mut mover = Mover::new(&[], &[i]);
+    let mut mover = Mover::new(&[], &[i])?;
     let done = i.walk(nbytes, &mut Zero(&mut mover));
     i.fault = mover.into_fault(done);
     Ok(done)
@@ -161,7 +162,7 @@ pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<
     src.require(Direction::Source, "copy_iter: src")?;
     let nbytes = nbytes.min(dst.count()).min(src.count());
     dst.require_writable(nbytes)?;
-    let mut mover = Mover::new(&[], &[dst, src]);
+    let mut mover = Mover::new(&[], &[dst, src])?;
     let done = if overlap::shared(dst, src, nbytes) {
         let mut scratch = Scratch::new(nbytes)?;
         let read = src.walk(nbytes, &mut FromIter { dst: scratch.addr(), mover: &mut mover });

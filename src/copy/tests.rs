@@ -1,12 +1,13 @@
 //! The flavours over memory of our own, against plain slices.
 
 use super::{copy_from_iter, copy_iter, copy_to_iter, zero};
+use crate::fault::engine::Care;
 use crate::iter::{Direction, IovIter};
 use crate::segment::{Flat, Held, Segment, Trust};
 
 fn held() -> Held {
     // SAFETY: every test keeps its vectors, unmoved and unresized, until its last copy is done.
-    unsafe { Held::promise() }
+    unsafe { Held::promise(Care::Settled) }
 }
 
 fn flat(memory: &mut [u8]) -> Flat {

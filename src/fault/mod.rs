@@ -1,5 +1,10 @@
-//! What bad memory looked like to a copy that met it.
+//! Bad memory: surviving it, and what it looked like.
 
+pub mod engine;
+pub mod handler;
+mod threads;
+
+use crate::arch::guard::Trap;
 use crate::structure::PAGE_SIZE;
 use crate::sys::memory;
 
@@ -32,6 +37,8 @@ pub enum Cause {
 /// How it was found out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
+    /// A signal was recovered from.
+    Signal,
     /// A system call came back short.
     Syscall,
 }
@@ -60,6 +67,31 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Reads what a signal said about the copy it stopped, `dst` and `src` being the first byte it could not copy. The offset is
+    /// for the caller to fill in, who alone knows where the copy began.
+    pub fn from_signal(trap: &Trap, is_store: bool, dst: usize, src: usize) -> Self {
+        let (side, at) = if is_store { (Side::Destination, dst) } else { (Side::Source, src) };
+        let (signo, si_code, lsb) = (trap.signo(), trap.code(), trap.lsb());
+        let page = at - at % PAGE_SIZE;
+        let cause = match (signo, si_code) {
+            _ if at >= memory::user_limit() => Cause::BadAddress,
+            (libc::SIGBUS, libc::BUS_MCEERR_AR | libc::BUS_OBJERR) => Cause::Poison,
+            // Before 6.6, and without memory failure handling, the kernel reports poison as if the page were gone.
+            (libc::SIGBUS, libc::BUS_ADRERR) if poisoned(page, side) => Cause::Poison,
+            (libc::SIGBUS, _) => Cause::Gone,
+            (_, SEGV_MAPERR) => Cause::Unmapped,
+            (_, SEGV_ACCERR | SEGV_PKUERR) => Cause::Protection,
+            (_, SI_KERNEL) => Cause::BadAddress,
+            _ => Cause::Unknown,
+        };
+        let (address, length) = match lsb {
+            _ if cause == Cause::BadAddress => (at, PAGE_SIZE),
+            1..=40 => (at >> lsb << lsb, 1 << lsb),
+            _ => (page, PAGE_SIZE),
+        };
+        Self { side, offset: 0, address, length, cause, origin: Origin::Signal, signo, si_code, lsb }
+    }
+
     /// Finds out what stopped a system call that was to copy from `src` to `dst`, both now at the first byte it could not. The
     /// offset is for the caller to fill in, who alone knows where the copy began.
     pub fn diagnose(dst: usize, src: usize) -> Self {
@@ -90,3 +122,16 @@ impl Fault {
         }
     }
 }
+
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const SEGV_PKUERR: i32 = 4;
+const SI_KERNEL: i32 = 0x80;
+
+/// Whether the kernel knows the page to be poisoned. Asking does not touch it.
+fn poisoned(page: usize, side: Side) -> bool {
+    memory::populate(page, 1, side == Side::Destination) == Err(libc::EHWPOISON)
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;

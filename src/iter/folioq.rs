@@ -2,6 +2,7 @@
 
 use super::walk::Step;
 use crate::error::{Error, Result};
+use crate::fault::engine::Care;
 use crate::segment::Page;
 use crate::structure::{FolioQueue, Folios, PAGE_SIZE};
 use std::sync::Arc;
@@ -97,6 +98,10 @@ impl FolioCursor {
                 _ => break,
             }
         }
+    }
+
+    pub(super) fn care(&self) -> Care {
+        self.queue.care()
     }
 
     pub(super) fn current_size(&self) -> usize {

@@ -18,6 +18,7 @@ pub use walk::Step;
 
 use crate::error::{Error, Result};
 use crate::fault::Fault;
+use crate::fault::engine::Care;
 use crate::segment::{Held, Segment, Trust};
 use crate::structure::{FolioQueue, PipeRing, XArray};
 use folioq::FolioCursor;
@@ -210,12 +211,24 @@ impl IovIter {
         }
     }
 
-    /// Whether its memory has to be touched with care. Structures of pages never need it: each page has its keeper.
+    /// Whether any of its memory is at raw addresses.
     pub fn is_wild(&self) -> bool {
         match &self.body {
             Body::Ubuf { trust, .. } => *trust == Trust::Wild,
             Body::Vector(vector) => vector.trust() == Trust::Wild,
             _ => false,
+        }
+    }
+
+    /// How settled its memory is.
+    pub fn care(&self) -> Care {
+        match &self.body {
+            Body::Ubuf { trust, .. } => trust.care(),
+            Body::Vector(vector) => vector.trust().care(),
+            Body::Xarray(xarray) => xarray.array.care(),
+            Body::Folioq(folioq) => folioq.care(),
+            // Only pages of the ring's own are written to, and nothing is.
+            Body::Pipe(_) | Body::Discard => Care::Settled,
         }
     }
 

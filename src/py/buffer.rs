@@ -3,11 +3,13 @@
 //! Only address, length and read-only flag leave this file. A `bytes` object never moves or changes, so a reference to
 //! it is enough and no export record is kept.
 
+use crate::fault::engine::Care;
 use crate::segment::{Flat, Held, Keeper, Page, Segment, Trust};
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use std::sync::Arc;
 
 /// What a buffer is wanted for.
@@ -68,18 +70,13 @@ impl Owners {
         self.views.shrink_to_fit();
     }
 
-    /// Takes hold of one more buffer: its memory, and whether it is read-only.
-    pub(super) fn acquire(
-        &mut self,
-        object: &Bound<'_, PyAny>,
-        access: Access,
-        name: Named,
-    ) -> PyResult<(Segment, bool)> {
+    /// Takes hold of one more buffer.
+    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Acquired> {
         if access == Access::Read
             && let Some(seg) = bytes_memory(object)
         {
             self.objects.push(object.clone().unbind());
-            return Ok((seg, true));
+            return Ok(Acquired { seg, readonly: true, care: Care::Settled });
         }
         self.views.push(ffi::Py_buffer::new());
         let last = self.views.len() - 1;
@@ -88,8 +85,48 @@ impl Owners {
             return Err(error);
         }
         let view = &self.views[last];
-        Ok((memory_of(view), view.readonly != 0))
+        Ok(Acquired { seg: memory_of(view), readonly: view.readonly != 0, care: care_of(object) })
     }
+}
+
+/// A buffer's memory.
+pub(super) struct Acquired {
+    pub(super) seg: Segment,
+    pub(super) readonly: bool,
+    pub(super) care: Care,
+}
+
+/// How settled an exporter's memory is: the interpreter's and numpy's own allocations are, seen through however many views.
+fn care_of(object: &Bound<'_, PyAny>) -> Care {
+    let mut object = object.clone();
+    for _ in 0..MOST_VIEWS {
+        let exact = object.is_exact_instance_of::<PyBytes>() || object.is_exact_instance_of::<PyByteArray>();
+        if exact || is_a(&object, "array", "array") {
+            return Care::Settled;
+        }
+        let below = if object.is_exact_instance_of::<PyMemoryView>() {
+            object.getattr(intern!(object.py(), "obj"))
+        } else if is_a(&object, "numpy", "ndarray") {
+            match object.getattr(intern!(object.py(), "base")) {
+                Ok(base) if base.is_none() => return Care::Settled,
+                base => base,
+            }
+        } else {
+            return Care::Prone;
+        };
+        let Ok(below) = below else { return Care::Prone };
+        object = below;
+    }
+    Care::Prone
+}
+
+/// Views of views that are looked through.
+const MOST_VIEWS: usize = 4;
+
+/// Whether the object's type is exactly that class of that module, which is not imported for the sake of asking.
+fn is_a(object: &Bound<'_, PyAny>, module: &str, class: &str) -> bool {
+    let kind = object.get_type();
+    kind.name().is_ok_and(|name| name == class) && kind.module().is_ok_and(|name| name == module)
 }
 
 /// A contiguous C buffer's memory. A null start with length 0 (an empty exporter) stays what it is: an empty range.
@@ -174,18 +211,18 @@ impl Call {
     #[inline]
     pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Flat> {
         debug_assert!(!self.exported);
-        let seg = if access == Access::Read
+        let (seg, care) = if access == Access::Read
             && let Some(seg) = bytes_memory(object)
         {
-            seg
+            (seg, Care::Settled)
         } else {
             fill(object, access, name, &mut self.view)?;
             self.exported = true;
-            memory_of(&self.view)
+            (memory_of(&self.view), care_of(object))
         };
         // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the flat range is only
         // used by the call that owns `self`.
-        Ok(Flat { seg, trust: Trust::Held(unsafe { Held::promise() }) })
+        Ok(Flat { seg, trust: Trust::Held(unsafe { Held::promise(care) }) })
     }
 }
 
@@ -200,14 +237,14 @@ impl Drop for Call {
 /// A page of a structure: writable if its exporter lets it be.
 pub(super) fn page(object: &Bound<'_, PyAny>, name: Named) -> PyResult<Page> {
     let mut owners = Owners::default();
-    let (seg, readonly) = owners.acquire(object, Access::Read, name)?;
+    let Acquired { seg, readonly, care } = owners.acquire(object, Access::Read, name)?;
     let keeper: Keeper = Arc::new(owners);
     // SAFETY: the keeper holds the export for as long as the page lives.
-    Ok(Page { seg, writable: !readonly, keeper, held: unsafe { Held::promise() } })
+    Ok(Page { seg, writable: !readonly, keeper, held: unsafe { Held::promise(care) } })
 }
 
 /// The promise for memory that `owners` hold.
-pub(super) fn held_by(_owners: &Owners) -> Held {
+pub(super) fn held_by(_owners: &Owners, care: Care) -> Held {
     // SAFETY: every segment made from an acquired buffer is stored beside the owners that hold it, by each caller.
-    unsafe { Held::promise() }
+    unsafe { Held::promise(care) }
 }

@@ -1,10 +1,11 @@
 //! Python objects as segments.
 
-use super::buffer::{Access, Named, Owners, held_by};
+use super::buffer::{Access, Acquired, Named, Owners, held_by};
 use super::values::{Lengths, user_range};
+use crate::fault::engine::Care;
 use crate::import::check_range;
 use crate::iter::Direction;
-use crate::segment::{Segment, Trust};
+use crate::segment::{Held, Segment, Trust};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
@@ -15,6 +16,7 @@ pub(super) struct Collected {
     /// The first segment that must not be written to.
     pub(super) readonly: Option<usize>,
     wild: bool,
+    care: Care,
     access: Access,
 }
 
@@ -22,7 +24,7 @@ impl Collected {
     pub(super) fn new(direction: Direction, capacity: usize) -> Self {
         let access = if direction == Direction::Dest { Access::Write } else { Access::Read };
         let owners = Owners::with_capacity(capacity);
-        Self { segs: Vec::with_capacity(capacity), owners, readonly: None, wild: false, access }
+        Self { segs: Vec::with_capacity(capacity), owners, readonly: None, wild: false, care: Care::Settled, access }
     }
 
     /// Adds a segment that is a buffer or, where `ranges` says how to read one, a `UserRange`.
@@ -43,7 +45,8 @@ impl Collected {
     /// Adds a buffer: its whole memory, which the caller may narrow.
     pub(super) fn add_buffer(&mut self, object: &Bound<'_, PyAny>) -> PyResult<Segment> {
         let index = self.segs.len();
-        let (seg, readonly) = self.owners.acquire(object, self.access, Named::Segment(index))?;
+        let Acquired { seg, readonly, care } = self.owners.acquire(object, self.access, Named::Segment(index))?;
+        self.care = self.care.max(care);
         if readonly && self.readonly.is_none() {
             self.readonly = Some(index);
         }
@@ -51,9 +54,14 @@ impl Collected {
         Ok(seg)
     }
 
+    /// The promise for what are all buffers.
+    pub(super) fn held(&self) -> Held {
+        held_by(&self.owners, self.care)
+    }
+
     /// How far all of it together can be trusted.
     pub(super) fn trust(&self) -> Trust {
-        if self.wild { Trust::Wild } else { Trust::Held(held_by(&self.owners)) }
+        if self.wild { Trust::Wild } else { Trust::Held(self.held()) }
     }
 
     /// Refuses a range outside user space.

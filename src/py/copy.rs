@@ -2,10 +2,11 @@
 
 use super::buffer::{self, Access, Call, Named, Owners};
 use super::iter::{IovIter, detached};
-use super::values::{Lengths, size, size_or, user_range};
+use super::values::{Lengths, fault_error, size, size_or, user_range};
 use super::view::memoryview;
 use crate::copy;
 use crate::error::Result;
+use crate::fault::Side;
 use crate::iter;
 use crate::segment::{Flat, Trust};
 use pyo3::exceptions::{PyAttributeError, PyBufferError, PyTypeError, PyValueError};
@@ -44,7 +45,16 @@ fn run(
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
     let copied = detached(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;
+    raise_if_trusted(addr.py(), core, copied)?;
     Ok((nbytes, copied))
+}
+
+/// Copies over user memory come short; those over trusted memory, which the kernel does not expect to fail, raise.
+pub(super) fn raise_if_trusted(py: Python<'_>, core: &iter::IovIter, copied: usize) -> PyResult<()> {
+    match &core.fault {
+        Some(fault) if !core.is_user_backed() => Err(fault_error(py, fault, copied)),
+        _ => Ok(()),
+    }
 }
 
 /// Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied; returns that
@@ -106,7 +116,9 @@ pub(super) fn copy_page_to_iter(
     let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
     let held = buffer::page(page, Named::Argument("page"))?;
     let core = &mut i.core;
-    Ok(detached(page.py(), nbytes, || copy::copy_page_to_iter(&held, offset, nbytes, core))?)
+    let copied = detached(page.py(), nbytes, || copy::copy_page_to_iter(&held, offset, nbytes, core))?;
+    raise_if_trusted(page.py(), core, copied)?;
+    Ok(copied)
 }
 
 /// Copies out of the iterator into `page[offset:offset + nbytes]` (`copy_page_from_iter`).
@@ -123,7 +135,9 @@ pub(super) fn copy_page_from_iter(
         return Err(PyBufferError::new_err("page: read-only memory cannot be a destination"));
     }
     let core = &mut i.core;
-    Ok(detached(page.py(), nbytes, || copy::copy_page_from_iter(&held, offset, nbytes, core))?)
+    let copied = detached(page.py(), nbytes, || copy::copy_page_from_iter(&held, offset, nbytes, core))?;
+    raise_if_trusted(page.py(), core, copied)?;
+    Ok(copied)
 }
 
 /// The same from where faults must not be waited for (`copy_page_from_iter_atomic`): it advances too, and bad memory makes it short.
@@ -154,7 +168,10 @@ pub(super) fn copy_iter(
     let nbytes = size_or("nbytes", nbytes, available)?;
     let py = dst.py();
     let (to, from) = (&mut dst.core, &mut src.core);
-    Ok(detached(py, nbytes.min(available), || copy::copy_iter(to, from, nbytes))?)
+    let copied = detached(py, nbytes.min(available), || copy::copy_iter(to, from, nbytes))?;
+    let side = to.fault.as_ref().map(|fault| fault.side);
+    raise_if_trusted(py, if side == Some(Side::Source) { from } else { to }, copied)?;
+    Ok(copied)
 }
 
 /// `copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before (`csum_and_copy_to_iter`). Returns
@@ -172,7 +189,9 @@ pub(super) fn csum_and_copy_to_iter(
     let flat = call.acquire(addr, Access::Read, Named::Argument("addr"))?;
     let (nbytes, offset) = (size_or("nbytes", nbytes, flat.seg.len)?, size_or("offset", offset, 0)?);
     let core = &mut i.core;
-    Ok(detached(addr.py(), nbytes, || copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset))?)
+    let summed = detached(addr.py(), nbytes, || copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset))?;
+    raise_if_trusted(addr.py(), core, summed.0)?;
+    Ok(summed)
 }
 
 /// `copy_from_iter` that also adds what it copied to `csum` (`csum_and_copy_from_iter`). Returns the bytes copied and the sum.
@@ -211,6 +230,7 @@ fn sum_from(
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
     let summed = detached(addr.py(), nbytes, || copy::csum_and_copy_from_iter(flat, core, nbytes, csum))?;
+    raise_if_trusted(addr.py(), core, summed.0)?;
     Ok((nbytes, summed))
 }
 
@@ -229,7 +249,7 @@ pub(super) fn hash_and_copy_to_iter<'py>(
         if missing { PyTypeError::new_err("hash: an object with update() is expected") } else { error }
     })?;
     let mut owners = Owners::default();
-    let (source, _) = owners.acquire(addr, Access::Read, Named::Argument("addr"))?;
+    let source = owners.acquire(addr, Access::Read, Named::Argument("addr"))?.seg;
     let (_, copied) = run(addr, &mut *i.try_borrow_mut()?, nbytes, Access::Read, copy::copy_to_iter)?;
     let fed =
         memoryview(addr.py(), source.take(copied), true, Arc::new(owners)).and_then(|bytes| update.call1((bytes,)));

@@ -1,7 +1,7 @@
 //! Refusals as exceptions.
 
 use crate::error::Error;
-use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 impl From<Error> for PyErr {
@@ -9,6 +9,7 @@ impl From<Error> for PyErr {
         match error {
             Error::Os { errno, context } => PyOSError::new_err((errno, context)),
             Error::ReadOnly { .. } => PyBufferError::new_err(error.to_string()),
+            Error::Handler(_) => PyRuntimeError::new_err(error.to_string()),
             Error::NoMemory(_) => PyMemoryError::new_err(error.to_string()),
             _ => PyValueError::new_err(error.to_string()),
         }

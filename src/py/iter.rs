@@ -1,7 +1,8 @@
 //! `IovIter` and `IterState`.
 
-use super::buffer::{Owners, held_by};
+use super::buffer::Owners;
 use super::collect::{Collected, collect};
+use super::copy::raise_if_trusted;
 use super::import::IovecArray;
 use super::structures::{FolioQueue, PipeRing, XArray};
 use super::values::{
@@ -105,7 +106,7 @@ impl IovIter {
         let direction = super::values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
         let collected = collect(direction, segments, None)?;
-        let held = held_by(&collected.owners);
+        let held = collected.held();
         let core = iter::IovIter::kvec(direction, collected.segs.into(), held, count)?;
         Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
     }
@@ -137,7 +138,7 @@ impl IovIter {
             collected.segs[index] = Segment::new(whole.addr + offset, nbytes);
             offsets.push(offset);
         }
-        let held = held_by(&collected.owners);
+        let held = collected.held();
         let core = iter::IovIter::bvec(direction, collected.segs.into(), offsets.into(), held, count)?;
         Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
     }
@@ -292,7 +293,9 @@ impl IovIter {
         let nbytes = size_or("nbytes", nbytes, self.core.count())?;
         self.require_writable()?;
         let core = &mut self.core;
-        Ok(detached(py, nbytes.min(core.count()), || copy::zero(core, nbytes))?)
+        let zeroed = detached(py, nbytes.min(core.count()), || copy::zero(core, nbytes))?;
+        raise_if_trusted(py, core, zeroed)?;
+        Ok(zeroed)
     }
 
     /// Bytes before the end of the current segment (`iov_iter_single_seg_count`). May be 0 with more to come.

@@ -5,6 +5,7 @@ mod collect;
 mod copy;
 mod cpu;
 mod errors;
+mod fault;
 mod import;
 mod iter;
 mod structures;
@@ -24,6 +25,11 @@ mod _core {
     };
     #[pymodule_export]
     use super::cpu::{cpu_features, isa, isas, use_isa};
+    #[pymodule_export]
+    use super::fault::{
+        fault_handler_install, fault_handler_mode, fault_handler_set_mode, fault_handler_status,
+        fault_handler_uninstall,
+    };
     #[pymodule_export]
     use super::import::{IovecArray, import_iovec, import_single_range, import_ubuf, iovec_from_user};
     #[pymodule_export]

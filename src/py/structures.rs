@@ -1,11 +1,12 @@
 //! `PipeRing`, `XArray` and `FolioQueue`.
 
 use super::buffer::{Access, Call, Named, page};
-use super::values::{optional_size, size, size_or};
+use super::values::{fault_error, optional_size, size, size_or};
 use super::view::memoryview;
-use crate::arch;
+use crate::copy::{copy_flat, own};
 use crate::error::Error;
-use crate::segment::{Page, Segment};
+use crate::fault::Fault;
+use crate::segment::{Flat, Page, Trust};
 use crate::structure::{self, CAN_MERGE, FOLIOS_PER_NODE, PAGE_SIZE, PIPE_SLOTS, Ring, Slot};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::ffi;
@@ -46,20 +47,22 @@ impl PipeRing {
     }
 }
 
-fn copy_out(slots: &[Slot]) -> Vec<u8> {
+/// The bytes of the slots, up to the first that cannot be read.
+fn copy_out(slots: &[Slot]) -> Result<(Vec<u8>, Option<Box<Fault>>), Error> {
     let total = slots.iter().map(|slot| slot.len).sum();
-    let mut bytes: Vec<u8> = Vec::with_capacity(total);
-    let set = arch::primitives();
-    let mut done = 0;
+    let mut bytes: Vec<u8> = Vec::new();
+    bytes.try_reserve_exact(total).map_err(|_| Error::NoMemory(total))?;
     for slot in slots {
-        let room = bytes.spare_capacity_mut()[done..].as_mut_ptr().cast();
-        // SAFETY: the slot's page is held by the slot; the capacity covers all slots' lengths, `done` of which are used.
-        unsafe { (set.copy)(room, slot.seg().as_ptr(), slot.len) };
-        done += slot.len;
+        let room = bytes.spare_capacity_mut();
+        let source = Flat { seg: slot.seg(), trust: Trust::Held(slot.page.held) };
+        let (done, fault) = copy_flat(own(room.as_mut_ptr().expose_provenance(), room.len()), source)?;
+        // SAFETY: the capacity covers all slots' lengths; `done` bytes behind the initialised ones have just been written.
+        unsafe { bytes.set_len(bytes.len() + done) };
+        if fault.is_some() {
+            return Ok((bytes, fault));
+        }
     }
-    // SAFETY: `total` bytes were reserved and have just been written, slot by slot.
-    unsafe { bytes.set_len(total) };
-    bytes
+    Ok((bytes, None))
 }
 
 #[pymethods]
@@ -94,19 +97,23 @@ impl PipeRing {
 
     /// Takes up to `nbytes` bytes (all by default) out of the ring.
     #[pyo3(signature = (nbytes=-1), text_signature = "($self, nbytes=-1)")]
-    fn read<'py>(&self, py: Python<'py>, nbytes: i64) -> Bound<'py, PyBytes> {
+    fn read<'py>(&self, py: Python<'py>, nbytes: i64) -> PyResult<Bound<'py, PyBytes>> {
         let slots = self.slots_for(usize::try_from(nbytes).unwrap_or(usize::MAX));
-        let bytes = copy_out(&slots);
+        let (bytes, fault) = copy_out(&slots)?;
+        if let (0, Some(fault)) = (bytes.len(), fault) {
+            return Err(fault_error(py, &fault, 0));
+        }
         self.consume(bytes.len());
-        PyBytes::new(py, &bytes)
+        Ok(PyBytes::new(py, &bytes))
     }
 
     /// An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own. Returns the bytes
     /// written, fewer when the ring is full.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mut call = Call::new();
-        let data = call.acquire(data, Access::Read, Named::Argument("data"))?;
-        Ok(append(&mut self.0.lock(), data.seg))
+        let flat = call.acquire(data, Access::Read, Named::Argument("data"))?;
+        let (written, fault) = append(&mut self.0.lock(), flat)?;
+        fault.map_or(Ok(written), |fault| Err(fault_error(data.py(), &fault, written)))
     }
 
     /// Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when it takes no more.
@@ -164,33 +171,31 @@ fn write_slots(fd: i32, slots: &[Slot]) -> Result<usize, i32> {
     usize::try_from(written).map_err(|_| std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
-fn append(ring: &mut Ring, data: Segment) -> usize {
-    let head = ring.head();
-    let mut left = data;
-    let mut fill = |slot: &Slot, from: usize| {
-        let part = left.take(slot.end() - from);
-        let to = Segment::new(slot.page.seg.addr + from, part.len);
-        // SAFETY: the slot's own page, held by the ring, from `from` to the end the slot was just given; the data are held by the
-        // caller and cannot overlap bytes that were not in the pipe before.
-        unsafe { (arch::primitives().copy)(to.as_mut_ptr(), part.as_ptr(), part.len) };
-        left = left.skip(part.len);
-        left.len
-    };
-    let mut rest = data.len;
-    if let Some(slot) = ring.get_mut(head.wrapping_sub(1))
-        && slot.own
-        && slot.flags & CAN_MERGE != 0
-        && slot.end() < PAGE_SIZE
-    {
-        let from = slot.end();
-        slot.len += rest.min(PAGE_SIZE - from);
-        rest = fill(slot, from);
+/// Writes into the ring what fits: the bytes, and what stopped them.
+fn append(ring: &mut Ring, data: Flat) -> Result<(usize, Option<Box<Fault>>), Error> {
+    let mut done = 0;
+    while done < data.seg.len {
+        let rest = Flat { seg: data.seg.skip(done), ..data };
+        let newest = ring.head().wrapping_sub(1);
+        let open = ring.get(newest).filter(|slot| slot.own && slot.flags & CAN_MERGE != 0 && slot.end() < PAGE_SIZE);
+        let open = open.map(Slot::end);
+        let (counter, from) = match open {
+            Some(end) => (newest, end),
+            None if ring.push_own(0, CAN_MERGE) => (newest.wrapping_add(1), 0),
+            None => break,
+        };
+        let Some(slot) = ring.get_mut(counter) else { break };
+        let room = Flat { seg: slot.page.seg.skip(from), trust: Trust::Held(slot.page.held) };
+        let (copied, fault) = copy_flat(room, rest)?;
+        slot.len += copied;
+        done += copied;
+        if fault.is_some() {
+            let is_empty = slot.len == 0;
+            drop(is_empty.then(|| ring.pop_newest()));
+            return Ok((done, fault));
+        }
     }
-    while rest > 0 && ring.push_own(rest.min(PAGE_SIZE), CAN_MERGE) {
-        let Some(slot) = ring.newest() else { break };
-        rest = fill(slot, 0);
-    }
-    data.len - rest
+    Ok((done, None))
 }
 
 /// Page index to page (`struct xarray`): what `IovIter.xarray` walks. A page has exactly `PAGE_SIZE` bytes.

@@ -23,6 +23,7 @@ python_class!(page_span_class, "PageSpan");
 python_class!(fault_class, "Fault");
 python_class!(direction_class, "Direction");
 python_class!(kind_class, "IterKind");
+python_class!(fault_error_class, "FaultError");
 
 /// A size or offset: an int in `0..2**64`. The exception names the argument.
 pub(super) fn size(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -129,8 +130,30 @@ pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'p
         Cause::Unknown => "unknown",
     };
     let origin = match fault.origin {
+        Origin::Signal => "signal",
         Origin::Syscall => "syscall",
     };
     let place = (side, fault.offset, fault.address, fault.length);
     fault_class(py)?.call1((place.0, place.1, place.2, place.3, cause, origin, fault.signo, fault.si_code, fault.lsb))
+}
+
+/// A `FaultError`: its errno by the cause.
+pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
+    let errno = match fault.cause {
+        Cause::Poison => libc::EHWPOISON,
+        Cause::Gone => libc::EIO,
+        Cause::Protection => libc::EACCES,
+        Cause::Unmapped | Cause::BadAddress | Cause::Unknown => libc::EFAULT,
+    };
+    let build = || {
+        let shown = to_fault(py, fault)?;
+        let (side, cause) = (shown.getattr("side")?, shown.getattr("cause")?);
+        let message =
+            format!("bad memory at {:#x} ({cause}), the {side} of a copy, after {copied} bytes", fault.address);
+        let error = fault_error_class(py)?.call1((errno, message))?;
+        error.setattr("copied", copied)?;
+        error.setattr("fault", shown)?;
+        Ok(error)
+    };
+    build().map_or_else(|error: PyErr| error, PyErr::from_value)
 }

@@ -1,6 +1,8 @@
 //! A folio queue: folios in order, in nodes of a fixed number of slots (`struct folio_queue`).
 
+use crate::fault::engine::Care;
 use crate::segment::Page;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Slots of a node unless told otherwise: what fits the kernel's folio batch.
@@ -43,28 +45,42 @@ impl Folios {
 }
 
 /// The queue as it is, to be shared between iterators and whoever appends to it.
-pub struct FolioQueue(RwLock<Arc<Folios>>);
+pub struct FolioQueue {
+    folios: RwLock<Arc<Folios>>,
+    /// Whether a folio was ever appended that can go away.
+    prone: AtomicBool,
+}
 
 impl FolioQueue {
     /// An empty queue of nodes with that many slots (at least one).
     pub fn new(slots_per_node: usize) -> Self {
-        Self(RwLock::new(Arc::new(Folios { nodes: Vec::new(), slots_per_node: slots_per_node.max(1) })))
+        let folios = Folios { nodes: Vec::new(), slots_per_node: slots_per_node.max(1) };
+        Self { folios: RwLock::new(Arc::new(folios)), prone: AtomicBool::new(false) }
     }
 
     /// The queue now; later folios do not show in it.
     pub fn snapshot(&self) -> Arc<Folios> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.folios.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How settled its folios are.
+    pub fn care(&self) -> Care {
+        if self.prone.load(Ordering::Relaxed) { Care::Prone } else { Care::Settled }
     }
 
     /// Adds a folio at the end.
     pub fn append(&self, folio: Page) {
-        Arc::make_mut(&mut self.0.write().unwrap_or_else(PoisonError::into_inner)).append(folio);
+        if folio.held.care() == Care::Prone {
+            self.prone.store(true, Ordering::Relaxed);
+        }
+        Arc::make_mut(&mut self.folios.write().unwrap_or_else(PoisonError::into_inner)).append(folio);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::FolioQueue;
+    use crate::fault::engine::Care;
     use crate::segment::{Held, Page, Segment};
     use std::sync::Arc;
 
@@ -76,7 +92,7 @@ mod tests {
             let early = queue.snapshot();
             for addr in 0..70 {
                 // SAFETY: nothing touches the memory in this test.
-                let held = unsafe { Held::promise() };
+                let held = unsafe { Held::promise(Care::Settled) };
                 queue.append(Page { seg: Segment::new(addr, 1), writable: true, keeper: Arc::new(()), held });
                 assert_eq!(queue.snapshot().len(), addr + 1);
             }

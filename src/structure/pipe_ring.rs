@@ -2,6 +2,7 @@
 
 use super::PAGE_SIZE;
 use crate::error::{Error, Result};
+use crate::fault::engine::Care;
 use crate::segment::{Held, Page, Segment};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -32,7 +33,7 @@ impl OwnPage {
         let start = NonNull::new(unsafe { alloc_zeroed(PAGE_LAYOUT) })?;
         let seg = Segment::new(start.as_ptr().expose_provenance(), PAGE_SIZE);
         // SAFETY: the keeper is the owner of the allocation, which stays until it is dropped.
-        let held = unsafe { Held::promise() };
+        let held = unsafe { Held::promise(Care::Settled) };
         Some(Page { seg, writable: true, keeper: Arc::new(Self(start)), held })
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Nodes are shared and copied on write, so a snapshot costs one reference count and a walk over it needs no lock.
 
+use crate::fault::engine::Care;
 use crate::segment::Page;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 const BITS: u32 = 6;
@@ -112,35 +114,48 @@ impl Tree {
 
 /// The tree as it is, to be shared between iterators and whoever fills it.
 #[derive(Default)]
-pub struct XArray(RwLock<Tree>);
+pub struct XArray {
+    tree: RwLock<Tree>,
+    /// Whether a page was ever stored that can go away.
+    prone: AtomicBool,
+}
 
 impl XArray {
     /// The tree now; later changes do not show in it.
     pub fn snapshot(&self) -> Tree {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tree.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts a page at `index`; what was there comes back, to be dropped with no lock held.
     pub fn store(&self, index: usize, page: Page) -> Option<Page> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).store(index, page)
+        if page.held.care() == Care::Prone {
+            self.prone.store(true, Ordering::Relaxed);
+        }
+        self.tree.write().unwrap_or_else(PoisonError::into_inner).store(index, page)
+    }
+
+    /// How settled its pages are.
+    pub fn care(&self) -> Care {
+        if self.prone.load(Ordering::Relaxed) { Care::Prone } else { Care::Settled }
     }
 
     /// Makes a hole at `index`; what was there comes back, to be dropped with no lock held.
     pub fn erase(&self, index: usize) -> Option<Page> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).erase(index)
+        self.tree.write().unwrap_or_else(PoisonError::into_inner).erase(index)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::XArray;
+    use crate::fault::engine::Care;
     use crate::segment::{Held, Page, Segment};
     use std::collections::HashMap;
     use std::sync::Arc;
 
     fn page(addr: usize) -> Page {
         // SAFETY: nothing touches the memory in these tests.
-        let held = unsafe { Held::promise() };
+        let held = unsafe { Held::promise(Care::Settled) };
         Page { seg: Segment::new(addr, 4096), writable: true, keeper: Arc::new(()), held }
     }
 

@@ -1,0 +1,193 @@
+//! Accesses that may fault, and how far a copy got when one did.
+//!
+//! Every instruction in the routines that touches foreign memory has an [`Entry`]: where it is, where to go on if it
+//! faults, what kind of access it is. A signal handler (see [`crate::fault`]) finds the entry by instruction pointer, leaves
+//! what it knows in registers and resumes at the fixup, which stores it in the call's [`Trap`] and returns the bytes left.
+
+use super::Primitives;
+
+/// What an access was doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub enum Access {
+    /// Reads the first byte of a stretch: its line is the bad one.
+    First = 1,
+    /// Reads on from bytes whose line has been read before, if they do not begin one.
+    Load = 2,
+    /// Writes within one line.
+    Store = 3,
+    /// Reads and writes, byte by byte in order.
+    String = 4,
+}
+
+/// One guarded stretch of code. Offsets are relative to the fields themselves.
+#[repr(C)]
+pub struct Entry {
+    start: i32,
+    end: i32,
+    fixup: i32,
+    /// The [`Access`] in the low byte; above it the bytes of this turn that were stored before.
+    meta: i32,
+}
+
+/// A routine's entries.
+#[derive(Clone, Copy)]
+pub struct Table {
+    start: *const Entry,
+    end: *const Entry,
+}
+
+// SAFETY: the pointers are to read-only data of this library, which nothing changes.
+unsafe impl Sync for Table {}
+// SAFETY: as for Sync.
+unsafe impl Send for Table {}
+
+impl Table {
+    /// The entries between two symbols of one section.
+    pub(super) const fn new(start: *const Entry, end: *const Entry) -> Self {
+        Self { start, end }
+    }
+
+    /// The entries, each with its addresses.
+    pub fn entries(self) -> impl Iterator<Item = Resume> {
+        let count = (self.end.addr() - self.start.addr()) / size_of::<Entry>();
+        (0..count).map(move |index| {
+            // SAFETY: index < count, so the entry lies between the two symbols, which the assembler filled with entries.
+            let entry = unsafe { &*self.start.wrapping_add(index) };
+            let at = |field: &i32| std::ptr::from_ref(field).addr().wrapping_add_signed(*field as isize);
+            Resume { start: at(&entry.start), end: at(&entry.end), fixup: at(&entry.fixup), meta: entry.meta }
+        })
+    }
+}
+
+/// An entry with absolute addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Resume {
+    /// First instruction.
+    pub start: usize,
+    /// One past the last.
+    pub end: usize,
+    /// Where to go on.
+    pub fixup: usize,
+    /// For [`Trap::encode`].
+    pub meta: i32,
+}
+
+/// Where to go on if the instruction at `pointer` faults. Runs in a signal handler: no allocation, no lock.
+pub fn find(pointer: usize) -> Option<Resume> {
+    let tables = super::SETS.iter().flat_map(|set| set.tables);
+    tables.flat_map(|table| table.entries()).find(|entry| entry.start <= pointer && pointer < entry.end)
+}
+
+/// What stopped a routine. All zero if nothing did.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
+pub struct Trap {
+    /// The signal's address; 0 where it had none.
+    pub addr: usize,
+    info: u64,
+}
+
+impl Trap {
+    /// What the handler leaves in the second register: signal, code, extent, and the entry's meta.
+    pub fn encode(signo: i32, code: i32, lsb: u16, meta: i32) -> u64 {
+        u64::from(signo as u8) | u64::from(code as u8) << 8 | u64::from(lsb) << 16 | u64::from(meta as u32) << 32
+    }
+
+    /// The signal.
+    pub fn signo(&self) -> i32 {
+        i32::from(self.info as u8)
+    }
+
+    /// Its code, as far as a fault's can go.
+    pub fn code(&self) -> i32 {
+        i32::from((self.info >> 8) as u8)
+    }
+
+    /// Log2 of the extent; 0 if the signal did not tell.
+    pub fn lsb(&self) -> u32 {
+        u32::from((self.info >> 16) as u16)
+    }
+
+    fn access(&self) -> Option<Access> {
+        [Access::First, Access::Load, Access::Store, Access::String]
+            .into_iter()
+            .find(|access| *access as u64 == self.info >> 32 & 0xff)
+    }
+
+    /// Bytes of the interrupted turn that were stored before the access.
+    fn stored(&self) -> usize {
+        (self.info >> 40) as usize
+    }
+
+    /// Whether the destination faulted, in a copy from `src` of `len` bytes.
+    pub fn is_store(&self, src: usize, len: usize) -> bool {
+        match self.access() {
+            Some(Access::Store) => true,
+            Some(Access::String) => self.addr.wrapping_sub(src) >= len,
+            _ => false,
+        }
+    }
+}
+
+const LINE: usize = 64;
+
+/// Copies front to back; returns the bytes copied and what stopped it. Ranges overlap only if `dst` is below `src`.
+///
+/// Exact on both sides: bytes before the first bad line of the source are copied, bytes up to the first bad page of the destination
+/// are written, nothing else is, and no bad line is touched a second time.
+///
+/// # Safety
+/// Writing to `[dst, dst + len)` breaks nobody's assumptions. The memory may be bad in any way if a handler that knows
+/// [`find`] owns SIGBUS and SIGSEGV; otherwise both ranges are readable and writable as a copy needs.
+#[inline]
+pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> (usize, Option<Trap>) {
+    let mut trap = Trap::default();
+    // SAFETY: the caller's promise is the routine's.
+    let left = unsafe {
+        (set.copy)(
+            std::ptr::with_exposed_provenance_mut(dst),
+            std::ptr::with_exposed_provenance(src),
+            len,
+            &raw mut trap,
+        )
+    };
+    if left == 0 {
+        return (len, None);
+    }
+    let done = len - left + trap.stored();
+    // SAFETY: as above.
+    unsafe { finish_line(set, (dst, src, len), done, trap) }
+}
+
+/// A load that reached into a bad line left the readable bytes before that line behind.
+#[cold]
+unsafe fn finish_line(
+    set: &Primitives,
+    (dst, src, len): (usize, usize, usize),
+    done: usize,
+    trap: Trap,
+) -> (usize, Option<Trap>) {
+    let rest = (src + done).wrapping_neg() % LINE;
+    if trap.access() != Some(Access::Load) || rest == 0 {
+        return (done, Some(trap));
+    }
+    let rest = rest.min(len - done);
+    let mut second = Trap::default();
+    let (to, from) = (std::ptr::with_exposed_provenance_mut(dst + done), std::ptr::with_exposed_provenance(src + done));
+    // SAFETY: a part of the range the caller speaks for.
+    let left = unsafe { (set.copy)(to, from, rest, &raw mut second) };
+    if left == 0 { (done + rest, Some(trap)) } else { (done + rest - left + second.stored(), Some(second)) }
+}
+
+/// Zeroes; returns the bytes zeroed and what stopped it. Exact to the page.
+///
+/// # Safety
+/// As for [`copy`].
+#[inline]
+pub unsafe fn zero(set: &Primitives, dst: usize, len: usize) -> (usize, Option<Trap>) {
+    let mut trap = Trap::default();
+    // SAFETY: the caller's promise is the routine's.
+    let left = unsafe { (set.zero)(std::ptr::with_exposed_provenance_mut(dst), len, &raw mut trap) };
+    if left == 0 { (len, None) } else { (len - left + trap.stored(), Some(trap)) }
+}

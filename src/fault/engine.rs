@@ -1,0 +1,164 @@
+//! Whether a copy may fault: who owns the signals, and what to do when we cannot.
+//!
+//! Asking the kernel who owns two signals and what this thread blocks costs three system calls, many times a 64-byte copy.
+//! So it is asked where the answer matters: before every copy of memory that can go away, and again after every
+//! [`ASK_EVERY`] bytes of it. For the interpreter's own memory, which only failing hardware can take away, an answer is good
+//! for [`KEEP`] copies of a thread, or until the mode changes or a fork.
+
+use super::handler::{self, SIGNALS};
+use super::threads::{self, Seat};
+use crate::error::{Error, Result};
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+/// How faults are met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Mode {
+    /// By the signal handler where it can be had, by system calls otherwise.
+    Auto,
+    /// By the signal handler, or the copy is refused.
+    Signal,
+    /// By system calls; nothing is ever installed.
+    Syscall,
+}
+
+static MODE: AtomicU8 = AtomicU8::new(Mode::Auto as u8);
+/// Counted up when kept answers are worth nothing any more.
+static EPOCH: AtomicU32 = AtomicU32::new(1);
+
+/// How faults are met.
+pub fn mode() -> Mode {
+    match MODE.load(Ordering::Relaxed) {
+        0 => Mode::Auto,
+        1 => Mode::Signal,
+        _ => Mode::Syscall,
+    }
+}
+
+/// Meets faults another way from now on, in all threads.
+pub fn set_mode(mode: Mode) {
+    MODE.store(mode as u8, Ordering::Relaxed);
+    forget();
+}
+
+/// Has every thread ask before its next copy.
+pub fn forget() {
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How settled the memory of a copy is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Care {
+    /// The interpreter's own: only failing hardware can take it away.
+    Settled,
+    /// It can go away: a mapped file, a shared segment, a raw address.
+    Prone,
+}
+
+/// Copies of settled memory for which one answer is good.
+const KEEP: u32 = 1024;
+
+/// A copy of memory that can go away asks again after so many bytes.
+pub const ASK_EVERY: usize = 4 << 20;
+
+struct Thread {
+    seat: RefCell<Option<Seat>>,
+    epoch: Cell<u32>,
+    kept: Cell<u32>,
+}
+
+thread_local! {
+    static THREAD: Thread = const { Thread { seat: RefCell::new(None), epoch: Cell::new(0), kept: Cell::new(0) } };
+}
+
+/// How a copy is to touch memory.
+pub enum Way {
+    /// Directly: a fault is recovered by the handler while the guard lives.
+    Direct(Armed),
+    /// Directly: the memory is settled and the handler cannot be had, so it is as safe as any other copy.
+    Bare,
+    /// Through system calls.
+    Syscalls,
+}
+
+/// This thread is inside a copy.
+pub struct Armed(());
+
+impl Armed {
+    fn new(thread: &Thread) -> Self {
+        if let Some(seat) = &*thread.seat.borrow() {
+            seat.set_armed(true);
+        }
+        Self(())
+    }
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        let _ = THREAD.try_with(|thread| {
+            if let Some(seat) = &*thread.seat.borrow() {
+                seat.set_armed(false);
+            }
+        });
+    }
+}
+
+/// Decides how a copy is to touch its memory, and arms this thread if directly.
+pub fn enter(care: Care) -> Result<Way> {
+    let mode = mode();
+    if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
+        return Ok(if care == Care::Prone { Way::Syscalls } else { Way::Bare });
+    }
+    let direct = THREAD.try_with(|thread| {
+        let kept = thread.kept.get();
+        if care == Care::Settled && kept > 0 && thread.epoch.get() == EPOCH.load(Ordering::Relaxed) {
+            thread.kept.set(kept - 1);
+            return Ok(Armed::new(thread));
+        }
+        ask(thread)
+    });
+    match direct {
+        Ok(Ok(armed)) => Ok(Way::Direct(armed)),
+        Ok(Err(reason)) if mode == Mode::Signal => Err(Error::Handler(reason)),
+        _ if care == Care::Prone => Ok(Way::Syscalls),
+        _ => Ok(Way::Bare),
+    }
+}
+
+/// Still so? To be asked in between, in a long copy.
+pub fn is_still_ours() -> bool {
+    blocked_signal().is_none() && (handler::is_installed() || handler::install())
+}
+
+#[cold]
+fn ask(thread: &Thread) -> std::result::Result<Armed, &'static str> {
+    thread.kept.set(0);
+    if let Some(reason) = blocked_signal() {
+        return Err(reason);
+    }
+    if !handler::is_installed() && !handler::install() {
+        return Err("somebody keeps others from handling SIGBUS and SIGSEGV");
+    }
+    threads::watch_forks();
+    let mut seat = thread.seat.borrow_mut();
+    if !seat.as_ref().is_some_and(Seat::is_current) {
+        *seat = Some(Seat::take());
+    }
+    drop(seat);
+    thread.epoch.set(EPOCH.load(Ordering::Relaxed));
+    thread.kept.set(KEEP);
+    Ok(Armed::new(thread))
+}
+
+/// A fault whose signal is blocked kills at once, handler or not.
+fn blocked_signal() -> Option<&'static str> {
+    // SAFETY: a sigset is plain bits, for which zeroes are valid.
+    let mut blocked: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new mask only asks; `blocked` is ours to fill.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
+    let names = ["SIGBUS is blocked in this thread", "SIGSEGV is blocked in this thread"];
+    // SAFETY: `blocked` was just filled; the signals exist.
+    let is_blocked = |signal: i32| unsafe { libc::sigismember(&raw const blocked, signal) } == 1;
+    SIGNALS.into_iter().zip(names).find(|(signal, _)| is_blocked(*signal)).map(|(_, name)| name)
+}

@@ -1,0 +1,141 @@
+//! Faults in every routine at every distance, on either side, with the handler that recovers them.
+
+use super::engine::{self, Care, Way};
+use super::{Cause, Fault, Side};
+use crate::arch::{self, guard};
+use crate::structure::PAGE_SIZE;
+
+const PAGES: usize = 3;
+
+/// Readable pages and one behind them without access.
+struct Edge(usize);
+
+impl Edge {
+    fn new(fill: u8) -> Self {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let length = (PAGES + 1) * PAGE_SIZE;
+        // SAFETY: a new anonymous mapping; the result is checked.
+        let addr =
+            unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        assert_ne!(addr, libc::MAP_FAILED);
+        // SAFETY: the whole mapping just made.
+        unsafe { addr.cast::<u8>().write_bytes(fill, length) };
+        // SAFETY: the last page of it.
+        let result = unsafe { libc::mprotect(addr.wrapping_byte_add(PAGES * PAGE_SIZE), PAGE_SIZE, libc::PROT_NONE) };
+        assert_eq!(result, 0);
+        Self(addr.expose_provenance())
+    }
+
+    fn end(&self) -> usize {
+        self.0 + PAGES * PAGE_SIZE
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        // SAFETY: every caller stays below the end of the accessible pages.
+        unsafe { std::ptr::with_exposed_provenance::<u8>(self.0 + at).read_volatile() }
+    }
+
+    fn fill(&self, from: usize, len: usize, byte: u8) {
+        // SAFETY: every caller stays below the end of the accessible pages.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(self.0 + from).write_bytes(byte, len) };
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, which nothing refers to any more.
+        unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(self.0), (PAGES + 1) * PAGE_SIZE) };
+    }
+}
+
+fn distances() -> impl Iterator<Item = usize> {
+    (0..200).chain([255, 256, 257, 319, 600, 4095, 4096, 4097])
+}
+
+const SKEWS: [usize; 6] = [0, 1, 7, 33, 40, 63];
+
+fn armed() -> Way {
+    let way = engine::enter(Care::Prone).unwrap();
+    assert!(matches!(way, Way::Direct(_)));
+    way
+}
+
+#[test]
+fn a_source_that_ends_is_copied_to_its_last_byte_and_no_further() {
+    let _way = armed();
+    let source = Edge::new(7);
+    let target = Edge::new(0);
+    for set in arch::available() {
+        for before in distances() {
+            for skew in SKEWS {
+                target.fill(0, before + skew + 200, 0);
+                // SAFETY: the target is ours; the handler is installed.
+                let (done, trap) = unsafe { guard::copy(set, target.0 + skew, source.end() - before, before + 100) };
+                let case = (set.name, before, skew);
+                assert_eq!(done, before, "{case:?}");
+                let trap = trap.expect("the page behind is protected");
+                assert!(!trap.is_store(source.end() - before, before + 100), "{case:?}");
+                assert!((skew..skew + before).all(|at| target.byte(at) == 7), "{case:?}");
+                assert!((skew + before..skew + before + 100).all(|at| target.byte(at) == 0), "{case:?}");
+                let fault = Fault::from_signal(&trap, false, target.0, source.end());
+                assert_eq!((fault.side, fault.cause, fault.address), (Side::Source, Cause::Protection, source.end()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_destination_that_ends_is_written_to_its_last_byte() {
+    let _way = armed();
+    let source = Edge::new(7);
+    let target = Edge::new(0);
+    for set in arch::available() {
+        for before in distances() {
+            for skew in SKEWS {
+                let start = PAGES * PAGE_SIZE - before;
+                target.fill(start, before, 0);
+                // SAFETY: the target is ours; the handler is installed.
+                let (done, trap) = unsafe { guard::copy(set, target.end() - before, source.0 + skew, before + 100) };
+                let case = (set.name, before, skew);
+                assert_eq!(done, before, "{case:?}");
+                assert!(trap.expect("protected").is_store(source.0 + skew, before + 100), "{case:?}");
+                assert!((start..start + before).all(|at| target.byte(at) == 7), "{case:?}");
+                target.fill(start, before, 9);
+                // SAFETY: as above.
+                let (done, trap) = unsafe { guard::zero(set, target.end() - before, before + 100) };
+                assert!(done == before && trap.is_some(), "zero {case:?}");
+                assert!((start..start + before).all(|at| target.byte(at) == 0), "zero {case:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn long_copies_that_fault_are_exact_strings_or_not() {
+    let _way = armed();
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let length = 1 << 20;
+    // SAFETY: a new anonymous mapping; the result is checked.
+    let addr = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    assert_ne!(addr, libc::MAP_FAILED);
+    let source = addr.expose_provenance();
+    let mut target = vec![0_u8; length + 128];
+    let target = target.as_mut_ptr().expose_provenance().next_multiple_of(64);
+    for bad in [9, 17, 160] {
+        let hole = addr.wrapping_byte_add(bad * PAGE_SIZE);
+        // SAFETY: a page of the mapping just made.
+        assert_eq!(unsafe { libc::mprotect(hole, PAGE_SIZE, libc::PROT_NONE) }, 0);
+        for set in arch::available() {
+            for (from, to) in [(0, 0), (0, 17), (5, 0), (64, 64), (63, 62)] {
+                // SAFETY: the target is ours; the handler is installed.
+                let (done, trap) = unsafe { guard::copy(set, target + to, source + from, length - 64) };
+                assert_eq!(done, bad * PAGE_SIZE - from, "{} {from} {to}", set.name);
+                assert!(!trap.expect("protected").is_store(source + from, length - 64));
+            }
+        }
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::mprotect(hole, PAGE_SIZE, libc::PROT_READ) }, 0);
+    }
+    // SAFETY: the mapping made above.
+    unsafe { libc::munmap(addr, length) };
+}

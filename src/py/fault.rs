@@ -1,0 +1,57 @@
+//! The fault handler, shown and set: what `iovec_rs.fault_handler` is made of.
+
+use crate::error::Error;
+use crate::fault::engine::{self, Mode};
+use crate::fault::handler::{self, Owner, SIGNALS};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+const MODES: [(&str, Mode); 3] = [("auto", Mode::Auto), ("signal", Mode::Signal), ("syscall", Mode::Syscall)];
+
+/// Puts the handler on top for SIGBUS and SIGSEGV.
+#[pyfunction]
+pub(super) fn fault_handler_install() -> PyResult<()> {
+    engine::forget();
+    if handler::install() {
+        return Ok(());
+    }
+    Err(PyRuntimeError::new_err(
+        "the fault handler cannot be had: somebody keeps others from handling SIGBUS and SIGSEGV",
+    ))
+}
+
+/// Puts back what was there before, for each signal that is still ours.
+#[pyfunction]
+pub(super) fn fault_handler_uninstall() {
+    engine::forget();
+    handler::uninstall();
+}
+
+/// How faults are met.
+#[pyfunction]
+pub(super) fn fault_handler_mode() -> &'static str {
+    MODES.iter().find(|(_, mode)| *mode == engine::mode()).map_or("auto", |(name, _)| name)
+}
+
+/// Meets faults another way from now on.
+#[pyfunction]
+pub(super) fn fault_handler_set_mode(name: &str) -> PyResult<()> {
+    let Some((_, mode)) = MODES.iter().find(|(known, _)| *known == name) else {
+        return Err(Error::invalid("name", format!("{name:?}"), "\"auto\", \"signal\" or \"syscall\"").into());
+    };
+    engine::set_mode(*mode);
+    Ok(())
+}
+
+/// Mode, whether installed, who owns SIGBUS and SIGSEGV, and how many faults were recovered so far.
+#[pyfunction]
+pub(super) fn fault_handler_status() -> (&'static str, bool, &'static str, &'static str, u64) {
+    let owner = |signal| match handler::owner(signal) {
+        Owner::Ours => "ours",
+        Owner::Default => "default",
+        Owner::Ignored => "ignored",
+        Owner::Foreign => "foreign",
+    };
+    let [sigbus, sigsegv] = SIGNALS.map(owner);
+    (fault_handler_mode(), handler::is_installed(), sigbus, sigsegv, handler::recovered())
+}
