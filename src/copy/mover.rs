@@ -14,7 +14,7 @@ pub(super) struct Mover {
     set: &'static Primitives,
     way: Way,
     care: Care,
-    stop: Option<Stop>,
+    stop: Option<Box<Stop>>,
 }
 
 /// What stopped a copy.
@@ -31,11 +31,18 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 impl Mover {
     /// One that knows how to treat all of these.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
     pub(super) fn new(flats: &[Trust], iters: &[&IovIter]) -> Result<Self> {
-        let flats = flats.iter().map(|trust| trust.care());
-        let care = flats.chain(iters.iter().map(|i| i.care())).max().unwrap_or(Care::Settled);
-        Ok(Self { set: arch::primitives(), way: engine::enter(care)?, care, stop: None })
+        let mut care = Care::Settled;
+        for trust in flats {
+            care = care.max(trust.care());
+        }
+        for i in iters {
+            care = care.max(i.care());
+        }
+        let way = engine::enter(care)?;
+        Ok(Self { set: arch::primitives(), way, care, stop: None })
     }
 
     /// Copies; returns the bytes **not** copied. Ranges overlap only if `dst` is below `src`.
@@ -60,7 +67,7 @@ impl Mover {
 
     #[cold]
     fn trapped(&mut self, trap: Trap, dst: usize, src: usize, is_store: bool) {
-        self.stop.get_or_insert(Stop { dst, src, trap: Some((trap, is_store)) });
+        self.stop.get_or_insert_with(|| Box::new(Stop { dst, src, trap: Some((trap, is_store)) }));
     }
 
     /// In parts, between which the handler may be lost; without it by the kernel.
@@ -95,7 +102,7 @@ impl Mover {
         let done = memory::copy(dst, src, len);
         if done < len {
             let (dst, src) = (dst.wrapping_add(done), src.wrapping_add(done));
-            self.stop.get_or_insert(Stop { dst, src, trap: None });
+            self.stop.get_or_insert_with(|| Box::new(Stop { dst, src, trap: None }));
         }
         len - done
     }

@@ -9,7 +9,7 @@ use super::handler::{self, SIGNALS};
 use super::threads::{self, Seat};
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering};
 
 /// How faults are met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,12 +64,25 @@ pub const ASK_EVERY: usize = 4 << 20;
 
 struct Thread {
     seat: RefCell<Option<Seat>>,
+    /// The seat's flag and this thread's id, to be at hand.
+    flag: Cell<&'static AtomicI32>,
+    tid: Cell<i32>,
     epoch: Cell<u32>,
     kept: Cell<u32>,
 }
 
+static NO_SEAT: AtomicI32 = AtomicI32::new(0);
+
 thread_local! {
-    static THREAD: Thread = const { Thread { seat: RefCell::new(None), epoch: Cell::new(0), kept: Cell::new(0) } };
+    static THREAD: Thread = const {
+        Thread {
+            seat: RefCell::new(None),
+            flag: Cell::new(&NO_SEAT),
+            tid: Cell::new(0),
+            epoch: Cell::new(0),
+            kept: Cell::new(0),
+        }
+    };
 }
 
 /// How a copy is to touch memory.
@@ -83,28 +96,24 @@ pub enum Way {
 }
 
 /// This thread is inside a copy.
-pub struct Armed(());
+pub struct Armed(&'static AtomicI32);
 
 impl Armed {
     fn new(thread: &Thread) -> Self {
-        if let Some(seat) = &*thread.seat.borrow() {
-            seat.set_armed(true);
-        }
-        Self(())
+        let flag = thread.flag.get();
+        flag.store(thread.tid.get(), Ordering::Relaxed);
+        Self(flag)
     }
 }
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        let _ = THREAD.try_with(|thread| {
-            if let Some(seat) = &*thread.seat.borrow() {
-                seat.set_armed(false);
-            }
-        });
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 
 /// Decides how a copy is to touch its memory, and arms this thread if directly.
+#[inline]
 pub fn enter(care: Care) -> Result<Way> {
     let mode = mode();
     if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
@@ -143,7 +152,10 @@ fn ask(thread: &Thread) -> std::result::Result<Armed, &'static str> {
     threads::watch_forks();
     let mut seat = thread.seat.borrow_mut();
     if !seat.as_ref().is_some_and(Seat::is_current) {
-        *seat = Some(Seat::take());
+        let taken = Seat::take();
+        thread.flag.set(taken.flag().unwrap_or(&NO_SEAT));
+        thread.tid.set(threads::current_tid());
+        *seat = Some(taken);
     }
     drop(seat);
     thread.epoch.set(EPOCH.load(Ordering::Relaxed));

@@ -34,6 +34,7 @@ extern "C" fn in_child() {
         slot.store(0, Ordering::Relaxed);
     }
     FORKS.fetch_add(1, Ordering::Relaxed);
+    super::engine::forget();
 }
 
 /// Has the tables cleared in forked children.
@@ -45,10 +46,9 @@ pub(super) fn watch_forks() {
     });
 }
 
-/// This thread's slot, and its id as it was in the process that asked.
+/// A thread's slot in the table of those inside a copy, for as long as the thread lives.
 pub(super) struct Seat {
     slot: Option<usize>,
-    tid: i32,
     forks: u32,
 }
 
@@ -56,7 +56,7 @@ impl Seat {
     pub(super) fn take() -> Self {
         let freed = FREE.lock().ok().and_then(|mut free| free.pop());
         let slot = freed.or_else(|| Some(HANDED_OUT.fetch_add(1, Ordering::Relaxed)).filter(|slot| *slot < THREADS));
-        Self { slot, tid: current_tid(), forks: FORKS.load(Ordering::Relaxed) }
+        Self { slot, forks: FORKS.load(Ordering::Relaxed) }
     }
 
     /// Whether it was taken in this very process.
@@ -64,10 +64,9 @@ impl Seat {
         self.forks == FORKS.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_armed(&self, armed: bool) {
-        if let Some(slot) = self.slot {
-            ARMED[slot].store(if armed { self.tid } else { 0 }, Ordering::Relaxed);
-        }
+    /// Holds the thread's id while it is inside a copy.
+    pub(super) fn flag(&self) -> Option<&'static AtomicI32> {
+        self.slot.map(|slot| &ARMED[slot])
     }
 }
 

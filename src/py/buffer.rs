@@ -10,6 +10,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What a buffer is wanted for.
@@ -98,26 +99,47 @@ pub(super) struct Acquired {
 
 /// How settled an exporter's memory is: the interpreter's and numpy's own allocations are, seen through however many views.
 fn care_of(object: &Bound<'_, PyAny>) -> Care {
-    let mut object = object.clone();
+    if object.is_exact_instance_of::<PyByteArray>() || object.is_exact_instance_of::<PyBytes>() {
+        return Care::Settled;
+    }
+    let mut below = None;
     for _ in 0..MOST_VIEWS {
-        let exact = object.is_exact_instance_of::<PyBytes>() || object.is_exact_instance_of::<PyByteArray>();
-        if exact || is_a(&object, "array", "array") {
-            return Care::Settled;
-        }
-        let below = if object.is_exact_instance_of::<PyMemoryView>() {
-            object.getattr(intern!(object.py(), "obj"))
-        } else if is_a(&object, "numpy", "ndarray") {
-            match object.getattr(intern!(object.py(), "base")) {
-                Ok(base) if base.is_none() => return Care::Settled,
-                base => base,
-            }
+        let view = below.as_ref().unwrap_or(object);
+        let next = if view.is_exact_instance_of::<PyMemoryView>() {
+            view.getattr(intern!(object.py(), "obj"))
+        } else if is_a(view, "numpy", "ndarray") {
+            view.getattr(intern!(object.py(), "base"))
         } else {
-            return Care::Prone;
+            return if is_a(view, "array", "array") { Care::Settled } else { Care::Prone };
         };
-        let Ok(below) = below else { return Care::Prone };
-        object = below;
+        match next {
+            Ok(next) if next.is_exact_instance_of::<PyByteArray>() || next.is_exact_instance_of::<PyBytes>() => {
+                return Care::Settled;
+            }
+            // Memory of numpy's own. (A memoryview of nothing is over somebody's raw memory.)
+            Ok(next) if next.is_none() && !view.is_exact_instance_of::<PyMemoryView>() => return Care::Settled,
+            Ok(next) => below = Some(next),
+            Err(_) => return Care::Prone,
+        }
     }
     Care::Prone
+}
+
+/// [`care_of`], remembered for the last view that was settled: looking through one costs as much as a small copy. A view at the
+/// same address over the same memory is that view, or one as good.
+fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Care {
+    thread_local! {
+        static LAST: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    }
+    let key = (object.as_ptr().addr(), seg.addr);
+    if LAST.get() == key {
+        return Care::Settled;
+    }
+    let care = care_of(object);
+    if care == Care::Settled && object.is_exact_instance_of::<PyMemoryView>() {
+        LAST.set(key);
+    }
+    care
 }
 
 /// Views of views that are looked through.
@@ -218,7 +240,8 @@ impl Call {
         } else {
             fill(object, access, name, &mut self.view)?;
             self.exported = true;
-            (memory_of(&self.view), care_of(object))
+            let seg = memory_of(&self.view);
+            (seg, care_of_argument(object, seg))
         };
         // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the flat range is only
         // used by the call that owns `self`.
