@@ -32,22 +32,14 @@ const AHEAD_MIN: usize = 512 << 10;
 const AHEAD: usize = 2 << 10;
 
 /// Code that touches foreign memory, entered into the routine's table.
+#[rustfmt::skip]
 macro_rules! guarded {
     ($routine:literal, $access:literal, $done:literal, $code:expr) => {
         concat!(
             "771:\n",
-            $code,
-            "\n772:\n",
-            ".pushsection .rodata.iovec_rs.",
-            $routine,
-            ",\"a\",@progbits\n",
-            ".long 771b - ., 772b - ., .L",
-            $routine,
-            "_fixup - ., ({",
-            $access,
-            "}) | (",
-            $done,
-            " << 8)\n",
+            $code, "\n772:\n",
+            ".pushsection .rodata.iovec_rs.", $routine, ",\"a\",@progbits\n",
+            ".long 771b - ., 772b - ., .L", $routine, "_fixup - ., ({", $access, "}) | (", $done, " << 8)\n",
             ".popsection\n",
         )
     };
@@ -55,149 +47,70 @@ macro_rules! guarded {
 
 /// Moves fewer than 64 bytes (`rdx`) whose destination is within a page: touches the first byte, then each size by two
 /// overlapping halves, loads before stores. Advances nothing. The label prefix keeps its uses apart.
+#[rustfmt::skip]
 macro_rules! small_copy {
     ($r:literal, $l:literal) => {
         concat!(
-            "test rdx, rdx\n jz 27",
-            $l,
-            "f\n",
+            "test rdx, rdx\n jz 27", $l, "f\n",
             guarded!($r, "first", "0", "mov al, [rsi]"),
-            "cmp rdx, 16\n jae 22",
-            $l,
-            "f\n cmp rdx, 8\n jae 24",
-            $l,
-            "f\n cmp rdx, 4\n jae 25",
-            $l,
-            "f\n cmp rdx, 2\n jae 26",
-            $l,
-            "f\n",
+            "cmp rdx, 16\n jae 22", $l, "f\n cmp rdx, 8\n jae 24", $l, "f\n cmp rdx, 4\n jae 25", $l,
+            "f\n cmp rdx, 2\n jae 26", $l, "f\n",
             guarded!($r, "store", "0", "mov [rdi], al"),
-            "jmp 27",
-            $l,
-            "f\n",
-            "22",
-            $l,
-            ": cmp rdx, 32\n jae 23",
-            $l,
-            "f\n",
+            "jmp 27", $l, "f\n",
+            "22", $l, ": cmp rdx, 32\n jae 23", $l, "f\n",
             guarded!($r, "load", "0", "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+rdx-16]"),
             guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+rdx-16], xmm1"),
-            "jmp 27",
-            $l,
-            "f\n",
-            "23",
-            $l,
-            ":\n",
-            guarded!(
-                $r,
-                "load",
-                "0",
-                "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+16]\n movdqu xmm2, [rsi+rdx-32]\n movdqu xmm3, [rsi+rdx-16]"
-            ),
-            guarded!(
-                $r,
-                "store",
-                "0",
-                "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm1\n movdqu [rdi+rdx-32], xmm2\n movdqu [rdi+rdx-16], xmm3"
-            ),
-            "jmp 27",
-            $l,
-            "f\n",
-            "24",
-            $l,
-            ":\n",
+            "jmp 27", $l, "f\n",
+            "23", $l, ":\n",
+            guarded!($r, "load", "0", "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+16]\n movdqu xmm2, [rsi+rdx-32]\n movdqu xmm3, [rsi+rdx-16]"),
+            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm1\n movdqu [rdi+rdx-32], xmm2\n movdqu [rdi+rdx-16], xmm3"),
+            "jmp 27", $l, "f\n",
+            "24", $l, ":\n",
             guarded!($r, "load", "0", "mov rax, [rsi]\n mov rcx, [rsi+rdx-8]"),
             guarded!($r, "store", "0", "mov [rdi], rax\n mov [rdi+rdx-8], rcx"),
-            "jmp 27",
-            $l,
-            "f\n",
-            "25",
-            $l,
-            ":\n",
+            "jmp 27", $l, "f\n",
+            "25", $l, ":\n",
             guarded!($r, "load", "0", "mov eax, [rsi]\n mov ecx, [rsi+rdx-4]"),
             guarded!($r, "store", "0", "mov [rdi], eax\n mov [rdi+rdx-4], ecx"),
-            "jmp 27",
-            $l,
-            "f\n",
-            "26",
-            $l,
-            ":\n",
+            "jmp 27", $l, "f\n",
+            "26", $l, ":\n",
             guarded!($r, "load", "0", "mov ax, [rsi]\n mov cx, [rsi+rdx-2]"),
             guarded!($r, "store", "0", "mov [rdi], ax\n mov [rdi+rdx-2], cx"),
-            "27",
-            $l,
-            ":\n",
+            "27", $l, ":\n",
         )
     };
 }
 
 /// Zeroes fewer than 64 bytes (`rsi`) at `rdi`, within a page.
+#[rustfmt::skip]
 macro_rules! small_zero {
     ($r:literal, $l:literal) => {
         concat!(
-            "cmp rsi, 32\n jae 22",
-            $l,
-            "f\n cmp rsi, 16\n jae 23",
-            $l,
-            "f\n cmp rsi, 8\n jae 24",
-            $l,
-            "f\n",
-            "cmp rsi, 4\n jae 25",
-            $l,
-            "f\n cmp rsi, 2\n jae 26",
-            $l,
-            "f\n test rsi, rsi\n jz 27",
-            $l,
-            "f\n",
+            "cmp rsi, 32\n jae 22", $l, "f\n cmp rsi, 16\n jae 23", $l, "f\n cmp rsi, 8\n jae 24", $l, "f\n",
+            "cmp rsi, 4\n jae 25", $l, "f\n cmp rsi, 2\n jae 26", $l, "f\n test rsi, rsi\n jz 27", $l, "f\n",
             guarded!($r, "store", "0", "mov [rdi], al"),
-            "jmp 27",
-            $l,
-            "f\n",
-            "22",
-            $l,
-            ":\n",
-            guarded!(
-                $r,
-                "store",
-                "0",
-                "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm0\n movdqu [rdi+rsi-32], xmm0\n movdqu [rdi+rsi-16], xmm0"
-            ),
-            "jmp 27",
-            $l,
-            "f\n",
-            "23",
-            $l,
-            ":\n",
+            "jmp 27", $l, "f\n",
+            "22", $l, ":\n",
+            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm0\n movdqu [rdi+rsi-32], xmm0\n movdqu [rdi+rsi-16], xmm0"),
+            "jmp 27", $l, "f\n",
+            "23", $l, ":\n",
             guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+rsi-16], xmm0"),
-            "jmp 27",
-            $l,
-            "f\n",
-            "24",
-            $l,
-            ":\n",
+            "jmp 27", $l, "f\n",
+            "24", $l, ":\n",
             guarded!($r, "store", "0", "mov [rdi], rax\n mov [rdi+rsi-8], rax"),
-            "jmp 27",
-            $l,
-            "f\n",
-            "25",
-            $l,
-            ":\n",
+            "jmp 27", $l, "f\n",
+            "25", $l, ":\n",
             guarded!($r, "store", "0", "mov [rdi], eax\n mov [rdi+rsi-4], eax"),
-            "jmp 27",
-            $l,
-            "f\n",
-            "26",
-            $l,
-            ":\n",
+            "jmp 27", $l, "f\n",
+            "26", $l, ":\n",
             guarded!($r, "store", "0", "mov [rdi], ax\n mov [rdi+rsi-2], ax"),
-            "27",
-            $l,
-            ":\n",
+            "27", $l, ":\n",
         )
     };
 }
 
 /// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
+#[rustfmt::skip]
 macro_rules! copy_line {
     ($r:literal, $mov:literal, $at:literal, [$([$($reg:literal $o:literal),*]),*]) => {
         concat!($(
@@ -208,76 +121,53 @@ macro_rules! copy_line {
 }
 
 /// Four lines a turn while `rdx` (the bytes left, less what the caller has set aside) does not go below zero.
+#[rustfmt::skip]
 macro_rules! copy_lines {
     ($r:literal, $label:literal, $mov:literal, $line:tt, $hint:literal) => {
         concat!(
             ".p2align 5\n",
-            $label,
-            ":\n",
+            $label, ":\n",
             $hint,
             copy_line!($r, $mov, "0", $line),
             copy_line!($r, $mov, "64", $line),
             copy_line!($r, $mov, "128", $line),
             copy_line!($r, $mov, "192", $line),
-            "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ",
-            $label,
-            "b\n",
+            "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
         )
     };
 }
 
 /// One line of zeroes at `$at`.
+#[rustfmt::skip]
 macro_rules! zero_line {
     ($r:literal, $mov:literal, $at:literal, [$([$($reg:literal $o:literal),*]),*]) => {
         concat!($( guarded!($r, "store", $at, concat!($( $mov, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*)), )*)
     };
 }
 
+#[rustfmt::skip]
 macro_rules! opening {
     ($r:literal) => {
         concat!(
-            ".globl ",
-            $r,
-            "\n.hidden ",
-            $r,
-            "\n.type ",
-            $r,
-            ",@function\n",
-            ".pushsection .rodata.iovec_rs.",
-            $r,
-            ",\"a\",@progbits\n.p2align 2\n",
-            ".globl ",
-            $r,
-            "_table\n.hidden ",
-            $r,
-            "_table\n",
-            $r,
-            "_table:\n.popsection\n",
+            ".globl ", $r, "\n.hidden ", $r, "\n.type ", $r, ",@function\n",
+            ".pushsection .rodata.iovec_rs.", $r, ",\"a\",@progbits\n.p2align 2\n",
+            ".globl ", $r, "_table\n.hidden ", $r, "_table\n",
+            $r, "_table:\n.popsection\n",
             ".p2align 6\n",
-            $r,
-            ":\n.cfi_startproc\n",
+            $r, ":\n.cfi_startproc\n",
         )
     };
 }
 
+#[rustfmt::skip]
 macro_rules! closing {
     ($r:literal) => {
         concat!(
-            ".cfi_endproc\n.size ",
-            $r,
-            ", .-",
-            $r,
-            "\n",
-            ".pushsection .rodata.iovec_rs.",
-            $r,
-            ",\"a\",@progbits\n",
-            ".globl ",
-            $r,
-            "_table_end\n.hidden ",
-            $r,
-            "_table_end\n",
-            $r,
-            "_table_end:\n.popsection\n",
+            ".cfi_endproc\n.globl ", $r, "_end\n.hidden ", $r, "_end\n", $r, "_end:\n.size ",
+            $r, ", .-", $r, "\n",
+            ".pushsection .rodata.iovec_rs.", $r, ",\"a\",@progbits\n",
+            ".globl ", $r, "_table_end\n.hidden ", $r, "_table_end\n",
+            $r, "_table_end:\n.popsection\n",
         )
     };
 }
@@ -300,6 +190,7 @@ macro_rules! table {
 
 /// The routines of one width. `line` names the registers of a 64-byte line with their byte offsets. `leave` runs before
 /// anything that is not of this width.
+#[rustfmt::skip]
 macro_rules! routines {
     (
         $set:ident, $name:literal, $test:expr, copy: $copy:literal $copy_fn:ident,
@@ -327,77 +218,50 @@ macro_rules! routines {
         global_asm!(
             ".pushsection .text.iovec_rs,\"ax\",@progbits",
             opening!($copy),
-            "mov r10, rcx\n lea r11, [rsi+rdx]",
-            "cmp rdx, 64\n jb 8f",
+            "mov r10, rcx\n lea r11, [rsi+rdx]", "cmp rdx, 64\n jb 8f",
             // Head: bring the destination to a line. r9 keeps the length while rdx is the head's.
             "mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63\n jnz 1f",
             guarded!($copy, "first", "0", "mov al, [rsi]"),
-            "jmp 2f",
-            "1:",
+            "jmp 2f", "1:",
             small_copy!($copy, "2"),
-            "add rdi, rdx\n add rsi, rdx\n sub r9, rdx",
-            "2: mov rdx, r9",
+            "add rdi, rdx\n add rsi, rdx\n sub r9, rdx", "2: mov rdx, r9",
             // Long and congruent: strings. The end lies behind the instruction: some CPUs report poison there.
-            "cmp rdx, [rip + {string_from}]\n jb 3f",
-            "test esi, 63\n jnz 3f",
-            "mov rcx, rdx",
+            "cmp rdx, [rip + {string_from}]\n jb 3f", "test esi, 63\n jnz 3f", "mov rcx, rdx",
             guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),
-            "ret",
-            "3:",
-            "cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + 256",
+            "ret", "3:", "cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + 256",
             copy_lines!($copy, "30", $mov, $line,
                 "prefetcht0 [rsi+{ahead}]\n prefetcht0 [rsi+{ahead}+64]\n prefetcht0 [rsi+{ahead}+128]\n prefetcht0 [rsi+{ahead}+192]\n"),
-            "add rdx, {ahead} + 256",
-            "31:",
-            "sub rdx, 256\n jb 5f",
+            "add rdx, {ahead} + 256", "31:", "sub rdx, 256\n jb 5f",
             copy_lines!($copy, "4", $mov, $line, ""),
-            "5: add rdx, 256 - 64\n js 7f",
-            "6:",
+            "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($copy, $mov, "0", $line),
-            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b",
-            "7: add rdx, 64",
-            $leave,
-            "jmp 9f",
+            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7: add rdx, 64", $leave, "jmp 9f",
             // Short: where the destination straddles pages, the part in the first one goes first.
             "8: mov eax, edi\n and eax, 4095\n add eax, edx\n cmp eax, 4096\n jbe 9f",
             "mov r9, rdx\n mov edx, edi\n neg edx\n and edx, 4095",
             small_copy!($copy, "3"),
-            "add rdi, rdx\n add rsi, rdx\n sub r9, rdx\n mov rdx, r9",
-            "9:",
+            "add rdi, rdx\n add rsi, rdx\n sub r9, rdx\n mov rdx, r9", "9:",
             small_copy!($copy, "4"),
             "xor eax, eax\n ret",
             concat!(".L", $copy, "_fixup:"),
-            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi",
-            $leave,
-            "ret",
+            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($copy),
 
             opening!($zero),
-            "mov r10, rdx\n lea r11, [rdi+rsi]",
-            "xor eax, eax\n pxor xmm0, xmm0",
-            "cmp rsi, 64\n jb 8f",
+            "mov r10, rdx\n lea r11, [rdi+rsi]", "xor eax, eax\n pxor xmm0, xmm0", "cmp rsi, 64\n jb 8f",
             "mov r9, rsi\n mov rsi, rdi\n neg rsi\n and esi, 63\n jz 2f",
             small_zero!($zero, "2"),
-            "add rdi, rsi\n sub r9, rsi",
-            "2: mov rsi, r9",
-            "sub rsi, 64\n jb 7f",
-            $clear,
-            "6:",
+            "add rdi, rsi\n sub r9, rsi", "2: mov rsi, r9", "sub rsi, 64\n jb 7f", $clear, "6:",
             zero_line!($zero, $mov, "0", $zeroes),
-            "add rdi, 64\n sub rsi, 64\n jae 6b",
-            $leave,
-            "7: add rsi, 64\n jmp 9f",
+            "add rdi, 64\n sub rsi, 64\n jae 6b", $leave, "7: add rsi, 64\n jmp 9f",
             "8: mov ecx, edi\n and ecx, 4095\n add ecx, esi\n cmp ecx, 4096\n jbe 9f",
             "mov r9, rsi\n mov esi, edi\n neg esi\n and esi, 4095",
             small_zero!($zero, "3"),
-            "add rdi, rsi\n sub r9, rsi\n mov rsi, r9",
-            "9:",
+            "add rdi, rsi\n sub r9, rsi\n mov rsi, r9", "9:",
             small_zero!($zero, "4"),
             "ret",
             concat!(".L", $zero, "_fixup:"),
-            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rdi",
-            $leave,
-            "ret",
+            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rdi", $leave, "ret",
             closing!($zero),
             ".popsection",
             string_from = sym STRING_FROM,

@@ -1,6 +1,7 @@
 //! Copies through an iterator. Each flavour is a [`Step`] of a few lines and a function around it.
 
 mod checksum;
+pub mod mcsafe;
 mod mover;
 mod overlap;
 

@@ -37,6 +37,8 @@ pub enum Cause {
 /// How it was found out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
+    /// It was known before.
+    Map,
     /// A signal was recovered from.
     Signal,
     /// A system call came back short.

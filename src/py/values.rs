@@ -130,6 +130,7 @@ pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'p
         Cause::Unknown => "unknown",
     };
     let origin = match fault.origin {
+        Origin::Map => "map",
         Origin::Signal => "signal",
         Origin::Syscall => "syscall",
     };
