@@ -108,7 +108,7 @@ def poisoned(npages: int, bad: Iterable[tuple[int, int]] = ()) -> Iterator[Fault
     memory = FaultyMemory(mapping)
     try:
         if pages:
-            _poison(memory, pages)
+            _poison(memory.address, memory.length, pages)
         memory._fill(page for page in range(npages) if page not in pages)
         yield memory
     finally:
@@ -154,16 +154,16 @@ def _touched(ranges: Iterable[tuple[int, int]], size: int) -> set[int]:
     return pages
 
 
-def _poison(memory: FaultyMemory, pages: set[int]) -> None:
-    """Poison takes only pages that nobody has touched yet, and outlives the descriptor."""
+def _poison(address: int, length: int, pages: set[int]) -> None:
+    """Of a private anonymous mapping. Only pages that nobody has touched yet can be poisoned, and stay it for good."""
     fd = -1
     try:
         fd = _userfaultfd()
         fcntl.ioctl(fd, _UFFDIO_API, struct.pack("QQQ", _UFFD_API, _FEATURE_POISON, 0))
-        everything = struct.pack("QQ", memory.address, memory.length)
+        everything = struct.pack("QQ", address, length)
         fcntl.ioctl(fd, _UFFDIO_REGISTER, everything + struct.pack("QQ", _REGISTER_MODE_MISSING, 0))
         for page in sorted(pages):
-            start = memory.address + page * PAGE_SIZE
+            start = address + page * PAGE_SIZE
             fcntl.ioctl(fd, _UFFDIO_POISON, struct.pack("QQQq", start, PAGE_SIZE, 0, 0))
         fcntl.ioctl(fd, _UFFDIO_UNREGISTER, everything)
     except OSError as error:

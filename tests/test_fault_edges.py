@@ -1,0 +1,201 @@
+"""Faults far into long copies, at both ends at once, in many segments, and at addresses that no memory has."""
+
+from __future__ import annotations
+
+import mmap
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from iovec_rs import (
+    READ,
+    WRITE,
+    IovIter,
+    UserRange,
+    copy_from_iter,
+    copy_iter,
+    copy_to_iter,
+    fault_handler,
+    memcpy_mcsafe,
+)
+from memory import Arena, Page
+from ruin import PAGE_SIZE, Land, Ruin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAR_PAGES = 1100
+FAR = FAR_PAGES * PAGE_SIZE
+NOISE = random.Random(3).randbytes(FAR)
+
+
+@pytest.fixture(autouse=True)
+def _by_signal(isa: str) -> Iterator[None]:
+    with fault_handler.mode("auto" if isa == "scalar" else "signal"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def far() -> Iterator[Land]:
+    with Land(FAR_PAGES + 1, NOISE) as land:
+        land.ruin(FAR_PAGES, Ruin.CUT)
+        yield land
+
+
+@pytest.fixture(scope="module")
+def room() -> memoryview:
+    return memoryview(mmap.mmap(-1, FAR + PAGE_SIZE))
+
+
+# Where another way to copy takes over: the interpreter released, string moves, several pieces to one copy.
+LENGTHS = (8191, 8192, 32_767, 32_768, 40_001, 65_536, 131_072 + 17, 1 << 20, (1 << 22) - 1, (1 << 22) + 123)
+
+
+@pytest.mark.parametrize("before", LENGTHS)
+@pytest.mark.parametrize("shift", [0, 1, 17, 63])
+def test_a_long_copy_from_memory_that_ends_is_exact(far: Land, room: memoryview, before: int, shift: int) -> None:
+    """Shift 0 has source and destination congruent modulo a cache line, where long copies have their own way."""
+    at, n = FAR - before, before + 3000
+    good = room[(at + shift) % 64 :][:n]
+    flag = bytes([room[(at + shift) % 64 + before] ^ 0xFF]) * 3000
+    good[before:] = flag
+    copied, remaining, fault = memcpy_mcsafe(good, far.buffer[at : at + n])
+    assert (copied, remaining) == (before, 3000)
+    assert good[:before] == NOISE[at:]
+    assert good[before:] == flag
+    assert fault is not None
+    assert (fault.side, fault.offset, fault.cause) == ("source", before, "gone")
+    good[before:] = flag
+    source = IovIter.ubuf(WRITE, far.buffer[at : at + n])
+    assert copy_from_iter(good, source) == before
+    assert good[:before] == NOISE[at:]
+    assert good[before:] == flag
+    target = IovIter.ubuf(READ, good)
+    assert copy_to_iter(far.buffer[at : at + n], target) == before
+    assert good[before:] == flag
+
+
+@pytest.mark.parametrize("before", LENGTHS)
+@pytest.mark.parametrize("shift", [0, 1, 17, 63])
+def test_a_long_copy_into_memory_that_ends_is_exact(far: Land, room: memoryview, before: int, shift: int) -> None:
+    at, n = FAR - before, before + 3000
+    good = room[(at + shift) % 64 :][:n]
+    good[:] = NOISE[-n % len(NOISE) :][:n].ljust(n, b"=")
+    target = IovIter.ubuf(READ, far.buffer[at : at + n])
+    try:
+        for _ in range(2):
+            assert copy_to_iter(good, target) == before
+            assert target.fault is not None
+            assert (target.fault.side, target.fault.offset) == ("destination", before)
+            assert far.buffer[at:FAR] == good[:before]
+            assert far.buffer[at - 64 : at] == NOISE[at - 64 : at]
+            target.revert(before)
+            far.buffer[at:FAR] = NOISE[at:]
+        assert memcpy_mcsafe(far.buffer[at : at + n], good)[:2] == (before, 3000)
+        assert far.buffer[at:FAR] == good[:before]
+        assert target.zero() == before
+        assert far.buffer[at:FAR] == bytes(before)
+    finally:
+        far.buffer[at:FAR] = NOISE[at:]
+
+
+def test_with_both_ends_bad_the_nearer_one_stops_the_copy() -> None:
+    """Equally near, it is the source: nothing can be written that was not read."""
+    cases = 0
+    with Land(3, NOISE[: 3 * PAGE_SIZE]) as source, Land(3, bytes(3 * PAGE_SIZE)) as target:
+        source.ruin(2, Ruin.CUT)
+        target.ruin(2, Ruin.PROTECTED)
+        edge = 2 * PAGE_SIZE
+        for readable in (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 4100):
+            for writable in (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 4100):
+                expected, n = min(readable, writable), max(readable, writable) + 50
+                dst, src = target.buffer[edge - writable :][:n], source.buffer[edge - readable :][:n]
+                copied, _, fault = memcpy_mcsafe(dst, src)
+                case = (readable, writable, fault)
+                assert copied == expected, case
+                assert fault is not None
+                side, cause = ("source", "gone") if readable <= writable else ("destination", "protection")
+                assert (fault.side, fault.cause, fault.offset) == (side, cause, expected), case
+                assert dst[:copied] == src[:copied], case
+                assert not any(dst[copied:writable]), case
+                assert target.buffer[edge - writable - 64 : edge - writable] == bytes(64), case
+                target.buffer[:edge] = bytes(edge)
+                cases += 1
+    assert cases == 29 * 29
+
+
+@pytest.mark.parametrize("how", Ruin)
+def test_a_fault_in_one_of_many_segments_is_counted_from_the_start(how: Ruin) -> None:
+    """Both iterators cut differently, so that the fault falls into the middle of somebody's segment."""
+    with Land(3, NOISE[: 3 * PAGE_SIZE]) as land:
+        land.ruin(1, how)
+        for step in (1, 5, 64, 100, 1000):
+            pieces = [land.buffer[at : min(at + step, 2 * PAGE_SIZE)] for at in range(17, 2 * PAGE_SIZE, step)]
+            collected = bytearray(2 * PAGE_SIZE)
+            source = IovIter.iovec(WRITE, pieces[:1024])
+            reachable = min(PAGE_SIZE - 17, source.count)
+            assert copy_from_iter(collected, source, source.count) == reachable
+            assert collected[: reachable + 100] == NOISE[17 : 17 + reachable] + bytes(100)
+            assert (source.fault is not None) == (source.count > 0)
+            blocks = [bytearray(333) for _ in range(25)]
+            target = IovIter.kvec(READ, blocks)
+            source = IovIter.iovec(WRITE, [land.range(17, 8000)])
+            if source.count:
+                try:
+                    copied = copy_iter(target, source)
+                except OSError as error:
+                    copied = error.copied  # type: ignore[attr-defined]
+                assert copied == PAGE_SIZE - 17
+                assert b"".join(blocks)[: copied + 50] == NOISE[17:PAGE_SIZE] + bytes(50)
+                assert target.count == 25 * 333 - copied
+                assert source.count == 8000 - copied
+
+
+@pytest.mark.parametrize("address", [0, 1, 0x7FFF_FFFF_F000, 1 << 47, 1 << 63, (1 << 64) - 4096, (1 << 64) - 64])
+@pytest.mark.parametrize("mode", ["auto", "syscall"])
+def test_an_address_without_memory_copies_nothing(address: int, mode: str) -> None:
+    wild, here = UserRange(address, 64), bytearray(b"\xee" * 64)
+    with fault_handler.mode(mode):
+        for dst, src, side in ((here, wild, "source"), (wild, here, "destination")):
+            copied, remaining, fault = memcpy_mcsafe(dst, src)
+            assert (copied, remaining) == (0, 64)
+            assert fault is not None
+            assert (fault.side, fault.offset) == (side, 0)
+            assert fault.cause == ("unmapped" if address < 0x7FFF_FFFF_F000 else "bad_address")
+            assert here == b"\xee" * 64
+
+
+def test_a_copy_of_nothing_touches_nothing() -> None:
+    with Land(2, NOISE[: 2 * PAGE_SIZE]) as land:
+        land.ruin(1, Ruin.CUT)
+        before = fault_handler.status().recovered
+        nowhere = land.buffer[PAGE_SIZE:PAGE_SIZE]
+        assert memcpy_mcsafe(nowhere, nowhere) == (0, 0, None)
+        i = IovIter.ubuf(WRITE, land.buffer[PAGE_SIZE:])
+        assert (copy_from_iter(bytearray(0), i), i.fault, i.count) == (0, None, PAGE_SIZE)
+        assert fault_handler.status().recovered == before
+
+
+def test_a_copy_that_ends_at_the_edge_is_whole() -> None:
+    """The byte behind the range is never looked at, nor the line it lies in."""
+    with Land(2, NOISE[: 2 * PAGE_SIZE]) as land:
+        land.ruin(1, Ruin.UNMAPPED)
+        before = fault_handler.status().recovered
+        for n in (*range(300), 1023, 4096):
+            out = bytearray(n)
+            assert memcpy_mcsafe(out, land.buffer[PAGE_SIZE - n : PAGE_SIZE]) == (n, 0, None)
+            assert out == NOISE[PAGE_SIZE - n : PAGE_SIZE]
+            assert memcpy_mcsafe(land.buffer[PAGE_SIZE - n : PAGE_SIZE], out) == (n, 0, None)
+        assert fault_handler.status().recovered == before
+
+
+def test_memory_that_cannot_be_written_is_no_fault_for_a_source() -> None:
+    with Arena([Page.READ_ONLY], NOISE[:PAGE_SIZE]) as arena:
+        out = bytearray(PAGE_SIZE)
+        assert memcpy_mcsafe(out, arena.range(0, PAGE_SIZE)) == (PAGE_SIZE, 0, None)
+        assert out == NOISE[:PAGE_SIZE]
+        copied, _, fault = memcpy_mcsafe(arena.range(0, PAGE_SIZE), out)
+        assert copied == 0
+        assert fault is not None
+        assert (fault.side, fault.cause) == ("destination", "protection")
+        assert arena.read(0, PAGE_SIZE) == NOISE[:PAGE_SIZE]
