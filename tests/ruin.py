@@ -40,7 +40,7 @@ class Ruin(Enum):
     UNMAPPED = "nothing mapped", ("unmapped",), ((_SEGV, 1),)
     # No system call tells a guard from a page that is gone.
     GUARD = "MADV_GUARD_INSTALL", ("unmapped", "gone"), ((_SEGV, 1),)
-    # Which of the two depends on CONFIG_MEMORY_FAILURE.
+    # Which signal depends on CONFIG_MEMORY_FAILURE; without it not every kernel can tell poison from a page gone.
     POISON = "UFFDIO_POISON", ("poison", "gone"), ((_BUS, 4), (_BUS, 2))
 
     def explains(self, fault: Fault) -> bool:
@@ -50,7 +50,7 @@ class Ruin(Enum):
             return fault.cause in causes and (fault.signo, fault.si_code, fault.lsb) == (0, 0, 0)
         if self is Ruin.GUARD and fault.cause != "unmapped":
             return False
-        if self is Ruin.POISON and (fault.si_code == 4) != (fault.cause == "poison"):
+        if fault.si_code == 4 and fault.cause != "poison":
             return False
         return fault.cause in causes and (fault.signo, fault.si_code) in signals
 

@@ -1,0 +1,1 @@
+"""Scenarios that each need a process of their own; test_fault_ownership.py runs them."""

@@ -1,0 +1,169 @@
+"""Scenarios of coming and going: python -m ownership.life NAME. Each prints `ok` in the end."""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from iovec_rs import fault_handler, memcpy_mcsafe, testing
+
+from ownership.common import BOTH, BUS, SEGV, dispositions, foreign, install_foreign, owners, probe_foreign, survive
+
+
+def blocked() -> None:
+    for first in (True, False):
+        if not first:
+            survive()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)
+        survive()
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGBUS, signal.SIGSEGV}
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        survive()
+
+
+def blocked_in_one_thread() -> None:
+    survived: list[list[str]] = []
+
+    def run(number: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+        survived.extend(survive() for _ in range(50))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in (BUS, SEGV)]
+    for thread in threads:
+        thread.start()
+    for _ in range(50):
+        survive()
+    for thread in threads:
+        thread.join()
+    assert len(survived) == 100
+
+
+def fork() -> None:
+    for first in (True, False):
+        if not first:
+            survive()
+        child = os.fork()
+        if child == 0:
+            survive()
+            os._exit(17)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+        survive()
+
+
+def threads() -> None:
+    survived: list[list[str]] = []
+    runners = [threading.Thread(target=lambda: survived.extend(survive() for _ in range(200))) for _ in range(8)]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join()
+    assert len(survived) == 8 * 200
+    assert fault_handler.status().recovered == 8 * 200 * 8
+
+
+def second_copy_of_the_library() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        package = Path(place, "iovec_two")
+        shutil.copytree(Path(fault_handler.__file__).parent, package)
+        for source in package.glob("*.py"):
+            source.write_text(source.read_text().replace("iovec_rs", "iovec_two"))
+        sys.path.insert(0, place)
+        two = importlib.import_module("iovec_two")
+    for _ in range(10):
+        survive()
+        survive(two)
+        survive(two)
+    two.fault_handler.uninstall()
+    survive()
+    survive(two)
+
+
+def system_calls_only() -> None:
+    before = dispositions()
+    with fault_handler.mode("syscall"):
+        assert fault_handler.status().mode == "syscall"
+        assert survive() == ["syscall"] * 8
+        assert dispositions() == before
+        assert not fault_handler.status().installed
+        assert fault_handler.status().recovered == 0
+    assert fault_handler.status().mode == "auto"
+    with fault_handler.mode("signal"):
+        assert survive() == ["signal"] * 8
+        with fault_handler.mode("syscall"):
+            assert survive() == ["syscall"] * 8
+        assert fault_handler.status().mode == "signal"
+    assert fault_handler.status().recovered == 8
+
+
+def not_allowed_to_install() -> None:
+    """The process may not change what these signals do. That is noticed, said, and got around."""
+    assert foreign.refuse_sigaction() == 0
+
+    def by_signal_alone() -> None:
+        with fault_handler.mode("signal"):
+            survive()
+
+    refused: list[str] = []
+    for attempt in (fault_handler.install, by_signal_alone):
+        try:
+            attempt()
+        except (OSError, RuntimeError) as error:
+            refused.append(str(error))
+    assert len(list(filter(None, refused))) == 2, "it claims to own what it cannot own, or gives no reason"
+    fault_handler.mode("auto")
+    assert owners() == ("default", "default")
+    assert not fault_handler.status().installed
+    assert survive() == ["syscall"] * 8
+
+
+def uninstall_restores() -> None:
+    for prepare in (lambda: None, install_foreign, faulthandler.enable):
+        prepare()
+        before = dispositions()
+        fault_handler.install()
+        assert dispositions() != before
+        assert owners() == ("ours", "ours")
+        survive()
+        fault_handler.install()
+        fault_handler.uninstall()
+        assert dispositions() == before
+        fault_handler.uninstall()
+        assert dispositions() == before
+
+
+def uninstall_below_somebody_leaves_all_alone() -> None:
+    fault_handler.install()
+    install_foreign()
+    before = dispositions()
+    fault_handler.uninstall()
+    assert dispositions() == before
+    assert before[0][0] == foreign.recovering_address()
+    for _ in range(3):
+        survive()
+        probe_foreign()
+
+
+def faulthandler_enabled_during_a_copy() -> None:
+    """By another thread, at any moment of a copy that ends at a fault."""
+    size = 64 << 20
+    with testing.truncated((size >> 12) + 1, size >> 12) as memory:
+        out = bytearray(memory.length)
+        for wait in range(12):
+            fault_handler.install()
+            timer = threading.Timer(wait / 2000, faulthandler.enable)
+            timer.start()
+            assert memcpy_mcsafe(out, memory.buffer).copied == size
+            timer.join()
+            faulthandler.disable()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    print("ok")

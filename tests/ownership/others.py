@@ -1,0 +1,204 @@
+"""Scenarios with others who handle the signals: python -m ownership.others NAME. Each prints `ok` in the end."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+
+from iovec_rs import READ, IovIter, copy_to_iter, fault_handler, memcpy_mcsafe
+
+from ownership.common import (
+    BOTH,
+    calls,
+    dispositions,
+    foreign,
+    handle_in_python,
+    install_foreign,
+    owners,
+    probe_foreign,
+    remember,
+    survive,
+)
+
+
+def _expect_delivery() -> None:
+    """A signal that somebody sends is still for Python's handlers."""
+    for number in BOTH:
+        calls.clear()
+        os.kill(os.getpid(), number)
+        for _ in range(1000):
+            pass
+        assert calls == [number], (calls, number)
+
+
+def nobody_before() -> None:
+    assert [handler for handler, _ in dispositions()] == [0, 0]
+    assert owners() == ("default", "default")
+    assert not fault_handler.status().installed
+    assert survive() == ["signal"] * 8
+    assert owners() == ("ours", "ours")
+    assert fault_handler.status().installed
+    assert fault_handler.status().recovered == 8
+    siginfo, onstack, nodefer = 4, 0x0800_0000, 0x4000_0000
+    for _, flags in dispositions():
+        assert flags & (siginfo | onstack | nodefer) == siginfo | onstack | nodefer
+
+
+def faulthandler_before() -> None:
+    faulthandler.enable()
+    assert survive() == ["signal"] * 8
+    assert faulthandler.is_enabled()
+
+
+def faulthandler_after() -> None:
+    survive()
+    faulthandler.enable()
+    for _ in range(3):
+        survive()
+    assert faulthandler.is_enabled()
+
+
+def faulthandler_on_and_off() -> None:
+    """Disabling it puts back whatever was there when it was enabled, over us too."""
+    for _ in range(3):
+        faulthandler.enable()
+        survive()
+        faulthandler.enable()
+        survive()
+        faulthandler.disable()
+        survive()
+
+
+def already_enabled_by_the_command_line() -> None:
+    assert faulthandler.is_enabled()
+    survive()
+
+
+def python_handler_before() -> None:
+    handle_in_python(remember)
+    survive()
+    assert calls == []
+    _expect_delivery()
+
+
+def python_handler_after() -> None:
+    survive()
+    handle_in_python(remember)
+    for _ in range(3):
+        survive()
+        assert calls == []
+        _expect_delivery()
+
+
+def python_handler_between_two_copies() -> None:
+    """Whatever was found out for the good copy is no longer true for the bad one."""
+    for _ in range(20):
+        handle_in_python(signal.SIG_DFL)
+        assert memcpy_mcsafe(bytearray(10_000), bytes(10_000)).remaining == 0
+        handle_in_python(remember)
+        survive()
+        assert calls == []
+
+
+def ignored_before() -> None:
+    handle_in_python(signal.SIG_IGN)
+    assert owners() == ("ignored", "ignored")
+    survive()
+    for number in BOTH:
+        os.kill(os.getpid(), number)
+
+
+def ignored_after() -> None:
+    survive()
+    handle_in_python(signal.SIG_IGN)
+    assert owners() == ("ignored", "ignored")
+    survive()
+    for number in BOTH:
+        os.kill(os.getpid(), number)
+    survive()
+
+
+def default_after() -> None:
+    survive()
+    handle_in_python(signal.SIG_DFL)
+    assert owners() == ("default", "default")
+    survive()
+
+
+def one_signal_taken() -> None:
+    survive()
+    for number in BOTH:
+        signal.signal(number, remember)
+        assert "foreign" in owners()
+        survive()
+        assert calls == []
+        signal.signal(number, signal.SIG_DFL)
+
+
+def stranger_below() -> None:
+    """It leaves our handler by longjmp, so whatever that wanted to do afterwards does not happen."""
+    install_foreign()
+    assert owners() == ("foreign", "foreign")
+    for _ in range(5):
+        survive()
+        probe_foreign()
+
+
+def stranger_above() -> None:
+    survive()
+    install_foreign()
+    for _ in range(5):
+        survive()
+        probe_foreign()
+
+
+def stranger_between() -> None:
+    """We are below it and above it: a fault that neither can handle would go round for ever."""
+    fault_handler.install()
+    install_foreign()
+    fault_handler.install()
+    for _ in range(5):
+        survive()
+        probe_foreign()
+
+
+def told_about_other_memory_during_a_copy() -> None:
+    """What the kernel sends when it finds poison nobody asked for (BUS_MCEERR_AO) is for whoever handles it."""
+    _copy_under_forged_signals(5)
+    assert calls
+
+
+def told_by_another_process_during_a_copy() -> None:
+    """kill() and sigqueue() reach whom they are for, even if they come in the middle of a copy."""
+    for code in (0, -1):
+        calls.clear()
+        _copy_under_forged_signals(code)
+        assert calls, code
+
+
+def raised_again_during_a_copy() -> None:
+    """What one thread sends another (SI_TKILL) looks like a handler above ours that raises a fault again."""
+    _copy_under_forged_signals(-6)
+
+
+def _copy_under_forged_signals(code: int) -> None:
+    handle_in_python(remember)
+    source = bytes(range(256)) * (32 << 12)
+    out = bytearray(len(source))
+    fault_handler.install()
+    foreign.forge_from_alarms(code)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    for _ in range(20):
+        assert memcpy_mcsafe(out, source) == (len(source), 0, None)
+        assert copy_to_iter(source, IovIter.ubuf(READ, out)) == len(source)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert ctypes.c_int.in_dll(foreign, "forged").value > 20
+    assert fault_handler.status().recovered == 0
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    print("ok")
