@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,11 +79,11 @@ def many_faults(land: Land, faults: int, seed: int) -> None:
 
 def test_a_million_faults_in_eight_threads_go_right_and_leave_nothing(edges: list[Land]) -> None:
     each = FAULTS // THREADS // 64 * 64 + 64
-    in_threads([lambda n=n: many_faults(edges[n % 2], 6400, n) for n in range(THREADS)])
+    in_threads([partial(many_faults, edges[n % 2], 6400, n) for n in range(THREADS)])
     gc.collect()
     memory, files, recovered = resident(), descriptors(), fault_handler.status().recovered
     with fault_handler.mode("signal"):
-        in_threads([lambda n=n: many_faults(edges[n % 2], each, n) for n in range(THREADS)])
+        in_threads([partial(many_faults, edges[n % 2], each, n) for n in range(THREADS)])
     gc.collect()
     assert fault_handler.status().recovered - recovered == each * THREADS >= FAULTS
     # A hundred bytes left behind by each would be a hundred megabytes.
@@ -103,10 +104,10 @@ def test_short_copies_through_iterators_leave_nothing(edges: list[Land]) -> None
                 copy_from_iter(out, IovIter.kvec(WRITE, [land.buffer[PAGE_SIZE - 60 :][:100]]))
             assert caught.value.copied == 60
 
-    in_threads([lambda n=n: short(edges[n % 2], 200) for n in range(THREADS)])
+    in_threads([partial(short, edges[n % 2], 200) for n in range(THREADS)])
     gc.collect()
     memory, files = resident(), descriptors()
-    in_threads([lambda n=n: short(edges[n % 2], 2000) for n in range(THREADS)])
+    in_threads([partial(short, edges[n % 2], 2000) for n in range(THREADS)])
     gc.collect()
     assert resident() - memory < 4 << 20
     assert descriptors() == files
@@ -137,13 +138,13 @@ def test_a_fork_in_the_middle_of_faults_changes_nothing_for_either_side(edges: l
         finally:
             stop.set()
 
-    in_threads([forks, *(lambda n=n: until_stopped(edges[n % 2], n) for n in range(3))])
+    in_threads([forks, *(partial(until_stopped, edges[n % 2], n) for n in range(3))])
 
 
 def test_threads_that_come_and_go_are_all_served(edges: list[Land]) -> None:
     """More of them, one after the other and at once, than any table of threads would hold."""
     for _ in range(30):
-        in_threads([lambda n=n: many_faults(edges[n % 2], 64, n) for n in range(50)])
+        in_threads([partial(many_faults, edges[n % 2], 64, n) for n in range(50)])
 
 
 def test_other_interpreters_import_or_refuse_and_never_crash() -> None:
