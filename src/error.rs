@@ -57,6 +57,24 @@ pub enum Error {
         /// The page's length.
         len: usize,
     },
+    /// A range that passes the last of the 2^64 bytes there can be.
+    BeyondLine {
+        /// The first byte.
+        start: usize,
+        /// Bytes from there.
+        length: u128,
+    },
+    /// A text that does not follow its format.
+    Text {
+        /// The format.
+        format: &'static str,
+        /// The line, from 1.
+        line: usize,
+        /// The character in the line, from 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
     /// The kind cannot do this at all.
     Unsupported {
         /// The refused operation.
@@ -116,6 +134,12 @@ impl fmt::Display for Error {
             Self::BeyondBuffer { nbytes, len } => write!(f, "nbytes is {nbytes}: the buffer has {len} bytes"),
             Self::BeyondPage { offset, nbytes, len } => {
                 write!(f, "offset {offset} and nbytes {nbytes} leave the page of {len} bytes")
+            }
+            Self::BeyondLine { start, length } => {
+                write!(f, "start is {start} and length {length}: the range ends past 2**64")
+            }
+            Self::Text { format, line, column, message } => {
+                write!(f, "{format}: line {line}, column {column}: {message}")
             }
             Self::Unsupported { operation, kind } => write!(f, "{operation}: not possible on a {kind} iterator"),
             Self::ReadOnly { what, index } => write!(f, "{what} {index} is read-only and cannot be a destination"),

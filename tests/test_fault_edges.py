@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from iovec_rs import (
@@ -106,8 +106,8 @@ def test_with_both_ends_bad_the_nearer_one_stops_the_copy() -> None:
         source.ruin(2, Ruin.CUT)
         target.ruin(2, Ruin.PROTECTED)
         edge = 2 * PAGE_SIZE
-        for readable in (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 4100):
-            for writable in (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 4100):
+        for readable in (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 4000):
+            for writable in (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 4000):
                 expected, n = min(readable, writable), max(readable, writable) + 50
                 dst, src = target.buffer[edge - writable :][:n], source.buffer[edge - readable :][:n]
                 copied, _, fault = memcpy_mcsafe(dst, src)
@@ -153,7 +153,7 @@ def test_a_fault_in_one_of_many_segments_is_counted_from_the_start(how: Ruin) ->
 
 @pytest.mark.parametrize("address", [0, 1, 0x7FFF_FFFF_F000, 1 << 47, 1 << 63, (1 << 64) - 4096, (1 << 64) - 64])
 @pytest.mark.parametrize("mode", ["auto", "syscall"])
-def test_an_address_without_memory_copies_nothing(address: int, mode: str) -> None:
+def test_an_address_without_memory_copies_nothing(address: int, mode: Literal["auto", "syscall"]) -> None:
     wild, here = UserRange(address, 64), bytearray(b"\xee" * 64)
     with fault_handler.mode(mode):
         for dst, src, side in ((here, wild, "source"), (wild, here, "destination")):

@@ -14,6 +14,7 @@ from iovec_rs._core import (
     PAGE_SIZE,
     UIO_FASTIOV,
     UIO_MAXIOV,
+    FaultMap,
     FolioQueue,
     IovecArray,
     IovIter,
@@ -29,6 +30,7 @@ from iovec_rs._core import (
     copy_page_to_iter,
     copy_to_iter,
     copy_to_iter_full,
+    copy_to_iter_mcsafe,
     csum_and_copy_from_iter,
     csum_and_copy_from_iter_full,
     csum_and_copy_to_iter,
@@ -37,10 +39,25 @@ from iovec_rs._core import (
     import_single_range,
     import_ubuf,
     iovec_from_user,
+    memcpy_mcsafe,
 )
-from iovec_rs._types import READ, WRITE, BioVec, Direction, Fault, FaultError, IterKind, PageSpan, UserRange
+from iovec_rs._types import (
+    READ,
+    WRITE,
+    BioVec,
+    Direction,
+    Fault,
+    FaultError,
+    FaultRange,
+    IterKind,
+    McResult,
+    PageSpan,
+    UserRange,
+)
 
 Sequence.register(IovecArray)
+
+copy_mc_to_iter = copy_to_iter_mcsafe
 
 __all__ = [
     "CACHE_LINE_SIZE",
@@ -54,11 +71,14 @@ __all__ = [
     "Direction",
     "Fault",
     "FaultError",
+    "FaultMap",
+    "FaultRange",
     "FolioQueue",
     "IovIter",
     "IovecArray",
     "IterKind",
     "IterState",
+    "McResult",
     "PageSpan",
     "PipeRing",
     "UserRange",
@@ -67,11 +87,13 @@ __all__ = [
     "copy_from_iter",
     "copy_from_iter_full",
     "copy_iter",
+    "copy_mc_to_iter",
     "copy_page_from_iter",
     "copy_page_from_iter_atomic",
     "copy_page_to_iter",
     "copy_to_iter",
     "copy_to_iter_full",
+    "copy_to_iter_mcsafe",
     "cpu",
     "csum_and_copy_from_iter",
     "csum_and_copy_from_iter_full",
@@ -82,4 +104,5 @@ __all__ = [
     "import_single_range",
     "import_ubuf",
     "iovec_from_user",
+    "memcpy_mcsafe",
 ]

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["READ", "WRITE", "BioVec", "Direction", "Fault", "FaultError", "IterKind", "PageSpan", "UserRange"]
+__all__ = [
+    "READ",
+    "WRITE",
+    "BioVec",
+    "Direction",
+    "Fault",
+    "FaultError",
+    "FaultRange",
+    "IterKind",
+    "McResult",
+    "PageSpan",
+    "UserRange",
+]
 
 
 class Direction(IntEnum):
@@ -78,6 +90,23 @@ class Fault(NamedTuple):
     signo: int
     si_code: int
     lsb: int
+
+
+class FaultRange(NamedTuple):
+    """Bytes known to be bad."""
+
+    start: int
+    length: int
+    access: Literal["read", "write", "both"]
+    """What must not be done to them."""
+
+
+class McResult(NamedTuple):
+    """What a flat copy came to: `copied + remaining` is what was asked for."""
+
+    copied: int
+    remaining: int
+    fault: Fault | None
 
 
 class FaultError(OSError):

@@ -1,7 +1,7 @@
 """How faults in copied memory are met, and who owns the signals they raise.
 
-Nothing has to be done here: the handler is installed at the first copy, hands on whatever is not a copy's to the handler
-that was there before, and takes its place again when somebody else has taken it.
+Nothing has to be done here: the handler is installed at the first copy, hands on whatever is not a copy's to the
+handler that was there before, and takes its place again when somebody else has taken it.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def status() -> Status:
 class mode:  # noqa: N801 - called like a function
     """Meets faults another way from now on, in all threads; as a context manager, until the block ends.
 
-    "auto" uses the signal handler where it can be had and system calls where it cannot (a blocked signal, say). "signal"
-    refuses a copy then: RuntimeError. "syscall" never installs anything; memory that can go away is copied by the kernel.
+    "auto" uses the signal handler where it can be had and system calls where it cannot (a blocked signal, say).
+    "signal" refuses a copy then: RuntimeError. "syscall" never installs anything; memory that can go away is copied by
+    the kernel.
     """
 
     def __init__(self, name: Mode) -> None:

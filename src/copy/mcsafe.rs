@@ -93,10 +93,10 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
 }
 
 /// The fault that a known bad range stands for.
-fn known(side: Side, bad: Segment, copied: usize) -> Box<Fault> {
+fn known(side: Side, bad: Segment, copied: usize) -> Fault {
     let (address, length) = (bad.addr, bad.len);
     let cause = Cause::Poison;
-    Box::new(Fault { side, offset: copied, address, length, cause, origin: Origin::Map, signo: 0, si_code: 0, lsb: 0 })
+    Fault { side, offset: copied, address, length, cause, origin: Origin::Map, signo: 0, si_code: 0, lsb: 0 }
 }
 
 /// Adds a real fault to what is known.
@@ -141,10 +141,10 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     let inner = ToIter { src: data, mover: &mut mover };
     let mut step = Careful { inner, source: source.addr, map, bad_source, check_destination: quiet, quiet, stop: None };
     let done = i.walk(limit, &mut step);
-    let stop = step.stop;
+    let known_bad = step.stop;
     let fault = mover.into_fault(done);
     learn(map, fault.as_deref());
-    i.fault = fault.or_else(|| stop.map(|(side, bad)| known(side, bad, done)));
+    i.fault = fault.or_else(|| known_bad.map(|(side, bad)| Box::new(known(side, bad, done))));
     Ok(done)
 }
 
@@ -182,9 +182,9 @@ pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(
     if fault.is_none() && part < len {
         let by_destination = part == writable && writable < readable;
         fault = match (bad_source, bad_destination) {
-            (_, Some(bad)) if by_destination => Some(known(Side::Destination, bad, done)),
-            (Some(bad), _) => Some(known(Side::Source, bad, done)),
-            (None, bad) => bad.map(|bad| known(Side::Destination, bad, done)),
+            (_, Some(bad)) if by_destination => Some(Box::new(known(Side::Destination, bad, done))),
+            (Some(bad), _) => Some(Box::new(known(Side::Source, bad, done))),
+            (None, bad) => bad.map(|bad| Box::new(known(Side::Destination, bad, done))),
         };
     }
     Ok((done, fault))

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 /// The two signals a bad access raises.
 pub const SIGNALS: [i32; 2] = [libc::SIGBUS, libc::SIGSEGV];
 
+/// The code of a signal that a thread was sent by this process, `raise` among others.
+const SI_TKILL: i32 = -6;
+
 /// What was installed before us, per signal. Replaced, never freed: a handler may be reading it.
 static PREVIOUS: [AtomicPtr<libc::sigaction>; 2] = [const { AtomicPtr::new(ptr::null_mut()) }; 2];
 
@@ -135,9 +138,9 @@ fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
         RECOVERED.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    if code <= 0 && threads::is_armed() {
+    if code == SI_TKILL && threads::is_armed() {
         // Somebody above us took a copy's fault for a crash and raises it again for us: running the access again
-        // brings the real one.
+        // brings the real one. (A signal that another process sent has another code and is handed on.)
         return;
     }
     delegate(signal, code, code > 0 && !is_report, info, context);

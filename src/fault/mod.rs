@@ -1,7 +1,9 @@
 //! Bad memory: surviving it, and what it looked like.
 
 pub mod engine;
+pub mod formats;
 pub mod handler;
+pub mod map;
 mod threads;
 
 use crate::arch::guard::Trap;

@@ -15,8 +15,13 @@ use std::sync::Arc;
 
 /// The flat side of a copy: a buffer held by `call`, or a raw range.
 #[inline]
-fn flat_side(call: &mut Call, object: &Bound<'_, PyAny>, access: Access) -> PyResult<Flat> {
-    call.acquire(object, access, Named::Argument("addr")).or_else(|error| raw_range(object, error))
+pub(super) fn flat_side(
+    call: &mut Call,
+    object: &Bound<'_, PyAny>,
+    access: Access,
+    name: &'static str,
+) -> PyResult<Flat> {
+    call.acquire(object, access, Named::Argument(name)).or_else(|error| raw_range(object, error))
 }
 
 #[cold]
@@ -41,7 +46,7 @@ fn run(
     flavour: Flavour,
 ) -> PyResult<(usize, usize)> {
     let mut call = Call::new();
-    let flat = flat_side(&mut call, addr, access)?;
+    let flat = flat_side(&mut call, addr, access, "addr")?;
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
     let copied = detached(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;

@@ -6,8 +6,10 @@ mod copy;
 mod cpu;
 mod errors;
 mod fault;
+mod fault_map;
 mod import;
 mod iter;
+mod mcsafe;
 mod structures;
 mod values;
 mod view;
@@ -31,9 +33,13 @@ mod _core {
         fault_handler_uninstall,
     };
     #[pymodule_export]
+    use super::fault_map::FaultMap;
+    #[pymodule_export]
     use super::import::{IovecArray, import_iovec, import_single_range, import_ubuf, iovec_from_user};
     #[pymodule_export]
     use super::iter::{IovIter, IterState};
+    #[pymodule_export]
+    use super::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
     #[pymodule_export]
     use super::structures::{FolioQueue, PipeRing, XArray};
     use pyo3::exceptions::PyImportError;

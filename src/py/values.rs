@@ -24,6 +24,8 @@ python_class!(fault_class, "Fault");
 python_class!(direction_class, "Direction");
 python_class!(kind_class, "IterKind");
 python_class!(fault_error_class, "FaultError");
+python_class!(fault_range_class, "FaultRange");
+python_class!(mc_result_class, "McResult");
 
 /// A size or offset: an int in `0..2**64`. The exception names the argument.
 pub(super) fn size(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<usize> {

@@ -30,7 +30,6 @@ BAD_ADDRESS = {BUS: CUT.start(1), SEGV: PROTECTED.start(1)}
 
 foreign = ctypes.CDLL(os.environ["FOREIGN_LIBRARY"], use_errno=True)
 foreign.foreign_probe.argtypes = (ctypes.c_void_p,)
-foreign.forge.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 foreign.recovering_address.restype = ctypes.c_ulong
 
 
@@ -93,5 +92,5 @@ def probe_foreign() -> None:
 
 def crash(number: int = SEGV) -> None:
     """A bug elsewhere: ordinary instructions touch bad memory."""
-    ctypes.string_at(0 if number == SEGV else BAD_ADDRESS[number], 1)
+    ctypes.string_at(BAD_ADDRESS[number], 1)
     raise AssertionError("still here")

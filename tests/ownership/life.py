@@ -11,10 +11,14 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iovec_rs import fault_handler, memcpy_mcsafe, testing
 
 from ownership.common import BOTH, BUS, SEGV, dispositions, foreign, install_foreign, owners, probe_foreign, survive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def blocked() -> None:
@@ -124,7 +128,8 @@ def not_allowed_to_install() -> None:
 
 
 def uninstall_restores() -> None:
-    for prepare in (lambda: None, install_foreign, faulthandler.enable):
+    preparations: list[Callable[[], object]] = [dispositions, install_foreign, faulthandler.enable]
+    for prepare in preparations:
         prepare()
         before = dispositions()
         fault_handler.install()

@@ -32,6 +32,7 @@ def _expect_delivery() -> None:
         for _ in range(1000):
             pass
         assert calls == [number], (calls, number)
+    calls.clear()
 
 
 def nobody_before() -> None:

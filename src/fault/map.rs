@@ -1,0 +1,248 @@
+//! Which bytes of a line are known to be bad, and for which access.
+//!
+//! The line is the address space, or any other row of 2^64 bytes. A map is two sets of spans, the bytes that cannot be read and
+//! the bytes that cannot be written; its ranges are the stretches over which both answers stay the same. So either kind of
+//! access is looked up in a tree of its own, and a million ranges of the other kind in between cost nothing.
+
+mod spans;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+use spans::Spans;
+use std::iter::Peekable;
+use std::ops::BitOr;
+
+/// The ways a byte can be touched, as bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Access {
+    /// Reading it.
+    Read = 1,
+    /// Writing it.
+    Write = 2,
+    /// Either.
+    Both = 3,
+}
+
+impl Access {
+    /// Whether some access is in both.
+    pub const fn intersects(self, other: Self) -> bool {
+        self as u8 & other as u8 != 0
+    }
+
+    fn of(read: bool, write: bool) -> Option<Self> {
+        match (read, write) {
+            (true, false) => Some(Self::Read),
+            (false, true) => Some(Self::Write),
+            (true, true) => Some(Self::Both),
+            (false, false) => None,
+        }
+    }
+}
+
+impl BitOr for Access {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        if self == other { self } else { Self::Both }
+    }
+}
+
+/// At least one byte, by the first and the last: one past the end of the line is no address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The first byte.
+    pub first: usize,
+    /// The last byte.
+    pub last: usize,
+}
+
+impl Span {
+    /// The `length` bytes from `start`, which may reach the end of the line but not pass it; `None` if there are none.
+    pub fn new(start: usize, length: u128) -> Result<Option<Self>> {
+        match length.checked_sub(1) {
+            None => Ok(None),
+            Some(rest) => usize::try_from(rest)
+                .ok()
+                .and_then(|rest| start.checked_add(rest))
+                .map(|last| Some(Self { first: start, last }))
+                .ok_or(Error::BeyondLine { start, length }),
+        }
+    }
+
+    /// As [`Span::new`], cut where the line ends.
+    fn cut(start: usize, length: u128) -> Option<Self> {
+        let rest = usize::try_from(length.checked_sub(1)?).unwrap_or(usize::MAX);
+        Some(Self { first: start, last: start.saturating_add(rest) })
+    }
+}
+
+/// A stretch of bad bytes that cannot be accessed in the same way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    /// The first byte.
+    pub start: usize,
+    /// The last byte.
+    pub last: usize,
+    /// What cannot be done to them.
+    pub access: Access,
+}
+
+impl Range {
+    /// Bytes in it: up to 2^64, which no `usize` holds.
+    pub const fn length(self) -> u128 {
+        (self.last - self.start) as u128 + 1
+    }
+}
+
+/// Known-bad bytes. Ranges are sorted, do not overlap, and merge with neighbours of the same access.
+///
+/// A query takes O(log n). So does an update, plus O(log n) for every span it swallows, which is paid for once by the update that
+/// made that span. Two maps are equal if the same bytes are bad in the same way.
+#[derive(Clone, Default, Debug)]
+pub struct FaultMap {
+    reads: Spans,
+    writes: Spans,
+    incomplete: bool,
+}
+
+impl FaultMap {
+    /// No byte is known to be bad.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the list this map was made from may not have held all there was to know.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    /// States that it may not have.
+    pub fn set_incomplete(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// Makes `len` bytes bad for `access`, too, beside what they are already.
+    pub fn add(&mut self, start: usize, len: u128, access: Access) -> Result<()> {
+        if let Some(span) = Span::new(start, len)? {
+            if access.intersects(Access::Read) {
+                self.reads.insert(span);
+            }
+            if access.intersects(Access::Write) {
+                self.writes.insert(span);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `len` bytes good again for every access.
+    pub fn clear(&mut self, start: usize, len: u128) -> Result<()> {
+        if let Some(span) = Span::new(start, len)? {
+            self.reads.remove(span);
+            self.writes.remove(span);
+        }
+        Ok(())
+    }
+
+    /// The first range that shares a byte with the `len` bytes from `start` and stands against `access`, whole and not clipped to
+    /// them. There are no bytes past the end of the line, so none of them is bad.
+    pub fn first_in(&self, start: usize, len: u128, access: Access) -> Option<Range> {
+        let span = Span::cut(start, len)?;
+        let first = |set: &Spans, asked: Access| {
+            let found = if access.intersects(asked) { set.first_in(span) } else { None };
+            found.map(|found| found.first.max(span.first))
+        };
+        let at = match (first(&self.reads, Access::Read), first(&self.writes, Access::Write)) {
+            (Some(read), Some(write)) => read.min(write),
+            (read, write) => read.or(write)?,
+        };
+        self.range_at(at)
+    }
+
+    /// The range that `address` is in.
+    fn range_at(&self, address: usize) -> Option<Range> {
+        let (read, reads) = self.reads.around(address);
+        let (write, writes) = self.writes.around(address);
+        let access = Access::of(read, write)?;
+        Some(Range { start: reads.first.max(writes.first), last: reads.last.min(writes.last), access })
+    }
+
+    /// Whether a byte is bad for any access.
+    pub fn contains(&self, address: usize) -> bool {
+        self.reads.around(address).0 || self.writes.around(address).0
+    }
+
+    /// All ranges in order.
+    pub fn iter(&self) -> impl Iterator<Item = Range> {
+        self.ranges_in(Span { first: 0, last: usize::MAX })
+    }
+
+    /// The ranges in the `len` bytes from `start`, in order, clipped to them.
+    pub fn within(&self, start: usize, len: u128) -> impl Iterator<Item = Range> {
+        Span::cut(start, len).into_iter().flat_map(|span| self.ranges_in(span))
+    }
+
+    fn ranges_in(&self, span: Span) -> impl Iterator<Item = Range> {
+        let (reads, writes) = (self.reads.spans_in(span).peekable(), self.writes.spans_in(span).peekable());
+        Overlay { reads, writes, at: Some(span.first), last: span.last }
+    }
+
+    /// How many ranges there are. Counted when both kinds of access are in the map, known when only one is.
+    pub fn len(&self) -> usize {
+        if self.writes.len() == 0 {
+            self.reads.len()
+        } else if self.reads.len() == 0 {
+            self.writes.len()
+        } else {
+            self.iter().count()
+        }
+    }
+
+    /// Whether no byte is bad.
+    pub fn is_empty(&self) -> bool {
+        self.reads.len() == 0 && self.writes.len() == 0
+    }
+}
+
+impl PartialEq for FaultMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.reads == other.reads && self.writes == other.writes
+    }
+}
+
+impl Eq for FaultMap {}
+
+/// Two sorted sequences of spans, read as one of ranges.
+struct Overlay<R: Iterator<Item = Span>, W: Iterator<Item = Span>> {
+    reads: Peekable<R>,
+    writes: Peekable<W>,
+    /// The first byte that is not behind; `None` behind the last byte of the line.
+    at: Option<usize>,
+    last: usize,
+}
+
+/// The next span that is not wholly behind `at`.
+fn ahead(spans: &mut Peekable<impl Iterator<Item = Span>>, at: usize) -> Option<Span> {
+    while spans.next_if(|span| span.last < at).is_some() {}
+    spans.peek().copied()
+}
+
+impl<R: Iterator<Item = Span>, W: Iterator<Item = Span>> Iterator for Overlay<R, W> {
+    type Item = Range;
+
+    fn next(&mut self) -> Option<Range> {
+        let at = self.at?;
+        let (read, write) = (ahead(&mut self.reads, at), ahead(&mut self.writes, at));
+        let start = read.into_iter().chain(write).map(|span| span.first.max(at)).min()?;
+        if start > self.last {
+            return None;
+        }
+        let covers = |set: Option<Span>| set.is_some_and(|span| span.first <= start);
+        let access = Access::of(covers(read), covers(write))?;
+        let end = |set: Option<Span>| set.map_or(usize::MAX, |s| if s.first <= start { s.last } else { s.first - 1 });
+        let last = end(read).min(end(write)).min(self.last);
+        self.at = last.checked_add(1);
+        Some(Range { start, last, access })
+    }
+}

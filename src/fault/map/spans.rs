@@ -1,0 +1,86 @@
+//! A set of bytes, kept as the spans it consists of.
+
+use super::Span;
+use std::collections::BTreeMap;
+
+/// Spans that neither overlap nor touch each other: first byte to last byte.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct Spans(BTreeMap<usize, usize>);
+
+impl Spans {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The last span that begins at or before `address`.
+    fn at_or_before(&self, address: usize) -> Option<Span> {
+        self.0.range(..=address).next_back().map(|(first, last)| Span { first: *first, last: *last })
+    }
+
+    /// Adds the bytes of `span`, which swallows every span it overlaps or touches.
+    pub(super) fn insert(&mut self, span: Span) {
+        let Span { mut first, mut last } = span;
+        if let Some(left) = self.at_or_before(first)
+            && left.last >= first.saturating_sub(1)
+        {
+            if left.last >= last {
+                return;
+            }
+            first = left.first;
+        }
+        let reach = last.saturating_add(1);
+        while let Some((&start, &end)) = self.0.range(first..=reach).next_back() {
+            last = last.max(end);
+            if start == first {
+                break;
+            }
+            self.0.remove(&start);
+        }
+        self.0.insert(first, last);
+    }
+
+    /// Takes the bytes of `span` out.
+    pub(super) fn remove(&mut self, span: Span) {
+        if let Some(left) = self.at_or_before(span.first)
+            && left.last >= span.first
+        {
+            self.0.remove(&left.first);
+            if left.first < span.first {
+                self.0.insert(left.first, span.first - 1);
+            }
+            if left.last > span.last {
+                self.0.insert(span.last + 1, left.last);
+            }
+        }
+        while let Some((&start, &end)) = self.0.range(span.first..=span.last).next_back() {
+            self.0.remove(&start);
+            if end > span.last {
+                self.0.insert(span.last + 1, end);
+            }
+        }
+    }
+
+    /// The first span that shares a byte with `span`.
+    pub(super) fn first_in(&self, span: Span) -> Option<Span> {
+        self.spans_in(span).next()
+    }
+
+    /// Every span that shares a byte with `span`, in order.
+    pub(super) fn spans_in(&self, span: Span) -> impl Iterator<Item = Span> {
+        let straddles = self.at_or_before(span.first).filter(|left| left.first < span.first && left.last >= span.first);
+        let inside = self.0.range(span.first..=span.last).map(|(first, last)| Span { first: *first, last: *last });
+        straddles.into_iter().chain(inside)
+    }
+
+    /// Whether `address` is in the set, and the widest span around it over which the answer is the same.
+    pub(super) fn around(&self, address: usize) -> (bool, Span) {
+        let left = self.at_or_before(address);
+        if let Some(left) = left
+            && left.last >= address
+        {
+            return (true, left);
+        }
+        let right = self.0.range(address..).next().map_or(usize::MAX, |(first, _)| first - 1);
+        (false, Span { first: left.map_or(0, |left| left.last + 1), last: right })
+    }
+}

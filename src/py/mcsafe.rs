@@ -1,0 +1,54 @@
+//! The copies that stop before memory known to be bad.
+
+use super::buffer::{Access, Call};
+use super::copy::flat_side;
+use super::fault_map::FaultMap;
+use super::iter::{IovIter, detached};
+use super::values::{mc_result_class, size_or, to_fault};
+use crate::copy::mcsafe;
+use crate::fault::map::FaultMap as Map;
+use pyo3::prelude::*;
+use std::sync::{Arc, Mutex};
+
+fn shared(map: Option<&Bound<'_, FaultMap>>) -> Option<Arc<Mutex<Map>>> {
+    map.map(|map| Arc::clone(&map.get().0))
+}
+
+/// `copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the kernel's careful copy
+/// would, and at what it runs into, which is added to the map. Every kind comes short and advances by the bytes copied;
+/// `i.fault` says why (`copy_mc_to_iter`, `copy_to_iter_mcsafe`).
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None, *, fault_map=None))]
+pub(super) fn copy_to_iter_mcsafe(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    fault_map: Option<&Bound<'_, FaultMap>>,
+) -> PyResult<usize> {
+    let mut call = Call::new();
+    let flat = flat_side(&mut call, addr, Access::Read, "addr")?;
+    let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
+    let map = shared(fault_map);
+    let core = &mut i.core;
+    let copy = || mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map.as_deref());
+    Ok(detached(addr.py(), nbytes, copy)?)
+}
+
+/// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
+#[pyfunction]
+#[pyo3(signature = (dst, src, *, fault_map=None))]
+pub(super) fn memcpy_mcsafe<'py>(
+    dst: &Bound<'py, PyAny>,
+    src: &Bound<'py, PyAny>,
+    fault_map: Option<&Bound<'py, FaultMap>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = dst.py();
+    let (mut to, mut from) = (Call::new(), Call::new());
+    let target = flat_side(&mut to, dst, Access::Write, "dst")?;
+    let source = flat_side(&mut from, src, Access::Read, "src")?;
+    let map = shared(fault_map);
+    let nbytes = source.seg.len;
+    let (copied, fault) = detached(py, nbytes, || mcsafe::memcpy_mcsafe(target, source, map.as_deref()))?;
+    let fault = fault.map(|fault| to_fault(py, &fault)).transpose()?;
+    mc_result_class(py)?.call1((copied, nbytes - copied, fault))
+}
