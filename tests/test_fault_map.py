@@ -57,7 +57,7 @@ def test_a_part_of_a_buffer_is_marked_and_told_relative_to_it() -> None:
     bad.poison(UserRange(4096, 64))
     assert 4100 in bad
     for wrong in [(101, None), (0, 101), (50, 51), (-1, 1)]:
-        with pytest.raises(ValueError, match="offset|length"):
+        with pytest.raises(ValueError, match=r"offset|length"):
             bad.poison(buffer, *wrong)
     assert len(bad) == 2
 
