@@ -125,20 +125,18 @@ fn care_of(object: &Bound<'_, PyAny>) -> Care {
     Care::Prone
 }
 
-/// [`care_of`], remembered for the last view that was settled: looking through one costs as much as a small copy. A view at the
-/// same address over the same memory is that view, or one as good.
+/// [`care_of`], remembered for the last argument: looking through it costs as much as a small copy. An object at the same
+/// address over the same memory is that object, or one as good.
 fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Care {
     thread_local! {
-        static LAST: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+        static LAST: Cell<(usize, usize, Care)> = const { Cell::new((0, 0, Care::Prone)) };
     }
-    let key = (object.as_ptr().addr(), seg.addr);
-    if LAST.get() == key {
-        return Care::Settled;
+    let (last_object, last_addr, care) = LAST.get();
+    if (last_object, last_addr) == (object.as_ptr().addr(), seg.addr) {
+        return care;
     }
     let care = care_of(object);
-    if care == Care::Settled && object.is_exact_instance_of::<PyMemoryView>() {
-        LAST.set(key);
-    }
+    LAST.set((object.as_ptr().addr(), seg.addr, care));
     care
 }
 
