@@ -1,7 +1,7 @@
 """The compiled core. Import these names from `iovec_rs`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, Self, SupportsIndex, final, overload
+from typing import Any, Final, Literal, Protocol, Self, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
 
@@ -73,7 +73,13 @@ def fault_handler_install() -> None: ...
 def fault_handler_uninstall() -> None: ...
 def fault_handler_mode() -> str: ...
 def fault_handler_set_mode(name: str) -> None: ...
-def fault_handler_status() -> tuple[str, bool, str, str, int]: ...
+def fault_handler_status() -> tuple[
+    Literal["auto", "signal", "syscall"],
+    bool,
+    Literal["ours", "default", "ignored", "foreign"],
+    Literal["ours", "default", "ignored", "foreign"],
+    int,
+]: ...
 
 @final
 class FaultMap:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import ctypes
-import functools
 import mmap
 import pickle
 import random
@@ -45,7 +44,6 @@ def buffers(*, min_size: int = 0, max_size: int = 2 * PAGE_SIZE, writable: bool 
     return _buffers(min_size, max_size, writable)
 
 
-@functools.cache
 def _buffers(min_size: int, max_size: int, writable: bool) -> SearchStrategy[Buffer]:
     """One strategy for equal arguments: building and checking one takes longer than drawing from it."""
     st = _strategies()

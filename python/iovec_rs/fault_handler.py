@@ -6,7 +6,7 @@ handler that was there before, and takes its place again when somebody else has 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from iovec_rs import _core
 
@@ -15,18 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Status", "install", "mode", "status", "uninstall"]
 
-Mode = Literal["auto", "signal", "syscall"]
-Owner = Literal["ours", "default", "ignored", "foreign"]
-
 
 class Status(NamedTuple):
     """What `status` reports."""
 
-    mode: Mode
+    mode: Literal["auto", "signal", "syscall"]
     installed: bool
     """Whether both signals are ours."""
-    sigbus: Owner
-    sigsegv: Owner
+    sigbus: Literal["ours", "default", "ignored", "foreign"]
+    sigsegv: Literal["ours", "default", "ignored", "foreign"]
     recovered: int
     """Faults recovered from in this process so far."""
 
@@ -46,8 +43,7 @@ def uninstall() -> None:
 
 def status() -> Status:
     """The mode, who owns the signals, and how many faults were recovered from."""
-    mode, installed, sigbus, sigsegv, recovered = _core.fault_handler_status()
-    return Status(cast("Mode", mode), installed, cast("Owner", sigbus), cast("Owner", sigsegv), recovered)
+    return Status(*_core.fault_handler_status())
 
 
 class mode:  # noqa: N801 - called like a function
@@ -58,7 +54,7 @@ class mode:  # noqa: N801 - called like a function
     the kernel.
     """
 
-    def __init__(self, name: Mode) -> None:
+    def __init__(self, name: Literal["auto", "signal", "syscall"]) -> None:
         self._before = _core.fault_handler_mode()
         _core.fault_handler_set_mode(name)
 
