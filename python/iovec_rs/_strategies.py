@@ -45,7 +45,7 @@ def buffers(*, min_size: int = 0, max_size: int = 2 * PAGE_SIZE, writable: bool 
 
 
 def _buffers(min_size: int, max_size: int, writable: bool) -> SearchStrategy[Buffer]:
-    """One strategy for equal arguments: building and checking one takes longer than drawing from it."""
+    """A kind of exporter, and bytes for it."""
     st = _strategies()
     exporters = _WRITABLE if writable else _EXPORTERS
     edges = [size for size in _SIZES if min_size <= size <= max_size]
