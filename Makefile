@@ -9,7 +9,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint format bench wheel clean
+.PHONY: help demo test test-rust test-python test-guest lint format bench wheel clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test-rust: $(VENV)/.tools
 
 test-python: $(VENV)/.built $(VENV)/.test
 	$(BIN)/python -m pytest
+
+test-guest: $(VENV)/.built  ## really poisoned memory, in a QEMU guest
+	PYTHONPATH=tests $(BIN)/python -m guest $(GUEST)
 
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint  ## fmt, clippy, ruff, mypy, stubtest
 	cargo fmt --check

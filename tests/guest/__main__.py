@@ -1,0 +1,67 @@
+"""``python -m guest``, with the repository's tests directory on the path: boot, test, report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from guest import boot, image
+
+TESTS = Path(__file__).resolve().parent.parent
+CPUS = ("max", "Nehalem")  # all that TCG emulates; and SSE2 as the widest vectors
+HUGEPAGES = 384  # each test that poisons one takes it out of use for good
+TAIL = 30
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m guest", description="Test copies over really poisoned memory, in a QEMU guest."
+    )
+    parser.add_argument("--cpu", nargs="+", default=CPUS, help="CPU models to boot (%(default)s)")
+    parser.add_argument(
+        "--limit", type=float, default=180.0, metavar="SECONDS", help="the longest a boot may take (%(default)s)"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="run the tests whose name contains this")
+    parser.add_argument("--stream", action="store_true", help="show the whole console as it comes")
+    options = parser.parse_args()
+    try:
+        image.need_qemu()
+        made = image.get()
+    except image.GuestError as error:
+        print(f"test-guest: {error}", file=sys.stderr)
+        return 1
+
+    boots = []
+    for cpu in options.cpu:
+        # Not sys.executable resolved: the link in the virtual environment is what makes it one.
+        settings = {
+            "PYTHON": os.path.abspath(sys.executable),
+            "PYTHONPATH": str(TESTS),
+            "CPU_MODEL": cpu,
+            "ONLY": options.only,
+        }  # noqa: PTH100
+        log = image.cache() / f"console-{cpu}.log"
+        with tempfile.NamedTemporaryFile(suffix=".cpio") as archive:
+            archive.write(image.initramfs(made, settings))
+            archive.flush()
+            line = boot.command(made, Path(archive.name), cpu, HUGEPAGES)
+            result = boot.boot(line, cpu, options.limit, log, stream=options.stream)
+        boots.append(result)
+        if result.problem:
+            print(f"  the last lines of {log}:")
+            print("\n".join(f"  | {text}" for text in result.console[-TAIL:]))
+        end = f": {result.problem}" if result.problem else ""
+        print(f"{cpu}: {result.passed} passed, {result.failed} failed in {result.seconds:.0f} s{end}", flush=True)
+
+    passed, failed = sum(one.passed for one in boots), sum(one.failed for one in boots)
+    broken = sum(one.problem is not None for one in boots)
+    end = f", {broken} of the boots broke" if broken else ""
+    print(f"test-guest: {passed} passed, {failed} failed on {' and '.join(options.cpu)} under {made.name}{end}")
+    return 1 if failed or broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
