@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -37,12 +36,8 @@ def main() -> int:
     boots = []
     for cpu in options.cpu:
         # Not sys.executable resolved: the link in the virtual environment is what makes it one.
-        settings = {
-            "PYTHON": os.path.abspath(sys.executable),
-            "PYTHONPATH": str(TESTS),
-            "CPU_MODEL": cpu,
-            "ONLY": options.only,
-        }  # noqa: PTH100
+        python = str(Path(sys.executable).absolute())
+        settings = {"PYTHON": python, "PYTHONPATH": str(TESTS), "CPU_MODEL": cpu, "ONLY": options.only}
         log = image.cache() / f"console-{cpu}.log"
         with tempfile.NamedTemporaryFile(suffix=".cpio") as archive:
             archive.write(image.initramfs(made, settings))

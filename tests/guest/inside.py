@@ -12,7 +12,7 @@ import iovec_rs
 
 from guest import harness
 
-PROGRAMS = ("facts", "plain")
+PROGRAMS = ("facts", "plain", "broken_user", "broken_held", "handler", "careful", "helpers")
 
 
 def load(name: str) -> None:

@@ -110,10 +110,11 @@ def inject(mapping: mmap.mmap, start: int) -> int:
     seen: list[int] = []
     before = ctypes.create_string_buffer(256)
     _libc.sigaction(signal.SIGBUS, None, before)
-    signal.signal(signal.SIGBUS, lambda number, _: seen.append(number))
+    known = signal.signal(signal.SIGBUS, lambda number, _: seen.append(number))
     try:
         mapping.madvise(MADV_HWPOISON, start, PAGE_SIZE)
     finally:
+        signal.signal(signal.SIGBUS, known)  # what Python knows of; then whatever the process really had
         _libc.sigaction(signal.SIGBUS, before, None)
     return len(seen)
 

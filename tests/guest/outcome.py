@@ -1,0 +1,75 @@
+"""What a copy over broken memory came to, and what it should have."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, NamedTuple
+
+from iovec_rs import PAGE_SIZE, FaultError
+
+from guest.harness import equal
+from guest.memory import CANARY, EHWPOISON
+from guest.shapes import RANGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from iovec_rs import Fault, IovIter
+
+    from guest.memory import Arena
+
+BUS_MCEERR_AR = 4
+
+
+class Outcome(NamedTuple):
+    """The end of one copy, whether it came out short or raised."""
+
+    copied: int
+    fault: Fault | None
+    raised: bool
+
+
+def of(iterator: IovIter, copy: Callable[[], int]) -> Outcome:
+    try:
+        copied = copy()
+    except FaultError as error:
+        equal(error.errno, EHWPOISON, "errno")
+        return Outcome(error.copied, error.fault, True)
+    return Outcome(copied, iterator.fault, False)
+
+
+def check(outcome: Outcome, arena: Arena, side: str, copied: int, *, origin: str = "signal") -> None:
+    """Exactly `copied` bytes, and a fault that says so and names the broken stretch."""
+    equal(outcome.copied, copied, "bytes copied")
+    check_fault(outcome.fault, arena, side, copied, origin=origin)
+
+
+def check_fault(fault: Fault | None, arena: Arena, side: str, offset: int, *, origin: str = "signal") -> None:
+    if fault is None:
+        raise AssertionError("no fault is told")
+    equal((fault.cause, fault.origin, fault.side, fault.offset), ("poison", origin, side, offset), "fault")
+    if origin == "signal":
+        equal((fault.signo, fault.si_code, fault.lsb), (signal.SIGBUS, BUS_MCEERR_AR, arena.lsb), "signal")
+        equal((fault.address - arena.address, fault.length), (arena.bad, arena.extent), "extent")
+    else:
+        # A system call tells where it stopped and nothing about the extent.
+        equal((fault.signo, fault.si_code, fault.lsb), (0, 0, 0), "signal")
+        equal((fault.address - arena.address, fault.length), (arena.bad, PAGE_SIZE), "extent")
+
+
+def check_bytes(got: bytes | bytearray | memoryview, want: bytes) -> None:
+    """`want`, and canaries from there on."""
+    got = bytes(got)
+    if got[: len(want)] != want:
+        first = next(index for index in range(len(want)) if got[index] != want[index])
+        raise AssertionError(f"byte {first} of {len(want)} copied is wrong")
+    rest = got[len(want) :].lstrip(bytes([CANARY]))
+    if rest:
+        raise AssertionError(f"byte {len(got) - len(rest)} was written, {len(want)} were copied")
+
+
+def origin(kind: str, result: Outcome) -> str:
+    """How the fault must have been found: buffers by signal, raw addresses either way where no mode is asked for."""
+    if kind in RANGES and result.fault is not None:
+        return result.fault.origin
+    return "signal"
