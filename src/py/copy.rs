@@ -54,8 +54,34 @@ fn run(
     let core = &mut i.core;
     vouch(addr.py(), flat.trust.care().max(core.care()));
     let copied = detached(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;
-    raise_if_trusted(addr.py(), core, copied)?;
     Ok((nbytes, copied))
+}
+
+/// As [`run`], for the flavours that take a short copy back before they raise.
+fn run_full(
+    addr: &Bound<'_, PyAny>,
+    i: &mut IovIter,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    access: Access,
+    flavour: Flavour,
+) -> PyResult<bool> {
+    let (nbytes, copied) = run(addr, i, nbytes, access, flavour)?;
+    let whole = copy::full(copied, nbytes, &mut i.core)?;
+    raise_if_trusted(addr.py(), &i.core, 0)?;
+    Ok(whole)
+}
+
+/// As [`run`], raising where trusted memory failed: the bytes copied.
+fn run_short(
+    addr: &Bound<'_, PyAny>,
+    i: &mut IovIter,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    access: Access,
+    flavour: Flavour,
+) -> PyResult<usize> {
+    let copied = run(addr, i, nbytes, access, flavour)?.1;
+    raise_if_trusted(addr.py(), &i.core, copied)?;
+    Ok(copied)
 }
 
 /// Tells the engine what Python's own handlers for the two signals are, if that can save it a question.
@@ -89,7 +115,7 @@ pub(super) fn copy_to_iter(
     mut i: PyRefMut<'_, IovIter>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
-    Ok(run(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)?.1)
+    run_short(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)
 }
 
 /// Copies `nbytes` (all of `addr` by default) out of the iterator to `addr`; returns the bytes copied (`copy_from_iter`).
@@ -100,7 +126,7 @@ pub(super) fn copy_from_iter(
     mut i: PyRefMut<'_, IovIter>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
-    Ok(run(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)?.1)
+    run_short(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)
 }
 
 /// `copy_to_iter`, all or nothing: a short copy is taken back and `False` (`copy_to_iter_full`).
@@ -111,8 +137,7 @@ pub(super) fn copy_to_iter_full(
     mut i: PyRefMut<'_, IovIter>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
-    let (nbytes, copied) = run(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)?;
-    Ok(copy::full(copied, nbytes, &mut i.core)?)
+    run_full(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)
 }
 
 /// `copy_from_iter`, all or nothing: a short copy is taken back and `False` (`copy_from_iter_full`). `addr` may be partly written.
@@ -123,8 +148,7 @@ pub(super) fn copy_from_iter_full(
     mut i: PyRefMut<'_, IovIter>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
-    let (nbytes, copied) = run(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)?;
-    Ok(copy::full(copied, nbytes, &mut i.core)?)
+    run_full(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)
 }
 
 /// Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the page, all or
@@ -273,7 +297,7 @@ pub(super) fn hash_and_copy_to_iter<'py>(
     })?;
     let mut owners = Owners::default();
     let source = owners.acquire(addr, Access::Read, Named::Argument("addr"))?.seg;
-    let (_, copied) = run(addr, &mut *i.try_borrow_mut()?, nbytes, Access::Read, copy::copy_to_iter)?;
+    let copied = run_short(addr, &mut *i.try_borrow_mut()?, nbytes, Access::Read, copy::copy_to_iter)?;
     let fed =
         memoryview(addr.py(), source.take(copied), true, Arc::new(owners)).and_then(|bytes| update.call1((bytes,)));
     if let Err(error) = fed {
