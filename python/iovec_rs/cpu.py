@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING
 from iovec_rs import _core
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["available", "features", "isa", "use_isa"]
+__all__ = [
+    "available",
+    "features",
+    "flush_instruction",
+    "flush_instructions",
+    "isa",
+    "use_flush_instruction",
+    "use_isa",
+]
 
 
 def features() -> dict[str, bool]:
@@ -30,20 +39,50 @@ def available() -> list[str]:
     return _core.isas()
 
 
-class use_isa:  # noqa: N801 - called like a function
+def flush_instruction() -> str | None:
+    """The instruction that writes cache lines back: "clwb", "clflushopt" or "clflush". None if this CPU has none."""
+    return _core.flush_instruction()
+
+
+def flush_instructions() -> list[str]:
+    """The write-back instructions this CPU has, the best one last."""
+    return _core.flush_instructions()
+
+
+class _Choice:
+    """A choice made for all threads; as a context manager, until the block ends."""
+
+    def __init__(self, name: str, chosen: Callable[[], str | None], choose: Callable[[str], None]) -> None:
+        self._before = chosen()
+        self._choose = choose
+        choose(name)
+        self._name = name
+
+    def __enter__(self) -> str:
+        return self._name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            self._choose(self._before)
+
+
+class use_isa(_Choice):  # noqa: N801 - called like a function
     """Uses the named instruction set from now on, in all threads; as a context manager, until the block ends.
 
     ValueError if this CPU does not have it.
     """
 
     def __init__(self, name: str) -> None:
-        self._before = _core.isa()
-        _core.use_isa(name)
+        super().__init__(name, _core.isa, _core.use_isa)
 
-    def __enter__(self) -> str:
-        return _core.isa()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        _core.use_isa(self._before)
+class use_flush_instruction(_Choice):  # noqa: N801 - called like a function
+    """Writes lines back with the named instruction from now on, in all threads; as a context manager, in the block.
+
+    ValueError if this CPU does not have it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, _core.flush_instruction, _core.use_flush_instruction)

@@ -4,7 +4,7 @@
 //! faults, what kind of access it is. A signal handler (see [`crate::fault`]) finds the entry by instruction pointer, leaves
 //! what it knows in registers and resumes at the fixup, which stores it in the call's [`Trap`] and returns the bytes left.
 
-use super::Primitives;
+use super::{LINE, Primitives, WriteBack};
 
 /// What an access was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +76,9 @@ pub struct Resume {
 /// Where to go on if the instruction at `pointer` faults. Runs in a signal handler: no allocation, no lock.
 pub fn find(pointer: usize) -> Option<Resume> {
     let tables = super::SETS.iter().flat_map(|set| set.tables);
+    let tables = tables.chain(super::WRITE_BACKS.iter().flat_map(|instruction| instruction.tables));
+    #[cfg(target_arch = "x86_64")]
+    let tables = tables.chain([&super::x86_64::WORDS]);
     tables.flat_map(|table| table.entries()).find(|entry| entry.start <= pointer && pointer < entry.end)
 }
 
@@ -130,8 +133,6 @@ impl Trap {
     }
 }
 
-const LINE: usize = 64;
-
 /// Copies front to back; returns the bytes copied and what stopped it. Ranges overlap only if `dst` is below `src`.
 ///
 /// Exact on both sides: bytes before the first bad line of the source are copied, bytes up to the first bad page of the destination
@@ -178,6 +179,71 @@ unsafe fn finish_line(
     // SAFETY: a part of the range the caller speaks for.
     let left = unsafe { (set.copy)(to, from, rest, &raw mut second) };
     if left == 0 { (done + rest, Some(trap)) } else { (done + rest - left + second.stored(), Some(second)) }
+}
+
+/// What a stream came to.
+pub struct Streamed {
+    /// Bytes copied past the caches.
+    pub done: usize,
+    /// Bytes behind them that can still be read: the bad line begins behind those.
+    pub readable: usize,
+    /// What stopped it.
+    pub trap: Option<Trap>,
+}
+
+/// Copies whole lines past the caches. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
+///
+/// # Safety
+/// As for [`copy`]; `dst` is at a line's start, `len` a multiple of a line and not 0, and the ranges do not overlap.
+#[inline]
+pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Streamed {
+    debug_assert!(dst.is_multiple_of(LINE) && len.is_multiple_of(LINE) && len != 0);
+    let mut trap = Trap::default();
+    let (to, from) = (std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src));
+    // SAFETY: the caller's promise is the routine's.
+    let left = unsafe { (set.stream)(to, from, len, &raw mut trap) };
+    if left == 0 {
+        return Streamed { done: len, readable: 0, trap: None };
+    }
+    let done = len - left + trap.stored();
+    let readable = if trap.access() == Some(Access::Load) { (src + done).wrapping_neg() % LINE } else { 0 };
+    Streamed { done, readable: readable.min(len - done), trap: Some(trap) }
+}
+
+/// Stores words from this crate's own memory past the caches, within one line. Not fenced. Returns the bytes stored.
+///
+/// # Safety
+/// As for [`copy`]; `dst` and `len` are multiples of 4, the range does not leave its line, and `src` is readable.
+#[inline]
+pub unsafe fn stream_words(dst: usize, src: *const u8, len: usize) -> (usize, Option<Trap>) {
+    debug_assert!(dst.is_multiple_of(4) && len.is_multiple_of(4) && dst % LINE + len <= LINE);
+    let mut trap = Trap::default();
+    let to = std::ptr::with_exposed_provenance_mut(dst);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller's promise is the routine's.
+    let left = unsafe { super::x86_64::stream_words(to, src, len, &raw mut trap) };
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as above.
+    let left = unsafe { (super::primitives().copy)(to, src, len, &raw mut trap) };
+    if left == 0 { (len, None) } else { (len - left, Some(trap)) }
+}
+
+/// Writes back every line that `[addr, addr + len)` touches. Not fenced. Returns how many bytes of the range are in written-back
+/// lines now.
+///
+/// # Safety
+/// The memory is mapped and readable, or a handler that knows [`find`] owns SIGBUS and SIGSEGV.
+#[inline]
+pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> (usize, Option<Trap>) {
+    if len == 0 {
+        return (0, None);
+    }
+    let start = addr - addr % LINE;
+    let lines = (addr % LINE + len).next_multiple_of(LINE);
+    let mut trap = Trap::default();
+    // SAFETY: the lines hold the range's bytes and nothing of another page; the caller's promise is the routine's.
+    let left = unsafe { (instruction.run)(std::ptr::with_exposed_provenance_mut(start), lines, &raw mut trap) };
+    if left == 0 { (len, None) } else { ((lines - left).saturating_sub(addr % LINE), Some(trap)) }
 }
 
 /// Zeroes; returns the bytes zeroed and what stopped it. Exact to the page.

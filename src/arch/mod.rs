@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 /// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if `dst` is
 /// below `src`. Called through [`guard::copy`], which knows what a short count means.
 pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
+/// Copies whole lines to a line boundary, past the caches; `len` is a multiple of a line and not 0. Returns the bytes not copied.
+/// Called through [`guard::stream`].
+pub type StreamFn = CopyFn;
 /// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Called through [`guard::zero`].
 pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
 
@@ -25,6 +28,8 @@ pub struct Primitives {
     pub name: &'static str,
     /// Plain copy.
     pub copy: CopyFn,
+    /// Copy of whole lines past the caches.
+    pub stream: StreamFn,
     /// Plain zeroing.
     pub zero: ZeroFn,
     /// Whether this CPU can run it.
@@ -33,12 +38,35 @@ pub struct Primitives {
     pub tables: &'static [Table],
 }
 
+/// Works on whole lines: `len` bytes from a line's start on. Returns the bytes not worked on.
+pub type WriteBackFn = unsafe extern "C" fn(addr: *mut u8, len: usize, trap: *mut Trap) -> usize;
+
+/// One instruction that writes cache lines back to memory.
+pub struct WriteBack {
+    /// The instruction.
+    pub name: &'static str,
+    /// Its loop, called through [`guard::write_back`].
+    pub run: WriteBackFn,
+    /// Whether the lines are out of the caches afterwards.
+    pub evicts: bool,
+    /// Whether this CPU has it.
+    pub available: fn() -> bool,
+    /// Where it may fault.
+    pub tables: &'static [Table],
+}
+
 #[cfg(target_arch = "x86_64")]
 static SETS: &[&Primitives] = &[&x86_64::SCALAR, &x86_64::SSE2, &x86_64::AVX2, &x86_64::AVX512];
 #[cfg(not(target_arch = "x86_64"))]
 static SETS: &[&Primitives] = &[&portable::SCALAR];
 
+#[cfg(target_arch = "x86_64")]
+static WRITE_BACKS: &[&WriteBack] = &[&x86_64::CLFLUSH, &x86_64::CLFLUSHOPT, &x86_64::CLWB];
+#[cfg(not(target_arch = "x86_64"))]
+static WRITE_BACKS: &[&WriteBack] = &[];
+
 static CHOSEN: AtomicPtr<Primitives> = AtomicPtr::new(std::ptr::null_mut());
+static CHOSEN_WRITE_BACK: AtomicPtr<WriteBack> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The environment variable that names the set to start with.
 pub const ISA_VARIABLE: &str = "IOVEC_RS_ISA";
@@ -82,6 +110,54 @@ fn choose_default() -> &'static Primitives {
     let best = || available().next_back().and_then(|best| choose(best.name));
     named.or_else(best).unwrap_or(SETS[0])
 }
+
+/// The write-back instructions this CPU has, the best one last. None where the lines are not of the length they are written for.
+pub fn write_backs() -> impl DoubleEndedIterator<Item = &'static WriteBack> {
+    let known = cache_line_size() == LINE;
+    WRITE_BACKS.iter().copied().filter(move |instruction| known && (instruction.available)())
+}
+
+/// The write-back instruction in use; `None` where there is none, and nothing can be promised to leave the caches.
+pub fn write_back() -> Option<&'static WriteBack> {
+    let chosen = CHOSEN_WRITE_BACK.load(Ordering::Relaxed);
+    if chosen.is_null() {
+        return write_backs().next_back().and_then(|best| choose_write_back(best.name));
+    }
+    // SAFETY: null is excluded above; else only pointers made from elements of the static WRITE_BACKS are stored.
+    Some(unsafe { &*chosen })
+}
+
+/// Uses the named instruction from now on, in all threads. `None` if this CPU does not have it.
+pub fn choose_write_back(name: &str) -> Option<&'static WriteBack> {
+    let found = write_backs().find(|instruction| instruction.name == name)?;
+    CHOSEN_WRITE_BACK.store(std::ptr::from_ref(found).cast_mut(), Ordering::Relaxed);
+    Some(found)
+}
+
+/// The best instruction after which a line is in no cache any more.
+pub fn evict() -> Option<&'static WriteBack> {
+    write_backs().rfind(|instruction| instruction.evicts)
+}
+
+/// Orders every store before it, non-temporal ones and write-backs too, before every store after it.
+#[inline]
+pub fn store_fence() {
+    #[cfg(target_arch = "x86_64")]
+    x86_64::store_fence();
+    #[cfg(not(target_arch = "x86_64"))]
+    std::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// Orders every access before it, evictions too, before every access after it.
+pub fn full_fence() {
+    #[cfg(target_arch = "x86_64")]
+    x86_64::full_fence();
+    #[cfg(not(target_arch = "x86_64"))]
+    std::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// The line that streams and write-backs work on.
+pub const LINE: usize = 64;
 
 /// The cache line, from CPUID (leaf 1, the `clflush` size); 64 where there is no such thing.
 pub fn cache_line_size() -> usize {

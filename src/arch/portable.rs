@@ -7,7 +7,8 @@ use super::Primitives;
 use super::guard::Trap;
 use std::ptr;
 
-pub(super) static SCALAR: Primitives = Primitives { name: "scalar", copy, zero, available: || true, tables: &[] };
+pub(super) static SCALAR: Primitives =
+    Primitives { name: "scalar", copy, stream: copy, zero, available: || true, tables: &[] };
 
 /// Eight bytes without alignment; a single load or store on every CPU that allows unaligned ones.
 type Word = [u8; 8];

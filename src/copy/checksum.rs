@@ -2,7 +2,7 @@
 //!
 //! Sums are kept folded to 16 bits, so that a sum over parts equals the sum over the whole bit by bit.
 
-use super::mover::Mover;
+use super::mover::{Move, Mover};
 use super::{begin, overlap};
 use crate::error::Result;
 use crate::iter::{Direction, IovIter, Kind, Step};

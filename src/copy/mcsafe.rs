@@ -4,10 +4,10 @@
 //! and stops at the first unit that fails; only a word whose *store* fails is tried again byte by byte. Where it would stop can be
 //! computed, so nothing is copied carefully: [`careful`] finds the count, and then that much is copied at full speed.
 
-use super::mover::Mover;
+use super::mover::{Move, Mover};
 use super::overlap::{self, Scratch};
-use super::{ToIter, begin};
-use crate::error::{Error, Result};
+use super::{Outcome, ToIter, begin};
+use crate::error::Result;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::{Direction, IovIter, Step};
 use crate::segment::{Flat, Segment};
@@ -149,19 +149,8 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
 }
 
 /// A flat copy that stops where the careful copy would; returns the bytes copied and why not all of them.
-pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(
-    dst: Flat,
-    src: Flat,
-    map: Option<&K>,
-) -> Result<(usize, Option<Box<Fault>>)> {
-    let len = src.seg.len;
-    if dst.seg.len != len {
-        return Err(Error::invalid(
-            "dst",
-            format!("{} bytes", dst.seg.len),
-            format!("{len} bytes, as many as src has"),
-        ));
-    }
+pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Flat, src: Flat, map: Option<&K>) -> Result<Outcome> {
+    let len = super::same_length(dst, src)?;
     let bad_source = map.and_then(|map| map.first_bad(src.seg, Touch::Read));
     let bad_destination = map.and_then(|map| map.first_bad(dst.seg, Touch::Write));
     let until = |bad: Option<Segment>, start: usize| bad.map_or(len, |bad| bad.addr.saturating_sub(start).min(len));

@@ -1,39 +1,54 @@
 //! Copies through an iterator. Each flavour is a [`Step`] of a few lines and a function around it.
 
 mod checksum;
+pub mod durable;
 pub mod mcsafe;
 mod mover;
 mod overlap;
+mod past_caches;
 
 pub use checksum::{csum_and_copy_from_iter, csum_and_copy_to_iter};
 pub(crate) use mover::{copy_flat, own};
 
+use crate::arch;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::iter::{Direction, IovIter, Kind, Step};
 use crate::segment::{Flat, Page, Segment, Trust};
-use mover::Mover;
+use mover::{Move, Mover};
 use overlap::Scratch;
 
+/// What a flat operation came to: the bytes done, and what stopped it if not all are.
+pub type Outcome = (usize, Option<Box<Fault>>);
+
 /// From flat memory to the iterator's.
-struct ToIter<'m> {
+struct ToIter<'m, M = Mover> {
     src: usize,
-    mover: &'m mut Mover,
+    mover: &'m mut M,
 }
 
-impl Step for ToIter<'_> {
+impl<M: Move> Step for ToIter<'_, M> {
     #[inline]
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
         self.mover.copy(addr, self.src + progress, len)
     }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    fn announce(&self, seg: Segment) {
+        if M::BRINGS_NEAR {
+            arch::prefetch(seg.addr, seg.len);
+        }
+    }
 }
 
 /// From the iterator's memory to flat memory.
-struct FromIter<'m> {
+struct FromIter<'m, M = Mover> {
     dst: usize,
-    mover: &'m mut Mover,
+    mover: &'m mut M,
 }
 
-impl Step for FromIter<'_> {
+impl<M: Move> Step for FromIter<'_, M> {
     #[inline]
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
         self.mover.copy(self.dst + progress, addr, len)
@@ -71,6 +86,15 @@ fn begin(flat: Flat, i: &mut IovIter, nbytes: usize, direction: Direction, opera
         i.require_writable(nbytes)?;
     }
     Ok(nbytes.min(i.count()))
+}
+
+/// The length that both ends of a flat copy have.
+fn same_length(dst: Flat, src: Flat) -> Result<usize> {
+    let (len, other) = (src.seg.len, dst.seg.len);
+    if other == len {
+        return Ok(len);
+    }
+    Err(Error::invalid("dst", format!("{other} bytes"), format!("{len} bytes, as many as src has")))
 }
 
 /// Copies `nbytes` from `src` into the iterator, as if all of them had been read first (`copy_to_iter`). Returns the bytes

@@ -1,7 +1,9 @@
 //! How one chunk is moved, and what stopped it: by the CPU under the fault handler, or by the kernel where there is none.
 
+use super::Outcome;
+use super::past_caches::Media;
 use crate::arch::guard::{self, Trap};
-use crate::arch::{self, Primitives};
+use crate::arch::{self, Primitives, WriteBack};
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::fault::engine::{self, ASK_EVERY, Care, Way};
@@ -9,7 +11,15 @@ use crate::iter::IovIter;
 use crate::segment::{Flat, Segment, Trust};
 use crate::sys::memory;
 
-/// Moves chunks and remembers what stopped it.
+/// A way to move chunks.
+pub(super) trait Move {
+    /// Whether a destination that comes up is worth bringing near.
+    const BRINGS_NEAR: bool = true;
+    /// Copies; returns the bytes **not** copied. Ranges overlap only if `dst` is below `src`.
+    fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize;
+}
+
+/// Moves chunks through the caches and remembers what stopped it.
 pub(super) struct Mover {
     set: &'static Primitives,
     way: Way,
@@ -45,15 +55,6 @@ impl Mover {
         Ok(Self { set: arch::primitives(), way, care, stop: None })
     }
 
-    /// Copies; returns the bytes **not** copied. Ranges overlap only if `dst` is below `src`.
-    #[inline]
-    pub(super) fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if matches!(self.way, Way::Syscalls) || (len > ASK_EVERY && self.care == Care::Prone) {
-            return self.copy_carefully(dst, src, len);
-        }
-        self.copy_directly(dst, src, len)
-    }
-
     #[inline]
     fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
         // SAFETY: whoever made the ranges promised that the destination is the copy's to write and that both stay, or they are
@@ -65,29 +66,32 @@ impl Mover {
         len - done
     }
 
+    /// Whatever stops a copy later stops it earlier in the range: in what was read before a first fault.
     #[cold]
     fn trapped(&mut self, trap: Trap, dst: usize, src: usize, is_store: bool) {
-        self.stop.get_or_insert_with(|| Box::new(Stop { dst, src, trap: Some((trap, is_store)) }));
+        self.stop = Some(Box::new(Stop { dst, src, trap: Some((trap, is_store)) }));
     }
 
-    /// In parts, between which the handler may be lost; without it by the kernel.
-    #[cold]
-    fn copy_carefully(&mut self, dst: usize, src: usize, len: usize) -> usize {
+    /// In parts, between which the handler may be lost. `part` is given where one begins and how long it is, and returns what is left of it.
+    fn in_parts(&mut self, len: usize, mut part: impl FnMut(&mut Self, usize, usize) -> usize) -> usize {
         let mut done = 0;
         while done < len {
-            let part = (len - done).min(ASK_EVERY);
-            let (to, from) = (dst.wrapping_add(done), src.wrapping_add(done));
-            let left = if self.may_touch(done) {
-                self.copy_directly(to, from, part)
-            } else {
-                self.copy_by_kernel(to, from, part)
-            };
-            done += part - left;
+            let size = (len - done).min(ASK_EVERY);
+            let left = part(self, done, size);
+            done += size - left;
             if left != 0 {
                 break;
             }
         }
         len - done
+    }
+
+    #[cold]
+    fn copy_carefully(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        self.in_parts(len, |mover, at, size| {
+            let (to, from) = (dst.wrapping_add(at), src.wrapping_add(at));
+            if mover.may_touch(at) { mover.copy_directly(to, from, size) } else { mover.copy_by_kernel(to, from, size) }
+        })
     }
 
     /// Whether the CPU may go on after `done` bytes. Once it may not, the kernel does the rest.
@@ -102,35 +106,56 @@ impl Mover {
         let done = memory::copy(dst, src, len);
         if done < len {
             let (dst, src) = (dst.wrapping_add(done), src.wrapping_add(done));
-            self.stop.get_or_insert_with(|| Box::new(Stop { dst, src, trap: None }));
+            self.stop = Some(Box::new(Stop { dst, src, trap: None }));
         }
         len - done
     }
 
     /// Zeroes; returns the bytes **not** zeroed.
     pub(super) fn zero(&mut self, dst: usize, len: usize) -> usize {
+        self.in_parts(len, |mover, at, size| {
+            let dst = dst.wrapping_add(at);
+            if mover.may_touch(at) { mover.zero_directly(dst, size) } else { mover.zero_by_kernel(dst, size) }
+        })
+    }
+
+    fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
+        // SAFETY: as in `copy_directly`.
+        let (done, trap) = unsafe { guard::zero(self.set, dst, len) };
+        if let Some(trap) = trap {
+            self.trapped(trap, dst + done, 0, true);
+        }
+        len - done
+    }
+
+    fn zero_by_kernel(&mut self, dst: usize, len: usize) -> usize {
         let mut done = 0;
         while done < len {
-            let left = if self.may_touch(done) {
-                let part = ASK_EVERY.min(len - done);
-                // SAFETY: as in `copy_directly`.
-                let (zeroed, trap) = unsafe { guard::zero(self.set, dst + done, part) };
-                if let Some(trap) = trap {
-                    self.trapped(trap, dst + done + zeroed, 0, true);
-                }
-                done += zeroed;
-                part - zeroed
-            } else {
-                let part = ZEROES.len().min(len - done);
-                let left = self.copy_by_kernel(dst + done, ZEROES.as_ptr().expose_provenance(), part);
-                done += part - left;
-                left
-            };
+            let part = ZEROES.len().min(len - done);
+            let left = self.copy_by_kernel(dst + done, ZEROES.as_ptr().expose_provenance(), part);
+            done += part - left;
             if left != 0 {
                 break;
             }
         }
         len - done
+    }
+
+    /// Runs an instruction over the lines of a range; returns the bytes of the range it did not get to.
+    pub(super) fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
+        self.in_parts(len, |mover, at, size| {
+            let addr = addr + at;
+            let reach = if mover.may_touch(at) { size } else { memory::fault_in(Segment::new(addr, size), false) };
+            // SAFETY: whoever made the range promised that it stays; what may go away all the same is touched under the handler,
+            // or, where there is none, right after the kernel has found it there.
+            let (done, trap) = unsafe { guard::write_back(instruction, addr, reach) };
+            if let Some(trap) = trap {
+                mover.trapped(trap, addr + done, 0, true);
+            } else if reach < size {
+                mover.stop = Some(Box::new(Stop { dst: addr + reach, src: ZEROES.as_ptr().addr(), trap: None }));
+            }
+            size - done
+        })
     }
 
     /// Why it stopped, in a copy that came to `copied` bytes.
@@ -146,8 +171,72 @@ impl Mover {
     }
 }
 
+impl Move for Mover {
+    #[inline]
+    fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        if matches!(self.way, Way::Syscalls) || (len > ASK_EVERY && self.care == Care::Prone) {
+            return self.copy_carefully(dst, src, len);
+        }
+        self.copy_directly(dst, src, len)
+    }
+}
+
+impl Media for Mover {
+    fn can_stream(&self) -> bool {
+        !matches!(self.way, Way::Syscalls)
+    }
+
+    fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
+        self.copy(own, src, len)
+    }
+
+    fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        self.copy(dst, src, len)
+    }
+
+    fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
+        let mut readable = 0;
+        let left = self.in_parts(len, |mover, at, size| {
+            let (dst, src) = (dst + at, src + at);
+            if !mover.may_touch(at) {
+                let left = mover.copy_by_kernel(dst, src, size);
+                return left + mover.write_back(dst, size - left);
+            }
+            // SAFETY: as in `copy_directly`; the caller cuts at lines, of which a part is a multiple.
+            let streamed = unsafe { guard::stream(mover.set, dst, src, size) };
+            if let Some(trap) = streamed.trap {
+                readable = streamed.readable;
+                let at = streamed.done + readable;
+                mover.trapped(trap, dst + at, src + at, trap.is_store(src, size));
+            }
+            size - streamed.done
+        });
+        (len - left, readable)
+    }
+
+    fn stream_words(&mut self, dst: usize, own: usize, len: usize) -> usize {
+        // SAFETY: the caller cuts at words within a line; the destination as in `copy_directly`.
+        let (done, trap) = unsafe { guard::stream_words(dst, std::ptr::with_exposed_provenance(own), len) };
+        if let Some(trap) = trap {
+            self.trapped(trap, dst + done, own + done, true);
+        }
+        len - done
+    }
+
+    fn write_back(&mut self, dst: usize, len: usize) -> usize {
+        match arch::write_back() {
+            Some(instruction) => self.over_lines(instruction, dst, len),
+            None => len,
+        }
+    }
+
+    fn fence(&mut self) {
+        arch::store_fence();
+    }
+}
+
 /// Copies between two flat ranges, as much as the shorter one has: the bytes copied, and what stopped it.
-pub(crate) fn copy_flat(dst: Flat, src: Flat) -> Result<(usize, Option<Box<Fault>>)> {
+pub(crate) fn copy_flat(dst: Flat, src: Flat) -> Result<Outcome> {
     let len = dst.seg.len.min(src.seg.len);
     let mut mover = Mover::new(&[dst.trust, src.trust], &[])?;
     let done = len - mover.copy(dst.seg.addr, src.seg.addr, len);

@@ -2,9 +2,9 @@
 
 use super::buffer::{self, Access, Call, Named, Owners};
 use super::iter::{IovIter, detached};
-use super::values::{Lengths, fault_error, size, size_or, user_range};
+use super::values::{Lengths, fault_error, mc_result_class, size, size_or, to_fault, user_range};
 use super::view::memoryview;
-use crate::copy;
+use crate::copy::{self, Outcome};
 use crate::error::Result;
 use crate::fault::Side;
 use crate::fault::engine::{self, Care};
@@ -58,7 +58,7 @@ fn run(
 }
 
 /// As [`run`], for the flavours that take a short copy back before they raise.
-fn run_full(
+pub(super) fn run_full(
     addr: &Bound<'_, PyAny>,
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,
@@ -72,7 +72,7 @@ fn run_full(
 }
 
 /// As [`run`], raising where trusted memory failed: the bytes copied.
-fn run_short(
+pub(super) fn run_short(
     addr: &Bound<'_, PyAny>,
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,
@@ -82,6 +82,23 @@ fn run_short(
     let copied = run(addr, i, nbytes, access, flavour)?.1;
     raise_if_trusted(addr.py(), &i.core, copied)?;
     Ok(copied)
+}
+
+/// A copy between two flat sides: an `McResult`.
+pub(super) fn between<'py>(
+    dst: &Bound<'py, PyAny>,
+    src: &Bound<'py, PyAny>,
+    copy: impl FnOnce(Flat, Flat) -> Result<Outcome> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = dst.py();
+    let (mut to, mut from) = (Call::new(), Call::new());
+    let target = flat_side(&mut to, dst, Access::Write, "dst")?;
+    let source = flat_side(&mut from, src, Access::Read, "src")?;
+    let nbytes = source.seg.len;
+    vouch(py, target.trust.care().max(source.trust.care()));
+    let (copied, fault) = detached(py, nbytes, || copy(target, source))?;
+    let fault = fault.map(|fault| to_fault(py, &fault)).transpose()?;
+    mc_result_class(py)?.call1((copied, nbytes - copied, fault))
 }
 
 /// Tells the engine what Python's own handlers for the two signals are, if that can save it a question.

@@ -35,3 +35,24 @@ pub(super) fn use_isa(name: &str) -> PyResult<()> {
         None => Err(Error::invalid("name", name, format!("one of {}", isas().join(", "))).into()),
     }
 }
+
+/// The instruction that writes cache lines back; `None` if this CPU has none.
+#[pyfunction]
+pub(super) fn flush_instruction() -> Option<&'static str> {
+    arch::write_back().map(|instruction| instruction.name)
+}
+
+/// The write-back instructions this CPU has, the best one last.
+#[pyfunction]
+pub(super) fn flush_instructions() -> Vec<&'static str> {
+    arch::write_backs().map(|instruction| instruction.name).collect()
+}
+
+/// Writes back with the named instruction from now on.
+#[pyfunction]
+pub(super) fn use_flush_instruction(name: &str) -> PyResult<()> {
+    match arch::choose_write_back(name) {
+        Some(_) => Ok(()),
+        None => Err(Error::invalid("name", name, format!("one of {}", flush_instructions().join(", "))).into()),
+    }
+}

@@ -1,10 +1,10 @@
 //! The copies that stop before memory known to be bad.
 
 use super::buffer::{Access, Call};
-use super::copy::flat_side;
+use super::copy::{between, flat_side};
 use super::fault_map::FaultMap;
 use super::iter::{IovIter, detached};
-use super::values::{mc_result_class, size_or, to_fault};
+use super::values::size_or;
 use crate::copy::mcsafe;
 use crate::fault::map::FaultMap as Map;
 use pyo3::prelude::*;
@@ -42,13 +42,6 @@ pub(super) fn memcpy_mcsafe<'py>(
     src: &Bound<'py, PyAny>,
     fault_map: Option<&Bound<'py, FaultMap>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let py = dst.py();
-    let (mut to, mut from) = (Call::new(), Call::new());
-    let target = flat_side(&mut to, dst, Access::Write, "dst")?;
-    let source = flat_side(&mut from, src, Access::Read, "src")?;
     let map = shared(fault_map);
-    let nbytes = source.seg.len;
-    let (copied, fault) = detached(py, nbytes, || mcsafe::memcpy_mcsafe(target, source, map.as_deref()))?;
-    let fault = fault.map(|fault| to_fault(py, &fault)).transpose()?;
-    mc_result_class(py)?.call1((copied, nbytes - copied, fault))
+    between(dst, src, |dst, src| mcsafe::memcpy_mcsafe(dst, src, map.as_deref()))
 }

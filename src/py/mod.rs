@@ -4,6 +4,7 @@ mod buffer;
 mod collect;
 mod copy;
 mod cpu;
+mod durable;
 mod errors;
 mod fault;
 mod fault_map;
@@ -26,7 +27,12 @@ mod _core {
         csum_and_copy_to_iter, hash_and_copy_to_iter,
     };
     #[pymodule_export]
-    use super::cpu::{cpu_features, isa, isas, use_isa};
+    use super::cpu::{cpu_features, flush_instruction, flush_instructions, isa, isas, use_flush_instruction, use_isa};
+    #[pymodule_export]
+    use super::durable::{
+        copy_from_iter_flushcache, copy_from_iter_full_nocache, copy_from_iter_nocache, copy_to_iter_flushcache,
+        memcpy_flushcache, memcpy_nocache, pmem_drain, pmem_flush, pmem_invalidate, pmem_persist,
+    };
     #[pymodule_export]
     use super::fault::{
         fault_handler_install, fault_handler_mode, fault_handler_set_mode, fault_handler_status,

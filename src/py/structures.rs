@@ -3,7 +3,7 @@
 use super::buffer::{Access, Call, Named, page};
 use super::values::{fault_error, optional_size, size, size_or};
 use super::view::memoryview;
-use crate::copy::{copy_flat, own};
+use crate::copy::{Outcome, copy_flat, own};
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::segment::{Flat, Page, Trust};
@@ -172,7 +172,7 @@ fn write_slots(fd: i32, slots: &[Slot]) -> Result<usize, i32> {
 }
 
 /// Writes into the ring what fits: the bytes, and what stopped them.
-fn append(ring: &mut Ring, data: Flat) -> Result<(usize, Option<Box<Fault>>), Error> {
+fn append(ring: &mut Ring, data: Flat) -> Result<Outcome, Error> {
     let mut done = 0;
     while done < data.seg.len {
         let rest = Flat { seg: data.seg.skip(done), ..data };

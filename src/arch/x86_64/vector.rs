@@ -1,4 +1,4 @@
-//! x86-64: one copy and one zeroing algorithm, written once and stamped out per register width.
+//! One copy, one streaming and one zeroing algorithm, written once and stamped out per register width.
 //!
 //! They are assembly so that their memory accesses are exactly the ones written here and each is known to the fault table
 //! beside the code: an access that faults resumes at the routine's fixup, which returns how far it got.
@@ -9,16 +9,18 @@
 //! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims destination
 //! lines without reading them first.
 //!
-//! What makes progress exact ([`super::guard`] does the arithmetic):
+//! The stream: whole lines to a destination at a line boundary, by non-temporal stores, asking for the source ahead but never
+//! beyond its end. It does not fence.
+//!
+//! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
 //! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
 //! * a destination line never straddles pages, so a store that faults has stored nothing of its line;
 //! * a source line is either loaded or not, and where a load reaches into a second line, the first has been read before
 //!   ([`Access::First`] sees to it where nothing else did).
 
-use super::Primitives;
-use super::guard::{Access, Entry, Table, Trap};
+use crate::arch::Primitives;
+use crate::arch::guard::{Access, Trap};
 use core::arch::global_asm;
-use core::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _mm_prefetch};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// From here `rep movsb` beats any vector loop, between congruent addresses (L1 is left behind).
@@ -27,23 +29,14 @@ const STRING_MIN: usize = 32 << 10;
 /// What `STRING_MIN` is on this CPU; `usize::MAX` where strings are slow. Read by the assembly.
 static STRING_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// From here the source is asked for `AHEAD` bytes ahead: it is not in L2.
+/// Opens the string path: the CPU says that even short strings are fast.
+pub(super) fn use_strings() {
+    STRING_FROM.store(STRING_MIN, Ordering::Relaxed);
+}
+
+/// From here a copy asks for its source `AHEAD` bytes ahead: it is not in L2. A stream always does.
 const AHEAD_MIN: usize = 512 << 10;
 const AHEAD: usize = 2 << 10;
-
-/// Code that touches foreign memory, entered into the routine's table.
-#[rustfmt::skip]
-macro_rules! guarded {
-    ($routine:literal, $access:literal, $done:literal, $code:expr) => {
-        concat!(
-            "771:\n",
-            $code, "\n772:\n",
-            ".pushsection .rodata.iovec_rs.", $routine, ",\"a\",@progbits\n",
-            ".long 771b - ., 772b - ., .L", $routine, "_fixup - ., ({", $access, "}) | (", $done, " << 8)\n",
-            ".popsection\n",
-        )
-    };
-}
 
 /// Moves fewer than 64 bytes (`rdx`) whose destination is within a page: touches the first byte, then each size by two
 /// overlapping halves, loads before stores. Advances nothing. The label prefix keeps its uses apart.
@@ -112,26 +105,42 @@ macro_rules! small_zero {
 /// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
 #[rustfmt::skip]
 macro_rules! copy_line {
-    ($r:literal, $mov:literal, $at:literal, [$([$($reg:literal $o:literal),*]),*]) => {
+    ($r:literal, $mov:literal, $put:literal, $at:literal, [$([$($reg:literal $o:literal),*]),*]) => {
         concat!($(
             guarded!($r, "load", $at, concat!($( $mov, " ", $reg, ", [rsi+", $at, "+", $o, "]\n", )*)),
-            guarded!($r, "store", $at, concat!($( $mov, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*)),
+            guarded!($r, "store", $at, concat!($( $put, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*)),
         )*)
+    };
+}
+
+/// The four lines of a turn, asked for ahead of it.
+macro_rules! hint {
+    ($prefetch:literal) => {
+        concat!(
+            $prefetch,
+            " [rsi+{ahead}]\n ",
+            $prefetch,
+            " [rsi+{ahead}+64]\n ",
+            $prefetch,
+            " [rsi+{ahead}+128]\n ",
+            $prefetch,
+            " [rsi+{ahead}+192]\n"
+        )
     };
 }
 
 /// Four lines a turn while `rdx` (the bytes left, less what the caller has set aside) does not go below zero.
 #[rustfmt::skip]
 macro_rules! copy_lines {
-    ($r:literal, $label:literal, $mov:literal, $line:tt, $hint:literal) => {
+    ($r:literal, $label:literal, $mov:literal, $put:literal, $line:tt, $hint:expr) => {
         concat!(
             ".p2align 5\n",
             $label, ":\n",
             $hint,
-            copy_line!($r, $mov, "0", $line),
-            copy_line!($r, $mov, "64", $line),
-            copy_line!($r, $mov, "128", $line),
-            copy_line!($r, $mov, "192", $line),
+            copy_line!($r, $mov, $put, "0", $line),
+            copy_line!($r, $mov, $put, "64", $line),
+            copy_line!($r, $mov, $put, "128", $line),
+            copy_line!($r, $mov, $put, "192", $line),
             "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
         )
     };
@@ -145,74 +154,35 @@ macro_rules! zero_line {
     };
 }
 
-#[rustfmt::skip]
-macro_rules! opening {
-    ($r:literal) => {
-        concat!(
-            ".globl ", $r, "\n.hidden ", $r, "\n.type ", $r, ",@function\n",
-            ".pushsection .rodata.iovec_rs.", $r, ",\"a\",@progbits\n.p2align 2\n",
-            ".globl ", $r, "_table\n.hidden ", $r, "_table\n",
-            $r, "_table:\n.popsection\n",
-            ".p2align 6\n",
-            $r, ":\n.cfi_startproc\n",
-        )
-    };
-}
-
-#[rustfmt::skip]
-macro_rules! closing {
-    ($r:literal) => {
-        concat!(
-            ".cfi_endproc\n.globl ", $r, "_end\n.hidden ", $r, "_end\n", $r, "_end:\n.size ",
-            $r, ", .-", $r, "\n",
-            ".pushsection .rodata.iovec_rs.", $r, ",\"a\",@progbits\n",
-            ".globl ", $r, "_table_end\n.hidden ", $r, "_table_end\n",
-            $r, "_table_end:\n.popsection\n",
-        )
-    };
-}
-
-/// The table that a routine's `guarded!` accesses were entered into, in a module of the routine's name.
-macro_rules! table {
-    ($function:ident, $routine:literal) => {
-        mod $function {
-            use super::{Entry, Table};
-            unsafe extern "C" {
-                #[link_name = concat!($routine, "_table")]
-                static START: Entry;
-                #[link_name = concat!($routine, "_table_end")]
-                static END: Entry;
-            }
-            pub(super) const TABLE: Table = Table::new(&raw const START, &raw const END);
-        }
-    };
-}
-
 /// The routines of one width. `line` names the registers of a 64-byte line with their byte offsets. `leave` runs before
 /// anything that is not of this width.
 #[rustfmt::skip]
 macro_rules! routines {
     (
         $set:ident, $name:literal, $test:expr, copy: $copy:literal $copy_fn:ident,
-        zero: $zero:literal $zero_fn:ident,
-        mov: $mov:literal, clear: $clear:literal, leave: $leave:literal, line: $line:tt, zeroes: $zeroes:tt
+        stream: $stream:literal $stream_fn:ident, zero: $zero:literal $zero_fn:ident,
+        mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal, line: $line:tt, zeroes: $zeroes:tt
     ) => {
-        pub(super) static $set: Primitives = Primitives {
+        pub(in crate::arch) static $set: Primitives = Primitives {
             name: $name,
             copy: $copy_fn,
+            stream: $stream_fn,
             zero: $zero_fn,
             available: || $test,
-            tables: &[$copy_fn::TABLE, $zero_fn::TABLE],
+            tables: &[$copy_fn::TABLE, $stream_fn::TABLE, $zero_fn::TABLE],
         };
 
         unsafe extern "C" {
             #[link_name = $copy]
             fn $copy_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
+            #[link_name = $stream]
+            fn $stream_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
             #[link_name = $zero]
             fn $zero_fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
         }
 
         table!($copy_fn, $copy);
+        table!($stream_fn, $stream);
         table!($zero_fn, $zero);
 
         global_asm!(
@@ -229,12 +199,11 @@ macro_rules! routines {
             "cmp rdx, [rip + {string_from}]\n jb 3f", "test esi, 63\n jnz 3f", "mov rcx, rdx",
             guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),
             "ret", "3:", "cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + 256",
-            copy_lines!($copy, "30", $mov, $line,
-                "prefetcht0 [rsi+{ahead}]\n prefetcht0 [rsi+{ahead}+64]\n prefetcht0 [rsi+{ahead}+128]\n prefetcht0 [rsi+{ahead}+192]\n"),
+            copy_lines!($copy, "30", $mov, $mov, $line, hint!("prefetcht0")),
             "add rdx, {ahead} + 256", "31:", "sub rdx, 256\n jb 5f",
-            copy_lines!($copy, "4", $mov, $line, ""),
+            copy_lines!($copy, "4", $mov, $mov, $line, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
-            copy_line!($copy, $mov, "0", $line),
+            copy_line!($copy, $mov, $mov, "0", $line),
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7: add rdx, 64", $leave, "jmp 9f",
             // Short: where the destination straddles pages, the part in the first one goes first.
             "8: mov eax, edi\n and eax, 4095\n add eax, edx\n cmp eax, 4096\n jbe 9f",
@@ -246,6 +215,20 @@ macro_rules! routines {
             concat!(".L", $copy, "_fixup:"),
             "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($copy),
+
+            opening!($stream),
+            "mov r10, rcx\n lea r11, [rsi+rdx]",
+            guarded!($stream, "first", "0", "mov al, [rsi]"),
+            "sub rdx, {ahead} + 256\n jb 3f",
+            copy_lines!($stream, "2", $mov, $put, $line, hint!("prefetchnta")),
+            "3: add rdx, {ahead}\n js 5f",
+            copy_lines!($stream, "4", $mov, $put, $line, ""),
+            "5: add rdx, 256 - 64\n js 7f", "6:",
+            copy_line!($stream, $mov, $put, "0", $line),
+            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7:", $leave, "xor eax, eax\n ret",
+            concat!(".L", $stream, "_fixup:"),
+            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi", $leave, "ret",
+            closing!($stream),
 
             opening!($zero),
             "mov r10, rdx\n lea r11, [rdi+rsi]", "xor eax, eax\n pxor xmm0, xmm0", "cmp rsi, 64\n jb 8f",
@@ -277,73 +260,29 @@ macro_rules! routines {
 
 // With 32-byte groups a line takes two; what a fault in the second leaves of the first is copied once more, to the same bytes.
 routines!(
-    SCALAR, "scalar", true, copy: "iovec_rs_copy_scalar" copy_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
-    mov: "mov", clear: "", leave: "",
+    SCALAR, "scalar", true, copy: "iovec_rs_copy_scalar" copy_scalar,
+    stream: "iovec_rs_stream_scalar" stream_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
+    mov: "mov", put: "movnti", clear: "", leave: "",
     line: [["rax" "0", "rcx" "8", "r8" "16", "r9" "24"], ["rax" "32", "rcx" "40", "r8" "48", "r9" "56"]],
     zeroes: [["rax" "0", "rax" "8", "rax" "16", "rax" "24", "rax" "32", "rax" "40", "rax" "48", "rax" "56"]]
 );
 routines!(
-    SSE2, "sse2", true, copy: "iovec_rs_copy_sse2" copy_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
-    mov: "movdqu", clear: "", leave: "",
+    SSE2, "sse2", true, copy: "iovec_rs_copy_sse2" copy_sse2,
+    stream: "iovec_rs_stream_sse2" stream_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
+    mov: "movdqu", put: "movntdq", clear: "", leave: "",
     line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
     zeroes: [["xmm0" "0", "xmm0" "16", "xmm0" "32", "xmm0" "48"]]
 );
 routines!(
     AVX2, "avx2", is_x86_feature_detected!("avx2"), copy: "iovec_rs_copy_avx2" copy_avx2,
-    zero: "iovec_rs_zero_avx2" zero_avx2,
-    mov: "vmovdqu", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
+    stream: "iovec_rs_stream_avx2" stream_avx2, zero: "iovec_rs_zero_avx2" zero_avx2,
+    mov: "vmovdqu", put: "vmovntdq", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
     line: [["ymm0" "0", "ymm1" "32"]], zeroes: [["ymm0" "0", "ymm0" "32"]]
 );
 // Registers 16 and up leave no upper halves for legacy code to trip over, so nothing has to be cleared on leaving.
 routines!(
     AVX512, "avx512", is_x86_feature_detected!("avx512f"), copy: "iovec_rs_copy_avx512" copy_avx512,
-    zero: "iovec_rs_zero_avx512" zero_avx512,
-    mov: "vmovdqu64", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
+    stream: "iovec_rs_stream_avx512" stream_avx512, zero: "iovec_rs_zero_avx512" zero_avx512,
+    mov: "vmovdqu64", put: "vmovntdq", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
     line: [["zmm16" "0"]], zeroes: [["zmm16" "0"]]
 );
-
-/// CPUID leaf 7: EBX bit 9 is ERMS, bit 23 CLFLUSHOPT, bit 24 CLWB; EDX bit 4 is FSRM.
-fn structured_features() -> (u32, u32) {
-    if __cpuid(0).eax < 7 {
-        return (0, 0);
-    }
-    let leaf = __cpuid_count(7, 0);
-    (leaf.ebx, leaf.edx)
-}
-
-/// Opens the string path where the CPU says that even short strings are fast. May run any number of times.
-pub(super) fn tune() {
-    if structured_features().1 & 1 << 4 != 0 {
-        STRING_FROM.store(STRING_MIN, Ordering::Relaxed);
-    }
-}
-
-pub(super) fn cache_line_size() -> usize {
-    let units = (__cpuid(1).ebx >> 8 & 0xff) as usize;
-    if units == 0 { 64 } else { units * 8 }
-}
-
-pub(super) fn features() -> Vec<(&'static str, bool)> {
-    let (ebx, edx) = structured_features();
-    vec![
-        ("sse2", true),
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("erms", ebx & 1 << 9 != 0),
-        ("fsrm", edx & 1 << 4 != 0),
-        ("clflushopt", ebx & 1 << 23 != 0),
-        ("clwb", ebx & 1 << 24 != 0),
-    ]
-}
-
-/// How far into a coming segment a hint reaches: the hardware prefetcher has caught on by then.
-const PREFETCH_BYTES: usize = 512;
-
-#[inline(always)]
-#[allow(clippy::inline_always)]
-pub(super) fn prefetch(addr: usize, len: usize) {
-    for line in (0..len.min(PREFETCH_BYTES)).step_by(64) {
-        // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::with_exposed_provenance(addr.wrapping_add(line))) };
-    }
-}

@@ -1,0 +1,69 @@
+//! x86-64: the routines, and what this CPU can run of them.
+
+#[macro_use]
+mod table;
+mod flush;
+mod vector;
+
+pub(super) use flush::{CLFLUSH, CLFLUSHOPT, CLWB, WORDS, stream_words};
+pub(super) use vector::{AVX2, AVX512, SCALAR, SSE2};
+
+use core::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _mm_mfence, _mm_prefetch, _mm_sfence};
+
+/// CPUID leaf 7: EBX bit 9 is ERMS, bit 23 CLFLUSHOPT, bit 24 CLWB; EDX bit 4 is FSRM.
+fn structured_features() -> (u32, u32) {
+    if __cpuid(0).eax < 7 {
+        return (0, 0);
+    }
+    let leaf = __cpuid_count(7, 0);
+    (leaf.ebx, leaf.edx)
+}
+
+/// Opens the string path where the CPU says that even short strings are fast. May run any number of times.
+pub(super) fn tune() {
+    if structured_features().1 & 1 << 4 != 0 {
+        vector::use_strings();
+    }
+}
+
+pub(super) fn cache_line_size() -> usize {
+    let units = (__cpuid(1).ebx >> 8 & 0xff) as usize;
+    if units == 0 { 64 } else { units * 8 }
+}
+
+pub(super) fn features() -> Vec<(&'static str, bool)> {
+    let (ebx, edx) = structured_features();
+    vec![
+        ("sse2", true),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("erms", ebx & 1 << 9 != 0),
+        ("fsrm", edx & 1 << 4 != 0),
+        ("clflushopt", ebx & 1 << 23 != 0),
+        ("clwb", ebx & 1 << 24 != 0),
+    ]
+}
+
+/// How far into a coming segment a hint reaches: the hardware prefetcher has caught on by then.
+const PREFETCH_BYTES: usize = 512;
+
+#[inline(always)]
+#[allow(clippy::inline_always)]
+pub(super) fn prefetch(addr: usize, len: usize) {
+    for line in (0..len.min(PREFETCH_BYTES)).step_by(64) {
+        // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::with_exposed_provenance(addr.wrapping_add(line))) };
+    }
+}
+
+/// Orders every store before it, non-temporal ones and write-backs too, before every store after it.
+pub(super) fn store_fence() {
+    // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
+    unsafe { _mm_sfence() };
+}
+
+/// Orders every access before it, evictions too, before every access after it.
+pub(super) fn full_fence() {
+    // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
+    unsafe { _mm_mfence() };
+}

@@ -1,0 +1,241 @@
+//! How a range is written past the caches: whole lines by non-temporal stores, the lines at its edges so that no line is written in
+//! two ways. A partial line goes by non-temporal words if it consists of them, else through the cache, followed by one write-back.
+//! (A line that takes both a cached and a non-temporal store costs three times either.)
+//!
+//! The algorithm is generic over what it writes to, so that the same code runs over a model that records what each store,
+//! write-back and fence does to each byte.
+
+use super::mover::Move;
+use crate::arch::LINE;
+use crate::segment::Segment;
+use std::mem::MaybeUninit;
+
+/// What can be done to memory on the way past the caches. Everything may come short, and says by how much.
+pub(super) trait Media {
+    /// Whether non-temporal stores can be had.
+    fn can_stream(&self) -> bool;
+    /// Copies into own memory; returns the bytes not copied.
+    fn load(&mut self, own: usize, src: usize, len: usize) -> usize;
+    /// Copies through the cache; returns the bytes not copied.
+    fn store(&mut self, dst: usize, src: usize, len: usize) -> usize;
+    /// Copies whole lines past the caches: the bytes copied, and how many behind them could still be read.
+    fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize);
+    /// Stores words from own memory past the caches, within a line; returns the bytes not stored.
+    fn stream_words(&mut self, dst: usize, own: usize, len: usize) -> usize;
+    /// Writes back the lines of a range; returns the bytes not written back.
+    fn write_back(&mut self, dst: usize, len: usize) -> usize;
+    /// Waits for all of it.
+    fn fence(&mut self);
+}
+
+/// What is asked of a copy past the caches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Promise {
+    /// To leave the caches alone as far as it can (`nocache`).
+    Nocache,
+    /// That nothing it wrote is in the caches alone (`flushcache`).
+    Durable,
+}
+
+/// Ranges shorter than this that do not consist of words go through the cache whole: two edge lines would be most of them.
+const STREAM_FROM: usize = 256;
+
+/// The words a partial line may consist of.
+const WORD: usize = 4;
+
+/// One range; returns the bytes that did not get there.
+pub(super) fn copy_flat<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    let left = copy(media, promise, dst, src, len);
+    media.fence();
+    left
+}
+
+/// One range, not fenced.
+fn copy<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    let is_words = dst.is_multiple_of(WORD) && len.is_multiple_of(WORD);
+    if !media.can_stream() || (len < STREAM_FROM && !is_words) {
+        return through_cache(media, promise, dst, src, len);
+    }
+    let head = (dst.wrapping_neg() % LINE).min(len);
+    let lines = (len - head) / LINE * LINE;
+    let mut done = 0;
+    if head != 0 {
+        done = head - edge(media, promise, dst, src, head);
+        if done < head {
+            return len - done;
+        }
+    }
+    if lines != 0 {
+        let (streamed, readable) = media.stream(dst + done, src + done, lines);
+        done += streamed;
+        if streamed < lines {
+            let left = through_cache(media, promise, dst + done, src + done, readable);
+            return len - done - (readable - left);
+        }
+    }
+    if done < len {
+        done = len - edge(media, promise, dst + done, src + done, len - done);
+    }
+    len - done
+}
+
+fn through_cache<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    let stored = len - media.store(dst, src, len);
+    match promise {
+        Promise::Nocache => len - stored,
+        Promise::Durable => len - stored + media.write_back(dst, stored),
+    }
+}
+
+/// Less than a line, within one.
+fn edge<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    if promise == Promise::Nocache || !dst.is_multiple_of(WORD) || !len.is_multiple_of(WORD) {
+        return through_cache(media, promise, dst, src, len);
+    }
+    let mut line = MaybeUninit::<[u8; LINE]>::uninit();
+    let own = line.as_mut_ptr().expose_provenance();
+    let read = len - media.load(own, src, len);
+    if read < len {
+        return len - read + through_cache(media, promise, dst, own, read);
+    }
+    media.stream_words(dst, own, len)
+}
+
+/// Scattering: each chunk is a range of its own.
+pub(super) struct Scatter<'m, M> {
+    media: &'m mut M,
+    promise: Promise,
+}
+
+impl<'m, M: Media> Scatter<'m, M> {
+    pub(super) fn new(media: &'m mut M, promise: Promise) -> Self {
+        Self { media, promise }
+    }
+
+    /// Ends the copy.
+    pub(super) fn finish(self) {
+        self.media.fence();
+    }
+}
+
+impl<M: Media> Move for Scatter<'_, M> {
+    const BRINGS_NEAR: bool = false;
+
+    #[inline]
+    fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        copy(self.media, self.promise, dst, src, len)
+    }
+}
+
+/// What gathered bytes wait in until their line is whole.
+const STAGE: usize = 4096;
+
+/// From here on a chunk's whole lines are not worth staging.
+const DIRECT_FROM: usize = 256;
+
+#[repr(align(64))]
+struct Stage(MaybeUninit<[u8; STAGE]>);
+
+/// Gathering: chunks that follow one another in the destination. A line that several chunks share is put together first and
+/// written once.
+pub(super) struct Gather<'m, M> {
+    media: &'m mut M,
+    promise: Promise,
+    /// Where the whole copy ends.
+    end: usize,
+    stage: Stage,
+    /// What is staged, and where it goes.
+    staged: usize,
+    staged_dst: usize,
+    /// Bytes of earlier chunks that turned out not to get there.
+    lost: usize,
+}
+
+impl<M: Media> Move for Gather<'_, M> {
+    #[inline]
+    fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        let end = dst + len;
+        if self.staged == 0 && (end == self.end || end.is_multiple_of(LINE)) {
+            return copy(self.media, self.promise, dst, src, len);
+        }
+        self.gather(Segment::new(dst, len), src)
+    }
+}
+
+impl<'m, M: Media> Gather<'m, M> {
+    pub(super) fn new(media: &'m mut M, promise: Promise, end: usize) -> Self {
+        let stage = Stage(MaybeUninit::uninit());
+        Self { media, promise, end, stage, staged: 0, staged_dst: 0, lost: 0 }
+    }
+
+    fn gather(&mut self, dst: Segment, src: usize) -> usize {
+        let mut done = 0;
+        while done < dst.len {
+            let (to, from) = (dst.skip(done), src + done);
+            let lines = to.len.saturating_sub(to.end() % LINE);
+            if self.staged == 0 && lines >= DIRECT_FROM {
+                let left = copy(self.media, self.promise, to.addr, from, lines);
+                done += lines - left;
+                if left != 0 {
+                    return dst.len - done;
+                }
+                continue;
+            }
+            if self.staged == 0 {
+                self.staged_dst = to.addr;
+            }
+            // A long chunk only completes the line; short ones fill the stage.
+            let full = if lines >= DIRECT_FROM {
+                (self.staged_dst + self.staged).next_multiple_of(LINE)
+            } else {
+                self.limit()
+            };
+            let part = to.len.min(full - self.staged_dst - self.staged);
+            let own = self.own() + self.staged;
+            let read = part - self.media.load(own, from, part);
+            self.staged += read;
+            done += read;
+            if read < part {
+                return dst.len - done;
+            }
+            if self.staged_dst + self.staged == full {
+                let left = self.drain();
+                if left != 0 {
+                    // What is lost of this chunk is its own residue, the rest belongs to chunks before it.
+                    let own = left.min(done);
+                    self.lost += left - own;
+                    return dst.len - (done - own);
+                }
+            }
+        }
+        0
+    }
+
+    /// Where the stage is full: at the end of a line.
+    fn limit(&self) -> usize {
+        self.staged_dst + STAGE - self.staged_dst % LINE
+    }
+
+    fn own(&mut self) -> usize {
+        self.stage.0.as_mut_ptr().expose_provenance()
+    }
+
+    /// Writes what is staged; returns the bytes that did not get there.
+    fn drain(&mut self) -> usize {
+        let own = self.own();
+        let staged = std::mem::take(&mut self.staged);
+        if staged == 0 { 0 } else { copy(self.media, self.promise, self.staged_dst, own, staged) }
+    }
+
+    /// Ends the copy; returns how many bytes of what was taken did not get there.
+    pub(super) fn finish(mut self) -> usize {
+        let left = self.lost + self.drain();
+        self.media.fence();
+        left
+    }
+}
+
+#[cfg(test)]
+mod recorder;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Media that remember what was done to each byte.
+
+use super::Media;
+use crate::arch::LINE;
+use crate::segment::Segment;
+
+/// Where the latest contents of a byte are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// Never written.
+    Untouched,
+    /// In the cache.
+    Dirty,
+    /// On its way to the media: written back, or stored past the caches, and not fenced.
+    Leaving,
+    /// On the media.
+    Media,
+}
+
+/// How the lines of one copy were written. One way each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Ways {
+    cached: bool,
+    streamed: bool,
+    written_back: usize,
+}
+
+/// Memory of the test's own in which every byte's place is known. Outside `[base, base + places.len())` everything is the copy's own.
+pub(super) struct Recorder {
+    base: usize,
+    pub(super) places: Vec<Place>,
+    lines: Vec<Ways>,
+    /// What of the source cannot be read, and the first destination address that cannot be written.
+    pub(super) bad_source: Segment,
+    pub(super) bad_destination: usize,
+    pub(super) fences: usize,
+    /// Steps that broke a rule.
+    pub(super) broken: Vec<String>,
+}
+
+impl Recorder {
+    /// Over the `len` bytes at `base`, a line's start.
+    pub(super) fn new(base: usize, len: usize) -> Self {
+        assert!(base.is_multiple_of(LINE));
+        Self {
+            base,
+            places: vec![Place::Untouched; len],
+            lines: vec![Ways::default(); len.div_ceil(LINE) + 1],
+            bad_source: Segment::default(),
+            bad_destination: usize::MAX,
+            fences: 0,
+            broken: Vec::new(),
+        }
+    }
+
+    fn put(&mut self, dst: usize, src: usize, len: usize, place: Place) {
+        let from = std::ptr::with_exposed_provenance::<u8>(src);
+        // SAFETY: the tests pass ranges of their own vectors, or the copy's stage; both last and do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut(dst), len) };
+        let at = dst - self.base;
+        self.places[at..at + len].fill(place);
+        for line in at / LINE..(at + len).div_ceil(LINE) {
+            let ways = &mut self.lines[line];
+            ways.cached |= place == Place::Dirty;
+            ways.streamed |= place == Place::Leaving;
+            if ways.cached && ways.streamed {
+                self.broken.push(format!("line {line} is written in two ways"));
+            }
+        }
+    }
+
+    fn readable(&self, src: usize, len: usize) -> usize {
+        let bad = self.bad_source;
+        if Segment::new(src, len).overlaps(bad) { bad.addr.saturating_sub(src) } else { len }
+    }
+
+    /// What of a transfer is good: the bytes before the first bad one on either side.
+    fn good(&self, dst: usize, src: usize, len: usize) -> usize {
+        self.readable(src, len).min(self.bad_destination.saturating_sub(dst))
+    }
+
+    /// Lines that were written back more than once.
+    pub(super) fn written_back_twice(&self) -> usize {
+        self.lines.iter().filter(|ways| ways.written_back > 1).count()
+    }
+}
+
+impl Media for Recorder {
+    fn can_stream(&self) -> bool {
+        true
+    }
+
+    fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
+        let good = self.readable(src, len);
+        let from = std::ptr::with_exposed_provenance::<u8>(src);
+        // SAFETY: as in `put`.
+        unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut(own), good) };
+        len - good
+    }
+
+    fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        let good = self.good(dst, src, len);
+        self.put(dst, src, good, Place::Dirty);
+        len - good
+    }
+
+    fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
+        if !dst.is_multiple_of(LINE) || !len.is_multiple_of(LINE) || len == 0 {
+            self.broken.push(format!("a stream of {len} bytes to {}", dst - self.base));
+        }
+        let good = self.good(dst, src, len) / LINE * LINE;
+        self.put(dst, src, good, Place::Leaving);
+        let readable = self.good(dst + good, src + good, len - good);
+        (good, if self.bad_destination == dst + good { 0 } else { readable })
+    }
+
+    fn stream_words(&mut self, dst: usize, own: usize, len: usize) -> usize {
+        if !dst.is_multiple_of(4) || !len.is_multiple_of(4) || dst % LINE + len > LINE {
+            self.broken.push(format!("words of {len} bytes to {}", dst - self.base));
+        }
+        let good = len.min(self.bad_destination.saturating_sub(dst)) / 4 * 4;
+        self.put(dst, own, good, Place::Leaving);
+        len - good
+    }
+
+    fn write_back(&mut self, dst: usize, len: usize) -> usize {
+        let at = dst - self.base;
+        for line in at / LINE..(at + len).div_ceil(LINE) {
+            self.lines[line].written_back += 1;
+            let end = ((line + 1) * LINE).min(self.places.len());
+            for place in &mut self.places[line * LINE..end] {
+                if *place == Place::Dirty {
+                    *place = Place::Leaving;
+                }
+            }
+        }
+        0
+    }
+
+    fn fence(&mut self) {
+        self.fences += 1;
+        for place in &mut self.places {
+            if *place == Place::Leaving {
+                *place = Place::Media;
+            }
+        }
+    }
+}

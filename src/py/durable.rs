@@ -1,0 +1,142 @@
+//! The copies that leave the caches, and what `iovec_rs.pmem` writes back and evicts with.
+
+use super::buffer::{Access, Call};
+use super::copy::{between, flat_side, run_full, run_short, vouch};
+use super::iter::{IovIter, detached};
+use super::values::{fault_error, optional_size, size};
+use crate::copy::{Outcome, durable};
+use crate::error::{Error, Result};
+use crate::segment::{Flat, Segment};
+use pyo3::prelude::*;
+
+/// `copy_from_iter` that leaves the CPU's caches alone as far as it can: whole lines of `addr` are written past them
+/// (`copy_from_iter_nocache`). Fenced once; nothing is promised to be durable.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None))]
+pub(super) fn copy_from_iter_nocache(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
+    run_short(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_nocache)
+}
+
+/// `copy_from_iter_nocache`, all or nothing: a short copy is taken back and `False`. `addr` may be partly written.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None))]
+pub(super) fn copy_from_iter_full_nocache(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<bool> {
+    run_full(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_nocache)
+}
+
+/// `copy_from_iter` after which no byte counted is in the CPU's caches alone, for every kind and also after a short copy; fenced
+/// once (`copy_from_iter_flushcache`). Durable where what `addr` maps is: see `iovec_rs.pmem`. OSError EOPNOTSUPP where the CPU
+/// cannot write lines back.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None))]
+pub(super) fn copy_from_iter_flushcache(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
+    run_short(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_flushcache)
+}
+
+/// `copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. The kernel has no such
+/// function: there the iterator is always the source.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None))]
+pub(super) fn copy_to_iter_flushcache(
+    addr: &Bound<'_, PyAny>,
+    mut i: PyRefMut<'_, IovIter>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
+    run_short(addr, &mut i, nbytes, Access::Read, durable::copy_to_iter_flushcache)
+}
+
+/// A flat copy past the CPU's caches. `dst` and `src` are of one length. Returns an `McResult`.
+#[pyfunction]
+pub(super) fn memcpy_nocache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    between(dst, src, durable::memcpy_nocache)
+}
+
+/// A flat copy after which no byte counted is in the CPU's caches alone. `dst` and `src` are of one length. Returns an `McResult`.
+#[pyfunction]
+pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    between(dst, src, durable::memcpy_flushcache)
+}
+
+/// Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many. `FaultError` with the
+/// bytes written back if the memory is bad.
+#[pyfunction]
+#[pyo3(signature = (buffer, offset=None, length=None))]
+pub(super) fn pmem_flush(
+    buffer: &Bound<'_, PyAny>,
+    offset: Option<&Bound<'_, PyAny>>,
+    length: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    over_range(buffer, offset, length, durable::flush)
+}
+
+/// `pmem_flush` and `pmem_drain`.
+#[pyfunction]
+#[pyo3(signature = (buffer, offset=None, length=None))]
+pub(super) fn pmem_persist(
+    buffer: &Bound<'_, PyAny>,
+    offset: Option<&Bound<'_, PyAny>>,
+    length: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    over_range(buffer, offset, length, durable::persist)
+}
+
+/// Evicts the lines of `buffer[offset:offset + length]` from this CPU's caches, for a reader of memory that others write to past them.
+#[pyfunction]
+#[pyo3(signature = (buffer, offset=None, length=None))]
+pub(super) fn pmem_invalidate(
+    buffer: &Bound<'_, PyAny>,
+    offset: Option<&Bound<'_, PyAny>>,
+    length: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    over_range(buffer, offset, length, durable::invalidate)
+}
+
+/// Waits until everything written back or stored past the caches before has left them.
+#[pyfunction]
+pub(super) fn pmem_drain() {
+    durable::drain();
+}
+
+fn over_range(
+    buffer: &Bound<'_, PyAny>,
+    offset: Option<&Bound<'_, PyAny>>,
+    length: Option<&Bound<'_, PyAny>>,
+    act: fn(Flat) -> Result<Outcome>,
+) -> PyResult<()> {
+    let mut call = Call::new();
+    let whole = flat_side(&mut call, buffer, Access::Read, "buffer")?;
+    let range = Flat { seg: part(whole.seg, offset, length)?, trust: whole.trust };
+    vouch(buffer.py(), range.trust.care());
+    match detached(buffer.py(), range.seg.len, || act(range))? {
+        (done, Some(fault)) => Err(fault_error(buffer.py(), &fault, done)),
+        (_, None) => Ok(()),
+    }
+}
+
+/// `[offset, offset + length)` of a range; to its end by default.
+fn part(whole: Segment, offset: Option<&Bound<'_, PyAny>>, length: Option<&Bound<'_, PyAny>>) -> PyResult<Segment> {
+    let offset = offset.map_or(Ok(0), |offset| size("offset", offset))?;
+    if offset > whole.len {
+        return Err(Error::invalid("offset", offset, format!("at most {}, the buffer's length", whole.len)).into());
+    }
+    let rest = whole.skip(offset);
+    match optional_size("length", length)? {
+        Some(length) if length > rest.len => {
+            let most = format!("at most {}, what the buffer has from offset {offset}", rest.len);
+            Err(Error::invalid("length", length, most).into())
+        }
+        length => Ok(rest.take(length.unwrap_or(rest.len))),
+    }
+}
