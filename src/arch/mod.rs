@@ -118,13 +118,19 @@ pub fn write_backs() -> impl DoubleEndedIterator<Item = &'static WriteBack> {
 }
 
 /// The write-back instruction in use; `None` where there is none, and nothing can be promised to leave the caches.
+#[inline]
 pub fn write_back() -> Option<&'static WriteBack> {
     let chosen = CHOSEN_WRITE_BACK.load(Ordering::Relaxed);
     if chosen.is_null() {
-        return write_backs().next_back().and_then(|best| choose_write_back(best.name));
+        return choose_best_write_back();
     }
     // SAFETY: null is excluded above; else only pointers made from elements of the static WRITE_BACKS are stored.
     Some(unsafe { &*chosen })
+}
+
+#[cold]
+fn choose_best_write_back() -> Option<&'static WriteBack> {
+    write_backs().next_back().and_then(|best| choose_write_back(best.name))
 }
 
 /// Uses the named instruction from now on, in all threads. `None` if this CPU does not have it.

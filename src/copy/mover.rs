@@ -36,6 +36,17 @@ struct Stop {
     trap: Option<(Trap, bool)>,
 }
 
+impl Stop {
+    #[cold]
+    fn into_fault(self: Box<Self>, copied: usize) -> Box<Fault> {
+        let fault = match self.trap {
+            Some((trap, is_store)) => Fault::from_signal(&trap, is_store, self.dst, self.src),
+            None => Fault::diagnose(self.dst, self.src),
+        };
+        Box::new(Fault { offset: copied, ..fault })
+    }
+}
+
 /// What memory is zeroed from where the CPU may not.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -53,6 +64,12 @@ impl Mover {
         }
         let way = engine::enter(care)?;
         Ok(Self { set: arch::primitives(), way, care, stop: None })
+    }
+
+    /// Whether the CPU may do a range of this length without asking again on the way.
+    #[inline]
+    fn may_go_in_one(&self, len: usize) -> bool {
+        !matches!(self.way, Way::Syscalls) && (len <= ASK_EVERY || self.care == Care::Settled)
     }
 
     #[inline]
@@ -84,6 +101,17 @@ impl Mover {
             }
         }
         len - done
+    }
+
+    #[inline]
+    fn stream_directly(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
+        // SAFETY: as in `copy_directly`; the caller cuts at lines, of which a part is a multiple.
+        let streamed = unsafe { guard::stream(self.set, dst, src, len) };
+        if let Some(trap) = streamed.trap {
+            let at = streamed.done + streamed.readable;
+            self.trapped(trap, dst + at, src + at, trap.is_store(src, len));
+        }
+        (streamed.done, streamed.readable)
     }
 
     #[cold]
@@ -143,41 +171,46 @@ impl Mover {
 
     /// Runs an instruction over the lines of a range; returns the bytes of the range it did not get to.
     pub(super) fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
+        if self.may_go_in_one(len) {
+            return self.over_lines_directly(instruction, addr, len);
+        }
         self.in_parts(len, |mover, at, size| {
             let addr = addr + at;
-            let reach = if mover.may_touch(at) { size } else { memory::fault_in(Segment::new(addr, size), false) };
-            // SAFETY: whoever made the range promised that it stays; what may go away all the same is touched under the handler,
-            // or, where there is none, right after the kernel has found it there.
-            let (done, trap) = unsafe { guard::write_back(instruction, addr, reach) };
-            if let Some(trap) = trap {
-                mover.trapped(trap, addr + done, 0, true);
-            } else if reach < size {
-                mover.stop = Some(Box::new(Stop { dst: addr + reach, src: ZEROES.as_ptr().addr(), trap: None }));
+            if mover.may_touch(at) {
+                return mover.over_lines_directly(instruction, addr, size);
             }
-            size - done
+            // There is no call that does this. The kernel is asked whether the memory is there right before it is touched.
+            let there = memory::fault_in(Segment::new(addr, size), false);
+            let left = mover.over_lines_directly(instruction, addr, there);
+            if there < size && left == 0 {
+                mover.stop = Some(Box::new(Stop { dst: addr + there, src: ZEROES.as_ptr().addr(), trap: None }));
+            }
+            size - there + left
         })
+    }
+
+    #[inline]
+    fn over_lines_directly(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
+        // SAFETY: whoever made the range promised that it stays; what may go away all the same is touched under the handler,
+        // or, where there is none, right after the kernel has found it there.
+        let (done, trap) = unsafe { guard::write_back(instruction, addr, len) };
+        if let Some(trap) = trap {
+            self.trapped(trap, addr + done, 0, true);
+        }
+        len - done
     }
 
     /// Why it stopped, in a copy that came to `copied` bytes.
     #[inline]
     pub(super) fn into_fault(self, copied: usize) -> Option<Box<Fault>> {
-        self.stop.map(|stop| {
-            let fault = match stop.trap {
-                Some((trap, is_store)) => Fault::from_signal(&trap, is_store, stop.dst, stop.src),
-                None => Fault::diagnose(stop.dst, stop.src),
-            };
-            Box::new(Fault { offset: copied, ..fault })
-        })
+        self.stop.map(|stop| stop.into_fault(copied))
     }
 }
 
 impl Move for Mover {
     #[inline]
     fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if matches!(self.way, Way::Syscalls) || (len > ASK_EVERY && self.care == Care::Prone) {
-            return self.copy_carefully(dst, src, len);
-        }
-        self.copy_directly(dst, src, len)
+        if self.may_go_in_one(len) { self.copy_directly(dst, src, len) } else { self.copy_carefully(dst, src, len) }
     }
 }
 
@@ -194,7 +227,11 @@ impl Media for Mover {
         self.copy(dst, src, len)
     }
 
+    #[inline]
     fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
+        if self.may_go_in_one(len) {
+            return self.stream_directly(dst, src, len);
+        }
         let mut readable = 0;
         let left = self.in_parts(len, |mover, at, size| {
             let (dst, src) = (dst + at, src + at);
@@ -202,14 +239,9 @@ impl Media for Mover {
                 let left = mover.copy_by_kernel(dst, src, size);
                 return left + mover.write_back(dst, size - left);
             }
-            // SAFETY: as in `copy_directly`; the caller cuts at lines, of which a part is a multiple.
-            let streamed = unsafe { guard::stream(mover.set, dst, src, size) };
-            if let Some(trap) = streamed.trap {
-                readable = streamed.readable;
-                let at = streamed.done + readable;
-                mover.trapped(trap, dst + at, src + at, trap.is_store(src, size));
-            }
-            size - streamed.done
+            let streamed;
+            (streamed, readable) = mover.stream_directly(dst, src, size);
+            size - streamed
         });
         (len - left, readable)
     }

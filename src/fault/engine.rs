@@ -24,7 +24,7 @@ pub enum Mode {
 }
 
 static MODE: AtomicU8 = AtomicU8::new(Mode::Auto as u8);
-/// Counted up when kept answers are worth nothing any more.
+/// Counted up when kept answers are worth nothing any more, among others when the mode changes. Never 0.
 static EPOCH: AtomicU32 = AtomicU32::new(1);
 
 /// How faults are met.
@@ -68,8 +68,8 @@ const UNCHANGED: u64 = 1200;
 /// A copy of memory that can go away asks again after so many bytes.
 pub const ASK_EVERY: usize = 4 << 20;
 
+/// What a copy looks at. Nothing in it has to be dropped, so that it is at hand without a question.
 struct Thread {
-    seat: RefCell<Option<Seat>>,
     /// The seat's flag and this thread's id, to be at hand.
     flag: Cell<&'static AtomicI32>,
     tid: Cell<i32>,
@@ -84,12 +84,24 @@ struct Thread {
     last: Cell<(usize, u64)>,
 }
 
+/// A thread's seat. One that ends gives it back, and every answer with it.
+struct Seated(Seat);
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        let _ = THREAD.try_with(|thread| {
+            thread.epoch.set(0);
+            thread.flag.set(&NO_SEAT);
+        });
+    }
+}
+
 static NO_SEAT: AtomicI32 = AtomicI32::new(0);
 
 thread_local! {
+    static SEAT: RefCell<Option<Seated>> = const { RefCell::new(None) };
     static THREAD: Thread = const {
         Thread {
-            seat: RefCell::new(None),
             flag: Cell::new(&NO_SEAT),
             tid: Cell::new(0),
             epoch: Cell::new(0),
@@ -130,29 +142,41 @@ impl Drop for Armed {
 }
 
 /// Decides how a copy is to touch its memory, and arms this thread if directly.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // a few loads, ahead of every copy
 pub fn enter(care: Care) -> Result<Way> {
+    let kept = THREAD.try_with(|thread| {
+        let kept = thread.kept.get();
+        if care == Care::Settled && kept > 0 && thread.epoch.get() == EPOCH.load(Ordering::Relaxed) {
+            thread.kept.set(kept - 1);
+            return Some(Armed::new(thread));
+        }
+        None
+    });
+    match kept {
+        Ok(Some(armed)) => Ok(Way::Direct(armed)),
+        _ => find_way(care),
+    }
+}
+
+#[inline(never)]
+fn find_way(care: Care) -> Result<Way> {
     let mode = mode();
     if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
         return Ok(if care == Care::Prone { Way::Syscalls } else { Way::Bare });
     }
     let direct = THREAD.try_with(|thread| {
-        let kept = thread.kept.get();
-        if care == Care::Settled && kept > 0 && thread.epoch.get() == EPOCH.load(Ordering::Relaxed) {
-            thread.kept.set(kept - 1);
+        if care == Care::Settled {
+            return ask(thread);
+        }
+        let known = thread.vouched.get();
+        if is_fresh(thread) {
             return Ok(Armed::new(thread));
         }
-        if care == Care::Prone {
-            let known = thread.vouched.get();
-            if is_fresh(thread) {
-                return Ok(Armed::new(thread));
-            }
-            let armed = ask(thread)?;
-            thread.witness.set(known);
-            thread.asked.set(ticks());
-            return Ok(armed);
-        }
-        ask(thread)
+        let armed = ask(thread)?;
+        thread.witness.set(known);
+        thread.asked.set(ticks());
+        Ok(armed)
     });
     match direct {
         Ok(Ok(armed)) => Ok(Way::Direct(armed)),
@@ -217,14 +241,19 @@ fn ask(thread: &Thread) -> std::result::Result<Armed, &'static str> {
         return Err("somebody keeps others from handling SIGBUS and SIGSEGV");
     }
     threads::watch_forks();
-    let mut seat = thread.seat.borrow_mut();
-    if !seat.as_ref().is_some_and(Seat::is_current) {
-        let taken = Seat::take();
-        thread.flag.set(taken.flag().unwrap_or(&NO_SEAT));
-        thread.tid.set(threads::current_tid());
-        *seat = Some(taken);
+    let seated = SEAT.try_with(|seat| {
+        let mut seat = seat.borrow_mut();
+        if !seat.as_ref().is_some_and(|seated| seated.0.is_current()) {
+            let taken = Seat::take();
+            let flag = taken.flag().unwrap_or(&NO_SEAT);
+            *seat = Some(Seated(taken));
+            thread.flag.set(flag);
+            thread.tid.set(threads::current_tid());
+        }
+    });
+    if seated.is_err() {
+        return Err("this thread is ending");
     }
-    drop(seat);
     thread.epoch.set(EPOCH.load(Ordering::Relaxed));
     thread.kept.set(KEEP);
     Ok(Armed::new(thread))

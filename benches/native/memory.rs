@@ -1,0 +1,47 @@
+//! Memory to copy over: anonymous, on huge pages where they are to be had.
+
+use _core::fault::engine::Care;
+use _core::segment::{Flat, Held, Segment, Trust};
+
+/// A mapping, filled so that no page is missing.
+pub(crate) struct Arena {
+    base: usize,
+    pub(crate) len: usize,
+}
+
+impl Arena {
+    pub(crate) fn new(len: usize) -> Self {
+        const HUGE: usize = 2 << 20;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let size = len + HUGE;
+        // SAFETY: a new anonymous mapping, nobody's memory before.
+        let mapped =
+            unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        assert_ne!(mapped, libc::MAP_FAILED, "no memory for {len} bytes");
+        let base = mapped.expose_provenance().next_multiple_of(HUGE);
+        // SAFETY: the range lies in the mapping just made; advice changes no contents.
+        unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(base), len, libc::MADV_HUGEPAGE) };
+        for at in (0..len).step_by(8) {
+            // SAFETY: at + 8 <= len rounded up to 8, within the mapping's slack.
+            unsafe { std::ptr::with_exposed_provenance_mut::<usize>(base + at).write(at.wrapping_mul(0x9E37_79B9)) };
+        }
+        Self { base, len }
+    }
+
+    /// The address `at` bytes in.
+    pub(crate) fn at(&self, at: usize) -> usize {
+        debug_assert!(at <= self.len);
+        self.base + at
+    }
+}
+
+/// A promise for memory of an arena, none of which is ever unmapped.
+pub(crate) fn held() -> Held {
+    // SAFETY: arenas are mapped until the process ends.
+    unsafe { Held::promise(Care::Settled) }
+}
+
+/// A range of an arena.
+pub(crate) fn flat(addr: usize, len: usize) -> Flat {
+    Flat { seg: Segment::new(addr, len), trust: Trust::Held(held()) }
+}

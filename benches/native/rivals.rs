@@ -1,0 +1,78 @@
+//! The others: libpmem, loaded when the bench runs, and the C library.
+
+use _core::arch::{self, guard};
+use std::ffi::{CStr, c_void};
+
+type Copy = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
+
+/// What of libpmem takes part.
+pub(crate) struct Libpmem {
+    persist: Copy,
+    nodrain: Copy,
+    drain: unsafe extern "C" fn(),
+}
+
+impl Libpmem {
+    /// `None` where it is not installed.
+    pub(crate) fn load() -> Option<Self> {
+        // SAFETY: the name is a terminated string; the library's constructors have no preconditions.
+        let library = unsafe { libc::dlopen(c"libpmem.so.1".as_ptr(), libc::RTLD_NOW) };
+        let symbol = |name: &CStr| {
+            // SAFETY: `library` is a handle or null, which dlsym takes for the program itself.
+            let found = unsafe { libc::dlsym(library, name.as_ptr()) };
+            (!library.is_null() && !found.is_null()).then_some(found)
+        };
+        let (persist, nodrain) = (symbol(c"pmem_memcpy_persist")?, symbol(c"pmem_memcpy_nodrain")?);
+        let drain = symbol(c"pmem_drain")?;
+        Some(Self {
+            // SAFETY: the function has this type in libpmem.h.
+            persist: unsafe { std::mem::transmute::<*mut c_void, Copy>(persist) },
+            // SAFETY: as above.
+            nodrain: unsafe { std::mem::transmute::<*mut c_void, Copy>(nodrain) },
+            // SAFETY: as above.
+            drain: unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(drain) },
+        })
+    }
+
+    /// `pmem_memcpy_persist`.
+    pub(crate) fn persist(&self, dst: usize, src: usize, len: usize) {
+        // SAFETY: the cases pass ranges of their arenas that do not overlap.
+        unsafe {
+            (self.persist)(std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src), len)
+        };
+    }
+
+    /// `pmem_memcpy_nodrain`.
+    pub(crate) fn nodrain(&self, dst: usize, src: usize, len: usize) {
+        // SAFETY: as for `persist`.
+        unsafe {
+            (self.nodrain)(std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src), len)
+        };
+    }
+
+    /// `pmem_drain`.
+    pub(crate) fn drain(&self) {
+        // SAFETY: no preconditions.
+        unsafe { (self.drain)() };
+    }
+}
+
+/// The C library's.
+pub(crate) fn memcpy(dst: usize, src: usize, len: usize) {
+    // SAFETY: the cases pass ranges of their arenas that do not overlap.
+    unsafe { libc::memcpy(std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src), len) };
+}
+
+/// The C library's, then every line written back, then a fence.
+pub(crate) fn memcpy_write_back(dst: usize, src: usize, len: usize) {
+    const PART: usize = 4096;
+    for at in (0..len).step_by(PART) {
+        let part = PART.min(len - at);
+        memcpy(dst + at, src + at, part);
+        if let Some(instruction) = arch::write_back() {
+            // SAFETY: memory of an arena.
+            unsafe { guard::write_back(instruction, dst + at, part) };
+        }
+    }
+    arch::store_fence();
+}
