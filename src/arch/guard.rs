@@ -26,7 +26,8 @@ pub struct Entry {
     start: i32,
     end: i32,
     fixup: i32,
-    /// The [`Access`] in the low byte; above it the bytes of this turn that were stored before.
+    /// The [`Access`] in the low byte; in the 12 bits above it the bytes of this turn that were stored before, in the 12 above those
+    /// how many more had been loaded and not stored.
     meta: i32,
 }
 
@@ -120,7 +121,12 @@ impl Trap {
 
     /// Bytes of the interrupted turn that were stored before the access.
     fn stored(&self) -> usize {
-        (self.info >> 40) as usize
+        (self.info >> 40 & 0xfff) as usize
+    }
+
+    /// Bytes of it behind those that had been loaded and not stored.
+    fn ahead(&self) -> usize {
+        (self.info >> 52) as usize
     }
 
     /// Whether the destination faulted, in a copy from `src` of `len` bytes.
@@ -206,7 +212,9 @@ pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> St
         return Streamed { done: len, readable: 0, trap: None };
     }
     let done = len - left + trap.stored();
-    let readable = if trap.access() == Some(Access::Load) { (src + done).wrapping_neg() % LINE } else { 0 };
+    let loaded = done + trap.ahead();
+    let rest = if trap.access() == Some(Access::Load) { (src + loaded).wrapping_neg() % LINE } else { 0 };
+    let readable = trap.ahead() + rest;
     Streamed { done, readable: readable.min(len - done), trap: Some(trap) }
 }
 

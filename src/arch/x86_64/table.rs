@@ -1,14 +1,18 @@
 //! How a routine is framed, and how its accesses get into its table.
 
-/// Code that touches foreign memory, entered into the routine's table.
+/// Code that touches foreign memory, entered into the routine's table: what it does, how many bytes of the turn were stored before, and
+/// how many behind those had only been loaded.
 #[rustfmt::skip]
 macro_rules! guarded {
-    ($routine:literal, $access:literal, $done:literal, $code:expr) => {
+    ($routine:literal, $access:literal, $stored:literal, $code:expr) => {
+        guarded!($routine, $access, $stored, "0", $code)
+    };
+    ($routine:literal, $access:literal, $stored:expr, $ahead:expr, $code:expr) => {
         concat!(
             "771:\n",
             $code, "\n772:\n",
             ".pushsection .rodata.iovec_rs.", $routine, ",\"a\",@progbits\n",
-            ".long 771b - ., 772b - ., .L", $routine, "_fixup - ., ({", $access, "}) | (", $done, " << 8)\n",
+            ".long 771b - ., 772b - ., .L", $routine, "_fixup - ., ({", $access, "}) | ((", $stored, ") << 8) | ((", $ahead, ") << 20)\n",
             ".popsection\n",
         )
     };

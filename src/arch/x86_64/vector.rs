@@ -132,15 +132,41 @@ macro_rules! hint {
 /// Four lines a turn while `rdx` (the bytes left, less what the caller has set aside) does not go below zero.
 #[rustfmt::skip]
 macro_rules! copy_lines {
-    ($r:literal, $label:literal, $mov:literal, $put:literal, $line:tt, $hint:expr) => {
+    ($r:literal, $label:literal, $mov:literal, $line:tt, $hint:expr) => {
         concat!(
             ".p2align 5\n",
             $label, ":\n",
             $hint,
-            copy_line!($r, $mov, $put, "0", $line),
-            copy_line!($r, $mov, $put, "64", $line),
-            copy_line!($r, $mov, $put, "128", $line),
-            copy_line!($r, $mov, $put, "192", $line),
+            copy_line!($r, $mov, $mov, "0", $line),
+            copy_line!($r, $mov, $mov, "64", $line),
+            copy_line!($r, $mov, $mov, "128", $line),
+            copy_line!($r, $mov, $mov, "192", $line),
+            "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
+        )
+    };
+}
+
+/// Four lines past the caches: each group of registers is loaded, from where it starts on, and then stored. Loads ahead of the
+/// stores, because a load waits for a store whose address is alike in its low bits.
+#[rustfmt::skip]
+macro_rules! stream_turn {
+    ($r:literal, $mov:literal, $put:literal, [$([$start:literal: $($reg:literal $o:literal),*]),*]) => {
+        concat!($(
+            $( guarded!($r, "load", $start, concat!($o, "-", $start), concat!($mov, " ", $reg, ", [rsi+", $o, "]\n")), )*
+            $( guarded!($r, "store", $o, concat!($put, " [rdi+", $o, "], ", $reg, "\n")), )*
+        )*)
+    };
+}
+
+/// Turns of [`stream_turn`] while `rdx` (the bytes left, less what the caller has set aside) does not go below zero.
+#[rustfmt::skip]
+macro_rules! stream_turns {
+    ($r:literal, $label:literal, $mov:literal, $put:literal, $turn:tt, $hint:expr) => {
+        concat!(
+            ".p2align 5\n",
+            $label, ":\n",
+            $hint,
+            stream_turn!($r, $mov, $put, $turn),
             "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
         )
     };
@@ -161,7 +187,7 @@ macro_rules! routines {
     (
         $set:ident, $name:literal, $test:expr, copy: $copy:literal $copy_fn:ident,
         stream: $stream:literal $stream_fn:ident, zero: $zero:literal $zero_fn:ident,
-        mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal, line: $line:tt, zeroes: $zeroes:tt
+        mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal, line: $line:tt, turn: $turn:tt, zeroes: $zeroes:tt
     ) => {
         pub(in crate::arch) static $set: Primitives = Primitives {
             name: $name,
@@ -199,9 +225,9 @@ macro_rules! routines {
             "cmp rdx, [rip + {string_from}]\n jb 3f", "test esi, 63\n jnz 3f", "mov rcx, rdx",
             guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),
             "ret", "3:", "cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + 256",
-            copy_lines!($copy, "30", $mov, $mov, $line, hint!("prefetcht0")),
+            copy_lines!($copy, "30", $mov, $line, hint!("prefetcht0")),
             "add rdx, {ahead} + 256", "31:", "sub rdx, 256\n jb 5f",
-            copy_lines!($copy, "4", $mov, $mov, $line, ""),
+            copy_lines!($copy, "4", $mov, $line, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($copy, $mov, $mov, "0", $line),
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7: add rdx, 64", $leave, "jmp 9f",
@@ -220,9 +246,9 @@ macro_rules! routines {
             "mov r10, rcx\n lea r11, [rsi+rdx]",
             guarded!($stream, "first", "0", "mov al, [rsi]"),
             "sub rdx, {ahead} + 256\n jb 3f",
-            copy_lines!($stream, "2", $mov, $put, $line, hint!("prefetchnta")),
+            stream_turns!($stream, "2", $mov, $put, $turn, hint!("prefetchnta")),
             "3: add rdx, {ahead}\n js 5f",
-            copy_lines!($stream, "4", $mov, $put, $line, ""),
+            stream_turns!($stream, "4", $mov, $put, $turn, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($stream, $mov, $put, "0", $line),
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7:", $leave, "xor eax, eax\n ret",
@@ -264,6 +290,16 @@ routines!(
     stream: "iovec_rs_stream_scalar" stream_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
     mov: "mov", put: "movnti", clear: "", leave: "",
     line: [["rax" "0", "rcx" "8", "r8" "16", "r9" "24"], ["rax" "32", "rcx" "40", "r8" "48", "r9" "56"]],
+    turn: [
+        ["0": "rax" "0", "rcx" "8", "r8" "16", "r9" "24"],
+        ["32": "rax" "32", "rcx" "40", "r8" "48", "r9" "56"],
+        ["64": "rax" "64", "rcx" "72", "r8" "80", "r9" "88"],
+        ["96": "rax" "96", "rcx" "104", "r8" "112", "r9" "120"],
+        ["128": "rax" "128", "rcx" "136", "r8" "144", "r9" "152"],
+        ["160": "rax" "160", "rcx" "168", "r8" "176", "r9" "184"],
+        ["192": "rax" "192", "rcx" "200", "r8" "208", "r9" "216"],
+        ["224": "rax" "224", "rcx" "232", "r8" "240", "r9" "248"]
+    ],
     zeroes: [["rax" "0", "rax" "8", "rax" "16", "rax" "24", "rax" "32", "rax" "40", "rax" "48", "rax" "56"]]
 );
 routines!(
@@ -271,18 +307,26 @@ routines!(
     stream: "iovec_rs_stream_sse2" stream_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
     mov: "movdqu", put: "movntdq", clear: "", leave: "",
     line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
+    turn: [[
+        "0": "xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48", "xmm4" "64", "xmm5" "80", "xmm6" "96", "xmm7" "112",
+        "xmm8" "128", "xmm9" "144", "xmm10" "160", "xmm11" "176", "xmm12" "192", "xmm13" "208", "xmm14" "224", "xmm15" "240"
+    ]],
     zeroes: [["xmm0" "0", "xmm0" "16", "xmm0" "32", "xmm0" "48"]]
 );
 routines!(
     AVX2, "avx2", is_x86_feature_detected!("avx2"), copy: "iovec_rs_copy_avx2" copy_avx2,
     stream: "iovec_rs_stream_avx2" stream_avx2, zero: "iovec_rs_zero_avx2" zero_avx2,
     mov: "vmovdqu", put: "vmovntdq", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
-    line: [["ymm0" "0", "ymm1" "32"]], zeroes: [["ymm0" "0", "ymm0" "32"]]
+    line: [["ymm0" "0", "ymm1" "32"]],
+    turn: [["0": "ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96", "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"]],
+    zeroes: [["ymm0" "0", "ymm0" "32"]]
 );
 // Registers 16 and up leave no upper halves for legacy code to trip over, so nothing has to be cleared on leaving.
 routines!(
     AVX512, "avx512", is_x86_feature_detected!("avx512f"), copy: "iovec_rs_copy_avx512" copy_avx512,
     stream: "iovec_rs_stream_avx512" stream_avx512, zero: "iovec_rs_zero_avx512" zero_avx512,
     mov: "vmovdqu64", put: "vmovntdq", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
-    line: [["zmm16" "0"]], zeroes: [["zmm16" "0"]]
+    line: [["zmm16" "0"]],
+    turn: [["0": "zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192"]],
+    zeroes: [["zmm16" "0"]]
 );
