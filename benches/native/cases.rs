@@ -1,6 +1,6 @@
 //! The jobs.
 
-use crate::memory::{Arena, flat, held};
+use crate::memory::{Arena, Broom, flat, held, touch};
 use crate::race::{Contestant, race};
 use crate::rivals::{self, Libpmem};
 use _core::copy::durable;
@@ -45,7 +45,7 @@ const OFFSETS: [(usize, usize); 5] = [(0, 0), (0, 4), (1, 0), (0, 1), (3, 17)];
 
 /// Flat copies to cold lines of their own, from a source that is cached or not.
 fn flats(pmem: &Libpmem, quick: bool) {
-    let (source, target) = (Arena::new(ARENA), Arena::new(ARENA));
+    let (source, target, broom) = (Arena::new(ARENA), Arena::new(ARENA), Broom::new());
     let sizes: &[usize] = if quick {
         &[0, 8, 64, 100, 256, 4096]
     } else {
@@ -83,7 +83,7 @@ fn flats(pmem: &Libpmem, quick: bool) {
                 let stride = (len + dst_at).next_multiple_of(64) + 64;
                 let slots = (ARENA - 128) / stride;
                 let ops = (slots / 7).clamp(1, ((16 << 20) / len.max(64)).max(1)).min(20_000);
-                let rounds = if quick { 3 } else { 31 };
+                let rounds = if quick { 3 } else { 21 };
                 let mut turn = 0;
                 let cursor = std::cell::Cell::new(0);
                 let place = |op: usize| {
@@ -91,7 +91,7 @@ fn flats(pmem: &Libpmem, quick: bool) {
                     let from = if cold { slot * stride } else { 0 };
                     (target.at(slot * stride + dst_at), source.at(from + src_at))
                 };
-                let mut list = contestants(pmem, &place, len);
+                let mut list = contestants(pmem, place, len);
                 let name = if cold { "cold" } else { "hot" };
                 race(
                     &format!("{len} B, {name} source + {src_at}, cold destination + {dst_at}"),
@@ -102,6 +102,10 @@ fn flats(pmem: &Libpmem, quick: bool) {
                     || {
                         turn += 1;
                         cursor.set(turn * ops % slots);
+                        broom.sweep();
+                        if !cold {
+                            touch(source.at(0), len + src_at);
+                        }
                     },
                 );
             }
@@ -111,17 +115,19 @@ fn flats(pmem: &Libpmem, quick: bool) {
 
 /// One record after the other, lines shared.
 fn appends(pmem: &Libpmem, quick: bool) {
-    let (source, target) = (Arena::new(1 << 20), Arena::new(ARENA));
+    let (source, target, broom) = (Arena::new(1 << 20), Arena::new(ARENA), Broom::new());
     for len in [8, 16, 24, 40, 64, 100, 200, 500] {
         let ops = 20_000.min(ARENA / len / 8);
         let slots = ARENA / len - 1;
         let mut turn = 0;
         let cursor = std::cell::Cell::new(0);
         let place = |op: usize| (target.at((cursor.get() + op) % slots * len), source.at(0));
-        let mut list = contestants(pmem, &place, len);
+        let mut list = contestants(pmem, place, len);
         race(&format!("appends of {len} B"), len, ops, if quick { 3 } else { 31 }, &mut list, || {
             turn += 1;
             cursor.set(turn * ops % slots);
+            broom.sweep();
+            touch(source.at(0), len);
         });
     }
 }
@@ -140,7 +146,7 @@ fn shuffled(count: usize) -> Vec<usize> {
 /// 64 MiB in shuffled segments over 256 MiB: one call for all, against one persist a segment.
 fn vectored(pmem: &Libpmem, quick: bool) {
     const TOTAL: usize = 64 << 20;
-    let (arena, line) = (Arena::new(ARENA), Arena::new(TOTAL + 64));
+    let (arena, line, broom) = (Arena::new(ARENA), Arena::new(TOTAL + 64), Broom::new());
     for len in [64, 512, 4 << 10, 64 << 10, 1 << 20] {
         let total = if quick { len * 4 } else { TOTAL };
         let count = total / len;
@@ -166,7 +172,7 @@ fn vectored(pmem: &Libpmem, quick: bool) {
                     pmem.drain();
                 }),
             ];
-            race(&format!("gather of {count} x {len} B, {name}"), total, 1, rounds, &mut list, || {});
+            race(&format!("gather of {count} x {len} B, {name}"), total, 1, rounds, &mut list, || broom.sweep());
         }
         let mut list = vec![
             Contestant::new("copy_to_iter_flushcache", |_| {
@@ -184,6 +190,6 @@ fn vectored(pmem: &Libpmem, quick: bool) {
                 pmem.drain();
             }),
         ];
-        race(&format!("scatter of {count} x {len} B"), total, 1, rounds, &mut list, || {});
+        race(&format!("scatter of {count} x {len} B"), total, 1, rounds, &mut list, || broom.sweep());
     }
 }

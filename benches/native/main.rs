@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --no-default-features [-- flat|append|vectored] [-- quick]`
 
+#![allow(clippy::print_stdout, clippy::cast_precision_loss)] // a report of times
+
 mod cases;
 mod memory;
 mod race;

@@ -36,7 +36,7 @@ pub(crate) fn race(
 ) {
     let count = contestants.len();
     let mut samples = vec![Vec::with_capacity(rounds); count];
-    for round in 0..rounds + 1 {
+    for round in 0..=rounds {
         for turn in 0..count {
             let which = (turn + round) % count;
             before();

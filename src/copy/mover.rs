@@ -38,12 +38,12 @@ struct Stop {
 
 impl Stop {
     #[cold]
-    fn into_fault(self: Box<Self>, copied: usize) -> Box<Fault> {
-        let fault = match self.trap {
-            Some((trap, is_store)) => Fault::from_signal(&trap, is_store, self.dst, self.src),
+    fn to_fault(&self, copied: usize) -> Fault {
+        let fault = match &self.trap {
+            Some((trap, is_store)) => Fault::from_signal(trap, *is_store, self.dst, self.src),
             None => Fault::diagnose(self.dst, self.src),
         };
-        Box::new(Fault { offset: copied, ..fault })
+        Fault { offset: copied, ..fault }
     }
 }
 
@@ -203,7 +203,7 @@ impl Mover {
     /// Why it stopped, in a copy that came to `copied` bytes.
     #[inline]
     pub(super) fn into_fault(self, copied: usize) -> Option<Box<Fault>> {
-        self.stop.map(|stop| stop.into_fault(copied))
+        self.stop.map(|stop| Box::new(stop.to_fault(copied)))
     }
 }
 

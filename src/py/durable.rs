@@ -1,7 +1,7 @@
 //! The copies that leave the caches, and what `iovec_rs.pmem` writes back and evicts with.
 
 use super::buffer::{Access, Call};
-use super::copy::{between, flat_side, run_full, run_short, vouch};
+use super::copy::{between, flat_side, run_full, run_short};
 use super::iter::{IovIter, detached};
 use super::values::{fault_error, optional_size, size};
 use crate::copy::{Outcome, durable};
@@ -118,7 +118,6 @@ fn over_range(
     let mut call = Call::new();
     let whole = flat_side(&mut call, buffer, Access::Read, "buffer")?;
     let range = Flat { seg: part(whole.seg, offset, length)?, trust: whole.trust };
-    vouch(buffer.py(), range.trust.care());
     match detached(buffer.py(), range.seg.len, || act(range))? {
         (done, Some(fault)) => Err(fault_error(buffer.py(), &fault, done)),
         (_, None) => Ok(()),

@@ -246,7 +246,7 @@ macro_rules! routines {
             "mov r10, rcx\n lea r11, [rsi+rdx]",
             guarded!($stream, "first", "0", "mov al, [rsi]"),
             "sub rdx, {ahead} + 256\n jb 3f",
-            stream_turns!($stream, "2", $mov, $put, $turn, hint!("prefetchnta")),
+            stream_turns!($stream, "2", $mov, $put, $turn, hint!("prefetcht0")),
             "3: add rdx, {ahead}\n js 5f",
             stream_turns!($stream, "4", $mov, $put, $turn, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
