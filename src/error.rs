@@ -57,6 +57,15 @@ pub enum Error {
         /// The page's length.
         len: usize,
     },
+    /// A range that leaves a persistent region.
+    BeyondRegion {
+        /// Offset in the region.
+        offset: usize,
+        /// Bytes from there.
+        length: usize,
+        /// The region's length.
+        limit: usize,
+    },
     /// A range that passes the last of the 2^64 bytes there can be.
     BeyondLine {
         /// The first byte.
@@ -89,6 +98,8 @@ pub enum Error {
         /// Which one.
         index: usize,
     },
+    /// A region that was opened to be read only.
+    ReadOnlyRegion,
     /// The kernel's own answer: a positive errno, and what it is about.
     Os {
         /// The errno.
@@ -135,6 +146,9 @@ impl fmt::Display for Error {
             Self::BeyondPage { offset, nbytes, len } => {
                 write!(f, "offset {offset} and nbytes {nbytes} leave the page of {len} bytes")
             }
+            Self::BeyondRegion { offset, length, limit } => {
+                write!(f, "offset {offset} and length {length} leave the region of {limit} bytes")
+            }
             Self::BeyondLine { start, length } => {
                 write!(f, "start is {start} and length {length}: the range ends past 2**64")
             }
@@ -143,6 +157,7 @@ impl fmt::Display for Error {
             }
             Self::Unsupported { operation, kind } => write!(f, "{operation}: not possible on a {kind} iterator"),
             Self::ReadOnly { what, index } => write!(f, "{what} {index} is read-only and cannot be a destination"),
+            Self::ReadOnlyRegion => f.write_str("the region is read-only and cannot be a destination"),
             Self::Os { context, .. } => f.write_str(context),
             Self::Handler(reason) => write!(f, "the fault handler cannot be had: {reason}"),
             Self::NoMemory(bytes) => write!(f, "no memory for a working copy of {bytes} bytes"),

@@ -11,6 +11,7 @@ pub mod error;
 pub mod fault;
 pub mod import;
 pub mod iter;
+pub mod pmem;
 #[cfg(feature = "python")]
 mod py;
 pub mod segment;

@@ -7,7 +7,7 @@ both return the bytes copied and move it on.
 
 from collections.abc import Sequence
 
-from iovec_rs import cpu, fault_handler
+from iovec_rs import cpu, fault_handler, pmem
 from iovec_rs._core import (
     CACHE_LINE_SIZE,
     MAX_RW_COUNT,
@@ -117,4 +117,5 @@ __all__ = [
     "memcpy_flushcache",
     "memcpy_mcsafe",
     "memcpy_nocache",
+    "pmem",
 ]

@@ -2,7 +2,7 @@
 
 use super::buffer::{self, Access, Call, Named, Owners};
 use super::iter::{IovIter, detached};
-use super::values::{Lengths, fault_error, mc_result_class, size, size_or, to_fault, user_range};
+use super::values::{Lengths, fault_error, size, size_or, to_mc_result, user_range};
 use super::view::memoryview;
 use crate::copy::{self, Outcome};
 use crate::error::Result;
@@ -96,8 +96,7 @@ pub(super) fn between<'py>(
     let source = flat_side(&mut from, src, Access::Read, "src")?;
     let nbytes = source.seg.len;
     let (copied, fault) = detached(py, nbytes, || copy(target, source))?;
-    let fault = fault.map(|fault| to_fault(py, &fault)).transpose()?;
-    mc_result_class(py)?.call1((copied, nbytes - copied, fault))
+    to_mc_result(py, copied, nbytes, fault.as_deref())
 }
 
 /// Tells the engine what Python's own handlers for the two signals are, if that can save it a question.

@@ -6,6 +6,7 @@ use super::iter::{IovIter, detached};
 use super::values::{fault_error, optional_size, size};
 use crate::copy::{Outcome, durable};
 use crate::error::{Error, Result};
+use crate::pmem;
 use crate::segment::{Flat, Segment};
 use pyo3::prelude::*;
 
@@ -78,10 +79,10 @@ pub(super) fn pmem_flush(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, durable::flush)
+    over_range(buffer, offset, length, |py, range| detached(py, range.seg.len, || durable::flush(range)))
 }
 
-/// `pmem_flush` and `pmem_drain`.
+/// `pmem_flush` and `pmem_drain`; msync where the memory is that of a `PmemRegion` that needs it.
 #[pyfunction]
 #[pyo3(signature = (buffer, offset=None, length=None))]
 pub(super) fn pmem_persist(
@@ -89,7 +90,12 @@ pub(super) fn pmem_persist(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, durable::persist)
+    over_range(buffer, offset, length, |py, range| {
+        if pmem::needs_msync(range.seg) {
+            return py.detach(|| pmem::msync(range.seg)).map(|()| (range.seg.len, None));
+        }
+        detached(py, range.seg.len, || durable::persist(range))
+    })
 }
 
 /// Evicts the lines of `buffer[offset:offset + length]` from this CPU's caches, for a reader of memory that others write to past them.
@@ -100,7 +106,7 @@ pub(super) fn pmem_invalidate(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, durable::invalidate)
+    over_range(buffer, offset, length, |py, range| detached(py, range.seg.len, || durable::invalidate(range)))
 }
 
 /// Waits until everything written back or stored past the caches before has left them.
@@ -113,12 +119,12 @@ fn over_range(
     buffer: &Bound<'_, PyAny>,
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
-    act: fn(Flat) -> Result<Outcome>,
+    act: impl FnOnce(Python<'_>, Flat) -> Result<Outcome>,
 ) -> PyResult<()> {
     let mut call = Call::new();
     let whole = flat_side(&mut call, buffer, Access::Read, "buffer")?;
     let range = Flat { seg: part(whole.seg, offset, length)?, trust: whole.trust };
-    match detached(buffer.py(), range.seg.len, || act(range))? {
+    match act(buffer.py(), range)? {
         (done, Some(fault)) => Err(fault_error(buffer.py(), &fault, done)),
         (_, None) => Ok(()),
     }

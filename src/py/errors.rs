@@ -8,7 +8,7 @@ impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         match error {
             Error::Os { errno, context } => PyOSError::new_err((errno, context)),
-            Error::ReadOnly { .. } => PyBufferError::new_err(error.to_string()),
+            Error::ReadOnly { .. } | Error::ReadOnlyRegion => PyBufferError::new_err(error.to_string()),
             Error::Handler(_) => PyRuntimeError::new_err(error.to_string()),
             Error::NoMemory(_) => PyMemoryError::new_err(error.to_string()),
             _ => PyValueError::new_err(error.to_string()),

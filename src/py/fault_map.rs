@@ -63,11 +63,11 @@ fn to_range<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<Bound<
 pub(super) struct FaultMap(pub(super) Arc<Mutex<map::FaultMap>>);
 
 impl FaultMap {
-    fn of(map: map::FaultMap) -> Self {
+    pub(super) fn of(map: map::FaultMap) -> Self {
         Self(Arc::new(Mutex::new(map)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, map::FaultMap> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, map::FaultMap> {
         lock(&self.0)
     }
 }

@@ -11,6 +11,7 @@ mod fault_map;
 mod import;
 mod iter;
 mod mcsafe;
+mod pmem;
 mod structures;
 mod values;
 mod view;
@@ -46,6 +47,8 @@ mod _core {
     use super::iter::{IovIter, IterState};
     #[pymodule_export]
     use super::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
+    #[pymodule_export]
+    use super::pmem::{PmemRegion, fault_map_moved};
     #[pymodule_export]
     use super::structures::{FolioQueue, PipeRing, XArray};
     use pyo3::exceptions::PyImportError;

@@ -140,6 +140,17 @@ pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'p
     fault_class(py)?.call1((place.0, place.1, place.2, place.3, cause, origin, fault.signo, fault.si_code, fault.lsb))
 }
 
+/// An `McResult` for a copy of `nbytes`.
+pub(super) fn to_mc_result<'py>(
+    py: Python<'py>,
+    copied: usize,
+    nbytes: usize,
+    fault: Option<&Fault>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let fault = fault.map(|fault| to_fault(py, fault)).transpose()?;
+    mc_result_class(py)?.call1((copied, nbytes - copied, fault))
+}
+
 /// A `FaultError`: its errno by the cause.
 pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
     let errno = match fault.cause {

@@ -1,5 +1,6 @@
 //! Touching memory that may not be there: the kernel does it for us and says how far it got.
 
+use super::errno;
 use crate::segment::Segment;
 use crate::structure::PAGE_SIZE;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,10 +15,6 @@ fn iovec(seg: Segment) -> libc::iovec {
 
 fn pid() -> i32 {
     std::process::id().cast_signed()
-}
-
-fn errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
 /// Copies `len` bytes from `src` to `dst`, both addresses in this process, neither of them necessarily valid. Returns the bytes copied:

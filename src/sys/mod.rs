@@ -1,3 +1,9 @@
-//! System calls over raw memory. The kernel reports bad addresses instead of raising a signal.
+//! System calls over raw memory, and over the files it is mapped from. The kernel reports bad addresses instead of raising a signal.
 
+pub mod file;
+pub mod mapping;
 pub mod memory;
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}

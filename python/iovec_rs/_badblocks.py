@@ -1,0 +1,178 @@
+"""The system's lists of bad blocks, told of files, and bad blocks of files made good."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iovec_rs import _core, _fiemap, _nvdimm
+from iovec_rs._core import PAGE_SIZE, FaultMap
+
+if TYPE_CHECKING:
+    from _typeshed import StrOrBytesPath
+
+_SECTOR = 512
+_ZEROES = bytes(1 << 20)
+_PUNCH_HOLE = 0x2 | 0x1  # and keep the size
+
+
+class ClearError(OSError):
+    """Bad blocks that are still there. `cleared` holds what was zeroed before, as `clear_badblocks` returns it."""
+
+    cleared: FaultMap
+
+
+def of_path(path: StrOrBytesPath) -> FaultMap:
+    """As `iovec_rs.pmem.badblocks`."""
+    name = os.fsdecode(path)
+    status = os.stat(name)  # noqa: PTH116 - a path in bytes may be no text
+    if stat.S_ISBLK(status.st_mode):
+        return _of_disk(status.st_rdev)
+    if stat.S_ISCHR(status.st_mode):
+        return _of_dax(status.st_rdev, name)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.ENODEV, "a file, a block device or a DAX device is expected", name)
+    if _is_list(name):
+        return _read(Path(name))
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return of_descriptor(fd)
+    finally:
+        os.close(fd)
+
+
+def of_descriptor(fd: int) -> FaultMap:
+    """The bad bytes of an open file or DAX device, by their offsets in it."""
+    status = os.fstat(fd)
+    if stat.S_ISCHR(status.st_mode):
+        return _of_dax(status.st_rdev, f"descriptor {fd}")
+    disk = _of_disk(status.st_dev)
+    if not len(disk) or not status.st_size:
+        return _core.fault_map_moved(disk, [])
+    try:
+        found = list(_fiemap.extents(fd, 0, status.st_size))
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP):
+            message = "there are bad blocks on its device, and the file system does not tell where the file lies"
+            raise OSError(errno.EOPNOTSUPP, message) from error
+        raise
+    pieces = [
+        (extent.physical, extent.logical, min(extent.length, status.st_size - extent.logical))
+        for extent in found
+        if extent.logical < status.st_size
+    ]
+    return _core.fault_map_moved(disk, pieces)
+
+
+def _is_list(name: str) -> bool:
+    path = Path(name).resolve()
+    return path.name == "badblocks" and path.is_relative_to(_nvdimm.SYSFS.resolve())
+
+
+def _read(path: Path) -> FaultMap:
+    return FaultMap.from_badblocks(path.read_text(encoding="ascii"), sector_size=_SECTOR)
+
+
+def _of_disk(device: int) -> FaultMap:
+    """Those of a whole disk or a partition, by offsets in it. Only disks have a list; stacked devices have none."""
+    directory = _nvdimm.directory_of("block", device)
+    if directory is None:
+        return FaultMap()
+    if (directory / "partition").is_file():
+        start, size = (_nvdimm.number_in(directory / name) * _SECTOR for name in ("start", "size"))
+        whole = directory.parent / "badblocks"
+        return _core.fault_map_moved(_read(whole), [(start, 0, size)]) if whole.is_file() else FaultMap()
+    own = directory / "badblocks"
+    return _read(own) if own.is_file() else FaultMap()
+
+
+def _of_dax(device: int, name: str) -> FaultMap:
+    """The region's list counts from the region's start, which the device's data begin somewhere behind."""
+    directory = _nvdimm.dax_directory(device, name)
+    regions = [region for region in _nvdimm.regions_of(directory) if (region / "badblocks").is_file()]
+    if not regions:
+        return FaultMap()
+    (region,) = regions
+    listed = _read(region / "badblocks")
+    if not len(listed):
+        return listed
+    first = _nvdimm.number_in(region / "resource")
+    for place in (directory, *directory.parents):
+        if place.name == region.name:
+            raise OSError(
+                errno.ENODEV, f"no resource file says where in {region.name} it lies, which has bad blocks", name
+            )
+        if (place / "resource").is_file():
+            data = _nvdimm.number_in(place / "resource")
+            break
+    size = _nvdimm.number_in(directory / "size")
+    return _core.fault_map_moved(listed, [(data - first, 0, size)])
+
+
+def clear(path: StrOrBytesPath) -> FaultMap:
+    """As `iovec_rs.pmem.clear_badblocks`."""
+    name = os.fsdecode(path)
+    if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - as above
+        raise OSError(errno.ENODEV, "only bad blocks of files can be cleared, by writing to the file", name)
+    fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return _clear(fd, name)
+    finally:
+        os.close(fd)
+
+
+def _clear(fd: int, name: str) -> FaultMap:
+    size, cleared = os.fstat(fd).st_size, FaultMap()
+    try:
+        for start, end in _pages(of_descriptor(fd)):
+            for at in range(start, min(end, size), len(_ZEROES)):
+                stop = min(end, size, at + len(_ZEROES))
+                _overwrite(fd, at, stop)
+                cleared.add(at, stop - at)
+        if len(cleared):
+            os.fsync(fd)
+            left = sum(found.length for found in of_descriptor(fd))
+            if left:
+                raise OSError(errno.EIO, f"{left} bytes are still bad after they were written", name)
+    except OSError as error:
+        if not len(cleared):
+            raise
+        failed = ClearError(error.errno, error.strerror, name)
+        failed.cleared = cleared
+        raise failed from error
+    return cleared
+
+
+def _pages(bad: FaultMap) -> list[tuple[int, int]]:
+    """The pages that bad bytes are in, neighbours joined: `(start, end)` of each stretch."""
+    stretches: list[tuple[int, int]] = []
+    for found in bad:
+        start = found.start // PAGE_SIZE * PAGE_SIZE
+        end = -(-(found.start + found.length) // PAGE_SIZE) * PAGE_SIZE
+        if stretches and start <= stretches[-1][1]:
+            stretches[-1] = (stretches[-1][0], end)
+        else:
+            stretches.append((start, end))
+    return stretches
+
+
+def _overwrite(fd: int, start: int, end: int) -> None:
+    """Zeroes from a page's start on. Only whole pages repair: one that the file ends in is given up for a new one."""
+    whole = end // PAGE_SIZE * PAGE_SIZE
+    if whole < end:
+        _give_up(fd, whole)
+    at = start
+    while at < end:
+        stop = whole if at < whole else end
+        at += os.pwrite(fd, memoryview(_ZEROES)[: stop - at], at)
+
+
+def _give_up(fd: int, page: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fallocate(fd, _PUNCH_HOLE, ctypes.c_int64(page), ctypes.c_int64(PAGE_SIZE)):
+        number = ctypes.get_errno()
+        raise OSError(number, f"the file's last page cannot be given up: {os.strerror(number)}")

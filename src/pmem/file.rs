@@ -1,0 +1,261 @@
+//! The file behind a region: opening it, which bytes of it are meant, and room for all of them before the first store.
+
+use crate::error::{Error, Result};
+use crate::structure::PAGE_SIZE;
+use crate::sys;
+use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// What a device-DAX character device says about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Device {
+    /// Its size in bytes.
+    pub size: usize,
+    /// What mappings of it must be aligned to, a power of two.
+    pub align: usize,
+}
+
+/// Bytes of a file that are to be mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    pub(super) offset: u64,
+    /// Bytes the region has.
+    pub(super) len: usize,
+    /// Bytes to map: those, filled up to what can be mapped.
+    pub(super) mapped: usize,
+    /// Whether the file has to be made longer first.
+    grows: bool,
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To be read.
+    Read,
+    /// To be written, too.
+    Write,
+    /// To be written, and to be made or made longer if need be.
+    Create,
+}
+
+/// An open file. Dropped before [`Opened::settle`], it leaves the file as it was.
+pub struct Opened {
+    file: File,
+    meta: Metadata,
+    path: PathBuf,
+    purpose: Purpose,
+    created: bool,
+    /// How long it is being made; 0 if it is long enough.
+    grown_to: u64,
+}
+
+fn failed(what: &str, error: &io::Error) -> Error {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    Error::os(error.raw_os_error().unwrap_or(libc::EIO), format!("{what}: {text}"))
+}
+
+/// An errno with what it was about.
+pub(super) fn failed_with(what: &str, errno: i32) -> Error {
+    failed(what, &io::Error::from_raw_os_error(errno))
+}
+
+fn open(path: &Path, purpose: Purpose) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    // Opening a FIFO that took a file's place would wait for the other end.
+    options.read(true).write(purpose != Purpose::Read).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    match options.open(path) {
+        Err(error) if purpose == Purpose::Create && error.kind() == io::ErrorKind::NotFound => {
+            options.create_new(true).open(path).map(|file| (file, true))
+        }
+        opened => opened.map(|file| (file, false)),
+    }
+}
+
+/// Refuses what cannot be mapped for good.
+fn require_mappable(kind: FileType) -> Result<()> {
+    let what = if kind.is_file() || kind.is_char_device() {
+        return Ok(());
+    } else if kind.is_dir() {
+        return Err(Error::os(libc::EISDIR, "a directory cannot be a region"));
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a block device"
+    };
+    Err(Error::os(libc::ENODEV, format!("{what} cannot be a region: a file or a DAX device can")))
+}
+
+impl Opened {
+    /// Opens a file, or makes one if there is none and the purpose says so.
+    pub fn new(path: &Path, purpose: Purpose) -> Result<Self> {
+        // Opening some of what is refused has effects of its own.
+        if let Ok(meta) = std::fs::metadata(path) {
+            require_mappable(meta.file_type())?;
+        }
+        let (file, created) = open(path, purpose).map_err(|error| failed("cannot be opened", &error))?;
+        let meta = file.metadata().map_err(|error| failed("fstat", &error))?;
+        let opened = Self { file, meta, path: path.to_owned(), purpose, created, grown_to: 0 };
+        require_mappable(opened.meta.file_type())?;
+        Ok(opened)
+    }
+
+    /// The device number if it is a character device, which then has to be device DAX.
+    pub fn character_device(&self) -> Option<u64> {
+        self.meta.file_type().is_char_device().then(|| self.meta.rdev())
+    }
+
+    /// The number of the device it lies on.
+    pub fn lies_on(&self) -> u64 {
+        self.meta.dev()
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Its descriptor, open as long as this is.
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Its path, as it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is open for writing.
+    pub fn writable(&self) -> bool {
+        self.purpose != Purpose::Read
+    }
+
+    /// Chooses `size` bytes (all the rest by default) from `offset` on, and makes room for them, so that no store can find the disk full.
+    /// After EINTR it may be asked again. `device` is what it is if it is a DAX device.
+    pub fn reserve(&mut self, size: Option<usize>, offset: usize, device: Option<Device>) -> Result<Part> {
+        if let Some(Device { size: len, align }) = device {
+            return part(len, align, size, offset, false);
+        }
+        let len = usize::try_from(self.meta.len()).unwrap_or(usize::MAX);
+        let part = part(len, PAGE_SIZE, size, offset, self.purpose == Purpose::Create)?;
+        if self.writable() {
+            self.grown_to = if part.grows { part.offset + part.len as u64 } else { 0 };
+            sys::file::allocate(&self.file, part.offset, part.len as u64).map_err(|errno| {
+                failed_with(&format!("no room for {} bytes from offset {}", part.len, part.offset), errno)
+            })?;
+        }
+        Ok(part)
+    }
+
+    /// `fsync`.
+    pub(super) fn sync_all(&self) -> Result<()> {
+        self.file.sync_all().map_err(|error| failed("fsync", &error))
+    }
+
+    /// The file is what it is to be: a new one is made durable with its length and its name.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        if self.created || self.grown_to != 0 {
+            self.sync_all()?;
+        }
+        if self.created {
+            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let synced = File::open(parent.unwrap_or(Path::new("."))).and_then(|directory| directory.sync_all());
+            synced.map_err(|error| failed("fsync of the directory", &error))?;
+        }
+        (self.created, self.grown_to) = (false, 0);
+        Ok(())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // What is longer still is another's work.
+        let ours = self.file.metadata().is_ok_and(|meta| meta.len() <= self.grown_to);
+        if self.grown_to != 0 && ours {
+            let _ = self.file.set_len(self.meta.len());
+        }
+        if self.created {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// `size` bytes (all the rest by default) from `offset` on, of a file of `len` bytes that can be mapped in units of `align`.
+fn part(len: usize, align: usize, size: Option<usize>, offset: usize, may_grow: bool) -> Result<Part> {
+    if !offset.is_multiple_of(align) {
+        return Err(Error::invalid("offset", offset, format!("a multiple of {align}, the alignment of mappings")));
+    }
+    let room = len.saturating_sub(offset);
+    let size = match size {
+        Some(0) => return Err(Error::invalid("size", 0, "1 or more")),
+        Some(size) if size > room && !may_grow => {
+            let expected = format!("at most {room} of {len} bytes behind offset {offset}, without create");
+            return Err(Error::invalid("size", size, expected));
+        }
+        Some(size) => size,
+        None if len == 0 => return Err(Error::invalid("size", "None", "a number of bytes: the file is empty")),
+        None if room == 0 => {
+            return Err(Error::invalid("offset", offset, format!("less than the {len} bytes there are")));
+        }
+        None => room,
+    };
+    let end = offset
+        .checked_add(size)
+        .filter(|end| end.checked_next_multiple_of(align).is_some_and(|end| isize::try_from(end).is_ok()));
+    let Some(end) = end else {
+        return Err(Error::invalid("size", size, format!("less than 2**63 together with offset {offset}")));
+    };
+    Ok(Part { offset: offset as u64, len: size, mapped: size.next_multiple_of(align), grows: end > len })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Part, part};
+    use crate::structure::PAGE_SIZE;
+
+    const P: usize = PAGE_SIZE;
+
+    #[test]
+    fn sizes_within_the_file_are_taken_and_mapped_to_whole_pages() {
+        let of = |size, offset| part(3 * P + 5, P, size, offset, false).unwrap();
+        assert_eq!(of(None, 0), Part { offset: 0, len: 3 * P + 5, mapped: 4 * P, grows: false });
+        assert_eq!(of(None, 3 * P), Part { offset: 3 * P as u64, len: 5, mapped: P, grows: false });
+        assert_eq!(of(Some(P), P), Part { offset: P as u64, len: P, mapped: P, grows: false });
+    }
+
+    #[test]
+    fn a_file_grows_only_if_it_may() {
+        assert!(part(P, P, Some(P + 1), 0, false).is_err());
+        assert!(part(P, P, Some(P + 1), 0, true).unwrap().grows);
+        assert!(!part(P, P, Some(P), 0, true).unwrap().grows);
+        assert!(part(0, P, Some(1), 4 * P, true).unwrap().grows);
+    }
+
+    #[test]
+    fn nothing_and_nonsense_are_refused() {
+        for (len, size, offset) in [
+            (P, Some(0), 0),
+            (0, None, 0),
+            (P, None, P),
+            (P, None, 7),
+            (P, Some(1), P),
+            (P, Some(usize::MAX), 0),
+            (P, Some(usize::MAX / 2), P),
+            (P, Some(1), usize::MAX - P + 1),
+        ] {
+            assert!(part(len, P, size, offset, false).is_err(), "{len} {size:?} {offset}");
+            assert_eq!(part(len, P, size, offset, true).is_ok(), (size, offset) == (Some(1), P), "{size:?} {offset}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_mapped_in_its_own_units() {
+        const M2: usize = 2 << 20;
+        assert_eq!(part(8 * M2, M2, Some(10), M2, false).unwrap().mapped, M2);
+        assert!(part(8 * M2, M2, None, P, false).is_err());
+    }
+}

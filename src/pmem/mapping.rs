@@ -1,0 +1,128 @@
+//! A mapped region, and what makes stores to it durable.
+
+use super::Granularity;
+use super::bad::{Piece, moved, widened};
+use super::file::{Opened, Part, failed_with};
+use crate::copy::{Outcome, durable};
+use crate::error::{Error, Result};
+use crate::fault::engine::Care;
+use crate::fault::map::FaultMap;
+use crate::segment::{Flat, Held, Segment, Trust};
+use crate::structure::PAGE_SIZE;
+use crate::sys::mapping;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A shared mapping of a file or a DAX device. It is unmapped when it is dropped.
+pub struct Mapping {
+    opened: Opened,
+    part: Part,
+    whole: Segment,
+    is_sync: bool,
+    granularity: Granularity,
+}
+
+impl Mapping {
+    /// Maps a part that was reserved of what was opened. `caches_last` says that the caches above its memory outlive a loss of power.
+    pub fn new(opened: Opened, part: Part, caches_last: bool) -> Result<Self> {
+        let (whole, is_sync) = mapping::map(opened.file(), part.offset, part.mapped, opened.writable())
+            .map_err(|errno| failed_with("mmap", errno))?;
+        let granularity = match (is_sync || opened.character_device().is_some(), caches_last) {
+            (true, true) => Granularity::Byte,
+            (true, false) => Granularity::CacheLine,
+            (false, _) => Granularity::Page,
+        };
+        if granularity == Granularity::Page {
+            synced_by_page().insert(whole.addr, whole.len);
+        }
+        let mut new = Self { opened, part, whole, is_sync, granularity };
+        new.opened.settle()?;
+        Ok(new)
+    }
+
+    /// Where the region's bytes are.
+    pub fn seg(&self) -> Segment {
+        self.whole.take(self.part.len)
+    }
+
+    /// Whether the mapping is `MAP_SYNC`.
+    pub fn is_sync(&self) -> bool {
+        self.is_sync
+    }
+
+    /// What makes a store to it durable.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// What is mapped.
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// The addresses of this mapping that a list of the file's bad bytes speaks of. A page with a bad byte in it cannot be mapped at all; a
+    /// device is mapped whatever is in it, and only a load of the bad bytes fails.
+    pub fn known_bad(&self, file: &FaultMap) -> Result<FaultMap> {
+        let seg = self.seg();
+        let piece = Piece { from: usize::try_from(self.part.offset).unwrap_or(usize::MAX), to: seg.addr, len: seg.len };
+        match self.opened.character_device() {
+            Some(_) => moved(file, [piece]),
+            None => moved(&widened(file, PAGE_SIZE)?, [piece]),
+        }
+    }
+
+    /// A range of the region, to be used no longer than the mapping lives.
+    pub fn range(&self, offset: usize, length: usize) -> Result<Flat> {
+        let whole = self.seg();
+        if offset.checked_add(length).is_none_or(|end| end > whole.len) {
+            return Err(Error::BeyondRegion { offset, length, limit: whole.len });
+        }
+        // SAFETY: the mapping is ours until it is dropped, which every caller's copy comes before; its file may shrink meanwhile.
+        let held = unsafe { Held::promise(Care::Prone) };
+        Ok(Flat { seg: whole.skip(offset).take(length), trust: Trust::Held(held) })
+    }
+
+    /// Makes stores to a range durable, as its granularity asks for. Returns the bytes of it that are, and why not all.
+    pub fn persist(&self, range: Flat) -> Result<Outcome> {
+        match self.granularity {
+            Granularity::Byte => durable::drain(),
+            Granularity::CacheLine => return durable::persist(range),
+            Granularity::Page => msync(range.seg)?,
+        }
+        Ok((range.seg.len, None))
+    }
+
+    /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Not for devices, which know neither.
+    pub fn sync_all(&self) -> Result<()> {
+        msync(self.seg())?;
+        self.opened.sync_all()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        synced_by_page().remove(&self.whole.addr);
+        // SAFETY: mapped by `new` and used by nobody any more.
+        unsafe { mapping::unmap(self.whole) };
+    }
+}
+
+/// Whether stores to this memory are durable only after [`msync`]: it is a region's of that granularity.
+pub fn needs_msync(seg: Segment) -> bool {
+    let below = synced_by_page().range(..=seg.addr).next_back().map(|(addr, len)| Segment::new(*addr, *len));
+    below.is_some_and(|below| below.overlaps(seg))
+}
+
+/// `msync` over every page that a range touches.
+pub fn msync(seg: Segment) -> Result<()> {
+    if seg.len == 0 {
+        return Ok(());
+    }
+    mapping::sync(seg).map_err(|errno| failed_with(&format!("msync of {} bytes", seg.len), errno))
+}
+
+/// The mappings of this process that need `msync`, by address.
+fn synced_by_page() -> MutexGuard<'static, BTreeMap<usize, usize>> {
+    static MAPPINGS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+    MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}

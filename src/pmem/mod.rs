@@ -1,0 +1,32 @@
+//! Persistent regions: files and devices mapped for good, and what it takes for a store to survive a loss of power.
+
+mod bad;
+mod file;
+mod mapping;
+mod transfer;
+
+pub use bad::{Piece, moved};
+pub use file::{Device, Opened, Part, Purpose};
+pub use mapping::{Mapping, msync, needs_msync};
+
+/// What makes a store durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Granularity {
+    /// Becoming visible: the caches keep what they hold through a loss of power.
+    Byte,
+    /// Leaving the caches.
+    CacheLine,
+    /// `msync` over its page.
+    Page,
+}
+
+impl Granularity {
+    /// Its public name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Byte => "byte",
+            Self::CacheLine => "cache_line",
+            Self::Page => "page",
+        }
+    }
+}
