@@ -27,7 +27,7 @@ __all__ = ["ClearError", "PmemRegion", "badblocks", "clear_badblocks", "drain", 
 def flush(buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
     """Writes every cache line of `length` bytes (all the rest by default) from `offset` on back to memory.
 
-    They have arrived when `drain` returns. ValueError if the range leaves the buffer.
+    They have arrived when `drain` returns. ValueError if the range leaves the buffer, FaultError if its memory is bad.
     """
     _core.pmem_flush(buffer, offset, length)
 
@@ -35,7 +35,7 @@ def flush(buffer: Buffer | UserRange, offset: int = 0, length: int | None = None
 def invalidate(buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
     """Writes the lines back and drops them from the caches, so that the next load sees memory.
 
-    ValueError if the range leaves the buffer.
+    ValueError if the range leaves the buffer, FaultError if its memory is bad.
     """
     _core.pmem_invalidate(buffer, offset, length)
 
@@ -49,7 +49,7 @@ def persist(buffer: Buffer | UserRange, offset: int = 0, length: int | None = No
     """Makes what was stored to a range durable: `flush` and `drain`; msync if it is in a `PmemRegion` that needs that.
 
     Memory that others have mapped from a file without `MAP_SYNC` needs an msync, too, which is theirs to call.
-    ValueError if the range leaves the buffer, OSError if msync fails.
+    ValueError if the range leaves the buffer, FaultError if its memory is bad, OSError if msync fails.
     """
     _core.pmem_persist(buffer, offset, length)
 

@@ -1,0 +1,106 @@
+"""Where a test's files lie, and which of a mapping's bytes are only in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from iovec_rs import PAGE_SIZE, WRITE, IovIter, pmem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Buffer
+
+_MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
+
+
+def file_system(path: Path) -> str:
+    """The kernel's name for the file system that the path is on."""
+    mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+    below = [(len(place), name) for place, name in mounts if path.resolve().is_relative_to(place)]
+    return max(below)[1]
+
+
+@contextlib.contextmanager
+def on_disk() -> Iterator[Path]:
+    """A directory of a file system that has to write its pages somewhere."""
+    for base in (tempfile.gettempdir(), "/var/tmp", Path(__file__).parent):
+        if file_system(Path(base)) not in _MEMORY_FILE_SYSTEMS:
+            with tempfile.TemporaryDirectory(dir=base, prefix="iovec_rs-") as name:
+                yield Path(name)
+            return
+    raise AssertionError("neither the temporary directory, /var/tmp nor the repository is on a disk")
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="iovec_rs-") as name:
+        yield Path(name)
+
+
+def address(buffer: Buffer) -> int:
+    return IovIter.ubuf(WRITE, buffer).ranges()[0].address
+
+
+def dirty(region: pmem.PmemRegion) -> int:
+    """Bytes of the region's pages that are stored to and not on the disk yet, as the kernel's page tables say."""
+    start = f"{address(region):x}-"
+    lines = iter(Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines())
+    next(line for line in lines if line.startswith(start))
+    found = 0
+    for line in lines:
+        field = re.match(r"(\w+): +(\d+) kB|(VmFlags)", line)
+        if field is None or field[3]:
+            return found
+        if field[1] in ("Shared_Dirty", "Private_Dirty"):
+            found += int(field[2]) << 10
+    return found
+
+
+def array(region: Any, dtype: str = "u1", count: int = -1) -> np.ndarray[Any, Any]:
+    """numpy's own view of a region; its annotations know no buffers but the usual ones before Python 3.12."""
+    return np.frombuffer(region, dtype, count)
+
+
+def pages(nbytes: int) -> int:
+    """The size of the pages that so many bytes from the start of a page on are in."""
+    return -(-nbytes // PAGE_SIZE) * PAGE_SIZE
+
+
+def can_mount() -> bool:
+    return os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+@contextlib.contextmanager
+def mounted(kind: str, source: str, place: Path, options: str = "rw") -> Iterator[Path]:
+    place.mkdir()
+    subprocess.run(["mount", "-t", kind, "-o", options, source, place], check=True, capture_output=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def failing_disk(directory: Path, size: str, room: str) -> Iterator[Path]:
+    """A file system on a disk of that size, of which only so much can really be written: the rest is an I/O error."""
+    with mounted("tmpfs", "none", directory / "below", f"size={room}") as below:
+        image = below / "image"
+        with image.open("wb") as file:
+            os.truncate(file.fileno(), int(size))
+        find = ["losetup", "--find", "--show", str(image)]
+        device = subprocess.run(find, check=True, capture_output=True, text=True).stdout.strip()
+        try:
+            subprocess.run(["mkfs.ext4", "-q", "-b", str(PAGE_SIZE), device], check=True, capture_output=True)
+            with mounted("ext4", device, directory / "above") as above:
+                yield above
+        finally:
+            subprocess.run(["losetup", "-d", device], check=True, capture_output=True)
