@@ -41,7 +41,9 @@ pub enum Purpose {
     Create,
 }
 
-/// An open file. Dropped before [`Opened::settle`], it leaves the file as it was.
+/// An open file. Dropped before [`Opened::settle`], it leaves the file's bytes and length as they were.
+///
+/// Holes that got room stay filled: they cannot be told from what somebody else has written there since.
 pub struct Opened {
     file: File,
     meta: Metadata,

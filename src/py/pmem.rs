@@ -88,7 +88,7 @@ impl PmemRegion {
     /// `create` makes the file if there is none, and makes it longer if it is too short for `size`. A writable file is given room
     /// for all of the region first, holes included: a full disk is an OSError here and never a fault later. ValueError: a size
     /// or an offset that the file has no bytes for, or that cannot be mapped. OSError: the file cannot be opened or mapped, or is no file.
-    /// What is refused leaves the file as it was.
+    /// What is refused leaves the file's bytes and length as they were; holes that had got room by then may keep it.
     #[classmethod]
     #[pyo3(
         signature = (path, *, size=None, create=false, offset=None, writable=true),
