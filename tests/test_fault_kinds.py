@@ -6,6 +6,7 @@ What the kernel calls user memory comes short; what it trusts raises FaultError;
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unittest.mock import ANY
 
 import pytest
 from iovec_rs import (
@@ -25,6 +26,7 @@ from iovec_rs import (
     copy_to_iter_full,
     copy_to_iter_mcsafe,
     csum_and_copy_from_iter,
+    csum_and_copy_from_iter_full,
     csum_and_copy_to_iter,
     fault_handler,
     memcpy_mcsafe,
@@ -33,7 +35,9 @@ from ruin import PAGE_SIZE, Land, Ruin
 from ruined_kinds import DATA, KINDS, OTHER, PAGES, SKIP, TOTAL, TRUSTED, build, expect_short, state, state_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from iovec_rs import Fault
 
 
 @pytest.fixture(params=["auto", "syscall"], autouse=True)
@@ -177,17 +181,32 @@ def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(land: L
         assert got == DATA[:TOTAL]
 
 
-@pytest.mark.parametrize("kind", [IterKind.UBUF, IterKind.IOVEC])
+@every_kind
 @every_way
-def test_all_or_nothing_is_nothing_and_stays_where_it_was(land: Land, kind: IterKind, how: Ruin) -> None:
-    for direction in (READ, WRITE):
-        i = build(kind, direction, land.buffer)
-        land.ruin(2, how)
-        there = state(i)
-        full = copy_to_iter_full(OTHER, i) if direction is READ else copy_from_iter_full(bytearray(TOTAL), i)
-        assert (full, state(i)) == (False, there)
-        assert i.fault is not None
-        land.mend(2)
+@pytest.mark.parametrize("full", [copy_to_iter_full, copy_from_iter_full, csum_and_copy_from_iter_full])
+def test_all_or_nothing_is_nothing_and_stays_where_it_was(
+    land: Land, kind: IterKind, how: Ruin, full: Callable[..., bool | tuple[bool, int]]
+) -> None:
+    """Also where trusted memory fails: what was copied is taken back before the error says that nothing was."""
+    inward = full is copy_to_iter_full
+    i = build(kind, READ if inward else WRITE, land.buffer)
+    data = OTHER if inward else bytearray(TOTAL)
+    there = state(i)
+    land.ruin(2, how)
+    if kind in TRUSTED:
+        with pytest.raises(FaultError) as caught:
+            full(data, i)
+        assert caught.value.copied == 0
+        fault: Fault | None = caught.value.fault
+    else:
+        assert full(data, i) in (False, (False, ANY))
+        fault = i.fault
+    assert state(i) == there
+    assert fault is not None
+    assert how.explains(fault)
+    land.mend(2)
+    assert full(data, i) in (True, (True, ANY))
+    assert i.count == 0
 
 
 @every_kind

@@ -265,7 +265,9 @@ pub(super) fn csum_and_copy_from_iter(
     nbytes: Option<&Bound<'_, PyAny>>,
     csum: u32,
 ) -> PyResult<(usize, u32)> {
-    Ok(sum_from(addr, &mut i, nbytes, csum)?.1)
+    let summed = sum_from(addr, &mut i, nbytes, csum)?.1;
+    raise_if_trusted(addr.py(), &i.core, summed.0)?;
+    Ok(summed)
 }
 
 /// `csum_and_copy_from_iter`, all or nothing: a short copy is taken back and `False`; the sum then covers what was copied.
@@ -278,9 +280,13 @@ pub(super) fn csum_and_copy_from_iter_full(
     csum: u32,
 ) -> PyResult<(bool, u32)> {
     let (nbytes, (copied, csum)) = sum_from(addr, &mut i, nbytes, csum)?;
-    Ok((copy::full(copied, nbytes, &mut i.core)?, csum))
+    let whole = copy::full(copied, nbytes, &mut i.core)?;
+    raise_if_trusted(addr.py(), &i.core, 0)?;
+    Ok((whole, csum))
 }
 
+/// Sums and copies out of the iterator: what was asked for, what was copied and the sum. Raising where trusted memory failed is
+/// left to the caller, who may have to take a short copy back first.
 fn sum_from(
     addr: &Bound<'_, PyAny>,
     i: &mut IovIter,
@@ -292,7 +298,6 @@ fn sum_from(
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
     let summed = detached(addr.py(), nbytes, || copy::csum_and_copy_from_iter(flat, core, nbytes, csum))?;
-    raise_if_trusted(addr.py(), core, summed.0)?;
     Ok((nbytes, summed))
 }
 
