@@ -19,6 +19,7 @@ from iovec_rs import (
     copy_from_iter_full,
     copy_iter,
     copy_to_iter,
+    copy_to_iter_full,
 )
 
 from guest import outcome
@@ -148,15 +149,23 @@ def keep(result: tuple[int, int], sums: list[int]) -> int:
     return result[0]
 
 
-@test(kind=SHAPES, memory=MEMORIES)
-def all_or_nothing_leaves_the_iterator_where_it_was(kind: str, memory: str) -> None:
-    arena, out = poisoned(memory), bytearray(1000)
-    iterator = over(kind, arena, WRITE, arena.bad - 500, 1000)
+FULL: dict[str, Callable[[bytearray, IovIter], bool]] = {
+    "copy_from_iter_full": copy_from_iter_full,
+    "csum_and_copy_from_iter_full": lambda to, i: iovec_rs.csum_and_copy_from_iter_full(to, i)[0],
+    "copy_to_iter_full": copy_to_iter_full,
+}
+if hasattr(iovec_rs, "copy_from_iter_full_nocache"):
+    FULL["copy_from_iter_full_nocache"] = iovec_rs.copy_from_iter_full_nocache
+
+
+@test(flavour=FULL, kind=SHAPES, memory=MEMORIES)
+def all_or_nothing_leaves_the_iterator_where_it_was(flavour: str, kind: str, memory: str) -> None:
+    arena, flat = poisoned(memory), bytearray(1000)
+    iterator = over(kind, arena, READ if flavour == "copy_to_iter_full" else WRITE, arena.bad - 500, 1000)
     before = (iterator.count, iterator.iov_offset, iterator.nr_segs)
-    if kind in TRUSTED:
-        equal(outcome.of(iterator, lambda: int(copy_from_iter_full(out, iterator))).raised, True, "raised")
-    else:
-        equal(copy_from_iter_full(out, iterator), False, "complete")
+    result = outcome.of(iterator, lambda: int(FULL[flavour](flat, iterator)))
+    equal((result.copied, result.raised), (0, kind in TRUSTED), "complete, raised")
+    equal(result.fault and result.fault.cause, "poison", "cause")
     equal((iterator.count, iterator.iov_offset, iterator.nr_segs), before, "position")
 
 

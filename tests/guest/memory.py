@@ -114,7 +114,8 @@ def inject(mapping: mmap.mmap, start: int) -> int:
     try:
         mapping.madvise(MADV_HWPOISON, start, PAGE_SIZE)
     finally:
-        signal.signal(signal.SIGBUS, known)  # what Python knows of; then whatever the process really had
+        # What Python knows of, which is None for a handler of C's; then whatever the process really had.
+        signal.signal(signal.SIGBUS, signal.SIG_DFL if known is None else known)
         _libc.sigaction(signal.SIGBUS, before, None)
     return len(seen)
 
