@@ -7,10 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from guest import boot, image
+from guest import boot, debian, image
 
 TESTS = Path(__file__).resolve().parent.parent
 CPUS = ("max", "Nehalem")  # all that TCG emulates; and SSE2 as the widest vectors
+PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mkfs.ext4": "e2fsprogs"}
 HUGEPAGES = 384  # each test that poisons one takes it out of use for good
 TAIL = 30
 
@@ -27,9 +28,9 @@ def main() -> int:
     parser.add_argument("--stream", action="store_true", help="show the whole console as it comes")
     options = parser.parse_args()
     try:
-        image.need_qemu()
+        debian.need(PROGRAMS)
         made = image.get()
-    except image.GuestError as error:
+    except debian.GuestError as error:
         print(f"test-guest: {error}", file=sys.stderr)
         return 1
 

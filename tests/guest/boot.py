@@ -20,8 +20,8 @@ DISASTER = re.compile(r"Kernel panic|Oops: |BUG: |general protection fault")
 ESCAPES = re.compile(r"\x1b(?:\[[?0-9;]*[A-Za-z]|c)")
 
 # An oops ends the guest at once, and panic=-1 with -no-reboot ends QEMU. The kernel's other messages stay in its log,
-# where the tests read them: on the console they would break up lines.
-COMMAND_LINE = "console=ttyS0 quiet loglevel=3 oops=panic panic=-1 nowatchdog hugepages={hugepages}"
+# where the tests read them: on the console they would break up lines. The memory set aside becomes /dev/pmem0.
+COMMAND_LINE = "console=ttyS0 quiet loglevel=3 oops=panic panic=-1 nowatchdog hugepages={hugepages} memmap=128M!512M"
 
 
 class Boot(NamedTuple):
@@ -37,7 +37,7 @@ class Boot(NamedTuple):
 
 def command(image: Image, initramfs: Path, cpu: str, hugepages: int) -> list[str]:
     return [
-        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", "1536M"),
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", "1792M"),
         *("-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"),
         *("-kernel", str(image.kernel), "-initrd", str(initramfs)),
         *("-append", COMMAND_LINE.format(hugepages=hugepages)),

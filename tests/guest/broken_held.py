@@ -24,7 +24,7 @@ from iovec_rs import (
 
 from guest import outcome
 from guest.harness import equal, test
-from guest.memory import HUGE, MEMORIES, Arena, address_of, good, inject, pattern, poisoned
+from guest.memory import HUGE, MEMORIES, Arena, KernelLog, address_of, good, inject, pattern, poisoned
 from guest.shapes import SHAPES, TRUSTED, over
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ for _name in ("copy_from_iter_nocache", "copy_from_iter_flushcache"):
 @test(flavour=FROM, kind=SHAPES, memory=MEMORIES)
 def a_broken_source_ends_the_copy_at_its_first_byte(flavour: str, kind: str, memory: str) -> None:
     fill = pattern(3 * HUGE)
-    arena = poisoned(memory, fill)
+    arena, log = poisoned(memory, fill), KernelLog()
     for lead in LEADS:
         start, out = arena.bad - lead, good(lead + BEYOND)
         iterator = over(kind, arena, WRITE, start, lead + BEYOND)
@@ -61,43 +61,65 @@ def a_broken_source_ends_the_copy_at_its_first_byte(flavour: str, kind: str, mem
         outcome.check(result, arena, "source", lead, origin=outcome.origin(kind, result))
         outcome.check_bytes(out.view, fill[start : arena.bad])
         equal(result.raised, kind in TRUSTED, "raised")
+        outcome.check_touches(log, arena, result)
 
 
 @test(flavour=TO, kind=SHAPES, memory=MEMORIES)
 def a_broken_destination_ends_the_copy_at_its_first_byte(flavour: str, kind: str, memory: str) -> None:
     lead = LEADS[-1]
-    arena = poisoned(memory)
+    arena, log = poisoned(memory), KernelLog()
     data = memoryview(bytes(lead + BEYOND) if flavour == "zero" else pattern(lead + BEYOND))
     start = arena.bad - lead
     iterator = over(kind, arena, READ, start, len(data))
     result = outcome.of(iterator, lambda: TO[flavour](data, iterator))
     outcome.check(result, arena, "destination", lead, origin=outcome.origin(kind, result))
+    outcome.check_touches(log, arena, result)
     outcome.check_bytes(arena.view[start - 64 : start], b"")
     equal(bytes(arena.view[start : arena.bad]) == data[:lead], True, "the bytes before")
     outcome.check_bytes(arena.view[arena.bad + arena.extent :][:PAGE_SIZE], b"")
     equal(result.raised, kind in TRUSTED, "raised")
 
 
-@test(flavour=sorted(TO.keys() - {"zero"}), kind=SHAPES)
-def a_broken_flat_source_is_survived(flavour: str, kind: str) -> None:
-    fill, lead = pattern(8 * PAGE_SIZE), 1000
-    arena, out = poisoned("anonymous", fill), good(4 * PAGE_SIZE)
+@test(flavour=sorted(TO.keys() - {"zero"}), kind=SHAPES, memory=MEMORIES)
+def a_broken_flat_source_is_survived(flavour: str, kind: str, memory: str) -> None:
+    fill, lead = pattern(3 * HUGE), 1000
+    arena, out, log = poisoned(memory, fill), good(4 * PAGE_SIZE), KernelLog()
     data = arena.view[arena.bad - lead : arena.bad + BEYOND]
     iterator = over(kind, out, READ, 100, len(data))
     result = outcome.of(iterator, lambda: TO[flavour](data, iterator))
     outcome.check(result, arena, "source", lead, origin=outcome.origin(kind, result))
     outcome.check_bytes(out.view[100:], fill[arena.bad - lead : arena.bad])
+    outcome.check_touches(log, arena, result)
 
 
-@test(flavour=FROM, kind=SHAPES)
-def a_broken_flat_destination_is_survived(flavour: str, kind: str) -> None:
+@test(flavour=FROM, kind=SHAPES, memory=MEMORIES)
+def a_broken_flat_destination_is_survived(flavour: str, kind: str, memory: str) -> None:
     fill, lead = pattern(8 * PAGE_SIZE), 1000
-    arena, source = poisoned("anonymous"), good(8 * PAGE_SIZE, fill)
+    arena, source, log = poisoned(memory), good(8 * PAGE_SIZE, fill), KernelLog()
     target = arena.view[arena.bad - lead : arena.bad + BEYOND]
     iterator = over(kind, source, WRITE, 100, len(target))
     result = outcome.of(iterator, lambda: FROM[flavour](target, iterator))
     outcome.check(result, arena, "destination", lead, origin=outcome.origin(kind, result))
     equal(bytes(target[:lead]) == fill[100 : 100 + lead], True, "the bytes before")
+    outcome.check_touches(log, arena, result)
+
+
+@test(memory=MEMORIES)
+def a_hash_covers_what_was_copied(memory: str) -> None:
+    fill, lead = pattern(3 * HUGE), LEADS[-1]
+    arena, out, hashed = poisoned(memory, fill), good(4 * PAGE_SIZE), hashlib.sha256()
+    data = arena.view[arena.bad - lead : arena.bad + BEYOND]
+    equal(iovec_rs.hash_and_copy_to_iter(data, over("iovec", out, READ, 0, len(data)), hashed), lead, "bytes copied")
+    equal(hashed.hexdigest(), hashlib.sha256(fill[arena.bad - lead : arena.bad]).hexdigest(), "hash")
+
+
+@test(memory=MEMORIES)
+def what_is_discarded_is_never_touched(memory: str) -> None:
+    arena, log = poisoned(memory), KernelLog()
+    data = arena.view[arena.bad - 100 : arena.bad + BEYOND]
+    iterator = IovIter.discard(READ, len(data))
+    equal((copy_to_iter(data, iterator), iterator.count, iterator.fault), (len(data), 0, None), "copied, left, fault")
+    equal(log.touches(arena), [], "touches")
 
 
 def whole_chunks(iterator: IovIter, arena: Arena) -> int:
@@ -115,13 +137,14 @@ def whole_chunks(iterator: IovIter, arena: Arena) -> int:
 @test(kind=SHAPES, memory=MEMORIES)
 def a_sum_covers_the_chunks_before_the_broken_one(kind: str, memory: str) -> None:
     fill, lead = pattern(3 * HUGE), PAGE_SIZE + 200
-    arena = poisoned(memory, fill)
+    arena, log = poisoned(memory, fill), KernelLog()
     start, out = arena.bad - lead, good(lead + BEYOND)
     iterator = over(kind, arena, WRITE, start, lead + BEYOND)
     copied = whole_chunks(iterator, arena)
     sums: list[int] = []
     result = outcome.of(iterator, lambda: keep(iovec_rs.csum_and_copy_from_iter(out.view, iterator), sums))
     outcome.check(result, arena, "source", copied, origin=outcome.origin(kind, result))
+    outcome.check_touches(log, arena, result)
     equal(bytes(out.view[:copied]) == fill[start : start + copied], True, "the bytes")
     equal(result.raised, kind in TRUSTED, "raised")
     if not result.raised:
@@ -129,15 +152,16 @@ def a_sum_covers_the_chunks_before_the_broken_one(kind: str, memory: str) -> Non
         equal(sums, [iovec_rs.csum_and_copy_from_iter(bytearray(copied), sound)[1]], "sum")
 
 
-@test(kind=SHAPES)
-def a_sum_into_broken_memory_covers_the_chunks_before_it(kind: str) -> None:
+@test(kind=SHAPES, memory=MEMORIES)
+def a_sum_into_broken_memory_covers_the_chunks_before_it(kind: str, memory: str) -> None:
     lead = PAGE_SIZE + 200
-    arena, data = poisoned("anonymous"), pattern(lead + BEYOND)
+    arena, data, log = poisoned(memory), pattern(lead + BEYOND), KernelLog()
     iterator = over(kind, arena, READ, arena.bad - lead, len(data))
     copied = whole_chunks(iterator, arena)
     sums: list[int] = []
     result = outcome.of(iterator, lambda: keep(iovec_rs.csum_and_copy_to_iter(data, iterator), sums))
     outcome.check(result, arena, "destination", copied, origin=outcome.origin(kind, result))
+    outcome.check_touches(log, arena, result)
     equal(result.raised, kind in TRUSTED, "raised")
     if not result.raised:
         sound = IovIter.ubuf(WRITE, data[:copied])
@@ -208,14 +232,16 @@ def another_mapping_of_the_memory_is_broken_at_the_same_byte(kind: str) -> None:
     outcome.check(result, arena, "source", LEADS[-1], origin=outcome.origin(kind, result))
 
 
-@test(memory=MEMORIES)
-def a_pipe_takes_what_came_before_the_broken_page(memory: str) -> None:
+@test(flavour=("copy_to_iter", "hash_and_copy_to_iter"), memory=MEMORIES)
+def a_pipe_takes_what_came_before_the_broken_page(flavour: str, memory: str) -> None:
     fill, lead = pattern(3 * HUGE), PAGE_SIZE + 300
-    arena, ring = poisoned(memory, fill), PipeRing()
+    arena, ring, log = poisoned(memory, fill), PipeRing(), KernelLog()
     data = arena.view[arena.bad - lead : arena.bad + BEYOND]
     iterator = IovIter.pipe(READ, ring, len(data))
-    result = outcome.of(iterator, lambda: copy_to_iter(data, iterator))
-    equal(result.copied, lead, "bytes copied")
+    result = outcome.of(iterator, lambda: TO[flavour](data, iterator))
+    outcome.check(result, arena, "source", lead)
+    outcome.check_touches(log, arena, result)
+    equal((result.raised, iterator.count), (True, BEYOND), "raised, left")
     equal(ring.read() == fill[arena.bad - lead : arena.bad], True, "what the ring holds")
 
 

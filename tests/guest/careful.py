@@ -42,6 +42,20 @@ def a_broken_source_comes_short_in_every_kind(name: str, kind: str, memory: str)
         equal((result.raised, iterator.count), (False, BEYOND), "raised, left")
 
 
+@test(name=NAMES, kind=SHAPES, memory=MEMORIES)
+def a_broken_destination_comes_short_in_every_kind(name: str, kind: str, memory: str) -> None:
+    lead = LEADS[-1]
+    arena, data, log = poisoned(memory), pattern(lead + BEYOND), KernelLog()
+    start = arena.bad - lead
+    iterator = over(kind, arena, READ, start, len(data))
+    result = outcome.of(iterator, lambda: getattr(iovec_rs, name)(data, iterator))
+    outcome.check(result, arena, "destination", lead)
+    outcome.check_touches(log, arena, result)
+    outcome.check_bytes(arena.view[start : arena.bad], data[:lead])
+    outcome.check_bytes(arena.view[arena.bad + arena.extent :][:PAGE_SIZE], b"")
+    equal((result.raised, iterator.count), (False, BEYOND), "raised, left")
+
+
 @test(kind=SHAPES)
 def a_retry_goes_on_at_the_broken_byte_and_behind_it(kind: str) -> None:
     fill = pattern(8 * PAGE_SIZE)

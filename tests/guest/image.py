@@ -1,4 +1,4 @@
-"""What a guest boots: Debian's kernel, the modules it needs to see the host's files, and an initramfs.
+"""What a guest boots: Debian's kernel, the modules it needs, and an initramfs.
 
 Everything comes out of Debian packages that are unpacked, never installed. What is slow to get is kept in the user's
 cache, in a directory named after all that went into it; the initramfs takes milliseconds and is made for each run.
@@ -11,22 +11,23 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from guest import debian
+from guest.debian import GuestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 # The series whose behaviour the tests in the guest state. Cloud and real-time flavours lack modules.
-KERNEL = re.compile(r"^linux-image-6\.1\.0-(\d+)-amd64-unsigned$", re.MULTILINE)
-MODULES = ("virtio_pci", "9pnet_virtio", "9p")  # and whatever these depend on
+SERIES = "linux-image-6.1.0-"
+KERNEL = re.compile(rf"^{re.escape(SERIES)}(\d+)-amd64-unsigned$", re.MULTILINE)
+# And whatever these depend on: the host's files; a file system with DAX; RAM set aside as persistent memory.
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "crc32c_generic", "ext4", "nd_pmem", "nd_e820")
 INIT = Path(__file__).with_name("init")
-
-
-class GuestError(Exception):
-    """Why no guest can be booted; one line for the user."""
 
 
 class Image(NamedTuple):
@@ -38,75 +39,51 @@ class Image(NamedTuple):
     modules: list[Path]  # in the order of insertion
 
 
-def run(*command: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise GuestError(f"`{shlex.join(command)}` failed with {done.returncode}: {last}")
-    return done.stdout
-
-
-def need_qemu() -> None:
-    """QEMU is the one thing that has to be installed."""
-    if shutil.which("qemu-system-x86_64"):
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise GuestError(
-            "no qemu-system-x86_64 found: install it (Debian: apt-get install qemu-system-x86) or run this as root"
-        )
-    print("test-guest: installing qemu-system-x86", flush=True)
-    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-    options = ("-o", "DPkg::Lock::Timeout=120", "-y", "-qq", "--no-install-recommends")
-    if not run("apt-cache", "search", "--names-only", "^qemu-system-x86$"):
-        run("apt-get", "update", "-qq")
-    run("apt-get", "install", *options, "qemu-system-x86")
-
-
 def cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "iovec_rs" / "guest"
 
 
-def newest_kernel() -> str | None:
-    """The package of the newest kernel apt knows, if it knows one."""
-    known = run("apt-cache", "pkgnames", "linux-image-6.1.0-")
-    found = KERNEL.findall(known)
-    return f"linux-image-6.1.0-{max(map(int, found))}-amd64-unsigned" if found else None
-
-
-def version(package: str) -> str:
-    shown = run("apt-cache", "show", "--no-all-versions", package)
-    found = re.search(r"^Version: (\S+)$", shown, re.MULTILINE)
-    if found is None:
-        raise GuestError(f"apt knows no version of {package}")
-    return found[1]
-
-
 def get() -> Image:
     """The image, out of the cache or made and put there."""
-    recipe = hashlib.sha256(repr(MODULES).encode()).hexdigest()[:8]
-    kept = cache()
-    package = None
-    if shutil.which("apt-get"):
-        package = newest_kernel()
-        if package is None and os.geteuid() == 0:
-            run("apt-get", "update", "-qq")
-            package = newest_kernel()
-    if package is None:
-        # Without package lists, as in a container that dropped them, an image made earlier still serves.
-        older = sorted(kept.glob(f"linux-image-*_{recipe}"), key=lambda path: path.stat().st_mtime)
+    home = place() if debian.available() else None
+    if home is not None and home.is_dir():
+        return read(home)
+    older = sorted(cache().glob(f"linux-image-*_{recipe()}"), key=lambda path: path.stat().st_mtime)
+    try:
+        return read(made())
+    except GuestError as error:
+        # Without lists or a network, an image made earlier still serves.
         if not older:
-            raise GuestError(
-                "apt knows no linux-image-6.1.0-NN-amd64-unsigned (Debian 12): the guest needs that kernel"
-            )
+            raise
+        print(f"test-guest: {error}; going on with {older[-1].name}", file=sys.stderr, flush=True)
         return read(older[-1])
-    home = kept / f"{package}_{version(package)}_{recipe}"
+
+
+def recipe() -> str:
+    """Names what is picked out of the packages."""
+    return hashlib.sha256(repr(MODULES).encode()).hexdigest()[:8]
+
+
+def place() -> Path | None:
+    """Where the image with the newest kernel apt knows belongs, if it knows one."""
+    package = debian.newest(SERIES, KERNEL)
+    return cache() / f"{package}_{debian.version(package)}_{recipe()}" if package else None
+
+
+def made() -> Path:
+    """Fetch the newest kernel there is and make the image of it."""
+    if not debian.available():
+        raise GuestError("no apt-get found: the guest needs packages of Debian 12")
+    debian.refresh()
+    home = place()
+    if home is None:
+        raise GuestError(f"apt knows no {SERIES}NN-amd64-unsigned (Debian 12): the guest needs that kernel")
     if not home.is_dir():
-        print(f"test-guest: fetching {package} into {kept}", flush=True)
+        package = home.name.split("_")[0]
+        print(f"test-guest: fetching {package} into {home.parent}", flush=True)
         make(package, home)
-    return read(home)
+    return home
 
 
 def make(package: str, home: Path) -> None:
@@ -114,11 +91,11 @@ def make(package: str, home: Path) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as name:
         work = Path(name)
-        kernel, tools = unpack(package, work), unpack("busybox-static", work)
+        kernel, tools = debian.unpack(package, work), debian.unpack("busybox-static", work)
         picked = work / "picked"
         (picked / "modules").mkdir(parents=True)
-        shutil.copy(one(kernel, "vmlinuz-*"), picked / "kernel")
-        shutil.copy(one(tools, "bin/busybox"), picked / "busybox")
+        shutil.copy(debian.one(kernel, "vmlinuz-*"), picked / "kernel")
+        shutil.copy(debian.one(tools, "bin/busybox"), picked / "busybox")
         for number, module in enumerate(in_order(kernel)):
             shutil.copy(module, picked / "modules" / f"{number:02}-{module.name}")
         try:
@@ -126,22 +103,6 @@ def make(package: str, home: Path) -> None:
         except OSError:
             if not home.is_dir():  # otherwise another run was quicker with the same content
                 raise
-
-
-def unpack(package: str, work: Path) -> Path:
-    # As root, apt would complain that its own user cannot write to this directory.
-    run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package, cwd=work)
-    archive = one(work, f"{package}_*.deb")
-    tree = work / package
-    run("dpkg", "-x", str(archive), str(tree))
-    return tree
-
-
-def one(tree: Path, pattern: str) -> Path:
-    found = [path for path in tree.rglob(pattern) if path.is_file() and not path.is_symlink()]
-    if len(found) != 1:
-        raise GuestError(f"expected one {pattern} in the package {tree.name}, found {len(found)}")
-    return found[0]
 
 
 def in_order(kernel: Path) -> list[Path]:

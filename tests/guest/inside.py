@@ -12,7 +12,7 @@ import iovec_rs
 
 from guest import harness
 
-PROGRAMS = ("facts", "plain", "broken_user", "broken_held", "handler", "careful", "helpers")
+PROGRAMS = ("facts", "plain", "broken_user", "broken_held", "handler", "careful", "dax", "helpers")
 
 
 def load(name: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from iovec_rs import Fault, IovIter
 
-    from guest.memory import Arena
+    from guest.memory import Arena, KernelLog
 
 BUS_MCEERR_AR = 4
 
@@ -29,11 +29,13 @@ class Outcome(NamedTuple):
     raised: bool
 
 
-def of(iterator: IovIter, copy: Callable[[], int]) -> Outcome:
+def of(iterator: IovIter, copy: Callable[[], int], *, number: int | None = EHWPOISON) -> Outcome:
+    """Make the copy. If it raises, the error has that number; None leaves it open."""
     try:
         copied = copy()
     except FaultError as error:
-        equal(error.errno, EHWPOISON, "errno")
+        if number is not None:
+            equal(error.errno, number, "errno")
         return Outcome(error.copied, error.fault, True)
     return Outcome(copied, iterator.fault, False)
 
@@ -55,6 +57,12 @@ def check_fault(fault: Fault | None, arena: Arena, side: str, offset: int, *, or
         # A system call tells where it stopped and nothing about the extent.
         equal((fault.signo, fault.si_code, fault.lsb), (0, 0, 0), "signal")
         equal((fault.address - arena.address, fault.length), (arena.bad, PAGE_SIZE), "extent")
+
+
+def check_touches(log: KernelLog, arena: Arena, result: Outcome) -> None:
+    """The copy touched the broken stretch once, or not at all where the kernel copied."""
+    signalled = result.fault is not None and result.fault.origin == "signal"
+    equal(len(log.touches(arena)), int(signalled), "touches")
 
 
 def check_bytes(got: bytes | bytearray | memoryview, want: bytes) -> None:
