@@ -1,4 +1,4 @@
-# Every target sets up all it needs; nothing is installed outside the tree.
+# Every target sets up all it needs. Nothing is installed outside the tree, except by test-guest, which needs QEMU.
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +25,7 @@ test-rust: $(VENV)/.tools
 test-python: $(VENV)/.built $(VENV)/.test
 	$(BIN)/python -m pytest
 
-test-guest: $(VENV)/.built  ## really poisoned memory, in a QEMU guest
+test-guest: $(VENV)/.built  ## really broken memory and persistent memory, in a QEMU guest
 	PYTHONPATH=tests $(BIN)/python -m guest $(GUEST)
 
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint  ## fmt, clippy, ruff, mypy, stubtest

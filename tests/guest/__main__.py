@@ -13,7 +13,7 @@ TESTS = Path(__file__).resolve().parent.parent
 CPUS = ("max", "Nehalem")  # all that TCG emulates; and SSE2 as the widest vectors
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mkfs.ext4": "e2fsprogs"}
 HUGEPAGES = 384  # each test that poisons one takes it out of use for good
-TAIL = 30
+TAIL = 50
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     )
     parser.add_argument("--cpu", nargs="+", default=CPUS, help="CPU models to boot (%(default)s)")
     parser.add_argument(
-        "--limit", type=float, default=180.0, metavar="SECONDS", help="the longest a boot may take (%(default)s)"
+        "--limit", type=float, default=300.0, metavar="SECONDS", help="the longest a boot may take (%(default)s)"
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="run the tests whose name contains this")
     parser.add_argument("--stream", action="store_true", help="show the whole console as it comes")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import iovec_rs
@@ -28,11 +30,18 @@ def load(name: str) -> None:
         harness.CASES.append(harness.Case(f"{name}: import", fail))
 
 
+def huge_pages_left() -> str:
+    """Each broken one is lost, and the tests after the last one would fail."""
+    found = re.search(r"HugePages_Free: +(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"))
+    return found[1] if found else "no"
+
+
 def main() -> int:
     print(f"Linux {platform.release()}, {os.environ.get('CPU_MODEL', '?')}, iovec_rs {iovec_rs.__version__}")
     for name in PROGRAMS:
         load(name)
     passed, failed = harness.run_all(*sys.argv[1:2])
+    print(f"{huge_pages_left()} huge pages left")
     print(f"{passed} passed, {failed} failed", flush=True)
     return 1 if failed or not passed else 0
 
