@@ -104,18 +104,21 @@ def reading_the_file_saves_nothing_and_the_device_all_but_the_sector() -> None:
         for offset, length in ((0, LENGTH), (arena.bad, PAGE_SIZE), (arena.bad, pmem.SECTOR)):
             refused(lambda: os.pread(fd, length, offset), errno.EIO, f"{length} bytes at {offset}")  # noqa: B023
         page = pmem.device_offset(fd, arena.bad)
-        device = os.open(pmem.DEVICE, os.O_RDONLY | os.O_DIRECT)
-        room = memoryview(mmap.mmap(-1, PAGE_SIZE))  # O_DIRECT wants it aligned
-
-        def sector(number: int) -> int:
-            return os.preadv(device, [room[: pmem.SECTOR]], page + number * pmem.SECTOR)
-
         for number in set(range(8)) - {3}:
-            equal(sector(number), pmem.SECTOR, f"sector {number}")
             want = pattern(LENGTH)[arena.bad + number * pmem.SECTOR :][: pmem.SECTOR]
-            equal(room[: pmem.SECTOR] == want, True, f"content of sector {number}")
-        refused(lambda: sector(3), errno.EIO, "the bad sector")
-        refused(lambda: os.preadv(device, [room], page), errno.EIO, "the page")
+            got = pmem.read_device(page + number * pmem.SECTOR, pmem.SECTOR)
+            equal(got == want, True, f"content of sector {number}")
+        refused(lambda: pmem.read_device(page + 3 * pmem.SECTOR, pmem.SECTOR), errno.EIO, "the bad sector")
+        refused(lambda: pmem.read_device(page, PAGE_SIZE), errno.EIO, "the page")
+
+
+@test()
+def each_page_is_on_the_device_where_the_file_system_says() -> None:
+    with pmem.domain() as directory:
+        fd = pmem.scatter(directory / "file", pattern(LENGTH))
+        for offset in range(0, LENGTH, PAGE_SIZE):
+            got = pmem.read_device(pmem.device_offset(fd, offset), PAGE_SIZE)
+            equal(got == pattern(LENGTH)[offset : offset + PAGE_SIZE], True, f"the page at {offset}")
 
 
 @test()

@@ -12,6 +12,7 @@ import os
 import struct
 import subprocess
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -126,6 +127,29 @@ def create(path: Path, content: bytes) -> int:
     assert os.write(fd, content) == len(content)
     os.fsync(fd)
     return fd
+
+
+def scatter(path: Path, content: bytes) -> int:
+    """As `create`, but no two neighbouring pages of the file are neighbours on the device."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    for offset in reversed(range(0, len(content), PAGE_SIZE)):
+        page = content[offset : offset + PAGE_SIZE]
+        assert os.pwrite(fd, page, offset) == len(page)
+    os.fsync(fd)
+    pages = range(0, len(content), PAGE_SIZE)
+    where = [device_offset(fd, offset) for offset in pages]
+    assert all(second - first != PAGE_SIZE for first, second in pairwise(where)), where
+    return fd
+
+
+def read_device(offset: int, length: int) -> bytes:
+    """What is on the device there, past every cache: whole sectors, at most a page."""
+    room = memoryview(mmap.mmap(-1, PAGE_SIZE))[:length]  # O_DIRECT wants it aligned
+    device = os.open(DEVICE, os.O_RDONLY | os.O_DIRECT)
+    try:
+        return bytes(room[: os.preadv(device, [room], offset)])
+    finally:
+        os.close(device)
 
 
 def map_sync(fd: int, length: int) -> mmap.mmap:
