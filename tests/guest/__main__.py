@@ -12,7 +12,7 @@ from guest import boot, debian, image
 TESTS = Path(__file__).resolve().parent.parent
 CPUS = ("max", "Nehalem")  # all that TCG emulates; and SSE2 as the widest vectors
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mkfs.ext4": "e2fsprogs"}
-HUGEPAGES = 384  # each test that poisons one takes it out of use for good
+HUGEPAGES = 448  # each test that poisons one takes it out of use for good
 TAIL = 50
 
 

@@ -37,7 +37,7 @@ class Boot(NamedTuple):
 
 def command(image: Image, initramfs: Path, cpu: str, hugepages: int) -> list[str]:
     return [
-        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", "1792M"),
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", cpu, "-smp", "2", "-m", "3G"),
         *("-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"),
         *("-kernel", str(image.kernel), "-initrd", str(initramfs)),
         *("-append", COMMAND_LINE.format(hugepages=hugepages)),

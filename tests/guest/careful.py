@@ -9,7 +9,18 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import iovec_rs
-from iovec_rs import PAGE_SIZE, READ, FaultMap, IovIter, PipeRing, cpu, fault_handler, memcpy_mcsafe
+from iovec_rs import (
+    PAGE_SIZE,
+    READ,
+    FaultMap,
+    IovIter,
+    PipeRing,
+    cpu,
+    fault_handler,
+    memcpy_flushcache,
+    memcpy_mcsafe,
+    memcpy_nocache,
+)
 
 from guest import outcome
 from guest.harness import equal, test
@@ -17,11 +28,18 @@ from guest.memory import HUGE, MEMORIES, KernelLog, good, inject, pattern, poiso
 from guest.shapes import SHAPES, over
 
 if TYPE_CHECKING:
-    from iovec_rs import Fault, McResult
+    from collections.abc import Callable
+
+    from iovec_rs import Fault, McResult, UserRange
 
     from guest.memory import Arena
 
 NAMES = ("copy_to_iter_mcsafe", "copy_mc_to_iter")
+FLAT: dict[str, Callable[[memoryview | UserRange, memoryview | UserRange], McResult]] = {
+    "memcpy_mcsafe": memcpy_mcsafe,
+    "memcpy_nocache": memcpy_nocache,
+    "memcpy_flushcache": memcpy_flushcache,
+}
 LEADS = (0, 1, 7, 8, 9, 63, 64, 65, 127, 129, 511, 513, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE + 77)
 SHIFTS = (0, 1, 7, 33, 63)
 BEYOND = 600
@@ -85,8 +103,8 @@ def a_pipe_holds_exactly_what_was_counted(memory: str) -> None:
     )
 
 
-@test(memory=MEMORIES)
-def flat_copies_are_exact_at_every_alignment_and_instruction_set(memory: str) -> None:
+@test(flavour=FLAT, memory=MEMORIES)
+def flat_copies_are_exact_at_every_alignment_and_instruction_set(flavour: str, memory: str) -> None:
     fill = pattern(3 * HUGE)
     arena = poisoned(memory, fill)
     for isa in cpu.available():
@@ -94,7 +112,7 @@ def flat_copies_are_exact_at_every_alignment_and_instruction_set(memory: str) ->
             for lead, shift in product(LEADS, SHIFTS):
                 out = good(4 * PAGE_SIZE)
                 target = out.view[shift : shift + lead + BEYOND]
-                result = memcpy_mcsafe(target, arena.view[arena.bad - lead : arena.bad + BEYOND])
+                result = FLAT[flavour](target, arena.view[arena.bad - lead : arena.bad + BEYOND])
                 try:
                     equal((result.copied, result.remaining), (lead, BEYOND), "copied, remaining")
                     outcome.check_fault(result.fault, arena, "source", lead)
@@ -104,8 +122,8 @@ def flat_copies_are_exact_at_every_alignment_and_instruction_set(memory: str) ->
                     raise AssertionError(f"{isa}, {lead} bytes before, destination at {shift}: {error}") from None
 
 
-@test(memory=MEMORIES)
-def flat_copies_into_broken_memory_are_exact_too(memory: str) -> None:
+@test(flavour=FLAT, memory=MEMORIES)
+def flat_copies_into_broken_memory_are_exact_too(flavour: str, memory: str) -> None:
     fill = pattern(4 * PAGE_SIZE)
     arena = poisoned(memory)
     for isa in cpu.available():
@@ -113,7 +131,7 @@ def flat_copies_into_broken_memory_are_exact_too(memory: str) -> None:
             for lead, shift in product(LEADS, SHIFTS):
                 arena.view[arena.bad - lead : arena.bad] = bytes(lead)
                 source = memoryview(fill)[shift : shift + lead + BEYOND]
-                result = memcpy_mcsafe(arena.view[arena.bad - lead : arena.bad + BEYOND], source)
+                result = FLAT[flavour](arena.view[arena.bad - lead : arena.bad + BEYOND], source)
                 try:
                     equal((result.copied, result.remaining), (lead, BEYOND), "copied, remaining")
                     outcome.check_fault(result.fault, arena, "destination", lead)
@@ -132,11 +150,11 @@ def any_byte_of_a_broken_huge_page_is_broken(offset: int) -> None:
     outcome.check_fault(result.fault, arena, "source", 0)
 
 
-@test(memory=MEMORIES)
-def raw_addresses_work_as_buffers_do(memory: str) -> None:
+@test(flavour=FLAT, memory=MEMORIES)
+def raw_addresses_work_as_buffers_do(flavour: str, memory: str) -> None:
     fill, lead = pattern(3 * HUGE), 321
     arena, out = poisoned(memory, fill), good(PAGE_SIZE)
-    result = memcpy_mcsafe(out.range(3, lead + BEYOND), arena.range(arena.bad - lead, lead + BEYOND))
+    result = FLAT[flavour](out.range(3, lead + BEYOND), arena.range(arena.bad - lead, lead + BEYOND))
     equal((result.copied, result.remaining), (lead, BEYOND), "copied, remaining")
     equal(result.fault and result.fault.cause, "poison", "cause")
     outcome.check_bytes(out.view[3:], fill[arena.bad - lead : arena.bad])
@@ -197,13 +215,13 @@ def an_iterator_with_a_map_touches_a_broken_page_once(kind: str) -> None:
         equal(len(log.touches(arena)), touches, "touches")
 
 
-@test()
-def without_a_map_each_copy_touches_the_page_exactly_once() -> None:
+@test(flavour=FLAT)
+def without_a_map_each_copy_touches_the_page_exactly_once(flavour: str) -> None:
     arena, log = poisoned("anonymous"), KernelLog()
     for isa in cpu.available():
         with cpu.use_isa(isa):
             out = good(4 * PAGE_SIZE)
-            memcpy_mcsafe(out.view[: PAGE_SIZE + BEYOND], arena.view[arena.bad - PAGE_SIZE : arena.bad + BEYOND])
+            FLAT[flavour](out.view[: PAGE_SIZE + BEYOND], arena.view[arena.bad - PAGE_SIZE : arena.bad + BEYOND])
             equal(log.touches(arena), [0], f"{isa}: touches")
 
 
