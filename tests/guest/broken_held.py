@@ -24,7 +24,7 @@ from iovec_rs import (
 
 from guest import outcome
 from guest.harness import equal, test
-from guest.memory import HUGE, MEMORIES, Arena, KernelLog, address_of, good, inject, pattern, poisoned
+from guest.memory import MEMORIES, Arena, KernelLog, address_of, fill_of, good, inject, pattern, poisoned
 from guest.shapes import SHAPES, TRUSTED, over
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ TO: dict[str, Callable[[memoryview, IovIter], int]] = {
 
 @test(flavour=FROM, kind=SHAPES, memory=MEMORIES)
 def a_broken_source_ends_the_copy_at_its_first_byte(flavour: str, kind: str, memory: str) -> None:
-    fill = pattern(3 * HUGE)
+    fill = fill_of(memory)
     arena, log = poisoned(memory, fill), KernelLog()
     for lead in LEADS:
         start, out = arena.bad - lead, good(lead + BEYOND)
@@ -81,7 +81,7 @@ def a_broken_destination_ends_the_copy_at_its_first_byte(flavour: str, kind: str
 
 @test(flavour=sorted(TO.keys() - {"zero"}), kind=SHAPES, memory=MEMORIES)
 def a_broken_flat_source_is_survived(flavour: str, kind: str, memory: str) -> None:
-    fill, lead = pattern(3 * HUGE), 1000
+    fill, lead = fill_of(memory), 1000
     arena, out, log = poisoned(memory, fill), good(4 * PAGE_SIZE), KernelLog()
     data = arena.view[arena.bad - lead : arena.bad + BEYOND]
     iterator = over(kind, out, READ, 100, len(data))
@@ -105,7 +105,7 @@ def a_broken_flat_destination_is_survived(flavour: str, kind: str, memory: str) 
 
 @test(memory=MEMORIES)
 def a_hash_covers_what_was_copied(memory: str) -> None:
-    fill, lead = pattern(3 * HUGE), LEADS[-1]
+    fill, lead = fill_of(memory), LEADS[-1]
     arena, out, hashed = poisoned(memory, fill), good(4 * PAGE_SIZE), hashlib.sha256()
     data = arena.view[arena.bad - lead : arena.bad + BEYOND]
     equal(iovec_rs.hash_and_copy_to_iter(data, over("iovec", out, READ, 0, len(data)), hashed), lead, "bytes copied")
@@ -135,7 +135,7 @@ def whole_chunks(iterator: IovIter, arena: Arena) -> int:
 
 @test(kind=SHAPES, memory=MEMORIES)
 def a_sum_covers_the_chunks_before_the_broken_one(kind: str, memory: str) -> None:
-    fill, lead = pattern(3 * HUGE), PAGE_SIZE + 200
+    fill, lead = fill_of(memory), PAGE_SIZE + 200
     arena, log = poisoned(memory, fill), KernelLog()
     start, out = arena.bad - lead, good(lead + BEYOND)
     iterator = over(kind, arena, WRITE, start, lead + BEYOND)
@@ -232,7 +232,7 @@ def another_mapping_of_the_memory_is_broken_at_the_same_byte(kind: str) -> None:
 
 @test(flavour=("copy_to_iter", "hash_and_copy_to_iter"), memory=MEMORIES)
 def a_pipe_takes_what_came_before_the_broken_page(flavour: str, memory: str) -> None:
-    fill, lead = pattern(3 * HUGE), PAGE_SIZE + 300
+    fill, lead = fill_of(memory), PAGE_SIZE + 300
     arena, ring, log = poisoned(memory, fill), PipeRing(), KernelLog()
     data = arena.view[arena.bad - lead : arena.bad + BEYOND]
     iterator = IovIter.pipe(READ, ring, len(data))

@@ -8,7 +8,7 @@ from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, copy_from_iter, copy_to_it
 
 from guest import outcome
 from guest.harness import equal, test
-from guest.memory import HUGE, MEMORIES, KernelLog, good, pattern, poisoned
+from guest.memory import MEMORIES, KernelLog, fill_of, good, pattern, poisoned
 from guest.shapes import RANGES, over
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MODES: tuple[Mode, ...] = ("syscall", "signal")  # which is also how the fault i
 
 @test(mode=MODES, kind=sorted(RANGES), memory=MEMORIES)
 def reading_stops_at_the_first_broken_byte(mode: Mode, kind: str, memory: str) -> None:
-    fill = pattern(3 * HUGE)
+    fill = fill_of(memory)
     arena = poisoned(memory, fill)
     with fault_handler.mode(mode):
         for lead in LEADS:
@@ -53,7 +53,7 @@ def writing_stops_at_the_first_broken_byte(mode: Mode, kind: str, memory: str) -
 
 @test(memory=MEMORIES)
 def a_broken_flat_range_stops_a_copy_of_either_direction(memory: str) -> None:
-    fill = pattern(3 * HUGE)
+    fill = fill_of(memory)
     arena, lead = poisoned(memory, fill), 333
     broken = arena.range(arena.bad - lead, lead + BEYOND)
     out = good(lead + BEYOND)

@@ -24,7 +24,7 @@ from iovec_rs import (
 
 from guest import outcome
 from guest.harness import equal, test
-from guest.memory import HUGE, MEMORIES, KernelLog, good, inject, pattern, poisoned
+from guest.memory import HUGE, MEMORIES, KernelLog, fill_of, good, inject, pattern, poisoned
 from guest.shapes import SHAPES, over
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @test(name=NAMES, kind=SHAPES, memory=MEMORIES)
 def a_broken_source_comes_short_in_every_kind(name: str, kind: str, memory: str) -> None:
-    fill = pattern(3 * HUGE)
+    fill = fill_of(memory)
     arena = poisoned(memory, fill)
     for lead in LEADS[::3]:
         out, start = good(4 * PAGE_SIZE), arena.bad - lead
@@ -93,7 +93,7 @@ def a_retry_goes_on_at_the_broken_byte_and_behind_it(kind: str) -> None:
 
 @test(memory=MEMORIES)
 def a_pipe_holds_exactly_what_was_counted(memory: str) -> None:
-    fill, lead = pattern(3 * HUGE), PAGE_SIZE + 300
+    fill, lead = fill_of(memory), PAGE_SIZE + 300
     arena, ring = poisoned(memory, fill), PipeRing()
     data = arena.view[arena.bad - lead : arena.bad + BEYOND]
     iterator = IovIter.pipe(READ, ring, len(data))
@@ -105,7 +105,7 @@ def a_pipe_holds_exactly_what_was_counted(memory: str) -> None:
 
 @test(flavour=FLAT, memory=MEMORIES)
 def flat_copies_are_exact_at_every_alignment_and_instruction_set(flavour: str, memory: str) -> None:
-    fill = pattern(3 * HUGE)
+    fill = fill_of(memory)
     arena = poisoned(memory, fill)
     for isa in cpu.available():
         with cpu.use_isa(isa):
@@ -152,7 +152,7 @@ def any_byte_of_a_broken_huge_page_is_broken(offset: int) -> None:
 
 @test(flavour=FLAT, memory=MEMORIES)
 def raw_addresses_work_as_buffers_do(flavour: str, memory: str) -> None:
-    fill, lead = pattern(3 * HUGE), 321
+    fill, lead = fill_of(memory), 321
     arena, out = poisoned(memory, fill), good(PAGE_SIZE)
     result = FLAT[flavour](out.range(3, lead + BEYOND), arena.range(arena.bad - lead, lead + BEYOND))
     equal((result.copied, result.remaining), (lead, BEYOND), "copied, remaining")
@@ -162,7 +162,7 @@ def raw_addresses_work_as_buffers_do(flavour: str, memory: str) -> None:
 
 @test(memory=MEMORIES)
 def the_copies_without_a_signal_handler_find_the_same_byte(memory: str) -> None:
-    fill, lead = pattern(3 * HUGE), PAGE_SIZE + 321
+    fill, lead = fill_of(memory), PAGE_SIZE + 321
     arena, out, log = poisoned(memory, fill), good(4 * PAGE_SIZE), KernelLog()
     with fault_handler.mode("syscall"):
         result = memcpy_mcsafe(out.view[: lead + BEYOND], arena.view[arena.bad - lead : arena.bad + BEYOND])

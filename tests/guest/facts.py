@@ -15,7 +15,7 @@ from pathlib import Path
 from iovec_rs import PAGE_SIZE, WRITE, IovIter, cli, copy_from_iter, cpu
 
 from guest.harness import equal, test
-from guest.memory import EHWPOISON, HUGE, MEMORIES, KernelLog, inject, map_fresh, pattern, poisoned
+from guest.memory import EHWPOISON, MEMORIES, KernelLog, fill_of, inject, map_fresh, poisoned
 from guest.signals import record
 
 MADV_POPULATE_READ = 22
@@ -65,7 +65,7 @@ def a_store_raises_the_same_signal(memory: str) -> None:
 
 @test(memory=MEMORIES)
 def the_pages_around_stay_readable(memory: str) -> None:
-    fill = pattern(3 * HUGE)
+    fill = fill_of(memory)
     arena = poisoned(memory, fill)
     equal(bytes(arena.view[arena.bad - 64 : arena.bad]), fill[arena.bad - 64 : arena.bad], "before")
     after = arena.bad + arena.extent

@@ -23,6 +23,7 @@ MAP_HUGETLB = 0x40000
 HUGE = 2 << 20
 MEMORIES = ("anonymous", "tmpfs", "thp", "hugetlb")
 CANARY = 0xA5
+NEAR = 8 * PAGE_SIZE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sigaction.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
@@ -49,6 +50,14 @@ def pattern(length: int, seed: int = 1) -> bytes:
     """Bytes that repeat after a prime number of them: cheap in an emulator, and nothing off by a page looks right."""
     tile = random.Random(seed).randbytes(16381)
     return (tile * (length // len(tile) + 1))[:length]
+
+
+_WHOLE = pattern(3 * HUGE)  # once, before the tests fork
+
+
+def fill_of(kind: str) -> bytes:
+    """A pattern for all of what `poisoned` gives of that kind."""
+    return _WHOLE if kind == "hugetlb" else _WHOLE[: 8 * PAGE_SIZE]
 
 
 def good(length: int, fill: bytes | None = None) -> Arena:
@@ -95,10 +104,15 @@ def poisoned(kind: str, fill: bytes | None = None, *, bad_page: int | None = Non
     """Memory of a kind, one page of it broken: the fifth of eight, or the second of three huge ones."""
     mapping, start, length, page = map_fresh(kind)
     view = memoryview(mapping)[start : start + length]
-    view[:] = (bytes([CANARY]) * length) if fill is None else fill[:length].ljust(length, b"\0")
     number = bad_page if bad_page is not None else (1 if page == HUGE else 4)
-    inject(mapping, start + number * page)
-    return Arena(view, address_of(view), number * page, page, page.bit_length() - 1)
+    bad = number * page
+    content = bytes([CANARY]) * length if fill is None else fill[:length].ljust(length, b"\0")
+    # Of huge pages only what a test may look at: writing all of them takes an emulator longer than the tests.
+    for part in (slice(max(bad - NEAR, 0), bad), slice(bad + page, bad + page + NEAR)):
+        view[part] = content[part]
+    view[bad] = content[bad]
+    inject(mapping, start + bad)
+    return Arena(view, address_of(view), bad, page, page.bit_length() - 1)
 
 
 def inject(mapping: mmap.mmap, start: int) -> int:
