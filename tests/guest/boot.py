@@ -20,8 +20,12 @@ DISASTER = re.compile(r"Kernel panic|Oops: |BUG: |general protection fault")
 ESCAPES = re.compile(r"\x1b(?:\[[?0-9;]*[A-Za-z]|c)")
 
 # An oops ends the guest at once, and panic=-1 with -no-reboot ends QEMU. The kernel's other messages stay in its log,
-# where the tests read them: on the console they would break up lines. The memory set aside becomes /dev/pmem0.
-COMMAND_LINE = "console=ttyS0 quiet loglevel=3 oops=panic panic=-1 nowatchdog hugepages={hugepages} memmap=128M!512M"
+# where the tests read them: on the console they would break up lines. The memory set aside becomes /dev/pmem0 and
+# /dev/pmem1.
+COMMAND_LINE = (
+    "console=ttyS0 quiet loglevel=3 oops=panic panic=-1 nowatchdog hugepages={hugepages} "
+    "memmap=128M!512M memmap=64M!704M"
+)
 
 
 class Boot(NamedTuple):

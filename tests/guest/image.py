@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SERIES = "linux-image-6.1.0-"
 KERNEL = re.compile(rf"^{re.escape(SERIES)}(\d+)-amd64-unsigned$", re.MULTILINE)
 # And whatever these depend on: the host's files; a file system with DAX; RAM set aside as persistent memory.
-MODULES = ("virtio_pci", "9pnet_virtio", "9p", "crc32c_generic", "ext4", "nd_pmem", "nd_e820")
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "crc32c_generic", "ext4", "nd_pmem", "dax_pmem", "device_dax", "nd_e820")
 INIT = Path(__file__).with_name("init")
 
 

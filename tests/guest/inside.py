@@ -14,7 +14,7 @@ import iovec_rs
 
 from guest import harness
 
-PROGRAMS = ("facts", "plain", "broken_user", "broken_held", "handler", "careful", "dax", "helpers")
+PROGRAMS = ("facts", "plain", "broken_user", "broken_held", "handler", "careful", "dax", "regions", "device", "helpers")
 
 
 def load(name: str) -> None:
