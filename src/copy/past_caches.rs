@@ -51,32 +51,48 @@ pub(super) fn copy_flat<M: Media>(media: &mut M, promise: Promise, dst: usize, s
 }
 
 /// One range, not fenced.
+#[inline]
 fn copy<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    if (dst | len).is_multiple_of(LINE) && len != 0 && media.can_stream() {
+        lines(media, promise, dst, src, len)
+    } else {
+        lines_and_edges(media, promise, dst, src, len)
+    }
+}
+
+/// Whole lines; returns the bytes that did not get there.
+#[inline]
+fn lines<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    let (streamed, readable) = media.stream(dst, src, len);
+    if streamed == len {
+        return 0;
+    }
+    let left = through_cache(media, promise, dst + streamed, src + streamed, readable);
+    len - streamed - readable + left
+}
+
+fn lines_and_edges<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
     let is_words = dst.is_multiple_of(WORD) && len.is_multiple_of(WORD);
     if !media.can_stream() || (len < STREAM_FROM && !is_words) {
         return through_cache(media, promise, dst, src, len);
     }
     let head = (dst.wrapping_neg() % LINE).min(len);
-    let lines = (len - head) / LINE * LINE;
-    let mut done = 0;
+    let whole = (len - head) / LINE * LINE;
+    let tail = len - head - whole;
     if head != 0 {
-        done = head - edge(media, promise, dst, src, head);
-        if done < head {
-            return len - done;
+        let left = edge(media, promise, dst, src, head);
+        if left != 0 {
+            return left + whole + tail;
         }
     }
-    if lines != 0 {
-        let (streamed, readable) = media.stream(dst + done, src + done, lines);
-        done += streamed;
-        if streamed < lines {
-            let left = through_cache(media, promise, dst + done, src + done, readable);
-            return len - done - (readable - left);
+    if whole != 0 {
+        let left = lines(media, promise, dst + head, src + head, whole);
+        if left != 0 {
+            return left + tail;
         }
     }
-    if done < len {
-        done = len - edge(media, promise, dst + done, src + done, len - done);
-    }
-    len - done
+    let end = head + whole;
+    if tail == 0 { 0 } else { edge(media, promise, dst + end, src + end, tail) }
 }
 
 fn through_cache<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {

@@ -34,8 +34,10 @@ pub(super) fn use_strings() {
     STRING_FROM.store(STRING_MIN, Ordering::Relaxed);
 }
 
-/// From here a copy asks for its source `AHEAD` bytes ahead: it is not in L2. A stream always does.
+/// From here a copy asks for its source `AHEAD` bytes ahead: it is not in L2.
 const AHEAD_MIN: usize = 512 << 10;
+/// From here a stream does. In shorter ones asking gets in the way of the hardware, which asks by itself.
+const STREAM_AHEAD_MIN: usize = 32 << 10;
 const AHEAD: usize = 2 << 10;
 
 /// Moves fewer than 64 bytes (`rdx`) whose destination is within a page: touches the first byte, then each size by two
@@ -245,9 +247,9 @@ macro_rules! routines {
             opening!($stream),
             "mov r10, rcx\n lea r11, [rsi+rdx]",
             guarded!($stream, "first", "0", "mov al, [rsi]"),
-            "sub rdx, {ahead} + 256\n jb 3f",
+            "cmp rdx, {stream_ahead_min}\n jb 3f\n sub rdx, {ahead} + 256",
             stream_turns!($stream, "2", $mov, $put, $turn, hint!("prefetcht0")),
-            "3: add rdx, {ahead}\n js 5f",
+            "add rdx, {ahead} + 256", "3: sub rdx, 256\n jb 5f",
             stream_turns!($stream, "4", $mov, $put, $turn, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($stream, $mov, $put, "0", $line),
@@ -275,6 +277,7 @@ macro_rules! routines {
             ".popsection",
             string_from = sym STRING_FROM,
             ahead_min = const AHEAD_MIN,
+            stream_ahead_min = const STREAM_AHEAD_MIN,
             ahead = const AHEAD,
             first = const Access::First as i32,
             load = const Access::Load as i32,
