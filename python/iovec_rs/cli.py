@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import iovec_rs
-from iovec_rs import cpu, demo
+from iovec_rs import cpu, demo, selftest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,6 +106,15 @@ def info(args: argparse.Namespace) -> int:
 )
 def run_demo(args: argparse.Namespace) -> int:
     return OK if demo.run(args.root, args.files) else FAILURE
+
+
+@command(
+    "selftest",
+    "try whether bad memory is survived here, and whether every count is exact",
+    argument("--json", action="store_true", help="as one JSON object"),
+)
+def run_selftest(args: argparse.Namespace) -> int:
+    return OK if selftest.run(args.json) else FAILURE
 
 
 def build_parser() -> argparse.ArgumentParser:

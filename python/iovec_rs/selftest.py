@@ -1,0 +1,344 @@
+"""What ``iovec-rs selftest`` runs: is bad memory survived on this machine, and is every count exact?
+
+First the self-test that the kernel had for its careful copy: one page, 512 alignments, no bad bytes, bad bytes in the
+source, bad bytes in the destination. The bytes are bad by a `FaultMap`, so nothing faults. It runs through the flat
+copy and through every kind of iterator that copies somewhere. Then memory that really faults, in each instruction set,
+once with the signal handler and once with system calls; each of those in a process of its own, which may die.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import sys
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+
+from iovec_rs import (
+    PAGE_SIZE,
+    READ,
+    WRITE,
+    FaultMap,
+    FolioQueue,
+    IovIter,
+    PipeRing,
+    UserRange,
+    XArray,
+    __version__,
+    copy_from_iter,
+    copy_to_iter_mcsafe,
+    cpu,
+    fault_handler,
+    memcpy_mcsafe,
+    testing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from iovec_rs import Fault
+
+LENGTH = 512
+SOURCE, TARGET = 1024, 2048
+"""Where in its page the source ends up bad, and the destination."""
+NUMBERS = bytes(at % 256 for at in range(LENGTH))
+BLANK = b"\xff"
+DISTANCES = (0, 1, 7, 8, 9, 63, 64, 65, 200, 4095, 4096, 4097)
+"""Readable bytes before the first bad one."""
+BEYOND = 100
+GIVE_UP = 60
+"""Seconds after which a check that makes no progress is killed."""
+
+
+class Check(NamedTuple):
+    """How often one thing was tried, and how it went the first time that it went wrong."""
+
+    group: str
+    name: str
+    passed: int = 0
+    failed: int = 0
+    first: str = ""
+    skipped: str = ""
+
+    def line(self) -> str:
+        if self.skipped:
+            return f"  {self.name:<42}skipped: {self.skipped}"
+        verdict = f"{self.passed} passed" + (f", {self.failed} FAILED: {self.first}" if self.failed else "")
+        return f"  {self.name:<42}{verdict}"
+
+
+CAREFUL = "the kernel's careful copy, stopped by a map of bad bytes"
+REAL = "memory that really faults"
+
+
+def tally(group: str, name: str, complaints: Iterable[str]) -> Check:
+    """Each complaint is a case; an empty one has nothing to complain about."""
+    passed, failed, first = 0, 0, ""
+    for complaint in complaints:
+        if complaint:
+            failed += 1
+            first = first or complaint
+        else:
+            passed += 1
+    return Check(group, name, passed, failed, first)
+
+
+class Target(NamedTuple):
+    """An iterator over `LENGTH` bytes from some place in `page` on. None: the flat copy."""
+
+    iterator: IovIter | None
+    page: memoryview
+
+
+def _raw(page: memoryview, at: int) -> UserRange:
+    return UserRange(_address(page) + at, LENGTH)
+
+
+def _pipe(at: int) -> Target:
+    """A pipe brings its own page, which is filled up to the place."""
+    ring = PipeRing(1)
+    iterator = IovIter.pipe(READ, ring, at + LENGTH)
+    iterator.zero(at)
+    return Target(iterator, ring.slots[0][0])
+
+
+TARGETS: dict[str, Callable[[memoryview, int], Target]] = {
+    "memcpy_mcsafe": lambda page, _: Target(None, page),
+    "ubuf": lambda page, at: Target(IovIter.ubuf(READ, page[at : at + LENGTH]), page),
+    "ubuf of a raw range": lambda page, at: Target(IovIter.ubuf(READ, _raw(page, at)), page),
+    "iovec": lambda page, at: Target(IovIter.iovec(READ, [page[at : at + LENGTH]]), page),
+    "kvec": lambda page, at: Target(IovIter.kvec(READ, [page[at : at + LENGTH]]), page),
+    "bvec": lambda page, at: Target(IovIter.bvec(READ, [(page, at, LENGTH)]), page),
+    "pipe": lambda _, at: _pipe(at),
+    "xarray": lambda page, at: Target(IovIter.xarray(READ, XArray({0: page}), at, LENGTH), page),
+    "folioq": lambda page, at: Target(IovIter.folioq(READ, FolioQueue([page]), 0, at, LENGTH), page),
+}
+
+
+def _address(memory: memoryview) -> int:
+    return IovIter.ubuf(WRITE, memory).ranges()[0].address
+
+
+def _known_bad(mode: str, page: memoryview, target: memoryview) -> FaultMap:
+    """All bytes from the place on, for the access that the mode is about."""
+    known = FaultMap()
+    if mode != "none":
+        access, start = ("read", _address(page) + SOURCE) if mode == "source" else ("write", _address(target) + TARGET)
+        known.add(start, 2**64 - start, access)
+    return known
+
+
+def careful_cases(kind: str) -> Iterator[str]:
+    """1536 copies of 512 bytes, each compared with what the kernel's test expects of it."""
+    page = memoryview(mmap.mmap(-1, PAGE_SIZE))
+    for mode in ("none", "source", "destination"):
+        for back in range(LENGTH):
+            to, at = (TARGET - back, SOURCE) if mode == "destination" else (TARGET, SOURCE - back)
+            iterator, where = TARGETS[kind](page, to)
+            target = where[to : to + LENGTH]
+            if not target.readonly:
+                target[:] = BLANK * LENGTH
+            page[at : at + LENGTH] = NUMBERS
+            before = bytes(target)
+            known = _known_bad(mode, page, where)
+            source = page[at : at + LENGTH]
+            fault: Fault | None
+            if iterator is None:
+                copied, remaining, fault = memcpy_mcsafe(target, source, fault_map=known)
+            else:
+                copied = copy_to_iter_mcsafe(source, iterator, fault_map=known)
+                remaining, fault = iterator.count, iterator.fault
+            expected = LENGTH if mode == "none" else back
+            case = f"{mode}, {back} bytes before the bad one"
+            if (copied, remaining) != (expected, LENGTH - expected):
+                yield f"{case}: {copied} copied, {remaining} left"
+            elif target != NUMBERS[:copied] + before[copied:]:
+                yield f"{case}: wrong bytes"
+            elif mode == "none":
+                yield "" if fault is None else f"{case}: {fault}"
+            else:
+                told = fault is not None and (fault.side, fault.offset, fault.origin) == (mode, copied, "map")
+                yield "" if told else f"{case}: {fault}"
+
+
+class Tried(NamedTuple):
+    """One copy into bad memory, or from it."""
+
+    how: str
+    side: Literal["source", "destination"]
+    copied: int
+    fault: Fault | None
+    right: bool
+    """Whether all bytes and the position of the iterator are what the count says."""
+
+
+def _attempts(memory: testing.FaultyMemory, edge: int, before: int) -> Iterator[Tried]:
+    """From the good bytes before the bad page at `edge` into it: both ways, flat and through iterators."""
+    n = before + BEYOND
+    held, good = testing.pattern(edge - before, before), testing.pattern(7, n)
+    bad = memory.buffer[edge - before : edge + BEYOND]
+    untouched = BLANK * BEYOND
+
+    flat = bytearray(BLANK * n)
+    copied, _, fault = memcpy_mcsafe(flat, bad)
+    yield Tried("memcpy_mcsafe from", "source", copied, fault, flat == held + untouched)
+
+    flat = bytearray(BLANK * n)
+    source = IovIter.ubuf(WRITE, memory.range(edge - before, n))
+    copied = copy_from_iter(flat, source)
+    right = flat == held + untouched and source.count == BEYOND
+    yield Tried("copy_from_iter from", "source", copied, source.fault, right)
+
+    copied, _, fault = memcpy_mcsafe(bad, good)
+    yield Tried("memcpy_mcsafe to", "destination", copied, fault, bad[:before] == good[:before])
+
+    bad[:before] = held
+    target = IovIter.iovec(READ, [bad])
+    copied = copy_to_iter_mcsafe(good, target)
+    right = bad[:before] == good[:before] and target.count == BEYOND
+    yield Tried("copy_to_iter_mcsafe to", "destination", copied, target.fault, right)
+    bad[:before] = held
+
+
+def real_cases(memory: testing.FaultyMemory, edge: int, causes: tuple[str, ...]) -> Iterator[str]:
+    """Copies that run into the bad page at `edge`, from every distance."""
+    for before in DISTANCES:
+        for tried in _attempts(memory, edge, before):
+            case, fault = f"{tried.how} {before} bytes before the bad page", tried.fault
+            if tried.copied != before:
+                yield f"{case}: {tried.copied} bytes copied"
+            elif fault is None or (fault.side, fault.offset) != (tried.side, before) or fault.cause not in causes:
+                yield f"{case}: {fault}"
+            elif fault.address != memory.address + edge:
+                yield f"{case}: the damage begins at {fault.address:#x}, not at {memory.address + edge:#x}"
+            else:
+                yield "" if tried.right else f"{case}: wrong bytes"
+
+
+class Damage(NamedTuple):
+    name: str
+    make: Callable[[], AbstractContextManager[testing.FaultyMemory]]
+    causes: tuple[str, ...]
+
+
+DAMAGE = (
+    Damage("truncated mapping", lambda: testing.truncated(3, keep=2), ("gone",)),
+    Damage("poisoned page", lambda: testing.poisoned(3, bad=[(2 * PAGE_SIZE, PAGE_SIZE)]), ("poison", "gone")),
+)
+
+
+Mode = Literal["signal", "syscall"]
+WAYS: tuple[tuple[Mode, str], ...] = (("signal", "handler"), ("syscall", "system calls"))
+
+
+def _real(damage: Damage, mode: Mode, isa: str, name: str) -> Check:
+    with cpu.use_isa(isa), fault_handler.mode(mode), damage.make() as memory:
+        return tally(REAL, name, real_cases(memory, 2 * PAGE_SIZE, damage.causes))
+
+
+def in_child(check: Callable[[], Check], group: str, name: str) -> Check:
+    """The check, run by a child: a fault that is not survived kills only that."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):  # the parent sees that nothing was written
+            os.close(reader)
+            signal.alarm(GIVE_UP)
+            os.write(writer, json.dumps(check()).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if told:
+        return Check(*json.loads(told))
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    end = f"the process died of {signal.Signals(number).name}" if number else "the process ended without a result"
+    return Check(group, name, failed=1, first=end)
+
+
+def _refusal(what: Callable[[], object]) -> str:
+    """Why it cannot be had; nothing if it can."""
+    try:
+        what()
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def _try_signals() -> None:
+    with fault_handler.mode("signal"):
+        memcpy_mcsafe(bytearray(1), b"x")
+
+
+def _try_damage(damage: Damage) -> None:
+    with damage.make():
+        pass
+
+
+def owners() -> dict[str, str]:
+    """Who owns the two signals before and after a copy that asks for them, and how faults are met."""
+    before = fault_handler.status()
+    refused = _refusal(_try_signals)
+    after = fault_handler.status()
+    return {
+        "SIGBUS": f"{after.sigbus}, before the first copy {before.sigbus}",
+        "SIGSEGV": f"{after.sigsegv}, before the first copy {before.sigsegv}",
+        "faults are met by": f"system calls: {refused}" if refused else "the signal handler",
+    }
+
+
+def checks() -> Iterator[Check]:
+    """All of them, each as soon as it is done."""
+    for kind in TARGETS:
+        name = kind if kind == "memcpy_mcsafe" else f"copy_to_iter_mcsafe, {kind}"
+        yield tally(CAREFUL, name, careful_cases(kind))
+    for damage in DAMAGE:
+        missing = _refusal(partial(_try_damage, damage))
+        if missing:
+            yield Check(REAL, damage.name, skipped=missing)
+            continue
+        for mode, way in WAYS:
+            refused = _refusal(_try_signals) if mode == "signal" else ""
+            for isa in cpu.available():
+                name = f"{damage.name}, {way}, {isa}"
+                if refused:
+                    yield Check(REAL, name, skipped=refused)
+                else:
+                    yield in_child(partial(_real, damage, mode, isa, name), REAL, name)
+
+
+def run(as_json: bool = False, out: TextIO | None = None) -> bool:
+    """Runs everything and prints what came of it. True if nothing failed."""
+    out = sys.stdout if out is None else out
+    signals = owners()
+    done: list[Check] = []
+    group = ""
+    if not as_json:
+        print(f"iovec_rs {__version__} self-test\n\nsignals", file=out)
+        for name, value in signals.items():
+            print(f"  {name:<18}{value}", file=out)
+    for check in checks():
+        done.append(check)
+        if as_json:
+            continue
+        if check.group != group:
+            group = check.group
+            print(f"\n{group}", file=out)
+        print(check.line(), file=out, flush=True)
+    passed, failed = sum(check.passed for check in done), sum(check.failed for check in done)
+    if as_json:
+        record = {
+            "version": __version__,
+            "signals": signals,
+            "checks": [check._asdict() for check in done],
+            "passed": passed,
+            "failed": failed,
+        }
+        print(json.dumps(record, indent=2), file=out)
+    else:
+        print(f"\n{passed} passed, {failed} failed", file=out)
+    return failed == 0
