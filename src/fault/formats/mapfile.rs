@@ -1,9 +1,9 @@
 //! Mapfiles of GNU ddrescue: a line of status, then contiguous blocks, each with what is known of it.
 //!
 //! What is accepted is what `ddrescuelog` accepts, which reads fields as `scanf` does: space between them may be missing where
-//! the next one cannot be taken for a part of the last, and what follows the last is ignored. Two texts are refused that it lets
-//! through, because a map made from them would say that all is well: one without a status line, and numbers of more than 63
-//! bits, which it takes for 2^63 - 1.
+//! the next one cannot be taken for a part of the last, and what follows the last is ignored. Three texts are refused that it lets
+//! through, because a map made from them would say that all is well: one without a status line, numbers of more than 63 bits,
+//! which it takes for 2^63 - 1, and passes of more than 31, of which it takes the lower 32.
 
 use super::Line;
 use crate::error::{Error, Result};
@@ -12,6 +12,9 @@ use std::fmt::Write as _;
 
 /// The largest position in a mapfile, and the largest size.
 pub const LIMIT: usize = i64::MAX as usize;
+
+/// The last pass there can be.
+const PASS_LIMIT: u64 = i32::MAX as u64;
 
 /// A map of the blocks that could not be read, `base` bytes further on. It is incomplete if some have not been tried.
 pub fn parse(text: &str, base: usize) -> Result<FaultMap> {
@@ -70,8 +73,10 @@ fn status_line(line: &mut Line<'_>) -> Result<()> {
     }
     let digits = line.at;
     let pass = line.digits(10);
-    if line.at > digits && (negative || pass == Some(0)) {
-        return Err(line.error(at, format!("current pass is {}: expected 1 or more", &line.text[at..line.at])));
+    let valid = !negative && pass.is_some_and(|pass| (1..=PASS_LIMIT).contains(&pass));
+    if line.at > digits && !valid {
+        let found = &line.text[at..line.at];
+        return Err(line.error(at, format!("current pass is {found}: expected 1 or more, less than 2**31")));
     }
     Ok(())
 }
