@@ -83,8 +83,10 @@ class Fault(NamedTuple):
     offset: int
     """The first byte not copied, counted from the start of the copy."""
     address: int
-    """Where the damaged extent begins; `length` is how long it is."""
+    """Where the damaged extent begins."""
     length: int
+    """How long it is: the range of a map, what the hardware reported, or the page. Where the file behind a mapping has
+    become too short and 256 KiB or more were still to be copied, all that is gone up to the end of the mapping."""
     cause: Literal["poison", "gone", "protection", "unmapped", "bad_address", "unknown"]
     origin: Literal["map", "signal", "syscall"]
     signo: int

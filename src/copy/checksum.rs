@@ -116,7 +116,7 @@ fn summing_copy(
         i.walk(nbytes, &mut step)
     };
     let sum = if done == 0 { csum } else { step.sum };
-    i.fault = mover.into_fault(done);
+    i.fault = mover.into_fault(done, nbytes);
     Ok((done, sum))
 }
 

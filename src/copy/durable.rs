@@ -38,7 +38,7 @@ pub fn copy_to_iter_flushcache(src: Flat, i: &mut IovIter, nbytes: usize) -> Res
     let mut scatter = Scatter::new(&mut mover, Promise::Durable);
     let done = i.walk(data.1, &mut ToIter { src: data.0, mover: &mut scatter });
     scatter.finish();
-    i.fault = mover.into_fault(done);
+    i.fault = mover.into_fault(done, nbytes);
     Ok(done)
 }
 
@@ -56,7 +56,7 @@ fn from_iter(dst: Flat, i: &mut IovIter, nbytes: usize, promise: Promise, operat
         (taken, gather.finish())
     };
     let done = taken - left;
-    i.fault = mover.into_fault(done);
+    i.fault = mover.into_fault(done, nbytes);
     i.revert(left)?;
     Ok(done)
 }
@@ -83,7 +83,7 @@ fn flat(dst: Flat, src: Flat, promise: Promise) -> Result<Outcome> {
     } else {
         len - past_caches::copy_flat(&mut mover, promise, to, from, len)
     };
-    Ok((done, mover.into_fault(done)))
+    Ok((done, mover.into_fault(done, len)))
 }
 
 /// Makes what is in the range leave the CPU's caches, fenced. Returns the bytes of it that did, and why not all.
@@ -114,7 +114,7 @@ pub fn drain() {
 fn over_lines(range: Flat, instruction: &arch::WriteBack) -> Result<Outcome> {
     let mut mover = Mover::new(&[range.trust], &[])?;
     let done = range.seg.len - mover.over_lines(instruction, range.seg.addr, range.seg.len);
-    Ok((done, mover.into_fault(done)))
+    Ok((done, mover.into_fault(done, range.seg.len)))
 }
 
 fn require_write_back() -> Result<&'static arch::WriteBack> {

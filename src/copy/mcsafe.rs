@@ -142,7 +142,7 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     let mut step = Careful { inner, source: source.addr, map, bad_source, check_destination: quiet, quiet, stop: None };
     let done = i.walk(limit, &mut step);
     let known_bad = step.stop;
-    let fault = mover.into_fault(done);
+    let fault = mover.into_fault(done, nbytes);
     learn(map, fault.as_deref());
     i.fault = fault.or_else(|| known_bad.map(|(side, bad)| Box::new(known(side, bad, done))));
     Ok(done)
@@ -164,7 +164,7 @@ pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Flat, src: Flat, map: Option<&K>
     } else {
         part - mover.copy(dst.seg.addr, src.seg.addr, part)
     };
-    let mut fault = mover.into_fault(done);
+    let mut fault = mover.into_fault(done, len);
     if let Some(map) = map {
         learn(map, fault.as_deref());
     }

@@ -110,7 +110,7 @@ pub fn copy_to_iter(src: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> 
     } else {
         i.walk(nbytes, &mut ToIter { src: flat.addr, mover: &mut mover })
     };
-    i.fault = mover.into_fault(done);
+    i.fault = mover.into_fault(done, nbytes);
     Ok(done)
 }
 
@@ -129,7 +129,7 @@ pub fn copy_from_iter(dst: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize
     } else {
         i.walk(nbytes, &mut FromIter { dst: flat.addr, mover: &mut mover })
     };
-    i.fault = mover.into_fault(done);
+    i.fault = mover.into_fault(done, nbytes);
     Ok(done)
 }
 
@@ -149,7 +149,7 @@ pub fn zero(i: &mut IovIter, nbytes: usize) -> Result<usize> {
     i.require_writable(nbytes)?;
     let mut mover = Mover::new(&[], &[i])?;
     let done = i.walk(nbytes, &mut Zero(&mut mover));
-    i.fault = mover.into_fault(done);
+    i.fault = mover.into_fault(done, nbytes);
     Ok(done)
 }
 
@@ -197,7 +197,7 @@ pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<
     } else {
         src.walk(nbytes, &mut Across { dst, mover: &mut mover })
     };
-    let fault = mover.into_fault(done);
+    let fault = mover.into_fault(done, nbytes);
     dst.fault.clone_from(&fault);
     src.fault = fault;
     Ok(done)

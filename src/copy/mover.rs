@@ -38,12 +38,12 @@ struct Stop {
 
 impl Stop {
     #[cold]
-    fn to_fault(&self, copied: usize) -> Fault {
+    fn to_fault(&self, copied: usize, wanted: usize) -> Fault {
         let fault = match &self.trap {
             Some((trap, is_store)) => Fault::from_signal(trap, *is_store, self.dst, self.src),
             None => Fault::diagnose(self.dst, self.src),
         };
-        Fault { offset: copied, ..fault }
+        Fault { offset: copied, ..fault }.reach(wanted - copied)
     }
 }
 
@@ -200,10 +200,10 @@ impl Mover {
         len - done
     }
 
-    /// Why it stopped, in a copy that came to `copied` bytes.
+    /// Why it stopped, in a copy that came to `copied` of `wanted` bytes.
     #[inline]
-    pub(super) fn into_fault(self, copied: usize) -> Option<Box<Fault>> {
-        self.stop.map(|stop| Box::new(stop.to_fault(copied)))
+    pub(super) fn into_fault(self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
+        self.stop.map(|stop| Box::new(stop.to_fault(copied, wanted)))
     }
 }
 
@@ -272,7 +272,7 @@ pub(crate) fn copy_flat(dst: Flat, src: Flat) -> Result<Outcome> {
     let len = dst.seg.len.min(src.seg.len);
     let mut mover = Mover::new(&[dst.trust, src.trust], &[])?;
     let done = len - mover.copy(dst.seg.addr, src.seg.addr, len);
-    Ok((done, mover.into_fault(done)))
+    Ok((done, mover.into_fault(done, len)))
 }
 
 /// Memory of this crate's own, for as long as the caller's borrow of it lasts.

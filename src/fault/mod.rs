@@ -8,7 +8,7 @@ mod threads;
 
 use crate::arch::guard::Trap;
 use crate::structure::PAGE_SIZE;
-use crate::sys::memory;
+use crate::sys::{maps, memory};
 
 /// Which end of the copy the bad memory was at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +96,22 @@ impl Fault {
         Self { side, offset: 0, address, length, cause, origin: Origin::Signal, signo, si_code, lsb }
     }
 
+    /// A mapping whose file was cut is gone to its end, which is one extent, not one fault a page. Looked up where `rest`, the
+    /// bytes that the copy still had to do, makes it worth while: it takes a hundred microseconds or more.
+    #[must_use]
+    pub fn reach(mut self, rest: usize) -> Self {
+        let next = self.address.saturating_add(PAGE_SIZE);
+        if self.cause == Cause::Gone
+            && self.length == PAGE_SIZE
+            && rest >= LOOK_UP
+            && memory::populate(next, 1, false) == Err(libc::EFAULT)
+            && let Some(end) = maps::end_of_mapping_beyond_file(self.address)
+        {
+            self.length = end - self.address;
+        }
+        self
+    }
+
     /// Finds out what stopped a system call that was to copy from `src` to `dst`, both now at the first byte it could not. The
     /// offset is for the caller to fill in, who alone knows where the copy began.
     pub fn diagnose(dst: usize, src: usize) -> Self {
@@ -126,6 +142,9 @@ impl Fault {
         }
     }
 }
+
+/// From so many bytes on it is looked up how far a mapping is gone: faulting through them, page by page, takes longer.
+const LOOK_UP: usize = 256 << 10;
 
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;

@@ -2,6 +2,7 @@
 
 pub mod file;
 pub mod mapping;
+pub mod maps;
 pub mod memory;
 
 fn errno() -> i32 {
