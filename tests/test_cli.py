@@ -10,11 +10,11 @@ import random
 import subprocess
 import sys
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import iovec_rs
 import pytest
-from iovec_rs import cpu, demo
+from iovec_rs import _damaged, cpu, demo
 from iovec_rs.cli import COMMANDS, main
 
 if TYPE_CHECKING:
@@ -232,6 +232,47 @@ def test_a_segment_too_short_is_found(tree: Path, monkeypatch: pytest.MonkeyPatc
     out = io.StringIO()
     assert demo.run(tree, out=out) is False
     assert "demo: FAILED in step 3: " in out.getvalue()
+
+
+def facts_of(out: str) -> dict[str, str]:
+    """The indented lines of the steps with bad memory."""
+    return {line[5:19].strip(): line[19:] for line in out.splitlines() if line.startswith(" " * 5)}
+
+
+def test_the_demo_survives_a_file_that_is_cut_and_says_what_was_saved(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--root", str(tree)]) == 0
+    facts = facts_of(capsys.readouterr().out)
+    keep = sum(SIZES) // 2 // iovec_rs.PAGE_SIZE * iovec_rs.PAGE_SIZE
+    assert facts["plain Python"].startswith("killed by SIGBUS: ")
+    assert facts["the copy"].startswith(f"stopped after {keep:,} of {sum(SIZES):,} bytes")
+    assert facts["offset"] == f"{keep:,}, in the source"
+    assert facts["cause"] == "gone (SIGBUS)"
+    assert facts["saved"].startswith(f"{keep:,} bytes")
+    assert facts["faults"].startswith("0:")
+
+
+def test_the_demo_pads_what_is_too_little_to_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small").write_bytes(b"x")
+    assert main(["demo", "--root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert facts_of(out)["saved"].startswith(f"{2 * iovec_rs.PAGE_SIZE:,} bytes")
+    assert out.endswith("demo: 1 files, 1 segments, 1 bytes: every byte identical\n")
+
+
+def test_the_demo_sees_a_careful_copy_that_claims_too_much(
+    tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def claim(addr: Any, i: iovec_rs.IovIter, **options: Any) -> int:
+        copied = iovec_rs.copy_to_iter_mcsafe(addr, i, **options)
+        return copied + (i.count > 0)
+
+    monkeypatch.setattr(_damaged, "copy_to_iter_mcsafe", claim)
+    assert main(["demo", "--root", str(tree)]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("demo: FAILED in step 6: ")
+    assert "bytes came of a source that had" in last
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The demonstration: real files through scattered memory and back, with the proof that no byte changed.
 
-Every step does its job twice, through an iterator and the way plain Python does it, and says what both took.
+Every step does its job twice, through an iterator and the way plain Python does it, and says what both took. Not so the
+last two, in which memory is bad: plain Python does not come back from that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from iovec_rs import READ, UIO_MAXIOV, WRITE, copy_from_iter, copy_to_iter, csum_and_copy_from_iter, import_iovec
 from iovec_rs._corpus import Batch, File, collect
+from iovec_rs._damaged import LEAST, Told, cut, known_bad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,6 +69,7 @@ class Outcome(NamedTuple):
     segments: int
     nbytes: int
     timed: Timed | None = None
+    facts: dict[str, str] | None = None
 
 
 class Step(NamedTuple):
@@ -196,12 +199,28 @@ def empties(work: Work) -> Outcome:
     return Outcome(1, len(hollow) + len(surrounded), len(file.data))
 
 
+def _damage(work: Work, experiment: Callable[[bytes, list[int]], Told]) -> Outcome:
+    """Runs it on the files of the largest batch, cut as they were before. There have to be a few pages of them."""
+    batch = max(work.batches, key=lambda each: each.nbytes)
+    data = b"".join(file.data for file in batch.files)
+    lengths = [length for file in batch.files for length in file.lengths]
+    if len(data) < LEAST:
+        lengths.append(LEAST - len(data))
+        data = data.ljust(LEAST, b"=")
+    told = experiment(data, lengths)
+    if told.complaint:
+        raise DamageError(told.complaint)
+    return Outcome(len(batch.files), len(lengths), len(data), facts=told.facts)
+
+
 STEPS: list[Step] = [
     Step("read the files, cut them, lay the pieces out in shuffled memory", read),
     Step("scatter: copy_to_iter, one call a file, into a vector of its pieces", scatter),
     Step("gather: copy_from_iter, one call a vector, into flat memory", gather),
     Step("checksum while copying: csum_and_copy_from_iter", checksum),
     Step("empty segments: alone, and all around a file", empties),
+    Step("bad memory: a mapped file is cut in half before it is copied", lambda work: _damage(work, cut)),
+    Step("known bad memory: a FaultMap stops the copy before it", lambda work: _damage(work, known_bad)),
 ]
 
 
@@ -229,6 +248,8 @@ def _figures(outcome: Outcome) -> Iterator[str]:
     if outcome.timed is not None:
         ours, plain = (seconds * 1000 for seconds in outcome.timed)
         yield f"iovec_rs {ours:8.3f} ms   plain Python {plain:8.3f} ms   ratio {plain / ours:6.2f}"
+    for what, fact in (outcome.facts or {}).items():
+        yield f"  {what:<14}{fact}"
 
 
 def run(root: Path | None = None, files: int = FILES, out: TextIO | None = None) -> bool:
