@@ -157,4 +157,6 @@ fn poisoned(page: usize, side: Side) -> bool {
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
+mod disassembly;
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
