@@ -1,0 +1,25 @@
+"""The built extension as a shared object: it shows nothing but its module, and stays where its handler is."""
+
+from __future__ import annotations
+
+import subprocess
+
+from iovec_rs import _core
+
+
+def objdump(option: str) -> list[str]:
+    done = subprocess.run(["objdump", option, _core.__file__], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_only_the_module_is_exported() -> None:
+    """Two copies of the library in one process must not resolve to each other's routines and tables."""
+    defined = [line.split() for line in objdump("--dynamic-syms") if " g " in line and "*UND*" not in line]
+    assert [fields[-1] for fields in defined] == ["PyInit__core"]
+
+
+def test_it_is_never_unmapped_whoever_closes_it() -> None:
+    """A signal handler that is gone would be run all the same."""
+    nodelete = 0x8
+    (flags,) = [line.split()[-1] for line in objdump("--private-headers") if line.split()[:1] == ["FLAGS_1"]]
+    assert int(flags, 16) & nodelete
