@@ -25,6 +25,8 @@ pub enum Touch {
 
 /// Knowledge of bad memory.
 pub trait KnownBad: Sync {
+    /// Whether no byte of either range is known to stand against what is to be done to it.
+    fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool;
     /// The first known range that shares a byte with `seg` and must not be touched so.
     fn first_bad(&self, seg: Segment, touch: Touch) -> Option<Segment>;
     /// Adds what a copy has run into.
@@ -120,11 +122,16 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     map: Option<&K>,
 ) -> Result<usize> {
     let Some(map) = map else { return super::copy_to_iter(src, i, nbytes) };
+    let hull = i.hull().unwrap_or(Segment::new(0, usize::MAX));
+    if map.is_clear([(src.seg, Touch::Read), (hull, Touch::Any)]) {
+        let done = super::copy_to_iter(src, i, nbytes)?;
+        learn(map, i.fault.as_deref());
+        return Ok(done);
+    }
     let nbytes = begin(src, i, nbytes, Direction::Dest, "copy_to_iter_mcsafe")?;
     let source = src.seg.take(nbytes);
     let mut mover = Mover::new(&[src.trust], &[i])?;
     let bad_source = map.first_bad(source, Touch::Read);
-    let hull = i.hull().unwrap_or(Segment::new(0, usize::MAX));
     let quiet = map.first_bad(hull, Touch::Any).is_some();
     let mut scratch = None;
     if overlap::must_read_ahead(i, source, Direction::Dest) {
@@ -151,8 +158,9 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
 /// A flat copy that stops where the careful copy would; returns the bytes copied and why not all of them.
 pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Flat, src: Flat, map: Option<&K>) -> Result<Outcome> {
     let len = super::same_length(dst, src)?;
-    let bad_source = map.and_then(|map| map.first_bad(src.seg, Touch::Read));
-    let bad_destination = map.and_then(|map| map.first_bad(dst.seg, Touch::Write));
+    let consulted = map.filter(|map| !map.is_clear([(src.seg, Touch::Read), (dst.seg, Touch::Write)]));
+    let bad_source = consulted.and_then(|map| map.first_bad(src.seg, Touch::Read));
+    let bad_destination = consulted.and_then(|map| map.first_bad(dst.seg, Touch::Write));
     let until = |bad: Option<Segment>, start: usize| bad.map_or(len, |bad| bad.addr.saturating_sub(start).min(len));
     let (readable, writable) = (until(bad_source, src.seg.addr), until(bad_destination, dst.seg.addr));
     let part = careful(src.seg.addr, len, readable, writable);

@@ -160,6 +160,13 @@ impl FaultMap {
         self.range_at(at)
     }
 
+    /// Whether one of the `len` bytes from `start` stands against `access`: what mostly is the whole question.
+    pub fn meets(&self, start: usize, len: u128, access: Access) -> bool {
+        let Some(span) = Span::cut(start, len) else { return false };
+        let meets = |set: &Spans, asked: Access| access.intersects(asked) && set.meets(span);
+        meets(&self.reads, Access::Read) || meets(&self.writes, Access::Write)
+    }
+
     /// The range that `address` is in.
     fn range_at(&self, address: usize) -> Option<Range> {
         let (read, reads) = self.reads.around(address);

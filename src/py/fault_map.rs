@@ -18,6 +18,11 @@ fn lock(map: &Mutex<map::FaultMap>) -> MutexGuard<'_, map::FaultMap> {
 }
 
 impl KnownBad for Mutex<map::FaultMap> {
+    fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool {
+        let map = lock(self);
+        !asked.iter().any(|(seg, touch)| map.meets(seg.addr, seg.len as u128, access_of(*touch)))
+    }
+
     fn first_bad(&self, seg: Segment, touch: Touch) -> Option<Segment> {
         let found = lock(self).first_in(seg.addr, seg.len as u128, access_of(touch))?;
         Some(Segment::new(found.start, usize::try_from(found.length()).unwrap_or(usize::MAX)))

@@ -3,22 +3,37 @@
 use super::Span;
 use std::collections::BTreeMap;
 
-/// Spans that neither overlap nor touch each other: first byte to last byte.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(super) struct Spans(BTreeMap<usize, usize>);
+/// Spans that neither overlap nor touch each other.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Spans {
+    /// First byte to last byte.
+    spans: BTreeMap<usize, usize>,
+    /// No span has ever reached beyond: what lies elsewhere need not be looked for.
+    reach: Option<Span>,
+}
+
+impl PartialEq for Spans {
+    fn eq(&self, other: &Self) -> bool {
+        self.spans == other.spans
+    }
+}
+
+impl Eq for Spans {}
 
 impl Spans {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.spans.len()
     }
 
     /// The last span that begins at or before `address`.
     fn at_or_before(&self, address: usize) -> Option<Span> {
-        self.0.range(..=address).next_back().map(|(first, last)| Span { first: *first, last: *last })
+        self.spans.range(..=address).next_back().map(|(first, last)| Span { first: *first, last: *last })
     }
 
     /// Adds the bytes of `span`, which swallows every span it overlaps or touches.
     pub(super) fn insert(&mut self, span: Span) {
+        let reach = self.reach.unwrap_or(span);
+        self.reach = Some(Span { first: reach.first.min(span.first), last: reach.last.max(span.last) });
         let Span { mut first, mut last } = span;
         if let Some(left) = self.at_or_before(first)
             && left.last >= first.saturating_sub(1)
@@ -29,14 +44,14 @@ impl Spans {
             first = left.first;
         }
         let reach = last.saturating_add(1);
-        while let Some((&start, &end)) = self.0.range(first..=reach).next_back() {
+        while let Some((&start, &end)) = self.spans.range(first..=reach).next_back() {
             last = last.max(end);
             if start == first {
                 break;
             }
-            self.0.remove(&start);
+            self.spans.remove(&start);
         }
-        self.0.insert(first, last);
+        self.spans.insert(first, last);
     }
 
     /// Takes the bytes of `span` out.
@@ -44,20 +59,26 @@ impl Spans {
         if let Some(left) = self.at_or_before(span.first)
             && left.last >= span.first
         {
-            self.0.remove(&left.first);
+            self.spans.remove(&left.first);
             if left.first < span.first {
-                self.0.insert(left.first, span.first - 1);
+                self.spans.insert(left.first, span.first - 1);
             }
             if left.last > span.last {
-                self.0.insert(span.last + 1, left.last);
+                self.spans.insert(span.last + 1, left.last);
             }
         }
-        while let Some((&start, &end)) = self.0.range(span.first..=span.last).next_back() {
-            self.0.remove(&start);
+        while let Some((&start, &end)) = self.spans.range(span.first..=span.last).next_back() {
+            self.spans.remove(&start);
             if end > span.last {
-                self.0.insert(span.last + 1, end);
+                self.spans.insert(span.last + 1, end);
             }
         }
+    }
+
+    /// Whether a span shares a byte with `span`: if so, the last that does not begin behind it does.
+    pub(super) fn meets(&self, span: Span) -> bool {
+        self.reach.is_some_and(|reach| reach.first <= span.last && span.first <= reach.last)
+            && self.at_or_before(span.last).is_some_and(|last| last.last >= span.first)
     }
 
     /// The first span that shares a byte with `span`.
@@ -68,7 +89,7 @@ impl Spans {
     /// Every span that shares a byte with `span`, in order.
     pub(super) fn spans_in(&self, span: Span) -> impl Iterator<Item = Span> {
         let straddles = self.at_or_before(span.first).filter(|left| left.first < span.first && left.last >= span.first);
-        let inside = self.0.range(span.first..=span.last).map(|(first, last)| Span { first: *first, last: *last });
+        let inside = self.spans.range(span.first..=span.last).map(|(first, last)| Span { first: *first, last: *last });
         straddles.into_iter().chain(inside)
     }
 
@@ -80,7 +101,7 @@ impl Spans {
         {
             return (true, left);
         }
-        let right = self.0.range(address..).next().map_or(usize::MAX, |(first, _)| first - 1);
+        let right = self.spans.range(address..).next().map_or(usize::MAX, |(first, _)| first - 1);
         (false, Span { first: left.map_or(0, |left| left.last + 1), last: right })
     }
 }

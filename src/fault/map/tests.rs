@@ -41,7 +41,9 @@ fn agree(map: &FaultMap, naive: &Naive) {
         assert_eq!(map.contains(base + at), naive.bytes[at] != 0);
         for len in 0..=size - at {
             for access in ACCESSES {
-                assert_eq!(map.first_in(base + at, len as u128, access), naive.first_in(at, len, access));
+                let first = naive.first_in(at, len, access);
+                assert_eq!(map.meets(base + at, len as u128, access), first.is_some());
+                assert_eq!(map.first_in(base + at, len as u128, access), first);
             }
             let (first, end) = (base + at, base + at + len.saturating_sub(1));
             let clipped: Vec<Range> = ranges
