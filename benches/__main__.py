@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from iovec_rs import __version__, cpu
 
-from benches import bench_call, bench_cliff, bench_import, bench_memory, bench_vectored
+from benches import bench_call, bench_cliff, bench_fault, bench_import, bench_memory, bench_vectored
 from benches.harness import MismatchError, Table, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 BENCHES: dict[str, Callable[[bool], Iterator[Table]]] = {
-    module.NAME: module.run for module in (bench_call, bench_vectored, bench_cliff, bench_import, bench_memory)
+    module.NAME: module.run
+    for module in (bench_call, bench_vectored, bench_cliff, bench_import, bench_memory, bench_fault)
 }
 
 

@@ -34,7 +34,7 @@ VECTORS: dict[str, tuple[str, int]] = {
 }
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes resident after everything unused went back to the system, so that only what is held counts."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
@@ -62,9 +62,9 @@ def weigh(vector: str, segments: int) -> dict[str, Any]:
     build = _builder(vector, data)
     out = bytearray(len(data))
     out[:] = bytes(len(out))  # resident before the first measurement, so never part of the difference
-    before = _resident()
+    before = resident()
     iterator = build()
-    after = _resident()
+    after = resident()
     copied = copy_from_iter(out, iterator)
     return {"per_segment": (after - before) / segments, "digest": digest(out[:copied]), "expected": digest(data)}
 

@@ -3,14 +3,15 @@
 use crate::memory::{Arena, Broom, flat, held, touch};
 use crate::race::{Contestant, race};
 use crate::rivals::{self, Libpmem};
-use _core::copy::durable;
+use _core::copy::{self, durable, mcsafe};
 use _core::iter::{Direction, IovIter};
 use _core::segment::Segment;
 
 type Case = fn(&Libpmem, bool);
 
 /// All of them, by name.
-pub(crate) const ALL: [(&str, Case); 3] = [("flat", flats), ("append", appends), ("vectored", vectored)];
+pub(crate) const ALL: [(&str, Case); 4] =
+    [("flat", flats), ("append", appends), ("vectored", vectored), ("careful", careful)];
 
 const ARENA: usize = 256 << 20;
 
@@ -191,5 +192,33 @@ fn vectored(pmem: &Libpmem, quick: bool) {
             }),
         ];
         race(&format!("scatter of {count} x {len} B"), total, 1, rounds, &mut list, || broom.sweep());
+    }
+}
+
+const NO_MAP: Option<&dyn mcsafe::KnownBad> = None;
+
+/// Copies ready for bad memory, hot, against the C library's, which is not.
+fn careful(_: &Libpmem, quick: bool) {
+    let arena = Arena::new(8 << 20);
+    let (from, to) = (arena.at(0), arena.at(4 << 20));
+    for len in [64, 4 << 10, 64 << 10, 1 << 20] {
+        let iterator = || IovIter::ubuf(Direction::Dest, Segment::new(to, len), flat(to, len).trust, None).unwrap();
+        let (mut first, mut second) = (iterator(), iterator());
+        let mut list = vec![
+            Contestant::new("copy_to_iter_mcsafe", |_| {
+                mcsafe::copy_to_iter_mcsafe(flat(from, len), &mut first, len, NO_MAP).unwrap();
+                first.revert(len).unwrap();
+            }),
+            Contestant::new("copy_to_iter", |_| {
+                copy::copy_to_iter(flat(from, len), &mut second, len).unwrap();
+                second.revert(len).unwrap();
+            }),
+            Contestant::new("memcpy_mcsafe", |_| {
+                mcsafe::memcpy_mcsafe(flat(to, len), flat(from, len), NO_MAP).unwrap();
+            }),
+            Contestant::new("memcpy", |_| rivals::memcpy(to, from, len)),
+        ];
+        let ops = if quick { 10 } else { ((64 << 20) / len).min(100_000) };
+        race(&format!("{len} B, hot, ready for bad memory"), len, ops, if quick { 3 } else { 51 }, &mut list, || {});
     }
 }

@@ -1,6 +1,7 @@
-//! Durable copies without Python: ours against libpmem, the C library's `memcpy`, and `memcpy` followed by write-backs.
+//! Copies without Python: durable ones against libpmem, the C library's `memcpy`, and `memcpy` followed by write-backs; those that
+//! are ready for bad memory against plain ones and `memcpy`.
 //!
-//! `cargo bench --no-default-features [-- flat|append|vectored] [-- quick]`
+//! `cargo bench --no-default-features [-- flat|append|vectored|careful] [-- quick]`
 
 #![allow(clippy::print_stdout, clippy::cast_precision_loss)] // a report of times
 
