@@ -165,6 +165,46 @@ def test_an_address_without_memory_copies_nothing(address: int, mode: Literal["a
             assert here == b"\xee" * 64
 
 
+@pytest.mark.parametrize("mode", ["auto", "syscall"])
+def test_the_last_byte_of_the_address_space_is_as_bad_as_any(mode: Literal["auto", "syscall"]) -> None:
+    """And a range beyond it is refused before anything is touched."""
+    here = bytearray(b"\xee")
+    with fault_handler.mode(mode):
+        for dst, src in ((here, UserRange((1 << 64) - 1, 1)), (UserRange((1 << 64) - 1, 1), here)):
+            copied, remaining, fault = memcpy_mcsafe(dst, src)
+            assert (copied, remaining) == (0, 1)
+            assert fault is not None
+            assert (fault.cause, fault.address) == ("bad_address", (1 << 64) - 1)
+        wide = bytearray(b"\xee" * 64)
+        copied, remaining, fault = memcpy_mcsafe(wide, UserRange((1 << 64) - 10, 64))
+        assert (copied, remaining) == (0, 64)
+        assert wide == b"\xee" * 64
+
+
+@pytest.mark.parametrize("how", [Ruin.CUT, Ruin.PROTECTED, Ruin.POISON])
+@pytest.mark.parametrize("distance", [1, 63, 64, 100, 2000])
+def test_a_range_moved_within_memory_that_ends_is_exact(
+    how: Ruin, distance: int, isa: str, request: pytest.FixtureRequest
+) -> None:
+    """Up: the source ends later than the destination. Down: the other way round."""
+    if isa == "scalar" and distance < 32:
+        reason = "half a line that was stored is loaded again after a fault in the other half, when it has changed"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    n = 3 * PAGE_SIZE
+    with Land(3, NOISE[:n]) as land:
+        land.ruin(2, how)
+        edge = 2 * PAGE_SIZE
+        up = edge - distance
+        assert memcpy_mcsafe(land.buffer[distance:], land.buffer[: n - distance]).copied == up
+        assert land.buffer[:edge] == NOISE[:distance] + NOISE[:up]
+        land.buffer[:edge] = NOISE[:edge]
+        result = memcpy_mcsafe(land.buffer[: n - distance], land.buffer[distance:])
+        assert result.copied == up
+        assert result.fault is not None
+        assert (result.fault.side, result.fault.address) == ("source", land.start(2))
+        assert land.buffer[:edge] == NOISE[distance:edge] + NOISE[up:edge]
+
+
 def test_a_copy_of_nothing_touches_nothing() -> None:
     with Land(2, NOISE[: 2 * PAGE_SIZE]) as land:
         land.ruin(1, Ruin.CUT)

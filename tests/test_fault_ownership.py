@@ -89,3 +89,38 @@ def test_a_traceback_comes_from_the_command_line_option_too(stranger: Path) -> N
     done = run(stranger, "deaths.py", "alone", "11", options=("-X", "faulthandler"))
     assert (done.returncode, done.stderr.count("Fatal Python error: Segmentation fault")) == (-11, 1)
     assert "crash" in done.stderr
+
+
+UNDER_A_SANITIZER = """
+import iovec_rs
+from iovec_rs import testing
+
+with testing.truncated(3, keep=2) as memory:
+    out = bytearray(memory.length)
+    copied, _, fault = iovec_rs.memcpy_mcsafe(out, memory.buffer)
+    assert out == testing.pattern(0, copied) + bytes(memory.length - copied)
+    print(copied, fault.origin)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "origin"),
+    [
+        ("handle_segv=0:handle_sigbus=0", "signal"),
+        ("handle_segv=1:handle_sigbus=1", "signal"),
+        ("handle_segv=2:handle_sigbus=2", "syscall"),
+    ],
+)
+def test_a_sanitizer_that_keeps_the_signals_to_itself_is_got_around(options: str, origin: str) -> None:
+    """AddressSanitizer ignores our handler silently, if told to: then the kernel copies."""
+    found = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True, timeout=60
+    )
+    environment = os.environ | {
+        "LD_PRELOAD": found.stdout.strip(),
+        "ASAN_OPTIONS": f"detect_leaks=0:{options}",
+        "PYTHONMALLOC": "malloc",
+    }
+    command = [sys.executable, "-c", UNDER_A_SANITIZER]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stdout) == (0, f"8192 {origin}\n"), done.stderr

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import mmap
 import os
+import struct
 import subprocess
 import sys
 import textwrap
@@ -145,6 +148,33 @@ def test_threads_that_come_and_go_are_all_served(edges: list[Land]) -> None:
     """More of them, one after the other and at once, than any table of threads would hold."""
     for _ in range(30):
         in_threads([partial(many_faults, edges[n % 2], 64, n) for n in range(50)])
+
+
+def test_a_threads_own_signal_stack_is_used_and_left_to_it(edges: list[Land]) -> None:
+    """The handler runs on it; neither the thread's end nor a later thread is troubled."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = 128 << 10
+
+    def stack_in_use() -> tuple[int, int, int]:
+        now = ctypes.create_string_buffer(24)
+        assert libc.sigaltstack(None, now) == 0
+        return struct.unpack("QixxxxQ", now.raw)
+
+    def faults_on_a_stack_of_its_own(land: Land, seed: int) -> None:
+        stack = mmap.mmap(-1, size)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(stack))
+        assert libc.sigaltstack(struct.pack("QixxxxQ", address, 0, size), None) == 0
+        many_faults(land, 640, seed)
+        assert stack_in_use() == (address, 0, size)
+        assert any(stack[size // 2 :]), "no signal came by it"
+        off = 2
+        assert libc.sigaltstack(struct.pack("QixxxxQ", 0, off, 0), None) == 0
+        many_faults(land, 640, seed)
+        assert stack_in_use()[1] == off
+
+    with fault_handler.mode("signal"):
+        for _ in range(5):
+            in_threads([partial(faults_on_a_stack_of_its_own, edges[n % 2], n) for n in range(4)])
 
 
 def test_other_interpreters_import_or_refuse_and_never_crash() -> None:

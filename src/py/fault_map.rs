@@ -63,7 +63,8 @@ fn to_range<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<Bound<
 
 /// Byte ranges that must not be touched, of the address space or of any other line of bytes: sorted, merged, not overlapping.
 ///
-/// A copy given one stops before them and adds what it runs into.
+/// A copy given one stops before them and adds what it runs into. A range takes some 40 bytes of memory, two thirds more if it is neither to be
+/// read nor written.
 #[pyclass(module = "iovec_rs", name = "FaultMap", frozen)]
 pub(super) struct FaultMap(pub(super) Arc<Mutex<map::FaultMap>>);
 
