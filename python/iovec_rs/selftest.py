@@ -230,11 +230,10 @@ DAMAGE = (
 )
 
 
-Mode = Literal["signal", "syscall"]
-WAYS: tuple[tuple[Mode, str], ...] = (("signal", "handler"), ("syscall", "system calls"))
+WAYS: tuple[tuple[Literal["signal", "syscall"], str], ...] = (("signal", "handler"), ("syscall", "system calls"))
 
 
-def _real(damage: Damage, mode: Mode, isa: str, name: str) -> Check:
+def _real(damage: Damage, mode: Literal["signal", "syscall"], isa: str, name: str) -> Check:
     with cpu.use_isa(isa), fault_handler.mode(mode), damage.make() as memory:
         return tally(REAL, name, real_cases(memory, 2 * PAGE_SIZE, damage.causes))
 

@@ -23,10 +23,8 @@ struct Instruction {
 
 impl Instruction {
     fn mnemonic(&self) -> &str {
-        let words = self.text.split_whitespace();
-        let prefix =
-            |word: &&str| ["rep", "repz", "repnz", "lock", "cs", "ds", "es", "data16", "notrack"].contains(word);
-        words.skip_while(prefix).next().unwrap_or_default()
+        let prefixes = ["rep", "repz", "repnz", "lock", "cs", "ds", "es", "data16", "notrack"];
+        self.text.split_whitespace().find(|word| !prefixes.contains(word)).unwrap_or_default()
     }
 
     /// Whether it reads or writes memory in a way that can fault. Hints cannot; addresses are only computed by `lea` and `nop`.
