@@ -107,10 +107,16 @@ macro_rules! small_zero {
 /// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
 #[rustfmt::skip]
 macro_rules! copy_line {
-    ($r:literal, $mov:literal, $put:literal, $at:literal, [$([$($reg:literal $o:literal),*]),*]) => {
+    ($r:literal, $mov:literal, $put:literal, $at:literal, [$([$first:literal $start:literal $(, $reg:literal $o:literal)*]),*]) => {
         concat!($(
-            guarded!($r, "load", $at, concat!($( $mov, " ", $reg, ", [rsi+", $at, "+", $o, "]\n", )*)),
-            guarded!($r, "store", $at, concat!($( $put, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*)),
+            guarded!($r, "load", concat!($at, "+", $start), "0", concat!(
+                $mov, " ", $first, ", [rsi+", $at, "+", $start, "]\n",
+                $( $mov, " ", $reg, ", [rsi+", $at, "+", $o, "]\n", )*
+            )),
+            guarded!($r, "store", concat!($at, "+", $start), "0", concat!(
+                $put, " [rdi+", $at, "+", $start, "], ", $first, "\n",
+                $( $put, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*
+            )),
         )*)
     };
 }
@@ -287,7 +293,7 @@ macro_rules! routines {
     };
 }
 
-// With 32-byte groups a line takes two; what a fault in the second leaves of the first is copied once more, to the same bytes.
+// With 32-byte groups a line takes two; the first is stored, and counted, when the second faults.
 routines!(
     SCALAR, "scalar", true, copy: "iovec_rs_copy_scalar" copy_scalar,
     stream: "iovec_rs_stream_scalar" stream_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
