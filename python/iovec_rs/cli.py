@@ -71,6 +71,7 @@ def facts() -> dict[str, Any]:
         "page_size": iovec_rs.PAGE_SIZE,
         "cache_line_size": iovec_rs.CACHE_LINE_SIZE,
         "isa": cpu.isa(),
+        "write_back": cpu.flush_instruction(),
         "cpu_features": sorted(name for name, there in cpu.features().items() if there),
         "limits": {
             "UIO_MAXIOV": iovec_rs.UIO_MAXIOV,
