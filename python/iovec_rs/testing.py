@@ -79,12 +79,14 @@ class FaultyMemory:
             self._mapping.close()
 
 
+_RUN = bytes(at % 255 + 1 for at in range(255 + 251))
+
+
 def pattern(offset: int, length: int) -> bytes:
     """What good pages hold at first: no two neighbouring bytes alike, no zero bytes, different in every page."""
     first = offset // 251
-    whole = b"".join(
-        bytes((at + block) % 255 + 1 for at in range(251)) for block in range(first, first + length // 251 + 2)
-    )
+    blocks = (block % 255 for block in range(first, first + length // 251 + 2))
+    whole = b"".join(_RUN[block : block + 251] for block in blocks)
     skip = offset - first * 251
     return whole[skip : skip + length]
 
