@@ -22,8 +22,14 @@ fn structured_features() -> (u32, u32) {
 /// Opens the string path where the CPU says that even short strings are fast. May run any number of times.
 pub(super) fn tune() {
     if structured_features().1 & 1 << 4 != 0 {
-        vector::use_strings();
+        vector::use_strings(amd_l1_kib() == 32);
     }
+}
+
+/// The size of the first-level data cache, where the CPU has AMD's leaf that tells; 0 elsewhere.
+fn amd_l1_kib() -> u32 {
+    const LEAF: u32 = 0x8000_0005;
+    if __cpuid(0x8000_0000).eax < LEAF { 0 } else { __cpuid(LEAF).ecx >> 24 }
 }
 
 pub(super) fn cache_line_size() -> usize {
