@@ -6,14 +6,16 @@ import mmap
 import random
 from typing import TYPE_CHECKING
 
-from iovec_rs import READ, IovIter, copy_to_iter
+import numpy as np
+from iovec_rs import PAGE_SIZE, READ, IovIter, copy_to_iter
 
 from benches.harness import Contestant, Row, Table, Target, gigabytes, per_op, prove, race
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NAME = "cliff"
+MEMORY = 4 << 20
 SIZES = (2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 QUICK_SIZES = (2 << 10, 16 << 10)
 DISTANCES = (0, 1, 4, 8, 15, 16, 17, 64, 2048)
@@ -24,17 +26,33 @@ ON_CLIFF = Target(10.0)
 ELSEWHERE = Target(0.97)
 
 
-class Lane:
-    """One distance: where its copies go, and iterators prepared for each copy of a sample."""
+def settled() -> memoryview:
+    """The interpreter's own memory, from a page boundary on."""
+    owner = bytearray(MEMORY + PAGE_SIZE)
+    start = -int(np.frombuffer(owner, np.uint8).ctypes.data) % PAGE_SIZE
+    return memoryview(owner)[start : start + MEMORY]
 
-    def __init__(self, memory: mmap.mmap, size: int, distance: int, copies: int) -> None:
-        view = memoryview(memory)
+
+def mapped() -> memoryview:
+    """A mapping, which can go away: a fault has to be survived, so a handler has to be known to be there."""
+    memory = mmap.mmap(-1, MEMORY)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
+
+
+KINDS: dict[str, Callable[[], memoryview]] = {"bytearray": settled, "mmap": mapped}
+
+
+class Lane:
+    """One distance: where its copies go, and for every copy of a sample an iterator, and a view for the rival."""
+
+    def __init__(self, memory: memoryview, size: int, distance: int, copies: int) -> None:
         half = len(memory) // 2
-        self.source = view[:size]
-        self.target = view[half + distance : half + distance + size]
+        self.source = memory[:size]
+        self.target = memory[half + distance : half + distance + size]
         self.iterators = [IovIter.ubuf(READ, self.target) for _ in range(copies)]
         self.start = self.iterators[0].save_state()
-        self.copies = range(copies)
+        self.views = [self.target[:] for _ in range(copies)]
         self.name = f"(dst - src) mod 4096 = {distance}"
 
     def rewind(self) -> None:
@@ -47,8 +65,8 @@ class Lane:
             copy_to_iter(source, i)
 
     def slicing(self) -> None:
-        source, target = self.source, self.target
-        for _ in self.copies:
+        source = self.source
+        for target in self.views:
             target[:] = source
 
     def scrub(self) -> None:
@@ -64,11 +82,10 @@ class Lane:
         return self.target
 
 
-def flat(size: int, rounds: int, quick: bool) -> tuple[Table, set[int]]:
+def flat(kind: str, size: int, rounds: int, quick: bool) -> tuple[Table, set[int]]:
     """All distances of one size in one race; also the distances at which this host's memcpy is on its cliff."""
-    copies = max(8, min(128, (4 << 20) // size))
-    memory = mmap.mmap(-1, 4 << 20)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    copies = max(8, min(64, (4 << 20) // size))
+    memory = KINDS[kind]()
     memory[:size] = random.Random(size).randbytes(size)
     lanes = [Lane(memory, size, distance, copies) for distance in DISTANCES]
 
@@ -79,7 +96,7 @@ def flat(size: int, rounds: int, quick: bool) -> tuple[Table, set[int]]:
     ours, theirs = speeds[0::2], speeds[1::2]
     best = min(middle for middle, _ in theirs)
 
-    table = Table(NAME, f"flat copy of {size} B through a ubuf iterator", "ns/op", identical=True)
+    table = Table(NAME, f"flat copy of {size} B of {kind} through a ubuf iterator", "ns/op", identical=True)
     fallen = set()
     for distance, lane, mine, rival in zip(DISTANCES, lanes, ours, theirs, strict=True):
         on_cliff = rival[0] > best * CLIFF
@@ -104,11 +121,12 @@ def flat(size: int, rounds: int, quick: bool) -> tuple[Table, set[int]]:
 def run(quick: bool) -> Iterator[Table]:
     cliffs: dict[int, set[int]] = {}
     sizes = QUICK_SIZES if quick else SIZES
-    for size in sizes:
-        table, cliffs[size] = flat(size, 3 if quick else 101, quick)
-        if size == sizes[-1] and not quick:
-            table.notes.append(_verdict_on_host(cliffs))
-        yield table
+    for kind in KINDS:
+        for size in sizes:
+            table, cliffs[size] = flat(kind, size, 3 if quick else 61, quick)
+            if size == sizes[-1] and not quick:
+                table.notes.append(_verdict_on_host(cliffs))
+            yield table
 
 
 def _verdict_on_host(cliffs: dict[int, set[int]]) -> str:
