@@ -21,16 +21,18 @@ impl Scratch {
 
 /// Whether copying between `flat` and the next bytes of `i` could overwrite a source byte before it is read. One front-to-back copy to a
 /// lower address cannot.
+#[inline]
 pub(super) fn must_read_ahead(i: &IovIter, flat: Segment, direction: Direction) -> bool {
-    if !i.overlaps(flat, flat.len) {
-        return false;
-    }
-    let forward = match (i.kind(), i.hull(), direction) {
+    i.overlaps(flat, flat.len) && !is_one_range_moved_down(i, flat, direction)
+}
+
+#[cold]
+fn is_one_range_moved_down(i: &IovIter, flat: Segment, direction: Direction) -> bool {
+    match (i.kind(), i.hull(), direction) {
         (Kind::Ubuf, Some(seg), Direction::Dest) => seg.addr + i.iov_offset() <= flat.addr,
         (Kind::Ubuf, Some(seg), Direction::Source) => flat.addr <= seg.addr + i.iov_offset(),
         _ => false,
-    };
-    !forward
+    }
 }
 
 /// Whether the next `nbytes` bytes of the two have a byte in common.

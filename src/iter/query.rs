@@ -91,21 +91,25 @@ impl IovIter {
     }
 
     /// Whether any of the next `nbytes` bytes shares a byte with `flat`.
+    #[inline]
     pub fn overlaps(&self, flat: Segment, nbytes: usize) -> bool {
         match &self.body {
-            Body::Discard => false,
             Body::Ubuf { seg, .. } => seg.skip(self.offset).take(nbytes).overlaps(flat),
+            Body::Vector(vector) => vector.hull().overlaps(flat) && self.a_piece_overlaps(flat, nbytes),
             Body::Pipe(pipe) => pipe.open_page().is_some_and(|page| page.overlaps(flat)),
-            Body::Vector(vector) if !vector.hull().overlaps(flat) => false,
-            _ => {
-                let mut shared = false;
-                self.pieces(nbytes.min(self.count), |piece| {
-                    shared = piece.seg.overlaps(flat);
-                    if shared { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                });
-                shared
-            }
+            Body::Discard => false,
+            Body::Xarray(_) | Body::Folioq(_) => self.a_piece_overlaps(flat, nbytes),
         }
+    }
+
+    #[inline(never)]
+    fn a_piece_overlaps(&self, flat: Segment, nbytes: usize) -> bool {
+        let mut shared = false;
+        self.pieces(nbytes.min(self.count), |piece| {
+            shared = piece.seg.overlaps(flat);
+            if shared { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        shared
     }
 
     /// A range that covers all of its memory, where that is known for nothing.
@@ -117,8 +121,18 @@ impl IovIter {
         }
     }
 
-    /// Refuses a destination with a read-only page under the next `nbytes` bytes; pages are counted from here.
+    /// Refuses a destination with a read-only page under the next `nbytes` bytes; pages are counted from here. The other kinds
+    /// were looked at when they were made.
+    #[inline]
     pub fn require_writable(&self, nbytes: usize) -> Result<()> {
+        if matches!(self.body, Body::Xarray(_) | Body::Folioq(_)) {
+            self.require_writable_pages(nbytes)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn require_writable_pages(&self, nbytes: usize) -> Result<()> {
         let mut left = nbytes.min(self.count);
         let mut refused = None;
         let mut index = 0;
