@@ -72,7 +72,8 @@ impl Mover {
         !matches!(self.way, Way::Syscalls) && (len <= ASK_EVERY || self.care == Care::Settled)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
         // SAFETY: whoever made the ranges promised that the destination is the copy's to write and that both stay, or they are
         // raw addresses the caller named for this; what may go away all the same is touched under the handler only.
@@ -86,6 +87,7 @@ impl Mover {
     /// Whatever stops a copy later stops it earlier in the range: in what was read before a first fault.
     #[cold]
     fn trapped(&mut self, trap: Trap, dst: usize, src: usize, is_store: bool) {
+        engine::faulted();
         self.stop = Some(Box::new(Stop { dst, src, trap: Some((trap, is_store)) }));
     }
 
@@ -201,14 +203,19 @@ impl Mover {
     }
 
     /// Why it stopped, in a copy that came to `copied` of `wanted` bytes.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // taken by value it would be copied for the sake of looking at one field
     pub(super) fn into_fault(self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
+        if self.care == Care::Prone {
+            engine::copied(copied);
+        }
         self.stop.map(|stop| Box::new(stop.to_fault(copied, wanted)))
     }
 }
 
 impl Move for Mover {
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if self.may_go_in_one(len) { self.copy_directly(dst, src, len) } else { self.copy_carefully(dst, src, len) }
     }

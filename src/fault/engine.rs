@@ -24,7 +24,7 @@ pub enum Mode {
 }
 
 static MODE: AtomicU8 = AtomicU8::new(Mode::Auto as u8);
-/// Counted up when kept answers are worth nothing any more, among others when the mode changes. Never 0.
+/// Counted up when kept answers are worth nothing any more, among others after the mode has changed.
 static EPOCH: AtomicU32 = AtomicU32::new(1);
 
 /// How faults are met.
@@ -44,11 +44,15 @@ pub fn set_mode(mode: Mode) {
 
 /// Has every thread ask before its next copy.
 pub fn forget() {
-    EPOCH.fetch_add(1, Ordering::Relaxed);
+    EPOCH.fetch_add(1, Ordering::Release);
 }
 
 /// How settled the memory of a copy is.
+///
+/// As wide as the addresses it travels with: padding beside a single byte is moved in pieces that overlap what was just stored, and each
+/// such move waits for the store (8 ns, several times a call).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(usize)]
 pub enum Care {
     /// The interpreter's own: only failing hardware can take it away.
     Settled,
@@ -62,44 +66,33 @@ const KEEP: u32 = 1024;
 /// Clock ticks for which a vouched answer is good: about ten microseconds.
 const VOUCHED: u64 = 1 << 15;
 
-/// Clock ticks that installing a handler from Python takes at the very least: under half a microsecond.
-const UNCHANGED: u64 = 1200;
+/// From so many bytes on a copy takes longer than looking at the clock twenty times.
+const WORTH_A_LOOK: usize = 16 << 10;
 
 /// A copy of memory that can go away asks again after so many bytes.
 pub const ASK_EVERY: usize = 4 << 20;
 
-/// What a copy looks at. Nothing in it has to be dropped, so that it is at hand without a question.
+/// What every copy looks at: plain cells, which are reached without asking whether the thread is ending.
 struct Thread {
     /// The seat's flag and this thread's id, to be at hand.
     flag: Cell<&'static AtomicI32>,
     tid: Cell<i32>,
     epoch: Cell<u32>,
+    /// Copies of settled memory for which the last answer is still good.
     kept: Cell<u32>,
-    /// When the kernel was last asked, and what the caller knew then.
+    /// When the kernel was last asked, the time of copies since then not counted, and what the caller knew then.
     asked: Cell<u64>,
     witness: Cell<usize>,
+    /// When the last copy of memory that can go away began, and how many bytes came before it since the kernel was asked.
+    began: Cell<u64>,
+    since: Cell<usize>,
     /// What the caller knows now; 0 if nothing.
     vouched: Cell<usize>,
-    /// The last it knew, and when.
-    last: Cell<(usize, u64)>,
-}
-
-/// A thread's seat. One that ends gives it back, and every answer with it.
-struct Seated(Seat);
-
-impl Drop for Seated {
-    fn drop(&mut self) {
-        let _ = THREAD.try_with(|thread| {
-            thread.epoch.set(0);
-            thread.flag.set(&NO_SEAT);
-        });
-    }
 }
 
 static NO_SEAT: AtomicI32 = AtomicI32::new(0);
 
 thread_local! {
-    static SEAT: RefCell<Option<Seated>> = const { RefCell::new(None) };
     static THREAD: Thread = const {
         Thread {
             flag: Cell::new(&NO_SEAT),
@@ -108,13 +101,29 @@ thread_local! {
             kept: Cell::new(0),
             asked: Cell::new(0),
             witness: Cell::new(0),
+            began: Cell::new(0),
+            since: Cell::new(0),
             vouched: Cell::new(0),
-            last: Cell::new((0, 0)),
         }
     };
+    static SEAT: RefCell<Option<Lease>> = const { RefCell::new(None) };
 }
 
-/// How a copy is to touch memory.
+/// A seat, and the end of what this thread knew when it gives that back.
+struct Lease(Seat);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        THREAD.with(|thread| {
+            thread.kept.set(0);
+            thread.witness.set(0);
+            thread.flag.set(&NO_SEAT);
+        });
+    }
+}
+
+/// How a copy is to touch memory. As wide as [`Care`] is, and why.
+#[repr(usize)]
 pub enum Way {
     /// Directly: a fault is recovered by the handler while the guard lives.
     Direct(Armed),
@@ -145,77 +154,84 @@ impl Drop for Armed {
 #[inline(always)]
 #[allow(clippy::inline_always)] // a few loads, ahead of every copy
 pub fn enter(care: Care) -> Result<Way> {
-    let kept = THREAD.try_with(|thread| {
+    THREAD.with(|thread| {
         let kept = thread.kept.get();
-        if care == Care::Settled && kept > 0 && thread.epoch.get() == EPOCH.load(Ordering::Relaxed) {
-            thread.kept.set(kept - 1);
-            return Some(Armed::new(thread));
+        // An answer of this epoch was given in this mode, and not by system calls.
+        if kept > 0 && thread.epoch.get() == EPOCH.load(Ordering::Acquire) {
+            if care == Care::Settled {
+                thread.kept.set(kept - 1);
+                return Ok(Way::Direct(Armed::new(thread)));
+            }
+            if is_fresh(thread) {
+                return Ok(Way::Direct(Armed::new(thread)));
+            }
         }
-        None
-    });
-    match kept {
-        Ok(Some(armed)) => Ok(Way::Direct(armed)),
-        _ => find_way(care),
-    }
+        enter_anew(thread, care)
+    })
 }
 
-#[inline(never)]
-fn find_way(care: Care) -> Result<Way> {
+#[cold]
+fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
+    let known = thread.vouched.get();
+    let epoch = EPOCH.load(Ordering::Acquire);
     let mode = mode();
     if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
         return Ok(if care == Care::Prone { Way::Syscalls } else { Way::Bare });
     }
-    let direct = THREAD.try_with(|thread| {
-        if care == Care::Settled {
-            return ask(thread);
+    match ask(thread, epoch) {
+        Ok(armed) => {
+            thread.witness.set(known);
+            thread.began.set(ticks());
+            thread.asked.set(thread.began.get());
+            thread.since.set(0);
+            Ok(Way::Direct(armed))
         }
-        let known = thread.vouched.get();
-        if is_fresh(thread) {
-            return Ok(Armed::new(thread));
-        }
-        let armed = ask(thread)?;
-        thread.witness.set(known);
-        thread.asked.set(ticks());
-        Ok(armed)
-    });
-    match direct {
-        Ok(Ok(armed)) => Ok(Way::Direct(armed)),
-        Ok(Err(reason)) if mode == Mode::Signal => Err(Error::Handler(reason)),
-        _ if care == Care::Prone => Ok(Way::Syscalls),
-        _ => Ok(Way::Bare),
+        Err(reason) if mode == Mode::Signal => Err(Error::Handler(reason)),
+        Err(_) if care == Care::Prone => Ok(Way::Syscalls),
+        Err(_) => Ok(Way::Bare),
     }
 }
 
-/// States what the caller knows of the handlers for its next copy: a number that changes whenever its own runtime installs one. While it
-/// is what it was when the kernel was asked, that answer is good for [`VOUCHED`] ticks also for memory that can go away.
+/// States what the caller knows of the handlers from now on: a number that changes whenever its own runtime installs another, or 0 for
+/// nothing. While it is what it was when the kernel was asked, that answer is good for [`VOUCHED`] ticks also for memory that can go away.
+#[inline]
 pub fn vouch(witness: usize) {
-    let _ = THREAD.try_with(|thread| {
-        thread.vouched.set(witness);
-        thread.last.set((witness, ticks()));
-    });
-}
-
-/// States again what was stated less than [`UNCHANGED`] ticks ago, in which nobody can have installed anything. `false` if it was longer.
-pub fn vouch_again() -> bool {
-    let again = THREAD.try_with(|thread| {
-        let (witness, when) = thread.last.get();
-        let recent = ticks().wrapping_sub(when) < UNCHANGED;
-        thread.vouched.set(if recent { witness } else { 0 });
-        recent
-    });
-    again.unwrap_or(false)
+    THREAD.with(|thread| thread.vouched.set(witness));
 }
 
 /// Whether the last answer is still good for memory that can go away.
+#[inline]
 fn is_fresh(thread: &Thread) -> bool {
-    let vouched = thread.vouched.replace(0);
-    vouched != 0
-        && vouched == thread.witness.get()
-        && thread.epoch.get() == EPOCH.load(Ordering::Relaxed)
-        && ticks().wrapping_sub(thread.asked.get()) < VOUCHED
+    let vouched = thread.vouched.get();
+    if vouched == 0 || vouched != thread.witness.get() {
+        return false;
+    }
+    thread.began.set(ticks());
+    thread.began.get().wrapping_sub(thread.asked.get()) < VOUCHED
+}
+
+/// Tells of a copy of memory that can go away, to have its time not count: it may have taken longer than an answer is good for,
+/// and nobody asks in between, either, in [`ASK_EVERY`] bytes of one copy.
+#[inline]
+pub fn copied(nbytes: usize) {
+    if nbytes >= WORTH_A_LOOK {
+        THREAD.with(|thread| {
+            thread.since.set(thread.since.get().saturating_add(nbytes));
+            if thread.since.get() <= ASK_EVERY {
+                thread.asked.set(thread.asked.get().wrapping_add(ticks().wrapping_sub(thread.began.get())));
+            }
+        });
+    }
+}
+
+/// Tells of a fault: what comes next had better be sure.
+#[cold]
+pub fn faulted() {
+    THREAD.with(|thread| thread.witness.set(0));
 }
 
 /// The clock that costs nothing to read.
+#[inline]
 fn ticks() -> u64 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
@@ -231,8 +247,8 @@ pub fn is_still_ours() -> bool {
     blocked_signal().is_none() && (handler::is_installed() || handler::install())
 }
 
-#[cold]
-fn ask(thread: &Thread) -> std::result::Result<Armed, &'static str> {
+/// Asks the kernel. The answer is kept for copies of this `epoch`.
+fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> {
     thread.kept.set(0);
     if let Some(reason) = blocked_signal() {
         return Err(reason);
@@ -243,18 +259,18 @@ fn ask(thread: &Thread) -> std::result::Result<Armed, &'static str> {
     threads::watch_forks();
     let seated = SEAT.try_with(|seat| {
         let mut seat = seat.borrow_mut();
-        if !seat.as_ref().is_some_and(|seated| seated.0.is_current()) {
+        if !seat.as_ref().is_some_and(|lease| lease.0.is_current()) {
             let taken = Seat::take();
             let flag = taken.flag().unwrap_or(&NO_SEAT);
-            *seat = Some(Seated(taken));
+            // The old lease ends before the new one begins.
+            *seat = None;
+            *seat = Some(Lease(taken));
             thread.flag.set(flag);
             thread.tid.set(threads::current_tid());
         }
     });
-    if seated.is_err() {
-        return Err("this thread is ending");
-    }
-    thread.epoch.set(EPOCH.load(Ordering::Relaxed));
+    seated.map_err(|_| "this thread is ending")?;
+    thread.epoch.set(epoch);
     thread.kept.set(KEEP);
     Ok(Armed::new(thread))
 }

@@ -1,19 +1,17 @@
 //! The copy functions.
 
 use super::buffer::{self, Access, Call, Named, Owners};
-use super::iter::{IovIter, detached};
+use super::iter::{InUse, IovIter};
+use super::transfer::transfer;
 use super::values::{Lengths, fault_error, size, size_or, to_mc_result, user_range};
 use super::view::memoryview;
 use crate::copy::{self, Outcome};
 use crate::error::Result;
 use crate::fault::Side;
-use crate::fault::engine::{self, Care};
-use crate::fault::handler::SIGNALS;
 use crate::iter;
 use crate::segment::{Flat, Trust};
 use pyo3::exceptions::{PyAttributeError, PyBufferError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use std::sync::Arc;
 
 /// The flat side of a copy: a buffer held by `call`, or a raw range.
@@ -52,8 +50,9 @@ fn run(
     let flat = flat_side(&mut call, addr, access, "addr")?;
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
-    vouch(addr.py(), flat.trust.care().max(core.care()));
-    let copied = detached(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;
+    let copied = transfer(addr.py(), flat.trust.care().max(core.care()), nbytes.min(core.count()), || {
+        flavour(flat, core, nbytes)
+    })?;
     Ok((nbytes, copied))
 }
 
@@ -95,22 +94,9 @@ pub(super) fn between<'py>(
     let target = flat_side(&mut to, dst, Access::Write, "dst")?;
     let source = flat_side(&mut from, src, Access::Read, "src")?;
     let nbytes = source.seg.len;
-    let (copied, fault) = detached(py, nbytes, || copy(target, source))?;
+    let care = target.trust.care().max(source.trust.care());
+    let (copied, fault) = transfer(py, care, nbytes, || copy(target, source))?;
     to_mc_result(py, copied, nbytes, fault.as_deref())
-}
-
-/// Tells the engine what Python's own handlers for the two signals are, if that can save it a question.
-pub(super) fn vouch(py: Python<'_>, care: Care) {
-    static GETSIGNAL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    if care == Care::Settled || engine::vouch_again() {
-        return;
-    }
-    let Ok(getsignal) = GETSIGNAL.import(py, "_signal", "getsignal") else { return };
-    let handler = |signal: i32| getsignal.call1((signal,)).map_or(0, |handler| handler.as_ptr().addr());
-    let [bus, segv] = SIGNALS.map(handler);
-    if bus != 0 && segv != 0 {
-        engine::vouch(bus ^ segv.rotate_left(32));
-    }
 }
 
 /// Copies over user memory come short; those over trusted memory, which the kernel does not expect to fail, raise.
@@ -127,7 +113,7 @@ pub(super) fn raise_if_trusted(py: Python<'_>, core: &iter::IovIter, copied: usi
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     run_short(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)
@@ -138,7 +124,7 @@ pub(super) fn copy_to_iter(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     run_short(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)
@@ -149,7 +135,7 @@ pub(super) fn copy_from_iter(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter_full(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
     run_full(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)
@@ -160,7 +146,7 @@ pub(super) fn copy_to_iter_full(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_full(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
     run_full(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)
@@ -173,12 +159,14 @@ pub(super) fn copy_page_to_iter(
     page: &Bound<'_, PyAny>,
     offset: &Bound<'_, PyAny>,
     nbytes: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
 ) -> PyResult<usize> {
     let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
     let held = buffer::page(page, Named::Argument("page"))?;
     let core = &mut i.core;
-    let copied = detached(page.py(), nbytes, || copy::copy_page_to_iter(&held, offset, nbytes, core))?;
+    let copied = transfer(page.py(), held.held.care().max(core.care()), nbytes, || {
+        copy::copy_page_to_iter(&held, offset, nbytes, core)
+    })?;
     raise_if_trusted(page.py(), core, copied)?;
     Ok(copied)
 }
@@ -189,7 +177,7 @@ pub(super) fn copy_page_from_iter(
     page: &Bound<'_, PyAny>,
     offset: &Bound<'_, PyAny>,
     nbytes: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
 ) -> PyResult<usize> {
     let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
     let held = buffer::page(page, Named::Argument("page"))?;
@@ -197,7 +185,9 @@ pub(super) fn copy_page_from_iter(
         return Err(PyBufferError::new_err("page: read-only memory cannot be a destination"));
     }
     let core = &mut i.core;
-    let copied = detached(page.py(), nbytes, || copy::copy_page_from_iter(&held, offset, nbytes, core))?;
+    let copied = transfer(page.py(), held.held.care().max(core.care()), nbytes, || {
+        copy::copy_page_from_iter(&held, offset, nbytes, core)
+    })?;
     raise_if_trusted(page.py(), core, copied)?;
     Ok(copied)
 }
@@ -208,7 +198,7 @@ pub(super) fn copy_page_from_iter_atomic(
     page: &Bound<'_, PyAny>,
     offset: &Bound<'_, PyAny>,
     nbytes: &Bound<'_, PyAny>,
-    i: PyRefMut<'_, IovIter>,
+    i: InUse<'_>,
 ) -> PyResult<usize> {
     copy_page_from_iter(page, offset, nbytes, i)
 }
@@ -230,7 +220,7 @@ pub(super) fn copy_iter(
     let nbytes = size_or("nbytes", nbytes, available)?;
     let py = dst.py();
     let (to, from) = (&mut dst.core, &mut src.core);
-    let copied = detached(py, nbytes.min(available), || copy::copy_iter(to, from, nbytes))?;
+    let copied = transfer(py, to.care().max(from.care()), nbytes.min(available), || copy::copy_iter(to, from, nbytes))?;
     let side = to.fault.as_ref().map(|fault| fault.side);
     raise_if_trusted(py, if side == Some(Side::Source) { from } else { to }, copied)?;
     Ok(copied)
@@ -242,7 +232,7 @@ pub(super) fn copy_iter(
 #[pyo3(signature = (addr, i, nbytes=None, csum=0, offset=None))]
 pub(super) fn csum_and_copy_to_iter(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
     csum: u32,
     offset: Option<&Bound<'_, PyAny>>,
@@ -251,7 +241,9 @@ pub(super) fn csum_and_copy_to_iter(
     let flat = call.acquire(addr, Access::Read, Named::Argument("addr"))?;
     let (nbytes, offset) = (size_or("nbytes", nbytes, flat.seg.len)?, size_or("offset", offset, 0)?);
     let core = &mut i.core;
-    let summed = detached(addr.py(), nbytes, || copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset))?;
+    let summed = transfer(addr.py(), flat.trust.care().max(core.care()), nbytes, || {
+        copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset)
+    })?;
     raise_if_trusted(addr.py(), core, summed.0)?;
     Ok(summed)
 }
@@ -261,7 +253,7 @@ pub(super) fn csum_and_copy_to_iter(
 #[pyo3(signature = (addr, i, nbytes=None, csum=0))]
 pub(super) fn csum_and_copy_from_iter(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
     csum: u32,
 ) -> PyResult<(usize, u32)> {
@@ -275,7 +267,7 @@ pub(super) fn csum_and_copy_from_iter(
 #[pyo3(signature = (addr, i, nbytes=None, csum=0))]
 pub(super) fn csum_and_copy_from_iter_full(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
     csum: u32,
 ) -> PyResult<(bool, u32)> {
@@ -297,7 +289,9 @@ fn sum_from(
     let flat = call.acquire(addr, Access::Write, Named::Argument("addr"))?;
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
-    let summed = detached(addr.py(), nbytes, || copy::csum_and_copy_from_iter(flat, core, nbytes, csum))?;
+    let summed = transfer(addr.py(), flat.trust.care().max(core.care()), nbytes, || {
+        copy::csum_and_copy_from_iter(flat, core, nbytes, csum)
+    })?;
     Ok((nbytes, summed))
 }
 

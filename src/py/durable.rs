@@ -2,10 +2,11 @@
 
 use super::buffer::{Access, Call};
 use super::copy::{between, flat_side, run_full, run_short};
-use super::iter::{IovIter, detached};
+use super::iter::InUse;
+use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size};
 use crate::copy::{Outcome, durable};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::pmem;
 use crate::segment::{Flat, Segment};
 use pyo3::prelude::*;
@@ -16,7 +17,7 @@ use pyo3::prelude::*;
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_nocache(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     run_short(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_nocache)
@@ -27,7 +28,7 @@ pub(super) fn copy_from_iter_nocache(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_full_nocache(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
     run_full(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_nocache)
@@ -40,7 +41,7 @@ pub(super) fn copy_from_iter_full_nocache(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_flushcache(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     run_short(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_flushcache)
@@ -52,7 +53,7 @@ pub(super) fn copy_from_iter_flushcache(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter_flushcache(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     run_short(addr, &mut i, nbytes, Access::Read, durable::copy_to_iter_flushcache)
@@ -79,7 +80,9 @@ pub(super) fn pmem_flush(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| detached(py, range.seg.len, || durable::flush(range)))
+    over_range(buffer, offset, length, |py, range| {
+        transfer(py, range.trust.care(), range.seg.len, || durable::flush(range))
+    })
 }
 
 /// `pmem_flush` and `pmem_drain`; msync where the memory is that of a `PmemRegion` that needs it.
@@ -92,9 +95,10 @@ pub(super) fn pmem_persist(
 ) -> PyResult<()> {
     over_range(buffer, offset, length, |py, range| {
         if pmem::needs_msync(range.seg) {
-            return py.detach(|| pmem::msync(range.seg)).map(|()| (range.seg.len, None));
+            py.detach(|| pmem::msync(range.seg))?;
+            return Ok((range.seg.len, None));
         }
-        detached(py, range.seg.len, || durable::persist(range))
+        transfer(py, range.trust.care(), range.seg.len, || durable::persist(range))
     })
 }
 
@@ -106,7 +110,9 @@ pub(super) fn pmem_invalidate(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| detached(py, range.seg.len, || durable::invalidate(range)))
+    over_range(buffer, offset, length, |py, range| {
+        transfer(py, range.trust.care(), range.seg.len, || durable::invalidate(range))
+    })
 }
 
 /// Waits until everything written back or stored past the caches before has left them.
@@ -119,7 +125,7 @@ fn over_range(
     buffer: &Bound<'_, PyAny>,
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
-    act: impl FnOnce(Python<'_>, Flat) -> Result<Outcome>,
+    act: impl FnOnce(Python<'_>, Flat) -> PyResult<Outcome>,
 ) -> PyResult<()> {
     let mut call = Call::new();
     let whole = flat_side(&mut call, buffer, Access::Read, "buffer")?;

@@ -5,6 +5,7 @@ use super::collect::{Collected, collect};
 use super::copy::raise_if_trusted;
 use super::import::IovecArray;
 use super::structures::{FolioQueue, PipeRing, XArray};
+use super::transfer::transfer;
 use super::values::{
     Lengths, direction_class, kind_class, optional_size, size, size_or, to_fault, to_page_span, to_user_range,
 };
@@ -14,14 +15,12 @@ use crate::error::Error;
 use crate::import::check_range;
 use crate::iter::{self, Direction, Kind, Segments};
 use crate::segment::{Keeper, Segment};
+use pyo3::PyClassGuardMut;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList, PyMemoryView, PyType};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// From this size on a copy lets other threads run meanwhile.
-pub(super) const DETACH_FROM: usize = 8 << 10;
 
 /// A cursor over scattered memory: Linux's `struct iov_iter`.
 ///
@@ -34,6 +33,9 @@ pub(super) struct IovIter {
     /// The first segment that `zero` must not write to.
     pub(super) readonly: Option<usize>,
 }
+
+/// An iterator while one call uses it: another call meanwhile is refused.
+pub(super) type InUse<'a> = PyClassGuardMut<'a, IovIter>;
 
 impl IovIter {
     fn bare(core: iter::IovIter) -> Self {
@@ -293,7 +295,7 @@ impl IovIter {
         let nbytes = size_or("nbytes", nbytes, self.core.count())?;
         self.require_writable()?;
         let core = &mut self.core;
-        let zeroed = detached(py, nbytes.min(core.count()), || copy::zero(core, nbytes))?;
+        let zeroed = transfer(py, core.care(), nbytes.min(core.count()), || copy::zero(core, nbytes))?;
         raise_if_trusted(py, core, zeroed)?;
         Ok(zeroed)
     }
@@ -416,11 +418,6 @@ impl IovIter {
         let show = |(seg, page): (Segment, Option<Keeper>)| memoryview(py, seg, readonly, page.unwrap_or_else(owned));
         ranges.into_iter().map(show).collect()
     }
-}
-
-/// Runs `work` without the interpreter if it is about enough bytes.
-pub(super) fn detached<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> T + Send) -> T {
-    if nbytes >= DETACH_FROM { py.detach(work) } else { work() }
 }
 
 /// A saved position (`struct iov_iter_state`).

@@ -3,7 +3,8 @@
 use super::buffer::{Access, Call};
 use super::copy::{between, flat_side};
 use super::fault_map::FaultMap;
-use super::iter::{IovIter, detached};
+use super::iter::InUse;
+use super::transfer::transfer;
 use super::values::size_or;
 use crate::copy::mcsafe;
 use crate::fault::map::FaultMap as Map;
@@ -21,7 +22,7 @@ fn shared(map: Option<&Bound<'_, FaultMap>>) -> Option<Arc<Mutex<Map>>> {
 #[pyo3(signature = (addr, i, nbytes=None, *, fault_map=None))]
 pub(super) fn copy_to_iter_mcsafe(
     addr: &Bound<'_, PyAny>,
-    mut i: PyRefMut<'_, IovIter>,
+    mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
     fault_map: Option<&Bound<'_, FaultMap>>,
 ) -> PyResult<usize> {
@@ -30,8 +31,9 @@ pub(super) fn copy_to_iter_mcsafe(
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let map = shared(fault_map);
     let core = &mut i.core;
-    let copy = || mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map.as_deref());
-    Ok(detached(addr.py(), nbytes, copy)?)
+    transfer(addr.py(), flat.trust.care().max(core.care()), nbytes, || {
+        mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map.as_deref())
+    })
 }
 
 /// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.

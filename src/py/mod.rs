@@ -13,6 +13,7 @@ mod iter;
 mod mcsafe;
 mod pmem;
 mod structures;
+mod transfer;
 mod values;
 mod view;
 

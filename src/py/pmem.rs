@@ -1,9 +1,10 @@
 //! `PmemRegion`, and what `iovec_rs.pmem` needs beside it.
 
 use super::buffer::{Access, Call, Named};
-use super::copy::{raise_if_trusted, vouch};
+use super::copy::raise_if_trusted;
 use super::fault_map::FaultMap;
-use super::iter::{IovIter, detached};
+use super::iter::IovIter;
+use super::transfer::{detached, transfer, vouched};
 use super::values::{fault_error, optional_size, size, to_mc_result};
 use crate::copy::durable;
 use crate::error::{Error, Result};
@@ -72,8 +73,8 @@ impl PmemRegion {
 
     /// Runs what may wait for a device without the interpreter.
     fn durable<T: Send>(&self, py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-        vouch(py, Care::Prone);
-        Ok(if self.granularity == Granularity::Page { py.detach(work)? } else { detached(py, nbytes, work)? })
+        let may_wait = self.granularity == Granularity::Page;
+        Ok(vouched(py, Care::Prone, || if may_wait { py.detach(work) } else { detached(py, nbytes, work) })?)
     }
 }
 
@@ -237,18 +238,17 @@ impl PmemRegion {
         let mapping = self.mapping()?;
         let offset = size("offset", offset)?;
         let map = Arc::clone(&self.fault_map.get().0);
-        vouch(py, Care::Prone);
         if let Ok(i) = dst.cast::<IovIter>() {
             let mut i = i.try_borrow_mut()?;
             let core = &mut i.core;
             let nbytes = core.count();
-            let copied = detached(py, nbytes, || mapping.read_into(offset, core, &*map))?;
+            let copied = transfer(py, Care::Prone, nbytes, || mapping.read_into(offset, core, &*map))?;
             return to_mc_result(py, copied, nbytes, core.fault.as_deref());
         }
         let mut call = Call::new();
         let target = call.acquire(dst, Access::Write, Named::Argument("dst"))?;
         let nbytes = target.seg.len;
-        let (copied, fault) = detached(py, nbytes, || mapping.read(offset, target, &*map))?;
+        let (copied, fault) = transfer(py, Care::Prone, nbytes, || mapping.read(offset, target, &*map))?;
         to_mc_result(py, copied, nbytes, fault.as_deref())
     }
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import importlib
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from iovec_rs import READ, IovIter, copy_to_iter, fault_handler, memcpy_mcsafe
+from memory import PAGE_SIZE
 
 from ownership.common import (
     BOTH,
+    BUS,
+    CUT,
     calls,
     dispositions,
     foreign,
@@ -22,6 +27,9 @@ from ownership.common import (
     remember,
     survive,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _expect_delivery() -> None:
@@ -101,6 +109,27 @@ def python_handler_between_two_copies() -> None:
         assert memcpy_mcsafe(bytearray(10_000), bytes(10_000)).remaining == 0
         handle_in_python(remember)
         survive()
+        assert calls == []
+
+
+def python_takes_over_right_before_a_copy() -> None:
+    """The kernel was asked a few hundred nanoseconds ago, and is not asked again. `_signal` is below `signal`."""
+    direct = importlib.import_module("_signal")
+    good, bad = CUT.buffer[:64], CUT.buffer[PAGE_SIZE:][:64]
+    takers: list[Callable[[], object]] = [
+        lambda: direct.signal(BUS, remember),
+        lambda: direct.signal(BUS, lambda number, _frame: calls.append(number)),
+        lambda: direct.signal(BUS, direct.SIG_IGN),
+        faulthandler.enable,
+        faulthandler.disable,
+    ]
+    for take in takers * 4:
+        before, after = IovIter.ubuf(READ, bytearray(640)), IovIter.ubuf(READ, bytearray(64))
+        for _ in range(10):
+            copy_to_iter(good, before)
+        take()
+        copied = copy_to_iter(bad, after)
+        assert (copied, before.count, after.fault and after.fault.cause) == (0, 0, "gone")
         assert calls == []
 
 
