@@ -1,6 +1,7 @@
 //! The copy functions.
 
 use super::buffer::{self, Access, Call, Named, Owners};
+use super::entry::{Entry, entry};
 use super::iter::{InUse, IovIter};
 use super::transfer::transfer;
 use super::values::{Lengths, fault_error, size, size_or, to_mc_result, user_range};
@@ -97,6 +98,11 @@ pub(super) fn between<'py>(
     let care = target.trust.care().max(source.trust.care());
     let (copied, fault) = transfer(py, care, nbytes, || copy(target, source))?;
     to_mc_result(py, copied, nbytes, fault.as_deref())
+}
+
+/// The functions here that are called for every few bytes.
+pub(super) fn entries() -> [Entry; 4] {
+    [entry!(copy_to_iter), entry!(copy_from_iter), entry!(copy_to_iter_full), entry!(copy_from_iter_full)]
 }
 
 /// Copies over user memory come short; those over trusted memory, which the kernel does not expect to fail, raise.

@@ -2,6 +2,7 @@
 
 use super::buffer::{Access, Call};
 use super::copy::{between, flat_side, run_full, run_short};
+use super::entry::{Entry, entry};
 use super::iter::InUse;
 use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size};
@@ -10,6 +11,16 @@ use crate::error::Error;
 use crate::pmem;
 use crate::segment::{Flat, Segment};
 use pyo3::prelude::*;
+
+/// The functions here that are called for every few bytes.
+pub(super) fn entries() -> [Entry; 4] {
+    [
+        entry!(copy_from_iter_nocache),
+        entry!(copy_from_iter_full_nocache),
+        entry!(copy_from_iter_flushcache),
+        entry!(copy_to_iter_flushcache),
+    ]
+}
 
 /// `copy_from_iter` that leaves the CPU's caches alone as far as it can: whole lines of `addr` are written past them
 /// (`copy_from_iter_nocache`). Fenced once; nothing is promised to be durable.

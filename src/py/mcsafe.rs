@@ -2,6 +2,7 @@
 
 use super::buffer::{Access, Call};
 use super::copy::{between, flat_side};
+use super::entry::{Entry, entry};
 use super::fault_map::FaultMap;
 use super::iter::InUse;
 use super::transfer::transfer;
@@ -13,6 +14,11 @@ use std::sync::{Arc, Mutex};
 
 fn shared(map: Option<&Bound<'_, FaultMap>>) -> Option<Arc<Mutex<Map>>> {
     map.map(|map| Arc::clone(&map.get().0))
+}
+
+/// The function here that is called for every few bytes: without a map.
+pub(super) fn entries() -> [Entry; 1] {
+    [entry!(copy_to_iter_mcsafe, None)]
 }
 
 /// `copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the kernel's careful copy

@@ -5,6 +5,7 @@ mod collect;
 mod copy;
 mod cpu;
 mod durable;
+mod entry;
 mod errors;
 mod fault;
 mod fault_map;
@@ -68,6 +69,9 @@ mod _core {
             let message = format!("{} is {name:?}: this CPU has {}", crate::arch::ISA_VARIABLE, known.join(", "));
             return Err(PyImportError::new_err(message));
         }
+        let entries =
+            super::copy::entries().into_iter().chain(super::durable::entries()).chain(super::mcsafe::entries());
+        super::entry::open(module, entries)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("PAGE_SIZE", crate::structure::PAGE_SIZE)?;
         module.add("CACHE_LINE_SIZE", crate::arch::cache_line_size())?;

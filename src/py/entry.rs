@@ -1,0 +1,203 @@
+//! The short way into the copy functions.
+//!
+//! What PyO3 puts around a function to take its arguments apart costs as much as what a copy of 64 bytes does. So `f(addr, i)`,
+//! `f(addr, i, nbytes)` and `f(addr, i, nbytes=nbytes)` over a buffer and an iterator come in here and go straight to the
+//! function; every other call, right or wrong, goes through PyO3's wrapper of the same function, whose exceptions it then gets.
+
+use super::iter::{InUse, IovIter};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::panic::PanicException;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple};
+use pyo3::{IntoPyObjectExt, ffi, intern};
+use std::any::Any;
+use std::ffi::CString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::slice;
+
+/// A function of `(addr, i, nbytes=None)` and perhaps keywords that have defaults.
+pub(super) struct Entry {
+    pub(super) name: &'static str,
+    pub(super) function: ffi::PyCFunctionFastWithKeywords,
+    /// PyO3's wrapper of it.
+    pub(super) general: &'static PyOnceLock<Py<PyAny>>,
+}
+
+/// An [`Entry`] for a function in scope, to be called with these further arguments.
+macro_rules! entry {
+    ($function:ident $(, $more:expr)*) => {{
+        static GENERAL: pyo3::sync::PyOnceLock<pyo3::Py<pyo3::PyAny>> = pyo3::sync::PyOnceLock::new();
+        unsafe extern "C" fn enter(
+            _module: *mut pyo3::ffi::PyObject,
+            args: *const *mut pyo3::ffi::PyObject,
+            nargs: pyo3::ffi::Py_ssize_t,
+            kwnames: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: the interpreter calls it, as its flags say.
+            unsafe {
+                crate::py::entry::enter(args, nargs, kwnames, &GENERAL, |addr, i, nbytes| {
+                    $function(addr, i, nbytes $(, $more)*)
+                })
+            }
+        }
+        crate::py::entry::Entry { name: stringify!($function), function: enter, general: &GENERAL }
+    }};
+}
+pub(super) use entry;
+
+/// Has the functions of the module be entered here.
+pub(super) fn open(module: &Bound<'_, PyModule>, entries: impl IntoIterator<Item = Entry>) -> PyResult<()> {
+    let py = module.py();
+    for entry in entries {
+        let general = module.getattr(entry.name)?;
+        let signature: String = general.getattr("__text_signature__")?.extract()?;
+        let text: String = general.getattr("__doc__")?.extract()?;
+        let definition = ffi::PyMethodDef {
+            ml_name: CString::new(entry.name)?.into_raw(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: entry.function },
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+            // In front of a text the interpreter finds the signature, as PyO3 puts it there.
+            ml_doc: CString::new(format!("{}{signature}\n--\n\n{text}", entry.name))?.into_raw(),
+        };
+        // The function refers to its definition for as long as it lives, and nobody knows how long that is.
+        let definition = Box::leak(Box::new(definition));
+        // SAFETY: attached; the definition stays, and its flags tell the function's type.
+        let function = unsafe { ffi::PyCFunction_NewEx(definition, module.as_ptr(), module.name()?.as_ptr()) };
+        // SAFETY: a new reference, or null with an exception set.
+        let function = unsafe { Bound::from_owned_ptr_or_err(py, function) }?;
+        // A second interpreter's wrapper is as good as the first's, which stays.
+        let _ = entry.general.set(py, general.unbind());
+        module.setattr(entry.name, function)?;
+    }
+    Ok(())
+}
+
+/// # Safety
+/// Called by the interpreter as a function with `METH_FASTCALL | METH_KEYWORDS` is.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once in each function that the interpreter calls
+pub(super) unsafe fn enter<'py, T: IntoPyObjectExt<'py>>(
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+    general: &PyOnceLock<Py<PyAny>>,
+    function: impl for<'a> FnOnce(&'a Bound<'py, PyAny>, InUse<'a>, Option<&'a Bound<'py, PyAny>>) -> PyResult<T>,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls functions attached. PyO3 is not told, so to it this is code that has to attach before it
+    // touches an object without a token; it does, also where a copy runs detached.
+    let py = unsafe { Python::assume_attached() };
+    let run = AssertUnwindSafe(|| {
+        // SAFETY: the caller's promise.
+        if let Some((addr, i, nbytes)) = unsafe { simple(py, args, nargs, kwnames) }
+            && let Ok(i) = InUse::try_from(&*i)
+        {
+            return function(&addr, i, nbytes.as_deref())?.into_bound_py_any(py);
+        }
+        // SAFETY: as above.
+        unsafe { by_wrapper(py, args, nargs, kwnames, general) }
+    });
+    match catch_unwind(run) {
+        Ok(Ok(value)) => value.into_ptr(),
+        Ok(Err(error)) => raise(py, error),
+        Err(payload) => raise(py, panicked(payload.as_ref())),
+    }
+}
+
+type Simple<'a, 'py> = (Borrowed<'a, 'py, PyAny>, Borrowed<'a, 'py, IovIter>, Option<Borrowed<'a, 'py, PyAny>>);
+
+/// The arguments of a call that needs nobody to take it apart.
+///
+/// # Safety
+/// As for [`enter`].
+#[inline]
+unsafe fn simple<'a>(
+    py: Python<'_>,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> Option<Simple<'a, '_>> {
+    // SAFETY: the caller's promise.
+    let given = if kwnames.is_null() || (nargs == 2 && unsafe { is_nbytes_alone(py, kwnames) }) {
+        // SAFETY: as above.
+        unsafe { arguments(args, nargs, kwnames) }
+    } else {
+        return None;
+    };
+    let (addr, i, nbytes) = match *given {
+        [addr, i] => (addr, i, None),
+        [addr, i, nbytes] => (addr, i, Some(nbytes)),
+        _ => return None,
+    };
+    // SAFETY: an argument, borrowed for the length of the call.
+    let borrow = |argument| unsafe { Borrowed::from_ptr(py, argument) };
+    // SAFETY: only looks at the type.
+    let is_buffer = unsafe { ffi::PyObject_CheckBuffer(addr) } != 0;
+    let i = borrow(i).cast::<IovIter>().ok()?;
+    is_buffer.then_some((borrow(addr), i, nbytes.map(borrow).filter(|nbytes| !nbytes.is_none())))
+}
+
+/// # Safety
+/// `kwnames` is a tuple that is not empty.
+unsafe fn is_nbytes_alone(py: Python<'_>, kwnames: *mut ffi::PyObject) -> bool {
+    // SAFETY: as the caller says. Names that are written in a call are interned; another is for the wrapper to compare.
+    let first = unsafe { ffi::PyTuple_GetItem(kwnames, 0) };
+    // SAFETY: as above.
+    first == intern!(py, "nbytes").as_ptr() && unsafe { ffi::PyTuple_Size(kwnames) } == 1
+}
+
+/// All arguments, the named ones last.
+///
+/// # Safety
+/// As for [`enter`].
+unsafe fn arguments<'a>(
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> &'a [*mut ffi::PyObject] {
+    // SAFETY: it is a tuple if it is there.
+    let named = if kwnames.is_null() { 0 } else { unsafe { ffi::PyTuple_Size(kwnames) } };
+    // SAFETY: there are so many; where there are none the pointer may be null.
+    if args.is_null() { &[] } else { unsafe { slice::from_raw_parts(args, (nargs + named).unsigned_abs()) } }
+}
+
+/// # Safety
+/// As for [`enter`].
+#[cold]
+unsafe fn by_wrapper<'py>(
+    py: Python<'py>,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+    general: &PyOnceLock<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let early = || PyRuntimeError::new_err("called before its module was ready");
+    let general = general.get(py).ok_or_else(early)?.bind(py);
+    // SAFETY: the caller's promise.
+    let given = unsafe { arguments(args, nargs, kwnames) };
+    // SAFETY: an argument, borrowed for the length of the call.
+    let given = given.iter().map(|argument| unsafe { Borrowed::from_ptr(py, *argument) });
+    let positional = PyTuple::new(py, given.clone().take(nargs.unsigned_abs()).collect::<Vec<_>>())?;
+    // SAFETY: a tuple or null, borrowed.
+    let Some(names) = (unsafe { Bound::from_borrowed_ptr_or_opt(py, kwnames) }) else {
+        return general.call1(positional);
+    };
+    let keywords = PyDict::new(py);
+    for (name, value) in names.cast_into::<PyTuple>()?.iter().zip(given.skip(nargs.unsigned_abs())) {
+        keywords.set_item(name, value)?;
+    }
+    general.call(positional, Some(&keywords))
+}
+
+#[cold]
+fn raise(py: Python<'_>, error: PyErr) -> *mut ffi::PyObject {
+    error.restore(py);
+    std::ptr::null_mut()
+}
+
+/// As PyO3 tells of a panic.
+#[cold]
+fn panicked(payload: &(dyn Any + Send)) -> PyErr {
+    let message = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref().copied());
+    PanicException::new_err(message.unwrap_or("panic from Rust code").to_owned())
+}
