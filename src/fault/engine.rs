@@ -63,11 +63,15 @@ pub enum Care {
 /// Copies of settled memory for which one answer is good.
 const KEEP: u32 = 1024;
 
-/// Clock ticks for which a vouched answer is good: about ten microseconds.
-const VOUCHED: u64 = 1 << 15;
+/// Clock ticks, about ten microseconds, for which an answer is good for memory that can go away, in a thread that stays busy with it.
+const GOOD_FOR: u64 = 1 << 15;
 
-/// From so many bytes on a copy takes longer than looking at the clock twenty times.
-const WORTH_A_LOOK: usize = 16 << 10;
+/// Clock ticks, 100 to 200 nanoseconds, within which a thread that copies again has done nothing else: less than any way takes to install
+/// a handler or to block a signal from Python.
+const BUSY: u64 = 512;
+
+/// From so many bytes on a copy takes longer than looking at the clock ten times.
+const WORTH_A_LOOK: usize = 4 << 10;
 
 /// A copy of memory that can go away asks again after so many bytes.
 pub const ASK_EVERY: usize = 4 << 20;
@@ -80,14 +84,12 @@ struct Thread {
     epoch: Cell<u32>,
     /// Copies of settled memory for which the last answer is still good.
     kept: Cell<u32>,
-    /// When the kernel was last asked, the time of copies since then not counted, and what the caller knew then.
+    /// When the kernel was last asked, the time of long copies since then not counted.
     asked: Cell<u64>,
-    witness: Cell<usize>,
-    /// When the last copy of memory that can go away began, and how many bytes came before it since the kernel was asked.
-    began: Cell<u64>,
+    /// When the last copy of memory that can go away began, or ended if it was long.
+    busy: Cell<u64>,
+    /// The bytes of long copies since the kernel was asked.
     since: Cell<usize>,
-    /// What the caller knows now; 0 if nothing.
-    vouched: Cell<usize>,
 }
 
 static NO_SEAT: AtomicI32 = AtomicI32::new(0);
@@ -100,10 +102,8 @@ thread_local! {
             epoch: Cell::new(0),
             kept: Cell::new(0),
             asked: Cell::new(0),
-            witness: Cell::new(0),
-            began: Cell::new(0),
+            busy: Cell::new(0),
             since: Cell::new(0),
-            vouched: Cell::new(0),
         }
     };
     static SEAT: RefCell<Option<Lease>> = const { RefCell::new(None) };
@@ -116,7 +116,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         THREAD.with(|thread| {
             thread.kept.set(0);
-            thread.witness.set(0);
             thread.flag.set(&NO_SEAT);
         });
     }
@@ -162,7 +161,7 @@ pub fn enter(care: Care) -> Result<Way> {
                 thread.kept.set(kept - 1);
                 return Ok(Way::Direct(Armed::new(thread)));
             }
-            if is_fresh(thread) {
+            if is_busy(thread) {
                 return Ok(Way::Direct(Armed::new(thread)));
             }
         }
@@ -172,7 +171,6 @@ pub fn enter(care: Care) -> Result<Way> {
 
 #[cold]
 fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
-    let known = thread.vouched.get();
     let epoch = EPOCH.load(Ordering::Acquire);
     let mode = mode();
     if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
@@ -180,9 +178,9 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
     }
     match ask(thread, epoch) {
         Ok(armed) => {
-            thread.witness.set(known);
-            thread.began.set(ticks());
-            thread.asked.set(thread.began.get());
+            let now = ticks();
+            thread.asked.set(now);
+            thread.busy.set(now);
             thread.since.set(0);
             Ok(Way::Direct(armed))
         }
@@ -192,33 +190,25 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
     }
 }
 
-/// States what the caller knows of the handlers from now on: a number that changes whenever its own runtime installs another, or 0 for
-/// nothing. While it is what it was when the kernel was asked, that answer is good for [`VOUCHED`] ticks also for memory that can go away.
+/// Whether the last answer is still good for memory that can go away: this thread has done nothing but copy since, and not for long.
 #[inline]
-pub fn vouch(witness: usize) {
-    THREAD.with(|thread| thread.vouched.set(witness));
+fn is_busy(thread: &Thread) -> bool {
+    let now = ticks();
+    let idle = now.wrapping_sub(thread.busy.replace(now));
+    idle < BUSY && now.wrapping_sub(thread.asked.get()) < GOOD_FOR
 }
 
-/// Whether the last answer is still good for memory that can go away.
-#[inline]
-fn is_fresh(thread: &Thread) -> bool {
-    let vouched = thread.vouched.get();
-    if vouched == 0 || vouched != thread.witness.get() {
-        return false;
-    }
-    thread.began.set(ticks());
-    thread.began.get().wrapping_sub(thread.asked.get()) < VOUCHED
-}
-
-/// Tells of a copy of memory that can go away, to have its time not count: it may have taken longer than an answer is good for,
-/// and nobody asks in between, either, in [`ASK_EVERY`] bytes of one copy.
+/// Tells that a copy of so many bytes of memory that can go away has ended. A long one may have taken longer than an answer is good for;
+/// its time does not count in the first [`ASK_EVERY`] bytes of such copies, as nobody asks in between in so many bytes of one, either.
 #[inline]
 pub fn copied(nbytes: usize) {
     if nbytes >= WORTH_A_LOOK {
         THREAD.with(|thread| {
+            let now = ticks();
+            let taken = now.wrapping_sub(thread.busy.replace(now));
             thread.since.set(thread.since.get().saturating_add(nbytes));
             if thread.since.get() <= ASK_EVERY {
-                thread.asked.set(thread.asked.get().wrapping_add(ticks().wrapping_sub(thread.began.get())));
+                thread.asked.set(thread.asked.get().wrapping_add(taken));
             }
         });
     }
@@ -227,7 +217,7 @@ pub fn copied(nbytes: usize) {
 /// Tells of a fault: what comes next had better be sure.
 #[cold]
 pub fn faulted() {
-    THREAD.with(|thread| thread.witness.set(0));
+    THREAD.with(|thread| thread.kept.set(0));
 }
 
 /// The clock that costs nothing to read.

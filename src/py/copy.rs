@@ -51,9 +51,7 @@ fn run(
     let flat = flat_side(&mut call, addr, access, "addr")?;
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
-    let copied = transfer(addr.py(), flat.trust.care().max(core.care()), nbytes.min(core.count()), || {
-        flavour(flat, core, nbytes)
-    })?;
+    let copied = transfer(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;
     Ok((nbytes, copied))
 }
 
@@ -95,8 +93,7 @@ pub(super) fn between<'py>(
     let target = flat_side(&mut to, dst, Access::Write, "dst")?;
     let source = flat_side(&mut from, src, Access::Read, "src")?;
     let nbytes = source.seg.len;
-    let care = target.trust.care().max(source.trust.care());
-    let (copied, fault) = transfer(py, care, nbytes, || copy(target, source))?;
+    let (copied, fault) = transfer(py, nbytes, || copy(target, source))?;
     to_mc_result(py, copied, nbytes, fault.as_deref())
 }
 
@@ -170,9 +167,7 @@ pub(super) fn copy_page_to_iter(
     let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
     let held = buffer::page(page, Named::Argument("page"))?;
     let core = &mut i.core;
-    let copied = transfer(page.py(), held.held.care().max(core.care()), nbytes, || {
-        copy::copy_page_to_iter(&held, offset, nbytes, core)
-    })?;
+    let copied = transfer(page.py(), nbytes, || copy::copy_page_to_iter(&held, offset, nbytes, core))?;
     raise_if_trusted(page.py(), core, copied)?;
     Ok(copied)
 }
@@ -191,9 +186,7 @@ pub(super) fn copy_page_from_iter(
         return Err(PyBufferError::new_err("page: read-only memory cannot be a destination"));
     }
     let core = &mut i.core;
-    let copied = transfer(page.py(), held.held.care().max(core.care()), nbytes, || {
-        copy::copy_page_from_iter(&held, offset, nbytes, core)
-    })?;
+    let copied = transfer(page.py(), nbytes, || copy::copy_page_from_iter(&held, offset, nbytes, core))?;
     raise_if_trusted(page.py(), core, copied)?;
     Ok(copied)
 }
@@ -226,7 +219,7 @@ pub(super) fn copy_iter(
     let nbytes = size_or("nbytes", nbytes, available)?;
     let py = dst.py();
     let (to, from) = (&mut dst.core, &mut src.core);
-    let copied = transfer(py, to.care().max(from.care()), nbytes.min(available), || copy::copy_iter(to, from, nbytes))?;
+    let copied = transfer(py, nbytes.min(available), || copy::copy_iter(to, from, nbytes))?;
     let side = to.fault.as_ref().map(|fault| fault.side);
     raise_if_trusted(py, if side == Some(Side::Source) { from } else { to }, copied)?;
     Ok(copied)
@@ -247,9 +240,7 @@ pub(super) fn csum_and_copy_to_iter(
     let flat = call.acquire(addr, Access::Read, Named::Argument("addr"))?;
     let (nbytes, offset) = (size_or("nbytes", nbytes, flat.seg.len)?, size_or("offset", offset, 0)?);
     let core = &mut i.core;
-    let summed = transfer(addr.py(), flat.trust.care().max(core.care()), nbytes, || {
-        copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset)
-    })?;
+    let summed = transfer(addr.py(), nbytes, || copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset))?;
     raise_if_trusted(addr.py(), core, summed.0)?;
     Ok(summed)
 }
@@ -295,9 +286,7 @@ fn sum_from(
     let flat = call.acquire(addr, Access::Write, Named::Argument("addr"))?;
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let core = &mut i.core;
-    let summed = transfer(addr.py(), flat.trust.care().max(core.care()), nbytes, || {
-        copy::csum_and_copy_from_iter(flat, core, nbytes, csum)
-    })?;
+    let summed = transfer(addr.py(), nbytes, || copy::csum_and_copy_from_iter(flat, core, nbytes, csum))?;
     Ok((nbytes, summed))
 }
 

@@ -91,9 +91,7 @@ pub(super) fn pmem_flush(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| {
-        transfer(py, range.trust.care(), range.seg.len, || durable::flush(range))
-    })
+    over_range(buffer, offset, length, |py, range| transfer(py, range.seg.len, || durable::flush(range)))
 }
 
 /// `pmem_flush` and `pmem_drain`; msync where the memory is that of a `PmemRegion` that needs it.
@@ -109,7 +107,7 @@ pub(super) fn pmem_persist(
             py.detach(|| pmem::msync(range.seg))?;
             return Ok((range.seg.len, None));
         }
-        transfer(py, range.trust.care(), range.seg.len, || durable::persist(range))
+        transfer(py, range.seg.len, || durable::persist(range))
     })
 }
 
@@ -121,9 +119,7 @@ pub(super) fn pmem_invalidate(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| {
-        transfer(py, range.trust.care(), range.seg.len, || durable::invalidate(range))
-    })
+    over_range(buffer, offset, length, |py, range| transfer(py, range.seg.len, || durable::invalidate(range)))
 }
 
 /// Waits until everything written back or stored past the caches before has left them.

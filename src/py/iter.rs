@@ -295,7 +295,7 @@ impl IovIter {
         let nbytes = size_or("nbytes", nbytes, self.core.count())?;
         self.require_writable()?;
         let core = &mut self.core;
-        let zeroed = transfer(py, core.care(), nbytes.min(core.count()), || copy::zero(core, nbytes))?;
+        let zeroed = transfer(py, nbytes.min(core.count()), || copy::zero(core, nbytes))?;
         raise_if_trusted(py, core, zeroed)?;
         Ok(zeroed)
     }

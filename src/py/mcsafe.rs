@@ -37,9 +37,7 @@ pub(super) fn copy_to_iter_mcsafe(
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
     let map = shared(fault_map);
     let core = &mut i.core;
-    transfer(addr.py(), flat.trust.care().max(core.care()), nbytes, || {
-        mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map.as_deref())
-    })
+    transfer(addr.py(), nbytes, || mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map.as_deref()))
 }
 
 /// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.

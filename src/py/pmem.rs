@@ -4,11 +4,10 @@ use super::buffer::{Access, Call, Named};
 use super::copy::raise_if_trusted;
 use super::fault_map::FaultMap;
 use super::iter::IovIter;
-use super::transfer::{detached, transfer, vouched};
+use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size, to_mc_result};
 use crate::copy::durable;
 use crate::error::{Error, Result};
-use crate::fault::engine::Care;
 use crate::fault::map;
 use crate::pmem::{self, Device, Granularity, Mapping, Opened, Piece, Purpose};
 use pyo3::exceptions::{PyBufferError, PyOSError, PyValueError};
@@ -74,7 +73,7 @@ impl PmemRegion {
     /// Runs what may wait for a device without the interpreter.
     fn durable<T: Send>(&self, py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
         let may_wait = self.granularity == Granularity::Page;
-        Ok(vouched(py, Care::Prone, || if may_wait { py.detach(work) } else { detached(py, nbytes, work) })?)
+        if may_wait { Ok(py.detach(work)?) } else { transfer(py, nbytes, work) }
     }
 }
 
@@ -242,13 +241,13 @@ impl PmemRegion {
             let mut i = i.try_borrow_mut()?;
             let core = &mut i.core;
             let nbytes = core.count();
-            let copied = transfer(py, Care::Prone, nbytes, || mapping.read_into(offset, core, &*map))?;
+            let copied = transfer(py, nbytes, || mapping.read_into(offset, core, &*map))?;
             return to_mc_result(py, copied, nbytes, core.fault.as_deref());
         }
         let mut call = Call::new();
         let target = call.acquire(dst, Access::Write, Named::Argument("dst"))?;
         let nbytes = target.seg.len;
-        let (copied, fault) = transfer(py, Care::Prone, nbytes, || mapping.read(offset, target, &*map))?;
+        let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, &*map))?;
         to_mc_result(py, copied, nbytes, fault.as_deref())
     }
 

@@ -112,7 +112,7 @@ def python_handler_between_two_copies() -> None:
         assert calls == []
 
 
-def python_takes_over_right_before_a_copy() -> None:
+def python_acts_right_before_a_copy() -> None:
     """The kernel was asked a few hundred nanoseconds ago, and is not asked again. `_signal` is below `signal`."""
     direct = importlib.import_module("_signal")
     good, bad = CUT.buffer[:64], CUT.buffer[PAGE_SIZE:][:64]
@@ -122,8 +122,10 @@ def python_takes_over_right_before_a_copy() -> None:
         lambda: direct.signal(BUS, direct.SIG_IGN),
         faulthandler.enable,
         faulthandler.disable,
+        lambda: direct.pthread_sigmask(signal.SIG_BLOCK, (BUS,)),
     ]
     for take in takers * 4:
+        direct.pthread_sigmask(signal.SIG_UNBLOCK, (BUS,))
         before, after = IovIter.ubuf(READ, bytearray(640)), IovIter.ubuf(READ, bytearray(64))
         for _ in range(10):
             copy_to_iter(good, before)
