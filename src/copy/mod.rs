@@ -89,12 +89,15 @@ fn begin(flat: Flat, i: &mut IovIter, nbytes: usize, direction: Direction, opera
 }
 
 /// The length that both ends of a flat copy have.
+#[inline]
 fn same_length(dst: Flat, src: Flat) -> Result<usize> {
     let (len, other) = (src.seg.len, dst.seg.len);
-    if other == len {
-        return Ok(len);
-    }
-    Err(Error::invalid("dst", format!("{other} bytes"), format!("{len} bytes, as many as src has")))
+    if other == len { Ok(len) } else { Err(other_length(other, len)) }
+}
+
+#[cold]
+fn other_length(other: usize, len: usize) -> Error {
+    Error::invalid("dst", format!("{other} bytes"), format!("{len} bytes, as many as src has"))
 }
 
 /// Copies `nbytes` from `src` into the iterator, as if all of them had been read first (`copy_to_iter`). Returns the bytes

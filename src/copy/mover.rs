@@ -172,10 +172,17 @@ impl Mover {
     }
 
     /// Runs an instruction over the lines of a range; returns the bytes of the range it did not get to.
+    #[inline]
     pub(super) fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         if self.may_go_in_one(len) {
-            return self.over_lines_directly(instruction, addr, len);
+            self.over_lines_directly(instruction, addr, len)
+        } else {
+            self.over_lines_carefully(instruction, addr, len)
         }
+    }
+
+    #[cold]
+    fn over_lines_carefully(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         self.in_parts(len, |mover, at, size| {
             let addr = addr + at;
             if mover.may_touch(at) {
