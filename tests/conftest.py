@@ -25,6 +25,13 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(params=cpu.flush_instructions())
+def flush_instruction(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once with each instruction this CPU writes lines back with."""
+    with cpu.use_flush_instruction(request.param) as name:
+        yield name
+
+
 @pytest.fixture(params=["signal", "syscall"])
 def way(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the test once with each way to meet faults."""

@@ -11,18 +11,24 @@ from iovec_rs import (
     READ,
     WRITE,
     IovIter,
+    McResult,
     UserRange,
     copy_from_iter,
+    copy_from_iter_flushcache,
+    copy_from_iter_nocache,
     copy_iter,
     copy_to_iter,
+    copy_to_iter_flushcache,
     fault_handler,
+    memcpy_flushcache,
     memcpy_mcsafe,
+    memcpy_nocache,
 )
 from memory import Arena, Page
 from ruin import PAGE_SIZE, Land, Ruin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FAR_PAGES = 1100
 FAR = FAR_PAGES * PAGE_SIZE
@@ -51,6 +57,9 @@ def room() -> memoryview:
 LENGTHS = (8191, 8192, 32_767, 32_768, 40_001, 65_536, 131_072 + 17, 1 << 20, (1 << 22) - 1, (1 << 22) + 123)
 
 
+FLAT: list[Callable[..., McResult]] = [memcpy_mcsafe, memcpy_nocache, memcpy_flushcache]
+
+
 @pytest.mark.parametrize("before", LENGTHS)
 @pytest.mark.parametrize("shift", [0, 1, 17, 63])
 def test_a_long_copy_from_memory_that_ends_is_exact(far: Land, room: memoryview, before: int, shift: int) -> None:
@@ -59,20 +68,26 @@ def test_a_long_copy_from_memory_that_ends_is_exact(far: Land, room: memoryview,
     good = room[(at + shift) % 64 :][:n]
     flag = bytes([room[(at + shift) % 64 + before] ^ 0xFF]) * 3000
     good[before:] = flag
-    copied, remaining, fault = memcpy_mcsafe(good, far.buffer[at : at + n])
-    assert (copied, remaining) == (before, 3000)
-    assert good[:before] == NOISE[at:]
-    assert good[before:] == flag
-    assert fault is not None
-    assert (fault.side, fault.offset, fault.cause) == ("source", before, "gone")
-    good[before:] = flag
-    source = IovIter.ubuf(WRITE, far.buffer[at : at + n])
-    assert copy_from_iter(good, source) == before
-    assert good[:before] == NOISE[at:]
-    assert good[before:] == flag
-    target = IovIter.ubuf(READ, good)
-    assert copy_to_iter(far.buffer[at : at + n], target) == before
-    assert good[before:] == flag
+    for flat in FLAT:
+        good[:before] = bytes(before)
+        copied, remaining, fault = flat(good, far.buffer[at : at + n])
+        assert (copied, remaining) == (before, 3000)
+        assert good[:before] == NOISE[at:]
+        assert good[before:] == flag
+        assert fault is not None
+        assert (fault.side, fault.offset, fault.cause) == ("source", before, "gone")
+    for copy_from in (copy_from_iter, copy_from_iter_nocache, copy_from_iter_flushcache):
+        good[:before] = bytes(before)
+        source = IovIter.ubuf(WRITE, far.buffer[at : at + n])
+        assert copy_from(good, source) == before
+        assert good[:before] == NOISE[at:]
+        assert good[before:] == flag
+    for copy_to in (copy_to_iter, copy_to_iter_flushcache):
+        good[:before] = bytes(before)
+        target = IovIter.ubuf(READ, good)
+        assert copy_to(far.buffer[at : at + n], target) == before
+        assert good[:before] == NOISE[at:]
+        assert good[before:] == flag
 
 
 @pytest.mark.parametrize("before", LENGTHS)
@@ -83,34 +98,46 @@ def test_a_long_copy_into_memory_that_ends_is_exact(far: Land, room: memoryview,
     good[:] = NOISE[-n % len(NOISE) :][:n].ljust(n, b"=")
     target = IovIter.ubuf(READ, far.buffer[at : at + n])
     try:
-        for _ in range(2):
-            assert copy_to_iter(good, target) == before
+        for copy_to in (copy_to_iter, copy_to_iter, copy_to_iter_flushcache):
+            assert copy_to(good, target) == before
             assert target.fault is not None
             assert (target.fault.side, target.fault.offset) == ("destination", before)
             assert far.buffer[at:FAR] == good[:before]
             assert far.buffer[at - 64 : at] == NOISE[at - 64 : at]
             target.revert(before)
             far.buffer[at:FAR] = NOISE[at:]
-        assert memcpy_mcsafe(far.buffer[at : at + n], good)[:2] == (before, 3000)
-        assert far.buffer[at:FAR] == good[:before]
+        for copy_from in (copy_from_iter_nocache, copy_from_iter_flushcache):
+            source = IovIter.iovec(WRITE, [good[:4100], good[4100:]])
+            assert copy_from(far.buffer[at : at + n], source) == before
+            assert far.buffer[at:FAR] == good[:before]
+            assert far.buffer[at - 64 : at] == NOISE[at - 64 : at]
+            assert source.ranges()[0].address == IovIter.ubuf(WRITE, good[before:]).ranges()[0].address
+            far.buffer[at:FAR] = NOISE[at:]
+        for flat in FLAT:
+            assert flat(far.buffer[at : at + n], good)[:2] == (before, 3000)
+            assert far.buffer[at:FAR] == good[:before]
         assert target.zero() == before
         assert far.buffer[at:FAR] == bytes(before)
     finally:
         far.buffer[at:FAR] = NOISE[at:]
 
 
-def test_with_both_ends_bad_the_nearer_one_stops_the_copy() -> None:
+NEAR = (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 257, 300, 420, 4000)
+
+
+@pytest.mark.parametrize("copy", FLAT)
+def test_with_both_ends_bad_the_nearer_one_stops_the_copy(copy: Callable[..., McResult]) -> None:
     """Equally near, it is the source: nothing can be written that was not read."""
     cases = 0
     with Land(3, NOISE[: 3 * PAGE_SIZE]) as source, Land(3, bytes(3 * PAGE_SIZE)) as target:
         source.ruin(2, Ruin.CUT)
         target.ruin(2, Ruin.PROTECTED)
         edge = 2 * PAGE_SIZE
-        for readable in (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 4000):
-            for writable in (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 4000):
+        for readable in NEAR:
+            for writable in NEAR:
                 expected, n = min(readable, writable), max(readable, writable) + 50
                 dst, src = target.buffer[edge - writable :][:n], source.buffer[edge - readable :][:n]
-                copied, _, fault = memcpy_mcsafe(dst, src)
+                copied, _, fault = copy(dst, src)
                 case = (readable, writable, fault)
                 assert copied == expected, case
                 assert fault is not None
@@ -121,7 +148,7 @@ def test_with_both_ends_bad_the_nearer_one_stops_the_copy() -> None:
                 assert target.buffer[edge - writable - 64 : edge - writable] == bytes(64), case
                 target.buffer[:edge] = bytes(edge)
                 cases += 1
-    assert cases == 29 * 29
+    assert cases == len(NEAR) ** 2
 
 
 @pytest.mark.parametrize("how", Ruin)
@@ -153,11 +180,14 @@ def test_a_fault_in_one_of_many_segments_is_counted_from_the_start(how: Ruin) ->
 
 @pytest.mark.parametrize("address", [0, 1, 0x7FFF_FFFF_F000, 1 << 47, 1 << 63, (1 << 64) - 4096, (1 << 64) - 64])
 @pytest.mark.parametrize("mode", ["auto", "syscall"])
-def test_an_address_without_memory_copies_nothing(address: int, mode: Literal["auto", "syscall"]) -> None:
+@pytest.mark.parametrize("copy", FLAT)
+def test_an_address_without_memory_copies_nothing(
+    address: int, mode: Literal["auto", "syscall"], copy: Callable[..., McResult]
+) -> None:
     wild, here = UserRange(address, 64), bytearray(b"\xee" * 64)
     with fault_handler.mode(mode):
         for dst, src, side in ((here, wild, "source"), (wild, here, "destination")):
-            copied, remaining, fault = memcpy_mcsafe(dst, src)
+            copied, remaining, fault = copy(dst, src)
             assert (copied, remaining) == (0, 64)
             assert fault is not None
             assert (fault.side, fault.offset) == (side, 0)
@@ -206,22 +236,25 @@ def test_a_copy_of_nothing_touches_nothing() -> None:
         land.ruin(1, Ruin.CUT)
         before = fault_handler.status().recovered
         nowhere = land.buffer[PAGE_SIZE:PAGE_SIZE]
-        assert memcpy_mcsafe(nowhere, nowhere) == (0, 0, None)
+        for flat in FLAT:
+            assert flat(nowhere, nowhere) == (0, 0, None)
         i = IovIter.ubuf(WRITE, land.buffer[PAGE_SIZE:])
-        assert (copy_from_iter(bytearray(0), i), i.fault, i.count) == (0, None, PAGE_SIZE)
+        for copy in (copy_from_iter, copy_from_iter_nocache, copy_from_iter_flushcache):
+            assert (copy(bytearray(0), i), i.fault, i.count) == (0, None, PAGE_SIZE)
         assert fault_handler.status().recovered == before
 
 
-def test_a_copy_that_ends_at_the_edge_is_whole() -> None:
+@pytest.mark.parametrize("copy", FLAT)
+def test_a_copy_that_ends_at_the_edge_is_whole(copy: Callable[..., McResult]) -> None:
     """The byte behind the range is never looked at, nor the line it lies in."""
     with Land(2, NOISE[: 2 * PAGE_SIZE]) as land:
         land.ruin(1, Ruin.UNMAPPED)
         before = fault_handler.status().recovered
         for n in (*range(300), 1023, 4096):
             out = bytearray(n)
-            assert memcpy_mcsafe(out, land.buffer[PAGE_SIZE - n : PAGE_SIZE]) == (n, 0, None)
+            assert copy(out, land.buffer[PAGE_SIZE - n : PAGE_SIZE]) == (n, 0, None)
             assert out == NOISE[PAGE_SIZE - n : PAGE_SIZE]
-            assert memcpy_mcsafe(land.buffer[PAGE_SIZE - n : PAGE_SIZE], out) == (n, 0, None)
+            assert copy(land.buffer[PAGE_SIZE - n : PAGE_SIZE], out) == (n, 0, None)
         assert fault_handler.status().recovered == before
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import mmap
 import random
+import signal
 from collections.abc import Callable
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,22 +19,28 @@ from iovec_rs import (
     Fault,
     FaultError,
     IovIter,
+    McResult,
     UserRange,
     copy_from_iter,
+    copy_from_iter_flushcache,
+    copy_from_iter_nocache,
     copy_iter,
     copy_page_from_iter,
     copy_page_to_iter,
     copy_to_iter,
+    copy_to_iter_flushcache,
     copy_to_iter_mcsafe,
     csum_and_copy_from_iter,
     csum_and_copy_to_iter,
     fault_handler,
+    memcpy_flushcache,
     memcpy_mcsafe,
+    memcpy_nocache,
 )
 from ruin import PAGE_SIZE, Land, Ruin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 GOOD_PAGES = 3
 EDGE = GOOD_PAGES * PAGE_SIZE
@@ -40,6 +48,8 @@ AFTER = 100
 MISALIGNMENTS = (0, 1, 7, 33, 63)
 BEFORE = (*range(201), 4032, 4063, 4094, 4095, 4096, 4097, 4098, 4127, 4160)
 CASES = len(BEFORE) * len(MISALIGNMENTS)
+IN_STREAMS = (*range(190, 450), 8191)
+"""Bytes before the fault that end everywhere in a turn of the loop that goes past the caches, which is four lines."""
 
 DATA = random.Random(11).randbytes(GOOD_PAGES * PAGE_SIZE).replace(b"\xee", b"\x11")
 BLANK = b"\xee" * (GOOD_PAGES * PAGE_SIZE)
@@ -65,6 +75,18 @@ def across(dst: IovIter, src: IovIter) -> Outcome:
     copied, fault = through(src, lambda i: copy_iter(dst, i))
     assert dst.count == count - copied
     return copied, fault
+
+
+def pieces(view: memoryview) -> list[memoryview]:
+    """The same bytes, cut within lines, at their ends, and where there is nothing."""
+    found: list[memoryview] = []
+    start = 0
+    for length in cycle((1, 0, 63, 64, 5, 300, 0, 131, 2, 600)):
+        if start >= len(view):
+            return found
+        found.append(view[start : start + length])
+        start += length
+    return found
 
 
 FROM_BAD: dict[str, Primitive] = {
@@ -100,6 +122,26 @@ FROM_BAD: dict[str, Primitive] = {
     "csum_and_copy_from_iter": lambda bad, at, n, good: through(
         IovIter.ubuf(WRITE, bad.range(at, n)), lambda i: csum_and_copy_from_iter(good, i)[0]
     ),
+    "copy_from_iter_nocache": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, bad.buffer[at : at + n]), lambda i: copy_from_iter_nocache(good, i)
+    ),
+    "copy_from_iter_nocache pieces": lambda bad, at, n, good: through(
+        IovIter.iovec(WRITE, pieces(bad.buffer[at : at + n])), lambda i: copy_from_iter_nocache(good, i)
+    ),
+    "copy_from_iter_flushcache range": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, bad.range(at, n)), lambda i: copy_from_iter_flushcache(good, i)
+    ),
+    "copy_from_iter_flushcache pieces": lambda bad, at, n, good: through(
+        IovIter.kvec(WRITE, pieces(bad.buffer[at : at + n])), lambda i: copy_from_iter_flushcache(good, i)
+    ),
+    "copy_to_iter_flushcache": lambda bad, at, n, good: through(
+        IovIter.ubuf(READ, good), lambda i: copy_to_iter_flushcache(bad.buffer[at : at + n], i)
+    ),
+    "copy_to_iter_flushcache pieces": lambda bad, at, n, good: through(
+        IovIter.iovec(READ, pieces(good)), lambda i: copy_to_iter_flushcache(bad.range(at, n), i)
+    ),
+    "memcpy_nocache": lambda bad, at, n, good: flat(good, bad.buffer[at : at + n], memcpy_nocache),
+    "memcpy_flushcache": lambda bad, at, n, good: flat(good, bad.range(at, n), memcpy_flushcache),
 }
 
 TO_BAD: dict[str, Primitive] = {
@@ -137,11 +179,39 @@ TO_BAD: dict[str, Primitive] = {
     "csum_and_copy_from_iter": lambda bad, at, n, good: through(
         IovIter.ubuf(WRITE, good), lambda i: csum_and_copy_from_iter(bad.buffer[at : at + n], i)[0]
     ),
+    "copy_from_iter_nocache": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, good), lambda i: copy_from_iter_nocache(bad.buffer[at : at + n], i)
+    ),
+    "copy_from_iter_nocache pieces": lambda bad, at, n, good: through(
+        IovIter.kvec(WRITE, pieces(good)), lambda i: copy_from_iter_nocache(bad.range(at, n), i)
+    ),
+    "copy_from_iter_flushcache": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, good), lambda i: copy_from_iter_flushcache(bad.range(at, n), i)
+    ),
+    "copy_from_iter_flushcache pieces": lambda bad, at, n, good: through(
+        IovIter.iovec(WRITE, pieces(good)), lambda i: copy_from_iter_flushcache(bad.buffer[at : at + n], i)
+    ),
+    "copy_to_iter_flushcache range": lambda bad, at, n, good: through(
+        IovIter.ubuf(READ, bad.range(at, n)), lambda i: copy_to_iter_flushcache(good, i)
+    ),
+    "copy_to_iter_flushcache pieces": lambda bad, at, n, good: through(
+        IovIter.kvec(READ, pieces(bad.buffer[at : at + n])), lambda i: copy_to_iter_flushcache(good, i)
+    ),
+    "memcpy_nocache": lambda bad, at, n, good: flat(bad.range(at, n), good, memcpy_nocache),
+    "memcpy_flushcache": lambda bad, at, n, good: flat(bad.buffer[at : at + n], good, memcpy_flushcache),
 }
 
 
-def flat(dst: memoryview | UserRange, src: memoryview | UserRange) -> Outcome:
-    copied, remaining, fault = memcpy_mcsafe(dst, src)
+PAST_CACHES = [name for name in FROM_BAD if "cache" in name]
+INTO_PAST_CACHES = [name for name in TO_BAD if "cache" in name]
+
+
+def flat(
+    dst: memoryview | UserRange,
+    src: memoryview | UserRange,
+    copy: Callable[[memoryview | UserRange, memoryview | UserRange], McResult] = memcpy_mcsafe,
+) -> Outcome:
+    copied, remaining, fault = copy(dst, src)
     assert copied + remaining == (len(src) if isinstance(src, memoryview) else src.length)
     return copied, fault
 
@@ -174,33 +244,49 @@ def facts(land: Land, how: Ruin, fault: Fault | None) -> tuple[str, int, str] | 
     return fault.side, fault.offset, fault.origin
 
 
-def sweep_sources(name: str, land: Land, how: Ruin, good: memoryview, origin: str) -> int:
-    cases, run = 0, FROM_BAD[name]
+def sweep_sources(
+    name: str,
+    bad: tuple[Land, Ruin],
+    good: memoryview,
+    origin: str,
+    befores: Sequence[int] = BEFORE,
+    *,
+    after: int = AFTER,
+) -> int:
+    cases, run, (land, how) = 0, FROM_BAD[name], bad
     whole_chunk = name.startswith("csum")
     good[:] = BLANK
-    for before in BEFORE:
+    for before in befores:
         for misalignment in MISALIGNMENTS:
-            n, case = before + AFTER, (before, misalignment)
+            n, case = before + after, (before, misalignment)
             copied, fault = run(land, EDGE - before, n, good[misalignment : misalignment + n])
             assert copied == (0 if whole_chunk else before), case
             assert facts(land, how, fault) == ("source", copied, origin), (case, fault)
             end = misalignment + before
             assert good[:misalignment] == BLANK[:misalignment], case
             assert whole_chunk or good[misalignment:end] == DATA[EDGE - before :], case
-            assert good[end : end + AFTER + 64] == BLANK[: AFTER + 64], case
+            assert good[end : end + after + 64] == BLANK[: after + 64], case
             good[misalignment:end] = BLANK[:before]
             cases += 1
     return cases
 
 
-def sweep_destinations(name: str, land: Land, how: Ruin, good: memoryview, origin: str) -> int:
-    cases, run = 0, TO_BAD[name]
+def sweep_destinations(
+    name: str,
+    bad: tuple[Land, Ruin],
+    good: memoryview,
+    origin: str,
+    befores: Sequence[int] = BEFORE,
+    *,
+    after: int = AFTER,
+) -> int:
+    cases, run, (land, how) = 0, TO_BAD[name], bad
     whole_chunk = name.startswith("csum")
     good[:] = DATA if not name.startswith("zero") else bytes(len(DATA))
     land.buffer[:EDGE] = BLANK
-    for before in BEFORE:
+    for before in befores:
         for misalignment in MISALIGNMENTS:
-            n, case = before + AFTER, (before, misalignment)
+            n, case = before + after, (before, misalignment)
             source = good[misalignment : misalignment + n]
             copied, fault = run(land, EDGE - before, n, source)
             assert copied == (0 if whole_chunk else before), case
@@ -217,14 +303,14 @@ def sweep_destinations(name: str, land: Land, how: Ruin, good: memoryview, origi
 def test_a_bad_source_ends_the_copy_at_its_first_byte(
     name: str, bad: tuple[Land, Ruin], good: memoryview, origin: str
 ) -> None:
-    assert sweep_sources(name, *bad, good, origin) == CASES
+    assert sweep_sources(name, bad, good, origin) == CASES
 
 
 @pytest.mark.parametrize("name", TO_BAD)
 def test_a_bad_destination_ends_the_copy_at_its_first_byte(
     name: str, bad: tuple[Land, Ruin], good: memoryview, origin: str
 ) -> None:
-    assert sweep_destinations(name, *bad, good, origin) == CASES
+    assert sweep_destinations(name, bad, good, origin) == CASES
 
 
 def test_the_sweep_is_as_wide_as_it_should_be() -> None:
@@ -232,11 +318,52 @@ def test_the_sweep_is_as_wide_as_it_should_be() -> None:
     assert CASES * len(Ruin) * (len(FROM_BAD) + len(TO_BAD)) > 100_000
 
 
-@pytest.mark.parametrize("name", ["copy_to_iter", "copy_from_iter kvec", "memcpy_mcsafe"])
-def test_system_calls_alone_count_as_exactly(name: str, bad: tuple[Land, Ruin], good: memoryview) -> None:
+@pytest.mark.parametrize("name", PAST_CACHES)
+def test_a_bad_line_anywhere_in_a_stream_ends_it_at_its_first_byte(
+    name: str, bad: tuple[Land, Ruin], good: memoryview, origin: str
+) -> None:
+    """Four lines are loaded before they are stored: those read before the bad one are not lost."""
+    assert sweep_sources(name, bad, good, origin, IN_STREAMS, after=600) == len(IN_STREAMS) * len(MISALIGNMENTS)
+
+
+@pytest.mark.parametrize("name", INTO_PAST_CACHES)
+def test_a_stream_into_a_bad_page_ends_at_its_first_byte(
+    name: str, bad: tuple[Land, Ruin], good: memoryview, origin: str
+) -> None:
+    assert sweep_destinations(name, bad, good, origin, IN_STREAMS, after=600) == len(IN_STREAMS) * len(MISALIGNMENTS)
+
+
+WITHOUT_SIGNALS = [("signals blocked", BEFORE[::7]), ("mode", BEFORE)]
+
+
+@pytest.fixture(params=WITHOUT_SIGNALS, ids=lambda param: param[0])
+def befores(request: pytest.FixtureRequest) -> Iterator[Sequence[int]]:
+    """What to sweep over while nobody would handle a fault's signal."""
+    why, befores = request.param
+    if why == "mode":
+        with fault_handler.mode("syscall"):
+            yield befores
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGBUS, signal.SIGSEGV})
+    try:
+        yield befores
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize("name", ["copy_to_iter", "copy_from_iter kvec", "memcpy_mcsafe", *PAST_CACHES])
+def test_system_calls_alone_count_a_source_as_exactly(
+    name: str, bad: tuple[Land, Ruin], good: memoryview, befores: Sequence[int]
+) -> None:
     recovered = fault_handler.status().recovered
-    with fault_handler.mode("syscall"):
-        assert sweep_sources(name, *bad, good, "syscall") == CASES
-        for other in ("copy_to_iter kvec", "zero", "memcpy_mcsafe"):
-            assert sweep_destinations(other, *bad, good, "syscall") == CASES
+    assert sweep_sources(name, bad, good, "syscall", befores) == len(befores) * len(MISALIGNMENTS)
+    assert fault_handler.status().recovered == recovered
+
+
+@pytest.mark.parametrize("name", ["copy_to_iter kvec", "zero", "memcpy_mcsafe", *INTO_PAST_CACHES])
+def test_system_calls_alone_count_a_destination_as_exactly(
+    name: str, bad: tuple[Land, Ruin], good: memoryview, befores: Sequence[int]
+) -> None:
+    recovered = fault_handler.status().recovered
+    assert sweep_destinations(name, bad, good, "syscall", befores) == len(befores) * len(MISALIGNMENTS)
     assert fault_handler.status().recovered == recovered

@@ -18,11 +18,15 @@ from iovec_rs import (
     IterKind,
     PipeRing,
     copy_from_iter,
+    copy_from_iter_flushcache,
     copy_from_iter_full,
+    copy_from_iter_full_nocache,
+    copy_from_iter_nocache,
     copy_iter,
     copy_page_from_iter,
     copy_page_to_iter,
     copy_to_iter,
+    copy_to_iter_flushcache,
     copy_to_iter_full,
     copy_to_iter_mcsafe,
     csum_and_copy_from_iter,
@@ -46,6 +50,14 @@ def _mode(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+FULL = [copy_to_iter_full, copy_from_iter_full, copy_from_iter_full_nocache, csum_and_copy_from_iter_full]
+FLAVOURS: dict[str, Callable[[memoryview | bytearray, IovIter], int]] = {
+    "copy": copy_from_iter,
+    "nocache": copy_from_iter_nocache,
+    "flushcache": copy_from_iter_flushcache,
+}
+
+
 @pytest.fixture
 def land() -> Iterator[Land]:
     with Land(PAGES, DATA) as made:
@@ -60,18 +72,18 @@ every_way = pytest.mark.parametrize("how", Ruin, ids=lambda how: how.name)
 @every_kind
 @every_way
 @everywhere
-@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize("flavour", [*FLAVOURS, "page"])
 def test_a_bad_page_in_a_source_stops_it_and_nothing_is_lost(
-    land: Land, kind: IterKind, how: Ruin, page: int, paged: bool
+    land: Land, kind: IterKind, how: Ruin, page: int, flavour: str
 ) -> None:
     i, reachable = build(kind, WRITE, land.buffer), max(page * PAGE_SIZE - SKIP, 0)
     land.ruin(page, how)
     out = bytearray(b"\xee" * TOTAL)
 
     def copy(at: int) -> int:
-        if paged:
+        if flavour == "page":
             return copy_page_from_iter(out, at, TOTAL - at, i)
-        return copy_from_iter(memoryview(out)[at:], i)
+        return FLAVOURS[flavour](memoryview(out)[at:], i)
 
     expect_short(i, lambda: copy(0), reachable, how, raises=kind in TRUSTED)
     assert state(i) == state_at(kind, reachable)
@@ -86,7 +98,7 @@ def test_a_bad_page_in_a_source_stops_it_and_nothing_is_lost(
 @every_kind
 @every_way
 @everywhere
-@pytest.mark.parametrize("flavour", ["copy", "page", "mcsafe", "zero"])
+@pytest.mark.parametrize("flavour", ["copy", "page", "mcsafe", "flushcache", "zero"])
 def test_a_bad_page_in_a_destination_stops_it_and_nothing_is_repeated(
     land: Land, kind: IterKind, how: Ruin, page: int, flavour: str
 ) -> None:
@@ -102,6 +114,8 @@ def test_a_bad_page_in_a_destination_stops_it_and_nothing_is_repeated(
                 return copy_page_to_iter(OTHER, at, TOTAL - at, i)
             case "mcsafe":
                 return copy_to_iter_mcsafe(memoryview(OTHER)[at:], i)
+            case "flushcache":
+                return copy_to_iter_flushcache(memoryview(OTHER)[at:], i)
         return i.zero()
 
     raises = kind in TRUSTED and flavour != "mcsafe"
@@ -163,6 +177,29 @@ def test_several_bad_pages_are_got_over_one_after_the_other(land: Land, kind: It
     assert (met, done, bytes(out)) == ([0, 1, 3], TOTAL, DATA[SKIP:])
 
 
+@every_kind
+@every_way
+@everywhere
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_bad_page_in_a_flat_destination_moves_an_iterator_as_far_as_it_got(
+    land: Land, kind: IterKind, how: Ruin, page: int, flavour: str
+) -> None:
+    """Also where bytes of segments further on had been read by then."""
+    land.ruin(page, how)
+    reachable, copy = page * PAGE_SIZE, FLAVOURS[flavour]
+    with Land(PAGES, OTHER) as clean:
+        i = build(kind, WRITE, clean.buffer)
+        expect_short(i, lambda: copy(land.buffer[:TOTAL], i), reachable, how, raises=kind in TRUSTED)
+        assert state(i) == state_at(kind, reachable)
+        expect_short(i, lambda: copy(land.buffer[reachable:TOTAL], i), 0, how, raises=kind in TRUSTED)
+        assert state(i) == state_at(kind, reachable)
+        land.mend(page)
+        wanted = OTHER[SKIP:].ljust(TOTAL, b"\0")
+        assert land.image() == wanted[:reachable] + DATA[reachable:]
+        assert copy(land.buffer[reachable:TOTAL], i) == TOTAL - reachable
+        assert (land.image(), i.count) == (wanted + DATA[TOTAL:], 0)
+
+
 @pytest.mark.parametrize("kind", [*KINDS, IterKind.PIPE])
 @every_way
 def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(land: Land, kind: IterKind, how: Ruin) -> None:
@@ -183,7 +220,7 @@ def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(land: L
 
 @every_kind
 @every_way
-@pytest.mark.parametrize("full", [copy_to_iter_full, copy_from_iter_full, csum_and_copy_from_iter_full])
+@pytest.mark.parametrize("full", FULL)
 def test_all_or_nothing_is_nothing_and_stays_where_it_was(
     land: Land, kind: IterKind, how: Ruin, full: Callable[..., bool | tuple[bool, int]]
 ) -> None:
