@@ -25,8 +25,11 @@ from iovec_rs import (
     PipeRing,
     XArray,
     copy_from_iter,
+    copy_from_iter_flushcache,
+    copy_from_iter_nocache,
     copy_iter,
     copy_to_iter,
+    copy_to_iter_flushcache,
     csum_and_copy_from_iter,
     csum_and_copy_from_iter_full,
     csum_and_copy_to_iter,
@@ -125,19 +128,27 @@ def test_overlapping_memory_is_read_before_it_is_written(
         size = length // pieces
         return [view[at : at + size] for at in range(0, length, size)]
 
-    for copy in ("to", "from", "across"):
+    flavours: dict[str, Callable[..., int]] = {
+        "to": copy_to_iter,
+        "to, flushed": copy_to_iter_flushcache,
+        "from": copy_from_iter,
+        "from, past the caches": copy_from_iter_nocache,
+        "from, flushed": copy_from_iter_flushcache,
+        "across": copy_iter,
+    }
+    for name, copy in flavours.items():
         memory = bytearray(random.Random(1).randbytes(24_000))
         expected = bytearray(memory)
         expected[base + shift : base + shift + length] = memory[base : base + length]
         view = memoryview(memory)
         source, target = view[base : base + length], view[base + shift : base + shift + length]
-        if copy == "to":
-            assert copy_to_iter(source, make(READ, cut(target))) == length
-        elif copy == "from":
-            assert copy_from_iter(target, make(WRITE, cut(source))) == length
+        if name.startswith("to"):
+            assert copy(source, make(READ, cut(target))) == length
+        elif name.startswith("from"):
+            assert copy(target, make(WRITE, cut(source))) == length
         else:
-            assert copy_iter(make(READ, cut(target)), make(WRITE, cut(source))) == length
-        assert memory == expected, copy
+            assert copy(make(READ, cut(target)), make(WRITE, cut(source))) == length
+        assert memory == expected, name
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,10 @@ shapes = st.builds(
     seed=st.integers(0, 0xFFFF),
 )
 
+WAYS = ("exact", "part", "full", "full", "page", "atomic", "flushed", "past the caches", "full, past the caches")
+INSTEAD = {"atomic": "page", "past the caches": "flushed", "full, past the caches": "full"}
+"""What a destination has none of, and what is done to it then."""
+
 INVALID: dict[str, Callable[[IovIter], object]] = {
     "advance backwards": lambda i: i.advance(-1),
     "revert forwards": lambda i: i.revert(-1),
@@ -76,6 +80,8 @@ INVALID: dict[str, Callable[[IovIter], object]] = {
     "copy atomically to beyond the page": lambda i: iovec_rs.copy_page_from_iter_atomic(bytearray(4), 5, 0, i),
     "copy onto itself": lambda i: iovec_rs.copy_iter(i, i),
     "copy from a destination": lambda i: i.direction or iovec_rs.copy_from_iter(bytearray(4), i),
+    "copy durably from a destination": lambda i: i.direction or iovec_rs.copy_from_iter_flushcache(bytearray(4), i),
+    "copy durably to a source": lambda i: not i.direction or iovec_rs.copy_to_iter_flushcache(b"1234", i),
     "copy all from a destination": lambda i: i.direction or iovec_rs.copy_from_iter_full(bytearray(4), i),
     "copy a page from a destination": lambda i: i.direction or iovec_rs.copy_page_from_iter(bytearray(4), 0, 4, i),
     "copy to a source": lambda i: not i.direction or iovec_rs.copy_to_iter(b"1234", i),
@@ -142,6 +148,7 @@ class IterMachine(RuleBasedStateMachine):
         calls: dict[str, Callable[[], object]] = {
             "exact": lambda: iovec_rs.copy_to_iter(data, self.real),
             "part": lambda: iovec_rs.copy_to_iter(data + b"beyond", self.real, n),
+            "flushed": lambda: iovec_rs.copy_to_iter_flushcache(data, self.real),
             "full": lambda: iovec_rs.copy_to_iter_full(data, self.real),
             "page": lambda: iovec_rs.copy_page_to_iter(padded, at, n, self.real),
         }
@@ -155,28 +162,30 @@ class IterMachine(RuleBasedStateMachine):
     def drain_into(self, how: str, n: int, at: int) -> None:
         buffer = bytearray([UNTOUCHED]) * (at + n + 9)
         exact = memoryview(buffer)[at : at + n]
-        full, data = self.oracle.copy_from_full(n) if how == "full" else (False, self.oracle.copy_from(n))
+        is_full = how.startswith("full")
+        full, data = self.oracle.copy_from_full(n) if is_full else (False, self.oracle.copy_from(n))
         calls: dict[str, Callable[[], object]] = {
             "exact": lambda: iovec_rs.copy_from_iter(exact, self.real),
             "part": lambda: iovec_rs.copy_from_iter(memoryview(buffer)[at:], self.real, n),
             "full": lambda: iovec_rs.copy_from_iter_full(exact, self.real),
+            "full, past the caches": lambda: iovec_rs.copy_from_iter_full_nocache(exact, self.real),
+            "past the caches": lambda: iovec_rs.copy_from_iter_nocache(exact, self.real),
+            "flushed": lambda: iovec_rs.copy_from_iter_flushcache(exact, self.real),
             "page": lambda: iovec_rs.copy_page_from_iter(buffer, at, n, self.real),
             "atomic": lambda: iovec_rs.copy_page_from_iter_atomic(buffer, at, n, self.real),
         }
-        assert calls[how]() == (full if how == "full" else len(data))
+        assert calls[how]() == (full if is_full else len(data))
         assert buffer[at : at + len(data)] == data
         rest = buffer[:at] + buffer[at + len(data) :]
         assert rest == bytes([UNTOUCHED]) * len(rest)
 
-    @rule(
-        amount=amounts, at=st.integers(0, 9), how=st.sampled_from(["exact", "part", "full", "full", "page", "atomic"])
-    )
+    @rule(amount=amounts, at=st.integers(0, 9), how=st.sampled_from(WAYS))
     def copy(self, amount: Amount, at: int, how: str) -> None:
         n = amount.of(self.oracle.room())
         if self.source:
             self.drain_into(how, n, at)
         else:
-            self.fill_from("page" if how == "atomic" else how, n, at)
+            self.fill_from(INSTEAD.get(how, how), n, at)
 
     @rule(start=st.integers(0, 20_000), amount=amounts)
     def copy_overlapping(self, start: int, amount: Amount) -> None:
@@ -187,10 +196,12 @@ class IterMachine(RuleBasedStateMachine):
         linear = ground.view(ground.base + start, n)
         if self.source:
             data = self.oracle.copy_from(n)
-            assert iovec_rs.copy_from_iter(linear, self.real) == len(data)
+            copy = self.rng.choice((iovec_rs.copy_from_iter, iovec_rs.copy_from_iter_flushcache))
+            assert copy(linear, self.real) == len(data)
             ground.memory.write(ground.base + start, data)
         else:
-            agree(lambda: iovec_rs.copy_to_iter(linear, self.real), lambda: self.oracle.copy_to(bytes(linear)))
+            to = self.rng.choice((iovec_rs.copy_to_iter, iovec_rs.copy_to_iter_flushcache))
+            agree(lambda: to(linear, self.real), lambda: self.oracle.copy_to(bytes(linear)))
 
     @rule(kind=st.sampled_from(sorted(BUILDERS)), shape=shapes, skip=amounts, amount=at_most)
     def copy_between(self, kind: str, shape: Shape, skip: Amount, amount: Amount | None) -> None:

@@ -1,6 +1,7 @@
 """Exact positions, from worked examples: where every operation leaves an iterator, and the ring a pipe leaves."""
 
 import ctypes
+from collections.abc import Callable
 
 import iovec_rs
 import oracle as model
@@ -77,16 +78,23 @@ def subject(kind: str, source: bool, lengths: tuple[int, ...], count: int | None
     return BUILDERS[kind](source, Shape(lengths, lead=37, cut=0 if count is None else total - count))
 
 
-def copy(i: IovIter, n: int) -> int:
+FROM: dict[str, Callable[[bytearray, IovIter], int]] = {
+    "copy": iovec_rs.copy_from_iter,
+    "nocache": iovec_rs.copy_from_iter_nocache,
+    "flushcache": iovec_rs.copy_from_iter_flushcache,
+}
+
+
+def copy(i: IovIter, n: int, flavour: str = "copy") -> int:
     if i.direction == WRITE:
-        return iovec_rs.copy_from_iter(bytearray(n), i)
-    return iovec_rs.copy_to_iter(bytes(n), i)
+        return FROM[flavour](bytearray(n), i)
+    return (iovec_rs.copy_to_iter if flavour == "copy" else iovec_rs.copy_to_iter_flushcache)(bytes(n), i)
 
 
-def act(i: IovIter | model.Oracle, what: str, n: int) -> int | None:
+def act(i: IovIter | model.Oracle, what: str, n: int, flavour: str = "copy") -> int | None:
     if what == COPY:
         if isinstance(i, IovIter):
-            return copy(i, n)
+            return copy(i, n, flavour)
         return len(i.copy_from(n)) if i.source else i.copy_to(bytes(n))
     if what == ADVANCE:
         i.advance(n)
@@ -100,14 +108,15 @@ def act(i: IovIter | model.Oracle, what: str, n: int) -> int | None:
 @pytest.mark.parametrize("source", [False, True], ids=["destination", "source"])
 @pytest.mark.parametrize("kind", VECTORS)
 @pytest.mark.parametrize("row", TABLE)
-def test_every_row_of_the_state_table(row: str, kind: str, source: bool) -> None:
+@pytest.mark.parametrize("flavour", FROM)
+def test_every_row_of_the_state_table(row: str, kind: str, source: bool, flavour: str) -> None:
     """The oracle the random tests rely on is held to the same table."""
     lengths, count, steps = TABLE[row]
     made = subject(kind, source, lengths, count)
     real, oracle = made.real, made.oracle
     for what, n, returns, (segment, offset, left, nr_segs) in steps:
         assert segment + nr_segs == len(lengths)
-        assert act(real, what, n) == act(oracle, what, n) == returns
+        assert act(real, what, n, flavour) == act(oracle, what, n) == returns
         assert state_of(real) == oracle.state == model.State(offset, left, nr_segs)
 
 
@@ -116,7 +125,7 @@ FAULTS = {0: (4, (0, 11, 3)), 3: (7, (3, 8, 3))}
 
 
 @pytest.mark.parametrize("bad", [Page.PROTECTED, Page.UNMAPPED, Page.GONE])
-@pytest.mark.parametrize("how", ["copy_to", "copy_from", "zero"])
+@pytest.mark.parametrize("how", ["copy_to", "flush_to", "zero", *FROM])
 @pytest.mark.parametrize("good", FAULTS)
 def test_a_fault_in_segment_2_leaves_the_position_on_its_byte(good: int, how: str, bad: Page) -> None:
     copied, (offset, count, nr_segs) = FAULTS[good]
@@ -124,21 +133,22 @@ def test_a_fault_in_segment_2_leaves_the_position_on_its_byte(good: int, how: st
     with Arena([Page.GOOD, bad], content[:PAGE_SIZE]) as arena, Arena([Page.GOOD], content[:PAGE_SIZE]) as other:
         at = PAGE_SIZE - good
         segments = [other.range(8, 4), other.range(0, 0), arena.range(at, 5), other.range(0, 0), other.range(64, 6)]
-        i = IovIter.iovec(WRITE if how == "copy_from" else READ, segments)
+        i = IovIter.iovec(WRITE if how in FROM else READ, segments)
         before = arena.read(0, PAGE_SIZE), other.image()
-        if how == "copy_from":
+        if how in FROM:
             buffer = bytearray(b"\xee" * 15)
-            assert iovec_rs.copy_from_iter(buffer, i) == copied
+            assert FROM[how](buffer, i) == copied
             assert buffer == before[1][8:12] + before[0][at:] + b"\xee" * (15 - copied)
             assert (arena.read(0, PAGE_SIZE), other.image()) == before
         else:
+            copy_to = iovec_rs.copy_to_iter_flushcache if how == "flush_to" else iovec_rs.copy_to_iter
             data = bytes(15) if how == "zero" else bytes(range(100, 115))
-            assert (i.zero(15) if how == "zero" else iovec_rs.copy_to_iter(data, i)) == copied
+            assert (i.zero(15) if how == "zero" else copy_to(data, i)) == copied
             assert arena.read(0, PAGE_SIZE) == before[0][:at] + data[4:copied]
             assert other.image() == before[1][:8] + data[:4] + before[1][12:]
         assert state_of(i) == model.State(offset, count, nr_segs)
         assert i.fault is not None
-        assert (i.fault.side, i.fault.offset) == ("source" if how == "copy_from" else "destination", copied)
+        assert (i.fault.side, i.fault.offset) == ("source" if how in FROM else "destination", copied)
         assert (i.fault.address, i.fault.length) == (arena.address + PAGE_SIZE, PAGE_SIZE)
         assert (i.fault.cause, i.fault.origin) == (bad.cause, "signal")
 
