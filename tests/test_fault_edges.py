@@ -10,6 +10,9 @@ import pytest
 from iovec_rs import (
     READ,
     WRITE,
+    Direction,
+    Fault,
+    FaultError,
     IovIter,
     McResult,
     UserRange,
@@ -24,6 +27,7 @@ from iovec_rs import (
     memcpy_mcsafe,
     memcpy_nocache,
 )
+from kinds import state_of
 from memory import Arena, Page
 from ruin import PAGE_SIZE, Land, Ruin
 
@@ -122,6 +126,10 @@ def test_a_long_copy_into_memory_that_ends_is_exact(far: Land, room: memoryview,
         far.buffer[at:FAR] = NOISE[at:]
 
 
+def bvec(direction: Direction, segments: list[memoryview]) -> IovIter:
+    return IovIter.bvec(direction, [(segment, 0, len(segment)) for segment in segments])
+
+
 NEAR = (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 257, 300, 420, 4000)
 
 
@@ -176,6 +184,50 @@ def test_a_fault_in_one_of_many_segments_is_counted_from_the_start(how: Ruin) ->
                 assert b"".join(blocks)[: copied + 50] == NOISE[17:PAGE_SIZE] + bytes(50)
                 assert target.count == 25 * 333 - copied
                 assert source.count == 8000 - copied
+
+
+def come_short(copy: Callable[..., int], dst: memoryview, i: IovIter) -> tuple[int, Fault | None]:
+    try:
+        return copy(dst, i), i.fault
+    except FaultError as error:
+        return error.copied, error.fault
+
+
+@pytest.mark.parametrize("make", [IovIter.iovec, IovIter.kvec, bvec], ids=["iovec", "kvec", "bvec"])
+@pytest.mark.parametrize("copy", [copy_from_iter_nocache, copy_from_iter_flushcache])
+@pytest.mark.parametrize("mode", ["auto", "syscall"])
+def test_segments_read_in_vain_are_taken_back_exactly(
+    make: Callable[..., IovIter], copy: Callable[..., int], mode: Literal["auto", "syscall"]
+) -> None:
+    """Short segments wait for the rest of their line, and turn out to have no place; another may be bad itself."""
+    numbers = random.Random(6)
+    with Land(2, NOISE[: 2 * PAGE_SIZE]) as source, Land(2) as target, fault_handler.mode(mode):
+        source.ruin(1, Ruin.CUT)
+        target.ruin(1, Ruin.PROTECTED)
+        sides = set()
+        for _ in range(400):
+            lengths = [
+                numbers.choice((0, 1, 4, 13, 60, 64, 100, 256, 300, 700)) for _ in range(numbers.randrange(2, 14))
+            ]
+            starts = [numbers.randrange(PAGE_SIZE - length) for length in lengths]
+            if numbers.randrange(2):
+                lengths.append(90)
+                starts.append(PAGE_SIZE - numbers.randrange(90))
+            lengths += [50, 0, 50]
+            starts += [1, 2, 3]
+            segments = [source.buffer[at : at + length] for at, length in zip(starts, lengths, strict=True)]
+            at = PAGE_SIZE - numbers.randrange(min(sum(lengths) + 50, PAGE_SIZE - 64))
+            dst = target.buffer[at : at + sum(lengths)] if at + sum(lengths) <= 2 * PAGE_SIZE else target.buffer[at:]
+            plain, i = make(WRITE, segments), make(WRITE, segments)
+            wanted = come_short(copy_from_iter, dst, plain)
+            reached = target.buffer[:PAGE_SIZE].tobytes()
+            target.buffer[:PAGE_SIZE] = bytes(PAGE_SIZE)
+            assert come_short(copy, dst, i) == wanted, (at, lengths)
+            assert target.buffer[:PAGE_SIZE] == reached
+            target.buffer[:PAGE_SIZE] = bytes(PAGE_SIZE)
+            assert (state_of(i), i.ranges()) == (state_of(plain), plain.ranges()), (at, lengths)
+            sides.add(wanted[1].side if wanted[1] else None)
+        assert sides == {"source", "destination", None}
 
 
 @pytest.mark.parametrize("address", [0, 1, 0x7FFF_FFFF_F000, 1 << 47, 1 << 63, (1 << 64) - 4096, (1 << 64) - 64])
