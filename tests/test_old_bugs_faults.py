@@ -11,24 +11,31 @@ from iovec_rs import (
     READ,
     WRITE,
     Direction,
+    FaultError,
     IovIter,
+    IterKind,
     PageSpan,
+    PipeRing,
     XArray,
     copy_from_iter,
     copy_page_from_iter_atomic,
     copy_page_to_iter,
     copy_to_iter,
+    copy_to_iter_mcsafe,
     csum_and_copy_from_iter,
     csum_and_copy_from_iter_full,
     csum_and_copy_to_iter,
 )
 from memory import PAGE_SIZE, Arena, Page
 from refusal import os_error
+from ruin import Land, Ruin
+from ruined_kinds import DATA, KINDS, PAGES, SKIP, TOTAL, TRUSTED, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 UNREADABLE = (Page.PROTECTED, Page.UNMAPPED, Page.GONE)
+TRUSTED_MEMORY = [kind for kind in KINDS if kind in TRUSTED]
 PATTERN = bytes((index * 13 + index // 241) % 256 for index in range(3 * PAGE_SIZE))
 
 
@@ -39,6 +46,33 @@ def internet_checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bug_02_a_careful_copy_of_poison_forgot_to_advance(kind: IterKind) -> None:
+    """The caller goes on behind what was copied, and has the poison taken away when there is nothing to be had."""
+    with Land(PAGES, DATA) as land, Land(PAGES) as target:
+        land.ruin(1, Ruin.POISON)
+        i, steps = build(kind, READ, target.buffer), [0]
+        while i.count:
+            steps.append(copy_to_iter_mcsafe(land.buffer[sum(steps) : TOTAL], i))
+            assert i.count == TOTAL - sum(steps)
+            if steps[-1] == 0:
+                land.mend(1)
+        assert steps == [0, PAGE_SIZE, 0, TOTAL - PAGE_SIZE]
+        assert target.image() == bytes(SKIP) + DATA[:TOTAL]
+
+
+@pytest.mark.parametrize("poison", [0, 1, 2])
+def test_bug_03_a_careful_copy_left_surplus_slots_in_the_pipe(poison: int) -> None:
+    with Land(3, PATTERN) as land:
+        land.ruin(poison, Ruin.POISON)
+        ring = PipeRing(8)
+        i = IovIter.pipe(READ, ring, 3 * PAGE_SIZE)
+        assert copy_to_iter_mcsafe(land.buffer, i) == poison * PAGE_SIZE
+        i.advance(0)
+        assert (ring.used, i.count) == (poison, (3 - poison) * PAGE_SIZE)
+        assert ring.read() == PATTERN[: poison * PAGE_SIZE]
 
 
 @pytest.mark.usefixtures("isa")
@@ -137,6 +171,21 @@ def test_bug_09_a_dump_of_memory_that_gives_nothing_never_ended() -> None:
     assert dumped == [PAGE_SIZE, 0]
     assert page[:PAGE_SIZE] == PATTERN[:PAGE_SIZE]
     assert (iterator.count, iterator.fault) == (2 * PAGE_SIZE, None)
+
+
+@pytest.mark.parametrize("kind", TRUSTED_MEMORY)
+def test_bug_09_a_dump_of_poisoned_memory_never_ended(kind: IterKind) -> None:
+    """Here a writer cannot overlook that there is nothing to be had: each time it is an exception, and nothing moves."""
+    with Land(PAGES, DATA) as land:
+        land.ruin(1, Ruin.POISON)
+        iterator, page = build(kind, WRITE, land.buffer), bytearray(TOTAL)
+        for copied in (PAGE_SIZE - SKIP, 0, 0):
+            assert iterator.fault_in_readable(iterator.count) == 0
+            with pytest.raises(FaultError) as caught:
+                copy_page_from_iter_atomic(page, 0, TOTAL, iterator)
+            assert caught.value.copied == copied
+            assert iterator.count == TOTAL - (PAGE_SIZE - SKIP)
+        assert page[: PAGE_SIZE - SKIP] == DATA[SKIP:PAGE_SIZE]
 
 
 @pytest.mark.parametrize("bad", UNREADABLE)
