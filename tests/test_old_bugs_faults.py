@@ -175,7 +175,7 @@ def test_bug_09_a_dump_of_memory_that_gives_nothing_never_ended() -> None:
 
 @pytest.mark.parametrize("kind", TRUSTED_MEMORY)
 def test_bug_09_a_dump_of_poisoned_memory_never_ended(kind: IterKind) -> None:
-    """Here a writer cannot overlook that there is nothing to be had: each time it is an exception, and nothing moves."""
+    """Here a writer cannot overlook that there is nothing to be had: it is an exception each time, nothing moves."""
     with Land(PAGES, DATA) as land:
         land.ruin(1, Ruin.POISON)
         iterator, page = build(kind, WRITE, land.buffer), bytearray(TOTAL)
