@@ -103,9 +103,10 @@ fn through_cache<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usi
     }
 }
 
-/// Less than a line, within one.
+/// Less than a line, within one. What comes before it may have found that nobody handles faults any more.
 fn edge<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
-    if promise == Promise::Nocache || !dst.is_multiple_of(WORD) || !len.is_multiple_of(WORD) {
+    let is_words = dst.is_multiple_of(WORD) && len.is_multiple_of(WORD);
+    if promise == Promise::Nocache || !is_words || !media.can_stream() {
         return through_cache(media, promise, dst, src, len);
     }
     let mut line = MaybeUninit::<[u8; LINE]>::uninit();

@@ -235,6 +235,10 @@ struct Ledger {
     streamed: usize,
     cached: usize,
     written_back: usize,
+    /// Nobody would handle a fault any more.
+    is_bare: bool,
+    /// Whether that happens during a stream.
+    turns_bare: bool,
 }
 
 impl Ledger {
@@ -246,7 +250,7 @@ impl Ledger {
 
 impl Media for Ledger {
     fn can_stream(&self) -> bool {
-        true
+        !self.is_bare
     }
 
     fn load(&mut self, _own: usize, _src: usize, _len: usize) -> usize {
@@ -262,6 +266,7 @@ impl Media for Ledger {
     fn stream(&mut self, dst: usize, _src: usize, len: usize) -> (usize, usize) {
         self.follow(dst, len);
         self.streamed += len;
+        self.is_bare = self.turns_bare;
         (len, 0)
     }
 
@@ -291,6 +296,14 @@ fn four_gigabytes_to_an_odd_address_keep_their_head() {
             assert_eq!(ledger.written_back, ledger.cached);
         }
     }
+}
+
+/// A stream asks again on its way who owns the signals. What follows it in its last line must heed the answer.
+#[test]
+fn what_follows_a_stream_that_lost_its_handler_is_not_stored_unguarded() {
+    let mut ledger = Ledger { turns_bare: true, ..Ledger::default() };
+    assert_eq!(copy_flat(&mut ledger, Promise::Durable, 0x1000, 0x4000, 8 * STAGE + 8), 0);
+    assert_eq!((ledger.streamed, ledger.cached, ledger.written_back), (8 * STAGE, 8, 8));
 }
 
 #[test]
