@@ -248,17 +248,20 @@ def test_an_address_without_memory_copies_nothing(
 
 
 @pytest.mark.parametrize("mode", ["auto", "syscall"])
-def test_the_last_byte_of_the_address_space_is_as_bad_as_any(mode: Literal["auto", "syscall"]) -> None:
+@pytest.mark.parametrize("copy", FLAT)
+def test_the_last_byte_of_the_address_space_is_as_bad_as_any(
+    mode: Literal["auto", "syscall"], copy: Callable[..., McResult]
+) -> None:
     """And a range beyond it is refused before anything is touched."""
     here = bytearray(b"\xee")
     with fault_handler.mode(mode):
         for dst, src in ((here, UserRange((1 << 64) - 1, 1)), (UserRange((1 << 64) - 1, 1), here)):
-            copied, remaining, fault = memcpy_mcsafe(dst, src)
+            copied, remaining, fault = copy(dst, src)
             assert (copied, remaining) == (0, 1)
             assert fault is not None
             assert (fault.cause, fault.address) == ("bad_address", (1 << 64) - 1)
         wide = bytearray(b"\xee" * 64)
-        copied, remaining, fault = memcpy_mcsafe(wide, UserRange((1 << 64) - 10, 64))
+        copied, remaining, fault = copy(wide, UserRange((1 << 64) - 10, 64))
         assert (copied, remaining) == (0, 64)
         assert wide == b"\xee" * 64
 
@@ -266,17 +269,20 @@ def test_the_last_byte_of_the_address_space_is_as_bad_as_any(mode: Literal["auto
 @pytest.mark.parametrize("how", [Ruin.CUT, Ruin.PROTECTED, Ruin.POISON])
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("distance", [1, 31, 33, 63, 64, 100, 2000])
-def test_a_range_moved_within_memory_that_ends_is_exact(how: Ruin, distance: int) -> None:
+@pytest.mark.parametrize("copy", FLAT)
+def test_a_range_moved_within_memory_that_ends_is_exact(
+    how: Ruin, distance: int, copy: Callable[..., McResult]
+) -> None:
     """Up: the source ends later than the destination. Down: the other way round."""
     n = 3 * PAGE_SIZE
     with Land(3, NOISE[:n]) as land:
         land.ruin(2, how)
         edge = 2 * PAGE_SIZE
         up = edge - distance
-        assert memcpy_mcsafe(land.buffer[distance:], land.buffer[: n - distance]).copied == up
+        assert copy(land.buffer[distance:], land.buffer[: n - distance]).copied == up
         assert land.buffer[:edge] == NOISE[:distance] + NOISE[:up]
         land.buffer[:edge] = NOISE[:edge]
-        result = memcpy_mcsafe(land.buffer[: n - distance], land.buffer[distance:])
+        result = copy(land.buffer[: n - distance], land.buffer[distance:])
         assert result.copied == up
         assert result.fault is not None
         assert (result.fault.side, result.fault.address) == ("source", land.start(2))
