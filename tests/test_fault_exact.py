@@ -1,6 +1,7 @@
 """Every copy stops at the very byte before bad memory, whatever made it bad, wherever it begins, on either side.
 
-The bytes before the fault are right, those behind it untouched, and the fault says what there was to see.
+The bytes before the fault are right, those behind it untouched, the fault says what there was to see, and the bad
+memory is touched only once.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def sweep_sources(
     after: int = AFTER,
 ) -> int:
     cases, run, (land, how) = 0, FROM_BAD[name], bad
-    whole_chunk = name.startswith("csum")
+    whole_chunk, recovered = name.startswith("csum"), fault_handler.status().recovered
     good[:] = BLANK
     for before in befores:
         for misalignment in MISALIGNMENTS:
@@ -83,6 +84,7 @@ def sweep_sources(
             assert good[end : end + after + 64] == BLANK[: after + 64], case
             good[misalignment:end] = BLANK[:before]
             cases += 1
+    assert fault_handler.status().recovered - recovered == (cases if origin == "signal" else 0), "touched once more"
     return cases
 
 
@@ -96,7 +98,7 @@ def sweep_destinations(
     after: int = AFTER,
 ) -> int:
     cases, run, (land, how) = 0, TO_BAD[name], bad
-    whole_chunk = name.startswith("csum")
+    whole_chunk, recovered = name.startswith("csum"), fault_handler.status().recovered
     good[:] = DATA if not name.startswith("zero") else bytes(len(DATA))
     land.buffer[:EDGE] = BLANK
     for before in befores:
@@ -111,6 +113,7 @@ def sweep_destinations(
             land.buffer[EDGE - before : EDGE] = BLANK[:before]
             cases += 1
     land.buffer[:EDGE] = DATA
+    assert fault_handler.status().recovered - recovered == (cases if origin == "signal" else 0), "touched once more"
     return cases
 
 
@@ -170,15 +173,11 @@ def befores(request: pytest.FixtureRequest) -> Iterator[Sequence[int]]:
 def test_system_calls_alone_count_a_source_as_exactly(
     name: str, bad: tuple[Land, Ruin], good: memoryview, befores: Sequence[int]
 ) -> None:
-    recovered = fault_handler.status().recovered
     assert sweep_sources(name, bad, good, "syscall", befores) == len(befores) * len(MISALIGNMENTS)
-    assert fault_handler.status().recovered == recovered
 
 
 @pytest.mark.parametrize("name", ["copy_to_iter kvec", "zero", "memcpy_mcsafe", *INTO_PAST_CACHES])
 def test_system_calls_alone_count_a_destination_as_exactly(
     name: str, bad: tuple[Land, Ruin], good: memoryview, befores: Sequence[int]
 ) -> None:
-    recovered = fault_handler.status().recovered
     assert sweep_destinations(name, bad, good, "syscall", befores) == len(befores) * len(MISALIGNMENTS)
-    assert fault_handler.status().recovered == recovered
