@@ -266,10 +266,29 @@ def test_the_last_byte_of_the_address_space_is_as_bad_as_any(
         assert wide == b"\xee" * 64
 
 
+def move_to(copy: Callable[..., int]) -> Callable[..., McResult]:
+    return lambda dst, src: through(IovIter.iovec(READ, [dst[:5], dst[5:]]), lambda i: copy(src, i))
+
+
+def move_from(copy: Callable[..., int]) -> Callable[..., McResult]:
+    return lambda dst, src: through(IovIter.iovec(WRITE, [src[:5], src[5:]]), lambda i: copy(dst, i))
+
+
+def through(i: IovIter, copy: Callable[[IovIter], int]) -> McResult:
+    wanted = i.count
+    copied = copy(i)
+    assert i.count == wanted - copied
+    return McResult(copied, i.count, i.fault)
+
+
+MOVES = [*FLAT, *map(move_to, (copy_to_iter, copy_to_iter_flushcache))]
+MOVES += map(move_from, (copy_from_iter, copy_from_iter_nocache, copy_from_iter_flushcache))
+
+
 @pytest.mark.parametrize("how", [Ruin.CUT, Ruin.PROTECTED, Ruin.POISON])
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("distance", [1, 31, 33, 63, 64, 100, 2000])
-@pytest.mark.parametrize("copy", FLAT)
+@pytest.mark.parametrize("copy", MOVES)
 def test_a_range_moved_within_memory_that_ends_is_exact(
     how: Ruin, distance: int, copy: Callable[..., McResult]
 ) -> None:
