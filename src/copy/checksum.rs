@@ -109,7 +109,7 @@ fn summing_copy(
             step.flat = scratch.addr();
             let read = i.walk(nbytes, &mut step);
             let left = step.mover.copy(seg.addr, scratch.addr(), read);
-            i.revert(left)?;
+            i.take_back(left)?;
             read - left
         }
     } else {

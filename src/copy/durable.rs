@@ -57,7 +57,7 @@ fn from_iter(dst: Flat, i: &mut IovIter, nbytes: usize, promise: Promise, operat
     };
     let done = taken - left;
     i.fault = mover.into_fault(done, nbytes);
-    i.revert(left)?;
+    i.take_back(left)?;
     Ok(done)
 }
 

@@ -127,7 +127,7 @@ pub fn copy_from_iter(dst: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize
         let mut scratch = Scratch::new(nbytes)?;
         let read = i.walk(nbytes, &mut FromIter { dst: scratch.addr(), mover: &mut mover });
         let left = mover.copy(flat.addr, scratch.addr(), read);
-        i.revert(left)?;
+        i.take_back(left)?;
         read - left
     } else {
         i.walk(nbytes, &mut FromIter { dst: flat.addr, mover: &mut mover })
@@ -142,7 +142,7 @@ pub fn full(copied: usize, nbytes: usize, i: &mut IovIter) -> Result<bool> {
     if copied == nbytes {
         return Ok(true);
     }
-    i.revert(copied)?;
+    i.take_back(copied)?;
     Ok(false)
 }
 
@@ -195,7 +195,7 @@ pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<
         let mut scratch = Scratch::new(nbytes)?;
         let read = src.walk(nbytes, &mut FromIter { dst: scratch.addr(), mover: &mut mover });
         let done = dst.walk(read, &mut ToIter { src: scratch.addr(), mover: &mut mover });
-        src.revert(read - done)?;
+        src.take_back(read - done)?;
         done
     } else {
         src.walk(nbytes, &mut Across { dst, mover: &mut mover })

@@ -37,15 +37,20 @@ impl IovIter {
 
     /// Moves back by `nbytes`, at most to the start (`iov_iter_revert`). On a PIPE the bytes are gone.
     pub fn revert(&mut self, nbytes: usize) -> Result<()> {
-        if nbytes == 0 {
-            return Ok(());
-        }
         if nbytes > MAX_RW_COUNT {
             return Err(Error::invalid(
                 "nbytes",
                 nbytes,
                 format!("at most MAX_RW_COUNT ({MAX_RW_COUNT}) in one revert"),
             ));
+        }
+        self.take_back(nbytes)
+    }
+
+    /// The same for what a copy has taken and does not keep, which may be more than one call of the kernel's ever transfers.
+    pub(crate) fn take_back(&mut self, nbytes: usize) -> Result<()> {
+        if nbytes == 0 {
+            return Ok(());
         }
         let count = self
             .count

@@ -79,3 +79,12 @@ fn a_state_that_does_not_fit_is_refused() {
     }
     assert_eq!(state(&i), (0, 15, 5));
 }
+
+#[test]
+fn what_a_copy_takes_back_may_be_more_than_one_transfer() {
+    let mut i = IovIter::ubuf(Direction::Dest, Segment::new(0x1000, 8 << 30), Trust::Wild, None).unwrap();
+    i.advance(5 << 30).unwrap();
+    assert!(i.revert(5 << 30).is_err());
+    i.take_back(5 << 30).unwrap();
+    assert_eq!(state(&i), (0, 8 << 30, 1));
+}

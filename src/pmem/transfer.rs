@@ -39,7 +39,7 @@ impl Mapping {
         }
         let done = copy_from_iter(dst, i, nbytes)?;
         if let Err(error) = self.persist(self.range(offset, done)?) {
-            i.revert(done)?;
+            i.take_back(done)?;
             return Err(error);
         }
         Ok(done)

@@ -310,7 +310,7 @@ pub(super) fn hash_and_copy_to_iter<'py>(
     let fed =
         memoryview(addr.py(), source.take(copied), true, Arc::new(owners)).and_then(|bytes| update.call1((bytes,)));
     if let Err(error) = fed {
-        i.try_borrow_mut()?.core.revert(copied)?;
+        i.try_borrow_mut()?.core.take_back(copied)?;
         return Err(error);
     }
     Ok(copied)
