@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from iovec_rs import __version__, cpu
 
-from benches import bench_call, bench_cliff, bench_fault, bench_import, bench_memory, bench_vectored
+from benches import bench_call, bench_cliff, bench_durable, bench_fault, bench_import, bench_memory, bench_vectored
 from benches.harness import MismatchError, Table, quiet
 
 if TYPE_CHECKING:
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 BENCHES: dict[str, Callable[[bool], Iterator[Table]]] = {
     module.NAME: module.run
-    for module in (bench_call, bench_vectored, bench_cliff, bench_import, bench_memory, bench_fault)
+    for module in (
+        bench_call,
+        bench_vectored,
+        bench_cliff,
+        bench_import,
+        bench_memory,
+        bench_fault,
+        bench_durable,
+    )
 }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import random
 from typing import TYPE_CHECKING
 
 import numpy as np
 from iovec_rs import PAGE_SIZE, READ, IovIter, copy_to_iter
 
+from benches.arena import huge
 from benches.harness import Contestant, Row, Table, Target, gigabytes, per_op, prove, race
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def settled() -> memoryview:
 
 def mapped() -> memoryview:
     """A mapping, which can go away: a fault has to be survived, so a handler has to be known to be there."""
-    memory = mmap.mmap(-1, MEMORY)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)
+    return memoryview(huge(MEMORY))
 
 
 KINDS: dict[str, Callable[[], memoryview]] = {"bytearray": settled, "mmap": mapped}

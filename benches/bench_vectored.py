@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import random
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from iovec_rs import READ, WRITE, Direction, IovIter, UserRange, copy_from_iter, copy_to_iter
 
+from benches.arena import fill, huge
 from benches.harness import Case, Contestant, Table, Target, measure
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Scattered:
         rng = random.Random(size)
         self.slots = np.array(rng.sample(range(slots), self.count), np.intp)
         self.places: list[int] = (self.slots * size).tolist()
-        self.arena = _huge(slots * size)
-        self.flat = _huge(total)
+        self.arena = huge(slots * size)
+        self.flat = huge(total)
         self.arena_view = memoryview(self.arena)
         self.flat_view = memoryview(self.flat)
         self.arena_bytes: npt.NDArray[np.uint8] = np.frombuffer(self.arena, np.uint8)
@@ -52,9 +52,6 @@ class Scattered:
         self.flat_grid = self.flat_bytes.reshape(self.count, size)
         self.views = [self.arena_view[at : at + size] for at in self.places]
         self.flat_views = [self.flat_view[at : at + size] for at in range(0, total, size)]
-
-    def fill(self, memory: npt.NDArray[np.uint8]) -> None:
-        memory.view(np.uint64)[:] = np.random.default_rng(self.size).integers(0, 2**64, memory.size // 8, np.uint64)
 
     def arrays(self) -> list[npt.NDArray[np.uint8]]:
         return [self.arena_bytes[at : at + self.size] for at in self.places]
@@ -80,12 +77,6 @@ class Scattered:
         return _rewindable(IovIter.iovec(direction, [UserRange(at, self.size) for at in self.addresses()]))
 
 
-def _huge(nbytes: int) -> mmap.mmap:
-    memory = mmap.mmap(-1, nbytes)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
-
-
 def _rewindable(iterator: IovIter) -> tuple[IovIter, Callable[[], object]]:
     start = iterator.save_state()
     return iterator, lambda: iterator.restore(start)
@@ -103,7 +94,7 @@ def _targets(size: int, slicing: str) -> dict[str, Target]:
 
 def gather(size: int, total: int, rounds: int) -> Case:
     them = Scattered(size, total)
-    them.fill(them.arena_bytes)
+    fill(them.arena_bytes, size)
     flat, views = them.flat_view, them.views
     kvec, rewind_kvec = them.kvec(WRITE)
     iovec, rewind_iovec = them.iovec(WRITE)
@@ -174,7 +165,7 @@ def gather(size: int, total: int, rounds: int) -> Case:
 
 def scatter(size: int, total: int, rounds: int) -> Case:
     them = Scattered(size, total)
-    them.fill(them.flat_bytes)
+    fill(them.flat_bytes, size)
     flat, views = them.flat_view, them.views
     kvec, rewind_kvec = them.kvec(READ)
     iovec, rewind_iovec = them.iovec(READ)

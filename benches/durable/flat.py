@@ -1,0 +1,97 @@
+"""One buffer into another, copy after copy: source and destination are cold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache, memcpy_flushcache, memcpy_nocache, pmem
+
+from benches.arena import address, as_array, fill, huge
+from benches.durable.ground import FLUSHCACHE, GATHER, SLICE
+from benches.harness import Case, Contestant, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from benches.durable.ground import Ground
+    from benches.harness import Table
+    from benches.libpmem import Libpmem
+
+SIZES = (1 << 20, 16 << 20, 256 << 20, 1 << 30)
+QUICK_SIZES = (64 << 10,)
+
+# Of a sample. What memcpy leaves dirty in the caches is not on its bill, so it must not be most of what it copies.
+AT_LEAST = 128 << 20
+
+
+class Lane:
+    """Source and destination of every copy of a sample."""
+
+    def __init__(self, size: int, total: int) -> None:
+        self.size = size
+        self.source, self.target = huge(total), huge(total)
+        fill(as_array(self.source), size)
+        slots = range(0, total, size)
+        sources = [memoryview(self.source)[at : at + size] for at in slots]
+        self.targets = [memoryview(self.target)[at : at + size] for at in slots]
+        self.pairs = list(zip(self.targets, sources, strict=True))
+        self.iterators = [IovIter.ubuf(WRITE, view) for view in sources]
+        to, source = address(self.target), address(self.source)
+        self.addresses = [(to + at, source + at) for at in slots]
+
+    def each(self, copy: Callable[[memoryview, memoryview], object]) -> None:
+        for d, s in self.pairs:
+            copy(d, s)
+
+    def gather(self) -> None:
+        for d, i in zip(self.targets, self.iterators, strict=True):
+            copy_from_iter_flushcache(d, i)
+
+    def slicing(self) -> None:
+        for d, s in self.pairs:
+            d[:] = s
+
+    def slicing_persisted(self) -> None:
+        for d, s in self.pairs:
+            d[:] = s
+            pmem.persist(d)
+
+    def by_libpmem(self, library: Libpmem) -> None:
+        for d, s in self.addresses:
+            library.persist(d, s, self.size)
+
+
+def _tables(ground: Ground, size: int) -> Iterator[Table]:
+    lane = Lane(size, size * 2 if ground.quick else max(size, AT_LEAST))
+
+    def contestant(name: str, run: Callable[[], object], prepare: Callable[[], object] = ground.sweep) -> Contestant:
+        return Contestant(name, run, lambda: memoryview(lane.target), prepare)
+
+    def case(ours: Contestant, rivals: list[Contestant]) -> Case:
+        return Case(
+            title=f"flat, {size >> 10} KiB, {ours.name}",
+            ours=ours,
+            rivals=rivals,
+            ops=len(lane.pairs),
+            op_bytes=size,
+            rounds=3 if ground.quick else 21 if size < 1 << 30 else 11,
+            targets={SLICE: Target(1.4)},
+            scrub=lambda: as_array(lane.target).fill(0),
+        )
+
+    assigned = contestant(SLICE, lane.slicing)
+    rivals = [
+        contestant("memcpy_nocache", lambda: lane.each(memcpy_nocache)),
+        assigned,
+        contestant(f"{SLICE}, pmem.persist", lane.slicing_persisted),
+    ]
+    library = ground.library
+    if library is not None:
+        rivals.append(contestant("libpmem by ctypes", lambda: lane.by_libpmem(library)))
+    yield ground.measure(case(contestant(FLUSHCACHE, lambda: lane.each(memcpy_flushcache)), rivals))
+    yield ground.measure(case(contestant(GATHER, lane.gather, ground.rewinding(lane.iterators)), [assigned]))
+
+
+def run(ground: Ground) -> Iterator[Table]:
+    for size in QUICK_SIZES if ground.quick else SIZES:
+        yield from _tables(ground, size)

@@ -1,0 +1,62 @@
+"""What the durable jobs share: cold caches before every sample, and libpmem if it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from benches import libpmem
+from benches.arena import as_array, huge
+from benches.harness import Case, Table, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+    from iovec_rs import IovIter
+
+NAME = "durable"
+
+FLUSHCACHE = "memcpy_flushcache"
+GATHER = "copy_from_iter_flushcache"
+SCATTER = "copy_to_iter_flushcache"
+SLICE = "mv[:] = mv"
+
+
+def _lines(quick: bool) -> npt.NDArray[np.uint8]:
+    memory = as_array(huge(1 << 20 if quick else 96 << 20))
+    memory.fill(1)
+    return memory[::64]
+
+
+@dataclass(slots=True)
+class Ground:
+    quick: bool
+    library: libpmem.Libpmem | None = field(default_factory=libpmem.load)
+    lines: npt.NDArray[np.uint8] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lines = _lines(self.quick)
+
+    def sweep(self) -> None:
+        """Drops what earlier contestants left in the caches. Their dirty lines would be written back on another's
+        time, and what they read of the source would come for nothing."""
+        self.lines.sum()
+
+    def rewinding(self, iterators: Sequence[IovIter]) -> Callable[[], None]:
+        """Back to the start with all of them, and cold caches."""
+        starts = [(i, i.save_state()) for i in iterators]
+
+        def prepare() -> None:
+            for i, start in starts:
+                i.restore(start)
+            self.sweep()
+
+        return prepare
+
+    def measure(self, case: Case) -> Table:
+        table = measure(NAME, case, self.quick)
+        if self.library is None:
+            table.notes.append(libpmem.ABSENT)
+        return table
