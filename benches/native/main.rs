@@ -1,36 +1,49 @@
 //! Copies without Python: durable ones against libpmem, the C library's `memcpy`, and `memcpy` followed by write-backs; those that
 //! are ready for bad memory against plain ones and `memcpy`.
 //!
-//! `cargo bench --no-default-features [-- flat|append|vectored|careful] [-- quick]`
+//! `cargo bench --no-default-features --bench native [-- flat|append|vectored|careful] [-- quick]`
 
 #![allow(clippy::print_stdout, clippy::cast_precision_loss)] // a report of times
 
-mod cases;
+mod append;
+mod careful;
+mod flat;
 mod memory;
 mod race;
 mod rivals;
+mod vectored;
 
+use race::Report;
 use std::process::ExitCode;
+
+type Job = fn(&rivals::Libpmem, &mut Report);
+
+const JOBS: [(&str, Job); 4] =
+    [("flat", flat::run), ("append", append::run), ("vectored", vectored::run), ("careful", careful::run)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let quick = arguments.iter().any(|argument| argument == "quick");
-    let wanted =
-        |name: &str| arguments.iter().all(|argument| argument == "quick") || arguments.iter().any(|a| a == name);
+    let (modes, names): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| *argument == "quick");
+    if let Some(unknown) = names.iter().find(|name| JOBS.iter().all(|(job, _)| job != *name)) {
+        eprintln!("no such bench: {unknown} (there are: flat, append, vectored, careful)");
+        return ExitCode::FAILURE;
+    }
     let Some(pmem) = rivals::Libpmem::load() else {
         eprintln!("libpmem.so.1 cannot be loaded: install it (Debian: libpmem1)");
         return ExitCode::FAILURE;
     };
     race::pin();
     println!(
-        "isa {}, write-backs by {}; ratio: the rival's time by ours",
+        "isa {}, write-backs by {}",
         _core::arch::primitives().name,
         _core::arch::write_back().map_or("nothing", |instruction| instruction.name)
     );
-    for (name, run) in cases::ALL {
-        if wanted(name) {
-            run(&pmem, quick);
+    let mut report = Report::new(!modes.is_empty());
+    for (name, run) in JOBS {
+        if names.is_empty() || names.iter().any(|wanted| *wanted == name) {
+            run(&pmem, &mut report);
         }
     }
+    println!("\n{}", report.summary());
     ExitCode::SUCCESS
 }
