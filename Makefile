@@ -9,7 +9,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-guest lint format bench wheel clean
+.PHONY: help demo test test-rust test-python test-guest lint format bench bench-native wheel clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,13 @@ format: $(VENV)/.lint  ## rewrite to the house's format
 
 bench: $(VENV)/.built $(VENV)/.test  ## ratios against the best there is, interleaved in one run
 	$(BIN)/python -m benches $(BENCH)
+ifeq ($(BENCH),)
+	@if why=$$($(BIN)/python -m benches.libpmem); then $(MAKE) --no-print-directory bench-native; \
+	  else echo "the native bench is left out: $$why"; fi
+endif
+
+bench-native: $(VENV)/.tools  ## durable copies against libpmem, without Python
+	cargo bench --locked --no-default-features --bench native -- $(NATIVE)
 
 wheel: $(VENV)/.tools  ## an abi3 wheel and an sdist in dist/
 	$(BIN)/maturin build --locked --release --out dist

@@ -7,13 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache
 
+from benches import libpmem
 from benches.__main__ import BENCHES, main, render, summary
+from benches.durable.ground import Ground
+from benches.durable.threads import CPUS, Workers
 from benches.harness import (
     CHEAPEST,
     Case,
@@ -45,6 +50,40 @@ CONTESTANTS: dict[str, set[str]] = {
     "import": {"memoryview(b).release() loop", "[memoryview(b) for b in l]", "list(map(memoryview, l))"},
     "memory": {"iovec_rs, iovec of UserRange", "iovec_rs, kvec of memoryview slices", "iovec_rs, kvec of bytes"},
     "fault": set(),  # its tables are about different things
+    "durable": set(),  # by job, below
+}
+
+# Of the durable tables, by title: ours, which is first, and who is there with or without libpmem.
+DURABLE = {
+    "flat, 64 KiB, memcpy_flushcache": [
+        "memcpy_flushcache",
+        "memcpy_nocache",
+        "mv[:] = mv",
+        "mv[:] = mv, pmem.persist",
+    ],
+    "flat, 64 KiB, copy_from_iter_flushcache": ["copy_from_iter_flushcache", "mv[:] = mv"],
+    "256 tensors of 64 KiB to a tmpfs file, copy_from_iter_flushcache": [
+        "copy_from_iter_flushcache",
+        "ctypes.memmove each",
+        "ctypes.memmove each, pmem.persist",
+    ],
+    "256 tensors of 64 KiB to a tmpfs file, PmemRegion.write": ["PmemRegion.write", "ctypes.memmove each"],
+    "256 tensors of 64 KiB to anonymous memory, copy_from_iter_flushcache": [
+        "copy_from_iter_flushcache",
+        "ctypes.memmove each",
+        "ctypes.memmove each, pmem.persist",
+    ],
+    "1 MiB by two threads and by one": [
+        "memcpy_flushcache, two threads",
+        "memcpy_flushcache, one thread",
+        "mv[:] = mv, two threads",
+        "mv[:] = mv, one thread",
+    ],
+    **{
+        f"{job} of 64 KiB in segments of {size} B": [name, "memcpy_flushcache each", "d[:] = s, pmem.persist each"]
+        for size in (64, 4096)
+        for job, name in (("gather", "copy_from_iter_flushcache"), ("scatter", "copy_to_iter_flushcache"))
+    },
 }
 
 
@@ -123,6 +162,59 @@ def test_both_directions_are_measured(record: dict[str, Any]) -> None:
     titles = " ".join(table["title"] for table in record["tables"])
     for job in ("copy_to_iter, 8 B", "copy_from_iter, 4096 B", "gather (copy_from_iter)", "scatter (copy_to_iter)"):
         assert job in titles
+
+
+def test_the_durable_jobs_hold_their_contestants_and_libpmem_if_it_is_there(record: dict[str, Any]) -> None:
+    tables = {table["title"]: table for table in record["tables"] if table["bench"] == "durable"}
+    names = {title: [row["name"] for row in table["rows"]] for title, table in tables.items()}
+    assert {title: [name for name in row if not is_libpmem(name)] for title, row in names.items()} == DURABLE
+    takes_part = {title for title, row in names.items() if any(is_libpmem(name) for name in row)}
+    if libpmem.load() is None:
+        assert takes_part == set()
+        assert all(libpmem.ABSENT in table["notes"] for table in tables.values())
+    else:
+        assert takes_part == {title for title, row in DURABLE.items() if len(row) == 3 or "memcpy_nocache" in row}
+        assert not any(libpmem.ABSENT in table["notes"] for table in tables.values())
+
+
+def is_libpmem(name: str) -> bool:
+    return name.startswith("libpmem") or name == "the same with one drain at the end"
+
+
+def test_a_table_says_that_libpmem_is_absent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(libpmem, "SONAME", "libnowhere.so.1")
+    assert libpmem.main() == 1
+    assert "libnowhere.so.1" in capsys.readouterr().out
+    ground = Ground(quick=True)
+    case = Case("x", Contestant("ours", int, bytes), [Contestant("rival", int, bytes)], ops=1, rounds=1)
+    assert ground.library is None
+    assert ground.measure(case).notes == [libpmem.ABSENT]
+
+
+def test_a_rewound_durable_iterator_gives_its_bytes_again() -> None:
+    ground = Ground(quick=True)
+    i = IovIter.kvec(WRITE, [b"one", b"two"])
+    rewind = ground.rewinding([i])
+    for _ in range(2):
+        rewind()
+        out = bytearray(6)
+        assert copy_from_iter_flushcache(out, i) == 6
+        assert out == b"onetwo"
+
+
+def test_two_workers_sit_on_two_cpus_if_there_are_two() -> None:
+    with quiet(), Workers() as workers:
+        meet = threading.Barrier(2)
+
+        def sit() -> set[int]:
+            meet.wait(timeout=30)
+            return os.sched_getaffinity(0)
+
+        seats = [future.result() for future in [workers.submit(sit), workers.submit(sit)]]
+    assert all(len(seat) == 1 for seat in seats)
+    assert len(set.union(*seats)) == min(2, len(CPUS))
 
 
 def test_stdout_carries_the_tables_and_fits_a_terminal(record: dict[str, Any]) -> None:

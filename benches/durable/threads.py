@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SIZE = 256 << 20
 QUICK_SIZE = 1 << 20
 
+CPUS = sorted(os.sched_getaffinity(0))  # before the process stays on one of them
+
 Pair = tuple[memoryview, memoryview]
 
 
@@ -37,9 +39,7 @@ class Workers(ThreadPoolExecutor):
         self._turn = itertools.count()
 
     def _settle(self) -> None:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # those that are not ours the kernel leaves out
-        cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cpus[next(self._turn) % len(cpus)]})
+        os.sched_setaffinity(0, {CPUS[next(self._turn) % len(CPUS)]})
 
     def all(self, copy: Callable[[memoryview, memoryview], object], pairs: list[Pair]) -> None:
         for future in [self.submit(copy, d, s) for d, s in pairs]:
@@ -71,4 +71,7 @@ def run(ground: Ground) -> Table:
             rounds=3 if ground.quick else 31,
             scrub=lambda: as_array(target).fill(0),
         )
-        return ground.measure(case)
+        table = ground.measure(case)
+    if len(CPUS) == 1:
+        table.notes.append("There is one CPU: the threads share it.")
+    return table

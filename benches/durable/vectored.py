@@ -22,6 +22,7 @@ SIZES = (64, 512, 4096)
 QUICK_SIZES = (64, 4096)
 TOTAL = 64 << 20
 QUICK_TOTAL = 64 << 10
+MOST = 256 << 10  # segments: what goes one by one takes a microsecond each
 
 EACH = f"{FLUSHCACHE} each"
 LIBPMEM = "libpmem each, by ctypes"
@@ -123,11 +124,11 @@ def _scatter(ground: Ground, size: int, total: int) -> Case:
 
 
 def _rounds(ground: Ground, size: int) -> int:
-    return 3 if ground.quick else 7 if size == 64 else 21
+    return 3 if ground.quick else 11 if size < 4096 else 21
 
 
 def run(ground: Ground) -> Iterator[Table]:
-    total = QUICK_TOTAL if ground.quick else TOTAL
     for size in QUICK_SIZES if ground.quick else SIZES:
+        total = QUICK_TOTAL if ground.quick else min(TOTAL, MOST * size)
         for build in (_gather, _scatter):
             yield ground.measure(build(ground, size, total))
