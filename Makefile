@@ -49,7 +49,7 @@ ifeq ($(BENCH),)
 	  else echo "the native bench is left out: $$why"; fi
 endif
 
-bench-native: $(VENV)/.tools  ## durable copies against libpmem, without Python
+bench-native: $(VENV)/.tools  ## copies against libpmem and the C library, without Python
 	cargo bench --locked --no-default-features --bench native -- $(NATIVE)
 
 wheel: $(VENV)/.tools  ## an abi3 wheel and an sdist in dist/
