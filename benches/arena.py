@@ -18,7 +18,8 @@ LINE = 64
 
 
 def huge(nbytes: int) -> mmap.mmap:
-    memory = mmap.mmap(-1, nbytes)
+    # Private: a shared mapping, the default, gets huge pages only where it happens to lie on a boundary of them.
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
