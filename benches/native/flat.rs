@@ -62,7 +62,7 @@ pub(crate) fn contestants<'a>(
     place: impl Fn(usize) -> (usize, usize) + Copy + 'a,
     len: usize,
     targets: (Option<Target>, Option<Target>),
-) -> [Contestant<'a>; 4] {
+) -> [Contestant<'a>; 5] {
     let with = move |copy: fn(usize, usize, usize)| {
         move |op: usize| {
             let (dst, src) = place(op);
@@ -77,6 +77,7 @@ pub(crate) fn contestants<'a>(
         Contestant::new("memcpy_flushcache", with(ours)),
         Contestant::new("pmem_memcpy_persist", persist).target(targets.0),
         Contestant::new("memcpy + write-back", with(rivals::memcpy_write_back)).target(targets.1),
+        Contestant::new("the same page by page", with(rivals::memcpy_write_back_pages)),
         Contestant::new("memcpy (not durable)", with(rivals::memcpy)),
     ]
 }

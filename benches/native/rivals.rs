@@ -65,14 +65,25 @@ pub(crate) fn memcpy(dst: usize, src: usize, len: usize) {
 
 /// The C library's, then every line written back, then a fence.
 pub(crate) fn memcpy_write_back(dst: usize, src: usize, len: usize) {
-    const PART: usize = 4096;
-    for at in (0..len).step_by(PART) {
-        let part = PART.min(len - at);
+    memcpy(dst, src, len);
+    write_back(dst, len);
+    arch::store_fence();
+}
+
+/// The same page by page, whose lines are still in the first level when they are written back.
+pub(crate) fn memcpy_write_back_pages(dst: usize, src: usize, len: usize) {
+    const PAGE: usize = 4096;
+    for at in (0..len).step_by(PAGE) {
+        let part = PAGE.min(len - at);
         memcpy(dst + at, src + at, part);
-        if let Some(instruction) = arch::write_back() {
-            // SAFETY: memory of an arena.
-            unsafe { guard::write_back(instruction, dst + at, part) };
-        }
+        write_back(dst + at, part);
     }
     arch::store_fence();
+}
+
+fn write_back(addr: usize, len: usize) {
+    if let Some(instruction) = arch::write_back() {
+        // SAFETY: memory of an arena.
+        unsafe { guard::write_back(instruction, addr, len) };
+    }
 }

@@ -70,8 +70,8 @@ const GOOD_FOR: u64 = 1 << 15;
 /// a handler or to block a signal from Python.
 const BUSY: u64 = 512;
 
-/// From so many bytes on a copy takes longer than looking at the clock ten times.
-const WORTH_A_LOOK: usize = 4 << 10;
+/// From so many bytes on a copy takes longer than looking at the clock five times.
+const WORTH_A_LOOK: usize = 1 << 10;
 
 /// A copy of memory that can go away asks again after so many bytes.
 pub const ASK_EVERY: usize = 4 << 20;
@@ -198,11 +198,12 @@ fn is_busy(thread: &Thread) -> bool {
     idle < BUSY && now.wrapping_sub(thread.asked.get()) < GOOD_FOR
 }
 
-/// Tells that a copy of so many bytes of memory that can go away has ended. A long one may have taken longer than an answer is good for;
-/// its time does not count in the first [`ASK_EVERY`] bytes of such copies, as nobody asks in between in so many bytes of one, either.
+/// Tells that a copy of so many bytes of memory that can go away has ended, or one that `waited` for the media. It may have taken longer than
+/// an answer is good for; its time does not count in the first [`ASK_EVERY`] bytes of such copies, as nobody asks in between in so many
+/// bytes of one, either.
 #[inline]
-pub fn copied(nbytes: usize) {
-    if nbytes >= WORTH_A_LOOK {
+pub fn copied(nbytes: usize, waited: bool) {
+    if nbytes >= WORTH_A_LOOK || waited {
         THREAD.with(|thread| {
             let now = ticks();
             let taken = now.wrapping_sub(thread.busy.replace(now));

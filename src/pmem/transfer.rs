@@ -2,12 +2,15 @@
 
 use super::Granularity;
 use super::mapping::Mapping;
-use crate::copy::durable::{copy_from_iter_flushcache, memcpy_flushcache};
+use crate::copy::durable::{copy_from_iter_flushcache, copy_from_iter_nocache, memcpy_flushcache, memcpy_nocache};
 use crate::copy::mcsafe::{KnownBad, copy_to_iter_mcsafe, memcpy_mcsafe};
 use crate::copy::{Outcome, copy_from_iter};
 use crate::error::{Error, Result};
 use crate::iter::{Direction, IovIter};
 use crate::segment::Flat;
+
+/// From here on what msync is going to write out is better not in the caches: it is read by a device, or by nobody.
+const PAST_CACHES: usize = 256 << 10;
 
 impl Mapping {
     fn require_writable(&self) -> Result<()> {
@@ -22,7 +25,9 @@ impl Mapping {
         if self.granularity() != Granularity::Page {
             return memcpy_flushcache(dst, src);
         }
-        let (done, fault) = memcpy_mcsafe(dst, src, None::<&dyn KnownBad>)?;
+        let past_caches = src.seg.len >= PAST_CACHES;
+        let (done, fault) =
+            if past_caches { memcpy_nocache(dst, src)? } else { memcpy_mcsafe(dst, src, None::<&dyn KnownBad>)? };
         self.persist(self.range(offset, done)?)?;
         Ok((done, fault))
     }
@@ -37,7 +42,8 @@ impl Mapping {
         if self.granularity() != Granularity::Page {
             return copy_from_iter_flushcache(dst, i, nbytes);
         }
-        let done = copy_from_iter(dst, i, nbytes)?;
+        let copy = if nbytes >= PAST_CACHES { copy_from_iter_nocache } else { copy_from_iter };
+        let done = copy(dst, i, nbytes)?;
         if let Err(error) = self.persist(self.range(offset, done)?) {
             i.take_back(done)?;
             return Err(error);
