@@ -9,7 +9,7 @@ use super::handler::{self, SIGNALS};
 use super::threads::{self, Seat};
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// How faults are met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,9 +66,9 @@ const KEEP: u32 = 1024;
 /// Clock ticks, about ten microseconds, for which an answer is good for memory that can go away, in a thread that stays busy with it.
 const GOOD_FOR: u64 = 1 << 15;
 
-/// Clock ticks, 100 to 200 nanoseconds, within which a thread that copies again has done nothing else: less than any way takes to install
-/// a handler or to block a signal from Python.
-const BUSY: u64 = 512;
+/// Clock ticks within which a thread that copies again can have done nothing to its signals: the least that asking for its signal mask,
+/// the cheapest of the system calls it would take, has ever taken.
+static BUSY: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// From so many bytes on a copy takes longer than looking at the clock five times.
 const WORTH_A_LOOK: usize = 1 << 10;
@@ -195,7 +195,7 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
 fn is_busy(thread: &Thread) -> bool {
     let now = ticks();
     let idle = now.wrapping_sub(thread.busy.replace(now));
-    idle < BUSY && now.wrapping_sub(thread.asked.get()) < GOOD_FOR
+    idle < BUSY.load(Ordering::Relaxed) && now.wrapping_sub(thread.asked.get()) < GOOD_FOR
 }
 
 /// Tells that a copy of so many bytes of memory that can go away has ended, or one that `waited` for the media. It may have taken longer than
@@ -270,8 +270,10 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
 fn blocked_signal() -> Option<&'static str> {
     // SAFETY: a sigset is plain bits, for which zeroes are valid.
     let mut blocked: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let before = ticks();
     // SAFETY: a null new mask only asks; `blocked` is ours to fill.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
+    BUSY.fetch_min(ticks().wrapping_sub(before), Ordering::Relaxed);
     let names = ["SIGBUS is blocked in this thread", "SIGSEGV is blocked in this thread"];
     // SAFETY: `blocked` was just filled; the signals exist.
     let is_blocked = |signal: i32| unsafe { libc::sigismember(&raw const blocked, signal) } == 1;

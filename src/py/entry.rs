@@ -1,16 +1,16 @@
 //! The short way into the copy functions.
 //!
 //! What PyO3 puts around a function to take its arguments apart costs as much as what a copy of 64 bytes does. So `f(addr, i)`,
-//! `f(addr, i, nbytes)` and `f(addr, i, nbytes=nbytes)` over a buffer and an iterator come in here and go straight to the
-//! function; every other call, right or wrong, goes through PyO3's wrapper of the same function, whose exceptions it then gets.
+//! `f(addr, i, nbytes)`, `f(addr, i, nbytes=nbytes)` and, where there is one keyword more, the first two with it, come in here
+//! over a buffer and an iterator and go straight to the function; every other call, right or wrong, goes through PyO3's wrapper of the same function, whose exceptions it then gets.
 
 use super::iter::{InUse, IovIter};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
-use pyo3::{IntoPyObjectExt, ffi, intern};
+use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{IntoPyObjectExt, PyTypeCheck, ffi, intern};
 use std::any::Any;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,10 +24,17 @@ pub(super) struct Entry {
     pub(super) general: &'static PyOnceLock<Py<PyAny>>,
 }
 
-/// An [`Entry`] for a function in scope, to be called with these further arguments.
+/// An [`Entry`] for a function in scope, which may take one keyword more, of a class of ours.
 macro_rules! entry {
-    ($function:ident $(, $more:expr)*) => {{
+    ($function:ident) => {
+        entry!(@ $function, pyo3::PyAny, None, |addr, i, nbytes, _more: Option<&_>| $function(addr, i, nbytes))
+    };
+    ($function:ident, $keyword:literal: $class:ty) => {
+        entry!(@ $function, $class, Some($keyword), |addr, i, nbytes, more| $function(addr, i, nbytes, more))
+    };
+    (@ $function:ident, $class:ty, $keyword:expr, $call:expr) => {{
         static GENERAL: pyo3::sync::PyOnceLock<pyo3::Py<pyo3::PyAny>> = pyo3::sync::PyOnceLock::new();
+        static KEYWORD: crate::py::entry::Keyword = crate::py::entry::Keyword::new($keyword);
         unsafe extern "C" fn enter(
             _module: *mut pyo3::ffi::PyObject,
             args: *const *mut pyo3::ffi::PyObject,
@@ -35,11 +42,7 @@ macro_rules! entry {
             kwnames: *mut pyo3::ffi::PyObject,
         ) -> *mut pyo3::ffi::PyObject {
             // SAFETY: the interpreter calls it, as its flags say.
-            unsafe {
-                crate::py::entry::enter(args, nargs, kwnames, &GENERAL, |addr, i, nbytes| {
-                    $function(addr, i, nbytes $(, $more)*)
-                })
-            }
+            unsafe { crate::py::entry::enter::<_, $class>((args, nargs, kwnames), &KEYWORD, &GENERAL, $call) }
         }
         crate::py::entry::Entry { name: stringify!($function), function: enter, general: &GENERAL }
     }};
@@ -73,29 +76,54 @@ pub(super) fn open(module: &Bound<'_, PyModule>, entries: impl IntoIterator<Item
     Ok(())
 }
 
+/// A keyword's interned name, which is that of every call that is written out.
+pub(super) struct Keyword {
+    name: Option<&'static str>,
+    interned: PyOnceLock<Py<PyString>>,
+}
+
+impl Keyword {
+    pub(super) const fn new(name: Option<&'static str>) -> Self {
+        Self { name, interned: PyOnceLock::new() }
+    }
+
+    fn is(&self, py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+        self.name.is_some_and(|name| {
+            self.interned.get_or_init(py, || PyString::intern(py, name).unbind()).as_ptr() == object
+        })
+    }
+}
+
+/// What a function with `METH_FASTCALL | METH_KEYWORDS` is called with: arguments, how many of them have no name, and the names.
+type Given = (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject);
+
 /// # Safety
 /// Called by the interpreter as a function with `METH_FASTCALL | METH_KEYWORDS` is.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once in each function that the interpreter calls
-pub(super) unsafe fn enter<'py, T: IntoPyObjectExt<'py>>(
-    args: *const *mut ffi::PyObject,
-    nargs: ffi::Py_ssize_t,
-    kwnames: *mut ffi::PyObject,
+pub(super) unsafe fn enter<'py, T: IntoPyObjectExt<'py>, K: PyTypeCheck>(
+    given: Given,
+    keyword: &Keyword,
     general: &PyOnceLock<Py<PyAny>>,
-    function: impl for<'a> FnOnce(&'a Bound<'py, PyAny>, InUse<'a>, Option<&'a Bound<'py, PyAny>>) -> PyResult<T>,
+    function: impl for<'a> FnOnce(
+        &'a Bound<'py, PyAny>,
+        InUse<'a>,
+        Option<&'a Bound<'py, PyAny>>,
+        Option<&'a Bound<'py, K>>,
+    ) -> PyResult<T>,
 ) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls functions attached. PyO3 is not told, so to it this is code that has to attach before it
     // touches an object without a token; it does, also where a copy runs detached.
     let py = unsafe { Python::assume_attached() };
     let run = AssertUnwindSafe(|| {
         // SAFETY: the caller's promise.
-        if let Some((addr, i, nbytes)) = unsafe { simple(py, args, nargs, kwnames) }
+        if let Some((addr, i, nbytes, more)) = unsafe { simple::<K>(py, given, keyword) }
             && let Ok(i) = InUse::try_from(&*i)
         {
-            return function(&addr, i, nbytes.as_deref())?.into_bound_py_any(py);
+            return function(&addr, i, nbytes.as_deref(), more.as_deref())?.into_bound_py_any(py);
         }
         // SAFETY: as above.
-        unsafe { by_wrapper(py, args, nargs, kwnames, general) }
+        unsafe { by_wrapper(py, given, general) }
     });
     match catch_unwind(run) {
         Ok(Ok(value)) => value.into_ptr(),
@@ -104,57 +132,60 @@ pub(super) unsafe fn enter<'py, T: IntoPyObjectExt<'py>>(
     }
 }
 
-type Simple<'a, 'py> = (Borrowed<'a, 'py, PyAny>, Borrowed<'a, 'py, IovIter>, Option<Borrowed<'a, 'py, PyAny>>);
+type Simple<'a, 'py, K> = (
+    Borrowed<'a, 'py, PyAny>,
+    Borrowed<'a, 'py, IovIter>,
+    Option<Borrowed<'a, 'py, PyAny>>,
+    Option<Borrowed<'a, 'py, K>>,
+);
 
 /// The arguments of a call that needs nobody to take it apart.
 ///
 /// # Safety
 /// As for [`enter`].
 #[inline]
-unsafe fn simple<'a>(
-    py: Python<'_>,
-    args: *const *mut ffi::PyObject,
-    nargs: ffi::Py_ssize_t,
-    kwnames: *mut ffi::PyObject,
-) -> Option<Simple<'a, '_>> {
+unsafe fn simple<'a, 'py, K: PyTypeCheck>(
+    py: Python<'py>,
+    given: Given,
+    keyword: &Keyword,
+) -> Option<Simple<'a, 'py, K>> {
+    let (_, nargs, kwnames) = given;
     // SAFETY: the caller's promise.
-    let given = if kwnames.is_null() || (nargs == 2 && unsafe { is_nbytes_alone(py, kwnames) }) {
-        // SAFETY: as above.
-        unsafe { arguments(args, nargs, kwnames) }
+    let all = unsafe { arguments(given) };
+    let (addr, i, nbytes, more) = if kwnames.is_null() {
+        match *all {
+            [addr, i] => (addr, i, None, None),
+            [addr, i, nbytes] => (addr, i, Some(nbytes), None),
+            _ => return None,
+        }
     } else {
-        return None;
-    };
-    let (addr, i, nbytes) = match *given {
-        [addr, i] => (addr, i, None),
-        [addr, i, nbytes] => (addr, i, Some(nbytes)),
-        _ => return None,
+        // SAFETY: a tuple that is not empty. Names that are written in a call are interned; another is for the wrapper to compare.
+        let name = unsafe { ffi::PyTuple_GetItem(kwnames, 0) };
+        let is_nbytes = name == intern!(py, "nbytes").as_ptr();
+        match (all, nargs) {
+            (&[addr, i, nbytes], 2) if is_nbytes => (addr, i, Some(nbytes), None),
+            (&[addr, i, more], 2) if keyword.is(py, name) => (addr, i, None, Some(more)),
+            (&[addr, i, nbytes, more], 3) if keyword.is(py, name) => (addr, i, Some(nbytes), Some(more)),
+            _ => return None,
+        }
     };
     // SAFETY: an argument, borrowed for the length of the call.
     let borrow = |argument| unsafe { Borrowed::from_ptr(py, argument) };
     // SAFETY: only looks at the type.
     let is_buffer = unsafe { ffi::PyObject_CheckBuffer(addr) } != 0;
     let i = borrow(i).cast::<IovIter>().ok()?;
-    is_buffer.then_some((borrow(addr), i, nbytes.map(borrow).filter(|nbytes| !nbytes.is_none())))
-}
-
-/// # Safety
-/// `kwnames` is a tuple that is not empty.
-unsafe fn is_nbytes_alone(py: Python<'_>, kwnames: *mut ffi::PyObject) -> bool {
-    // SAFETY: as the caller says. Names that are written in a call are interned; another is for the wrapper to compare.
-    let first = unsafe { ffi::PyTuple_GetItem(kwnames, 0) };
-    // SAFETY: as above.
-    first == intern!(py, "nbytes").as_ptr() && unsafe { ffi::PyTuple_Size(kwnames) } == 1
+    let more = match more.map(borrow).filter(|more| !more.is_none()) {
+        Some(more) => Some(more.cast::<K>().ok()?),
+        None => None,
+    };
+    is_buffer.then_some((borrow(addr), i, nbytes.map(borrow).filter(|nbytes| !nbytes.is_none()), more))
 }
 
 /// All arguments, the named ones last.
 ///
 /// # Safety
 /// As for [`enter`].
-unsafe fn arguments<'a>(
-    args: *const *mut ffi::PyObject,
-    nargs: ffi::Py_ssize_t,
-    kwnames: *mut ffi::PyObject,
-) -> &'a [*mut ffi::PyObject] {
+unsafe fn arguments<'a>((args, nargs, kwnames): Given) -> &'a [*mut ffi::PyObject] {
     // SAFETY: it is a tuple if it is there.
     let named = if kwnames.is_null() { 0 } else { unsafe { ffi::PyTuple_Size(kwnames) } };
     // SAFETY: there are so many; where there are none the pointer may be null.
@@ -166,15 +197,14 @@ unsafe fn arguments<'a>(
 #[cold]
 unsafe fn by_wrapper<'py>(
     py: Python<'py>,
-    args: *const *mut ffi::PyObject,
-    nargs: ffi::Py_ssize_t,
-    kwnames: *mut ffi::PyObject,
+    given: Given,
     general: &PyOnceLock<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let (_, nargs, kwnames) = given;
     let early = || PyRuntimeError::new_err("called before its module was ready");
     let general = general.get(py).ok_or_else(early)?.bind(py);
     // SAFETY: the caller's promise.
-    let given = unsafe { arguments(args, nargs, kwnames) };
+    let given = unsafe { arguments(given) };
     // SAFETY: an argument, borrowed for the length of the call.
     let given = given.iter().map(|argument| unsafe { Borrowed::from_ptr(py, *argument) });
     let positional = PyTuple::new(py, given.clone().take(nargs.unsigned_abs()).collect::<Vec<_>>())?;

@@ -16,9 +16,9 @@ fn shared(map: Option<&Bound<'_, FaultMap>>) -> Option<Arc<Mutex<Map>>> {
     map.map(|map| Arc::clone(&map.get().0))
 }
 
-/// The function here that is called for every few bytes: without a map.
+/// The function here that is called for every few bytes.
 pub(super) fn entries() -> [Entry; 1] {
-    [entry!(copy_to_iter_mcsafe, None)]
+    [entry!(copy_to_iter_mcsafe, "fault_map": FaultMap)]
 }
 
 /// `copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the kernel's careful copy

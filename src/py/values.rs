@@ -147,8 +147,11 @@ pub(super) fn to_mc_result<'py>(
     nbytes: usize,
     fault: Option<&Fault>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    static NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let fault = fault.map(|fault| to_fault(py, fault)).transpose()?;
-    mc_result_class(py)?.call1((copied, nbytes - copied, fault))
+    // The class's own constructor is Python: it would take as long as a copy.
+    let new = NEW.get_or_try_init(py, || py.get_type::<PyTuple>().getattr("__new__").map(Bound::unbind))?;
+    new.bind(py).call1((mc_result_class(py)?, (copied, nbytes - copied, fault)))
 }
 
 /// A `FaultError`: its errno by the cause.
