@@ -25,8 +25,6 @@ pub(super) struct Mover {
     way: Way,
     care: Care,
     stop: Option<Box<Stop>>,
-    /// Whether it has fenced.
-    waited: bool,
 }
 
 /// What stopped a copy.
@@ -65,7 +63,7 @@ impl Mover {
             care = care.max(i.care());
         }
         let way = engine::enter(care)?;
-        Ok(Self { set: arch::primitives(), way, care, stop: None, waited: false })
+        Ok(Self { set: arch::primitives(), way, care, stop: None })
     }
 
     /// Whether the CPU may do a range of this length without asking again on the way.
@@ -216,7 +214,7 @@ impl Mover {
     #[allow(clippy::inline_always)] // taken by value it would be copied for the sake of looking at one field
     pub(super) fn into_fault(self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
         if self.care == Care::Prone {
-            engine::copied(copied, self.waited);
+            engine::copied(copied);
         }
         self.stop.map(|stop| Box::new(stop.to_fault(copied, wanted)))
     }
@@ -280,7 +278,6 @@ impl Media for Mover {
 
     fn fence(&mut self) {
         arch::store_fence();
-        self.waited = true;
     }
 }
 

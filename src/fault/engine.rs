@@ -66,12 +66,10 @@ const KEEP: u32 = 1024;
 /// Clock ticks, about ten microseconds, for which an answer is good for memory that can go away, in a thread that stays busy with it.
 const GOOD_FOR: u64 = 1 << 15;
 
-/// Clock ticks within which a thread that copies again can have done nothing to its signals: the least that asking for its signal mask,
-/// the cheapest of the system calls it would take, has ever taken.
+/// Clock ticks within which a thread that copies again can have done nothing to its signals: half as long again as asking for its signal
+/// mask, the cheapest of the system calls it would take, has taken at the least. (Half of it goes by between any two copies, in the
+/// interpreter and in what surrounds a copy.)
 static BUSY: AtomicU64 = AtomicU64::new(u64::MAX);
-
-/// From so many bytes on a copy takes longer than looking at the clock five times.
-const WORTH_A_LOOK: usize = 1 << 10;
 
 /// A copy of memory that can go away asks again after so many bytes.
 pub const ASK_EVERY: usize = 4 << 20;
@@ -84,11 +82,11 @@ struct Thread {
     epoch: Cell<u32>,
     /// Copies of settled memory for which the last answer is still good.
     kept: Cell<u32>,
-    /// When the kernel was last asked, the time of long copies since then not counted.
+    /// When the kernel was last asked, the time of copies since then not counted.
     asked: Cell<u64>,
-    /// When the last copy of memory that can go away began, or ended if it was long.
+    /// When the last copy of memory that can go away ended, or this one began.
     busy: Cell<u64>,
-    /// The bytes of long copies since the kernel was asked.
+    /// The bytes of such copies since the kernel was asked.
     since: Cell<usize>,
 }
 
@@ -198,21 +196,18 @@ fn is_busy(thread: &Thread) -> bool {
     idle < BUSY.load(Ordering::Relaxed) && now.wrapping_sub(thread.asked.get()) < GOOD_FOR
 }
 
-/// Tells that a copy of so many bytes of memory that can go away has ended, or one that `waited` for the media. It may have taken longer than
-/// an answer is good for; its time does not count in the first [`ASK_EVERY`] bytes of such copies, as nobody asks in between in so many
-/// bytes of one, either.
+/// Tells that a copy of so many bytes of memory that can go away has ended. It may have taken longer than an answer is good for; its time
+/// does not count in the first [`ASK_EVERY`] bytes of such copies, as nobody asks in between in so many bytes of one, either.
 #[inline]
-pub fn copied(nbytes: usize, waited: bool) {
-    if nbytes >= WORTH_A_LOOK || waited {
-        THREAD.with(|thread| {
-            let now = ticks();
-            let taken = now.wrapping_sub(thread.busy.replace(now));
-            thread.since.set(thread.since.get().saturating_add(nbytes));
-            if thread.since.get() <= ASK_EVERY {
-                thread.asked.set(thread.asked.get().wrapping_add(taken));
-            }
-        });
-    }
+pub fn copied(nbytes: usize) {
+    THREAD.with(|thread| {
+        let now = ticks();
+        let taken = now.wrapping_sub(thread.busy.replace(now));
+        thread.since.set(thread.since.get().saturating_add(nbytes));
+        if thread.since.get() <= ASK_EVERY {
+            thread.asked.set(thread.asked.get().wrapping_add(taken));
+        }
+    });
 }
 
 /// Tells of a fault: what comes next had better be sure.
@@ -273,7 +268,7 @@ fn blocked_signal() -> Option<&'static str> {
     let before = ticks();
     // SAFETY: a null new mask only asks; `blocked` is ours to fill.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
-    BUSY.fetch_min(ticks().wrapping_sub(before), Ordering::Relaxed);
+    BUSY.fetch_min(ticks().wrapping_sub(before) * 3 / 2, Ordering::Relaxed);
     let names = ["SIGBUS is blocked in this thread", "SIGSEGV is blocked in this thread"];
     // SAFETY: `blocked` was just filled; the signals exist.
     let is_blocked = |signal: i32| unsafe { libc::sigismember(&raw const blocked, signal) } == 1;
