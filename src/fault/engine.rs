@@ -9,7 +9,7 @@ use super::handler::{self, SIGNALS};
 use super::threads::{self, Seat};
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 /// How faults are met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,9 @@ pub enum Mode {
 static MODE: AtomicU8 = AtomicU8::new(Mode::Auto as u8);
 /// Counted up when kept answers are worth nothing any more, among others after the mode has changed.
 static EPOCH: AtomicU32 = AtomicU32::new(1);
+
+/// Whether the handler is being taken away.
+static LEAVING: AtomicBool = AtomicBool::new(false);
 
 /// How faults are met.
 pub fn mode() -> Mode {
@@ -45,6 +48,18 @@ pub fn set_mode(mode: Mode) {
 /// Has every thread ask before its next copy.
 pub fn forget() {
     EPOCH.fetch_add(1, Ordering::Release);
+}
+
+/// Gives the signals back to whoever had them before, when no copy needs them any more.
+pub fn uninstall() {
+    LEAVING.store(true, Ordering::SeqCst);
+    forget();
+    threads::order_all_threads();
+    while threads::is_another_armed() {
+        std::thread::yield_now();
+    }
+    handler::uninstall();
+    LEAVING.store(false, Ordering::SeqCst);
 }
 
 /// How settled the memory of a copy is.
@@ -153,14 +168,19 @@ impl Drop for Armed {
 pub fn enter(care: Care) -> Result<Way> {
     THREAD.with(|thread| {
         let kept = thread.kept.get();
-        // An answer of this epoch was given in this mode, and not by system calls.
-        if kept > 0 && thread.epoch.get() == EPOCH.load(Ordering::Acquire) {
-            if care == Care::Settled {
-                thread.kept.set(kept - 1);
-                return Ok(Way::Direct(Armed::new(thread)));
-            }
-            if is_busy(thread) {
-                return Ok(Way::Direct(Armed::new(thread)));
+        if kept > 0 {
+            // Armed first: who takes the handler away counts up the epoch and then looks for armed threads.
+            let armed = Armed::new(thread);
+            compiler_fence(Ordering::SeqCst);
+            // An answer of this epoch was given in this mode, and not by system calls.
+            if thread.epoch.get() == EPOCH.load(Ordering::Acquire) {
+                if care == Care::Settled {
+                    thread.kept.set(kept - 1);
+                    return Ok(Way::Direct(armed));
+                }
+                if is_busy(thread) {
+                    return Ok(Way::Direct(armed));
+                }
             }
         }
         enter_anew(thread, care)
@@ -169,22 +189,25 @@ pub fn enter(care: Care) -> Result<Way> {
 
 #[cold]
 fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
-    let epoch = EPOCH.load(Ordering::Acquire);
-    let mode = mode();
-    if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
-        return Ok(if care == Care::Prone { Way::Syscalls } else { Way::Bare });
-    }
-    match ask(thread, epoch) {
-        Ok(armed) => {
-            let now = ticks();
-            thread.asked.set(now);
-            thread.busy.set(now);
-            thread.since.set(0);
-            Ok(Way::Direct(armed))
+    loop {
+        let epoch = EPOCH.load(Ordering::SeqCst);
+        let mode = mode();
+        if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
+            return Ok(if care == Care::Prone { Way::Syscalls } else { Way::Bare });
         }
-        Err(reason) if mode == Mode::Signal => Err(Error::Handler(reason)),
-        Err(_) if care == Care::Prone => Ok(Way::Syscalls),
-        Err(_) => Ok(Way::Bare),
+        match ask(thread, epoch) {
+            // Something changed meanwhile.
+            Ok(_) if EPOCH.load(Ordering::SeqCst) != epoch => {}
+            Ok(armed) => {
+                let now = ticks();
+                thread.asked.set(now);
+                thread.busy.set(now);
+                thread.since.set(0);
+                return Ok(Way::Direct(armed));
+            }
+            Err(reason) if mode == Mode::Signal => return Err(Error::Handler(reason)),
+            Err(_) => return Ok(if care == Care::Prone { Way::Syscalls } else { Way::Bare }),
+        }
     }
 }
 
@@ -236,6 +259,9 @@ pub fn is_still_ours() -> bool {
 /// Asks the kernel. The answer is kept for copies of this `epoch`.
 fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> {
     thread.kept.set(0);
+    if LEAVING.load(Ordering::SeqCst) {
+        return Err("it is being uninstalled");
+    }
     if let Some(reason) = blocked_signal() {
         return Err(reason);
     }

@@ -1,6 +1,6 @@
 //! What the handler has to know about threads, in tables it can read without thread-local storage, which might allocate.
 
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
 /// Threads that can be inside a copy at once and be known for it. One more is only not recognised when somebody
 /// re-raises its fault.
@@ -9,9 +9,10 @@ const THREADS: usize = 1024;
 /// The ids of threads inside a copy.
 static ARMED: [AtomicI32; THREADS] = [const { AtomicI32::new(0) }; THREADS];
 
-/// Slots of [`ARMED`] handed out so far; freed ones are re-used through [`FREE`].
-static HANDED_OUT: AtomicUsize = AtomicUsize::new(0);
-static FREE: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
+/// Which slots of [`ARMED`] have a thread, and how many from the first on ever had one. No lock: a fork may come at any time, and
+/// nobody would open it again in the child.
+static TAKEN: [AtomicBool; THREADS] = [const { AtomicBool::new(false) }; THREADS];
+static EVER_TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Counted up in a forked child, whose threads have other ids.
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -25,13 +26,36 @@ pub(super) fn current_tid() -> i32 {
 /// Whether this thread is inside a copy. Runs in the handler.
 pub(super) fn is_armed() -> bool {
     let tid = current_tid();
-    let known = HANDED_OUT.load(Ordering::Relaxed).min(THREADS);
-    ARMED[..known].iter().any(|slot| slot.load(Ordering::Relaxed) == tid)
+    armed().any(|armed| armed == tid)
+}
+
+/// Whether any other thread is. One without a slot is not seen.
+pub(super) fn is_another_armed() -> bool {
+    let tid = current_tid();
+    armed().any(|armed| armed != 0 && armed != tid)
+}
+
+fn armed() -> impl Iterator<Item = i32> {
+    ARMED[..EVER_TAKEN.load(Ordering::Relaxed)].iter().map(|slot| slot.load(Ordering::Relaxed))
+}
+
+/// Has every other thread see what was stored here before, at the point where it is. Where the kernel cannot, a millisecond has to do.
+pub(super) fn order_all_threads() {
+    const REGISTER: i32 = 1 << 4;
+    const PRIVATE: i32 = 1 << 3;
+    let barrier = |command: i32| {
+        // SAFETY: touches no memory of ours.
+        unsafe { libc::syscall(libc::SYS_membarrier, libc::c_long::from(command), 0, 0) }
+    };
+    if barrier(REGISTER) != 0 || barrier(PRIVATE) != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
 
 extern "C" fn in_child() {
-    for slot in &ARMED {
+    for (slot, taken) in ARMED.iter().zip(&TAKEN) {
         slot.store(0, Ordering::Relaxed);
+        taken.store(false, Ordering::Relaxed);
     }
     FORKS.fetch_add(1, Ordering::Relaxed);
     super::engine::forget();
@@ -54,8 +78,12 @@ pub(super) struct Seat {
 
 impl Seat {
     pub(super) fn take() -> Self {
-        let freed = FREE.lock().ok().and_then(|mut free| free.pop());
-        let slot = freed.or_else(|| Some(HANDED_OUT.fetch_add(1, Ordering::Relaxed)).filter(|slot| *slot < THREADS));
+        let take =
+            |taken: &AtomicBool| taken.compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let slot = TAKEN.iter().position(take);
+        if let Some(slot) = slot {
+            EVER_TAKEN.fetch_max(slot + 1, Ordering::Relaxed);
+        }
         Self { slot, forks: FORKS.load(Ordering::Relaxed) }
     }
 
@@ -72,9 +100,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let (Some(slot), Ok(mut free)) = (self.slot, FREE.lock()) {
+        if let Some(slot) = self.slot.filter(|_| self.is_current()) {
             ARMED[slot].store(0, Ordering::Relaxed);
-            free.push(slot);
+            TAKEN[slot].store(false, Ordering::Relaxed);
         }
     }
 }

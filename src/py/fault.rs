@@ -20,11 +20,10 @@ pub(super) fn fault_handler_install() -> PyResult<()> {
     ))
 }
 
-/// Puts back what was there before, for each signal that is still ours.
+/// Puts back what was there before, for each signal that is still ours, once no other thread is in a copy.
 #[pyfunction]
-pub(super) fn fault_handler_uninstall() {
-    engine::forget();
-    handler::uninstall();
+pub(super) fn fault_handler_uninstall(py: Python<'_>) {
+    py.detach(engine::uninstall);
 }
 
 /// How faults are met.
