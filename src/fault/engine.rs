@@ -81,10 +81,13 @@ const KEEP: u32 = 1024;
 /// Clock ticks, about ten microseconds, for which an answer is good for memory that can go away, in a thread that stays busy with it.
 const GOOD_FOR: u64 = 1 << 15;
 
-/// Clock ticks within which a thread that copies again can have done nothing to its signals: half as long again as asking for its signal
-/// mask, the cheapest of the system calls it would take, has taken at the least. (Half of it goes by between any two copies, in the
-/// interpreter and in what surrounds a copy.)
+/// Clock ticks within which a thread that copies again can have done nothing to its signals: the least that asking for its signal mask, the
+/// cheapest of the system calls it would take, has ever taken, and a part of [`AROUND`].
 static BUSY: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Clock ticks, about 100 nanoseconds, that go by at least around such a call from Python: in what surrounds two copies, and in the
+/// interpreter.
+const AROUND: u64 = 300;
 
 /// A copy of memory that can go away asks again after so many bytes.
 pub const ASK_EVERY: usize = 4 << 20;
@@ -294,7 +297,8 @@ fn blocked_signal() -> Option<&'static str> {
     let before = ticks();
     // SAFETY: a null new mask only asks; `blocked` is ours to fill.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
-    BUSY.fetch_min(ticks().wrapping_sub(before) * 3 / 2, Ordering::Relaxed);
+    let taken = ticks().wrapping_sub(before);
+    BUSY.fetch_min(taken + taken.min(AROUND), Ordering::Relaxed);
     let names = ["SIGBUS is blocked in this thread", "SIGSEGV is blocked in this thread"];
     // SAFETY: `blocked` was just filled; the signals exist.
     let is_blocked = |signal: i32| unsafe { libc::sigismember(&raw const blocked, signal) } == 1;

@@ -9,8 +9,8 @@ use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
-use std::cell::Cell;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyWeakrefReference};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// What a buffer is wanted for.
@@ -125,25 +125,49 @@ fn care_of(object: &Bound<'_, PyAny>) -> Care {
     Care::Prone
 }
 
-/// [`care_of`], remembered for a few arguments: looking through one costs as much as a small copy. An object at the same
-/// address over the same memory is that object, or one as good.
+/// An argument that was looked through, and whether it is still there to be the same: another one may come to lie where it was.
+struct Known {
+    object: Py<PyWeakrefReference>,
+    at: (usize, usize),
+    care: Care,
+}
+
+const ARGUMENTS: usize = 8;
+
+thread_local! {
+    static KNOWN: [RefCell<Option<Known>>; ARGUMENTS] = const { [const { RefCell::new(None) }; ARGUMENTS] };
+}
+
+/// [`care_of`], remembered for a few arguments: looking through one costs as much as a small copy.
+#[inline]
 fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Care {
-    const ARGUMENTS: usize = 8;
-    thread_local! {
-        static KNOWN: [Cell<(usize, usize, Care)>; ARGUMENTS] = const { [const { Cell::new((0, 0, Care::Prone)) }; ARGUMENTS] };
-    }
-    let object_addr = object.as_ptr().addr();
+    let at = (object.as_ptr().addr(), seg.addr);
     // Objects of one size lie evenly spaced.
-    let place = (object_addr >> 4 ^ object_addr >> 7 ^ object_addr >> 10) % ARGUMENTS;
-    KNOWN.with(|known| {
-        let (known_object, known_addr, care) = known[place].get();
-        if (known_object, known_addr) == (object_addr, seg.addr) {
-            return care;
-        }
-        let care = care_of(object);
-        known[place].set((object_addr, seg.addr, care));
-        care
-    })
+    let place = (at.0 >> 4 ^ at.0 >> 7 ^ at.0 >> 10) % ARGUMENTS;
+    let looked_up = KNOWN.try_with(|known| {
+        let known = known[place].try_borrow().ok()?;
+        let known = known.as_ref().filter(|known| known.at == at)?;
+        // SAFETY: attached, and it is a weak reference; what it refers to is only compared, not kept.
+        let alive = unsafe { ffi::PyWeakref_GetObject(known.object.as_ptr()) };
+        (alive == object.as_ptr()).then_some(known.care)
+    });
+    if let Ok(Some(care)) = looked_up {
+        return care;
+    }
+    look_through(object, place, at)
+}
+
+#[cold]
+fn look_through(object: &Bound<'_, PyAny>, place: usize, at: (usize, usize)) -> Care {
+    let care = care_of(object);
+    // What cannot be referred to weakly is looked through each time.
+    if let Ok(reference) = PyWeakrefReference::new(object) {
+        let known = Some(Known { object: reference.unbind(), at, care });
+        let before =
+            KNOWN.try_with(|all| all[place].try_borrow_mut().map(|mut place| std::mem::replace(&mut *place, known)));
+        drop(before);
+    }
+    care
 }
 
 /// Views of views that are looked through.
