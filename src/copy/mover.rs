@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::fault::engine::{self, ASK_EVERY, Care, Way};
 use crate::iter::IovIter;
 use crate::segment::{Flat, Segment, Trust};
-use crate::sys::memory;
+use crate::sys::{mapping, maps, memory};
 
 /// A way to move chunks.
 pub(super) trait Move {
@@ -188,20 +188,34 @@ impl Mover {
             if mover.may_touch(at) {
                 return mover.over_lines_directly(instruction, addr, size);
             }
-            // There is no call that does this. The kernel is asked whether the memory is there right before it is touched.
             let there = memory::fault_in(Segment::new(addr, size), false);
-            let left = mover.over_lines_directly(instruction, addr, there);
-            if there < size && left == 0 {
-                mover.stop = Some(Box::new(Stop { dst: addr + there, src: ZEROES.as_ptr().addr(), trap: None }));
+            let left = mover.over_lines_by_kernel(instruction, Segment::new(addr, there));
+            let done = there - left;
+            if done < size && mover.stop.is_none() {
+                mover.stop = Some(Box::new(Stop { dst: addr + done, src: ZEROES.as_ptr().addr(), trap: None }));
             }
-            size - there + left
+            size - done
         })
+    }
+
+    /// What of memory that is there cannot go out without the handler. A file's goes to the file; memory without one lasts nowhere. Only a
+    /// device's, which no call writes back, is touched: it cannot be cut.
+    fn over_lines_by_kernel(&mut self, instruction: &WriteBack, seg: Segment) -> usize {
+        if seg.len == 0 {
+            0
+        } else if maps::is_device(seg.addr) {
+            self.over_lines_directly(instruction, seg.addr, seg.len)
+        } else if mapping::sync(seg).is_ok() {
+            0
+        } else {
+            seg.len
+        }
     }
 
     #[inline]
     fn over_lines_directly(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
-        // SAFETY: whoever made the range promised that it stays; what may go away all the same is touched under the handler,
-        // or, where there is none, right after the kernel has found it there.
+        // SAFETY: whoever made the range promised that it stays; what may go away all the same is touched under the handler, and
+        // a device's memory does not.
         let (done, trap) = unsafe { guard::write_back(instruction, addr, len) };
         if let Some(trap) = trap {
             self.trapped(trap, addr + done, 0, true);

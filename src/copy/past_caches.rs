@@ -171,7 +171,7 @@ pub(super) struct Gather<'m, M> {
 impl<M: Media> Move for Gather<'_, M> {
     #[inline]
     fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        let end = dst + len;
+        let end = Segment::new(dst, len).end();
         if self.staged == 0 && (end == self.end || end.is_multiple_of(LINE)) {
             return copy(self.media, self.promise, dst, src, len);
         }

@@ -306,11 +306,13 @@ pub(super) fn hash_and_copy_to_iter<'py>(
     })?;
     let mut owners = Owners::default();
     let source = owners.acquire(addr, Access::Read, Named::Argument("addr"))?.seg;
-    let copied = run_short(addr, &mut *i.try_borrow_mut()?, nbytes, Access::Read, copy::copy_to_iter)?;
+    // Held while the hash is fed: it cannot move what it might have to be moved back.
+    let mut held = i.try_borrow_mut()?;
+    let copied = run_short(addr, &mut held, nbytes, Access::Read, copy::copy_to_iter)?;
     let fed =
         memoryview(addr.py(), source.take(copied), true, Arc::new(owners)).and_then(|bytes| update.call1((bytes,)));
     if let Err(error) = fed {
-        i.try_borrow_mut()?.core.take_back(copied)?;
+        held.core.take_back(copied)?;
         return Err(error);
     }
     Ok(copied)

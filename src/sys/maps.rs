@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// A mapping of a file.
@@ -84,6 +84,13 @@ pub fn end_of_mapping_beyond_file(page: usize) -> Option<usize> {
     let at = mapping.offset.checked_add((page - mapping.start) as u64)?;
     debug_assert!(at.is_multiple_of(PAGE_SIZE as u64));
     (mapping.file_size()? <= at).then_some(mapping.end)
+}
+
+/// Whether the memory at an address is that of a device, by its path: a DAX device's, above all.
+pub fn is_device(address: usize) -> bool {
+    let path = Mapping::at(address).map(|mapping| mapping.path);
+    let found = path.and_then(|path| fs::metadata(OsStr::from_bytes(&path)).ok());
+    found.is_some_and(|found| found.file_type().is_char_device())
 }
 
 #[cfg(test)]
