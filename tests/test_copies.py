@@ -115,6 +115,18 @@ def test_a_hash_that_raises_puts_the_iterator_back() -> None:
     assert i.count == 6
 
 
+def test_a_hash_cannot_move_the_iterator_it_is_fed_from() -> None:
+    i = IovIter.kvec(READ, [bytearray(8)])
+
+    class Meddling:
+        def update(self, data: memoryview) -> None:
+            i.advance(len(data))
+
+    with pytest.raises(RuntimeError):
+        hash_and_copy_to_iter(b"abcd", i, Meddling())
+    assert (i.count, i.iov_offset) == (8, 0)
+
+
 @pytest.mark.parametrize("make", [IovIter.kvec, IovIter.iovec])
 @pytest.mark.parametrize("shift", [-5000, -64, -3, -1, 0, 1, 2, 63, 64, 5000])
 @pytest.mark.parametrize("pieces", [1, 3, 40])

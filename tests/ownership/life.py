@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
+import mmap
 import os
 import shutil
 import signal
@@ -13,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iovec_rs import fault_handler, memcpy_mcsafe, testing
+from iovec_rs import FaultError, fault_handler, memcpy_mcsafe, pmem, testing
 
 from ownership.common import BOTH, BUS, SEGV, dispositions, foreign, install_foreign, owners, probe_foreign, survive
 
@@ -141,6 +143,46 @@ def uninstall_restores() -> None:
         assert dispositions() == before
         fault_handler.uninstall()
         assert dispositions() == before
+
+
+def uninstalled_during_copies() -> None:
+    """The handler does not leave a copy that runs into bad memory alone."""
+    with testing.truncated(512, 256) as memory:
+        wrong: list[int] = []
+
+        def run() -> None:
+            out = bytearray(memory.length)
+            counts = (memcpy_mcsafe(out, memory.buffer).copied for _ in range(300))
+            wrong.extend(copied for copied in counts if copied != memory.length // 2)
+
+        copying = threading.Thread(target=run)
+        copying.start()
+        while copying.is_alive():
+            fault_handler.uninstall()
+        copying.join()
+        assert wrong == []
+
+
+def cut_while_it_is_flushed_by_system_calls() -> None:
+    with tempfile.TemporaryFile() as file:
+        size = 1 << 20
+        file.truncate(size)
+        mapping = mmap.mmap(file.fileno(), size)
+        done = threading.Event()
+
+        def cut() -> None:
+            while not done.is_set():
+                os.ftruncate(file.fileno(), 4096)
+                os.ftruncate(file.fileno(), size)
+
+        cutting = threading.Thread(target=cut)
+        cutting.start()
+        with fault_handler.mode("syscall"):
+            for _ in range(300):
+                with contextlib.suppress(FaultError):
+                    pmem.flush(mapping)
+        done.set()
+        cutting.join()
 
 
 def uninstall_below_somebody_leaves_all_alone() -> None:
