@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import TYPE_CHECKING
 
 import pytest
-from iovec_rs import PAGE_SIZE, READ, IovIter, McResult
+from iovec_rs import PAGE_SIZE, READ, IovIter, McResult, testing
 from iovec_rs.pmem import PmemRegion
 from kinds import CASES, Shape, build, state_of
 from places import address
@@ -70,7 +71,7 @@ def test_known_poison_is_not_touched(path: Path, kind: str) -> None:
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", [None, *TARGETS])
-def test_a_file_that_was_cut_is_read_to_its_last_page_and_remembered(path: Path, kind: str | None) -> None:
+def test_a_file_that_was_cut_is_read_to_its_last_page_until_it_grows(path: Path, kind: str | None) -> None:
     region = PmemRegion.open(path)
     with path.open("r+b") as file:
         file.truncate(3 * PAGE_SIZE)
@@ -81,20 +82,30 @@ def test_a_file_that_was_cut_is_read_to_its_last_page_and_remembered(path: Path,
     subject = None if kind is None else build(kind, False, Shape((4 * PAGE_SIZE,)))
     out = bytearray(4 * PAGE_SIZE)
     good, end = PAGE_SIZE, address(region) + 3 * PAGE_SIZE
-    for origin in ("real", "map"):
-        first = origin == "real"
+    for first in (True, False):
         target = subject.real if subject else out
         copied, remaining, fault = region.read_into(2 * PAGE_SIZE if first else 3 * PAGE_SIZE, target)
         assert (copied, remaining) == (good if first else 0, (3 if first or subject else 4) * PAGE_SIZE)
         assert fault is not None
         assert (fault.side, fault.offset, fault.address) == ("source", copied, end)
-        assert (fault.origin == "map") is not first
-        assert end in region.fault_map
-    region.refresh_badblocks()
-    assert len(region.fault_map) == 0
+        assert (fault.cause, fault.origin == "map") == ("gone", False)
+        assert len(region.fault_map) == 0
+    os.truncate(path, SIZE)
+    assert region.read_into(0, bytearray(SIZE)).remaining == 0
     if subject:
         assert subject.oracle.fill(FILL[2 * PAGE_SIZE : 3 * PAGE_SIZE]) == good
         subject.oracle.settle(state_of(subject.real))
         subject.check()
     else:
         assert out == FILL[2 * PAGE_SIZE : 3 * PAGE_SIZE] + bytes(3 * PAGE_SIZE)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_bad_destination_is_not_the_regions(path: Path) -> None:
+    region = PmemRegion.open(path)
+    with testing.truncated(4, keep=1) as memory:
+        copied, remaining, fault = region.read_into(0, memory.buffer)
+    assert (copied, remaining) == (PAGE_SIZE, 3 * PAGE_SIZE)
+    assert fault is not None
+    assert (fault.side, fault.cause) == ("destination", "gone")
+    assert len(region.fault_map) == 0

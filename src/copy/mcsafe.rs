@@ -29,8 +29,8 @@ pub trait KnownBad: Sync {
     fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool;
     /// The first known range that shares a byte with `seg` and must not be touched so.
     fn first_bad(&self, seg: Segment, touch: Touch) -> Option<Segment>;
-    /// Adds what a copy has run into.
-    fn record(&self, seg: Segment, touch: Touch);
+    /// Adds what a copy has run into, and what was wrong with it.
+    fn record(&self, seg: Segment, touch: Touch, cause: Cause);
 }
 
 const WORD: usize = 8;
@@ -109,7 +109,7 @@ fn learn<K: KnownBad + ?Sized>(map: &K, fault: Option<&Fault>) {
             (_, Side::Source) => Touch::Read,
             (_, Side::Destination) => Touch::Write,
         };
-        map.record(Segment::new(fault.address, fault.length), touch);
+        map.record(Segment::new(fault.address, fault.length), touch, fault.cause);
     }
 }
 

@@ -5,6 +5,7 @@ use super::copy::flat_side;
 use super::values::{fault_range_class, size};
 use crate::copy::mcsafe::{KnownBad, Touch};
 use crate::error::Error;
+use crate::fault::Cause;
 use crate::fault::formats::{badblocks, mapfile};
 use crate::fault::map::{self, Access, Range};
 use crate::segment::Segment;
@@ -28,7 +29,7 @@ impl KnownBad for Mutex<map::FaultMap> {
         Some(Segment::new(found.start, usize::try_from(found.length()).unwrap_or(usize::MAX)))
     }
 
-    fn record(&self, seg: Segment, touch: Touch) {
+    fn record(&self, seg: Segment, touch: Touch, _cause: Cause) {
         let room = (usize::MAX - seg.addr) as u128 + 1;
         // Cut to the end of the address space, so that it cannot be refused.
         let _ = lock(self).add(seg.addr, room.min(seg.len as u128), access_of(touch));

@@ -188,7 +188,8 @@ impl PmemRegion {
         self.lock().mapping.is_none()
     }
 
-    /// The addresses in it that are known to be bad: from the system's list when it was opened or refreshed, and what `read_into` ran into since.
+    /// The addresses in it that are known to be bad: from the system's list when it was opened or refreshed, and the poison in it that `read_into`
+    /// ran into since. Not what a file lacks that was cut: it may grow again.
     /// A page with a bad block in it cannot be mapped, so all of it is in there; of a device only the blocks are.
     #[getter]
     fn fault_map(&self, py: Python<'_>) -> PyResult<Py<FaultMap>> {
@@ -227,7 +228,7 @@ impl PmemRegion {
     }
 
     /// Fills a buffer, or all that is left of an iterator, from `offset` on. It stops before what `fault_map` knows and at what turns out to
-    /// be bad, which is added to it; never an exception for bad memory. Returns an `McResult`.
+    /// be bad; poison in the region is added to it. Never an exception for bad memory. Returns an `McResult`.
     fn read_into<'py>(
         &self,
         py: Python<'py>,
