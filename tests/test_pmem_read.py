@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from iovec_rs import PAGE_SIZE, READ, IovIter, McResult, testing
+from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, McResult, testing
 from iovec_rs.pmem import PmemRegion
 from kinds import CASES, Shape, build, state_of
 from places import address
@@ -109,3 +109,10 @@ def test_a_bad_destination_is_not_the_regions(path: Path) -> None:
     assert fault is not None
     assert (fault.side, fault.cause) == ("destination", "gone")
     assert len(region.fault_map) == 0
+
+
+def test_an_iterator_to_be_read_from_is_refused_by_name(path: Path) -> None:
+    i = IovIter.ubuf(WRITE, bytes(100))
+    with pytest.raises(ValueError, match=r"^read_into:"):
+        PmemRegion.open(path).read_into(0, i)
+    assert (i.count, i.fault) == (100, None)

@@ -85,6 +85,7 @@ impl Mapping {
     /// Copies out of the region into all that is left of an iterator, up to what the map knows to be bad or turns out to be. Returns the bytes
     /// copied, by which it advances.
     pub fn read_into<K: KnownBad + ?Sized>(&self, offset: usize, i: &mut IovIter, map: &K) -> Result<usize> {
+        i.require(Direction::Dest, "read_into")?;
         let nbytes = i.count();
         let map = OwnPoison { region: self.seg(), map };
         copy_to_iter_mcsafe(self.range(offset, nbytes)?, i, nbytes, Some(&map))
