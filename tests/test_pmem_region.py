@@ -322,3 +322,40 @@ def test_closing_waits_for_nobody_and_cuts_nobody_off(tmp_path: Path) -> None:
         if written:
             assert path.read_bytes() == data
         path.unlink()
+
+
+def test_all_who_make_a_file_at_once_get_the_same_one(tmp_path: Path) -> None:
+    workers, rounds = 4, 50
+    barrier = threading.Barrier(workers)
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        for turn in range(rounds):
+            barrier.wait()
+            try:
+                with PmemRegion.open(tmp_path / str(turn), size=workers * PAGE_SIZE, create=True) as region:
+                    region.write(number * PAGE_SIZE, bytes([number + 1]) * PAGE_SIZE)
+            except OSError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    expected = b"".join(bytes([number + 1]) * PAGE_SIZE for number in range(workers))
+    assert all((tmp_path / str(turn)).read_bytes() == expected for turn in range(rounds))
+
+
+def test_a_link_to_nowhere_is_refused_by_its_name(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    with pytest.raises(FileNotFoundError, match="symbolic link") as caught:
+        PmemRegion.open(link, size=PAGE_SIZE, create=True)
+    assert caught.value.filename == str(link)
+    assert not target.exists()
+    target.touch()
+    with PmemRegion.open(link, size=PAGE_SIZE, create=True) as region:
+        assert region.write(0, b"through") == 7
+    assert target.read_bytes()[:7] == b"through"

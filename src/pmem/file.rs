@@ -65,16 +65,28 @@ pub(super) fn failed_with(what: &str, errno: i32) -> Error {
     failed(what, &io::Error::from_raw_os_error(errno))
 }
 
-fn open(path: &Path, purpose: Purpose) -> io::Result<(File, bool)> {
+/// How often a file may be gone when it is opened and there when it is made.
+const ATTEMPTS: usize = 3;
+
+fn open(path: &Path, purpose: Purpose) -> Result<(File, bool)> {
     let mut options = OpenOptions::new();
     // Opening a FIFO that took a file's place would wait for the other end.
     options.read(true).write(purpose != Purpose::Read).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    match options.open(path) {
-        Err(error) if purpose == Purpose::Create && error.kind() == io::ErrorKind::NotFound => {
-            options.create_new(true).open(path).map(|file| (file, true))
+    let refused = |error| failed("cannot be opened", &error);
+    for _ in 0..ATTEMPTS {
+        match options.open(path) {
+            Err(error) if purpose == Purpose::Create && error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.map(|file| (file, false)).map_err(refused),
         }
-        opened => opened.map(|file| (file, false)),
+        match options.clone().create_new(true).open(path) {
+            // Somebody else has just made it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| (file, true)).map_err(refused),
+        }
     }
+    let is_link = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink());
+    let what = if is_link { "is a symbolic link that leads to no file" } else { "comes and goes" };
+    Err(Error::os(libc::ENOENT, format!("cannot be opened: it {what}")))
 }
 
 /// Refuses what cannot be mapped for good.
@@ -100,7 +112,7 @@ impl Opened {
         if let Ok(meta) = std::fs::metadata(path) {
             require_mappable(meta.file_type())?;
         }
-        let (file, created) = open(path, purpose).map_err(|error| failed("cannot be opened", &error))?;
+        let (file, created) = open(path, purpose)?;
         let meta = file.metadata().map_err(|error| failed("fstat", &error))?;
         let opened = Self { file, meta, path: path.to_owned(), purpose, created, grown_to: 0 };
         require_mappable(opened.meta.file_type())?;
