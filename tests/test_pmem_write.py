@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +236,33 @@ def test_a_region_whose_file_was_cut_takes_what_there_is_room_for(path: Path, ki
     assert path.read_bytes() == FILL[:offset] + data[:good]
     assert dirty(region) == 0
     assert attempt(region, 3 * PAGE_SIZE, OVER[kind](data))[0] == 0
+
+
+@pytest.mark.parametrize("length", [PAGE_SIZE, 300 << 10])
+@pytest.mark.parametrize("kind", OVER)
+def test_bytes_behind_the_end_of_a_file_that_was_cut_do_not_count(tmp_path: Path, kind: str, length: int) -> None:
+    """The page it ends in takes them, and forgets them."""
+    path, size = tmp_path / "cut", 512 << 10
+    path.write_bytes(bytes(size))
+    region = PmemRegion.open(path, offset=PAGE_SIZE)
+    end = 2 * PAGE_SIZE + 100
+    os.truncate(path, end)
+    data = memoryview(bytearray(testing.pattern(0, length)))
+    for offset, good in ((PAGE_SIZE, 100), (PAGE_SIZE + 50, 50), (PAGE_SIZE + 100, 0), (PAGE_SIZE + 200, 0)):
+        subject = OVER[kind](data)
+        copied, fault = attempt(region, offset, subject)
+        assert (copied, fault.side, fault.offset, fault.cause) == (good, "destination", good, "gone")
+        assert fault.address == places.address(region) + offset + good
+        if isinstance(subject, IovIter):
+            assert subject.count == length - good
+    assert path.read_bytes()[-100:] == bytes(data[:50]) * 2
+    assert path.stat().st_size == end
+    assert region.write(PAGE_SIZE, data[:100]) == 100
+    region.persist(0, end - PAGE_SIZE)
+    with pytest.raises(FaultError) as caught:
+        region.persist(0)
+    assert (caught.value.copied, caught.value.fault.cause) == (end - PAGE_SIZE, "gone")
+    assert caught.value.fault.length == size - end
 
 
 def test_a_page_that_cannot_be_synced_is_an_error(region: PmemRegion) -> None:

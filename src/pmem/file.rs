@@ -165,6 +165,11 @@ impl Opened {
         Ok(part)
     }
 
+    /// How long it is now.
+    pub(super) fn length(&self) -> Result<u64> {
+        self.file.metadata().map(|meta| meta.len()).map_err(|error| failed("fstat", &error))
+    }
+
     /// `fsync`.
     pub(super) fn sync_all(&self) -> Result<()> {
         self.file.sync_all().map_err(|error| failed("fsync", &error))

@@ -7,6 +7,7 @@ use crate::copy::{Outcome, durable};
 use crate::error::{Error, Result};
 use crate::fault::engine::Care;
 use crate::fault::map::FaultMap;
+use crate::fault::{Cause, Fault, Origin, Side};
 use crate::segment::{Flat, Held, Segment, Trust};
 use crate::structure::PAGE_SIZE;
 use crate::sys::mapping;
@@ -82,14 +83,44 @@ impl Mapping {
         Ok(Flat { seg: whole.skip(offset).take(length), trust: Trust::Held(held) })
     }
 
-    /// Makes stores to a range durable, as its granularity asks for. Returns the bytes of it that are, and why not all.
+    /// Makes stores to a range durable, as its granularity asks for. Returns the bytes of it that are, and why not all: msync is content
+    /// with a page that a cut file ends in, and what was stored to it behind that end is lost.
     pub fn persist(&self, range: Flat) -> Result<Outcome> {
         match self.granularity {
             Granularity::Byte => durable::drain(),
             Granularity::CacheLine => return durable::persist(range),
-            Granularity::Page => msync(range.seg)?,
+            Granularity::Page => {
+                msync(range.seg)?;
+                return self.within_file(range.seg);
+            }
         }
         Ok((range.seg.len, None))
+    }
+
+    /// How many bytes of a range of the region the file holds, and what the rest is.
+    fn within_file(&self, seg: Segment) -> Result<Outcome> {
+        let region = self.seg();
+        let length = self.opened.length()?.saturating_sub(self.part.offset);
+        let file = region.take(usize::try_from(length).unwrap_or(usize::MAX));
+        let held = file.end().saturating_sub(seg.addr).min(seg.len);
+        if held == seg.len {
+            return Ok((held, None));
+        }
+        let address = seg.addr + held;
+        Ok((
+            held,
+            Some(Box::new(Fault {
+                side: Side::Destination,
+                offset: held,
+                address,
+                length: region.end() - address,
+                cause: Cause::Gone,
+                origin: Origin::Syscall,
+                signo: 0,
+                si_code: 0,
+                lsb: 0,
+            })),
+        ))
     }
 
     /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Not for devices, which know neither.

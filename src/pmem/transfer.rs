@@ -53,8 +53,8 @@ impl Mapping {
         let past_caches = src.seg.len >= PAST_CACHES;
         let (done, fault) =
             if past_caches { memcpy_nocache(dst, src)? } else { memcpy_mcsafe(dst, src, None::<&dyn KnownBad>)? };
-        self.persist(self.range(offset, done)?)?;
-        Ok((done, fault))
+        let (durable, lost) = self.persist(self.range(offset, done)?)?;
+        Ok((durable, lost.or(fault)))
     }
 
     /// Copies all that is left of an iterator into the region. It advances by the bytes copied, which are durable; bad memory leaves
@@ -69,11 +69,17 @@ impl Mapping {
         }
         let copy = if nbytes >= PAST_CACHES { copy_from_iter_nocache } else { copy_from_iter };
         let done = copy(dst, i, nbytes)?;
-        if let Err(error) = self.persist(self.range(offset, done)?) {
-            i.take_back(done)?;
-            return Err(error);
+        match self.persist(self.range(offset, done)?) {
+            Ok((durable, lost)) => {
+                i.take_back(done - durable)?;
+                i.fault = lost.or_else(|| i.fault.take());
+                Ok(durable)
+            }
+            Err(error) => {
+                i.take_back(done)?;
+                Err(error)
+            }
         }
-        Ok(done)
     }
 
     /// Copies out of the region into flat memory, up to what the map knows to be bad or turns out to be.

@@ -210,6 +210,7 @@ impl PmemRegion {
     /// Bad memory: what was written before it is durable, too. Over user memory (UBUF, IOVEC) the count is short and `data.fault` says
     /// why; otherwise `FaultError`, with `.copied`. If the kernel cannot make it durable (msync): OSError, nothing counts, and an
     /// iterator is back where it was; the bytes are to be written again, as a second msync would not find them.
+    /// A file that has become shorter is bad memory from its end on.
     /// ValueError if `data` leaves the region, BufferError if it is read-only: then nothing was stored.
     fn write(&self, py: Python<'_>, offset: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mapping = self.mapping()?;
@@ -253,7 +254,8 @@ impl PmemRegion {
     }
 
     /// Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by flushing lines, or by
-    /// msync, as `granularity` asks for. OSError if the kernel cannot: then they are to be stored again. `FaultError` if the memory is bad.
+    /// msync, as `granularity` asks for. OSError if the kernel cannot: then they are to be stored again. `FaultError` if the memory is bad,
+    /// or the file has become too short to hold them.
     #[pyo3(signature = (offset=None, length=None), text_signature = "($self, offset=0, length=None)")]
     fn persist(
         &self,
