@@ -158,11 +158,26 @@ impl Opened {
         let part = part(len, PAGE_SIZE, size, offset, self.purpose == Purpose::Create)?;
         if self.writable() {
             self.grown_to = if part.grows { part.offset + part.len as u64 } else { 0 };
-            sys::file::allocate(&self.file, part.offset, part.len as u64).map_err(|errno| {
+            self.allocate(part).map_err(|errno| {
                 failed_with(&format!("no room for {} bytes from offset {}", part.len, part.offset), errno)
             })?;
         }
         Ok(part)
+    }
+
+    /// Gives the part room. What cannot fit is refused before the disk is filled with as much of it as does.
+    fn allocate(&self, part: Part) -> std::result::Result<(), i32> {
+        let (offset, len) = (part.offset, part.len as u64);
+        // Asked again after EINTR, it has what it got the first time.
+        let has = self.file.metadata().map_or(u64::MAX, |meta| meta.blocks().saturating_mul(512));
+        if let Some(free) = sys::file::free_bytes(&self.file)
+            && len.saturating_sub(has) > free
+            // A compressed file has fewer blocks than its bytes take, but no holes.
+            && sys::file::holes(&self.file, offset, len) > free
+        {
+            return Err(libc::ENOSPC);
+        }
+        sys::file::allocate(&self.file, offset, len)
     }
 
     /// How long it is now.
