@@ -97,12 +97,19 @@ impl Mapping {
         Ok((range.seg.len, None))
     }
 
+    /// What of the region its file holds now: all, unless it was cut.
+    pub(super) fn in_file(&self) -> Result<Segment> {
+        if self.opened.character_device().is_some() {
+            return Ok(self.seg());
+        }
+        let length = self.opened.length()?.saturating_sub(self.part.offset);
+        Ok(self.seg().take(usize::try_from(length).unwrap_or(usize::MAX)))
+    }
+
     /// How many bytes of a range of the region the file holds, and what the rest is.
     fn within_file(&self, seg: Segment) -> Result<Outcome> {
         let region = self.seg();
-        let length = self.opened.length()?.saturating_sub(self.part.offset);
-        let file = region.take(usize::try_from(length).unwrap_or(usize::MAX));
-        let held = file.end().saturating_sub(seg.addr).min(seg.len);
+        let held = self.in_file()?.end().saturating_sub(seg.addr).min(seg.len);
         if held == seg.len {
             return Ok((held, None));
         }

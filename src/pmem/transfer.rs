@@ -13,14 +13,16 @@ use crate::segment::{Flat, Segment};
 /// From here on what msync is going to write out is better not in the caches: it is read by a device, or by nobody.
 const PAST_CACHES: usize = 256 << 10;
 
-/// A region's map, to which copies add only poison, and only the region's own: a file that was cut may grow again, and where they copied to
-/// is somebody else's memory.
-struct OwnPoison<'m, K: ?Sized> {
+/// A region's map, to which copies add only damage, and only the region's own: a file that was cut may grow again, and where they copied to
+/// is somebody else's memory. What its file holds and cannot be had is damage, too: before Linux 6.6 poison on DAX looks like that.
+struct OwnDamage<'m, K: ?Sized, F> {
     region: Segment,
+    /// What of the region its file holds now.
+    in_file: F,
     map: &'m K,
 }
 
-impl<K: KnownBad + ?Sized> KnownBad for OwnPoison<'_, K> {
+impl<K: KnownBad + ?Sized, F: Fn() -> Segment + Sync> KnownBad for OwnDamage<'_, K, F> {
     fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool {
         self.map.is_clear(asked)
     }
@@ -31,7 +33,12 @@ impl<K: KnownBad + ?Sized> KnownBad for OwnPoison<'_, K> {
 
     fn record(&self, seg: Segment, touch: Touch, cause: Cause) {
         let (start, end) = (seg.addr.max(self.region.addr), seg.end().min(self.region.end()));
-        if cause == Cause::Poison && start < end {
+        let is_damage = match cause {
+            Cause::Poison => true,
+            Cause::Gone => (self.in_file)().overlaps(Segment::new(start, 1)),
+            _ => false,
+        };
+        if is_damage && start < end {
             self.map.record(Segment::new(start, end - start), touch, cause);
         }
     }
@@ -82,9 +89,13 @@ impl Mapping {
         }
     }
 
+    fn own_damage<'m, K: KnownBad + ?Sized>(&self, map: &'m K) -> impl KnownBad {
+        OwnDamage { region: self.seg(), in_file: || self.in_file().unwrap_or_default(), map }
+    }
+
     /// Copies out of the region into flat memory, up to what the map knows to be bad or turns out to be.
     pub fn read<K: KnownBad + ?Sized>(&self, offset: usize, dst: Flat, map: &K) -> Result<Outcome> {
-        let map = OwnPoison { region: self.seg(), map };
+        let map = self.own_damage(map);
         memcpy_mcsafe(dst, self.range(offset, dst.seg.len)?, Some(&map))
     }
 
@@ -93,14 +104,14 @@ impl Mapping {
     pub fn read_into<K: KnownBad + ?Sized>(&self, offset: usize, i: &mut IovIter, map: &K) -> Result<usize> {
         i.require(Direction::Dest, "read_into")?;
         let nbytes = i.count();
-        let map = OwnPoison { region: self.seg(), map };
+        let map = self.own_damage(map);
         copy_to_iter_mcsafe(self.range(offset, nbytes)?, i, nbytes, Some(&map))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Cause, KnownBad, OwnPoison, Segment, Touch};
+    use super::{Cause, KnownBad, OwnDamage, Segment, Touch};
     use std::sync::Mutex;
 
     #[derive(Default)]
@@ -121,17 +132,18 @@ mod tests {
     }
 
     #[test]
-    fn only_poison_of_the_region_itself_is_remembered() {
+    fn only_damage_of_the_region_itself_is_remembered() {
         let map = Recorded::default();
-        let own = OwnPoison { region: Segment::new(4096, 5000), map: &map };
-        for cause in [Cause::Gone, Cause::Unmapped, Cause::Protection, Cause::BadAddress, Cause::Unknown] {
+        let own = OwnDamage { region: Segment::new(4096, 5000), in_file: || Segment::new(4096, 4096), map: &map };
+        own.record(Segment::new(8192, 4096), Touch::Read, Cause::Gone);
+        for cause in [Cause::Unmapped, Cause::Protection, Cause::BadAddress, Cause::Unknown] {
             own.record(Segment::new(4096, 4096), Touch::Read, cause);
         }
         for start in [0, 9096, 12288] {
             own.record(Segment::new(start, 4096), Touch::Any, Cause::Poison);
         }
         assert_eq!(*map.0.lock().unwrap(), []);
-        own.record(Segment::new(4096, 4096), Touch::Any, Cause::Poison);
+        own.record(Segment::new(4096, 4096), Touch::Read, Cause::Gone);
         own.record(Segment::new(8192, 4096), Touch::Any, Cause::Poison);
         assert_eq!(*map.0.lock().unwrap(), [Segment::new(4096, 4096), Segment::new(8192, 904)]);
     }
