@@ -89,7 +89,7 @@ impl Mapping {
         }
     }
 
-    fn own_damage<'m, K: KnownBad + ?Sized>(&self, map: &'m K) -> impl KnownBad {
+    fn own_damage<K: KnownBad + ?Sized>(&self, map: &K) -> impl KnownBad {
         OwnDamage { region: self.seg(), in_file: || self.in_file().unwrap_or_default(), map }
     }
 
