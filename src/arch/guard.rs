@@ -49,8 +49,8 @@ impl Table {
         Self { start, end }
     }
 
-    /// The entries, each with its addresses.
-    pub fn entries(self) -> impl Iterator<Item = Resume> {
+    /// The entries in the order of their code, each with its addresses.
+    pub fn entries(self) -> impl DoubleEndedIterator<Item = Resume> {
         let count = (self.end.addr() - self.start.addr()) / size_of::<Entry>();
         (0..count).map(move |index| {
             // SAFETY: index < count, so the entry lies between the two symbols, which the assembler filled with entries.
@@ -58,6 +58,12 @@ impl Table {
             let at = |field: &i32| std::ptr::from_ref(field).addr().wrapping_add_signed(*field as isize);
             Resume { start: at(&entry.start), end: at(&entry.end), fixup: at(&entry.fixup), meta: entry.meta }
         })
+    }
+
+    /// Whether the instruction at `pointer` is between the first and the last of them.
+    fn may_hold(self, pointer: usize) -> bool {
+        let (first, last) = (self.entries().next(), self.entries().next_back());
+        first.is_some_and(|first| first.start <= pointer) && last.is_some_and(|last| pointer < last.end)
     }
 }
 
@@ -80,7 +86,8 @@ pub fn find(pointer: usize) -> Option<Resume> {
     let tables = tables.chain(super::WRITE_BACKS.iter().flat_map(|instruction| instruction.tables));
     #[cfg(target_arch = "x86_64")]
     let tables = tables.chain([&super::x86_64::WORDS]);
-    tables.flat_map(|table| table.entries()).find(|entry| entry.start <= pointer && pointer < entry.end)
+    let near = tables.filter(|table| table.may_hold(pointer));
+    near.flat_map(|table| table.entries()).find(|entry| entry.start <= pointer && pointer < entry.end)
 }
 
 /// What stopped a routine. All zero if nothing did.

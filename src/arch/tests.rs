@@ -107,6 +107,11 @@ fn every_table_is_filled_and_resumes_in_its_own_routine() {
                 );
                 assert_eq!(find(entry.end - 1).map(|found| found.start), Some(entry.start));
             }
+            assert!(
+                entries.windows(2).all(|pair| pair[0].end <= pair[1].start),
+                "{}: not in the order of the code",
+                set.name
+            );
             assert!(find(entries[0].fixup).is_none());
         }
     }

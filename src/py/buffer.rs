@@ -10,7 +10,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyWeakrefReference};
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What a buffer is wanted for.
@@ -125,46 +125,53 @@ fn care_of(object: &Bound<'_, PyAny>) -> Care {
     Care::Prone
 }
 
-/// An argument that was looked through, and whether it is still there to be the same: another one may come to lie where it was.
-struct Known {
-    object: Py<PyWeakrefReference>,
-    at: (usize, usize),
-    care: Care,
-}
+/// An argument that was looked through: where it and its memory are, a weak reference that tells whether it is still the object there,
+/// and what was found.
+type Known = (usize, usize, *mut ffi::PyObject, Care);
 
 const ARGUMENTS: usize = 8;
+const NOTHING: Known = (0, 0, std::ptr::null_mut(), Care::Prone);
 
 thread_local! {
-    static KNOWN: [RefCell<Option<Known>>; ARGUMENTS] = const { [const { RefCell::new(None) }; ARGUMENTS] };
+    static KNOWN: [Cell<Known>; ARGUMENTS] = const { [const { Cell::new(NOTHING) }; ARGUMENTS] };
+    static REFERENCES: References = const { References([const { Cell::new(None) }; ARGUMENTS]) };
+}
+
+/// What the pointers in `KNOWN` point to.
+struct References([Cell<Option<Py<PyWeakrefReference>>>; ARGUMENTS]);
+
+impl Drop for References {
+    fn drop(&mut self) {
+        KNOWN.with(|known| known.iter().for_each(|known| known.set(NOTHING)));
+    }
 }
 
 /// [`care_of`], remembered for a few arguments: looking through one costs as much as a small copy.
 #[inline]
 fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Care {
-    let at = (object.as_ptr().addr(), seg.addr);
+    let addr = object.as_ptr().addr();
     // Objects of one size lie evenly spaced.
-    let place = (at.0 >> 4 ^ at.0 >> 7 ^ at.0 >> 10) % ARGUMENTS;
-    let looked_up = KNOWN.try_with(|known| {
-        let known = known[place].try_borrow().ok()?;
-        let known = known.as_ref().filter(|known| known.at == at)?;
-        // SAFETY: attached, and it is a weak reference; what it refers to is only compared, not kept.
-        let alive = unsafe { ffi::PyWeakref_GetObject(known.object.as_ptr()) };
-        (alive == object.as_ptr()).then_some(known.care)
-    });
-    if let Ok(Some(care)) = looked_up {
-        return care;
+    let place = (addr >> 4 ^ addr >> 7 ^ addr >> 10) % ARGUMENTS;
+    let (known_object, known_memory, reference, care) = KNOWN.with(|known| known[place].get());
+    if (known_object, known_memory) == (addr, seg.addr) {
+        // SAFETY: attached, and it is a weak reference that `REFERENCES` holds; what it refers to is only compared, not kept.
+        if unsafe { ffi::PyWeakref_GetObject(reference) } == object.as_ptr() {
+            return care;
+        }
     }
-    look_through(object, place, at)
+    look_through(object, place, seg)
 }
 
 #[cold]
-fn look_through(object: &Bound<'_, PyAny>, place: usize, at: (usize, usize)) -> Care {
+fn look_through(object: &Bound<'_, PyAny>, place: usize, seg: Segment) -> Care {
     let care = care_of(object);
     // What cannot be referred to weakly is looked through each time.
     if let Ok(reference) = PyWeakrefReference::new(object) {
-        let known = Some(Known { object: reference.unbind(), at, care });
-        let before =
-            KNOWN.try_with(|all| all[place].try_borrow_mut().map(|mut place| std::mem::replace(&mut *place, known)));
+        let known = (object.as_ptr().addr(), seg.addr, reference.as_ptr(), care);
+        let before = REFERENCES.try_with(|all| {
+            KNOWN.with(|all| all[place].set(known));
+            all.0[place].replace(Some(reference.unbind()))
+        });
         drop(before);
     }
     care

@@ -137,7 +137,19 @@ pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'p
         Origin::Syscall => "syscall",
     };
     let place = (side, fault.offset, fault.address, fault.length);
-    fault_class(py)?.call1((place.0, place.1, place.2, place.3, cause, origin, fault.signo, fault.si_code, fault.lsb))
+    let fields = (place.0, place.1, place.2, place.3, cause, origin, fault.signo, fault.si_code, fault.lsb);
+    new_tuple(py, fault_class(py)?, fields)
+}
+
+/// A named tuple, by what its class inherits: the class's own constructor is Python, and takes as long as a copy.
+fn new_tuple<'py>(
+    py: Python<'py>,
+    class: &Bound<'py, PyType>,
+    fields: impl IntoPyObject<'py, Target = PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    static NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let new = NEW.get_or_try_init(py, || py.get_type::<PyTuple>().getattr("__new__").map(Bound::unbind))?;
+    new.bind(py).call1((class, fields))
 }
 
 /// An `McResult` for a copy of `nbytes`.
@@ -147,11 +159,8 @@ pub(super) fn to_mc_result<'py>(
     nbytes: usize,
     fault: Option<&Fault>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let fault = fault.map(|fault| to_fault(py, fault)).transpose()?;
-    // The class's own constructor is Python: it would take as long as a copy.
-    let new = NEW.get_or_try_init(py, || py.get_type::<PyTuple>().getattr("__new__").map(Bound::unbind))?;
-    new.bind(py).call1((mc_result_class(py)?, (copied, nbytes - copied, fault)))
+    new_tuple(py, mc_result_class(py)?, (copied, nbytes - copied, fault))
 }
 
 /// A `FaultError`: its errno by the cause.
