@@ -11,6 +11,7 @@ mod x86_64;
 
 use guard::{Table, Trap};
 use std::ffi::OsStr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if `dst` is
@@ -142,7 +143,9 @@ pub fn choose_write_back(name: &str) -> Option<&'static WriteBack> {
 
 /// The best instruction after which a line is in no cache any more.
 pub fn evict() -> Option<&'static WriteBack> {
-    write_backs().rfind(|instruction| instruction.evicts)
+    // Asked once: in a guest every question to the CPU is one to the host.
+    static BEST: OnceLock<Option<&'static WriteBack>> = OnceLock::new();
+    *BEST.get_or_init(|| write_backs().rfind(|instruction| instruction.evicts))
 }
 
 /// Orders every store before it, non-temporal ones and write-backs too, before every store after it.

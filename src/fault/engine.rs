@@ -1,8 +1,8 @@
 //! Whether a copy may fault: who owns the signals, and what to do when we cannot.
 //!
 //! Asking the kernel who owns two signals and what this thread blocks costs three system calls, many times a 64-byte copy.
-//! So it is asked where the answer matters: before every copy of memory that can go away, and again after every
-//! [`ASK_EVERY`] bytes of it. For the interpreter's own memory, which only failing hardware can take away, an answer is good
+//! So it is asked where the answer matters: before every copy of memory that can go away, unless this thread has just asked and has
+//! done nothing but copy since ([`is_busy`]), and again after every [`ASK_EVERY`] bytes of it. For the interpreter's own memory, which only failing hardware can take away, an answer is good
 //! for [`KEEP`] copies of a thread, or until the mode changes or a fork.
 
 use super::handler::{self, SIGNALS};

@@ -5,11 +5,10 @@ use super::copy::{between, flat_side, run_full, run_short};
 use super::entry::{Entry, entry};
 use super::iter::InUse;
 use super::transfer::transfer;
-use super::values::{fault_error, optional_size, size};
+use super::values::{fault_error, part};
 use crate::copy::{Outcome, durable};
-use crate::error::Error;
 use crate::pmem;
-use crate::segment::{Flat, Segment};
+use crate::segment::Flat;
 use pyo3::prelude::*;
 
 /// The functions here that are called for every few bytes.
@@ -140,21 +139,5 @@ fn over_range(
     match act(buffer.py(), range)? {
         (done, Some(fault)) => Err(fault_error(buffer.py(), &fault, done)),
         (_, None) => Ok(()),
-    }
-}
-
-/// `[offset, offset + length)` of a range; to its end by default.
-fn part(whole: Segment, offset: Option<&Bound<'_, PyAny>>, length: Option<&Bound<'_, PyAny>>) -> PyResult<Segment> {
-    let offset = offset.map_or(Ok(0), |offset| size("offset", offset))?;
-    if offset > whole.len {
-        return Err(Error::invalid("offset", offset, format!("at most {}, the buffer's length", whole.len)).into());
-    }
-    let rest = whole.skip(offset);
-    match optional_size("length", length)? {
-        Some(length) if length > rest.len => {
-            let most = format!("at most {}, what the buffer has from offset {offset}", rest.len);
-            Err(Error::invalid("length", length, most).into())
-        }
-        length => Ok(rest.take(length.unwrap_or(rest.len))),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::buffer::{Access as BufferAccess, Call};
 use super::copy::flat_side;
-use super::values::{fault_range_class, size};
+use super::values::{fault_range_class, part, size};
 use crate::copy::mcsafe::{KnownBad, Touch};
 use crate::error::Error;
 use crate::fault::Cause;
@@ -95,16 +95,7 @@ fn addresses(
 ) -> PyResult<Segment> {
     let mut call = Call::new();
     let whole = flat_side(&mut call, buffer, BufferAccess::Read, "buffer")?.seg;
-    let offset = offset.map_or(Ok(0), |offset| size("offset", offset))?;
-    if offset > whole.len {
-        return Err(Error::invalid("offset", offset, format!("0..={}, the buffer's length", whole.len)).into());
-    }
-    let room = whole.len - offset;
-    let nbytes = nbytes.map_or(Ok(room), |nbytes| size("length", nbytes))?;
-    if nbytes > room {
-        return Err(Error::invalid("length", nbytes, format!("0..={room}, the bytes behind offset {offset}")).into());
-    }
-    Ok(Segment::new(whole.addr + offset, nbytes))
+    part(whole, offset, nbytes)
 }
 
 #[pymethods]

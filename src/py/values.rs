@@ -56,6 +56,26 @@ pub(super) fn optional_size(argument: &'static str, value: Option<&Bound<'_, PyA
     value.map(|value| size(argument, value)).transpose()
 }
 
+/// `[offset, offset + length)` of a range; to its end by default.
+pub(super) fn part(
+    whole: Segment,
+    offset: Option<&Bound<'_, PyAny>>,
+    length: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Segment> {
+    let offset = offset.map_or(Ok(0), |offset| size("offset", offset))?;
+    if offset > whole.len {
+        return Err(Error::invalid("offset", offset, format!("at most {}, the buffer's length", whole.len)).into());
+    }
+    let rest = whole.skip(offset);
+    match optional_size("length", length)? {
+        Some(length) if length > rest.len => {
+            let most = format!("at most {}, what the buffer has from offset {offset}", rest.len);
+            Err(Error::invalid("length", length, most).into())
+        }
+        length => Ok(rest.take(length.unwrap_or(rest.len))),
+    }
+}
+
 /// `READ` or `WRITE`, as a `Direction` or an int.
 pub(super) fn direction(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<Direction> {
     match value.extract::<i64>() {
