@@ -107,16 +107,20 @@ macro_rules! small_zero {
     };
 }
 
-/// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
+/// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.) Before the group at
+/// offset `o` of it, `$stored o` bytes of the turn were stored.
 #[rustfmt::skip]
 macro_rules! copy_line {
-    ($r:literal, $mov:literal, $put:literal, $at:literal, [$([$first:literal $start:literal $(, $reg:literal $o:literal)*]),*]) => {
+    ($r:literal, $mov:literal, $put:literal, $at:literal, $line:tt) => {
+        copy_line!($r, $mov, $put, $at, concat!($at, "+"), $line)
+    };
+    ($r:literal, $mov:literal, $put:literal, $at:literal, $stored:expr, [$([$first:literal $start:literal $(, $reg:literal $o:literal)*]),*]) => {
         concat!($(
-            guarded!($r, "load", concat!($at, "+", $start), "0", concat!(
+            guarded!($r, "load", concat!($stored, $start), "0", concat!(
                 $mov, " ", $first, ", [rsi+", $at, "+", $start, "]\n",
                 $( $mov, " ", $reg, ", [rsi+", $at, "+", $o, "]\n", )*
             )),
-            guarded!($r, "store", concat!($at, "+", $start), "0", concat!(
+            guarded!($r, "store", concat!($stored, $start), "0", concat!(
                 $put, " [rdi+", $at, "+", $start, "], ", $first, "\n",
                 $( $put, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*
             )),
@@ -226,12 +230,18 @@ macro_rules! routines {
             ".pushsection .text.iovec_rs,\"ax\",@progbits",
             opening!($copy),
             "mov r10, rcx\n lea r11, [rsi+rdx]", "cmp rdx, 64\n jb 8f",
-            // Head: bring the destination to a line. r9 keeps the length while rdx is the head's.
-            "mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63\n jnz 1f",
+            // Head: bring the destination to a line, by one that reaches over its end.
+            "test edi, 63\n jnz 1f",
             guarded!($copy, "first", "0", "mov al, [rsi]"),
-            "jmp 2f", "1:",
+            "jmp 2f", "1: mov eax, edi\n and eax, 4095\n cmp eax, 4096 - 64\n ja 11f",
+            "mov rax, rsi\n sub rax, rdi\n cmp rax, 64\n jb 11f",
+            guarded!($copy, "first", "0", "mov al, [rsi]"),
+            copy_line!($copy, $mov, $mov, "0", $line),
+            "mov rax, rdi\n neg rax\n and eax, 63\n add rdi, rax\n add rsi, rax\n sub rdx, rax\n jmp 2f",
+            // Byte by byte where that would straddle pages, or reach source bytes that are still to be read. r9 keeps the length.
+            "11: mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63",
             small_copy!($copy, "2"),
-            "add rdi, rdx\n add rsi, rdx\n sub r9, rdx", "2: mov rdx, r9",
+            "add rdi, rdx\n add rsi, rdx\n sub r9, rdx\n mov rdx, r9", "2:",
             // Long and congruent: strings. The end lies behind the instruction: some CPUs report poison there.
             "cmp rdx, [rip + {string_from}]\n jb 3f", "test esi, 63\n jnz 3f", "mov rcx, rdx",
             guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),
@@ -241,7 +251,11 @@ macro_rules! routines {
             copy_lines!($copy, "4", $mov, $line, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($copy, $mov, $mov, "0", $line),
-            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7: add rdx, 64", $leave, "jmp 9f",
+            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b",
+            // Tail: the last line's worth, most of it once more, unless that has changed meanwhile.
+            "7: add rdx, 64\n jz 72f", "mov rax, rsi\n sub rax, rdi\n cmp rax, 64\n jb 71f",
+            copy_line!($copy, $mov, $mov, "rdx-64", "0*", $line),
+            "jmp 72f", "71:", $leave, "jmp 9f", "72:", $leave, "xor eax, eax\n ret",
             // Short: where the destination straddles pages, the part in the first one goes first.
             "8: mov eax, edi\n and eax, 4095\n add eax, edx\n cmp eax, 4096\n jbe 9f",
             "mov r9, rdx\n mov edx, edi\n neg edx\n and edx, 4095",
