@@ -1,13 +1,59 @@
 //! Whether other threads run during a copy.
 
 use crate::error::Result;
+use pyo3::ffi;
 use pyo3::prelude::*;
+use std::ffi::{CStr, c_void};
+use std::ptr::NonNull;
+use std::sync::LazyLock;
 
-/// From this size on a copy lets other threads run meanwhile.
+/// From this size on a copy lets other threads run meanwhile, if there are any.
 const DETACH_FROM: usize = 8 << 10;
+/// From this size on it does in any case: a thread may turn up, and the price, 50 to 100 nanoseconds, is nothing beside such a copy.
+const DETACH_ALWAYS_FROM: usize = 256 << 10;
 
 /// Runs a copy of about `nbytes`, without the interpreter if that is enough.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // what the work has captured would be moved, right after it was written
 pub(super) fn transfer<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    Ok(if nbytes >= DETACH_FROM { py.detach(work) } else { work() }?)
+    let detached = nbytes >= DETACH_FROM && (nbytes >= DETACH_ALWAYS_FROM || !is_alone(py));
+    Ok(if detached { py.detach(work) } else { work() }?)
+}
+
+/// Where the interpreter lists its threads: functions for debuggers, which every `CPython` exports, outside the stable ABI.
+struct Threads {
+    head: Head,
+    next: Next,
+}
+
+type Head = unsafe extern "C" fn(*mut ffi::PyInterpreterState) -> *mut ffi::PyThreadState;
+type Next = unsafe extern "C" fn(*mut ffi::PyThreadState) -> *mut ffi::PyThreadState;
+
+static THREADS: LazyLock<Option<Threads>> = LazyLock::new(|| {
+    let head = function(c"PyInterpreterState_ThreadHead")?;
+    let next = function(c"PyThreadState_Next")?;
+    Some(Threads {
+        // SAFETY: the function of that name has this type in every version.
+        head: unsafe { std::mem::transmute::<NonNull<c_void>, Head>(head) },
+        // SAFETY: as above.
+        next: unsafe { std::mem::transmute::<NonNull<c_void>, Next>(next) },
+    })
+});
+
+fn function(name: &CStr) -> Option<NonNull<c_void>> {
+    // SAFETY: the name is a terminated string.
+    NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
+}
+
+/// Whether the interpreter has no thread but this. One that starts at this moment waits for a short copy.
+fn is_alone(_py: Python<'_>) -> bool {
+    let Some(threads) = &*THREADS else { return false };
+    // SAFETY: attached.
+    let this = unsafe { ffi::PyThreadState_Get() };
+    // SAFETY: attached.
+    let interpreter = unsafe { ffi::PyInterpreterState_Get() };
+    // SAFETY: this thread's interpreter, which only hands its newest thread out. That is not looked at if it is another: it may be ending.
+    let newest = unsafe { (threads.head)(interpreter) };
+    // SAFETY: this thread's own state. Who comes and goes changes what it leads to, which is only compared.
+    newest == this && unsafe { (threads.next)(this) }.is_null()
 }
