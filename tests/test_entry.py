@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import inspect
 import pickle
 import sys
@@ -166,3 +167,30 @@ def _another_runs(copies: int, size: int) -> bool:
     finally:
         sys.setswitchinterval(interval)
         thread.join()
+
+
+def test_counts_that_come_again_and_those_that_do_not() -> None:
+    source, target = bytearray(1 << 16), bytearray(1 << 16)
+    counts = [256, 257, 257, 300, 257, 300, 300, 256, 1 << 16, 1 << 16, 0, 1 << 16, 299]
+
+    def copies() -> list[int]:
+        return [copy_to_iter(source, IovIter.ubuf(READ, target), count) for count in counts]
+
+    elsewhere: list[int] = []
+    thread = threading.Thread(target=lambda: elsewhere.extend(copies()))
+    thread.start()
+    here = copies()
+    thread.join()
+    assert here == elsewhere == counts
+
+
+def test_many_sources_of_every_sort_one_after_the_other() -> None:
+    target = bytearray(64)
+    memory = memoryview(bytearray(range(256)) * 16)
+    sources: list[Any] = [memory[start : start + 64] for start in range(0, 4096, 64)]
+    sources += [bytearray([number] * 64) for number in range(16)]
+    sources += [bytes([number] * 64) for number in range(16)]
+    sources += [array.array("B", [number] * 64) for number in range(16)]
+    for source in [*sources, *sources, *reversed(sources)]:
+        assert copy_to_iter(source, IovIter.ubuf(READ, target)) == 64
+        assert target == bytes(source)

@@ -91,14 +91,22 @@ impl IovIter {
     }
 
     /// Whether any of the next `nbytes` bytes shares a byte with `flat`.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // no more than two comparisons for most kinds
     pub fn overlaps(&self, flat: Segment, nbytes: usize) -> bool {
         match &self.body {
             Body::Ubuf { seg, .. } => seg.skip(self.offset).take(nbytes).overlaps(flat),
             Body::Vector(vector) => vector.hull().overlaps(flat) && self.a_piece_overlaps(flat, nbytes),
+            _ => self.a_page_overlaps(flat, nbytes),
+        }
+    }
+
+    #[inline(never)]
+    fn a_page_overlaps(&self, flat: Segment, nbytes: usize) -> bool {
+        match &self.body {
             Body::Pipe(pipe) => pipe.open_page().is_some_and(|page| page.overlaps(flat)),
             Body::Discard => false,
-            Body::Xarray(_) | Body::Folioq(_) => self.a_piece_overlaps(flat, nbytes),
+            _ => self.a_piece_overlaps(flat, nbytes),
         }
     }
 

@@ -3,14 +3,13 @@
 //! Only address, length and read-only flag leave this file. A `bytes` object never moves or changes, so a reference to
 //! it is enough and no export record is kept.
 
+use super::care::{care_of, care_of_argument};
 use crate::fault::engine::Care;
 use crate::segment::{Flat, Held, Keeper, Page, Segment, Trust};
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyWeakrefReference};
-use std::cell::Cell;
+use pyo3::types::PyBytes;
 use std::sync::Arc;
 
 /// What a buffer is wanted for.
@@ -97,95 +96,6 @@ pub(super) struct Acquired {
     pub(super) care: Care,
 }
 
-/// How settled an exporter's memory is: the interpreter's and numpy's own allocations are, seen through however many views.
-fn care_of(object: &Bound<'_, PyAny>) -> Care {
-    if object.is_exact_instance_of::<PyByteArray>() || object.is_exact_instance_of::<PyBytes>() {
-        return Care::Settled;
-    }
-    let mut below = None;
-    for _ in 0..MOST_VIEWS {
-        let view = below.as_ref().unwrap_or(object);
-        let next = if view.is_exact_instance_of::<PyMemoryView>() {
-            view.getattr(intern!(object.py(), "obj"))
-        } else if is_a(view, "numpy", "ndarray") {
-            view.getattr(intern!(object.py(), "base"))
-        } else {
-            return if is_a(view, "array", "array") { Care::Settled } else { Care::Prone };
-        };
-        match next {
-            Ok(next) if next.is_exact_instance_of::<PyByteArray>() || next.is_exact_instance_of::<PyBytes>() => {
-                return Care::Settled;
-            }
-            // Memory of numpy's own. (A memoryview of nothing is over somebody's raw memory.)
-            Ok(next) if next.is_none() && !view.is_exact_instance_of::<PyMemoryView>() => return Care::Settled,
-            Ok(next) => below = Some(next),
-            Err(_) => return Care::Prone,
-        }
-    }
-    Care::Prone
-}
-
-/// An argument that was looked through: where it and its memory are, a weak reference that tells whether it is still the object there,
-/// and what was found.
-type Known = (usize, usize, *mut ffi::PyObject, Care);
-
-const ARGUMENTS: usize = 8;
-const NOTHING: Known = (0, 0, std::ptr::null_mut(), Care::Prone);
-
-thread_local! {
-    static KNOWN: [Cell<Known>; ARGUMENTS] = const { [const { Cell::new(NOTHING) }; ARGUMENTS] };
-    static REFERENCES: References = const { References([const { Cell::new(None) }; ARGUMENTS]) };
-}
-
-/// What the pointers in `KNOWN` point to.
-struct References([Cell<Option<Py<PyWeakrefReference>>>; ARGUMENTS]);
-
-impl Drop for References {
-    fn drop(&mut self) {
-        KNOWN.with(|known| known.iter().for_each(|known| known.set(NOTHING)));
-    }
-}
-
-/// [`care_of`], remembered for a few arguments: looking through one costs as much as a small copy.
-#[inline]
-fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Care {
-    let addr = object.as_ptr().addr();
-    // Objects of one size lie evenly spaced.
-    let place = (addr >> 4 ^ addr >> 7 ^ addr >> 10) % ARGUMENTS;
-    let (known_object, known_memory, reference, care) = KNOWN.with(|known| known[place].get());
-    if (known_object, known_memory) == (addr, seg.addr) {
-        // SAFETY: attached, and it is a weak reference that `REFERENCES` holds; what it refers to is only compared, not kept.
-        if unsafe { ffi::PyWeakref_GetObject(reference) } == object.as_ptr() {
-            return care;
-        }
-    }
-    look_through(object, place, seg)
-}
-
-#[cold]
-fn look_through(object: &Bound<'_, PyAny>, place: usize, seg: Segment) -> Care {
-    let care = care_of(object);
-    // What cannot be referred to weakly is looked through each time.
-    if let Ok(reference) = PyWeakrefReference::new(object) {
-        let known = (object.as_ptr().addr(), seg.addr, reference.as_ptr(), care);
-        let before = REFERENCES.try_with(|all| {
-            KNOWN.with(|all| all[place].set(known));
-            all.0[place].replace(Some(reference.unbind()))
-        });
-        drop(before);
-    }
-    care
-}
-
-/// Views of views that are looked through.
-const MOST_VIEWS: usize = 4;
-
-/// Whether the object's type is exactly that class of that module, which is not imported for the sake of asking.
-fn is_a(object: &Bound<'_, PyAny>, module: &str, class: &str) -> bool {
-    let kind = object.get_type();
-    kind.name().is_ok_and(|name| name == class) && kind.module().is_ok_and(|name| name == module)
-}
-
 /// A contiguous C buffer's memory. A null start with length 0 (an empty exporter) stays what it is: an empty range.
 fn memory_of(view: &ffi::Py_buffer) -> Segment {
     Segment::new(view.buf.expose_provenance(), view.len.unsigned_abs())
@@ -193,11 +103,14 @@ fn memory_of(view: &ffi::Py_buffer) -> Segment {
 
 /// The memory of an exact `bytes`, which is its for life.
 fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
-    let bytes = object.cast_exact::<PyBytes>().ok()?;
+    // Not a cast: the error that a failing one makes takes two calls.
+    if !object.is_exact_instance_of::<PyBytes>() {
+        return None;
+    }
     // SAFETY: it is a bytes object; the call returns its internal storage.
-    let start = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) };
+    let start = unsafe { ffi::PyBytes_AsString(object.as_ptr()) };
     // SAFETY: it is a bytes object.
-    let len = unsafe { ffi::PyBytes_Size(bytes.as_ptr()) };
+    let len = unsafe { ffi::PyBytes_Size(object.as_ptr()) };
     Some(Segment::new(start.expose_provenance(), len.unsigned_abs()))
 }
 
@@ -265,7 +178,8 @@ impl Call {
     }
 
     /// Takes hold of a buffer, once, for as long as `self` lives. The object must outlive `self`: a `bytes` object is not exported.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // returned by value the range would be stored in pieces and loaded whole
     pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Flat> {
         debug_assert!(!self.exported);
         let (seg, care) = if access == Access::Read

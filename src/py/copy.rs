@@ -1,6 +1,7 @@
 //! The copy functions.
 
 use super::buffer::{self, Access, Call, Named, Owners};
+use super::count::Count;
 use super::entry::{Entry, entry};
 use super::iter::{InUse, IovIter};
 use super::transfer::transfer;
@@ -16,14 +17,18 @@ use pyo3::prelude::*;
 use std::sync::Arc;
 
 /// The flat side of a copy: a buffer held by `call`, or a raw range.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // returned by value it would be stored in pieces and loaded whole, which waits for the stores
 pub(super) fn flat_side(
     call: &mut Call,
     object: &Bound<'_, PyAny>,
     access: Access,
     name: &'static str,
 ) -> PyResult<Flat> {
-    call.acquire(object, access, Named::Argument(name)).or_else(|error| raw_range(object, error))
+    match call.acquire(object, access, Named::Argument(name)) {
+        Ok(flat) => Ok(flat),
+        Err(error) => raw_range(object, error),
+    }
 }
 
 #[cold]
@@ -36,16 +41,15 @@ fn raw_range(object: &Bound<'_, PyAny>, error: PyErr) -> PyResult<Flat> {
     Err(error)
 }
 
-type Flavour = fn(Flat, &mut iter::IovIter, usize) -> Result<usize>;
-
 /// A copy between `addr` and the iterator: what was asked for and what was copied.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // into each function that the interpreter calls
 fn run(
     addr: &Bound<'_, PyAny>,
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,
     access: Access,
-    flavour: Flavour,
+    flavour: impl FnOnce(Flat, &mut iter::IovIter, usize) -> Result<usize> + Send,
 ) -> PyResult<(usize, usize)> {
     let mut call = Call::new();
     let flat = flat_side(&mut call, addr, access, "addr")?;
@@ -61,7 +65,7 @@ pub(super) fn run_full(
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,
     access: Access,
-    flavour: Flavour,
+    flavour: impl FnOnce(Flat, &mut iter::IovIter, usize) -> Result<usize> + Send,
 ) -> PyResult<bool> {
     let (nbytes, copied) = run(addr, i, nbytes, access, flavour)?;
     let whole = copy::full(copied, nbytes, &mut i.core)?;
@@ -70,16 +74,18 @@ pub(super) fn run_full(
 }
 
 /// As [`run`], raising where trusted memory failed: the bytes copied.
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
 pub(super) fn run_short(
     addr: &Bound<'_, PyAny>,
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,
     access: Access,
-    flavour: Flavour,
-) -> PyResult<usize> {
+    flavour: impl FnOnce(Flat, &mut iter::IovIter, usize) -> Result<usize> + Send,
+) -> PyResult<Count> {
     let copied = run(addr, i, nbytes, access, flavour)?.1;
     raise_if_trusted(addr.py(), &i.core, copied)?;
-    Ok(copied)
+    Ok(Count(copied))
 }
 
 /// A copy between two flat sides: an `McResult`.
@@ -118,7 +124,7 @@ pub(super) fn copy_to_iter(
     addr: &Bound<'_, PyAny>,
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-) -> PyResult<usize> {
+) -> PyResult<Count> {
     run_short(addr, &mut i, nbytes, Access::Read, copy::copy_to_iter)
 }
 
@@ -129,7 +135,7 @@ pub(super) fn copy_from_iter(
     addr: &Bound<'_, PyAny>,
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-) -> PyResult<usize> {
+) -> PyResult<Count> {
     run_short(addr, &mut i, nbytes, Access::Write, copy::copy_from_iter)
 }
 
@@ -308,7 +314,7 @@ pub(super) fn hash_and_copy_to_iter<'py>(
     let source = owners.acquire(addr, Access::Read, Named::Argument("addr"))?.seg;
     // Held while the hash is fed: it cannot move what it might have to be moved back.
     let mut held = i.try_borrow_mut()?;
-    let copied = run_short(addr, &mut held, nbytes, Access::Read, copy::copy_to_iter)?;
+    let copied = run_short(addr, &mut held, nbytes, Access::Read, copy::copy_to_iter)?.0;
     let fed =
         memoryview(addr.py(), source.take(copied), true, Arc::new(owners)).and_then(|bytes| update.call1((bytes,)));
     if let Err(error) = fed {

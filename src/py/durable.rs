@@ -2,6 +2,7 @@
 
 use super::buffer::{Access, Call};
 use super::copy::{between, flat_side, run_full, run_short};
+use super::count::Count;
 use super::entry::{Entry, entry};
 use super::iter::InUse;
 use super::transfer::transfer;
@@ -29,7 +30,7 @@ pub(super) fn copy_from_iter_nocache(
     addr: &Bound<'_, PyAny>,
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-) -> PyResult<usize> {
+) -> PyResult<Count> {
     run_short(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_nocache)
 }
 
@@ -53,7 +54,7 @@ pub(super) fn copy_from_iter_flushcache(
     addr: &Bound<'_, PyAny>,
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-) -> PyResult<usize> {
+) -> PyResult<Count> {
     run_short(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_flushcache)
 }
 
@@ -65,7 +66,7 @@ pub(super) fn copy_to_iter_flushcache(
     addr: &Bound<'_, PyAny>,
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-) -> PyResult<usize> {
+) -> PyResult<Count> {
     run_short(addr, &mut i, nbytes, Access::Read, durable::copy_to_iter_flushcache)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What PyO3 puts around a function to take its arguments apart costs as much as what a copy of 64 bytes does. So `f(addr, i)`,
 //! `f(addr, i, nbytes)`, `f(addr, i, nbytes=nbytes)` and, where there is one keyword more, the first two with it, come in here
-//! over a buffer and an iterator and go straight to the function; every other call, right or wrong, goes through PyO3's wrapper of the same function, whose exceptions it then gets.
+//! over anything and an iterator and go straight to the function; every other call, right or wrong, goes through PyO3's wrapper of the same function, whose exceptions it then gets.
 
 use super::iter::{InUse, IovIter};
 use pyo3::exceptions::PyRuntimeError;
@@ -10,8 +10,9 @@ use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use pyo3::{IntoPyObjectExt, PyTypeCheck, ffi, intern};
+use pyo3::{BoundObject, PyTypeCheck, ffi, intern};
 use std::any::Any;
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
@@ -101,7 +102,7 @@ type Given = (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject);
 /// Called by the interpreter as a function with `METH_FASTCALL | METH_KEYWORDS` is.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once in each function that the interpreter calls
-pub(super) unsafe fn enter<'py, T: IntoPyObjectExt<'py>, K: PyTypeCheck>(
+pub(super) unsafe fn enter<'py, T: IntoPyObject<'py, Error = Infallible>, K: PyTypeCheck>(
     given: Given,
     keyword: &Keyword,
     general: &PyOnceLock<Py<PyAny>>,
@@ -120,7 +121,9 @@ pub(super) unsafe fn enter<'py, T: IntoPyObjectExt<'py>, K: PyTypeCheck>(
         if let Some((addr, i, nbytes, more)) = unsafe { simple::<K>(py, given, keyword) }
             && let Ok(i) = InUse::try_from(&*i)
         {
-            return function(&addr, i, nbytes.as_deref(), more.as_deref())?.into_bound_py_any(py);
+            let value = function(&addr, i, nbytes.as_deref(), more.as_deref())?;
+            let Ok(value) = value.into_pyobject(py);
+            return Ok(value.into_any().into_bound());
         }
         // SAFETY: as above.
         unsafe { by_wrapper(py, given, general) }
@@ -143,7 +146,8 @@ type Simple<'a, 'py, K> = (
 ///
 /// # Safety
 /// As for [`enter`].
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)]
 unsafe fn simple<'a, 'py, K: PyTypeCheck>(
     py: Python<'py>,
     given: Given,
@@ -171,14 +175,12 @@ unsafe fn simple<'a, 'py, K: PyTypeCheck>(
     };
     // SAFETY: an argument, borrowed for the length of the call.
     let borrow = |argument| unsafe { Borrowed::from_ptr(py, argument) };
-    // SAFETY: only looks at the type.
-    let is_buffer = unsafe { ffi::PyObject_CheckBuffer(addr) } != 0;
     let i = borrow(i).cast::<IovIter>().ok()?;
     let more = match more.map(borrow).filter(|more| !more.is_none()) {
         Some(more) => Some(more.cast::<K>().ok()?),
         None => None,
     };
-    is_buffer.then_some((borrow(addr), i, nbytes.map(borrow).filter(|nbytes| !nbytes.is_none()), more))
+    Some((borrow(addr), i, nbytes.map(borrow).filter(|nbytes| !nbytes.is_none()), more))
 }
 
 /// All arguments, the named ones last.

@@ -2,19 +2,14 @@
 
 use super::buffer::{Access, Call};
 use super::copy::{between, flat_side};
+use super::count::Count;
 use super::entry::{Entry, entry};
 use super::fault_map::FaultMap;
 use super::iter::InUse;
 use super::transfer::transfer;
 use super::values::size_or;
 use crate::copy::mcsafe;
-use crate::fault::map::FaultMap as Map;
 use pyo3::prelude::*;
-use std::sync::{Arc, Mutex};
-
-fn shared(map: Option<&Bound<'_, FaultMap>>) -> Option<Arc<Mutex<Map>>> {
-    map.map(|map| Arc::clone(&map.get().0))
-}
 
 /// The function here that is called for every few bytes.
 pub(super) fn entries() -> [Entry; 1] {
@@ -31,13 +26,13 @@ pub(super) fn copy_to_iter_mcsafe(
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
     fault_map: Option<&Bound<'_, FaultMap>>,
-) -> PyResult<usize> {
+) -> PyResult<Count> {
     let mut call = Call::new();
     let flat = flat_side(&mut call, addr, Access::Read, "addr")?;
     let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
-    let map = shared(fault_map);
+    let map = fault_map.map(|map| &*map.get().0);
     let core = &mut i.core;
-    transfer(addr.py(), nbytes, || mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map.as_deref()))
+    transfer(addr.py(), nbytes, || mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map)).map(Count)
 }
 
 /// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
@@ -48,6 +43,6 @@ pub(super) fn memcpy_mcsafe<'py>(
     src: &Bound<'py, PyAny>,
     fault_map: Option<&Bound<'py, FaultMap>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let map = shared(fault_map);
-    between(dst, src, |dst, src| mcsafe::memcpy_mcsafe(dst, src, map.as_deref()))
+    let map = fault_map.map(|map| &*map.get().0);
+    between(dst, src, |dst, src| mcsafe::memcpy_mcsafe(dst, src, map))
 }

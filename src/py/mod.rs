@@ -1,8 +1,10 @@
 //! The binding: arguments in, exceptions out, buffers held meanwhile. No logic of its own.
 
 mod buffer;
+mod care;
 mod collect;
 mod copy;
+mod count;
 mod cpu;
 mod durable;
 mod entry;
