@@ -8,7 +8,7 @@ use super::mover::{Move, Mover};
 use super::overlap::{self, Scratch};
 use super::{Outcome, ToIter, begin};
 use crate::error::Result;
-use crate::fault::{Cause, Fault, Origin, Side};
+use crate::fault::{Cause, Fault, Side};
 use crate::iter::{Direction, IovIter, Step};
 use crate::segment::{Flat, Segment};
 
@@ -94,45 +94,57 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
     }
 }
 
-/// The fault that a known bad range stands for.
-fn known(side: Side, bad: Segment, copied: usize) -> Fault {
-    let (address, length) = (bad.addr, bad.len);
-    let cause = Cause::Poison;
-    Fault { side, offset: copied, address, length, cause, origin: Origin::Map, signo: 0, si_code: 0, lsb: 0 }
-}
-
-/// Adds a real fault to what is known.
-fn learn<K: KnownBad + ?Sized>(map: &K, fault: Option<&Fault>) {
-    if let Some(fault) = fault.filter(|fault| fault.origin != Origin::Map) {
-        let touch = match (fault.cause, fault.side) {
-            (Cause::Poison, _) => Touch::Any,
-            (_, Side::Source) => Touch::Read,
-            (_, Side::Destination) => Touch::Write,
-        };
-        map.record(Segment::new(fault.address, fault.length), touch, fault.cause);
-    }
+/// Adds what a copy ran into to what is known.
+#[cold]
+fn learn<K: KnownBad + ?Sized>(map: &K, fault: &Fault) {
+    let cause = fault.cause();
+    let touch = match (cause, fault.side) {
+        (Cause::Poison, _) => Touch::Any,
+        (_, Side::Source) => Touch::Read,
+        (_, Side::Destination) => Touch::Write,
+    };
+    map.record(Segment::new(fault.address, fault.length), touch, cause);
 }
 
 /// `copy_to_iter` that stops where the careful copy would before memory the map knows, on either side, and adds to the map
 /// what it runs into. Every kind advances by exactly what was copied.
+#[inline(always)]
+#[allow(clippy::inline_always)] // a range that is passed on is copied right after it was written, and waits for that
 pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     src: Flat,
     i: &mut IovIter,
     nbytes: usize,
     map: Option<&K>,
 ) -> Result<usize> {
-    let Some(map) = map else { return super::copy_to_iter(src, i, nbytes) };
-    let hull = i.hull().unwrap_or(Segment::new(0, usize::MAX));
-    if map.is_clear([(src.seg, Touch::Read), (hull, Touch::Any)]) {
-        let done = super::copy_to_iter(src, i, nbytes)?;
-        learn(map, i.fault.as_deref());
-        return Ok(done);
+    match map {
+        Some(map) if !is_clear(map, src.seg, i) => carefully(src, i, nbytes, map),
+        _ => {
+            let done = super::copy_to_iter(src, i, nbytes)?;
+            if let (Some(map), Some(fault)) = (map, &i.fault) {
+                learn(map, fault);
+            }
+            Ok(done)
+        }
     }
+}
+
+#[inline(never)]
+fn is_clear<K: KnownBad + ?Sized>(map: &K, src: Segment, i: &IovIter) -> bool {
+    map.is_clear([(src, Touch::Read), (hull(i), Touch::Any)])
+}
+
+/// All memory of the iterator, as far as is known.
+fn hull(i: &IovIter) -> Segment {
+    i.hull().unwrap_or(Segment::new(0, usize::MAX))
+}
+
+#[inline(never)]
+fn carefully<K: KnownBad + ?Sized>(src: Flat, i: &mut IovIter, nbytes: usize, map: &K) -> Result<usize> {
     let nbytes = begin(src, i, nbytes, Direction::Dest, "copy_to_iter_mcsafe")?;
     let source = src.seg.take(nbytes);
     let mut mover = Mover::new(&[src.trust], &[i])?;
     let bad_source = map.first_bad(source, Touch::Read);
-    let quiet = map.first_bad(hull, Touch::Any).is_some();
+    let quiet = map.first_bad(hull(i), Touch::Any).is_some();
     let mut scratch = None;
     if overlap::must_read_ahead(i, source, Direction::Dest) {
         let readable = bad_source.map_or(nbytes, |bad| bad.addr.saturating_sub(source.addr));
@@ -150,8 +162,10 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     let done = i.walk(limit, &mut step);
     let known_bad = step.stop;
     let fault = mover.into_fault(done, nbytes);
-    learn(map, fault.as_deref());
-    i.fault = fault.or_else(|| known_bad.map(|(side, bad)| Box::new(known(side, bad, done))));
+    if let Some(fault) = &fault {
+        learn(map, fault);
+    }
+    i.fault = fault.or_else(|| known_bad.map(|(side, bad)| Box::new(Fault::known(side, bad, done))));
     Ok(done)
 }
 
@@ -173,15 +187,15 @@ pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Flat, src: Flat, map: Option<&K>
         part - mover.copy(dst.seg.addr, src.seg.addr, part)
     };
     let mut fault = mover.into_fault(done, len);
-    if let Some(map) = map {
-        learn(map, fault.as_deref());
+    if let (Some(map), Some(fault)) = (map, &fault) {
+        learn(map, fault);
     }
     if fault.is_none() && part < len {
         let by_destination = part == writable && writable < readable;
         fault = match (bad_source, bad_destination) {
-            (_, Some(bad)) if by_destination => Some(Box::new(known(Side::Destination, bad, done))),
-            (Some(bad), _) => Some(Box::new(known(Side::Source, bad, done))),
-            (None, bad) => bad.map(|bad| Box::new(known(Side::Destination, bad, done))),
+            (_, Some(bad)) if by_destination => Some(Box::new(Fault::known(Side::Destination, bad, done))),
+            (Some(bad), _) => Some(Box::new(Fault::known(Side::Source, bad, done))),
+            (None, bad) => bad.map(|bad| Box::new(Fault::known(Side::Destination, bad, done))),
         };
     }
     Ok((done, fault))

@@ -39,11 +39,12 @@ struct Stop {
 impl Stop {
     #[cold]
     fn to_fault(&self, copied: usize, wanted: usize) -> Fault {
-        let fault = match &self.trap {
+        let mut fault = match &self.trap {
             Some((trap, is_store)) => Fault::from_signal(trap, *is_store, self.dst, self.src),
             None => Fault::diagnose(self.dst, self.src),
         };
-        Fault { offset: copied, ..fault }.reach(wanted - copied)
+        fault.offset = copied;
+        fault.reach(wanted - copied)
     }
 }
 

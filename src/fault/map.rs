@@ -4,6 +4,7 @@
 //! the bytes that cannot be written; its ranges are the stretches over which both answers stay the same. So either kind of
 //! access is looked up in a tree of its own, and a million ranges of the other kind in between cost nothing.
 
+pub mod shared;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,11 @@ impl Span {
                 .map(|last| Some(Self { first: start, last }))
                 .ok_or(Error::BeyondLine { start, length }),
         }
+    }
+
+    /// The narrowest span around both.
+    fn and(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
     }
 
     /// As [`Span::new`], cut where the line ends.
@@ -203,6 +209,14 @@ impl FaultMap {
             self.writes.len()
         } else {
             self.iter().count()
+        }
+    }
+
+    /// Where all ranges are, or have been since there was none; `None` if there is none.
+    pub fn reach(&self) -> Option<Span> {
+        match (self.reads.reach(), self.writes.reach()) {
+            (Some(reads), Some(writes)) => Some(reads.and(writes)),
+            (reads, writes) => reads.or(writes),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod map;
 mod threads;
 
 use crate::arch::guard::Trap;
+use crate::segment::Segment;
 use crate::structure::PAGE_SIZE;
 use crate::sys::{maps, memory};
 use std::path::Path;
@@ -61,7 +62,9 @@ pub struct Fault {
     /// How long it is.
     pub length: usize,
     /// What is wrong with it.
-    pub cause: Cause,
+    cause: Cause,
+    /// Whether it may be poison all the same.
+    may_be_poison: bool,
     /// How it was found out.
     pub origin: Origin,
     /// The signal, or 0.
@@ -82,7 +85,6 @@ impl Fault {
         let cause = match (signo, si_code) {
             _ if at >= memory::user_limit() => Cause::BadAddress,
             (libc::SIGBUS, libc::BUS_MCEERR_AR | libc::BUS_OBJERR) => Cause::Poison,
-            (libc::SIGBUS, libc::BUS_ADRERR) if !signals_poison() && poisoned(page, side) => Cause::Poison,
             (libc::SIGBUS, _) => Cause::Gone,
             (_, SEGV_MAPERR) => Cause::Unmapped,
             (_, SEGV_ACCERR | SEGV_PKUERR) => Cause::Protection,
@@ -94,7 +96,43 @@ impl Fault {
             1..=40 => (at >> lsb << lsb, 1 << lsb),
             _ => (page, PAGE_SIZE),
         };
-        Self { side, offset: 0, address, length, cause, origin: Origin::Signal, signo, si_code, lsb }
+        let may_be_poison = si_code == libc::BUS_ADRERR && cause == Cause::Gone && !signals_poison();
+        Self { side, offset: 0, address, length, cause, may_be_poison, origin: Origin::Signal, signo, si_code, lsb }
+    }
+
+    /// A known bad range that a copy stopped before.
+    pub fn known(side: Side, bad: Segment, offset: usize) -> Self {
+        let (address, length) = (bad.addr, bad.len);
+        Self {
+            side,
+            offset,
+            address,
+            length,
+            cause: Cause::Poison,
+            may_be_poison: false,
+            origin: Origin::Map,
+            signo: 0,
+            si_code: 0,
+            lsb: 0,
+        }
+    }
+
+    /// Part of a file's mapping that the file has no bytes for any more.
+    pub fn cut(side: Side, lost: Segment, offset: usize) -> Self {
+        let cut = Self::known(side, lost, offset);
+        Self { cause: Cause::Gone, origin: Origin::Syscall, ..cut }
+    }
+
+    /// What is wrong with the memory. A kernel that does not handle memory failures signals poison as if the page were gone: to
+    /// tell the two apart takes a third as long again as the fault, so it is done where somebody wants to know.
+    pub fn cause(&self) -> Cause {
+        if self.may_be_poison && poisoned(self.address, self.side) { Cause::Poison } else { self.cause }
+    }
+
+    /// Has [`cause`](Self::cause) tell the same from now on, whatever becomes of the memory.
+    pub fn settle(&mut self) {
+        self.cause = self.cause();
+        self.may_be_poison = false;
     }
 
     /// A mapping whose file was cut is gone to its end, which is one extent, not one fault a page. Looked up where `rest`, the
@@ -102,9 +140,9 @@ impl Fault {
     #[must_use]
     pub fn reach(mut self, rest: usize) -> Self {
         let next = self.address.saturating_add(PAGE_SIZE);
-        if self.cause == Cause::Gone
-            && self.length == PAGE_SIZE
+        if self.length == PAGE_SIZE
             && rest >= LOOK_UP
+            && self.cause() == Cause::Gone
             && memory::populate(next, 1, false) == Err(libc::EFAULT)
             && let Some(end) = maps::end_of_mapping_beyond_file(self.address)
         {
@@ -130,17 +168,8 @@ impl Fault {
             }
         };
         let address = if cause == Cause::BadAddress { at } else { page };
-        Self {
-            side,
-            offset: 0,
-            address,
-            length: PAGE_SIZE,
-            cause,
-            origin: Origin::Syscall,
-            signo: 0,
-            si_code: 0,
-            lsb: 0,
-        }
+        let extent = Segment::new(address, PAGE_SIZE);
+        Self { cause, origin: Origin::Syscall, ..Self::known(side, extent, 0) }
     }
 }
 
@@ -153,7 +182,7 @@ const SEGV_PKUERR: i32 = 4;
 const SI_KERNEL: i32 = 0x80;
 
 /// Whether the kernel handles memory failures. Then poison has a signal code of its own; without, it is reported as if the page were
-/// gone, and to ask each time takes half as long again as the fault.
+/// gone.
 fn signals_poison() -> bool {
     static HANDLED: OnceLock<bool> = OnceLock::new();
     *HANDLED.get_or_init(|| Path::new("/proc/sys/vm/memory_failure_early_kill").exists())

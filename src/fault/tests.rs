@@ -78,7 +78,7 @@ fn a_source_that_ends_is_copied_to_its_last_byte_and_no_further() {
                 assert!((skew..skew + before).all(|at| target.byte(at) == 7), "{case:?}");
                 assert!((skew + before..skew + before + 100).all(|at| target.byte(at) == 0), "{case:?}");
                 let fault = Fault::from_signal(&trap, false, target.0, source.end());
-                assert_eq!((fault.side, fault.cause, fault.address), (Side::Source, Cause::Protection, source.end()));
+                assert_eq!((fault.side, fault.cause(), fault.address), (Side::Source, Cause::Protection, source.end()));
             }
         }
     }

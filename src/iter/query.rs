@@ -121,6 +121,7 @@ impl IovIter {
     }
 
     /// A range that covers all of its memory, where that is known for nothing.
+    #[inline]
     pub fn hull(&self) -> Option<Segment> {
         match &self.body {
             Body::Ubuf { seg, .. } => Some(*seg),

@@ -7,7 +7,7 @@ use crate::copy::{Outcome, durable};
 use crate::error::{Error, Result};
 use crate::fault::engine::Care;
 use crate::fault::map::FaultMap;
-use crate::fault::{Cause, Fault, Origin, Side};
+use crate::fault::{Fault, Side};
 use crate::segment::{Flat, Held, Segment, Trust};
 use crate::structure::PAGE_SIZE;
 use crate::sys::mapping;
@@ -114,20 +114,8 @@ impl Mapping {
             return Ok((held, None));
         }
         let address = seg.addr + held;
-        Ok((
-            held,
-            Some(Box::new(Fault {
-                side: Side::Destination,
-                offset: held,
-                address,
-                length: region.end() - address,
-                cause: Cause::Gone,
-                origin: Origin::Syscall,
-                signo: 0,
-                si_code: 0,
-                lsb: 0,
-            })),
-        ))
+        let lost = Segment::new(address, region.end() - address);
+        Ok((held, Some(Box::new(Fault::cut(Side::Destination, lost, held)))))
     }
 
     /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Not for devices, which know neither.

@@ -80,9 +80,9 @@ impl Owners {
         }
         self.views.push(ffi::Py_buffer::new());
         let last = self.views.len() - 1;
-        if let Err(error) = fill(object, access, name, &mut self.views[last]) {
+        if !fill(object, access, &mut self.views[last]) {
             self.views.truncate(last);
-            return Err(error);
+            return Err(explain(object, PyErr::fetch(object.py()), access, name));
         }
         let view = &self.views[last];
         Ok(Acquired { seg: memory_of(view), readonly: view.readonly != 0, care: care_of(object) })
@@ -114,15 +114,12 @@ fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
     Some(Segment::new(start.expose_provenance(), len.unsigned_abs()))
 }
 
-/// Fills `view` in place: moving a record that was just written costs more than the whole call.
-fn request(object: &Bound<'_, PyAny>, flags: i32, view: &mut ffi::Py_buffer) -> PyResult<()> {
+/// Fills `view` in place: moving a record that was just written costs more than the whole call. `false` leaves an exception set.
+#[inline]
+fn request(object: &Bound<'_, PyAny>, flags: i32, view: &mut ffi::Py_buffer) -> bool {
     // SAFETY: attached; `view` is a record of ours. It may be moved later: without shape and strides asked for, it holds no
     // pointers into itself.
-    if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view, flags) } == 0 {
-        Ok(())
-    } else {
-        Err(PyErr::fetch(object.py()))
-    }
+    unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view, flags) == 0 }
 }
 
 fn release(view: &mut ffi::Py_buffer) {
@@ -130,25 +127,32 @@ fn release(view: &mut ffi::Py_buffer) {
     unsafe { ffi::PyBuffer_Release(view) };
 }
 
-/// A C-contiguous buffer, or an exception that says what about it is wrong and chains the exporter's own.
-fn fill(object: &Bound<'_, PyAny>, access: Access, name: Named, view: &mut ffi::Py_buffer) -> PyResult<()> {
+/// A C-contiguous buffer. `false` leaves an exception set, for [`explain`] to explain.
+#[inline]
+fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py_buffer) -> bool {
     let flags = match access {
         Access::Read => ffi::PyBUF_SIMPLE,
         Access::Write => ffi::PyBUF_WRITABLE,
     };
-    request(object, flags, view).map_err(|error| explain(object, error, access, name))
+    request(object, flags, view)
 }
 
-#[cold]
-fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: Named) -> PyErr {
-    let py = object.py();
+/// Whether it has a buffer to be asked for.
+pub(super) fn is_buffer(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: only looks at the type.
-    if unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) } == 0 {
+    unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) != 0 }
+}
+
+/// Says what about a buffer is wrong that the exporter refused with `error`, which it chains.
+#[cold]
+pub(super) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: Named) -> PyErr {
+    let py = object.py();
+    if !is_buffer(object) {
         let kind = object.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
         return PyTypeError::new_err(format!("{name}: a buffer is expected, not {kind}"));
     }
     let mut view = ffi::Py_buffer::new();
-    let reason = if request(object, ffi::PyBUF_FULL_RO, &mut view).is_ok() {
+    let reason = if request(object, ffi::PyBUF_FULL_RO, &mut view) {
         let readonly = view.readonly != 0;
         release(&mut view);
         if access == Access::Write && readonly {
@@ -157,7 +161,8 @@ fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: Named)
             "not C-contiguous"
         }
     } else {
-        // Closed, released, or failing for a reason of its own.
+        // Closed, released, or failing for a reason of its own, which was told before.
+        drop(PyErr::take(py));
         return error;
     };
     let explained = PyBufferError::new_err(format!("{name}: {reason}"));
@@ -178,23 +183,30 @@ impl Call {
     }
 
     /// Takes hold of a buffer, once, for as long as `self` lives. The object must outlive `self`: a `bytes` object is not exported.
+    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Flat> {
+        self.try_acquire(object, access).ok_or_else(|| explain(object, PyErr::fetch(object.py()), access, name))
+    }
+
+    /// The same; `None` leaves an exception set, for [`explain`] to explain.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value the range would be stored in pieces and loaded whole
-    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Flat> {
+    pub(super) fn try_acquire(&mut self, object: &Bound<'_, PyAny>, access: Access) -> Option<Flat> {
         debug_assert!(!self.exported);
         let (seg, care) = if access == Access::Read
             && let Some(seg) = bytes_memory(object)
         {
             (seg, Care::Settled)
         } else {
-            fill(object, access, name, &mut self.view)?;
+            if !fill(object, access, &mut self.view) {
+                return None;
+            }
             self.exported = true;
             let seg = memory_of(&self.view);
             (seg, care_of_argument(object, seg))
         };
         // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the flat range is only
         // used by the call that owns `self`.
-        Ok(Flat { seg, trust: Trust::Held(unsafe { Held::promise(care) }) })
+        Some(Flat { seg, trust: Trust::Held(unsafe { Held::promise(care) }) })
     }
 }
 

@@ -1,11 +1,11 @@
 //! The copy functions.
 
-use super::buffer::{self, Access, Call, Named, Owners};
+use super::buffer::{self, Access, Call, Named, Owners, explain, is_buffer};
 use super::count::Count;
 use super::entry::{Entry, entry};
 use super::iter::{InUse, IovIter};
 use super::transfer::transfer;
-use super::values::{Lengths, fault_error, size, size_or, to_mc_result, user_range};
+use super::values::{Lengths, fault_error, is_user_range, size, size_or, to_mc_result, user_range};
 use super::view::memoryview;
 use crate::copy::{self, Outcome};
 use crate::error::Result;
@@ -25,26 +25,31 @@ pub(super) fn flat_side(
     access: Access,
     name: &'static str,
 ) -> PyResult<Flat> {
-    match call.acquire(object, access, Named::Argument(name)) {
-        Ok(flat) => Ok(flat),
-        Err(error) => raw_range(object, error),
+    // Not asked for a buffer first: that refusal takes as long as several copies.
+    if !is_user_range(object)
+        && let Some(flat) = call.try_acquire(object, access)
+    {
+        return Ok(flat);
     }
+    raw_range(object, access, name)
 }
 
 #[cold]
-fn raw_range(object: &Bound<'_, PyAny>, error: PyErr) -> PyResult<Flat> {
-    if error.is_instance_of::<PyTypeError>(object.py())
+fn raw_range(object: &Bound<'_, PyAny>, access: Access, name: &'static str) -> PyResult<Flat> {
+    let refusal = PyErr::take(object.py());
+    if !is_buffer(object)
         && let Some(seg) = user_range(object, Lengths::Strict, 0)?
     {
         return Ok(Flat { seg, trust: Trust::Wild });
     }
-    Err(error)
+    let refusal = refusal.unwrap_or_else(|| PyTypeError::new_err("no buffer"));
+    Err(explain(object, refusal, access, Named::Argument(name)))
 }
 
 /// A copy between `addr` and the iterator: what was asked for and what was copied.
 #[inline(always)]
 #[allow(clippy::inline_always)] // into each function that the interpreter calls
-fn run(
+pub(super) fn run(
     addr: &Bound<'_, PyAny>,
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,

@@ -7,32 +7,31 @@ use crate::copy::mcsafe::{KnownBad, Touch};
 use crate::error::Error;
 use crate::fault::Cause;
 use crate::fault::formats::{badblocks, mapfile};
+use crate::fault::map::shared::{Locked, SharedMap};
 use crate::fault::map::{self, Access, Range};
 use crate::segment::Segment;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyType};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-fn lock(map: &Mutex<map::FaultMap>) -> MutexGuard<'_, map::FaultMap> {
-    map.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl KnownBad for Mutex<map::FaultMap> {
+impl KnownBad for SharedMap {
+    #[inline]
     fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool {
-        let map = lock(self);
-        !asked.iter().any(|(seg, touch)| map.meets(seg.addr, seg.len as u128, access_of(*touch)))
+        asked.iter().all(|(seg, _)| self.is_beside(*seg)) || {
+            let map = self.lock();
+            !asked.iter().any(|(seg, touch)| map.meets(seg.addr, seg.len as u128, access_of(*touch)))
+        }
     }
 
     fn first_bad(&self, seg: Segment, touch: Touch) -> Option<Segment> {
-        let found = lock(self).first_in(seg.addr, seg.len as u128, access_of(touch))?;
+        let found = self.lock().first_in(seg.addr, seg.len as u128, access_of(touch))?;
         Some(Segment::new(found.start, usize::try_from(found.length()).unwrap_or(usize::MAX)))
     }
 
     fn record(&self, seg: Segment, touch: Touch, _cause: Cause) {
         let room = (usize::MAX - seg.addr) as u128 + 1;
         // Cut to the end of the address space, so that it cannot be refused.
-        let _ = lock(self).add(seg.addr, room.min(seg.len as u128), access_of(touch));
+        let _ = self.lock().add(seg.addr, room.min(seg.len as u128), access_of(touch));
     }
 }
 
@@ -67,15 +66,15 @@ fn to_range<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<Bound<
 /// A copy given one stops before them and adds what it runs into. A range takes some 40 bytes of memory, two thirds more if it is neither to be
 /// read nor written.
 #[pyclass(module = "iovec_rs", name = "FaultMap", frozen)]
-pub(super) struct FaultMap(pub(super) Arc<Mutex<map::FaultMap>>);
+pub(super) struct FaultMap(pub(super) SharedMap);
 
 impl FaultMap {
     pub(super) fn of(map: map::FaultMap) -> Self {
-        Self(Arc::new(Mutex::new(map)))
+        Self(SharedMap::new(map))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, map::FaultMap> {
-        lock(&self.0)
+    pub(super) fn lock(&self) -> Locked<'_> {
+        self.0.lock()
     }
 }
 

@@ -1,13 +1,11 @@
 //! The copies that stop before memory known to be bad.
 
-use super::buffer::{Access, Call};
-use super::copy::{between, flat_side};
+use super::buffer::Access;
+use super::copy::{between, run};
 use super::count::Count;
 use super::entry::{Entry, entry};
 use super::fault_map::FaultMap;
 use super::iter::InUse;
-use super::transfer::transfer;
-use super::values::size_or;
 use crate::copy::mcsafe;
 use pyo3::prelude::*;
 
@@ -27,12 +25,9 @@ pub(super) fn copy_to_iter_mcsafe(
     nbytes: Option<&Bound<'_, PyAny>>,
     fault_map: Option<&Bound<'_, FaultMap>>,
 ) -> PyResult<Count> {
-    let mut call = Call::new();
-    let flat = flat_side(&mut call, addr, Access::Read, "addr")?;
-    let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
-    let map = fault_map.map(|map| &*map.get().0);
-    let core = &mut i.core;
-    transfer(addr.py(), nbytes, || mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map)).map(Count)
+    let map = fault_map.map(|map| &map.get().0);
+    let flavour = |flat, core: &mut _, nbytes| mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map);
+    run(addr, &mut i, nbytes, Access::Read, flavour).map(|(_, copied)| Count(copied))
 }
 
 /// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
@@ -43,6 +38,6 @@ pub(super) fn memcpy_mcsafe<'py>(
     src: &Bound<'py, PyAny>,
     fault_map: Option<&Bound<'py, FaultMap>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let map = fault_map.map(|map| &*map.get().0);
+    let map = fault_map.map(|map| &map.get().0);
     between(dst, src, |dst, src| mcsafe::memcpy_mcsafe(dst, src, map))
 }

@@ -238,18 +238,18 @@ impl PmemRegion {
     ) -> PyResult<Bound<'py, PyAny>> {
         let mapping = self.mapping()?;
         let offset = size("offset", offset)?;
-        let map = Arc::clone(&self.fault_map.get().0);
+        let map = &self.fault_map.get().0;
         if let Ok(i) = dst.cast::<IovIter>() {
             let mut i = i.try_borrow_mut()?;
             let core = &mut i.core;
             let nbytes = core.count();
-            let copied = transfer(py, nbytes, || mapping.read_into(offset, core, &*map))?;
+            let copied = transfer(py, nbytes, || mapping.read_into(offset, core, map))?;
             return to_mc_result(py, copied, nbytes, core.fault.as_deref());
         }
         let mut call = Call::new();
         let target = call.acquire(dst, Access::Write, Named::Argument("dst"))?;
         let nbytes = target.seg.len;
-        let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, &*map))?;
+        let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, map))?;
         to_mc_result(py, copied, nbytes, fault.as_deref())
     }
 

@@ -1,5 +1,6 @@
 //! Small values in both directions: sizes, directions, user ranges, records.
 
+use super::count::Count;
 use crate::error::Error;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::{Direction, PageSpan};
@@ -7,7 +8,10 @@ use crate::segment::Segment;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyInt, PyTuple, PyType};
+use pyo3::{ffi, intern};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A class of `iovec_rs._types`, looked up once.
 macro_rules! python_class {
@@ -99,10 +103,23 @@ pub(super) enum Lengths {
     Strict,
 }
 
+/// The class, once one was met: asking for it takes as long as the rest of what is asked of an argument.
+static USER_RANGE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Whether it is a `UserRange` for certain.
+#[inline]
+pub(super) fn is_user_range(value: &Bound<'_, PyAny>) -> bool {
+    value.get_type_ptr() == USER_RANGE.load(Ordering::Relaxed)
+}
+
 /// The range a `UserRange` names; `None` for anything else.
 pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, index: usize) -> PyResult<Option<Segment>> {
-    if !value.is_instance(user_range_class(value.py())?)? {
-        return Ok(None);
+    if !is_user_range(value) {
+        let class = user_range_class(value.py())?;
+        if !value.is_instance(class)? {
+            return Ok(None);
+        }
+        USER_RANGE.store(class.as_type_ptr(), Ordering::Relaxed);
     }
     let tuple = value.cast::<PyTuple>()?;
     let (address, length) = (tuple.get_item(0)?, tuple.get_item(1)?);
@@ -140,36 +157,58 @@ pub(super) fn to_page_span(py: Python<'_>, span: PageSpan) -> PyResult<Bound<'_,
 /// A `Fault`.
 pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'py, PyAny>> {
     let side = match fault.side {
-        Side::Source => "source",
-        Side::Destination => "destination",
+        Side::Source => intern!(py, "source"),
+        Side::Destination => intern!(py, "destination"),
     };
-    let cause = match fault.cause {
-        Cause::Poison => "poison",
-        Cause::Gone => "gone",
-        Cause::Protection => "protection",
-        Cause::Unmapped => "unmapped",
-        Cause::BadAddress => "bad_address",
-        Cause::Unknown => "unknown",
+    let cause = match fault.cause() {
+        Cause::Poison => intern!(py, "poison"),
+        Cause::Gone => intern!(py, "gone"),
+        Cause::Protection => intern!(py, "protection"),
+        Cause::Unmapped => intern!(py, "unmapped"),
+        Cause::BadAddress => intern!(py, "bad_address"),
+        Cause::Unknown => intern!(py, "unknown"),
     };
     let origin = match fault.origin {
-        Origin::Map => "map",
-        Origin::Signal => "signal",
-        Origin::Syscall => "syscall",
+        Origin::Map => intern!(py, "map"),
+        Origin::Signal => intern!(py, "signal"),
+        Origin::Syscall => intern!(py, "syscall"),
     };
-    let place = (side, fault.offset, fault.address, fault.length);
-    let fields = (place.0, place.1, place.2, place.3, cause, origin, fault.signo, fault.si_code, fault.lsb);
-    new_tuple(py, fault_class(py)?, fields)
+    let fields = [
+        side.to_owned().into_any(),
+        number(py, fault.offset),
+        number(py, fault.address),
+        number(py, fault.length),
+        cause.to_owned().into_any(),
+        origin.to_owned().into_any(),
+        number(py, fault.signo),
+        number(py, fault.si_code),
+        number(py, fault.lsb),
+    ];
+    new_tuple(fault_class(py)?, fields)
 }
 
-/// A named tuple, by what its class inherits: the class's own constructor is Python, and takes as long as a copy.
-fn new_tuple<'py>(
+fn number<'py>(
     py: Python<'py>,
+    value: impl IntoPyObject<'py, Output = Bound<'py, PyInt>, Error = Infallible>,
+) -> Bound<'py, PyAny> {
+    let Ok(int) = value.into_pyobject(py);
+    int.into_any()
+}
+
+/// A named tuple, made as its class inherits to be made: the class's own constructor is Python, and takes as long as a copy.
+fn new_tuple<'py, const N: usize>(
     class: &Bound<'py, PyType>,
-    fields: impl IntoPyObject<'py, Target = PyTuple>,
+    fields: [Bound<'py, PyAny>; N],
 ) -> PyResult<Bound<'py, PyAny>> {
-    static NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let new = NEW.get_or_try_init(py, || py.get_type::<PyTuple>().getattr("__new__").map(Bound::unbind))?;
-    new.bind(py).call1((class, fields))
+    // SAFETY: a class that adds nothing to what a tuple is.
+    let tuple = unsafe { ffi::PyType_GenericAlloc(class.as_type_ptr(), N.cast_signed()) };
+    // SAFETY: a new reference, or null with an exception set.
+    let tuple = unsafe { Bound::from_owned_ptr_or_err(class.py(), tuple) }?;
+    for (index, field) in fields.into_iter().enumerate() {
+        // SAFETY: a place in a new tuple, which takes over the reference.
+        unsafe { ffi::PyTuple_SetItem(tuple.as_ptr(), index.cast_signed(), field.into_ptr()) };
+    }
+    Ok(tuple)
 }
 
 /// An `McResult` for a copy of `nbytes`.
@@ -179,13 +218,14 @@ pub(super) fn to_mc_result<'py>(
     nbytes: usize,
     fault: Option<&Fault>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let fault = fault.map(|fault| to_fault(py, fault)).transpose()?;
-    new_tuple(py, mc_result_class(py)?, (copied, nbytes - copied, fault))
+    let fault = fault.map_or_else(|| Ok(py.None().into_bound(py)), |fault| to_fault(py, fault))?;
+    let Ok(copied_int) = Count(copied).into_pyobject(py);
+    new_tuple(mc_result_class(py)?, [copied_int.into_any(), number(py, nbytes - copied), fault])
 }
 
 /// A `FaultError`: its errno by the cause.
 pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
-    let errno = match fault.cause {
+    let errno = match fault.cause() {
         Cause::Poison => libc::EHWPOISON,
         Cause::Gone => libc::EIO,
         Cause::Protection => libc::EACCES,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub(super) struct Spans {
     /// First byte to last byte.
     spans: BTreeMap<usize, usize>,
-    /// No span has ever reached beyond: what lies elsewhere need not be looked for.
+    /// No span has reached beyond since there was none: what lies elsewhere need not be looked for.
     reach: Option<Span>,
 }
 
@@ -32,8 +32,7 @@ impl Spans {
 
     /// Adds the bytes of `span`, which swallows every span it overlaps or touches.
     pub(super) fn insert(&mut self, span: Span) {
-        let reach = self.reach.unwrap_or(span);
-        self.reach = Some(Span { first: reach.first.min(span.first), last: reach.last.max(span.last) });
+        self.reach = Some(self.reach.unwrap_or(span).and(span));
         let Span { mut first, mut last } = span;
         if let Some(left) = self.at_or_before(first)
             && left.last >= first.saturating_sub(1)
@@ -73,6 +72,14 @@ impl Spans {
                 self.spans.insert(span.last + 1, end);
             }
         }
+        if self.spans.is_empty() {
+            self.reach = None;
+        }
+    }
+
+    /// Where all spans are.
+    pub(super) fn reach(&self) -> Option<Span> {
+        self.reach
     }
 
     /// Whether a span shares a byte with `span`: if so, the last that does not begin behind it does.

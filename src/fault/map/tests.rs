@@ -1,6 +1,8 @@
 //! The map against one that keeps every byte, on a line short enough to try everything.
 
+use super::shared::SharedMap;
 use super::{Access, FaultMap, Range, Span};
+use crate::segment::Segment;
 
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::Both];
 
@@ -163,4 +165,25 @@ fn ranges_of_the_other_access_do_not_slow_a_query_down() {
     for at in 0..count {
         assert_eq!(map.first_in(at * 4, u128::MAX, Access::Read), Some(last));
     }
+}
+
+#[test]
+fn what_lies_beside_a_shared_map_is_known_without_its_lock() {
+    let shared = SharedMap::new(FaultMap::new());
+    let (low, bad, high) = (Segment::new(0, 100), Segment::new(100, 50), Segment::new(150, usize::MAX - 150));
+    assert!([low, bad, high, Segment::new(usize::MAX, 1)].iter().all(|seg| shared.is_beside(*seg)));
+    shared.lock().add(100, 50, Access::Write).unwrap();
+    assert_eq!([low, bad, high].map(|seg| shared.is_beside(seg)), [true, false, true]);
+    assert_eq!([Segment::new(99, 2), Segment::new(149, 2)].map(|seg| shared.is_beside(seg)), [false, false]);
+    assert!(shared.is_beside(Segment::new(120, 0)));
+    shared.lock().add(usize::MAX, 1, Access::Read).unwrap();
+    assert!(!shared.is_beside(Segment::new(usize::MAX, 1)));
+    shared.lock().clear(0, 1 << 64).unwrap();
+    assert!([low, bad, high].iter().all(|seg| shared.is_beside(*seg)));
+    *shared.lock() = {
+        let mut map = FaultMap::new();
+        map.add(7, 1, Access::Read).unwrap();
+        map
+    };
+    assert_eq!([Segment::new(0, 7), Segment::new(0, 8)].map(|seg| shared.is_beside(seg)), [true, false]);
 }
