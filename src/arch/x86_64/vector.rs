@@ -39,9 +39,9 @@ pub(super) fn use_strings(small_l1: bool) {
 
 /// From here a copy asks for its source `AHEAD` bytes ahead: it is in no L2. Below, between L2 and L3, asking costs a sixth on Zen 4.
 const AHEAD_MIN: usize = 2 << 20;
-/// From here a stream does. In shorter ones asking gets in the way of the hardware, which asks by itself.
-const STREAM_AHEAD_MIN: usize = 32 << 10;
 const AHEAD: usize = 2 << 10;
+/// A stream does from this length on, this far: its first lines all at once, which the hardware would have to find out about one by one.
+const STREAM_AHEAD: usize = 1 << 10;
 
 /// Moves fewer than 64 bytes (`rdx`) whose destination is within a page: touches the first byte, then each size by two
 /// overlapping halves, loads before stores. Advances nothing. The label prefix keeps its uses apart.
@@ -128,18 +128,13 @@ macro_rules! copy_line {
     };
 }
 
-/// The four lines of a turn, asked for ahead of it.
+/// Four lines, asked for: those of a turn, ahead of it.
+#[rustfmt::skip]
 macro_rules! hint {
-    ($prefetch:literal) => {
+    ($at:literal) => {
         concat!(
-            $prefetch,
-            " [rsi+{ahead}]\n ",
-            $prefetch,
-            " [rsi+{ahead}+64]\n ",
-            $prefetch,
-            " [rsi+{ahead}+128]\n ",
-            $prefetch,
-            " [rsi+{ahead}+192]\n"
+            "prefetcht0 [rsi+", $at, "]\n prefetcht0 [rsi+", $at, "+64]\n ",
+            "prefetcht0 [rsi+", $at, "+128]\n prefetcht0 [rsi+", $at, "+192]\n",
         )
     };
 }
@@ -246,7 +241,7 @@ macro_rules! routines {
             "cmp rdx, [rip + {string_from}]\n jb 3f", "test esi, 63\n jnz 3f", "mov rcx, rdx",
             guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),
             "ret", "3:", "cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + 256",
-            copy_lines!($copy, "30", $mov, $line, hint!("prefetcht0")),
+            copy_lines!($copy, "30", $mov, $line, hint!("{ahead}")),
             "add rdx, {ahead} + 256", "31:", "sub rdx, 256\n jb 5f",
             copy_lines!($copy, "4", $mov, $line, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
@@ -270,9 +265,10 @@ macro_rules! routines {
             opening!($stream),
             "mov r10, rcx\n lea r11, [rsi+rdx]",
             guarded!($stream, "first", "0", "mov al, [rsi]"),
-            "cmp rdx, {stream_ahead_min}\n jb 3f\n sub rdx, {ahead} + 256",
-            stream_turns!($stream, "2", $mov, $put, $turn, hint!("prefetcht0")),
-            "add rdx, {ahead} + 256", "3: sub rdx, 256\n jb 5f",
+            "cmp rdx, {stream_ahead}\n jb 3f", hint!("0"), hint!("256"), hint!("512"), hint!("768"),
+            "sub rdx, {stream_ahead} + 256\n jb 1f",
+            stream_turns!($stream, "2", $mov, $put, $turn, hint!("{stream_ahead}")),
+            "1: add rdx, {stream_ahead} + 256", "3: sub rdx, 256\n jb 5f",
             stream_turns!($stream, "4", $mov, $put, $turn, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($stream, $mov, $put, "0", $line),
@@ -300,7 +296,7 @@ macro_rules! routines {
             ".popsection",
             string_from = sym STRING_FROM,
             ahead_min = const AHEAD_MIN,
-            stream_ahead_min = const STREAM_AHEAD_MIN,
+            stream_ahead = const STREAM_AHEAD,
             ahead = const AHEAD,
             first = const Access::First as i32,
             load = const Access::Load as i32,
