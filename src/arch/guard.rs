@@ -4,7 +4,7 @@
 //! faults, what kind of access it is. A signal handler (see [`crate::fault`]) finds the entry by instruction pointer, leaves
 //! what it knows in registers and resumes at the fixup, which stores it in the call's [`Trap`] and returns the bytes left.
 
-use super::{LINE, Primitives, WriteBack};
+use super::{LINE, Primitives, WORD, WriteBack};
 
 /// What an access was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,8 +84,6 @@ pub struct Resume {
 pub fn find(pointer: usize) -> Option<Resume> {
     let tables = super::SETS.iter().flat_map(|set| set.tables);
     let tables = tables.chain(super::WRITE_BACKS.iter().flat_map(|instruction| instruction.tables));
-    #[cfg(target_arch = "x86_64")]
-    let tables = tables.chain([&super::x86_64::WORDS]);
     let near = tables.filter(|table| table.may_hold(pointer));
     near.flat_map(|table| table.entries()).find(|entry| entry.start <= pointer && pointer < entry.end)
 }
@@ -204,43 +202,28 @@ pub struct Streamed {
     pub trap: Option<Trap>,
 }
 
-/// Copies whole lines past the caches. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
+/// Copies words past the caches. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
 ///
 /// # Safety
-/// As for [`copy`]; `dst` is at a line's start, `len` a multiple of a line and not 0, and the ranges do not overlap.
-#[inline]
+/// As for [`copy`]; `dst` and `len` are multiples of [`WORD`], `len` is not 0, and the ranges do not overlap.
+#[inline(always)]
+#[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
 pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Streamed {
-    debug_assert!(dst.is_multiple_of(LINE) && len.is_multiple_of(LINE) && len != 0);
+    debug_assert!((dst | len).is_multiple_of(WORD) && len != 0);
     let mut trap = Trap::default();
     let (to, from) = (std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src));
     // SAFETY: the caller's promise is the routine's.
     let left = unsafe { (set.stream)(to, from, len, &raw mut trap) };
-    if left == 0 {
-        return Streamed { done: len, readable: 0, trap: None };
-    }
+    if left == 0 { Streamed { done: len, readable: 0, trap: None } } else { cut_short(src, len, left, trap) }
+}
+
+#[cold]
+fn cut_short(src: usize, len: usize, left: usize, trap: Trap) -> Streamed {
     let done = len - left + trap.stored();
     let loaded = done + trap.ahead();
     let rest = if trap.access() == Some(Access::Load) { (src + loaded).wrapping_neg() % LINE } else { 0 };
     let readable = trap.ahead() + rest;
     Streamed { done, readable: readable.min(len - done), trap: Some(trap) }
-}
-
-/// Stores words from this crate's own memory past the caches, within one line. Not fenced. Returns the bytes stored.
-///
-/// # Safety
-/// As for [`copy`]; `dst` and `len` are multiples of 4, the range does not leave its line, and `src` is readable.
-#[inline]
-pub unsafe fn stream_words(dst: usize, src: *const u8, len: usize) -> (usize, Option<Trap>) {
-    debug_assert!(dst.is_multiple_of(4) && len.is_multiple_of(4) && dst % LINE + len <= LINE);
-    let mut trap = Trap::default();
-    let to = std::ptr::with_exposed_provenance_mut(dst);
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the caller's promise is the routine's.
-    let left = unsafe { super::x86_64::stream_words(to, src, len, &raw mut trap) };
-    #[cfg(not(target_arch = "x86_64"))]
-    // SAFETY: as above.
-    let left = unsafe { (super::primitives().copy)(to, src, len, &raw mut trap) };
-    if left == 0 { (len, None) } else { (len - left, Some(trap)) }
 }
 
 /// Writes back every line that `[addr, addr + len)` touches. Not fenced. Returns how many bytes of the range are in written-back

@@ -1,7 +1,7 @@
 //! Every set runs the identical cases: all small sizes at all alignments, block boundaries, the string path.
 
 use super::guard::{self, find};
-use super::{Primitives, available, cache_line_size, choose, portable, primitives};
+use super::{LINE, Primitives, WORD, available, cache_line_size, choose, portable, primitives, store_fence};
 
 const RED: u8 = 0xA5;
 const ZONE: usize = 128;
@@ -56,6 +56,35 @@ fn long_copies_are_exact_congruent_or_not() {
                 check_copy(set, len, at, at);
                 check_copy(set, len, at, at + 64);
                 check_copy(set, len, at, at + 1);
+            }
+        }
+    }
+}
+
+fn check_stream(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
+    let source = pattern(src_at + len);
+    let mut dest = vec![RED; ZONE + LINE + dst_at + len + ZONE];
+    let base = dest.as_mut_ptr().expose_provenance();
+    let to = (base + ZONE).next_multiple_of(LINE) - base + dst_at;
+    // SAFETY: both ranges lie inside the vectors just made, which do not overlap.
+    let streamed = unsafe { guard::stream(set, base + to, source.as_ptr().expose_provenance() + src_at, len) };
+    store_fence();
+    let case = (set.name, len, src_at, dst_at);
+    assert!(streamed.done == len && streamed.trap.is_none(), "{case:?}");
+    assert_eq!(dest[to..to + len], source[src_at..], "{case:?}");
+    assert!(dest[..to].iter().chain(&dest[to + len..]).all(|b| *b == RED), "outside touched: {case:?}");
+}
+
+#[test]
+fn streams_words_of_every_length_to_every_word() {
+    for set in sets() {
+        for dst_at in (0..LINE).step_by(WORD) {
+            for len in (WORD..400).step_by(WORD) {
+                check_stream(set, len, (dst_at + len) * 5 % 67, dst_at);
+            }
+            for len in (960..1600).step_by(60) {
+                check_stream(set, len, len % 61, dst_at);
+                check_stream(set, 8 * len, 0, dst_at);
             }
         }
     }

@@ -77,13 +77,19 @@ fn flat(dst: Flat, src: Flat, promise: Promise) -> Result<Outcome> {
     let mut mover = Mover::new(&[dst.trust, src.trust], &[])?;
     let (to, from) = (dst.seg.addr, src.seg.addr);
     let done = if src.seg.overlaps(dst.seg) && from < to {
-        let mut ahead = Scratch::new(len)?;
-        let read = len - mover.copy(ahead.addr(), from, len);
-        read - past_caches::copy_flat(&mut mover, promise, to, ahead.addr(), read)
+        move_up(&mut mover, promise, to, from, len)?
     } else {
         len - past_caches::copy_flat(&mut mover, promise, to, from, len)
     };
     Ok((done, mover.into_fault(done, len)))
+}
+
+/// Within one memory, to a higher address; returns the bytes copied.
+#[cold]
+fn move_up(mover: &mut Mover, promise: Promise, to: usize, from: usize, len: usize) -> Result<usize> {
+    let mut ahead = Scratch::new(len)?;
+    let read = len - mover.copy(ahead.addr(), from, len);
+    Ok(read - past_caches::copy_flat(mover, promise, to, ahead.addr(), read))
 }
 
 /// Makes what is in the range leave the CPU's caches, fenced. Returns the bytes of it that did, and why not all.

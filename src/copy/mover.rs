@@ -106,15 +106,33 @@ impl Mover {
         len - done
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
     fn stream_directly(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        // SAFETY: as in `copy_directly`; the caller cuts at lines, of which a part is a multiple.
+        // SAFETY: as in `copy_directly`; the caller cuts at words, of which a part is a multiple.
         let streamed = unsafe { guard::stream(self.set, dst, src, len) };
         if let Some(trap) = streamed.trap {
             let at = streamed.done + streamed.readable;
             self.trapped(trap, dst + at, src + at, trap.is_store(src, len));
         }
         (streamed.done, streamed.readable)
+    }
+
+    /// As [`Media::stream`].
+    #[cold]
+    fn stream_carefully(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
+        let mut readable = 0;
+        let left = self.in_parts(len, |mover, at, size| {
+            let (dst, src) = (dst + at, src + at);
+            if !mover.may_touch(at) {
+                let left = mover.copy_by_kernel(dst, src, size);
+                return left + mover.write_back(dst, size - left);
+            }
+            let streamed;
+            (streamed, readable) = mover.stream_directly(dst, src, size);
+            size - streamed
+        });
+        (len - left, readable)
     }
 
     #[cold]
@@ -243,47 +261,29 @@ impl Move for Mover {
     }
 }
 
+#[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
 impl Media for Mover {
+    #[inline(always)]
     fn can_stream(&self) -> bool {
         !matches!(self.way, Way::Syscalls)
     }
 
+    #[inline(always)]
     fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
         self.copy(own, src, len)
     }
 
+    #[inline(always)]
     fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
         self.copy(dst, src, len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        if self.may_go_in_one(len) {
-            return self.stream_directly(dst, src, len);
-        }
-        let mut readable = 0;
-        let left = self.in_parts(len, |mover, at, size| {
-            let (dst, src) = (dst + at, src + at);
-            if !mover.may_touch(at) {
-                let left = mover.copy_by_kernel(dst, src, size);
-                return left + mover.write_back(dst, size - left);
-            }
-            let streamed;
-            (streamed, readable) = mover.stream_directly(dst, src, size);
-            size - streamed
-        });
-        (len - left, readable)
+        if self.may_go_in_one(len) { self.stream_directly(dst, src, len) } else { self.stream_carefully(dst, src, len) }
     }
 
-    fn stream_words(&mut self, dst: usize, own: usize, len: usize) -> usize {
-        // SAFETY: the caller cuts at words within a line; the destination as in `copy_directly`.
-        let (done, trap) = unsafe { guard::stream_words(dst, std::ptr::with_exposed_provenance(own), len) };
-        if let Some(trap) = trap {
-            self.trapped(trap, dst + done, own + done, true);
-        }
-        len - done
-    }
-
+    #[inline(always)]
     fn write_back(&mut self, dst: usize, len: usize) -> usize {
         match arch::write_back() {
             Some(instruction) => self.over_lines(instruction, dst, len),
@@ -291,6 +291,7 @@ impl Media for Mover {
         }
     }
 
+    #[inline(always)]
     fn fence(&mut self) {
         arch::store_fence();
     }

@@ -6,7 +6,7 @@
 //! write-back and fence does to each byte.
 
 use super::mover::Move;
-use crate::arch::LINE;
+use crate::arch::{LINE, WORD};
 use crate::segment::Segment;
 use std::mem::MaybeUninit;
 
@@ -18,10 +18,8 @@ pub(super) trait Media {
     fn load(&mut self, own: usize, src: usize, len: usize) -> usize;
     /// Copies through the cache; returns the bytes not copied.
     fn store(&mut self, dst: usize, src: usize, len: usize) -> usize;
-    /// Copies whole lines past the caches: the bytes copied, and how many behind them could still be read.
+    /// Copies words past the caches: the bytes copied, and how many behind them could still be read.
     fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize);
-    /// Stores words from own memory past the caches, within a line; returns the bytes not stored.
-    fn stream_words(&mut self, dst: usize, own: usize, len: usize) -> usize;
     /// Writes back the lines of a range; returns the bytes not written back.
     fn write_back(&mut self, dst: usize, len: usize) -> usize;
     /// Waits for all of it.
@@ -37,13 +35,21 @@ pub(super) enum Promise {
     Durable,
 }
 
-/// Ranges shorter than this that do not consist of words go through the cache whole: two edge lines would be most of them.
+impl Promise {
+    /// What a range consists of that is streamed whole.
+    const fn unit(self) -> usize {
+        match self {
+            Self::Nocache => LINE,
+            Self::Durable => WORD,
+        }
+    }
+}
+
+/// Ranges shorter than this that do not consist of such units go through the cache whole: two edge lines would be most of them.
 const STREAM_FROM: usize = 256;
 
-/// The words a partial line may consist of.
-const WORD: usize = 4;
-
 /// One range; returns the bytes that did not get there.
+#[inline]
 pub(super) fn copy_flat<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
     let left = copy(media, promise, dst, src, len);
     media.fence();
@@ -51,71 +57,68 @@ pub(super) fn copy_flat<M: Media>(media: &mut M, promise: Promise, dst: usize, s
 }
 
 /// One range, not fenced.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
 fn copy<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
-    if (dst | len).is_multiple_of(LINE) && len != 0 && media.can_stream() {
-        lines(media, promise, dst, src, len)
+    let can_stream = media.can_stream();
+    if can_stream && len != 0 && (dst | len).is_multiple_of(promise.unit()) {
+        stream(media, promise, dst, src, len)
+    } else if !can_stream || len < STREAM_FROM {
+        through_cache(media, promise, dst, src, len)
     } else {
-        lines_and_edges(media, promise, dst, src, len)
+        copy_ragged(media, promise, dst, src, len)
     }
 }
 
-/// Whole lines; returns the bytes that did not get there.
-#[inline]
-fn lines<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+/// What consists of units; returns the bytes that did not get there.
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
+fn stream<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
     let (streamed, readable) = media.stream(dst, src, len);
     if streamed == len {
-        return 0;
+        0
+    } else {
+        finish_line(media, promise, (dst + streamed, src + streamed, len - streamed), readable)
     }
-    let left = through_cache(media, promise, dst + streamed, src + streamed, readable);
-    len - streamed - readable + left
 }
 
-fn lines_and_edges<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
-    let is_words = dst.is_multiple_of(WORD) && len.is_multiple_of(WORD);
-    if !media.can_stream() || (len < STREAM_FROM && !is_words) {
-        return through_cache(media, promise, dst, src, len);
-    }
-    let head = (dst.wrapping_neg() % LINE).min(len);
-    let whole = (len - head) / LINE * LINE;
-    let tail = len - head - whole;
+/// Of a stream that stopped the bytes that could still be read; returns the bytes that did not get there.
+#[cold]
+fn finish_line<M: Media>(media: &mut M, promise: Promise, rest: (usize, usize, usize), readable: usize) -> usize {
+    let (dst, src, len) = rest;
+    len - readable + through_cache(media, promise, dst, src, readable)
+}
+
+/// What does not consist of units: the partial line at either end, unless it does, goes through the cache.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per call
+fn copy_ragged<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    let ragged = |at: usize, part: usize| if at.is_multiple_of(promise.unit()) { 0 } else { part };
+    let head = ragged(dst, dst.wrapping_neg() % LINE);
+    let tail = ragged(dst + len, (dst + len) % LINE);
+    let whole = len - head - tail;
     if head != 0 {
-        let left = edge(media, promise, dst, src, head);
+        let left = through_cache(media, promise, dst, src, head);
         if left != 0 {
             return left + whole + tail;
         }
     }
-    if whole != 0 {
-        let left = lines(media, promise, dst + head, src + head, whole);
-        if left != 0 {
-            return left + tail;
-        }
+    let left = stream(media, promise, dst + head, src + head, whole);
+    if left != 0 || tail == 0 {
+        return left + tail;
     }
     let end = head + whole;
-    if tail == 0 { 0 } else { edge(media, promise, dst + end, src + end, tail) }
+    through_cache(media, promise, dst + end, src + end, tail)
 }
 
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
 fn through_cache<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
     let stored = len - media.store(dst, src, len);
     match promise {
         Promise::Nocache => len - stored,
         Promise::Durable => len - stored + media.write_back(dst, stored),
     }
-}
-
-/// Less than a line, within one. What comes before it may have found that nobody handles faults any more.
-fn edge<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
-    let is_words = dst.is_multiple_of(WORD) && len.is_multiple_of(WORD);
-    if promise == Promise::Nocache || !is_words || !media.can_stream() {
-        return through_cache(media, promise, dst, src, len);
-    }
-    let mut line = MaybeUninit::<[u8; LINE]>::uninit();
-    let own = line.as_mut_ptr().expose_provenance();
-    let read = len - media.load(own, src, len);
-    if read < len {
-        return len - read + through_cache(media, promise, dst, own, read);
-    }
-    media.stream_words(dst, own, len)
 }
 
 /// Scattering: each chunk is a range of its own.

@@ -5,7 +5,7 @@ mod table;
 mod flush;
 mod vector;
 
-pub(super) use flush::{CLFLUSH, CLFLUSHOPT, CLWB, WORDS, stream_words};
+pub(super) use flush::{CLFLUSH, CLFLUSHOPT, CLWB};
 pub(super) use vector::{AVX2, AVX512, SCALAR, SSE2};
 
 use core::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _mm_mfence, _mm_prefetch, _mm_sfence};

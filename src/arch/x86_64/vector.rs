@@ -9,8 +9,8 @@
 //! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims destination
 //! lines without reading them first.
 //!
-//! The stream: whole lines to a destination at a line boundary, by non-temporal stores, asking for the source ahead but never
-//! beyond its end. It does not fence.
+//! The stream: words up to a line boundary of the destination, whole lines, the words behind them, all by non-temporal stores, asking for
+//! the source ahead but never beyond its end. It does not fence.
 //!
 //! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
 //! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
@@ -182,6 +182,28 @@ macro_rules! stream_turns {
     };
 }
 
+/// Streams `rcx` bytes, words within a line and not none, and advances over them.
+#[rustfmt::skip]
+macro_rules! stream_words {
+    ($r:literal, $l:literal) => {
+        concat!(
+            "test edi, 4\n jz 21", $l, "f\n",
+            guarded!($r, "load", "0", "mov eax, [rsi]"),
+            guarded!($r, "store", "0", "movnti [rdi], eax"),
+            "add rsi, 4\n add rdi, 4\n sub rcx, 4\n",
+            "21", $l, ": sub rcx, 8\n jb 23", $l, "f\n22", $l, ":\n",
+            guarded!($r, "load", "0", "mov rax, [rsi]"),
+            guarded!($r, "store", "0", "movnti [rdi], rax"),
+            "add rsi, 8\n add rdi, 8\n sub rcx, 8\n jae 22", $l, "b\n",
+            "23", $l, ": add rcx, 8\n jz 24", $l, "f\n",
+            guarded!($r, "load", "0", "mov eax, [rsi]"),
+            guarded!($r, "store", "0", "movnti [rdi], eax"),
+            "add rsi, 4\n add rdi, 4\n",
+            "24", $l, ":\n",
+        )
+    };
+}
+
 /// One line of zeroes at `$at`.
 #[rustfmt::skip]
 macro_rules! zero_line {
@@ -265,14 +287,18 @@ macro_rules! routines {
             opening!($stream),
             "mov r10, rcx\n lea r11, [rsi+rdx]",
             guarded!($stream, "first", "0", "mov al, [rsi]"),
-            "cmp rdx, {stream_ahead}\n jb 3f", hint!("0"), hint!("256"), hint!("512"), hint!("768"),
+            "mov ecx, edi\n neg ecx\n and ecx, 63\n jz 10f", "cmp rcx, rdx\n cmova rcx, rdx\n sub rdx, rcx",
+            stream_words!($stream, "1"),
+            "10: cmp rdx, {stream_ahead}\n jb 3f", hint!("0"), hint!("256"), hint!("512"), hint!("768"),
             "sub rdx, {stream_ahead} + 256\n jb 1f",
             stream_turns!($stream, "2", $mov, $put, $turn, hint!("{stream_ahead}")),
             "1: add rdx, {stream_ahead} + 256", "3: sub rdx, 256\n jb 5f",
             stream_turns!($stream, "4", $mov, $put, $turn, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($stream, $mov, $put, "0", $line),
-            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7:", $leave, "xor eax, eax\n ret",
+            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7: add rdx, 64\n jz 8f", "mov rcx, rdx",
+            stream_words!($stream, "2"),
+            "8:", $leave, "xor eax, eax\n ret",
             concat!(".L", $stream, "_fixup:"),
             "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($stream),

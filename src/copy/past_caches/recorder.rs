@@ -1,7 +1,7 @@
 //! Media that remember what was done to each byte.
 
 use super::Media;
-use crate::arch::LINE;
+use crate::arch::{LINE, WORD};
 use crate::segment::Segment;
 
 /// Where the latest contents of a byte are.
@@ -105,22 +105,17 @@ impl Media for Recorder {
     }
 
     fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        if !dst.is_multiple_of(LINE) || !len.is_multiple_of(LINE) || len == 0 {
+        if !(dst | len).is_multiple_of(WORD) || len == 0 {
             self.broken.push(format!("a stream of {len} bytes to {}", dst - self.base));
         }
-        let good = self.good(dst, src, len) / LINE * LINE;
-        self.put(dst, src, good, Place::Leaving);
-        let readable = self.good(dst + good, src + good, len - good);
-        (good, if self.bad_destination == dst + good { 0 } else { readable })
-    }
-
-    fn stream_words(&mut self, dst: usize, own: usize, len: usize) -> usize {
-        if !dst.is_multiple_of(4) || !len.is_multiple_of(4) || dst % LINE + len > LINE {
-            self.broken.push(format!("words of {len} bytes to {}", dst - self.base));
-        }
-        let good = len.min(self.bad_destination.saturating_sub(dst)) / 4 * 4;
-        self.put(dst, own, good, Place::Leaving);
-        len - good
+        let good = self.good(dst, src, len);
+        // Up to the bad byte go whole lines, or words where the line is partial.
+        let line = (dst + good) / LINE * LINE;
+        let is_partial = line < dst || line + LINE > dst + len;
+        let streamed = if is_partial { good / WORD * WORD } else { line - dst };
+        self.put(dst, src, streamed, Place::Leaving);
+        let readable = good - streamed;
+        (streamed, if self.bad_destination == dst + streamed { 0 } else { readable })
     }
 
     fn write_back(&mut self, dst: usize, len: usize) -> usize {
