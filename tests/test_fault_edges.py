@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
+import os
 import random
 from typing import TYPE_CHECKING, Literal
 
@@ -345,3 +347,33 @@ def test_memory_that_cannot_be_written_is_no_fault_for_a_source() -> None:
         assert fault is not None
         assert (fault.side, fault.cause) == ("destination", "protection")
         assert arena.read(0, PAGE_SIZE) == NOISE[:PAGE_SIZE]
+
+
+def test_a_copy_too_long_for_the_caches_is_exact() -> None:
+    """Of more than most caches hold: long pieces are written past them."""
+    held, beyond = 48 << 20, 3 * PAGE_SIZE
+    size = held + beyond
+    fd = os.memfd_create("long")
+    os.ftruncate(fd, size)
+    source = mmap.mmap(fd, size)
+    for at in range(0, held, len(NOISE)):
+        source[at : at + len(NOISE)] = NOISE[: size - at]
+    os.ftruncate(fd, held)
+    os.close(fd)
+    expected = hashlib.blake2b(memoryview(source)[5:held]).digest()
+    target = mmap.mmap(-1, size + 64)
+    room = memoryview(target)[17 : 17 + size - 5]
+    for pieces in (1, 3, 5000):
+        room[-beyond:] = b"=" * beyond
+        step = -(-len(room) // pieces)
+        i = IovIter.iovec(READ, [room[at : at + step] for at in range(0, len(room), step)])
+        assert copy_to_iter(memoryview(source)[5:], i) == held - 5
+        assert i.fault is not None
+        assert (i.fault.side, i.fault.offset, i.fault.cause) == ("source", held - 5, "gone")
+        assert hashlib.blake2b(room[: held - 5]).digest() == expected
+        assert bytes(room[-beyond:]) == b"=" * beyond
+        room[: held - 5] = bytes(held - 5)
+        i = IovIter.iovec(WRITE, [memoryview(source)[at : at + step] for at in range(5, size, step)])
+        assert copy_from_iter(room, i) == held - 5
+        assert hashlib.blake2b(room[: held - 5]).digest() == expected
+        assert bytes(room[-beyond:]) == b"=" * beyond

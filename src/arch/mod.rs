@@ -6,6 +6,7 @@
 pub mod guard;
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod portable;
+pub mod stream;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

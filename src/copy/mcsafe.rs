@@ -143,6 +143,7 @@ fn carefully<K: KnownBad + ?Sized>(src: Flat, i: &mut IovIter, nbytes: usize, ma
     let nbytes = begin(src, i, nbytes, Direction::Dest, "copy_to_iter_mcsafe")?;
     let source = src.seg.take(nbytes);
     let mut mover = Mover::new(&[src.trust], &[i])?;
+    mover.expect(nbytes);
     let bad_source = map.first_bad(source, Touch::Read);
     let quiet = map.first_bad(hull(i), Touch::Any).is_some();
     let mut scratch = None;
@@ -179,6 +180,7 @@ pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Flat, src: Flat, map: Option<&K>
     let (readable, writable) = (until(bad_source, src.seg.addr), until(bad_destination, dst.seg.addr));
     let part = careful(src.seg.addr, len, readable, writable);
     let mut mover = Mover::new(&[dst.trust, src.trust], &[])?;
+    mover.expect(part);
     let done = if src.seg.overlaps(dst.seg) && src.seg.addr < dst.seg.addr {
         let mut ahead = Scratch::new(part)?;
         let read = part - mover.copy(ahead.addr(), src.seg.addr, part);

@@ -105,6 +105,7 @@ fn other_length(other: usize, len: usize) -> Error {
 pub fn copy_to_iter(src: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     let nbytes = begin(src, i, nbytes, Direction::Dest, "copy_to_iter")?;
     let mut mover = Mover::new(&[src.trust], &[i])?;
+    mover.expect(nbytes);
     let flat = src.seg.take(nbytes);
     let done = if overlap::must_read_ahead(i, flat, Direction::Dest) {
         let mut scratch = Scratch::new(nbytes)?;
@@ -122,6 +123,7 @@ pub fn copy_to_iter(src: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> 
 pub fn copy_from_iter(dst: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     let nbytes = begin(dst, i, nbytes, Direction::Source, "copy_from_iter")?;
     let mut mover = Mover::new(&[dst.trust], &[i])?;
+    mover.expect(nbytes);
     let flat = dst.seg.take(nbytes);
     let done = if overlap::must_read_ahead(i, flat, Direction::Source) {
         let mut scratch = Scratch::new(nbytes)?;
@@ -191,6 +193,7 @@ pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<
     let nbytes = nbytes.min(dst.count()).min(src.count());
     dst.require_writable(nbytes)?;
     let mut mover = Mover::new(&[], &[dst, src])?;
+    mover.expect(nbytes);
     let done = if overlap::shared(dst, src, nbytes) {
         let mut scratch = Scratch::new(nbytes)?;
         let read = src.walk(nbytes, &mut FromIter { dst: scratch.addr(), mover: &mut mover });

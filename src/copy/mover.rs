@@ -1,7 +1,7 @@
 //! How one chunk is moved, and what stopped it: by the CPU under the fault handler, or by the kernel where there is none.
 
 use super::Outcome;
-use super::past_caches::Media;
+use super::past_caches::{self, Media, Promise};
 use crate::arch::guard::{self, Trap};
 use crate::arch::{self, Primitives, WriteBack};
 use crate::error::Result;
@@ -24,6 +24,8 @@ pub(super) struct Mover {
     set: &'static Primitives,
     way: Way,
     care: Care,
+    /// Chunks from this length on go past the caches.
+    stream_from: usize,
     stop: Option<Box<Stop>>,
 }
 
@@ -64,13 +66,36 @@ impl Mover {
             care = care.max(i.care());
         }
         let way = engine::enter(care)?;
-        Ok(Self { set: arch::primitives(), way, care, stop: None })
+        Ok(Self { set: arch::primitives(), way, care, stream_from: usize::MAX, stop: None })
+    }
+
+    /// Tells how many bytes the copy is about: of so many that the caches could not keep them, long chunks go past those.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per call
+    pub(super) fn expect(&mut self, nbytes: usize) {
+        self.stream_from = arch::stream::chunks_from(nbytes);
     }
 
     /// Whether the CPU may do a range of this length without asking again on the way.
     #[inline]
     fn may_go_in_one(&self, len: usize) -> bool {
         !matches!(self.way, Way::Syscalls) && (len <= ASK_EVERY || self.care == Care::Settled)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
+    fn copy_through_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        if self.may_go_in_one(len) { self.copy_directly(dst, src, len) } else { self.copy_carefully(dst, src, len) }
+    }
+
+    /// Not what overlaps: its destination is near already, since the source is.
+    #[inline(never)]
+    fn copy_past_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        if dst.abs_diff(src) < len {
+            self.copy_through_caches(dst, src, len)
+        } else {
+            past_caches::copy(self, Promise::Nocache, dst, src, len)
+        }
     }
 
     #[inline(always)]
@@ -125,8 +150,9 @@ impl Mover {
         let left = self.in_parts(len, |mover, at, size| {
             let (dst, src) = (dst + at, src + at);
             if !mover.may_touch(at) {
-                let left = mover.copy_by_kernel(dst, src, size);
-                return left + mover.write_back(dst, size - left);
+                // Nothing is known against the rest, which the kernel may copy.
+                readable = len - at;
+                return size;
             }
             let streamed;
             (streamed, readable) = mover.stream_directly(dst, src, size);
@@ -246,6 +272,9 @@ impl Mover {
     #[inline(always)]
     #[allow(clippy::inline_always)] // taken by value it would be copied for the sake of looking at one field
     pub(super) fn into_fault(self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
+        if self.stream_from != usize::MAX {
+            arch::store_fence();
+        }
         if self.care == Care::Prone {
             engine::copied(copied);
         }
@@ -257,7 +286,11 @@ impl Move for Mover {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if self.may_go_in_one(len) { self.copy_directly(dst, src, len) } else { self.copy_carefully(dst, src, len) }
+        if len < self.stream_from {
+            self.copy_through_caches(dst, src, len)
+        } else {
+            self.copy_past_caches(dst, src, len)
+        }
     }
 }
 
@@ -270,12 +303,12 @@ impl Media for Mover {
 
     #[inline(always)]
     fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
-        self.copy(own, src, len)
+        self.copy_through_caches(own, src, len)
     }
 
     #[inline(always)]
     fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        self.copy(dst, src, len)
+        self.copy_through_caches(dst, src, len)
     }
 
     #[inline(always)]
@@ -301,6 +334,7 @@ impl Media for Mover {
 pub(crate) fn copy_flat(dst: Flat, src: Flat) -> Result<Outcome> {
     let len = dst.seg.len.min(src.seg.len);
     let mut mover = Mover::new(&[dst.trust, src.trust], &[])?;
+    mover.expect(len);
     let done = len - mover.copy(dst.seg.addr, src.seg.addr, len);
     Ok((done, mover.into_fault(done, len)))
 }

@@ -59,7 +59,7 @@ pub(super) fn copy_flat<M: Media>(media: &mut M, promise: Promise, dst: usize, s
 /// One range, not fenced.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
-fn copy<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+pub(super) fn copy<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
     let can_stream = media.can_stream();
     if can_stream && len != 0 && (dst | len).is_multiple_of(promise.unit()) {
         stream(media, promise, dst, src, len)

@@ -1,6 +1,7 @@
 //! The flavours over memory of our own, against plain slices.
 
 use super::{copy_from_iter, copy_iter, copy_to_iter, zero};
+use crate::arch::{self, stream};
 use crate::fault::engine::Care;
 use crate::iter::{Direction, IovIter};
 use crate::segment::{Flat, Held, Segment, Trust};
@@ -88,4 +89,73 @@ fn zeroing_stays_within_the_segments() {
     assert_eq!(zero(&mut i, total + 5), Ok(total));
     assert_eq!(arena.iter().filter(|b| **b != 9).count(), total);
     assert!(arena.iter().all(|b| *b == 0 || *b == 9));
+}
+
+#[test]
+fn copies_too_long_for_the_caches_are_the_same() {
+    // The other tests may find it so meanwhile: it changes no result.
+    stream::use_from(1);
+    let mut source: Vec<u8> = (0..9000_usize).map(|i| (i % 251) as u8 + 1).collect();
+    for set in arch::available() {
+        arch::choose(set.name);
+        for (start, len) in (0..64).zip((1000..).step_by(37)) {
+            let mut arena = vec![0_u8; 9000];
+            let expected = source[64 - start..64 - start + len].to_vec();
+            let mut to =
+                IovIter::ubuf(Direction::Dest, flat(&mut arena[start..start + len]).seg, Trust::Held(held()), None)
+                    .unwrap();
+            assert_eq!(copy_to_iter(flat(&mut source[64 - start..]), &mut to, len), Ok(len));
+            assert!(arena[start..start + len] == expected, "{} {start} {len}", set.name);
+            assert!(arena[..start].iter().chain(&arena[start + len..]).all(|byte| *byte == 0), "{start} {len}");
+        }
+        let lens = [1500, 3, 64, 1024, 2000, 129];
+        let total = lens.iter().sum();
+        let mut arena = vec![0_u8; 9000];
+        let segs = scattered(&mut arena, &lens, 7);
+        let mut to = IovIter::kvec(Direction::Dest, segs.clone().into(), held(), None).unwrap();
+        assert_eq!(copy_to_iter(flat(&mut source), &mut to, total), Ok(total));
+        let mut back = vec![0_u8; total];
+        let mut from = IovIter::iovec(Direction::Source, segs.into(), Trust::Held(held()), None).unwrap();
+        assert_eq!(copy_from_iter(flat(&mut back), &mut from, total), Ok(total));
+        assert!(back == source[..total], "{}", set.name);
+        assert_eq!(arena.iter().filter(|byte| **byte != 0).count(), total, "gaps stay zero");
+    }
+}
+
+#[test]
+fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
+    stream::use_from(1);
+    let page = crate::structure::PAGE_SIZE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new anonymous mapping; the result is checked.
+    let addr = unsafe { libc::mmap(std::ptr::null_mut(), 3 * page, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    assert_ne!(addr, libc::MAP_FAILED);
+    // SAFETY: the whole mapping just made.
+    unsafe { addr.cast::<u8>().write_bytes(7, 3 * page) };
+    // SAFETY: its last page.
+    assert_eq!(unsafe { libc::mprotect(addr.wrapping_byte_add(2 * page), page, libc::PROT_NONE) }, 0);
+    let end = addr.expose_provenance() + 2 * page;
+    for set in arch::available() {
+        arch::choose(set.name);
+        for before in (0..130).chain([1000, 1023, 1024, 1100, 4095, 4097, 8000]) {
+            for skew in [0, 1, 4, 33, 63] {
+                let wild = Flat { seg: Segment::new(end - before, before + 2000), trust: Trust::Wild };
+                let mut arena = vec![0_u8; 12_000];
+                let out = arena.as_ptr().align_offset(64) + skew;
+                let mut to = IovIter::ubuf(
+                    Direction::Dest,
+                    flat(&mut arena[out..out + before + 2000]).seg,
+                    Trust::Held(held()),
+                    None,
+                )
+                .unwrap();
+                assert_eq!(copy_to_iter(wild, &mut to, before + 2000), Ok(before), "{} {before} {skew}", set.name);
+                assert_eq!(to.fault.as_ref().map(|fault| fault.offset), Some(before));
+                assert!(arena[out..out + before].iter().all(|byte| *byte == 7), "{} {before} {skew}", set.name);
+                assert_eq!(arena.iter().filter(|byte| **byte != 0).count(), before, "{} {before} {skew}", set.name);
+            }
+        }
+    }
+    // SAFETY: the mapping made above.
+    unsafe { libc::munmap(addr, 3 * page) };
 }

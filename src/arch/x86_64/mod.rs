@@ -32,6 +32,21 @@ fn amd_l1_kib() -> u32 {
     if __cpuid(0x8000_0000).eax < LEAF { 0 } else { __cpuid(LEAF).ecx >> 24 }
 }
 
+/// The size of the last cache, by the leaf of either vendor: they differ in their numbers alone.
+pub(super) fn last_cache() -> Option<usize> {
+    let caches = |leaf: u32| {
+        let last = __cpuid(leaf & 0x8000_0000).eax;
+        let known = if last < leaf { 0 } else { 8 };
+        (0..known).map(move |index| __cpuid_count(leaf, index)).take_while(|cache| cache.eax & 0x1f != 0)
+    };
+    let field = |register: u32, at: u32, bits: u32| (register >> at & ((1 << bits) - 1)) as usize + 1;
+    let size = |cache: core::arch::x86_64::CpuidResult| {
+        let ways = field(cache.ebx, 22, 10) * field(cache.ebx, 12, 10) * field(cache.ebx, 0, 12);
+        ways * (cache.ecx as usize + 1)
+    };
+    caches(4).chain(caches(0x8000_001D)).map(size).max()
+}
+
 pub(super) fn cache_line_size() -> usize {
     let units = (__cpuid(1).ebx >> 8 & 0xff) as usize;
     if units == 0 { 64 } else { units * 8 }
@@ -51,7 +66,7 @@ pub(super) fn features() -> Vec<(&'static str, bool)> {
 }
 
 /// How far into a coming segment a hint reaches: the hardware prefetcher has caught on by then.
-const PREFETCH_BYTES: usize = 512;
+const PREFETCH_BYTES: usize = 1024;
 
 #[inline(always)]
 #[allow(clippy::inline_always)]
