@@ -3,9 +3,11 @@
 //! They are assembly so that their memory accesses are exactly the ones written here and each is known to the fault table
 //! beside the code: an access that faults resumes at the routine's fixup, which returns how far it got.
 //!
-//! The copy: a head of up to 63 bytes brings the *destination* to a line boundary (measured faster than aligning the
-//! source: a store that crosses a line costs more than a load that does), then whole lines, each loaded whole before it is
-//! stored, pointers advanced after the stores; then a tail of up to 63 bytes. From `STRING_MIN` bytes on, when source and
+//! The copy: a head brings the *destination* to a line boundary (measured faster than aligning the source: a store that
+//! crosses a line costs more than a load that does), then whole lines, each loaded whole before it is stored, pointers
+//! advanced after the stores; then a tail. Head and tail are a line's worth each that reaches over what is beside them: no
+//! choice by length, which varying lengths would mispredict. Where a store of it would straddle pages, or a load see what
+//! was stored before, they go by the moves of their length. From `STRING_MIN` bytes on, when source and
 //! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims destination
 //! lines without reading them first.
 //!
