@@ -6,7 +6,7 @@ use super::count::Count;
 use super::entry::{Entry, entry};
 use super::fault_map::FaultMap;
 use super::iter::InUse;
-use crate::copy::mcsafe;
+use crate::copy::{copy_to_iter, mcsafe};
 use pyo3::prelude::*;
 
 /// The function here that is called for every few bytes.
@@ -25,9 +25,14 @@ pub(super) fn copy_to_iter_mcsafe(
     nbytes: Option<&Bound<'_, PyAny>>,
     fault_map: Option<&Bound<'_, FaultMap>>,
 ) -> PyResult<Count> {
-    let map = fault_map.map(|map| &map.get().0);
-    let flavour = |flat, core: &mut _, nbytes| mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, map);
-    run(addr, &mut i, nbytes, Access::Read, flavour).map(|(_, copied)| Count(copied))
+    // Without a map it is the plain copy, and takes no longer.
+    let copied = match fault_map.map(|map| &map.get().0) {
+        None => run(addr, &mut i, nbytes, Access::Read, copy_to_iter),
+        Some(map) => run(addr, &mut i, nbytes, Access::Read, |flat, core, nbytes| {
+            mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, Some(map))
+        }),
+    };
+    copied.map(|(_, copied)| Count(copied))
 }
 
 /// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
