@@ -218,6 +218,7 @@ pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> St
 }
 
 #[cold]
+#[inline(never)]
 fn cut_short(src: usize, len: usize, left: usize, trap: Trap) -> Streamed {
     let done = len - left + trap.stored();
     let loaded = done + trap.ahead();

@@ -28,7 +28,8 @@ struct ToIter<'m, M = Mover> {
 }
 
 impl<M: Move> Step for ToIter<'_, M> {
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
         self.mover.copy(addr, self.src + progress, len)
     }
@@ -49,7 +50,8 @@ struct FromIter<'m, M = Mover> {
 }
 
 impl<M: Move> Step for FromIter<'_, M> {
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
         self.mover.copy(self.dst + progress, addr, len)
     }

@@ -76,10 +76,10 @@ impl Mover {
         self.stream_from = arch::stream::chunks_from(nbytes);
     }
 
-    /// Whether the CPU may do a range of this length without asking again on the way.
+    /// Whether the CPU may do a range of this length at once: longer ones go in parts, between which it is asked again where that matters.
     #[inline]
     fn may_go_in_one(&self, len: usize) -> bool {
-        !matches!(self.way, Way::Syscalls) && (len <= ASK_EVERY || self.care == Care::Settled)
+        len <= ASK_EVERY && !matches!(self.way, Way::Syscalls)
     }
 
     #[inline(always)]
@@ -112,6 +112,7 @@ impl Mover {
 
     /// Whatever stops a copy later stops it earlier in the range: in what was read before a first fault.
     #[cold]
+    #[inline(never)]
     fn trapped(&mut self, trap: Trap, dst: usize, src: usize, is_store: bool) {
         engine::faulted();
         self.stop = Some(Box::new(Stop { dst, src, trap: Some((trap, is_store)) }));
@@ -136,10 +137,9 @@ impl Mover {
     fn stream_directly(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
         // SAFETY: as in `copy_directly`; the caller cuts at words, of which a part is a multiple.
         let streamed = unsafe { guard::stream(self.set, dst, src, len) };
-        if let Some(trap) = streamed.trap {
-            let at = streamed.done + streamed.readable;
-            self.trapped(trap, dst + at, src + at, trap.is_store(src, len));
-        }
+        let Some(trap) = streamed.trap else { return (len, 0) };
+        let at = streamed.done + streamed.readable;
+        self.trapped(trap, dst + at, src + at, trap.is_store(src, len));
         (streamed.done, streamed.readable)
     }
 

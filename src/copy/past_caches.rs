@@ -58,16 +58,37 @@ pub(super) fn copy_flat<M: Media>(media: &mut M, promise: Promise, dst: usize, s
 
 /// One range, not fenced.
 #[inline(always)]
-#[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
+#[allow(clippy::inline_always)] // once per call
 pub(super) fn copy<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
-    let can_stream = media.can_stream();
-    if can_stream && len != 0 && (dst | len).is_multiple_of(promise.unit()) {
+    if is_streamed_whole(media, promise, dst, len) {
         stream(media, promise, dst, src, len)
-    } else if !can_stream || len < STREAM_FROM {
+    } else if !media.can_stream() || len < STREAM_FROM {
         through_cache(media, promise, dst, src, len)
     } else {
         copy_ragged(media, promise, dst, src, len)
     }
+}
+
+/// One range of many, not fenced: what is not streamed whole is out of the way.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per segment of 64 bytes
+fn copy_part<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    if is_streamed_whole(media, promise, dst, len) {
+        stream(media, promise, dst, src, len)
+    } else {
+        copy_out_of_the_way(media, promise, dst, src, len)
+    }
+}
+
+#[inline(never)]
+fn copy_out_of_the_way<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
+    copy(media, promise, dst, src, len)
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
+fn is_streamed_whole<M: Media>(media: &M, promise: Promise, dst: usize, len: usize) -> bool {
+    (dst | len).is_multiple_of(promise.unit()) && len != 0 && media.can_stream()
 }
 
 /// What consists of units; returns the bytes that did not get there.
@@ -141,9 +162,10 @@ impl<'m, M: Media> Scatter<'m, M> {
 impl<M: Media> Move for Scatter<'_, M> {
     const BRINGS_NEAR: bool = false;
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
     fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        copy(self.media, self.promise, dst, src, len)
+        copy_part(self.media, self.promise, dst, src, len)
     }
 }
 
@@ -176,7 +198,7 @@ impl<M: Media> Move for Gather<'_, M> {
     fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
         let end = Segment::new(dst, len).end();
         if self.staged == 0 && (end == self.end || end.is_multiple_of(LINE)) {
-            return copy(self.media, self.promise, dst, src, len);
+            return copy_part(self.media, self.promise, dst, src, len);
         }
         self.gather(Segment::new(dst, len), src)
     }
@@ -194,7 +216,7 @@ impl<'m, M: Media> Gather<'m, M> {
             let (to, from) = (dst.skip(done), src + done);
             let lines = to.len.saturating_sub(to.end() % LINE);
             if self.staged == 0 && lines >= DIRECT_FROM {
-                let left = copy(self.media, self.promise, to.addr, from, lines);
+                let left = copy_part(self.media, self.promise, to.addr, from, lines);
                 done += lines - left;
                 if left != 0 {
                     return dst.len - done;
@@ -244,7 +266,7 @@ impl<'m, M: Media> Gather<'m, M> {
     fn drain(&mut self) -> usize {
         let own = self.own();
         let staged = std::mem::take(&mut self.staged);
-        if staged == 0 { 0 } else { copy(self.media, self.promise, self.staged_dst, own, staged) }
+        if staged == 0 { 0 } else { copy_part(self.media, self.promise, self.staged_dst, own, staged) }
     }
 
     /// Ends the copy; returns how many bytes of what was taken did not get there.
