@@ -96,7 +96,7 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
 
 /// Adds what a copy ran into to what is known.
 #[cold]
-fn learn<K: KnownBad + ?Sized>(map: &K, fault: &Fault) {
+pub fn learn<K: KnownBad + ?Sized>(map: &K, fault: &Fault) {
     let cause = fault.cause();
     let touch = match (cause, fault.side) {
         (Cause::Poison, _) => Touch::Any,

@@ -27,6 +27,12 @@ impl SharedMap {
         Locked { map: self.map.lock().unwrap_or_else(PoisonError::into_inner), shared: self }
     }
 
+    /// Whether there is nothing in it, or nothing but what another thread adds at this moment.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.first.load(Ordering::Relaxed) > self.last.load(Ordering::Relaxed)
+    }
+
     /// Whether the range lies beside everything in the map. What another thread adds at this moment may be in it.
     #[inline]
     pub fn is_beside(&self, seg: Segment) -> bool {
