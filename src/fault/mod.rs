@@ -61,10 +61,8 @@ pub struct Fault {
     pub address: usize,
     /// How long it is.
     pub length: usize,
-    /// What is wrong with it.
-    cause: Cause,
-    /// Whether it may be poison all the same.
-    may_be_poison: bool,
+    /// What is wrong with it, once that is known.
+    cause: OnceLock<Cause>,
     /// How it was found out.
     pub origin: Origin,
     /// The signal, or 0.
@@ -97,7 +95,8 @@ impl Fault {
             _ => (page, PAGE_SIZE),
         };
         let may_be_poison = si_code == libc::BUS_ADRERR && cause == Cause::Gone && !signals_poison();
-        Self { side, offset: 0, address, length, cause, may_be_poison, origin: Origin::Signal, signo, si_code, lsb }
+        let cause = if may_be_poison { OnceLock::new() } else { cause.into() };
+        Self { side, offset: 0, address, length, cause, origin: Origin::Signal, signo, si_code, lsb }
     }
 
     /// A known bad range that a copy stopped before.
@@ -108,8 +107,7 @@ impl Fault {
             offset,
             address,
             length,
-            cause: Cause::Poison,
-            may_be_poison: false,
+            cause: Cause::Poison.into(),
             origin: Origin::Map,
             signo: 0,
             si_code: 0,
@@ -120,19 +118,14 @@ impl Fault {
     /// Part of a file's mapping that the file has no bytes for any more.
     pub fn cut(side: Side, lost: Segment, offset: usize) -> Self {
         let cut = Self::known(side, lost, offset);
-        Self { cause: Cause::Gone, origin: Origin::Syscall, ..cut }
+        Self { cause: Cause::Gone.into(), origin: Origin::Syscall, ..cut }
     }
 
     /// What is wrong with the memory. A kernel that does not handle memory failures signals poison as if the page were gone: to
-    /// tell the two apart takes a third as long again as the fault, so it is done where somebody wants to know.
+    /// tell the two apart takes a third as long again as the fault, so it is done when somebody first wants to know.
     pub fn cause(&self) -> Cause {
-        if self.may_be_poison && poisoned(self.address, self.side) { Cause::Poison } else { self.cause }
-    }
-
-    /// Has [`cause`](Self::cause) tell the same from now on, whatever becomes of the memory.
-    pub fn settle(&mut self) {
-        self.cause = self.cause();
-        self.may_be_poison = false;
+        let ask = || if poisoned(self.address, self.side) { Cause::Poison } else { Cause::Gone };
+        *self.cause.get_or_init(ask)
     }
 
     /// A mapping whose file was cut is gone to its end, which is one extent, not one fault a page. Looked up where `rest`, the
@@ -169,7 +162,7 @@ impl Fault {
         };
         let address = if cause == Cause::BadAddress { at } else { page };
         let extent = Segment::new(address, PAGE_SIZE);
-        Self { cause, origin: Origin::Syscall, ..Self::known(side, extent, 0) }
+        Self { cause: cause.into(), origin: Origin::Syscall, ..Self::known(side, extent, 0) }
     }
 }
 

@@ -233,10 +233,8 @@ impl IovIter {
 
     /// Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the reason.
     #[getter]
-    fn fault<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(fault) = self.core.fault.as_deref_mut() else { return Ok(None) };
-        fault.settle();
-        to_fault(py, fault).map(Some)
+    fn fault<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.core.fault.as_deref().map(|fault| to_fault(py, fault)).transpose()
     }
 
     fn __len__(&self) -> usize {
