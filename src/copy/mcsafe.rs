@@ -25,6 +25,8 @@ pub enum Touch {
 
 /// Knowledge of bad memory.
 pub trait KnownBad: Sync {
+    /// Whether nothing at all is known.
+    fn is_empty(&self) -> bool;
     /// Whether no byte of either range is known to stand against what is to be done to it.
     fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool;
     /// The first known range that shares a byte with `seg` and must not be touched so.
@@ -96,7 +98,7 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
 
 /// Adds what a copy ran into to what is known.
 #[cold]
-pub fn learn<K: KnownBad + ?Sized>(map: &K, fault: &Fault) {
+fn learn<K: KnownBad + ?Sized>(map: &K, fault: &Fault) {
     let cause = fault.cause();
     let touch = match (cause, fault.side) {
         (Cause::Poison, _) => Touch::Any,
@@ -117,7 +119,7 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     map: Option<&K>,
 ) -> Result<usize> {
     match map {
-        Some(map) if !is_clear(map, src.seg, i) => carefully(src, i, nbytes, map),
+        Some(map) if !map.is_empty() && !is_clear(map, src.seg, i) => carefully(src, i, nbytes, map),
         _ => {
             let done = super::copy_to_iter(src, i, nbytes)?;
             if let (Some(map), Some(fault)) = (map, &i.fault) {

@@ -23,6 +23,10 @@ struct OwnDamage<'m, K: ?Sized, F> {
 }
 
 impl<K: KnownBad + ?Sized, F: Fn() -> Segment + Sync> KnownBad for OwnDamage<'_, K, F> {
+    fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
     fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool {
         self.map.is_clear(asked)
     }
@@ -118,6 +122,10 @@ mod tests {
     struct Recorded(Mutex<Vec<Segment>>);
 
     impl KnownBad for Recorded {
+        fn is_empty(&self) -> bool {
+            false
+        }
+
         fn is_clear(&self, _asked: [(Segment, Touch); 2]) -> bool {
             true
         }

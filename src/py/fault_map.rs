@@ -16,6 +16,11 @@ use pyo3::types::{PyIterator, PyList, PyType};
 
 impl KnownBad for SharedMap {
     #[inline]
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    #[inline]
     fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool {
         asked.iter().all(|(seg, _)| self.is_beside(*seg)) || {
             let map = self.lock();

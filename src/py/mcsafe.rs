@@ -25,17 +25,14 @@ pub(super) fn copy_to_iter_mcsafe(
     nbytes: Option<&Bound<'_, PyAny>>,
     fault_map: Option<&Bound<'_, FaultMap>>,
 ) -> PyResult<Count> {
-    let map = fault_map.map(|map| &map.get().0);
-    if let Some(map) = map.filter(|map| !map.is_empty()) {
-        let careful = |flat, core: &mut _, nbytes| mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, Some(map));
-        return run(addr, &mut i, nbytes, Access::Read, careful).map(|(_, copied)| Count(copied));
-    }
-    // Where nothing is known it is the plain copy, and takes no longer.
-    let (_, copied) = run(addr, &mut i, nbytes, Access::Read, copy_to_iter)?;
-    if let (Some(map), Some(fault)) = (map, &i.core.fault) {
-        mcsafe::learn(map, fault);
-    }
-    Ok(Count(copied))
+    // Without a map it is the plain copy, and takes no longer.
+    let copied = match fault_map.map(|map| &map.get().0) {
+        None => run(addr, &mut i, nbytes, Access::Read, copy_to_iter),
+        Some(map) => run(addr, &mut i, nbytes, Access::Read, |flat, core, nbytes| {
+            mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, Some(map))
+        }),
+    };
+    copied.map(|(_, copied)| Count(copied))
 }
 
 /// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
