@@ -112,6 +112,8 @@ pub(super) fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Care 
         if unsafe { ffi::PyWeakref_GetObject(known.reference) } == object.as_ptr() {
             return known.care;
         }
+    } else if is_known && known.reference == REFUSED {
+        return care_of(object);
     }
     look_through(object, place, seg, is_known && known.reference.is_null())
 }
