@@ -20,7 +20,7 @@ pub fn chunks_from(nbytes: usize) -> usize {
 
 /// From which length on copies go past the caches: three quarters of the last one. What was written first is no longer there at the end.
 #[inline]
-pub fn copies_from() -> usize {
+fn copies_from() -> usize {
     match COPIES_FROM.load(Ordering::Relaxed) {
         0 => ask(),
         from => from,

@@ -341,7 +341,7 @@ pub(crate) fn copy_flat(dst: Flat, src: Flat) -> Result<Outcome> {
 
 /// Memory of this crate's own, for as long as the caller's borrow of it lasts.
 pub(crate) fn own(addr: usize, len: usize) -> Flat {
-    // SAFETY: both callers pass memory they own and hold until the copy they need this for is done.
+    // SAFETY: every caller passes memory it owns and holds until the copy it needs this for is done.
     let held = unsafe { crate::segment::Held::promise(Care::Settled) };
     Flat { seg: Segment::new(addr, len), trust: Trust::Held(held) }
 }

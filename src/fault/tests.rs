@@ -3,6 +3,9 @@
 use super::engine::{self, Care, Way};
 use super::{Cause, Fault, Side};
 use crate::arch::{self, guard};
+use crate::copy;
+use crate::iter::{Direction, IovIter};
+use crate::segment::{Flat, Segment, Trust};
 use crate::structure::PAGE_SIZE;
 
 const PAGES: usize = 3;
@@ -138,4 +141,28 @@ fn long_copies_that_fault_are_exact_strings_or_not() {
     }
     // SAFETY: the mapping made above.
     unsafe { libc::munmap(addr, length) };
+}
+
+#[test]
+fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
+    // The other tests may find it so meanwhile: it changes no result.
+    arch::stream::use_from(1);
+    let source = Edge::new(7);
+    for set in arch::available() {
+        arch::choose(set.name);
+        for before in (0..130).chain([1000, 1023, 1024, 1100, 4095, 4097, 8000]) {
+            for skew in [0, 1, 4, 33, 63] {
+                let mut arena = vec![0_u8; 12_000];
+                let wanted = before + 2000;
+                let out = arena.as_ptr().align_offset(64) + skew;
+                let target = copy::own(arena[out..].as_mut_ptr().expose_provenance(), wanted);
+                let wild = Flat { seg: Segment::new(source.end() - before, wanted), trust: Trust::Wild };
+                let mut to = IovIter::ubuf(Direction::Dest, target.seg, target.trust, None).unwrap();
+                assert_eq!(copy::copy_to_iter(wild, &mut to, wanted), Ok(before), "{} {before} {skew}", set.name);
+                assert_eq!(to.fault.as_ref().map(|fault| fault.offset), Some(before));
+                assert!(arena[out..out + before].iter().all(|byte| *byte == 7), "{} {before} {skew}", set.name);
+                assert_eq!(arena.iter().filter(|byte| **byte != 0).count(), before, "{} {before} {skew}", set.name);
+            }
+        }
+    }
 }
