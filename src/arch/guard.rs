@@ -4,7 +4,8 @@
 //! faults, what kind of access it is. A signal handler (see [`crate::fault`]) finds the entry by instruction pointer, leaves
 //! what it knows in registers and resumes at the fixup, which stores it in the call's [`Trap`] and returns the bytes left.
 
-use super::{LINE, Primitives, WORD, WriteBack};
+use super::{LINE, Primitives, WriteBack};
+use std::mem::MaybeUninit;
 
 /// What an access was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,8 +89,8 @@ pub fn find(pointer: usize) -> Option<Resume> {
     near.flat_map(|table| table.entries()).find(|entry| entry.start <= pointer && pointer < entry.end)
 }
 
-/// What stopped a routine. All zero if nothing did.
-#[derive(Clone, Copy, Default, Debug)]
+/// What stopped a routine.
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Trap {
     /// The signal's address; 0 where it had none.
@@ -144,6 +145,22 @@ impl Trap {
     }
 }
 
+/// Runs a routine: the bytes it left, if any, and why.
+///
+/// # Safety
+/// The routine stores why, whenever it leaves any.
+#[inline(always)]
+#[allow(clippy::inline_always)] // a record that is not cleared first costs nothing, if nobody sees where it is
+unsafe fn left(routine: impl FnOnce(*mut Trap) -> usize) -> Option<(usize, Trap)> {
+    let mut trap = MaybeUninit::uninit();
+    let left = routine(trap.as_mut_ptr());
+    if left == 0 {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some((left, unsafe { trap.assume_init() }))
+}
+
 /// Copies front to back; returns the bytes copied and what stopped it. Ranges overlap only if `dst` is below `src`.
 ///
 /// Exact on both sides: bytes before the first bad line of the source are copied, bytes up to the first bad page of the destination
@@ -154,19 +171,11 @@ impl Trap {
 /// [`find`] owns SIGBUS and SIGSEGV; otherwise both ranges are readable and writable as a copy needs.
 #[inline]
 pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> (usize, Option<Trap>) {
-    let mut trap = Trap::default();
+    let (to, from) = (std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src));
     // SAFETY: the caller's promise is the routine's.
-    let left = unsafe {
-        (set.copy)(
-            std::ptr::with_exposed_provenance_mut(dst),
-            std::ptr::with_exposed_provenance(src),
-            len,
-            &raw mut trap,
-        )
-    };
-    if left == 0 {
-        return (len, None);
-    }
+    let routine = |trap| unsafe { (set.copy)(to, from, len, trap) };
+    // SAFETY: every set's copy stores why it stopped.
+    let Some((left, trap)) = (unsafe { left(routine) }) else { return (len, None) };
     let done = len - left + trap.stored();
     // SAFETY: as above.
     unsafe { finish_line(set, (dst, src, len), done, trap) }
@@ -185,11 +194,14 @@ unsafe fn finish_line(
         return (done, Some(trap));
     }
     let rest = rest.min(len - done);
-    let mut second = Trap::default();
     let (to, from) = (std::ptr::with_exposed_provenance_mut(dst + done), std::ptr::with_exposed_provenance(src + done));
     // SAFETY: a part of the range the caller speaks for.
-    let left = unsafe { (set.copy)(to, from, rest, &raw mut second) };
-    if left == 0 { (done + rest, Some(trap)) } else { (done + rest - left + second.stored(), Some(second)) }
+    let routine = |trap| unsafe { (set.copy)(to, from, rest, trap) };
+    // SAFETY: every set's copy stores why it stopped.
+    match unsafe { left(routine) } {
+        None => (done + rest, Some(trap)),
+        Some((left, second)) => (done + rest - left + second.stored(), Some(second)),
+    }
 }
 
 /// What a stream came to.
@@ -202,24 +214,33 @@ pub struct Streamed {
     pub trap: Option<Trap>,
 }
 
-/// Copies words past the caches. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
+/// Copies past the caches. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
 ///
 /// # Safety
-/// As for [`copy`]; `dst` and `len` are multiples of [`WORD`], `len` is not 0, and the ranges do not overlap.
+/// As for [`copy`]; `len` is not 0, and the ranges do not overlap.
 #[inline(always)]
 #[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
 pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Streamed {
-    debug_assert!((dst | len).is_multiple_of(WORD) && len != 0);
-    let mut trap = Trap::default();
+    debug_assert!(len != 0);
     let (to, from) = (std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src));
     // SAFETY: the caller's promise is the routine's.
-    let left = unsafe { (set.stream)(to, from, len, &raw mut trap) };
-    if left == 0 { Streamed { done: len, readable: 0, trap: None } } else { cut_short(src, len, left, trap) }
+    let routine = |trap| unsafe { (set.stream)(to, from, len, trap) };
+    // SAFETY: every set's stream stores why it stopped.
+    cut_short(src, len, unsafe { left(routine) })
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // as for `stream`
+fn cut_short(src: usize, len: usize, left: Option<(usize, Trap)>) -> Streamed {
+    match left {
+        None => Streamed { done: len, readable: 0, trap: None },
+        Some((left, trap)) => look_closer(src, len, left, trap),
+    }
 }
 
 #[cold]
 #[inline(never)]
-fn cut_short(src: usize, len: usize, left: usize, trap: Trap) -> Streamed {
+fn look_closer(src: usize, len: usize, left: usize, trap: Trap) -> Streamed {
     let done = len - left + trap.stored();
     let loaded = done + trap.ahead();
     let rest = if trap.access() == Some(Access::Load) { (src + loaded).wrapping_neg() % LINE } else { 0 };
@@ -239,10 +260,13 @@ pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> (u
     }
     let start = addr - addr % LINE;
     let lines = (addr % LINE + len).next_multiple_of(LINE);
-    let mut trap = Trap::default();
     // SAFETY: the lines hold the range's bytes and nothing of another page; the caller's promise is the routine's.
-    let left = unsafe { (instruction.run)(std::ptr::with_exposed_provenance_mut(start), lines, &raw mut trap) };
-    if left == 0 { (len, None) } else { ((lines - left).saturating_sub(addr % LINE), Some(trap)) }
+    let routine = |trap| unsafe { (instruction.run)(std::ptr::with_exposed_provenance_mut(start), lines, trap) };
+    // SAFETY: every instruction's loop stores why it stopped.
+    match unsafe { left(routine) } {
+        None => (len, None),
+        Some((left, trap)) => ((lines - left).saturating_sub(addr % LINE), Some(trap)),
+    }
 }
 
 /// Zeroes; returns the bytes zeroed and what stopped it. Exact to the page.
@@ -251,8 +275,11 @@ pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> (u
 /// As for [`copy`].
 #[inline]
 pub unsafe fn zero(set: &Primitives, dst: usize, len: usize) -> (usize, Option<Trap>) {
-    let mut trap = Trap::default();
     // SAFETY: the caller's promise is the routine's.
-    let left = unsafe { (set.zero)(std::ptr::with_exposed_provenance_mut(dst), len, &raw mut trap) };
-    if left == 0 { (len, None) } else { (len - left + trap.stored(), Some(trap)) }
+    let routine = |trap| unsafe { (set.zero)(std::ptr::with_exposed_provenance_mut(dst), len, trap) };
+    // SAFETY: every set's zero stores why it stopped.
+    match unsafe { left(routine) } {
+        None => (len, None),
+        Some((left, trap)) => (len - left + trap.stored(), Some(trap)),
+    }
 }

@@ -18,8 +18,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 /// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if `dst` is
 /// below `src`. Called through [`guard::copy`], which knows what a short count means.
 pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-/// Copies words past the caches; `dst` and `len` are multiples of [`WORD`], `len` is not 0. Returns the bytes not copied.
-/// Called through [`guard::stream`].
+/// Copies past the caches; `len` is not 0. Returns the bytes not copied. Called through [`guard::stream`].
 pub type StreamFn = CopyFn;
 /// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Called through [`guard::zero`].
 pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
@@ -30,7 +29,7 @@ pub struct Primitives {
     pub name: &'static str,
     /// Plain copy.
     pub copy: CopyFn,
-    /// Copy of words past the caches.
+    /// Copy past the caches.
     pub stream: StreamFn,
     /// Plain zeroing.
     pub zero: ZeroFn,
@@ -168,9 +167,6 @@ pub fn full_fence() {
 
 /// The line that streams and write-backs work on.
 pub const LINE: usize = 64;
-
-/// What a stream consists of.
-pub const WORD: usize = 4;
 
 /// The cache line, from CPUID (leaf 1, the `clflush` size); 64 where there is no such thing.
 pub fn cache_line_size() -> usize {

@@ -5,7 +5,7 @@
 
 use super::mover::{Move, Mover};
 use super::overlap::{self, Scratch};
-use super::past_caches::{self, Gather, Promise, Scatter};
+use super::past_caches::{self, Gather, Media, Promise, Scatter};
 use super::{FromIter, Outcome, ToIter, begin};
 use crate::arch;
 use crate::error::{Error, Result};
@@ -77,7 +77,7 @@ fn flat(dst: Flat, src: Flat, promise: Promise) -> Result<Outcome> {
     let mut mover = Mover::new(&[dst.trust, src.trust], &[])?;
     let (to, from) = (dst.seg.addr, src.seg.addr);
     let done = if src.seg.overlaps(dst.seg) && from < to {
-        move_up(&mut mover, promise, to, from, len)?
+        mover.rarely(|mover| move_up(mover, promise, to, from, len))?
     } else {
         len - past_caches::copy_flat(&mut mover, promise, to, from, len)
     };

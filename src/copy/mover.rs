@@ -85,7 +85,11 @@ impl Mover {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     fn copy_through_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if self.may_go_in_one(len) { self.copy_directly(dst, src, len) } else { self.copy_carefully(dst, src, len) }
+        if self.may_go_in_one(len) {
+            self.copy_directly(dst, src, len)
+        } else {
+            self.rarely(|mover| mover.copy_carefully(dst, src, len))
+        }
     }
 
     /// Not what overlaps: its destination is near already, since the source is.
@@ -105,7 +109,7 @@ impl Mover {
         // raw addresses the caller named for this; what may go away all the same is touched under the handler only.
         let (done, trap) = unsafe { guard::copy(self.set, dst, src, len) };
         if let Some(trap) = trap {
-            self.trapped(trap, dst + done, src + done, trap.is_store(src, len));
+            self.rarely(|mover| mover.trapped(trap, dst + done, src + done, trap.is_store(src, len)));
         }
         len - done
     }
@@ -135,11 +139,12 @@ impl Mover {
     #[inline(always)]
     #[allow(clippy::inline_always)] // as above
     fn stream_directly(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        // SAFETY: as in `copy_directly`; the caller cuts at words, of which a part is a multiple.
+        // SAFETY: as in `copy_directly`; a part of what is not empty is not.
         let streamed = unsafe { guard::stream(self.set, dst, src, len) };
-        let Some(trap) = streamed.trap else { return (len, 0) };
-        let at = streamed.done + streamed.readable;
-        self.trapped(trap, dst + at, src + at, trap.is_store(src, len));
+        if let Some(trap) = streamed.trap {
+            let at = streamed.done + streamed.readable;
+            self.rarely(|mover| mover.trapped(trap, dst + at, src + at, trap.is_store(src, len)));
+        }
         (streamed.done, streamed.readable)
     }
 
@@ -217,12 +222,13 @@ impl Mover {
     }
 
     /// Runs an instruction over the lines of a range; returns the bytes of the range it did not get to.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per call
     pub(super) fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         if self.may_go_in_one(len) {
             self.over_lines_directly(instruction, addr, len)
         } else {
-            self.over_lines_carefully(instruction, addr, len)
+            self.rarely(|mover| mover.over_lines_carefully(instruction, addr, len))
         }
     }
 
@@ -263,7 +269,7 @@ impl Mover {
         // a device's memory does not.
         let (done, trap) = unsafe { guard::write_back(instruction, addr, len) };
         if let Some(trap) = trap {
-            self.trapped(trap, addr + done, 0, true);
+            self.rarely(|mover| mover.trapped(trap, addr + done, 0, true));
         }
         len - done
     }
@@ -313,7 +319,11 @@ impl Media for Mover {
 
     #[inline(always)]
     fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        if self.may_go_in_one(len) { self.stream_directly(dst, src, len) } else { self.stream_carefully(dst, src, len) }
+        if self.may_go_in_one(len) {
+            self.stream_directly(dst, src, len)
+        } else {
+            self.rarely(|mover| mover.stream_carefully(dst, src, len))
+        }
     }
 
     #[inline(always)]
@@ -327,6 +337,15 @@ impl Media for Mover {
     #[inline(always)]
     fn fence(&mut self) {
         arch::store_fence();
+    }
+
+    #[inline(always)]
+    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
+        let way = std::mem::replace(&mut self.way, Way::Syscalls);
+        let mut spilled = Self { way, stop: self.stop.take(), ..*self };
+        let result = what(&mut spilled);
+        (self.way, self.stop) = (spilled.way, spilled.stop);
+        result
     }
 }
 

@@ -1,12 +1,12 @@
-//! How a range is written past the caches: whole lines by non-temporal stores, the lines at its edges so that no line is written in
-//! two ways. A partial line goes by non-temporal words if it consists of them, else through the cache, followed by one write-back.
-//! (A line that takes both a cached and a non-temporal store costs three times either.)
+//! How a range is written past the caches: by non-temporal stores, of whole lines and of parts of lines. Where a range cannot be streamed
+//! it goes through the cache, and what has to be durable is written back. No line is written in two ways: one that takes both a cached
+//! and a non-temporal store costs three times either.
 //!
 //! The algorithm is generic over what it writes to, so that the same code runs over a model that records what each store,
 //! write-back and fence does to each byte.
 
 use super::mover::Move;
-use crate::arch::{LINE, WORD};
+use crate::arch::LINE;
 use crate::segment::Segment;
 use std::mem::MaybeUninit;
 
@@ -18,12 +18,14 @@ pub(super) trait Media {
     fn load(&mut self, own: usize, src: usize, len: usize) -> usize;
     /// Copies through the cache; returns the bytes not copied.
     fn store(&mut self, dst: usize, src: usize, len: usize) -> usize;
-    /// Copies words past the caches: the bytes copied, and how many behind them could still be read.
+    /// Copies, what is not empty, past the caches: the bytes copied, and how many behind them could still be read.
     fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize);
     /// Writes back the lines of a range; returns the bytes not written back.
     fn write_back(&mut self, dst: usize, len: usize) -> usize;
     /// Waits for all of it.
     fn fence(&mut self);
+    /// Does what is seldom done where the rest does not bear its cost.
+    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R;
 }
 
 /// What is asked of a copy past the caches.
@@ -35,17 +37,7 @@ pub(super) enum Promise {
     Durable,
 }
 
-impl Promise {
-    /// What a range consists of that is streamed whole.
-    const fn unit(self) -> usize {
-        match self {
-            Self::Nocache => LINE,
-            Self::Durable => WORD,
-        }
-    }
-}
-
-/// Ranges shorter than this that do not consist of such units go through the cache whole: two edge lines would be most of them.
+/// Ranges shorter than this that may leave partial lines in the cache go there whole: two edge lines would be most of them.
 const STREAM_FROM: usize = 256;
 
 /// One range; returns the bytes that did not get there.
@@ -65,7 +57,7 @@ pub(super) fn copy<M: Media>(media: &mut M, promise: Promise, dst: usize, src: u
     } else if !media.can_stream() || len < STREAM_FROM {
         through_cache(media, promise, dst, src, len)
     } else {
-        copy_ragged(media, promise, dst, src, len)
+        copy_ragged(media, dst, src, len)
     }
 }
 
@@ -88,10 +80,11 @@ fn copy_out_of_the_way<M: Media>(media: &mut M, promise: Promise, dst: usize, sr
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above
 fn is_streamed_whole<M: Media>(media: &M, promise: Promise, dst: usize, len: usize) -> bool {
-    (dst | len).is_multiple_of(promise.unit()) && len != 0 && media.can_stream()
+    let ends_as_wanted = promise == Promise::Durable || (dst | len).is_multiple_of(LINE);
+    ends_as_wanted && len != 0 && media.can_stream()
 }
 
-/// What consists of units; returns the bytes that did not get there.
+/// Past the caches; returns the bytes that did not get there.
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above
 fn stream<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
@@ -99,7 +92,8 @@ fn stream<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len
     if streamed == len {
         0
     } else {
-        finish_line(media, promise, (dst + streamed, src + streamed, len - streamed), readable)
+        let rest = (dst + streamed, src + streamed, len - streamed);
+        media.rarely(move |media| finish_line(media, promise, rest, readable))
     }
 }
 
@@ -110,26 +104,20 @@ fn finish_line<M: Media>(media: &mut M, promise: Promise, rest: (usize, usize, u
     len - readable + through_cache(media, promise, dst, src, readable)
 }
 
-/// What does not consist of units: the partial line at either end, unless it does, goes through the cache.
-#[inline(always)]
-#[allow(clippy::inline_always)] // once per call
-fn copy_ragged<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
-    let ragged = |at: usize, part: usize| if at.is_multiple_of(promise.unit()) { 0 } else { part };
-    let head = ragged(dst, dst.wrapping_neg() % LINE);
-    let tail = ragged(dst + len, (dst + len) % LINE);
-    let whole = len - head - tail;
-    if head != 0 {
-        let left = through_cache(media, promise, dst, src, head);
-        if left != 0 {
-            return left + whole + tail;
-        }
+/// Leaves the caches alone but for the partial line at either end, whose other bytes may be in use there.
+fn copy_ragged<M: Media>(media: &mut M, dst: usize, src: usize, len: usize) -> usize {
+    let head = dst.wrapping_neg() % LINE;
+    let tail = (dst + len) % LINE;
+    let end = len - tail;
+    let left = media.store(dst, src, head);
+    if left != 0 {
+        return left + len - head;
     }
-    let left = stream(media, promise, dst + head, src + head, whole);
-    if left != 0 || tail == 0 {
+    let left = stream(media, Promise::Nocache, dst + head, src + head, end - head);
+    if left != 0 {
         return left + tail;
     }
-    let end = head + whole;
-    through_cache(media, promise, dst + end, src + end, tail)
+    media.store(dst + end, src + end, tail)
 }
 
 #[inline(always)]

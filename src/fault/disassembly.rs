@@ -31,7 +31,8 @@ impl Instruction {
     fn touches_memory(&self) -> bool {
         let mnemonic = self.mnemonic();
         let harmless = mnemonic == "lea" || mnemonic.starts_with("nop") || mnemonic.starts_with("prefetch");
-        let implicit = ["push", "pop", "call", "leave", "enter", "xlat", "movs", "stos", "lods", "scas", "cmps"];
+        let implicit =
+            ["push", "pop", "call", "leave", "enter", "xlat", "movs", "maskmov", "stos", "lods", "scas", "cmps"];
         !harmless && (self.text.contains('[') || implicit.iter().any(|known| mnemonic.starts_with(known)))
     }
 
@@ -45,7 +46,7 @@ impl Instruction {
 
     /// Memory is the first operand: what is written, or worked on.
     fn writes(&self) -> bool {
-        self.text.split(',').next().is_some_and(|first| first.contains('['))
+        self.text.split(',').next().is_some_and(|first| first.contains('[')) || self.mnemonic().starts_with("maskmov")
     }
 
     fn is_string(&self) -> bool {

@@ -114,6 +114,34 @@ fn a_destination_that_ends_is_written_to_its_last_byte() {
 }
 
 #[test]
+fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
+    let _way = armed();
+    let (source, target) = (Edge::new(7), Edge::new(0));
+    for (set, before) in arch::available().flat_map(|set| distances().map(move |before| (set, before))) {
+        for (skew, beyond) in (0..arch::LINE).flat_map(|skew| [1, 2, 3, 100].map(|beyond| (skew, beyond))) {
+            let (len, case) = (before + beyond, (set.name, before, skew, beyond));
+            target.fill(0, skew + len, 0);
+            // SAFETY: the target is ours; the handler is installed.
+            let cut = unsafe { guard::stream(set, target.0 + skew, source.end() - before, len) };
+            arch::store_fence();
+            assert!(cut.trap.is_some_and(|trap| !trap.is_store(source.end() - before, len)), "{case:?}");
+            assert_eq!(cut.done + cut.readable, before, "{case:?}");
+            let expected = |at| if (skew..skew + cut.done).contains(&at) { 7 } else { 0 };
+            assert!((0..skew + len).all(|at| target.byte(at) == expected(at)), "{case:?}");
+
+            let mut written = PAGES * PAGE_SIZE - before..PAGES * PAGE_SIZE;
+            target.fill(written.start, before, 0);
+            // SAFETY: as above; what lies behind the target belongs to nobody.
+            let cut = unsafe { guard::stream(set, target.end() - before, source.0 + skew, len) };
+            arch::store_fence();
+            assert!(cut.trap.is_some_and(|trap| trap.is_store(source.0 + skew, len)), "{case:?}");
+            assert_eq!(cut.done, before, "{case:?}");
+            assert!(written.all(|at| target.byte(at) == 7), "{case:?}");
+        }
+    }
+}
+
+#[test]
 fn long_copies_that_fault_are_exact_strings_or_not() {
     let _way = armed();
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;

@@ -2,6 +2,8 @@
 
 #[macro_use]
 mod table;
+#[macro_use]
+mod partial;
 mod flush;
 mod vector;
 

@@ -11,8 +11,9 @@
 //! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims destination
 //! lines without reading them first.
 //!
-//! The stream: words up to a line boundary of the destination, whole lines, the words behind them, all by non-temporal stores, asking for
-//! the source ahead but never beyond its end. It does not fence.
+//! The stream: what comes before a line boundary of the destination, whole lines, what is behind them, all by non-temporal stores, asking
+//! for the source ahead but never beyond its end. Of a partial line the words go by `movnti`, the bytes beside them by `maskmovdqu`. It
+//! does not fence.
 //!
 //! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
 //! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
@@ -44,70 +45,6 @@ const AHEAD_MIN: usize = 2 << 20;
 const AHEAD: usize = 2 << 10;
 /// A stream does from this length on, this far: its first lines all at once, which the hardware would have to find out about one by one.
 const STREAM_AHEAD: usize = 1 << 10;
-
-/// Moves fewer than 64 bytes (`rdx`) whose destination is within a page: touches the first byte, then each size by two
-/// overlapping halves, loads before stores. Advances nothing. The label prefix keeps its uses apart.
-#[rustfmt::skip]
-macro_rules! small_copy {
-    ($r:literal, $l:literal) => {
-        concat!(
-            "test rdx, rdx\n jz 27", $l, "f\n",
-            guarded!($r, "first", "0", "mov al, [rsi]"),
-            "cmp rdx, 16\n jae 22", $l, "f\n cmp rdx, 8\n jae 24", $l, "f\n cmp rdx, 4\n jae 25", $l,
-            "f\n cmp rdx, 2\n jae 26", $l, "f\n",
-            guarded!($r, "store", "0", "mov [rdi], al"),
-            "jmp 27", $l, "f\n",
-            "22", $l, ": cmp rdx, 32\n jae 23", $l, "f\n",
-            guarded!($r, "load", "0", "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+rdx-16]"),
-            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+rdx-16], xmm1"),
-            "jmp 27", $l, "f\n",
-            "23", $l, ":\n",
-            guarded!($r, "load", "0", "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+16]\n movdqu xmm2, [rsi+rdx-32]\n movdqu xmm3, [rsi+rdx-16]"),
-            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm1\n movdqu [rdi+rdx-32], xmm2\n movdqu [rdi+rdx-16], xmm3"),
-            "jmp 27", $l, "f\n",
-            "24", $l, ":\n",
-            guarded!($r, "load", "0", "mov rax, [rsi]\n mov rcx, [rsi+rdx-8]"),
-            guarded!($r, "store", "0", "mov [rdi], rax\n mov [rdi+rdx-8], rcx"),
-            "jmp 27", $l, "f\n",
-            "25", $l, ":\n",
-            guarded!($r, "load", "0", "mov eax, [rsi]\n mov ecx, [rsi+rdx-4]"),
-            guarded!($r, "store", "0", "mov [rdi], eax\n mov [rdi+rdx-4], ecx"),
-            "jmp 27", $l, "f\n",
-            "26", $l, ":\n",
-            guarded!($r, "load", "0", "mov ax, [rsi]\n mov cx, [rsi+rdx-2]"),
-            guarded!($r, "store", "0", "mov [rdi], ax\n mov [rdi+rdx-2], cx"),
-            "27", $l, ":\n",
-        )
-    };
-}
-
-/// Zeroes fewer than 64 bytes (`rsi`) at `rdi`, within a page.
-#[rustfmt::skip]
-macro_rules! small_zero {
-    ($r:literal, $l:literal) => {
-        concat!(
-            "cmp rsi, 32\n jae 22", $l, "f\n cmp rsi, 16\n jae 23", $l, "f\n cmp rsi, 8\n jae 24", $l, "f\n",
-            "cmp rsi, 4\n jae 25", $l, "f\n cmp rsi, 2\n jae 26", $l, "f\n test rsi, rsi\n jz 27", $l, "f\n",
-            guarded!($r, "store", "0", "mov [rdi], al"),
-            "jmp 27", $l, "f\n",
-            "22", $l, ":\n",
-            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm0\n movdqu [rdi+rsi-32], xmm0\n movdqu [rdi+rsi-16], xmm0"),
-            "jmp 27", $l, "f\n",
-            "23", $l, ":\n",
-            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+rsi-16], xmm0"),
-            "jmp 27", $l, "f\n",
-            "24", $l, ":\n",
-            guarded!($r, "store", "0", "mov [rdi], rax\n mov [rdi+rsi-8], rax"),
-            "jmp 27", $l, "f\n",
-            "25", $l, ":\n",
-            guarded!($r, "store", "0", "mov [rdi], eax\n mov [rdi+rsi-4], eax"),
-            "jmp 27", $l, "f\n",
-            "26", $l, ":\n",
-            guarded!($r, "store", "0", "mov [rdi], ax\n mov [rdi+rsi-2], ax"),
-            "27", $l, ":\n",
-        )
-    };
-}
 
 /// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.) Before the group at
 /// offset `o` of it, `$stored o` bytes of the turn were stored.
@@ -180,28 +117,6 @@ macro_rules! stream_turns {
             $hint,
             stream_turn!($r, $mov, $put, $turn),
             "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
-        )
-    };
-}
-
-/// Streams `rcx` bytes, words within a line and not none, and advances over them.
-#[rustfmt::skip]
-macro_rules! stream_words {
-    ($r:literal, $l:literal) => {
-        concat!(
-            "test edi, 4\n jz 21", $l, "f\n",
-            guarded!($r, "load", "0", "mov eax, [rsi]"),
-            guarded!($r, "store", "0", "movnti [rdi], eax"),
-            "add rsi, 4\n add rdi, 4\n sub rcx, 4\n",
-            "21", $l, ": sub rcx, 8\n jb 23", $l, "f\n22", $l, ":\n",
-            guarded!($r, "load", "0", "mov rax, [rsi]"),
-            guarded!($r, "store", "0", "movnti [rdi], rax"),
-            "add rsi, 8\n add rdi, 8\n sub rcx, 8\n jae 22", $l, "b\n",
-            "23", $l, ": add rcx, 8\n jz 24", $l, "f\n",
-            guarded!($r, "load", "0", "mov eax, [rsi]"),
-            guarded!($r, "store", "0", "movnti [rdi], eax"),
-            "add rsi, 4\n add rdi, 4\n",
-            "24", $l, ":\n",
         )
     };
 }
@@ -290,17 +205,17 @@ macro_rules! routines {
             "mov r10, rcx\n lea r11, [rsi+rdx]",
             guarded!($stream, "first", "0", "mov al, [rsi]"),
             "test edi, 63\n jz 10f", "mov ecx, edi\n neg ecx\n and ecx, 63\n cmp rcx, rdx\n cmova rcx, rdx\n sub rdx, rcx",
-            stream_words!($stream, "1"),
-            "10: sub rdx, 256\n jb 5f\n cmp rdx, {stream_ahead} - 256\n jb 4f", hint!("0"), hint!("256"), hint!("512"), hint!("768"),
+            stream_part!($stream, "1"),
+            "10: sub rdx, 256\n jb 5f\n cmp rdx, {stream_ahead} - 256\n jb 4f", hint!("256"), hint!("512"), hint!("768"),
             "sub rdx, {stream_ahead}\n jb 1f",
             stream_turns!($stream, "2", $mov, $put, $turn, hint!("{stream_ahead}")),
             "1: add rdx, {stream_ahead}",
             stream_turns!($stream, "4", $mov, $put, $turn, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($stream, $mov, $put, "0", $line),
-            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7: add rdx, 64\n jz 8f", "mov rcx, rdx",
-            stream_words!($stream, "2"),
-            "8:", $leave, "xor eax, eax\n ret",
+            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7:", $leave, "add rdx, 64\n jz 8f\n mov rcx, rdx",
+            stream_part!($stream, "2"),
+            "8:", "xor eax, eax\n ret",
             concat!(".L", $stream, "_fixup:"),
             "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($stream),
@@ -323,6 +238,7 @@ macro_rules! routines {
             closing!($zero),
             ".popsection",
             string_from = sym STRING_FROM,
+            lanes = sym super::partial::LANES,
             ahead_min = const AHEAD_MIN,
             stream_ahead = const STREAM_AHEAD,
             ahead = const AHEAD,

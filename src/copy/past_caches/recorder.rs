@@ -1,8 +1,11 @@
 //! Media that remember what was done to each byte.
 
 use super::Media;
-use crate::arch::{LINE, WORD};
+use crate::arch::LINE;
 use crate::segment::Segment;
+
+/// What partial lines are streamed by.
+const WORD: usize = 4;
 
 /// Where the latest contents of a byte are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,14 +108,16 @@ impl Media for Recorder {
     }
 
     fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        if !(dst | len).is_multiple_of(WORD) || len == 0 {
-            self.broken.push(format!("a stream of {len} bytes to {}", dst - self.base));
+        if len == 0 {
+            self.broken.push(format!("an empty stream to {}", dst - self.base));
         }
         let good = self.good(dst, src, len);
-        // Up to the bad byte go whole lines, or words where the line is partial.
-        let line = (dst + good) / LINE * LINE;
+        // Up to the bad byte go whole lines; of a partial line the bytes before a word, and words.
+        let end = dst + good;
+        let line = end / LINE * LINE;
         let is_partial = line < dst || line + LINE > dst + len;
-        let streamed = if is_partial { good / WORD * WORD } else { line - dst };
+        let stop = if is_partial { end / WORD * WORD } else { line };
+        let streamed = if good == len { len } else { stop.saturating_sub(dst) };
         self.put(dst, src, streamed, Place::Leaving);
         let readable = good - streamed;
         (streamed, if self.bad_destination == dst + streamed { 0 } else { readable })
@@ -130,6 +135,10 @@ impl Media for Recorder {
             }
         }
         0
+    }
+
+    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
+        what(self)
     }
 
     fn fence(&mut self) {
