@@ -30,12 +30,12 @@ def features() -> dict[str, bool]:
 
 
 def isa() -> str:
-    """The instruction set in use."""
+    """The instruction set in use: the widest that this CPU moves in one piece, unless another was chosen."""
     return _core.isa()
 
 
 def available() -> list[str]:
-    """The instruction sets this CPU has, the best one last."""
+    """The instruction sets this CPU has, the widest one last."""
     return _core.isas()
 
 

@@ -169,7 +169,8 @@ unsafe fn left(routine: impl FnOnce(*mut Trap) -> usize) -> Option<(usize, Trap)
 /// # Safety
 /// Writing to `[dst, dst + len)` breaks nobody's assumptions. The memory may be bad in any way if a handler that knows
 /// [`find`] owns SIGBUS and SIGSEGV; otherwise both ranges are readable and writable as a copy needs.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
 pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> (usize, Option<Trap>) {
     let (to, from) = (std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src));
     // SAFETY: the caller's promise is the routine's.

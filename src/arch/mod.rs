@@ -35,6 +35,8 @@ pub struct Primitives {
     pub zero: ZeroFn,
     /// Whether this CPU can run it.
     pub available: fn() -> bool,
+    /// Whether it moves the registers in one piece.
+    pub whole: fn() -> bool,
     /// Where its routines may fault.
     pub tables: &'static [Table],
 }
@@ -72,14 +74,14 @@ static CHOSEN_WRITE_BACK: AtomicPtr<WriteBack> = AtomicPtr::new(std::ptr::null_m
 /// The environment variable that names the set to start with.
 pub const ISA_VARIABLE: &str = "IOVEC_RS_ISA";
 
-/// The sets this CPU can run, the best one last.
+/// The sets this CPU can run, the widest one last.
 pub fn available() -> impl DoubleEndedIterator<Item = &'static Primitives> {
     #[cfg(target_arch = "x86_64")]
     x86_64::tune();
     SETS.iter().copied().filter(|set| (set.available)())
 }
 
-/// The set in use. Detection runs at the first call.
+/// The set in use: the widest that suits the CPU, until another is chosen. Detection runs at the first call.
 pub fn primitives() -> &'static Primitives {
     let chosen = CHOSEN.load(Ordering::Relaxed);
     if chosen.is_null() {
@@ -108,7 +110,7 @@ pub fn requested() -> Option<(String, bool)> {
 #[cold]
 fn choose_default() -> &'static Primitives {
     let named = requested().and_then(|(name, _)| choose(&name));
-    let best = || available().next_back().and_then(|best| choose(best.name));
+    let best = || available().rfind(|set| (set.whole)()).and_then(|best| choose(best.name));
     named.or_else(best).unwrap_or(SETS[0])
 }
 

@@ -8,7 +8,7 @@ use super::guard::Trap;
 use std::ptr;
 
 pub(super) static SCALAR: Primitives =
-    Primitives { name: "scalar", copy, stream: copy, zero, available: || true, tables: &[] };
+    Primitives { name: "scalar", copy, stream: copy, zero, available: || true, whole: || true, tables: &[] };
 
 /// Eight bytes without alignment; a single load or store on every CPU that allows unaligned ones.
 type Word = [u8; 8];

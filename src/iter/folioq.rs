@@ -29,6 +29,7 @@ impl FolioCursor {
         Ok(Self { queue, slot, consumed: 0 })
     }
 
+    #[inline(never)]
     pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
         let folios = self.queue.snapshot();
         let mut progress = 0;

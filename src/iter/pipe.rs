@@ -69,6 +69,7 @@ impl PipeCursor {
         Some((page.addr + self.end_offset() - part, part))
     }
 
+    #[inline(never)]
     pub(super) fn walk<S: Step>(&mut self, nbytes: usize, step: &mut S) -> usize {
         let shared = Arc::clone(&self.ring);
         let mut ring = shared.lock();

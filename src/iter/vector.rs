@@ -190,6 +190,7 @@ impl Vector {
         (cur >= self.first && fits).then(|| Self { cur, ..self.clone() })
     }
 
+    #[inline(never)]
     pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
         match &self.flavour {
             Flavour::Bvec(offsets) => {

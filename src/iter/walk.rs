@@ -24,6 +24,8 @@ impl IovIter {
     ///
     /// The position afterwards is the kernel's copying walker's: at the end of a segment it moves on to the next one
     /// once, empty ones that follow are stepped over only when more is asked for. A walk of zero bytes changes nothing.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // there is nothing to walk over in a single range
     pub fn walk<S: Step>(&mut self, nbytes: usize, step: &mut S) -> usize {
         let nbytes = nbytes.min(self.count);
         if nbytes == 0 {

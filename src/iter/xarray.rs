@@ -13,6 +13,7 @@ pub(super) struct XarrayCursor {
 }
 
 impl XarrayCursor {
+    #[inline(never)]
     pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
         let tree = self.array.snapshot();
         let mut progress = 0;

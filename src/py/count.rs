@@ -33,8 +33,11 @@ impl<'py> IntoPyObject<'py> for Count {
 
     #[inline]
     fn into_pyobject(self, py: Python<'py>) -> Result<Bound<'py, PyInt>, Infallible> {
+        if self.0 < MADE_FROM {
+            return self.0.into_pyobject(py);
+        }
         let (last, int) = LAST.get();
-        if self.0 < MADE_FROM || self.0 != last {
+        if self.0 != last {
             return Ok(make(py, self.0));
         }
         // SAFETY: attached; a number this large is there only beside its int, which `INT` holds.
@@ -46,13 +49,11 @@ impl<'py> IntoPyObject<'py> for Count {
 
 fn make(py: Python<'_>, count: usize) -> Bound<'_, PyInt> {
     let Ok(int) = count.into_pyobject(py);
-    if count >= MADE_FROM {
-        let kept = int.clone().unbind();
-        let before = INT.try_with(|slot| {
-            LAST.set((count, int.as_ptr()));
-            slot.0.replace(Some(kept))
-        });
-        drop(before);
-    }
+    let kept = int.clone().unbind();
+    let before = INT.try_with(|slot| {
+        LAST.set((count, int.as_ptr()));
+        slot.0.replace(Some(kept))
+    });
+    drop(before);
     int
 }

@@ -21,7 +21,7 @@ pub(super) fn isa() -> &'static str {
     arch::primitives().name
 }
 
-/// The instruction sets this CPU has, the best one last.
+/// The instruction sets this CPU has, the widest one last.
 #[pyfunction]
 pub(super) fn isas() -> Vec<&'static str> {
     arch::available().map(|set| set.name).collect()

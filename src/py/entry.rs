@@ -116,23 +116,23 @@ pub(super) unsafe fn enter<'py, T: IntoPyObject<'py, Error = Infallible>, K: PyT
     // SAFETY: the interpreter calls functions attached. PyO3 is not told, so to it this is code that has to attach before it
     // touches an object without a token; it does, also where a copy runs detached.
     let py = unsafe { Python::assume_attached() };
-    let run = AssertUnwindSafe(|| {
+    let run = || {
         // SAFETY: the caller's promise.
         if let Some((addr, i, nbytes, more)) = unsafe { simple::<K>(py, given, keyword) }
             && let Ok(i) = InUse::try_from(&*i)
         {
-            let value = function(&addr, i, nbytes.as_deref(), more.as_deref())?;
-            let Ok(value) = value.into_pyobject(py);
-            return Ok(value.into_any().into_bound());
+            return match function(&addr, i, nbytes.as_deref(), more.as_deref()) {
+                Ok(value) => {
+                    let Ok(value) = value.into_pyobject(py);
+                    value.into_any().into_bound().into_ptr()
+                }
+                Err(error) => raise(py, error),
+            };
         }
         // SAFETY: as above.
-        unsafe { by_wrapper(py, given, general) }
-    });
-    match catch_unwind(run) {
-        Ok(Ok(value)) => value.into_ptr(),
-        Ok(Err(error)) => raise(py, error),
-        Err(payload) => raise(py, panicked(payload.as_ref())),
-    }
+        unsafe { by_wrapper(py, given, general) }.map_or_else(|error| raise(py, error), Bound::into_ptr)
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| raise(py, panicked(payload.as_ref())))
 }
 
 type Simple<'a, 'py, K> = (
@@ -175,7 +175,12 @@ unsafe fn simple<'a, 'py, K: PyTypeCheck>(
     };
     // SAFETY: an argument, borrowed for the length of the call.
     let borrow = |argument| unsafe { Borrowed::from_ptr(py, argument) };
-    let i = borrow(i).cast::<IovIter>().ok()?;
+    let i = borrow(i);
+    if !i.is_exact_instance_of::<IovIter>() {
+        return None;
+    }
+    // SAFETY: it is one.
+    let i = unsafe { i.cast_unchecked::<IovIter>() };
     let more = match more.map(borrow).filter(|more| !more.is_none()) {
         Some(more) => Some(more.cast::<K>().ok()?),
         None => None,

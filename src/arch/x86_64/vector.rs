@@ -134,7 +134,7 @@ macro_rules! zero_line {
 #[rustfmt::skip]
 macro_rules! routines {
     (
-        $set:ident, $name:literal, $test:expr, copy: $copy:literal $copy_fn:ident,
+        $set:ident, $name:literal, $test:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
         stream: $stream:literal $stream_fn:ident, zero: $zero:literal $zero_fn:ident,
         mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal, line: $line:tt, turn: $turn:tt, zeroes: $zeroes:tt
     ) => {
@@ -144,6 +144,7 @@ macro_rules! routines {
             stream: $stream_fn,
             zero: $zero_fn,
             available: || $test,
+            whole: $whole,
             tables: &[$copy_fn::TABLE, $stream_fn::TABLE, $zero_fn::TABLE],
         };
 
@@ -252,7 +253,7 @@ macro_rules! routines {
 
 // With 32-byte groups a line takes two; the first is stored, and counted, when the second faults.
 routines!(
-    SCALAR, "scalar", true, copy: "iovec_rs_copy_scalar" copy_scalar,
+    SCALAR, "scalar", true, whole: || true, copy: "iovec_rs_copy_scalar" copy_scalar,
     stream: "iovec_rs_stream_scalar" stream_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
     mov: "mov", put: "movnti", clear: "", leave: "",
     line: [["rax" "0", "rcx" "8", "r8" "16", "r9" "24"], ["rax" "32", "rcx" "40", "r8" "48", "r9" "56"]],
@@ -269,7 +270,7 @@ routines!(
     zeroes: [["rax" "0", "rax" "8", "rax" "16", "rax" "24", "rax" "32", "rax" "40", "rax" "48", "rax" "56"]]
 );
 routines!(
-    SSE2, "sse2", true, copy: "iovec_rs_copy_sse2" copy_sse2,
+    SSE2, "sse2", true, whole: || true, copy: "iovec_rs_copy_sse2" copy_sse2,
     stream: "iovec_rs_stream_sse2" stream_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
     mov: "movdqu", put: "movntdq", clear: "", leave: "",
     line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
@@ -280,7 +281,7 @@ routines!(
     zeroes: [["xmm0" "0", "xmm0" "16", "xmm0" "32", "xmm0" "48"]]
 );
 routines!(
-    AVX2, "avx2", is_x86_feature_detected!("avx2"), copy: "iovec_rs_copy_avx2" copy_avx2,
+    AVX2, "avx2", is_x86_feature_detected!("avx2"), whole: || true, copy: "iovec_rs_copy_avx2" copy_avx2,
     stream: "iovec_rs_stream_avx2" stream_avx2, zero: "iovec_rs_zero_avx2" zero_avx2,
     mov: "vmovdqu", put: "vmovntdq", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
     line: [["ymm0" "0", "ymm1" "32"]],
@@ -289,7 +290,7 @@ routines!(
 );
 // Registers 16 and up leave no upper halves for legacy code to trip over, so nothing has to be cleared on leaving.
 routines!(
-    AVX512, "avx512", is_x86_feature_detected!("avx512f"), copy: "iovec_rs_copy_avx512" copy_avx512,
+    AVX512, "avx512", is_x86_feature_detected!("avx512f"), whole: super::moves_512_bits_whole, copy: "iovec_rs_copy_avx512" copy_avx512,
     stream: "iovec_rs_stream_avx512" stream_avx512, zero: "iovec_rs_zero_avx512" zero_avx512,
     mov: "vmovdqu64", put: "vmovntdq", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
     line: [["zmm16" "0"]],
