@@ -204,5 +204,14 @@ pub fn prefetch(addr: usize, len: usize) {
     let _ = (addr, len);
 }
 
+/// The same of all the lines, into the second cache, which waits for more of them at once.
+#[inline]
+pub fn prefetch_far(addr: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    x86_64::prefetch_far(addr, len);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (addr, len);
+}
+
 #[cfg(test)]
 mod tests;

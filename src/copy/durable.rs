@@ -35,7 +35,7 @@ pub fn copy_to_iter_flushcache(src: Flat, i: &mut IovIter, nbytes: usize) -> Res
         let ahead = scratch.insert(Scratch::new(nbytes)?).addr();
         data = (ahead, nbytes - mover.copy(ahead, flat.addr, nbytes));
     }
-    let mut scatter = Scatter::new(&mut mover, Promise::Durable);
+    let mut scatter = Scatter::new(&mut mover);
     let done = i.walk(data.1, &mut ToIter { src: data.0, mover: &mut scatter });
     scatter.finish();
     i.fault = mover.into_fault(done, nbytes);

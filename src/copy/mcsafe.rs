@@ -89,7 +89,7 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
 
     #[inline(always)]
     #[allow(clippy::inline_always)]
-    fn announce(&self, seg: Segment) {
+    fn announce(&mut self, seg: Segment) {
         if !self.quiet {
             self.inner.announce(seg);
         }

@@ -10,7 +10,6 @@ mod past_caches;
 pub use checksum::{csum_and_copy_from_iter, csum_and_copy_to_iter};
 pub(crate) use mover::{copy_flat, own};
 
-use crate::arch;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::iter::{Direction, IovIter, Kind, Step};
@@ -36,10 +35,8 @@ impl<M: Move> Step for ToIter<'_, M> {
 
     #[inline(always)]
     #[allow(clippy::inline_always)]
-    fn announce(&self, seg: Segment) {
-        if M::BRINGS_NEAR {
-            arch::prefetch(seg.addr, seg.len);
-        }
+    fn announce(&mut self, seg: Segment) {
+        self.mover.target_comes(seg);
     }
 }
 
@@ -54,6 +51,12 @@ impl<M: Move> Step for FromIter<'_, M> {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
         self.mover.copy(self.dst + progress, addr, len)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
+    fn announce(&mut self, seg: Segment) {
+        self.mover.source_comes(seg);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::past_caches::{self, Media, Promise};
 use crate::arch::guard::{self, Trap};
-use crate::arch::{self, Primitives, WriteBack};
+use crate::arch::{self, LINE, Primitives, WriteBack};
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::fault::engine::{self, ASK_EVERY, Care, Way};
@@ -13,10 +13,22 @@ use crate::sys::{mapping, maps, memory};
 
 /// A way to move chunks.
 pub(super) trait Move {
-    /// Whether a destination that comes up is worth bringing near.
-    const BRINGS_NEAR: bool = true;
     /// Copies; returns the bytes **not** copied. Ranges overlap only if `dst` is below `src`.
     fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize;
+
+    /// Hears of a source that comes up.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    fn source_comes(&mut self, seg: Segment) {
+        arch::prefetch(seg.addr, seg.len);
+    }
+
+    /// Hears of a destination that comes up.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
+    fn target_comes(&mut self, seg: Segment) {
+        arch::prefetch(seg.addr, seg.len);
+    }
 }
 
 /// Moves chunks through the caches and remembers what stopped it.
@@ -26,6 +38,8 @@ pub(super) struct Mover {
     care: Care,
     /// Chunks from this length on go past the caches.
     stream_from: usize,
+    /// A source that comes up, to be asked for while another goes past the caches.
+    coming: Segment,
     stop: Option<Box<Stop>>,
 }
 
@@ -50,6 +64,11 @@ impl Stop {
     }
 }
 
+/// How much of a source that comes up is asked for at a time.
+pub(super) const ASK_AHEAD: usize = 1 << 10;
+/// Of a longer one only the beginning is: the hardware sees to the rest.
+const ASK_UP_TO: usize = 16 << 10;
+
 /// What memory is zeroed from where the CPU may not.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -66,7 +85,7 @@ impl Mover {
             care = care.max(i.care());
         }
         let way = engine::enter(care)?;
-        Ok(Self { set: arch::primitives(), way, care, stream_from: usize::MAX, stop: None })
+        Ok(Self { set: arch::primitives(), way, care, stream_from: usize::MAX, coming: Segment::default(), stop: None })
     }
 
     /// Tells how many bytes the copy is about: of so many that the caches could not keep them, long chunks go past those.
@@ -96,10 +115,23 @@ impl Mover {
     #[inline(never)]
     fn copy_past_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if dst.abs_diff(src) < len {
-            self.copy_through_caches(dst, src, len)
-        } else {
-            past_caches::copy(self, Promise::Nocache, dst, src, len)
+            return self.copy_through_caches(dst, src, len);
         }
+        let coming = std::mem::take(&mut self.coming);
+        let mut done = 0;
+        while done < len {
+            // The destination is cut at lines, and not right before its end.
+            let whole = coming.len == 0 || len - done < ASK_AHEAD + LINE * 4;
+            let end = if whole { len } else { done + ASK_AHEAD - (dst + done) % LINE };
+            let asked = coming.skip(done).take(end - done);
+            arch::prefetch_far(asked.addr, asked.len);
+            let left = past_caches::copy(self, Promise::Nocache, dst + done, src + done, end - done);
+            if left != 0 {
+                return len - end + left;
+            }
+            done = end;
+        }
+        0
     }
 
     #[inline(always)]
@@ -296,6 +328,24 @@ impl Move for Mover {
             self.copy_through_caches(dst, src, len)
         } else {
             self.copy_past_caches(dst, src, len)
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
+    fn source_comes(&mut self, seg: Segment) {
+        if seg.len < self.stream_from || seg.len > ASK_UP_TO {
+            arch::prefetch(seg.addr, seg.len);
+        } else {
+            self.coming = seg;
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
+    fn target_comes(&mut self, seg: Segment) {
+        if seg.len < self.stream_from {
+            arch::prefetch(seg.addr, seg.len);
         }
     }
 }

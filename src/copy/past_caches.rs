@@ -5,8 +5,8 @@
 //! The algorithm is generic over what it writes to, so that the same code runs over a model that records what each store,
 //! write-back and fence does to each byte.
 
-use super::mover::Move;
-use crate::arch::LINE;
+use super::mover::{ASK_AHEAD, Move};
+use crate::arch::{self, LINE};
 use crate::segment::Segment;
 use std::mem::MaybeUninit;
 
@@ -130,15 +130,14 @@ fn through_cache<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usi
     }
 }
 
-/// Scattering: each chunk is a range of its own.
+/// Scattering, durably: each chunk is a range of its own.
 pub(super) struct Scatter<'m, M> {
     media: &'m mut M,
-    promise: Promise,
 }
 
 impl<'m, M: Media> Scatter<'m, M> {
-    pub(super) fn new(media: &'m mut M, promise: Promise) -> Self {
-        Self { media, promise }
+    pub(super) fn new(media: &'m mut M) -> Self {
+        Self { media }
     }
 
     /// Ends the copy.
@@ -148,13 +147,16 @@ impl<'m, M: Media> Scatter<'m, M> {
 }
 
 impl<M: Media> Move for Scatter<'_, M> {
-    const BRINGS_NEAR: bool = false;
-
     #[inline(always)]
     #[allow(clippy::inline_always)] // as above
     fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        copy_part(self.media, self.promise, dst, src, len)
+        copy_part(self.media, Promise::Durable, dst, src, len)
     }
+
+    /// It is written past the caches.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
+    fn target_comes(&mut self, _seg: Segment) {}
 }
 
 /// What gathered bytes wait in until their line is whole.
@@ -189,6 +191,16 @@ impl<M: Media> Move for Gather<'_, M> {
             return copy_part(self.media, self.promise, dst, src, len);
         }
         self.gather(Segment::new(dst, len), src)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as above
+    fn source_comes(&mut self, seg: Segment) {
+        if seg.len < DIRECT_FROM {
+            arch::prefetch(seg.addr, seg.len);
+        } else {
+            arch::prefetch_far(seg.addr, seg.len.min(ASK_AHEAD));
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub trait Step {
     /// Hears of a segment that comes up soon.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
-    fn announce(&self, seg: Segment) {
+    fn announce(&mut self, seg: Segment) {
         arch::prefetch(seg.addr, seg.len);
     }
 }

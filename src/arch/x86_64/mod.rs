@@ -10,7 +10,7 @@ mod vector;
 pub(super) use flush::{CLFLUSH, CLFLUSHOPT, CLWB};
 pub(super) use vector::{AVX2, AVX512, SCALAR, SSE2};
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _mm_mfence, _mm_prefetch, _mm_sfence};
+use core::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _MM_HINT_T1, _mm_mfence, _mm_prefetch, _mm_sfence};
 
 /// CPUID leaf 7: EBX bit 9 is ERMS, bit 23 CLFLUSHOPT, bit 24 CLWB; EDX bit 4 is FSRM.
 fn structured_features() -> (u32, u32) {
@@ -83,6 +83,14 @@ pub(super) fn prefetch(addr: usize, len: usize) {
     for line in (0..len.min(PREFETCH_BYTES)).step_by(64) {
         // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::with_exposed_provenance(addr.wrapping_add(line))) };
+    }
+}
+
+#[inline]
+pub(super) fn prefetch_far(addr: usize, len: usize) {
+    for line in (0..len).step_by(64) {
+        // SAFETY: as in `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::with_exposed_provenance(addr.wrapping_add(line))) };
     }
 }
 

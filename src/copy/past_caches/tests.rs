@@ -168,7 +168,7 @@ fn scattered_to_every_kind_all_is_durable_on_return() {
         let memory = Segment::new(arena.base(), 4 * PAGE_SIZE);
         for mut i in every_kind(memory, &lengths, Direction::Dest) {
             let mut recorder = Recorder::new(memory.addr, memory.len);
-            let mut scatter = Scatter::new(&mut recorder, Promise::Durable);
+            let mut scatter = Scatter::new(&mut recorder);
             assert_eq!(i.walk(total, &mut ToIter { src: source.base(), mover: &mut scatter }), total);
             scatter.finish();
             for (byte, place) in recorder.places.iter().enumerate() {
@@ -304,7 +304,7 @@ fn four_gigabytes_to_an_odd_address_keep_their_head() {
 #[test]
 fn what_follows_a_stream_that_lost_its_handler_is_not_streamed() {
     let mut ledger = Ledger { turns_bare: true, ..Ledger::default() };
-    let mut scatter = Scatter::new(&mut ledger, Promise::Durable);
+    let mut scatter = Scatter::new(&mut ledger);
     assert_eq!(scatter.copy(0x1000, 0x4000, 8 * STAGE), 0);
     assert_eq!(scatter.copy(0x1000 + 8 * STAGE, 0x4000 + 8 * STAGE, LINE), 0);
     scatter.finish();
