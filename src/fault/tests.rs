@@ -194,3 +194,33 @@ fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
         }
     }
 }
+
+/// Where the next segment is asked for while one is copied, in parts.
+#[test]
+fn a_gather_too_long_for_the_caches_stops_at_the_exact_byte_of_a_segment() {
+    arch::stream::use_from(1);
+    let source = Edge::new(0);
+    let byte = |at: usize| (at * 7 + at / 256) as u8 | 1;
+    (0..PAGES * PAGE_SIZE).for_each(|at| source.fill(at, 1, byte(at)));
+    for set in arch::available() {
+        arch::choose(set.name);
+        for (before, skew) in
+            [0, 1, 63, 1000, 1023, 1024, 1100, 2050, 4097].into_iter().flat_map(|b| [0, 1, 33, 63].map(|s| (b, s)))
+        {
+            let end = PAGES * PAGE_SIZE;
+            let places = [(8000, 2500), (end - before, before + 3000), (5, 3000), (4001, 1100), (3000, 2000)];
+            let segs = places.map(|(at, len)| Segment::new(source.0 + at, len));
+            let wanted: usize = places.iter().map(|(_, len)| len).sum();
+            let good: Vec<u8> = (8000..8000 + 2500).chain(end - before..end).map(byte).collect();
+            let mut arena = vec![0_u8; wanted + 200];
+            let out = arena.as_ptr().align_offset(64) + skew;
+            let target = copy::own(arena[out..].as_mut_ptr().expose_provenance(), wanted);
+            let mut from = IovIter::iovec(Direction::Source, segs.as_slice().into(), Trust::Wild, None).unwrap();
+            let case = (set.name, before, skew);
+            assert_eq!(copy::copy_from_iter(target, &mut from, wanted), Ok(good.len()), "{case:?}");
+            assert_eq!(from.fault.as_ref().map(|fault| fault.offset), Some(good.len()), "{case:?}");
+            assert_eq!(arena[out..out + good.len()], good, "{case:?}");
+            assert_eq!(arena.iter().filter(|byte| **byte != 0).count(), good.len(), "{case:?}");
+        }
+    }
+}
