@@ -1,7 +1,7 @@
 //! How one chunk is moved, and what stopped it: by the CPU under the fault handler, or by the kernel where there is none.
 
 use super::Outcome;
-use super::past_caches::{self, Media, Promise};
+use super::past_caches::{self, Media, Promise, STREAM_FROM};
 use crate::arch::guard::{self, Trap};
 use crate::arch::{self, LINE, Primitives, WriteBack};
 use crate::error::Result;
@@ -120,8 +120,8 @@ impl Mover {
         let coming = std::mem::take(&mut self.coming);
         let mut done = 0;
         while done < len {
-            // The destination is cut at lines, and not right before its end.
-            let whole = coming.len == 0 || len - done < ASK_AHEAD + LINE * 4;
+            // The destination is cut at lines, and what is left is long enough to be streamed.
+            let whole = coming.len == 0 || len - done < ASK_AHEAD + STREAM_FROM;
             let end = if whole { len } else { done + ASK_AHEAD - (dst + done) % LINE };
             let asked = coming.skip(done).take(end - done);
             arch::prefetch_far(asked.addr, asked.len);

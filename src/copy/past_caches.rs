@@ -25,7 +25,9 @@ pub(super) trait Media {
     /// Waits for all of it.
     fn fence(&mut self);
     /// Does what is seldom done where the rest does not bear its cost.
-    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R;
+    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
+        what(self)
+    }
 }
 
 /// What is asked of a copy past the caches.
@@ -38,7 +40,7 @@ pub(super) enum Promise {
 }
 
 /// Ranges shorter than this that may leave partial lines in the cache go there whole: two edge lines would be most of them.
-const STREAM_FROM: usize = 256;
+pub(super) const STREAM_FROM: usize = 256;
 
 /// One range; returns the bytes that did not get there.
 #[inline]

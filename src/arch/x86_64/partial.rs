@@ -89,6 +89,18 @@ macro_rules! stream_bytes {
     };
 }
 
+/// Streams a word of `rcx` bytes, by way of a register of its size, and advances over it.
+#[rustfmt::skip]
+macro_rules! stream_word {
+    ($r:literal, $reg:literal, $size:literal) => {
+        concat!(
+            guarded!($r, "load", "0", concat!("mov ", $reg, ", [rsi]")),
+            guarded!($r, "store", "0", concat!("movnti [rdi], ", $reg)),
+            "add rsi, ", $size, "\n add rdi, ", $size, "\n sub rcx, ", $size, "\n ",
+        )
+    };
+}
+
 /// Streams `rcx` bytes, within a line and not none, and advances over them: up to a word, words, what is left.
 #[rustfmt::skip]
 macro_rules! stream_part {
@@ -97,17 +109,12 @@ macro_rules! stream_part {
             "mov r8d, edi\n neg r8d\n and r8d, 3\n jz 20", $l, "f\n cmp r8, rcx\n cmova r8, rcx\n sub rcx, r8\n",
             stream_bytes!($r, $l, "4"),
             "20", $l, ": cmp rcx, 4\n jb 24", $l, "f\n test edi, 4\n jz 21", $l, "f\n",
-            guarded!($r, "load", "0", "mov eax, [rsi]"),
-            guarded!($r, "store", "0", "movnti [rdi], eax"),
-            "add rsi, 4\n add rdi, 4\n sub rcx, 4\n",
+            stream_word!($r, "eax", "4"),
             "21", $l, ": sub rcx, 8\n jb 23", $l, "f\n22", $l, ":\n",
-            guarded!($r, "load", "0", "mov rax, [rsi]"),
-            guarded!($r, "store", "0", "movnti [rdi], rax"),
-            "add rsi, 8\n add rdi, 8\n sub rcx, 8\n jae 22", $l, "b\n",
+            stream_word!($r, "rax", "8"),
+            "jae 22", $l, "b\n",
             "23", $l, ": add rcx, 8\n test ecx, 4\n jz 24", $l, "f\n",
-            guarded!($r, "load", "0", "mov eax, [rsi]"),
-            guarded!($r, "store", "0", "movnti [rdi], eax"),
-            "add rsi, 4\n add rdi, 4\n sub rcx, 4\n",
+            stream_word!($r, "eax", "4"),
             "24", $l, ": mov r8d, ecx\n test ecx, ecx\n jz 25", $l, "f\n",
             stream_bytes!($r, $l, "5"),
             "25", $l, ":\n",

@@ -43,7 +43,7 @@ pub(super) fn use_strings(small_l1: bool) {
 /// From here a copy asks for its source `AHEAD` bytes ahead: it is in no L2. Below, between L2 and L3, asking costs a sixth on Zen 4.
 const AHEAD_MIN: usize = 2 << 20;
 const AHEAD: usize = 2 << 10;
-/// A stream does from this length on, this far: its first lines all at once, which the hardware would have to find out about one by one.
+/// A longer stream does, this far: behind its first turn all at once, which the hardware would have to find out about line by line.
 const STREAM_AHEAD: usize = 1 << 10;
 
 /// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.) Before the group at

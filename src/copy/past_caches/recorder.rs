@@ -137,10 +137,6 @@ impl Media for Recorder {
         0
     }
 
-    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
-        what(self)
-    }
-
     fn fence(&mut self) {
         self.fences += 1;
         for place in &mut self.places {

@@ -282,10 +282,6 @@ impl Media for Ledger {
     }
 
     fn fence(&mut self) {}
-
-    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
-        what(self)
-    }
 }
 
 /// The kernel once held the length of the unaligned head in 32 bits: of exactly 4 GiB it took none.
