@@ -18,6 +18,9 @@ NAME = "cliff"
 MEMORY = 4 << 20
 SIZES = (2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 QUICK_SIZES = (2 << 10, 16 << 10)
+# The first copy of memory that can go away asks the kernel who owns the signals, half a microsecond, and those right after it need not.
+IN_A_ROW = 512
+WARMUP = 20
 DISTANCES = (0, 1, 4, 8, 15, 16, 17, 64, 2048)
 
 # rep movsb is 16 to 30 times slower there than the vector loop: a quarter of the best is far from both.
@@ -41,6 +44,10 @@ def mapped() -> memoryview:
 KINDS: dict[str, Callable[[], memoryview]] = {"bytearray": settled, "mmap": mapped}
 
 
+def named(distance: int) -> str:
+    return f"(dst - src) mod 4096 = {distance}"
+
+
 class Lane:
     """One distance: where its copies go, and for every copy of a sample an iterator, and a view for the rival."""
 
@@ -51,7 +58,7 @@ class Lane:
         self.iterators = [IovIter.ubuf(READ, self.target) for _ in range(copies)]
         self.start = self.iterators[0].save_state()
         self.views = [self.target[:] for _ in range(copies)]
-        self.name = f"(dst - src) mod 4096 = {distance}"
+        self.name = named(distance)
 
     def rewind(self) -> None:
         for i in self.iterators:
@@ -81,28 +88,26 @@ class Lane:
 
 
 def flat(kind: str, size: int, rounds: int, quick: bool) -> tuple[Table, set[int]]:
-    """All distances of one size in one race; also the distances at which this host's memcpy is on its cliff."""
-    copies = max(8, min(64, (4 << 20) // size))
+    """A race for each distance; also the distances at which this host's memcpy is on its cliff."""
+    copies = max(8, min(IN_A_ROW, (4 << 20) // size))
     memory = KINDS[kind]()
     memory[:size] = random.Random(size).randbytes(size)
-    lanes = [Lane(memory, size, distance, copies) for distance in DISTANCES]
-
-    for lane in lanes:
+    speeds = []
+    for distance in DISTANCES:
+        lane = Lane(memory, size, distance, copies)
         prove(lane.contestants(), lane.scrub)
-    samples = race([contestant for lane in lanes for contestant in lane.contestants()], rounds)
-    speeds = [per_op(taken, copies) for taken in samples]
-    ours, theirs = speeds[0::2], speeds[1::2]
-    best = min(middle for middle, _ in theirs)
+        speeds.append([per_op(taken, copies) for taken in race(lane.contestants(), rounds, WARMUP)])
+    best = min(theirs[0] for _, theirs in speeds)
 
     table = Table(NAME, f"flat copy of {size} B of {kind} through a ubuf iterator", "ns/op", identical=True)
     fallen = set()
-    for distance, lane, mine, rival in zip(DISTANCES, lanes, ours, theirs, strict=True):
+    for distance, (mine, rival) in zip(DISTANCES, speeds, strict=True):
         on_cliff = rival[0] > best * CLIFF
         if on_cliff:
             fallen.add(distance)
         target = ON_CLIFF if on_cliff else ELSEWHERE
         ratio = rival[0] / mine[0]
-        table.rows.append(Row(lane.name, *mine, gigabytes(size, mine[0])))
+        table.rows.append(Row(named(distance), *mine, gigabytes(size, mine[0])))
         table.rows.append(
             Row(
                 "  mv[:] = mv",

@@ -2,8 +2,8 @@
 //!
 //! Asking the kernel who owns two signals and what this thread blocks costs three system calls, many times a 64-byte copy.
 //! So it is asked where the answer matters: before every copy of memory that can go away, unless this thread has just asked and has
-//! done nothing but copy since ([`is_busy`]), and again after every [`ASK_EVERY`] bytes of it. For the interpreter's own memory, which only failing hardware can take away, an answer is good
-//! for [`KEEP`] copies of a thread, or until the mode changes or a fork.
+//! done nothing but copy since ([`is_busy`]), and again after every [`ASK_EVERY`] bytes of it. For the interpreter's own memory, which
+//! only failing hardware can take away, an answer is good for [`KEEP`] copies of a thread, or until the mode changes or a fork.
 
 use super::handler::{self, SIGNALS};
 use super::threads::{self, Seat};
@@ -78,8 +78,8 @@ pub enum Care {
 /// Copies of settled memory for which one answer is good.
 const KEEP: u32 = 1024;
 
-/// Clock ticks, about ten microseconds, for which an answer is good for memory that can go away, in a thread that stays busy with it.
-const GOOD_FOR: u64 = 1 << 15;
+/// Clock ticks, about a tenth of a millisecond, for which an answer is good for memory that can go away, in a thread that stays busy with it.
+const GOOD_FOR: u64 = 1 << 18;
 
 /// Clock ticks within which a thread that copies again can have done nothing to its signals: the least that asking for its signal mask, the
 /// cheapest of the system calls it would take, has ever taken, and a part of [`AROUND`].
@@ -88,6 +88,15 @@ static BUSY: AtomicU64 = AtomicU64::new(u64::MAX);
 /// Clock ticks, about 100 nanoseconds, that go by at least around such a call from Python: in what surrounds two copies, and in the
 /// interpreter.
 const AROUND: u64 = 300;
+
+/// When a shorter copy ends is not looked at, as a rule: from where it began to where the next one does is mostly still less time than
+/// anything could be done to the signals in, and one look at the clock is saved.
+const SHORT: usize = 8 << 10;
+
+/// Clock ticks, about three microseconds, after which a question has paid for itself. One that comes sooner means that short copies take
+/// longer than that rule bears: the ends of the next [`TIMED`] are looked at.
+const WORTH_ASKING: u64 = 1 << 13;
+const TIMED: u32 = 1024;
 
 /// A copy of memory that can go away asks again after so many bytes.
 pub const ASK_EVERY: usize = 4 << 20;
@@ -102,9 +111,11 @@ struct Thread {
     kept: Cell<u32>,
     /// When the kernel was last asked, the time of copies since then not counted.
     asked: Cell<u64>,
-    /// When the last copy of memory that can go away ended, or this one began.
+    /// When the last copy of memory that can go away ended or, if that was not looked at, began.
     busy: Cell<u64>,
-    /// The bytes of such copies since the kernel was asked.
+    /// Short copies whose ends are to be looked at.
+    timed: Cell<u32>,
+    /// The bytes of such copies since the kernel was asked, those of short ones with no look at their ends not counted.
     since: Cell<usize>,
 }
 
@@ -119,6 +130,7 @@ thread_local! {
             kept: Cell::new(0),
             asked: Cell::new(0),
             busy: Cell::new(0),
+            timed: Cell::new(0),
             since: Cell::new(0),
         }
     };
@@ -203,7 +215,9 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
             Ok(_) if EPOCH.load(Ordering::SeqCst) != epoch => {}
             Ok(armed) => {
                 let now = ticks();
-                thread.asked.set(now);
+                if now.wrapping_sub(thread.asked.replace(now)) < WORTH_ASKING {
+                    thread.timed.set(TIMED);
+                }
                 thread.busy.set(now);
                 thread.since.set(0);
                 return Ok(Way::Direct(armed));
@@ -227,6 +241,12 @@ fn is_busy(thread: &Thread) -> bool {
 #[inline]
 pub fn copied(nbytes: usize) {
     THREAD.with(|thread| {
+        if nbytes < SHORT {
+            match thread.timed.get() {
+                0 => return,
+                left => thread.timed.set(left - 1),
+            }
+        }
         let now = ticks();
         let taken = now.wrapping_sub(thread.busy.replace(now));
         thread.since.set(thread.since.get().saturating_add(nbytes));
