@@ -9,7 +9,7 @@ import numpy as np
 from iovec_rs import PAGE_SIZE, READ, IovIter, copy_to_iter
 
 from benches.arena import huge
-from benches.harness import Contestant, Row, Table, Target, gigabytes, per_op, prove, race
+from benches.harness import Contestant, Row, Table, Target, gigabytes, per_op, prove, race, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,8 @@ NAME = "cliff"
 MEMORY = 4 << 20
 SIZES = (2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 QUICK_SIZES = (2 << 10, 16 << 10)
-# The first copy of memory that can go away asks the kernel who owns the signals, half a microsecond, and those right after it need not.
+# The first copy of memory that can go away asks the kernel who owns the signals, half a microsecond; those right after
+# it need not.
 IN_A_ROW = 512
 WARMUP = 20
 DISTANCES = (0, 1, 4, 8, 15, 16, 17, 64, 2048)
@@ -92,30 +93,31 @@ def flat(kind: str, size: int, rounds: int, quick: bool) -> tuple[Table, set[int
     copies = max(8, min(IN_A_ROW, (4 << 20) // size))
     memory = KINDS[kind]()
     memory[:size] = random.Random(size).randbytes(size)
-    speeds = []
+    races = {}
     for distance in DISTANCES:
         lane = Lane(memory, size, distance, copies)
         prove(lane.contestants(), lane.scrub)
-        speeds.append([per_op(taken, copies) for taken in race(lane.contestants(), rounds, WARMUP)])
-    best = min(theirs[0] for _, theirs in speeds)
+        races[distance] = race(lane.contestants(), rounds, WARMUP)
+    best = min(per_op(theirs, copies)[0] for _, theirs in races.values())
 
     table = Table(NAME, f"flat copy of {size} B of {kind} through a ubuf iterator", "ns/op", identical=True)
     fallen = set()
-    for distance, (mine, rival) in zip(DISTANCES, speeds, strict=True):
+    for distance, samples in races.items():
+        mine, rival = (per_op(taken, copies) for taken in samples)
         on_cliff = rival[0] > best * CLIFF
         if on_cliff:
             fallen.add(distance)
         target = ON_CLIFF if on_cliff else ELSEWHERE
-        ratio = rival[0] / mine[0]
+        gain = ratio(samples[0], samples[1])
         table.rows.append(Row(named(distance), *mine, gigabytes(size, mine[0])))
         table.rows.append(
             Row(
                 "  mv[:] = mv",
                 *rival,
                 gigabytes(size, rival[0]),
-                ratio,
+                gain,
                 f">={target.ratio:.2f}",
-                "" if quick else target.verdict(ratio),
+                "" if quick else target.verdict(gain),
             )
         )
     return table, fallen

@@ -152,6 +152,11 @@ def per_op(samples: Sequence[int], ops: int, idle: float = 0.0) -> tuple[float, 
     return max(median(samples) - idle, 1.0) / ops, max(min(samples) - idle, 1.0) / ops
 
 
+def ratio(ours: Sequence[int], theirs: Sequence[int], idle: float = 0.0) -> float:
+    """The median of what each round's ratio is: of one that a neighbour slowed down, both sides were."""
+    return median(max(his - idle, 1.0) / max(mine - idle, 1.0) for mine, his in zip(ours, theirs, strict=True))
+
+
 def gigabytes(nbytes: int, nanoseconds: float) -> float | None:
     return nbytes / nanoseconds if nbytes else None
 
@@ -175,7 +180,7 @@ def measure(bench: str, case: Case, quick: bool) -> Table:
         middle, least = speeds[which]
         row = Row(contestant.name, middle, least, gigabytes(case.op_bytes, middle))
         if which > 0:
-            row.ratio = middle / speeds[0][0]
+            row.ratio = ratio(samples[0], samples[which], idle)
             target = case.targets.get(contestant.name)
             if target is None and which == cheapest:
                 target = case.targets.get(CHEAPEST)

@@ -32,6 +32,7 @@ from benches.harness import (
     prove,
     quiet,
     race,
+    ratio,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -284,8 +285,17 @@ def test_the_idle_loop_is_subtracted_and_shared_out_over_the_operations() -> Non
     assert least > 0
 
 
+def test_a_ratio_is_taken_round_by_round() -> None:
+    ours, theirs = [10, 20, 10, 30, 10], [20, 40, 20, 60, 20]
+    assert ratio(ours, theirs) == 2.0
+    assert ratio(ours, [30, 40, 30, 60, 10]) == 2.0, "the ratio of the medians would be 3"
+    assert ratio([60, 60, 60], [110, 160, 210], idle=10.0) == 3.0
+    with pytest.raises(ValueError, match="argument 2"):
+        ratio([1, 2], [1])
+
+
 @pytest.mark.parametrize(
-    ("target", "ratio", "verdict"),
+    ("target", "gain", "verdict"),
     [
         (Target(10.0), 10.0, "met"),
         (Target(10.0), 9.99, "MISSED"),
@@ -294,8 +304,8 @@ def test_the_idle_loop_is_subtracted_and_shared_out_over_the_operations() -> Non
         (Target(1.0, level=0.97), 0.96, "MISSED"),
     ],
 )
-def test_a_target_judges_a_ratio(target: Target, ratio: float, verdict: str) -> None:
-    assert target.verdict(ratio) == verdict
+def test_a_target_judges_a_ratio(target: Target, gain: float, verdict: str) -> None:
+    assert target.verdict(gain) == verdict
 
 
 def test_the_ratio_is_the_rivals_time_over_ours_and_the_cheapest_rival_carries_its_target(clock: Clock) -> None:

@@ -1,4 +1,4 @@
-//! Contestants interleaved in one run, medians of many, and what the project wanted of them.
+//! Contestants interleaved in one run, medians of many rounds' ratios, and what the project wanted of them.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -98,24 +98,22 @@ impl Report {
                 }
             }
         }
-        self.print(case, contestants, &mut samples);
+        self.print(case, contestants, &samples);
     }
 
-    fn print(&mut self, case: &Case, contestants: &[Contestant], samples: &mut [Vec<f64>]) {
+    fn print(&mut self, case: &Case, contestants: &[Contestant], samples: &[Vec<f64>]) {
         println!("\n{}", case.title);
         println!("{:34}{:>12}{:>12}{:>7}{:>7}{:>8}", "", "ns/op", "min", "GB/s", "ratio", "target");
-        let mut first = None;
-        for (contestant, taken) in contestants.iter().zip(samples) {
-            taken.sort_by(f64::total_cmp);
-            let (median, least) = (taken[taken.len() / 2], taken[0]);
-            let rate = if case.bytes == 0 { String::new() } else { format!("{:.2}", case.bytes as f64 / median) };
-            let ratio = first.map(|first| median / first);
-            first.get_or_insert(median);
+        for (which, (contestant, taken)) in contestants.iter().zip(samples).enumerate() {
+            let (middle, least) = (median(taken.iter().copied()), taken.iter().copied().fold(f64::INFINITY, f64::min));
+            let rate = if case.bytes == 0 { String::new() } else { format!("{:.2}", case.bytes as f64 / middle) };
+            // Round by round: of one that a neighbour slowed down, both sides were.
+            let ratio = (which > 0).then(|| median(taken.iter().zip(&samples[0]).map(|(his, mine)| his / mine)));
             let (target, verdict) = contestant.target.zip(ratio).map_or(Default::default(), |(target, ratio)| {
                 (format!(">={:.2}", target.ratio), if self.is_quick { "" } else { target.verdict(ratio) })
             });
             let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-            let figures = format!("{median:>12.1}{least:>12.1}{rate:>7}{ratio:>7}{target:>8}  {verdict}");
+            let figures = format!("{middle:>12.1}{least:>12.1}{rate:>7}{ratio:>7}{target:>8}  {verdict}");
             println!("{:<34}{}", contestant.name, figures.trim_end());
             if !verdict.is_empty() {
                 *self.verdicts.entry(verdict).or_default() += 1;
@@ -131,4 +129,10 @@ impl Report {
         let counts: Vec<String> = self.verdicts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
         format!("targets: {}", counts.join(", "))
     }
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = figures.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }

@@ -392,7 +392,8 @@ impl Media for Mover {
     #[inline(always)]
     fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
         let way = std::mem::replace(&mut self.way, Way::Syscalls);
-        let mut spilled = Self { way, stop: self.stop.take(), ..*self };
+        // The set is the same. Read anew, it need not be kept at hand for this.
+        let mut spilled = Self { set: arch::primitives(), way, stop: self.stop.take(), ..*self };
         let result = what(&mut spilled);
         (self.way, self.stop) = (spilled.way, spilled.stop);
         result

@@ -6,10 +6,10 @@
 //! only failing hardware can take away, an answer is good for [`KEEP`] copies of a thread, or until the mode changes or a fork.
 
 use super::handler::{self, SIGNALS};
-use super::threads::{self, Seat};
+use super::threads::{self, Seat, Slot};
 use crate::error::{Error, Result};
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 /// How faults are met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,8 +103,8 @@ pub const ASK_EVERY: usize = 4 << 20;
 
 /// What every copy looks at: plain cells, which are reached without asking whether the thread is ending.
 struct Thread {
-    /// The seat's flag and this thread's id, to be at hand.
-    flag: Cell<&'static AtomicI32>,
+    /// Its seat's and its id, to be at hand.
+    slot: Cell<&'static Slot>,
     tid: Cell<i32>,
     epoch: Cell<u32>,
     /// Copies of settled memory for which the last answer is still good.
@@ -119,12 +119,12 @@ struct Thread {
     since: Cell<usize>,
 }
 
-static NO_SEAT: AtomicI32 = AtomicI32::new(0);
+static NO_SEAT: Slot = Slot::new();
 
 thread_local! {
     static THREAD: Thread = const {
         Thread {
-            flag: Cell::new(&NO_SEAT),
+            slot: Cell::new(&NO_SEAT),
             tid: Cell::new(0),
             epoch: Cell::new(0),
             kept: Cell::new(0),
@@ -144,36 +144,39 @@ impl Drop for Lease {
     fn drop(&mut self) {
         THREAD.with(|thread| {
             thread.kept.set(0);
-            thread.flag.set(&NO_SEAT);
+            thread.slot.set(&NO_SEAT);
         });
     }
 }
 
-/// How a copy is to touch memory. As wide as [`Care`] is, and why.
-#[repr(usize)]
+/// How a copy is to touch memory.
 pub enum Way {
-    /// Directly: a fault is recovered by the handler while the guard lives.
+    /// Directly: a fault is recovered by the handler while the guard lives. Where the handler cannot be had only settled memory is
+    /// touched so, as safely as by any other copy.
     Direct(Armed),
-    /// Directly: the memory is settled and the handler cannot be had, so it is as safe as any other copy.
-    Bare,
     /// Through system calls.
     Syscalls,
 }
 
 /// This thread is inside a copy.
-pub struct Armed(&'static AtomicI32);
+pub struct Armed(&'static Slot);
 
 impl Armed {
     fn new(thread: &Thread) -> Self {
-        let flag = thread.flag.get();
-        flag.store(thread.tid.get(), Ordering::Relaxed);
-        Self(flag)
+        let slot = thread.slot.get();
+        slot.arm(thread.tid.get());
+        Self(slot)
+    }
+
+    /// Nobody has to know: there is no handler that would ask.
+    fn unseen() -> Self {
+        Self(&NO_SEAT)
     }
 }
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.arm(0);
     }
 }
 
@@ -208,7 +211,7 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
         let epoch = EPOCH.load(Ordering::SeqCst);
         let mode = mode();
         if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
-            return Ok(if care == Care::Prone { Way::Syscalls } else { Way::Bare });
+            return Ok(without_handler(care));
         }
         match ask(thread, epoch) {
             // Something changed meanwhile.
@@ -223,9 +226,13 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
                 return Ok(Way::Direct(armed));
             }
             Err(reason) if mode == Mode::Signal => return Err(Error::Handler(reason)),
-            Err(_) => return Ok(if care == Care::Prone { Way::Syscalls } else { Way::Bare }),
+            Err(_) => return Ok(without_handler(care)),
         }
     }
+}
+
+fn without_handler(care: Care) -> Way {
+    if care == Care::Prone { Way::Syscalls } else { Way::Direct(Armed::unseen()) }
 }
 
 /// Whether the last answer is still good for memory that can go away: this thread has done nothing but copy since, and not for long.
@@ -296,11 +303,11 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
         let mut seat = seat.borrow_mut();
         if !seat.as_ref().is_some_and(|lease| lease.0.is_current()) {
             let taken = Seat::take();
-            let flag = taken.flag().unwrap_or(&NO_SEAT);
+            let slot = taken.slot().unwrap_or(&NO_SEAT);
             // The old lease ends before the new one begins.
             *seat = None;
             *seat = Some(Lease(taken));
-            thread.flag.set(flag);
+            thread.slot.set(slot);
             thread.tid.set(threads::current_tid());
         }
     });

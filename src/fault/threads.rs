@@ -6,13 +6,39 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering}
 /// re-raises its fault.
 const THREADS: usize = 1024;
 
-/// The ids of threads inside a copy.
-static ARMED: [AtomicI32; THREADS] = [const { AtomicI32::new(0) }; THREADS];
-
-/// Which slots of [`ARMED`] have a thread, and how many from the first on ever had one. No lock: a fork may come at any time, and
-/// nobody would open it again in the child.
-static TAKEN: [AtomicBool; THREADS] = [const { AtomicBool::new(false) }; THREADS];
+/// No lock guards them: a fork may come at any time, and nobody would open it again in the child.
+static SLOTS: [Slot; THREADS] = [const { Slot::new() }; THREADS];
+/// How many slots from the first on ever had a thread.
 static EVER_TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+/// What is told of one thread, on a line of its own: it is stored to around every copy.
+#[repr(align(64))]
+pub(super) struct Slot {
+    /// The thread's id while it is inside a copy, 0 otherwise.
+    armed: AtomicI32,
+    is_taken: AtomicBool,
+}
+
+impl Slot {
+    pub(super) const fn new() -> Self {
+        Self { armed: AtomicI32::new(0), is_taken: AtomicBool::new(false) }
+    }
+
+    /// Tells who is inside a copy; 0 that nobody is.
+    #[inline]
+    pub(super) fn arm(&self, tid: i32) {
+        self.armed.store(tid, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        self.is_taken.compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn clear(&self) {
+        self.arm(0);
+        self.is_taken.store(false, Ordering::Relaxed);
+    }
+}
 
 /// Counted up in a forked child, whose threads have other ids.
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -36,7 +62,7 @@ pub(super) fn is_another_armed() -> bool {
 }
 
 fn armed() -> impl Iterator<Item = i32> {
-    ARMED[..EVER_TAKEN.load(Ordering::Relaxed)].iter().map(|slot| slot.load(Ordering::Relaxed))
+    SLOTS[..EVER_TAKEN.load(Ordering::Relaxed)].iter().map(|slot| slot.armed.load(Ordering::Relaxed))
 }
 
 /// Has every other thread see what was stored here before, at the point where it is. Where the kernel cannot, a millisecond has to do.
@@ -53,10 +79,7 @@ pub(super) fn order_all_threads() {
 }
 
 extern "C" fn in_child() {
-    for (slot, taken) in ARMED.iter().zip(&TAKEN) {
-        slot.store(0, Ordering::Relaxed);
-        taken.store(false, Ordering::Relaxed);
-    }
+    SLOTS[..EVER_TAKEN.load(Ordering::Relaxed)].iter().for_each(Slot::clear);
     FORKS.fetch_add(1, Ordering::Relaxed);
     super::engine::forget();
 }
@@ -78,9 +101,7 @@ pub(super) struct Seat {
 
 impl Seat {
     pub(super) fn take() -> Self {
-        let take =
-            |taken: &AtomicBool| taken.compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        let slot = TAKEN.iter().position(take);
+        let slot = SLOTS.iter().position(Slot::take);
         if let Some(slot) = slot {
             EVER_TAKEN.fetch_max(slot + 1, Ordering::Relaxed);
         }
@@ -92,17 +113,15 @@ impl Seat {
         self.forks == FORKS.load(Ordering::Relaxed)
     }
 
-    /// Holds the thread's id while it is inside a copy.
-    pub(super) fn flag(&self) -> Option<&'static AtomicI32> {
-        self.slot.map(|slot| &ARMED[slot])
+    pub(super) fn slot(&self) -> Option<&'static Slot> {
+        self.slot.map(|slot| &SLOTS[slot])
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.filter(|_| self.is_current()) {
-            ARMED[slot].store(0, Ordering::Relaxed);
-            TAKEN[slot].store(false, Ordering::Relaxed);
+            SLOTS[slot].clear();
         }
     }
 }
