@@ -207,16 +207,16 @@ impl Vector {
     fn walk_chunks<S: Step>(
         &mut self,
         offset: &mut usize,
-        mut nbytes: usize,
+        nbytes: usize,
         step: &mut S,
         limit: impl Fn(usize, usize) -> usize,
     ) -> usize {
         let segs = self.segs.as_slice();
         let (mut cur, mut skip, mut progress) = (self.cur, *offset, 0);
-        while nbytes != 0 {
+        while progress < nbytes {
             // nbytes <= count <= what the segments hold from here, so there is one.
             let seg = segs[cur];
-            let part = nbytes.min(seg.len - skip).min(limit(cur, skip));
+            let part = (nbytes - progress).min(seg.len - skip).min(limit(cur, skip));
             if part != 0 {
                 if let Some(coming) = segs.get(cur + lookahead(seg.len)) {
                     step.announce(*coming);
@@ -224,7 +224,6 @@ impl Vector {
                 let done = part - step.step(seg.addr + skip, progress, part);
                 progress += done;
                 skip += done;
-                nbytes -= done;
                 if done < part {
                     break;
                 }
