@@ -6,6 +6,7 @@
 
 use super::{LINE, Primitives, WriteBack};
 use std::mem::MaybeUninit;
+use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 
 /// What an access was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,13 +90,16 @@ pub fn find(pointer: usize) -> Option<Resume> {
     near.flat_map(|table| table.entries()).find(|entry| entry.start <= pointer && pointer < entry.end)
 }
 
-/// What stopped a routine.
+/// What stopped a routine. Filled by its fixup.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Trap {
     /// The signal's address; 0 where it had none.
-    pub addr: usize,
+    addr: usize,
     info: u64,
+    /// Where the turn began that was interrupted; the second means nothing where only one side is touched.
+    dst: usize,
+    src: usize,
 }
 
 impl Trap {
@@ -134,34 +138,66 @@ impl Trap {
     fn ahead(&self) -> usize {
         (self.info >> 52) as usize
     }
+}
 
-    /// Whether the destination faulted, in a copy from `src` of `len` bytes.
-    pub fn is_store(&self, src: usize, len: usize) -> bool {
-        match self.access() {
+/// Where a routine stopped, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// The first byte not written.
+    pub dst: usize,
+    /// The byte that would have gone there.
+    pub src: usize,
+    /// The bytes from there on.
+    pub left: usize,
+    /// How many of them can be read all the same: the bad line begins behind those.
+    pub readable: usize,
+    /// Whether the destination faulted.
+    pub is_store: bool,
+    /// What stopped it.
+    pub trap: Trap,
+}
+
+impl Cut {
+    /// `left` counts from where the interrupted turn began.
+    #[cold]
+    #[inline(never)]
+    fn new(trap: Trap, left: usize) -> Self {
+        let stored = trap.stored();
+        let is_store = match trap.access() {
             Some(Access::Store) => true,
-            Some(Access::String) => self.addr.wrapping_sub(src) >= len,
+            Some(Access::String) => trap.addr.wrapping_sub(trap.src) >= left,
             _ => false,
-        }
+        };
+        let (dst, src) = (trap.dst.wrapping_add(stored), trap.src.wrapping_add(stored));
+        Self { dst, src, left: left - stored, readable: 0, is_store, trap }
+    }
+
+    /// A load that reached into a bad line left readable the bytes before that line, behind those that were loaded and not stored.
+    fn before_bad_line(&self) -> usize {
+        let ahead = self.trap.ahead();
+        let is_load = self.trap.access() == Some(Access::Load);
+        let rest = if is_load { self.src.wrapping_add(ahead).wrapping_neg() % LINE } else { 0 };
+        (ahead + rest).min(self.left)
     }
 }
 
-/// Runs a routine: the bytes it left, if any, and why.
+/// Runs a routine.
 ///
 /// # Safety
-/// The routine stores why, whenever it leaves any.
+/// The routine fills the record, whenever it leaves any bytes.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a record that is not cleared first costs nothing, if nobody sees where it is
-unsafe fn left(routine: impl FnOnce(*mut Trap) -> usize) -> Option<(usize, Trap)> {
+unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Cut> {
     let mut trap = MaybeUninit::uninit();
     let left = routine(trap.as_mut_ptr());
     if left == 0 {
         return None;
     }
     // SAFETY: the caller's promise.
-    Some((left, unsafe { trap.assume_init() }))
+    Some(Cut::new(unsafe { trap.assume_init() }, left))
 }
 
-/// Copies front to back; returns the bytes copied and what stopped it. Ranges overlap only if `dst` is below `src`.
+/// Copies front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`.
 ///
 /// Exact on both sides: bytes before the first bad line of the source are copied, bytes up to the first bad page of the destination
 /// are written, nothing else is, and no bad line is touched a second time.
@@ -171,48 +207,32 @@ unsafe fn left(routine: impl FnOnce(*mut Trap) -> usize) -> Option<(usize, Trap)
 /// [`find`] owns SIGBUS and SIGSEGV; otherwise both ranges are readable and writable as a copy needs.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
-pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> (usize, Option<Trap>) {
-    let (to, from) = (std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src));
+pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Cut> {
     // SAFETY: the caller's promise is the routine's.
-    let routine = |trap| unsafe { (set.copy)(to, from, len, trap) };
-    // SAFETY: every set's copy stores why it stopped.
-    let Some((left, trap)) = (unsafe { left(routine) }) else { return (len, None) };
-    let done = len - left + trap.stored();
-    // SAFETY: as above.
-    unsafe { finish_line(set, (dst, src, len), done, trap) }
+    let routine =
+        |trap| unsafe { (set.copy)(with_exposed_provenance_mut(dst), with_exposed_provenance(src), len, trap) };
+    // SAFETY: every set's copy fills the record.
+    let cut = unsafe { run(routine) }?;
+    // SAFETY: the caller's promise, of a part of the range.
+    Some(unsafe { finish_line(set, cut) })
 }
 
-/// A load that reached into a bad line left the readable bytes before that line behind.
+/// Copies what could still be read.
 #[cold]
-unsafe fn finish_line(
-    set: &Primitives,
-    (dst, src, len): (usize, usize, usize),
-    done: usize,
-    trap: Trap,
-) -> (usize, Option<Trap>) {
-    let rest = (src + done).wrapping_neg() % LINE;
-    if trap.access() != Some(Access::Load) || rest == 0 {
-        return (done, Some(trap));
+#[inline(never)]
+unsafe fn finish_line(set: &Primitives, cut: Cut) -> Cut {
+    let rest = cut.before_bad_line();
+    if rest == 0 {
+        return cut;
     }
-    let rest = rest.min(len - done);
-    let (to, from) = (std::ptr::with_exposed_provenance_mut(dst + done), std::ptr::with_exposed_provenance(src + done));
+    let (to, from) = (with_exposed_provenance_mut(cut.dst), with_exposed_provenance(cut.src));
     // SAFETY: a part of the range the caller speaks for.
     let routine = |trap| unsafe { (set.copy)(to, from, rest, trap) };
-    // SAFETY: every set's copy stores why it stopped.
-    match unsafe { left(routine) } {
-        None => (done + rest, Some(trap)),
-        Some((left, second)) => (done + rest - left + second.stored(), Some(second)),
+    // SAFETY: every set's copy fills the record.
+    match unsafe { run(routine) } {
+        None => Cut { dst: cut.dst + rest, src: cut.src + rest, left: cut.left - rest, ..cut },
+        Some(second) => Cut { left: cut.left - rest + second.left, ..second },
     }
-}
-
-/// What a stream came to.
-pub struct Streamed {
-    /// Bytes copied past the caches.
-    pub done: usize,
-    /// Bytes behind them that can still be read: the bad line begins behind those.
-    pub readable: usize,
-    /// What stopped it.
-    pub trap: Option<Trap>,
 }
 
 /// Copies past the caches. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
@@ -221,66 +241,43 @@ pub struct Streamed {
 /// As for [`copy`]; `len` is not 0, and the ranges do not overlap.
 #[inline(always)]
 #[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
-pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Streamed {
+pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Cut> {
     debug_assert!(len != 0);
-    let (to, from) = (std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src));
+    let (to, from) = (with_exposed_provenance_mut(dst), with_exposed_provenance(src));
     // SAFETY: the caller's promise is the routine's.
     let routine = |trap| unsafe { (set.stream)(to, from, len, trap) };
-    // SAFETY: every set's stream stores why it stopped.
-    cut_short(src, len, unsafe { left(routine) })
+    // SAFETY: every set's stream fills the record.
+    let cut = unsafe { run(routine) }?;
+    Some(Cut { readable: cut.before_bad_line(), ..cut })
 }
 
-#[inline(always)]
-#[allow(clippy::inline_always)] // as for `stream`
-fn cut_short(src: usize, len: usize, left: Option<(usize, Trap)>) -> Streamed {
-    match left {
-        None => Streamed { done: len, readable: 0, trap: None },
-        Some((left, trap)) => look_closer(src, len, left, trap),
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn look_closer(src: usize, len: usize, left: usize, trap: Trap) -> Streamed {
-    let done = len - left + trap.stored();
-    let loaded = done + trap.ahead();
-    let rest = if trap.access() == Some(Access::Load) { (src + loaded).wrapping_neg() % LINE } else { 0 };
-    let readable = trap.ahead() + rest;
-    Streamed { done, readable: readable.min(len - done), trap: Some(trap) }
-}
-
-/// Writes back every line that `[addr, addr + len)` touches. Not fenced. Returns how many bytes of the range are in written-back
-/// lines now.
+/// Writes back every line that `[addr, addr + len)` touches. Not fenced. What is left of the range is not in written-back lines.
 ///
 /// # Safety
 /// The memory is mapped and readable, or a handler that knows [`find`] owns SIGBUS and SIGSEGV.
 #[inline]
-pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> (usize, Option<Trap>) {
+pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> Option<Cut> {
     if len == 0 {
-        return (0, None);
+        return None;
     }
     let start = addr - addr % LINE;
     let lines = (addr % LINE + len).next_multiple_of(LINE);
     // SAFETY: the lines hold the range's bytes and nothing of another page; the caller's promise is the routine's.
-    let routine = |trap| unsafe { (instruction.run)(std::ptr::with_exposed_provenance_mut(start), lines, trap) };
-    // SAFETY: every instruction's loop stores why it stopped.
-    match unsafe { left(routine) } {
-        None => (len, None),
-        Some((left, trap)) => ((lines - left).saturating_sub(addr % LINE), Some(trap)),
-    }
+    let routine = |trap| unsafe { (instruction.run)(with_exposed_provenance_mut(start), lines, trap) };
+    // SAFETY: every instruction's loop fills the record.
+    let cut = unsafe { run(routine) }?;
+    let done = (lines - cut.left).saturating_sub(addr % LINE);
+    Some(Cut { dst: addr + done, left: len - done, ..cut })
 }
 
-/// Zeroes; returns the bytes zeroed and what stopped it. Exact to the page.
+/// Zeroes; tells what stopped it. Exact to the page.
 ///
 /// # Safety
 /// As for [`copy`].
 #[inline]
-pub unsafe fn zero(set: &Primitives, dst: usize, len: usize) -> (usize, Option<Trap>) {
+pub unsafe fn zero(set: &Primitives, dst: usize, len: usize) -> Option<Cut> {
     // SAFETY: the caller's promise is the routine's.
-    let routine = |trap| unsafe { (set.zero)(std::ptr::with_exposed_provenance_mut(dst), len, trap) };
-    // SAFETY: every set's zero stores why it stopped.
-    match unsafe { left(routine) } {
-        None => (len, None),
-        Some((left, trap)) => (len - left + trap.stored(), Some(trap)),
-    }
+    let routine = |trap| unsafe { (set.zero)(with_exposed_provenance_mut(dst), len, trap) };
+    // SAFETY: every set's zero fills the record.
+    unsafe { run(routine) }
 }

@@ -5,7 +5,7 @@
 
 use super::mover::{Move, Mover};
 use super::overlap::{self, Scratch};
-use super::past_caches::{self, Gather, Media, Promise, Scatter};
+use super::past_caches::{self, Gather, Promise, Scatter};
 use super::{FromIter, Outcome, ToIter, begin};
 use crate::arch;
 use crate::error::{Error, Result};

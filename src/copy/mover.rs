@@ -1,15 +1,17 @@
 //! How one chunk is moved, and what stopped it: by the CPU under the fault handler, or by the kernel where there is none.
 
+mod media;
+
 use super::Outcome;
-use super::past_caches::{self, Media, Promise, STREAM_FROM};
-use crate::arch::guard::{self, Trap};
-use crate::arch::{self, LINE, Primitives, WriteBack};
+use super::past_caches::{self, Promise, STREAM_FROM};
+use crate::arch::guard::{self, Cut, Trap};
+use crate::arch::{self, LINE, Primitives};
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::fault::engine::{self, ASK_EVERY, Care, Way};
 use crate::iter::IovIter;
 use crate::segment::{Flat, Segment, Trust};
-use crate::sys::{mapping, maps, memory};
+use crate::sys::memory;
 
 /// A way to move chunks.
 pub(super) trait Move {
@@ -111,6 +113,18 @@ impl Mover {
         }
     }
 
+    /// Does what is seldom done, with a mover that may be pointed to: this one had better stay in registers.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as its callers are
+    pub(super) fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
+        let way = std::mem::replace(&mut self.way, Way::Syscalls);
+        // The set is the same. Read anew, it need not be kept at hand for this.
+        let mut spilled = Self { set: arch::primitives(), way, stop: self.stop.take(), ..*self };
+        let result = what(&mut spilled);
+        (self.way, self.stop) = (spilled.way, spilled.stop);
+        result
+    }
+
     /// Not what overlaps: its destination is near already, since the source is.
     #[inline(never)]
     fn copy_past_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
@@ -139,19 +153,20 @@ impl Mover {
     fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
         // SAFETY: whoever made the ranges promised that the destination is the copy's to write and that both stay, or they are
         // raw addresses the caller named for this; what may go away all the same is touched under the handler only.
-        let (done, trap) = unsafe { guard::copy(self.set, dst, src, len) };
-        if let Some(trap) = trap {
-            self.rarely(|mover| mover.trapped(trap, dst + done, src + done, trap.is_store(src, len)));
+        match unsafe { guard::copy(self.set, dst, src, len) } {
+            None => 0,
+            Some(cut) => self.rarely(|mover| mover.stopped(&cut)),
         }
-        len - done
     }
 
-    /// Whatever stops a copy later stops it earlier in the range: in what was read before a first fault.
+    /// Whatever stops a copy later stops it earlier in the range: in what was read before a first fault. Returns what is left.
     #[cold]
     #[inline(never)]
-    fn trapped(&mut self, trap: Trap, dst: usize, src: usize, is_store: bool) {
+    fn stopped(&mut self, cut: &Cut) -> usize {
         engine::faulted();
-        self.stop = Some(Box::new(Stop { dst, src, trap: Some((trap, is_store)) }));
+        let (dst, src) = (cut.dst + cut.readable, cut.src.wrapping_add(cut.readable));
+        self.stop = Some(Box::new(Stop { dst, src, trap: Some((cut.trap, cut.is_store)) }));
+        cut.left
     }
 
     /// In parts, between which the handler may be lost. `part` is given where one begins and how long it is, and returns what is left of it.
@@ -166,36 +181,6 @@ impl Mover {
             }
         }
         len - done
-    }
-
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // as above
-    fn stream_directly(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        // SAFETY: as in `copy_directly`; a part of what is not empty is not.
-        let streamed = unsafe { guard::stream(self.set, dst, src, len) };
-        if let Some(trap) = streamed.trap {
-            let at = streamed.done + streamed.readable;
-            self.rarely(|mover| mover.trapped(trap, dst + at, src + at, trap.is_store(src, len)));
-        }
-        (streamed.done, streamed.readable)
-    }
-
-    /// As [`Media::stream`].
-    #[cold]
-    fn stream_carefully(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        let mut readable = 0;
-        let left = self.in_parts(len, |mover, at, size| {
-            let (dst, src) = (dst + at, src + at);
-            if !mover.may_touch(at) {
-                // Nothing is known against the rest, which the kernel may copy.
-                readable = len - at;
-                return size;
-            }
-            let streamed;
-            (streamed, readable) = mover.stream_directly(dst, src, size);
-            size - streamed
-        });
-        (len - left, readable)
     }
 
     #[cold]
@@ -233,11 +218,8 @@ impl Mover {
 
     fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
         // SAFETY: as in `copy_directly`.
-        let (done, trap) = unsafe { guard::zero(self.set, dst, len) };
-        if let Some(trap) = trap {
-            self.trapped(trap, dst + done, 0, true);
-        }
-        len - done
+        let cut = unsafe { guard::zero(self.set, dst, len) };
+        cut.map_or(0, |cut| self.stopped(&cut))
     }
 
     fn zero_by_kernel(&mut self, dst: usize, len: usize) -> usize {
@@ -249,59 +231,6 @@ impl Mover {
             if left != 0 {
                 break;
             }
-        }
-        len - done
-    }
-
-    /// Runs an instruction over the lines of a range; returns the bytes of the range it did not get to.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // once per call
-    pub(super) fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
-        if self.may_go_in_one(len) {
-            self.over_lines_directly(instruction, addr, len)
-        } else {
-            self.rarely(|mover| mover.over_lines_carefully(instruction, addr, len))
-        }
-    }
-
-    #[cold]
-    fn over_lines_carefully(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
-        self.in_parts(len, |mover, at, size| {
-            let addr = addr + at;
-            if mover.may_touch(at) {
-                return mover.over_lines_directly(instruction, addr, size);
-            }
-            let there = memory::fault_in(Segment::new(addr, size), false);
-            let left = mover.over_lines_by_kernel(instruction, Segment::new(addr, there));
-            let done = there - left;
-            if done < size && mover.stop.is_none() {
-                mover.stop = Some(Box::new(Stop { dst: addr + done, src: ZEROES.as_ptr().addr(), trap: None }));
-            }
-            size - done
-        })
-    }
-
-    /// What of memory that is there cannot go out without the handler. A file's goes to the file; memory without one lasts nowhere. Only a
-    /// device's, which no call writes back, is touched: it cannot be cut.
-    fn over_lines_by_kernel(&mut self, instruction: &WriteBack, seg: Segment) -> usize {
-        if seg.len == 0 {
-            0
-        } else if maps::is_device(seg.addr) {
-            self.over_lines_directly(instruction, seg.addr, seg.len)
-        } else if mapping::sync(seg).is_ok() {
-            0
-        } else {
-            seg.len
-        }
-    }
-
-    #[inline]
-    fn over_lines_directly(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
-        // SAFETY: whoever made the range promised that it stays; what may go away all the same is touched under the handler, and
-        // a device's memory does not.
-        let (done, trap) = unsafe { guard::write_back(instruction, addr, len) };
-        if let Some(trap) = trap {
-            self.rarely(|mover| mover.trapped(trap, addr + done, 0, true));
         }
         len - done
     }
@@ -347,56 +276,6 @@ impl Move for Mover {
         if seg.len < self.stream_from {
             arch::prefetch(seg.addr, seg.len);
         }
-    }
-}
-
-#[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
-impl Media for Mover {
-    #[inline(always)]
-    fn can_stream(&self) -> bool {
-        !matches!(self.way, Way::Syscalls)
-    }
-
-    #[inline(always)]
-    fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
-        self.copy_through_caches(own, src, len)
-    }
-
-    #[inline(always)]
-    fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        self.copy_through_caches(dst, src, len)
-    }
-
-    #[inline(always)]
-    fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
-        if self.may_go_in_one(len) {
-            self.stream_directly(dst, src, len)
-        } else {
-            self.rarely(|mover| mover.stream_carefully(dst, src, len))
-        }
-    }
-
-    #[inline(always)]
-    fn write_back(&mut self, dst: usize, len: usize) -> usize {
-        match arch::write_back() {
-            Some(instruction) => self.over_lines(instruction, dst, len),
-            None => len,
-        }
-    }
-
-    #[inline(always)]
-    fn fence(&mut self) {
-        arch::store_fence();
-    }
-
-    #[inline(always)]
-    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
-        let way = std::mem::replace(&mut self.way, Way::Syscalls);
-        // The set is the same. Read anew, it need not be kept at hand for this.
-        let mut spilled = Self { set: arch::primitives(), way, stop: self.stop.take(), ..*self };
-        let result = what(&mut spilled);
-        (self.way, self.stop) = (spilled.way, spilled.stop);
-        result
     }
 }
 

@@ -18,16 +18,26 @@ pub(super) trait Media {
     fn load(&mut self, own: usize, src: usize, len: usize) -> usize;
     /// Copies through the cache; returns the bytes not copied.
     fn store(&mut self, dst: usize, src: usize, len: usize) -> usize;
-    /// Copies, what is not empty, past the caches: the bytes copied, and how many behind them could still be read.
-    fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize);
+    /// Copies, what is not empty, past the caches. If it does not get to all, `finish` may go on, and tells how many bytes are left
+    /// then, which it returns.
+    fn stream(&mut self, dst: usize, src: usize, len: usize, finish: impl FnOnce(&mut Self, &Rest) -> usize) -> usize;
     /// Writes back the lines of a range; returns the bytes not written back.
     fn write_back(&mut self, dst: usize, len: usize) -> usize;
     /// Waits for all of it.
     fn fence(&mut self);
-    /// Does what is seldom done where the rest does not bear its cost.
-    fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
-        what(self)
-    }
+}
+
+/// What a stream did not get to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Rest {
+    /// Where it begins.
+    pub(super) dst: usize,
+    /// Where it would have come from.
+    pub(super) src: usize,
+    /// How much it is, and not none.
+    pub(super) len: usize,
+    /// How many bytes of it could be read all the same.
+    pub(super) readable: usize,
 }
 
 /// What is asked of a copy past the caches.
@@ -90,20 +100,13 @@ fn is_streamed_whole<M: Media>(media: &M, promise: Promise, dst: usize, len: usi
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above
 fn stream<M: Media>(media: &mut M, promise: Promise, dst: usize, src: usize, len: usize) -> usize {
-    let (streamed, readable) = media.stream(dst, src, len);
-    if streamed == len {
-        0
-    } else {
-        let rest = (dst + streamed, src + streamed, len - streamed);
-        media.rarely(move |media| finish_line(media, promise, rest, readable))
-    }
+    media.stream(dst, src, len, move |media, rest| finish_line(media, promise, rest))
 }
 
 /// Of a stream that stopped the bytes that could still be read; returns the bytes that did not get there.
 #[cold]
-fn finish_line<M: Media>(media: &mut M, promise: Promise, rest: (usize, usize, usize), readable: usize) -> usize {
-    let (dst, src, len) = rest;
-    len - readable + through_cache(media, promise, dst, src, readable)
+fn finish_line<M: Media>(media: &mut M, promise: Promise, rest: &Rest) -> usize {
+    rest.len - rest.readable + through_cache(media, promise, rest.dst, rest.src, rest.readable)
 }
 
 /// Leaves the caches alone but for the partial line at either end, whose other bytes may be in use there.

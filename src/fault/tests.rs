@@ -73,14 +73,14 @@ fn a_source_that_ends_is_copied_to_its_last_byte_and_no_further() {
             for skew in SKEWS {
                 target.fill(0, before + skew + 200, 0);
                 // SAFETY: the target is ours; the handler is installed.
-                let (done, trap) = unsafe { guard::copy(set, target.0 + skew, source.end() - before, before + 100) };
+                let cut = unsafe { guard::copy(set, target.0 + skew, source.end() - before, before + 100) };
                 let case = (set.name, before, skew);
-                assert_eq!(done, before, "{case:?}");
-                let trap = trap.expect("the page behind is protected");
-                assert!(!trap.is_store(source.end() - before, before + 100), "{case:?}");
+                let cut = cut.expect("the page behind is protected");
+                let expected = (target.0 + skew + before, source.end(), 100, 0, false);
+                assert_eq!((cut.dst, cut.src, cut.left, cut.readable, cut.is_store), expected, "{case:?}");
                 assert!((skew..skew + before).all(|at| target.byte(at) == 7), "{case:?}");
                 assert!((skew + before..skew + before + 100).all(|at| target.byte(at) == 0), "{case:?}");
-                let fault = Fault::from_signal(&trap, false, target.0, source.end());
+                let fault = Fault::from_signal(&cut.trap, false, cut.dst, cut.src);
                 assert_eq!((fault.side, fault.cause(), fault.address), (Side::Source, Cause::Protection, source.end()));
             }
         }
@@ -98,15 +98,16 @@ fn a_destination_that_ends_is_written_to_its_last_byte() {
                 let start = PAGES * PAGE_SIZE - before;
                 target.fill(start, before, 0);
                 // SAFETY: the target is ours; the handler is installed.
-                let (done, trap) = unsafe { guard::copy(set, target.end() - before, source.0 + skew, before + 100) };
+                let cut = unsafe { guard::copy(set, target.end() - before, source.0 + skew, before + 100) };
                 let case = (set.name, before, skew);
-                assert_eq!(done, before, "{case:?}");
-                assert!(trap.expect("protected").is_store(source.0 + skew, before + 100), "{case:?}");
+                let cut = cut.expect("the page behind is protected");
+                let expected = (target.end(), source.0 + skew + before, 100, 0, true);
+                assert_eq!((cut.dst, cut.src, cut.left, cut.readable, cut.is_store), expected, "{case:?}");
                 assert!((start..start + before).all(|at| target.byte(at) == 7), "{case:?}");
                 target.fill(start, before, 9);
                 // SAFETY: as above.
-                let (done, trap) = unsafe { guard::zero(set, target.end() - before, before + 100) };
-                assert!(done == before && trap.is_some(), "zero {case:?}");
+                let cut = unsafe { guard::zero(set, target.end() - before, before + 100) };
+                assert_eq!(cut.map(|cut| (cut.dst, cut.left)), Some((target.end(), 100)), "zero {case:?}");
                 assert!((start..start + before).all(|at| target.byte(at) == 0), "zero {case:?}");
             }
         }
@@ -124,9 +125,11 @@ fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
             // SAFETY: the target is ours; the handler is installed.
             let cut = unsafe { guard::stream(set, target.0 + skew, source.end() - before, len) };
             arch::store_fence();
-            assert!(cut.trap.is_some_and(|trap| !trap.is_store(source.end() - before, len)), "{case:?}");
-            assert_eq!(cut.done + cut.readable, before, "{case:?}");
-            let expected = |at| if (skew..skew + cut.done).contains(&at) { 7 } else { 0 };
+            let cut = cut.expect("the page behind is protected");
+            let done = len - cut.left;
+            assert!(!cut.is_store && done + cut.readable == before, "{case:?}");
+            assert_eq!((cut.dst, cut.src), (target.0 + skew + done, source.end() - cut.readable), "{case:?}");
+            let expected = |at| if (skew..skew + done).contains(&at) { 7 } else { 0 };
             assert!((0..skew + len).all(|at| target.byte(at) == expected(at)), "{case:?}");
 
             let mut written = PAGES * PAGE_SIZE - before..PAGES * PAGE_SIZE;
@@ -134,9 +137,15 @@ fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
             // SAFETY: as above; what lies behind the target belongs to nobody.
             let cut = unsafe { guard::stream(set, target.end() - before, source.0 + skew, len) };
             arch::store_fence();
-            assert!(cut.trap.is_some_and(|trap| trap.is_store(source.0 + skew, len)), "{case:?}");
-            assert_eq!(cut.done, before, "{case:?}");
+            let cut = cut.expect("the page behind is protected");
+            let expected = (target.end(), source.0 + skew + before, beyond, true);
+            assert_eq!((cut.dst, cut.src, cut.left, cut.is_store), expected, "{case:?}");
             assert!(written.all(|at| target.byte(at) == 7), "{case:?}");
+
+            // SAFETY: as above.
+            let cut =
+                unsafe { guard::stream(set, target.end() + skew, source.0, len) }.expect("nothing can be written");
+            assert_eq!((cut.dst, cut.src, cut.left), (target.end() + skew, source.0, len), "{case:?}");
         }
     }
 }
@@ -159,9 +168,11 @@ fn long_copies_that_fault_are_exact_strings_or_not() {
         for set in arch::available() {
             for (from, to) in [(0, 0), (0, 17), (5, 0), (64, 64), (63, 62)] {
                 // SAFETY: the target is ours; the handler is installed.
-                let (done, trap) = unsafe { guard::copy(set, target + to, source + from, length - 64) };
-                assert_eq!(done, bad * PAGE_SIZE - from, "{} {from} {to}", set.name);
-                assert!(!trap.expect("protected").is_store(source + from, length - 64));
+                let cut = unsafe { guard::copy(set, target + to, source + from, length - 64) };
+                let cut = cut.expect("protected");
+                let done = bad * PAGE_SIZE - from;
+                assert_eq!((cut.dst, cut.src), (target + to + done, source + from + done), "{} {from} {to}", set.name);
+                assert_eq!((cut.left, cut.is_store), (length - 64 - done, false), "{} {from} {to}", set.name);
             }
         }
         // SAFETY: as above.

@@ -32,7 +32,7 @@ macro_rules! write_back {
             "add rdi, 64\n cmp rdi, r11\n jb 2b",
             "xor eax, eax\n ret",
             concat!(".L", $routine, "_fixup:"),
-            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rdi\n ret",
+            tell!(), "mov rax, r11\n sub rax, rdi\n ret",
             closing!($routine),
             ".popsection",
             store = const Access::Store as i32,

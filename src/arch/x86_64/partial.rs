@@ -68,7 +68,8 @@ macro_rules! small_zero {
 }
 
 /// Streams `r8` bytes of a word, fewer than it has and not none, and advances over them: turned to their place in the word, which is
-/// stored in every place of 16 bytes under a mask that is set for them alone. Changes `rax`, `r9` and `xmm0` to `xmm2`.
+/// stored in every place of 16 bytes under a mask that is set for them alone. Changes `rax`, `r9` and `xmm0` to `xmm2`. The store wants
+/// its address in `rdi`, which has a fixup of its own to become the first byte's again.
 #[rustfmt::skip]
 macro_rules! stream_bytes {
     ($r:literal, $l:literal, $m:literal) => {
@@ -82,9 +83,9 @@ macro_rules! stream_bytes {
             "mov ecx, 3\n sub ecx, r8d\n shl ecx, 3\n mov eax, 0xffffff\n shr eax, cl\n",
             "lea ecx, [rdi*8]\n rol eax, cl\n movd xmm1, eax\n pshufd xmm1, xmm1, 0\n",
             "mov eax, edi\n shr eax, 2\n and eax, 3\n movd xmm2, eax\n pshufd xmm2, xmm2, 0\n",
-            "pcmpeqd xmm2, [rip + {lanes}]\n pand xmm1, xmm2\n mov rcx, r9\n mov r9, rdi\n and rdi, -16\n",
-            guarded!($r, "store", "0", "maskmovdqu xmm0, xmm1"),
-            "lea rdi, [r9+r8]\n add rsi, r8\n",
+            "pcmpeqd xmm2, [rip + {lanes}]\n pand xmm1, xmm2\n mov rcx, r9\n mov rax, rdi\n and rdi, -16\n",
+            guarded!($r, "store", "0", "0", "_masked_fixup", "maskmovdqu xmm0, xmm1"),
+            "lea rdi, [rax+r8]\n add rsi, r8\n",
         )
     };
 }

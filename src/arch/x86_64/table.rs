@@ -8,13 +8,23 @@ macro_rules! guarded {
         guarded!($routine, $access, $stored, "0", $code)
     };
     ($routine:literal, $access:literal, $stored:expr, $ahead:expr, $code:expr) => {
+        guarded!($routine, $access, $stored, $ahead, "_fixup", $code)
+    };
+    ($routine:literal, $access:literal, $stored:expr, $ahead:expr, $fixup:literal, $code:expr) => {
         concat!(
             "771:\n",
             $code, "\n772:\n",
             ".pushsection .rodata.iovec_rs.", $routine, ",\"a\",@progbits\n",
-            ".long 771b - ., 772b - ., .L", $routine, "_fixup - ., ({", $access, "}) | ((", $stored, ") << 8) | ((", $ahead, ") << 20)\n",
+            ".long 771b - ., 772b - ., .L", $routine, $fixup, " - ., ({", $access, "}) | ((", $stored, ") << 8) | ((", $ahead, ") << 20)\n",
             ".popsection\n",
         )
+    };
+}
+
+/// Fills the call's record at a fixup: with what the handler left in two registers, and with how far both pointers had come.
+macro_rules! tell {
+    () => {
+        "mov [r10], r8\n mov [r10+8], r9\n mov [r10+16], rdi\n mov [r10+24], rsi\n"
     };
 }
 

@@ -199,7 +199,7 @@ macro_rules! routines {
             small_copy!($copy, "4"),
             "xor eax, eax\n ret",
             concat!(".L", $copy, "_fixup:"),
-            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi", $leave, "ret",
+            tell!(), "mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($copy),
 
             opening!($stream),
@@ -220,8 +220,9 @@ macro_rules! routines {
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7:", $leave, "add rdx, 64\n jz 8f\n mov rcx, rdx",
             stream_part!($stream, "2"),
             "8:", "xor eax, eax\n ret",
+            concat!(".L", $stream, "_masked_fixup: mov rdi, rax"),
             concat!(".L", $stream, "_fixup:"),
-            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rsi", $leave, "ret",
+            tell!(), "mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($stream),
 
             opening!($zero),
@@ -238,7 +239,7 @@ macro_rules! routines {
             small_zero!($zero, "4"),
             "ret",
             concat!(".L", $zero, "_fixup:"),
-            "mov [r10], r8\n mov [r10+8], r9\n mov rax, r11\n sub rax, rdi", $leave, "ret",
+            tell!(), "mov rax, r11\n sub rax, rdi", $leave, "ret",
             closing!($zero),
             ".popsection",
             string_from = sym STRING_FROM,

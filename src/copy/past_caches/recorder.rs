@@ -1,6 +1,6 @@
 //! Media that remember what was done to each byte.
 
-use super::Media;
+use super::{Media, Rest};
 use crate::arch::LINE;
 use crate::segment::Segment;
 
@@ -107,7 +107,7 @@ impl Media for Recorder {
         len - good
     }
 
-    fn stream(&mut self, dst: usize, src: usize, len: usize) -> (usize, usize) {
+    fn stream(&mut self, dst: usize, src: usize, len: usize, finish: impl FnOnce(&mut Self, &Rest) -> usize) -> usize {
         if len == 0 {
             self.broken.push(format!("an empty stream to {}", dst - self.base));
         }
@@ -119,8 +119,11 @@ impl Media for Recorder {
         let stop = if is_partial { end / WORD * WORD } else { line };
         let streamed = if good == len { len } else { stop.saturating_sub(dst) };
         self.put(dst, src, streamed, Place::Leaving);
-        let readable = good - streamed;
-        (streamed, if self.bad_destination == dst + streamed { 0 } else { readable })
+        let readable = if self.bad_destination == dst + streamed { 0 } else { good - streamed };
+        if streamed == len {
+            return 0;
+        }
+        finish(self, &Rest { dst: dst + streamed, src: src + streamed, len: len - streamed, readable })
     }
 
     fn write_back(&mut self, dst: usize, len: usize) -> usize {

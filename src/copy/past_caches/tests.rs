@@ -1,7 +1,7 @@
 //! Durability, proven: the same code over media that remember, and over a ledger of lengths no test could hold.
 
 use super::recorder::{Place, Recorder};
-use super::{Gather, Media, Promise, STAGE, Scatter, copy_flat};
+use super::{Gather, Media, Promise, Rest, STAGE, Scatter, copy_flat};
 use crate::arch::LINE;
 use crate::copy::mover::Move;
 use crate::copy::{FromIter, ToIter};
@@ -269,11 +269,17 @@ impl Media for Ledger {
         0
     }
 
-    fn stream(&mut self, dst: usize, _src: usize, len: usize) -> (usize, usize) {
+    fn stream(
+        &mut self,
+        dst: usize,
+        _src: usize,
+        len: usize,
+        _finish: impl FnOnce(&mut Self, &Rest) -> usize,
+    ) -> usize {
         self.follow(dst, len);
         self.streamed += len;
         self.is_bare = self.turns_bare;
-        (len, 0)
+        0
     }
 
     fn write_back(&mut self, _dst: usize, len: usize) -> usize {
