@@ -93,9 +93,10 @@ const AROUND: u64 = 300;
 /// anything could be done to the signals in, and one look at the clock is saved.
 const SHORT: usize = 8 << 10;
 
-/// Clock ticks, about three microseconds, after which a question has paid for itself. One that comes sooner means that short copies take
-/// longer than that rule bears: the ends of the next [`TIMED`] are looked at.
+/// Clock ticks, about three microseconds, after which a question has paid for itself. If so many in a row come sooner, short copies take
+/// longer than that rule bears, and not only the first ones of many: the ends of the next [`TIMED`] are looked at.
 const WORTH_ASKING: u64 = 1 << 13;
+const TOO_MANY: u32 = 4;
 const TIMED: u32 = 1024;
 
 /// A copy of memory that can go away asks again after so many bytes.
@@ -113,6 +114,8 @@ struct Thread {
     asked: Cell<u64>,
     /// When the last copy of memory that can go away ended or, if that was not looked at, began.
     busy: Cell<u64>,
+    /// Questions in a row that came too soon.
+    soon: Cell<u32>,
     /// Short copies whose ends are to be looked at.
     timed: Cell<u32>,
     /// The bytes of such copies since the kernel was asked, those of short ones with no look at their ends not counted.
@@ -130,6 +133,7 @@ thread_local! {
             kept: Cell::new(0),
             asked: Cell::new(0),
             busy: Cell::new(0),
+            soon: Cell::new(0),
             timed: Cell::new(0),
             since: Cell::new(0),
         }
@@ -218,7 +222,10 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
             Ok(_) if EPOCH.load(Ordering::SeqCst) != epoch => {}
             Ok(armed) => {
                 let now = ticks();
-                if now.wrapping_sub(thread.asked.replace(now)) < WORTH_ASKING {
+                let is_soon = now.wrapping_sub(thread.asked.replace(now)) < WORTH_ASKING;
+                let soon = if is_soon { thread.soon.get() + 1 } else { 0 };
+                thread.soon.set(soon % TOO_MANY);
+                if soon == TOO_MANY {
                     thread.timed.set(TIMED);
                 }
                 thread.busy.set(now);
