@@ -88,14 +88,15 @@ enum Body {
 
 /// The cursor. Cloning it is the kernel's `struct` copy: the clone moves on its own over the same memory.
 #[derive(Clone)]
+#[repr(C)] // what every copy touches comes first, on a line or two
 pub struct IovIter {
     direction: Direction,
     count: usize,
     /// Bytes consumed of the current segment; of all for UBUF and XARRAY. PIPE keeps its own.
     offset: usize,
-    body: Body,
     /// Why the last copy through this iterator came out short.
     pub fault: Option<Box<Fault>>,
+    body: Body,
 }
 
 impl IovIter {
