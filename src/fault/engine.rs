@@ -270,6 +270,18 @@ pub fn copied(nbytes: usize) {
     });
 }
 
+/// Looks at the clock on the way to the next copy or back from one: each part of a long way is shorter than all of it, and what could not
+/// be done to the signals in any part was not done.
+#[inline]
+pub fn on_the_way() {
+    THREAD.with(|thread| {
+        let now = ticks();
+        if now.wrapping_sub(thread.busy.get()) < BUSY.load(Ordering::Relaxed) {
+            thread.busy.set(now);
+        }
+    });
+}
+
 /// Tells of a fault: what comes next had better be sure.
 #[cold]
 pub fn faulted() {

@@ -1,6 +1,7 @@
 //! Whether other threads run during a copy.
 
 use crate::error::Result;
+use crate::fault::engine;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, c_void};
@@ -18,7 +19,14 @@ const DETACH_ALWAYS_FROM: usize = 256 << 10;
 #[allow(clippy::inline_always)] // what the work has captured would be moved, right after it was written
 pub(super) fn transfer<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     let detached = nbytes >= DETACH_FROM && (nbytes >= DETACH_ALWAYS_FROM || !is_alone(py));
-    Ok(if detached { py.detach(work) } else { work() }?)
+    if !detached {
+        return Ok(work()?);
+    }
+    // To let go of the interpreter and to get it back takes as long as what is done between two copies, or longer.
+    engine::on_the_way();
+    let result = py.detach(work);
+    engine::on_the_way();
+    Ok(result?)
 }
 
 /// Where the interpreter lists its threads: functions for debuggers, which every `CPython` exports, outside the stable ABI.
