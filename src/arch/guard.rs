@@ -95,11 +95,11 @@ pub fn find(pointer: usize) -> Option<Resume> {
 #[repr(C)]
 pub struct Trap {
     /// The signal's address; 0 where it had none.
-    addr: usize,
-    info: u64,
+    pub(super) addr: usize,
+    pub(super) info: u64,
     /// Where the turn began that was interrupted; the second means nothing where only one side is touched.
-    dst: usize,
-    src: usize,
+    pub(super) dst: usize,
+    pub(super) src: usize,
 }
 
 impl Trap {
@@ -129,6 +129,13 @@ impl Trap {
             .find(|access| *access as u64 == self.info >> 32 & 0xff)
     }
 
+    /// Whether the signal's address, or the extent it stands for (poison is told of by the page), meets a range.
+    fn is_within(&self, start: usize, len: usize) -> bool {
+        let below = (1_usize << self.lsb().min(usize::BITS - 1)) - 1;
+        let first = start & !below;
+        (self.addr & !below).wrapping_sub(first) < start - first + len
+    }
+
     /// Bytes of the interrupted turn that were stored before the access.
     fn stored(&self) -> usize {
         (self.info >> 40 & 0xfff) as usize
@@ -145,7 +152,7 @@ impl Trap {
 pub struct Cut {
     /// The first byte not written.
     pub dst: usize,
-    /// The byte that would have gone there.
+    /// The byte that would have gone there; nothing where only one side is touched.
     pub src: usize,
     /// The bytes from there on.
     pub left: usize,
@@ -161,11 +168,11 @@ impl Cut {
     /// `left` counts from where the interrupted turn began.
     #[cold]
     #[inline(never)]
-    fn new(trap: Trap, left: usize) -> Self {
+    pub(super) fn new(trap: Trap, left: usize) -> Self {
         let stored = trap.stored();
         let is_store = match trap.access() {
             Some(Access::Store) => true,
-            Some(Access::String) => trap.addr.wrapping_sub(trap.src) >= left,
+            Some(Access::String) => !trap.is_within(trap.src, left),
             _ => false,
         };
         let (dst, src) = (trap.dst.wrapping_add(stored), trap.src.wrapping_add(stored));

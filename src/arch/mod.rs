@@ -91,7 +91,7 @@ pub fn primitives() -> &'static Primitives {
     unsafe { &*chosen }
 }
 
-/// Uses the named set from now on, in all threads; copies under way finish with the one they began with.
+/// Uses the named set from now on, in all threads; copies under way may finish with the one they began with.
 /// `None` if there is no such set on this CPU.
 pub fn choose(name: &str) -> Option<&'static Primitives> {
     let set = available().find(|set| set.name == name)?;

@@ -1,6 +1,6 @@
 //! Every set runs the identical cases: all small sizes at all alignments, block boundaries, the string path.
 
-use super::guard::{self, find};
+use super::guard::{self, Access, Cut, Trap, find};
 use super::{LINE, Primitives, available, cache_line_size, choose, portable, primitives, store_fence};
 
 const RED: u8 = 0xA5;
@@ -117,6 +117,24 @@ fn a_set_can_be_chosen_by_name_and_only_if_it_exists() {
     assert!(choose("mmx").is_none());
     assert!(choose(before).is_some());
     assert!(cache_line_size().is_power_of_two());
+}
+
+/// A string instruction says which side it was by the address alone, and poison is told of by the page, or by what is larger.
+#[test]
+fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
+    let (dst, src, left) = (0x70_0000_0840, 0x50_0000_0840, 0x9000);
+    let side = |addr: usize, lsb: u16| {
+        let info = Trap::encode(libc::SIGBUS, libc::BUS_MCEERR_AR, lsb, Access::String as i32);
+        let cut = Cut::new(Trap { addr, info, dst, src }, left);
+        assert_eq!((cut.dst, cut.src, cut.left), (dst, src, left));
+        cut.is_store
+    };
+    for (at, lsb) in [(0, 0), (0x8fff, 0), (0, 12), (0x1000, 12), (0x8fff, 12), (0x4000, 21)] {
+        let told = |start: usize| (start + at) >> lsb << lsb;
+        assert!(!side(told(src), lsb), "{at:#x} {lsb}");
+        assert!(side(told(dst), lsb), "{at:#x} {lsb}");
+    }
+    assert!(side(src + left, 0) && side(src - 1, 0), "no byte of the source");
 }
 
 #[test]

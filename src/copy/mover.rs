@@ -118,7 +118,7 @@ impl Mover {
     #[allow(clippy::inline_always)] // as its callers are
     pub(super) fn rarely<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
         let way = std::mem::replace(&mut self.way, Way::Syscalls);
-        // The set is the same. Read anew, it need not be kept at hand for this.
+        // Read anew, the set need not be kept at hand for this. If another was chosen meanwhile, that does as well.
         let mut spilled = Self { set: arch::primitives(), way, stop: self.stop.take(), ..*self };
         let result = what(&mut spilled);
         (self.way, self.stop) = (spilled.way, spilled.stop);
@@ -195,6 +195,7 @@ impl Mover {
     fn may_touch(&mut self, done: usize) -> bool {
         if matches!(self.way, Way::Direct(_)) && self.care == Care::Prone && done != 0 && !engine::is_still_ours() {
             self.way = Way::Syscalls;
+            engine::faulted();
         }
         !matches!(self.way, Way::Syscalls)
     }

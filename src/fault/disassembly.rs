@@ -103,7 +103,18 @@ fn every_access_to_foreign_memory_has_an_entry_and_nothing_else_has() {
         let fixups: BTreeSet<usize> = entries.values().map(|entry| entry.fixup).collect();
         let fixup = *fixups.first().unwrap_or_else(|| panic!("{} has no entries that the handler knows", routine.name));
         let known = |address| routine.instructions.iter().any(|instruction| instruction.address == address);
-        assert!(fixups.into_iter().all(known), "{}: its fixups lie in it", routine.name);
+        assert!(fixups.iter().copied().all(known), "{}: its fixups lie in it", routine.name);
+        let masked = |entry: &Resume| {
+            let covered = |one: &&Instruction| (entry.start..entry.end).contains(&one.address);
+            routine.instructions.iter().filter(covered).any(|one| one.mnemonic().starts_with("maskmov"))
+        };
+        let last_fixup = fixups.last().copied();
+        let own_fixup = |entry: &Resume| Some(entry.fixup) != last_fixup;
+        assert!(
+            entries.values().all(|entry| masked(entry) == own_fixup(entry)),
+            "{}: masked stores' alone",
+            routine.name
+        );
         let last = entries.values().map(|entry| entry.end).max();
         assert!(last <= Some(fixup), "{}: they lie behind all that is guarded", routine.name);
         for Instruction { address, text } in &routine.instructions {

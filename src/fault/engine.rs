@@ -93,11 +93,10 @@ const AROUND: u64 = 300;
 /// anything could be done to the signals in, and one look at the clock is saved.
 const SHORT: usize = 8 << 10;
 
-/// Clock ticks, about three microseconds, after which a question has paid for itself. If so many in a row come sooner, short copies take
-/// longer than that rule bears, and not only the first ones of many: the ends of the next [`TIMED`] are looked at.
-const WORTH_ASKING: u64 = 1 << 13;
-const TOO_MANY: u32 = 4;
-const TIMED: u32 = 1024;
+/// Clock ticks, about three microseconds, for which that has to do at a stretch. Otherwise short copies take longer than it bears, and the
+/// ends of some are looked at: the first ones of many may take long, so of few at first, and of twice as many each time.
+const STRETCH: u64 = 1 << 13;
+const TIMED: std::ops::RangeInclusive<u32> = 32..=4096;
 
 /// A copy of memory that can go away asks again after so many bytes.
 pub const ASK_EVERY: usize = 4 << 20;
@@ -114,10 +113,11 @@ struct Thread {
     asked: Cell<u64>,
     /// When the last copy of memory that can go away ended or, if that was not looked at, began.
     busy: Cell<u64>,
-    /// Questions in a row that came too soon.
-    soon: Cell<u32>,
-    /// Short copies whose ends are to be looked at.
+    /// Since when the ends of short copies are not looked at.
+    untimed: Cell<u64>,
+    /// Short copies whose ends are to be looked at, and how many that were to be when it was last decided.
     timed: Cell<u32>,
+    span: Cell<u32>,
     /// The bytes of such copies since the kernel was asked, those of short ones with no look at their ends not counted.
     since: Cell<usize>,
 }
@@ -133,8 +133,9 @@ thread_local! {
             kept: Cell::new(0),
             asked: Cell::new(0),
             busy: Cell::new(0),
-            soon: Cell::new(0),
+            untimed: Cell::new(0),
             timed: Cell::new(0),
+            span: Cell::new(0),
             since: Cell::new(0),
         }
     };
@@ -222,12 +223,14 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
             Ok(_) if EPOCH.load(Ordering::SeqCst) != epoch => {}
             Ok(armed) => {
                 let now = ticks();
-                let is_soon = now.wrapping_sub(thread.asked.replace(now)) < WORTH_ASKING;
-                let soon = if is_soon { thread.soon.get() + 1 } else { 0 };
-                thread.soon.set(soon % TOO_MANY);
-                if soon == TOO_MANY {
-                    thread.timed.set(TIMED);
+                if thread.timed.get() == 0 {
+                    let is_short_stretch = now.wrapping_sub(thread.untimed.replace(now)) < STRETCH;
+                    let span =
+                        if is_short_stretch { (2 * thread.span.get()).clamp(*TIMED.start(), *TIMED.end()) } else { 0 };
+                    thread.span.set(span);
+                    thread.timed.set(span);
                 }
+                thread.asked.set(now);
                 thread.busy.set(now);
                 thread.since.set(0);
                 return Ok(Way::Direct(armed));
@@ -255,13 +258,15 @@ fn is_busy(thread: &Thread) -> bool {
 #[inline]
 pub fn copied(nbytes: usize) {
     THREAD.with(|thread| {
-        if nbytes < SHORT {
-            match thread.timed.get() {
-                0 => return,
-                left => thread.timed.set(left - 1),
-            }
+        let timed = thread.timed.get();
+        if nbytes < SHORT && timed == 0 {
+            return;
         }
         let now = ticks();
+        if nbytes < SHORT {
+            thread.timed.set(timed - 1);
+            thread.untimed.set(now);
+        }
         let taken = now.wrapping_sub(thread.busy.replace(now));
         thread.since.set(thread.since.get().saturating_add(nbytes));
         if thread.since.get() <= ASK_EVERY {
@@ -282,7 +287,7 @@ pub fn on_the_way() {
     });
 }
 
-/// Tells of a fault: what comes next had better be sure.
+/// Tells of a fault, or that the handler is lost: what comes next had better be sure.
 #[cold]
 pub fn faulted() {
     THREAD.with(|thread| thread.kept.set(0));
@@ -340,10 +345,15 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
 fn blocked_signal() -> Option<&'static str> {
     // SAFETY: a sigset is plain bits, for which zeroes are valid.
     let mut blocked: libc::sigset_t = unsafe { std::mem::zeroed() };
-    let before = ticks();
-    // SAFETY: a null new mask only asks; `blocked` is ours to fill.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
-    let taken = ticks().wrapping_sub(before);
+    // The first call of all may take many times as long as any other.
+    let calls = if BUSY.load(Ordering::Relaxed) == u64::MAX { 8 } else { 1 };
+    let timed = || {
+        let before = ticks();
+        // SAFETY: a null new mask only asks; `blocked` is ours to fill.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
+        ticks().wrapping_sub(before)
+    };
+    let taken = std::iter::repeat_with(timed).take(calls).min().unwrap_or(0);
     BUSY.fetch_min(taken + taken.min(AROUND), Ordering::Relaxed);
     let names = ["SIGBUS is blocked in this thread", "SIGSEGV is blocked in this thread"];
     // SAFETY: `blocked` was just filled; the signals exist.

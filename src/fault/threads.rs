@@ -101,10 +101,11 @@ pub(super) struct Seat {
 
 impl Seat {
     pub(super) fn take() -> Self {
-        let slot = SLOTS.iter().position(Slot::take);
-        if let Some(slot) = slot {
-            EVER_TAKEN.fetch_max(slot + 1, Ordering::Relaxed);
-        }
+        // Counted first: a child that is forked in between clears what is counted.
+        let slot = SLOTS.iter().enumerate().position(|(at, slot)| {
+            EVER_TAKEN.fetch_max(at + 1, Ordering::Relaxed);
+            slot.take()
+        });
         Self { slot, forks: FORKS.load(Ordering::Relaxed) }
     }
 

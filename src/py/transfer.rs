@@ -7,7 +7,6 @@ use pyo3::prelude::*;
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// From this size on a copy lets other threads run meanwhile, if there are any.
 const DETACH_FROM: usize = 8 << 10;
@@ -54,27 +53,8 @@ fn function(name: &CStr) -> Option<NonNull<c_void>> {
     NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
 }
 
-/// Copies for which it goes without asking that there is no other thread: a few microseconds each, where threads wait milliseconds for
-/// one another. Asking takes 10 nanoseconds.
-const ALONE_FOR: u32 = 16;
-
-/// How many of them are left.
-static STILL_ALONE: AtomicU32 = AtomicU32::new(0);
-
-/// Whether the interpreter has no thread but this, or had none just now. One that starts meanwhile waits for a few short copies.
-fn is_alone(py: Python<'_>) -> bool {
-    let left = STILL_ALONE.load(Ordering::Relaxed);
-    if left == 0 {
-        let is_alone = has_no_other_thread(py);
-        STILL_ALONE.store(if is_alone { ALONE_FOR } else { 0 }, Ordering::Relaxed);
-        return is_alone;
-    }
-    STILL_ALONE.store(left - 1, Ordering::Relaxed);
-    true
-}
-
-#[inline(never)]
-fn has_no_other_thread(_py: Python<'_>) -> bool {
+/// Whether the interpreter has no thread but this. One that starts at this moment waits for a short copy.
+fn is_alone(_py: Python<'_>) -> bool {
     let Some(threads) = &*THREADS else { return false };
     // SAFETY: attached.
     let this = unsafe { ffi::PyThreadState_Get() };
