@@ -215,9 +215,9 @@ unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Cut> {
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
 pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Cut> {
+    let (to, from) = (with_exposed_provenance_mut(dst), with_exposed_provenance(src));
     // SAFETY: the caller's promise is the routine's.
-    let routine =
-        |trap| unsafe { (set.copy)(with_exposed_provenance_mut(dst), with_exposed_provenance(src), len, trap) };
+    let routine = |trap| unsafe { (set.copy)(to, from, len, trap) };
     // SAFETY: every set's copy fills the record.
     let cut = unsafe { run(routine) }?;
     // SAFETY: the caller's promise, of a part of the range.

@@ -27,16 +27,15 @@ impl Media for Mover {
 
     #[inline(always)]
     fn stream(&mut self, dst: usize, src: usize, len: usize, finish: impl FnOnce(&mut Self, &Rest) -> usize) -> usize {
-        let cut = if self.may_go_in_one(len) {
+        let streamed = if self.may_go_in_one(len) {
             match self.stream_directly(dst, src, len) {
                 None => return 0,
-                cut => cut,
+                Some(cut) => Ok(cut),
             }
         } else {
-            None
+            Err((dst, src, len))
         };
-        let range = cut.map_or((dst, src, len), |cut| (cut.dst, cut.src, cut.left));
-        self.rarely(|mover| mover.go_on_streaming(cut.as_ref(), range, finish))
+        self.rarely(|mover| mover.go_on_streaming(streamed, finish))
     }
 
     #[inline(always)]
@@ -61,18 +60,17 @@ impl Mover {
         unsafe { guard::stream(self.set, dst, src, len) }
     }
 
-    /// What is left of a stream that was cut, or is not to be done in one.
+    /// What is left of a stream that was cut, or of a range that is not to be streamed in one.
     #[cold]
     #[inline(never)]
     fn go_on_streaming(
         &mut self,
-        cut: Option<&Cut>,
-        (dst, src, len): (usize, usize, usize),
+        streamed: Result<Cut, (usize, usize, usize)>,
         finish: impl FnOnce(&mut Self, &Rest) -> usize,
     ) -> usize {
-        let rest = match cut {
-            Some(cut) => Some(self.rest_of(cut)),
-            None => self.stream_carefully(dst, src, len),
+        let rest = match streamed {
+            Ok(cut) => Some(self.rest_of(&cut)),
+            Err((dst, src, len)) => self.stream_carefully(dst, src, len),
         };
         rest.map_or(0, |rest| finish(self, &rest))
     }
