@@ -1,6 +1,5 @@
 //! Every way an operation is refused. A refused operation has changed nothing.
-
-use crate::iter::{Direction, Kind};
+use crate::abi::{Direction, Kind};
 use std::fmt;
 
 /// Result of everything that can be refused.

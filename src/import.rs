@@ -7,16 +7,12 @@
 //!
 //! A single segment takes another way: it becomes a UBUF, and its length is cut *before* its range is checked.
 
+use crate::abi::{Direction, MAX_RW_COUNT, UIO_MAXIOV};
 use crate::copy;
 use crate::error::{Error, Result};
-use crate::iter::{Direction, IovIter, MAX_RW_COUNT, Segments};
+use crate::iter::{IovIter, Segments};
 use crate::segment::{Flat, Held, Segment, Trust};
 use crate::sys::memory;
-
-/// The most segments a vector may have.
-pub const UIO_MAXIOV: usize = 1024;
-/// Segments that need no allocation.
-pub const UIO_FASTIOV: usize = 8;
 
 /// How an element of a packed array is laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,6 +5,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("iovec_rs needs 64-bit Linux");
 
+pub mod abi;
 pub mod arch;
 pub mod copy;
 pub mod error;

@@ -3,8 +3,9 @@
 use crate::memory::{Arena, flat};
 use crate::race::{Case, Contestant, Report};
 use crate::rivals::{self, Libpmem};
+use _core::abi::Direction;
 use _core::copy::{self, mcsafe};
-use _core::iter::{Direction, IovIter};
+use _core::iter::IovIter;
 use _core::segment::Segment;
 
 const NO_MAP: Option<&dyn mcsafe::KnownBad> = None;

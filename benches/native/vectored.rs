@@ -3,8 +3,9 @@
 use crate::memory::{Arena, Broom, flat, held};
 use crate::race::{Case, Contestant, Report, Target};
 use crate::rivals::Libpmem;
+use _core::abi::Direction;
 use _core::copy::durable;
-use _core::iter::{Direction, IovIter};
+use _core::iter::IovIter;
 use _core::segment::Segment;
 
 const ARENA: usize = 256 << 20;

@@ -4,8 +4,9 @@
 
 use super::mover::{Move, Mover};
 use super::{begin, overlap};
+use crate::abi::{Direction, Kind};
 use crate::error::Result;
-use crate::iter::{Direction, IovIter, Kind, Step};
+use crate::iter::{IovIter, Step};
 use crate::segment::{Flat, Segment};
 
 /// Adds with end-around carry until 16 bits are left.

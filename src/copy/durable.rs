@@ -7,9 +7,10 @@ use super::mover::{Move, Mover};
 use super::overlap::{self, Scratch};
 use super::past_caches::{self, Gather, Promise, Scatter};
 use super::{FromIter, Outcome, ToIter, begin};
+use crate::abi::Direction;
 use crate::arch;
 use crate::error::{Error, Result};
-use crate::iter::{Direction, IovIter};
+use crate::iter::IovIter;
 use crate::segment::Flat;
 
 /// `copy_from_iter` that leaves the caches alone as far as it can (`copy_from_iter_nocache`).

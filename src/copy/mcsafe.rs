@@ -7,9 +7,10 @@
 use super::mover::{Move, Mover};
 use super::overlap::{self, Scratch};
 use super::{Outcome, ToIter, begin};
+use crate::abi::Direction;
 use crate::error::Result;
 use crate::fault::{Cause, Fault, Side};
-use crate::iter::{Direction, IovIter, Step};
+use crate::iter::{IovIter, Step};
 use crate::segment::{Flat, Segment};
 
 /// What an access does to memory.

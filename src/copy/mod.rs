@@ -10,9 +10,10 @@ mod past_caches;
 pub use checksum::{csum_and_copy_from_iter, csum_and_copy_to_iter};
 pub(crate) use mover::{copy_flat, own};
 
+use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
-use crate::iter::{Direction, IovIter, Kind, Step};
+use crate::iter::{IovIter, Step};
 use crate::segment::{Flat, Page, Segment, Trust};
 use mover::{Move, Mover};
 use overlap::Scratch;

@@ -1,7 +1,8 @@
 //! Overlapping sources and destinations: every transfer ends as if the source had been read before anything was written.
 
+use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
-use crate::iter::{Direction, IovIter, Kind};
+use crate::iter::IovIter;
 use crate::segment::Segment;
 
 /// Memory of our own to read ahead into. Never initialised: only what was read into it is read from it.

@@ -1,9 +1,10 @@
 //! The flavours over memory of our own, against plain slices.
 
 use super::{copy_from_iter, copy_iter, copy_to_iter, zero};
+use crate::abi::Direction;
 use crate::arch::{self, stream};
 use crate::fault::engine::Care;
-use crate::iter::{Direction, IovIter};
+use crate::iter::IovIter;
 use crate::segment::{Flat, Held, Segment, Trust};
 
 fn held() -> Held {

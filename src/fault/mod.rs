@@ -6,9 +6,9 @@ pub mod handler;
 pub mod map;
 mod threads;
 
+use crate::abi::PAGE_SIZE;
 use crate::arch::guard::Trap;
 use crate::segment::Segment;
-use crate::structure::PAGE_SIZE;
 use crate::sys::{maps, memory};
 use std::path::Path;
 use std::sync::OnceLock;

@@ -2,11 +2,11 @@
 
 use super::engine::{self, Care, Way};
 use super::{Cause, Fault, Side};
+use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::{self, guard};
 use crate::copy;
-use crate::iter::{Direction, IovIter};
+use crate::iter::IovIter;
 use crate::segment::{Flat, Segment, Trust};
-use crate::structure::PAGE_SIZE;
 
 const PAGES: usize = 3;
 

@@ -1,10 +1,11 @@
 //! FOLIOQ: a position in a queue of folios, one chunk per page of a folio.
 
 use super::walk::Step;
+use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::fault::engine::Care;
 use crate::segment::Page;
-use crate::structure::{FolioQueue, Folios, PAGE_SIZE};
+use crate::structure::{FolioQueue, Folios};
 use std::sync::Arc;
 
 #[derive(Clone)]

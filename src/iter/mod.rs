@@ -16,6 +16,7 @@ pub use query::{PageSpan, Piece};
 pub use vector::Segments;
 pub use walk::Step;
 
+use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::fault::engine::Care;
@@ -23,58 +24,9 @@ use crate::segment::{Held, Segment, Trust};
 use crate::structure::{FolioQueue, PipeRing, XArray};
 use folioq::FolioCursor;
 use pipe::PipeCursor;
-use std::fmt;
 use std::sync::Arc;
 use vector::Vector;
 use xarray::XarrayCursor;
-
-/// The most one call transfers: the largest signed 32-bit number, rounded down to a page.
-pub const MAX_RW_COUNT: usize = 0x7fff_f000;
-
-/// What the iterator is in a transfer, seen from the file operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    /// `READ`, `ITER_DEST`: data goes to the iterator's memory.
-    Dest = 0,
-    /// `WRITE`, `ITER_SOURCE`: data comes from the iterator's memory.
-    Source = 1,
-}
-
-/// What kind of memory the iterator runs over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// One range of user memory.
-    Ubuf,
-    /// Ranges of user memory.
-    Iovec,
-    /// Ranges of trusted memory.
-    Kvec,
-    /// Ranges within pages.
-    Bvec,
-    /// A pipe that is filled.
-    Pipe,
-    /// Pages by index.
-    Xarray,
-    /// Folios in a queue.
-    Folioq,
-    /// Nothing: data is counted and dropped.
-    Discard,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ubuf => "ubuf",
-            Self::Iovec => "iovec",
-            Self::Kvec => "kvec",
-            Self::Bvec => "bvec",
-            Self::Pipe => "pipe",
-            Self::Xarray => "xarray",
-            Self::Folioq => "folioq",
-            Self::Discard => "discard",
-        })
-    }
-}
 
 #[derive(Clone)]
 enum Body {

@@ -2,8 +2,9 @@
 //! page or takes one more slot, so nothing is ever reserved that is not filled.
 
 use super::walk::Step;
+use crate::abi::PAGE_SIZE;
 use crate::segment::Page;
-use crate::structure::{PAGE_SIZE, PipeRing, Ring, Slot};
+use crate::structure::{PipeRing, Ring, Slot};
 use std::sync::Arc;
 
 #[derive(Clone)]

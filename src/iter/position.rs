@@ -1,6 +1,7 @@
 //! Moving without copying: advance, revert, truncate, reexpand, save, restore, duplicate.
 
-use super::{Body, IovIter, Kind, MAX_RW_COUNT};
+use super::{Body, IovIter};
+use crate::abi::{Kind, MAX_RW_COUNT};
 use crate::error::{Error, Result};
 
 /// A saved position (`struct iov_iter_state`).

@@ -1,9 +1,9 @@
 //! Questions about what remains: ranges, alignment, pages. None of them moves the iterator but the page getters.
 
-use super::{Body, Direction, IovIter, Kind, MAX_RW_COUNT};
+use super::{Body, IovIter};
+use crate::abi::{Direction, Kind, MAX_RW_COUNT, PAGE_SIZE};
 use crate::error::{Error, Result};
 use crate::segment::{Keeper, Page, Segment};
-use crate::structure::PAGE_SIZE;
 use crate::sys::memory;
 use std::ops::ControlFlow;
 use std::sync::Arc;

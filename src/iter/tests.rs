@@ -1,6 +1,7 @@
 //! Positions over addresses that are never touched.
 
-use super::{Direction, IovIter, IterState};
+use super::{IovIter, IterState};
+use crate::abi::Direction;
 use crate::segment::{Segment, Trust};
 
 fn iovec(segs: &[(usize, usize)], count: Option<usize>) -> IovIter {

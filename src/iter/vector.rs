@@ -1,11 +1,10 @@
 //! IOVEC, KVEC and BVEC: a position in an array of segments. They differ in what their memory may do (IOVEC may
 //! fault) and in what a chunk is (BVEC goes page by page), not in how the position moves.
 
-use super::Kind;
 use super::walk::Step;
+use crate::abi::{Kind, PAGE_SIZE};
 use crate::error::{Error, Result};
 use crate::segment::{Held, Segment, Trust};
-use crate::structure::PAGE_SIZE;
 use std::sync::Arc;
 
 /// Segments kept in the iterator itself: the kernel's `UIO_FASTIOV`.

@@ -1,8 +1,9 @@
 //! XARRAY: the pages of an XArray from a byte position on, one chunk per page, ended by a hole.
 
 use super::walk::Step;
+use crate::abi::PAGE_SIZE;
 use crate::segment::Page;
-use crate::structure::{PAGE_SIZE, XArray};
+use crate::structure::XArray;
 use std::sync::Arc;
 
 #[derive(Clone)]

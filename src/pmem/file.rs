@@ -1,7 +1,7 @@
 //! The file behind a region: opening it, which bytes of it are meant, and room for all of them before the first store.
 
+use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
-use crate::structure::PAGE_SIZE;
 use crate::sys;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
@@ -249,7 +249,7 @@ fn part(len: usize, align: usize, size: Option<usize>, offset: usize, may_grow: 
 #[cfg(test)]
 mod tests {
     use super::{Part, part};
-    use crate::structure::PAGE_SIZE;
+    use crate::abi::PAGE_SIZE;
 
     const P: usize = PAGE_SIZE;
 

@@ -3,13 +3,13 @@
 use super::Granularity;
 use super::bad::{Piece, moved, widened};
 use super::file::{Opened, Part, failed_with};
+use crate::abi::PAGE_SIZE;
 use crate::copy::{Outcome, durable};
 use crate::error::{Error, Result};
 use crate::fault::engine::Care;
 use crate::fault::map::FaultMap;
 use crate::fault::{Fault, Side};
 use crate::segment::{Flat, Held, Segment, Trust};
-use crate::structure::PAGE_SIZE;
 use crate::sys::mapping;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,12 +2,13 @@
 
 use super::Granularity;
 use super::mapping::Mapping;
+use crate::abi::Direction;
 use crate::copy::durable::{copy_from_iter_flushcache, copy_from_iter_nocache, memcpy_flushcache, memcpy_nocache};
 use crate::copy::mcsafe::{KnownBad, Touch, copy_to_iter_mcsafe, memcpy_mcsafe};
 use crate::copy::{Outcome, copy_from_iter};
 use crate::error::{Error, Result};
 use crate::fault::Cause;
-use crate::iter::{Direction, IovIter};
+use crate::iter::IovIter;
 use crate::segment::{Flat, Segment};
 
 /// From here on what msync is going to write out is better not in the caches: it is read by a device, or by nobody.

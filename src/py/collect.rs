@@ -2,9 +2,9 @@
 
 use super::buffer::{Access, Acquired, Named, Owners, held_by};
 use super::values::{Lengths, user_range};
+use crate::abi::Direction;
 use crate::fault::engine::Care;
 use crate::import::check_range;
-use crate::iter::Direction;
 use crate::segment::{Held, Segment, Trust};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;

@@ -10,10 +10,11 @@ use super::values::{
     Lengths, direction_class, kind_class, optional_size, size, size_or, to_fault, to_page_span, to_user_range,
 };
 use super::view::memoryview;
+use crate::abi::{Direction, Kind};
 use crate::copy;
 use crate::error::Error;
 use crate::import::check_range;
-use crate::iter::{self, Direction, Kind, Segments};
+use crate::iter::{self, Segments};
 use crate::segment::{Keeper, Segment};
 use pyo3::PyClassGuardMut;
 use pyo3::exceptions::PyTypeError;

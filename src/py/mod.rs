@@ -62,7 +62,7 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         // SAFETY: sysconf has no preconditions.
         let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        if usize::try_from(page_size) != Ok(crate::structure::PAGE_SIZE) {
+        if usize::try_from(page_size) != Ok(crate::abi::PAGE_SIZE) {
             let message = format!("iovec_rs works with 4096-byte pages; this kernel's have {page_size} bytes");
             return Err(PyImportError::new_err(message));
         }
@@ -75,10 +75,10 @@ mod _core {
             super::copy::entries().into_iter().chain(super::durable::entries()).chain(super::mcsafe::entries());
         super::entry::open(module, entries)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        module.add("PAGE_SIZE", crate::structure::PAGE_SIZE)?;
+        module.add("PAGE_SIZE", crate::abi::PAGE_SIZE)?;
         module.add("CACHE_LINE_SIZE", crate::arch::cache_line_size())?;
-        module.add("MAX_RW_COUNT", crate::iter::MAX_RW_COUNT)?;
-        module.add("UIO_MAXIOV", crate::import::UIO_MAXIOV)?;
-        module.add("UIO_FASTIOV", crate::import::UIO_FASTIOV)
+        module.add("MAX_RW_COUNT", crate::abi::MAX_RW_COUNT)?;
+        module.add("UIO_MAXIOV", crate::abi::UIO_MAXIOV)?;
+        module.add("UIO_FASTIOV", crate::abi::UIO_FASTIOV)
     }
 }

@@ -3,11 +3,12 @@
 use super::buffer::{Access, Call, Named, page};
 use super::values::{fault_error, optional_size, size, size_or};
 use super::view::memoryview;
+use crate::abi::PAGE_SIZE;
 use crate::copy::{Outcome, copy_flat, own};
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::segment::{Flat, Page, Trust};
-use crate::structure::{self, CAN_MERGE, FOLIOS_PER_NODE, PAGE_SIZE, PIPE_SLOTS, Ring, Slot};
+use crate::structure::{self, CAN_MERGE, FOLIOS_PER_NODE, PIPE_SLOTS, Ring, Slot};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -128,7 +129,7 @@ impl PipeRing {
         let mut done = 0;
         while done < nbytes {
             let slots = self.slots_for(nbytes - done);
-            let offered: usize = slots.iter().take(crate::import::UIO_MAXIOV).map(|slot| slot.len).sum();
+            let offered: usize = slots.iter().take(crate::abi::UIO_MAXIOV).map(|slot| slot.len).sum();
             if offered == 0 {
                 break;
             }
@@ -163,7 +164,7 @@ impl PipeRing {
 fn write_slots(fd: i32, slots: &[Slot]) -> Result<usize, i32> {
     let vector: Vec<libc::iovec> = slots
         .iter()
-        .take(crate::import::UIO_MAXIOV)
+        .take(crate::abi::UIO_MAXIOV)
         .map(|slot| libc::iovec { iov_base: slot.seg().as_mut_ptr().cast(), iov_len: slot.len })
         .collect();
     // SAFETY: each element is a slot's range, held by the clone in `slots`; the call only reads from it.

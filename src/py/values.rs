@@ -1,9 +1,10 @@
 //! Small values in both directions: sizes, directions, user ranges, records.
 
 use super::count::Count;
+use crate::abi::Direction;
 use crate::error::Error;
 use crate::fault::{Cause, Fault, Origin, Side};
-use crate::iter::{Direction, PageSpan};
+use crate::iter::PageSpan;
 use crate::segment::Segment;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;

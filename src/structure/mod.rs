@@ -10,6 +10,3 @@ mod xarray;
 pub use folio_queue::{FOLIOS_PER_NODE, FolioQueue, Folios};
 pub use pipe_ring::{CAN_MERGE, PIPE_SLOTS, PipeRing, Ring, Slot};
 pub use xarray::{Tree, XArray};
-
-/// The page size everything here counts in.
-pub const PAGE_SIZE: usize = 4096;

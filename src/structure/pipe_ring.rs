@@ -1,6 +1,6 @@
 //! A pipe's ring of page slots (`struct pipe_inode_info`), head and tail as free-running 32-bit counters.
 
-use super::PAGE_SIZE;
+use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::fault::engine::Care;
 use crate::segment::{Held, Page, Segment};

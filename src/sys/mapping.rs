@@ -1,8 +1,8 @@
 //! Shared mappings of files.
 
 use super::errno;
+use crate::abi::PAGE_SIZE;
 use crate::segment::Segment;
-use crate::structure::PAGE_SIZE;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 

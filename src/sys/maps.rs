@@ -1,6 +1,6 @@
 //! What `/proc` knows of a mapping: where it ends, and whether its file reaches as far.
 
-use crate::structure::PAGE_SIZE;
+use crate::abi::PAGE_SIZE;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{BufRead, BufReader};

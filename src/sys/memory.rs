@@ -1,13 +1,13 @@
 //! Touching memory that may not be there: the kernel does it for us and says how far it got.
 
 use super::errno;
+use crate::abi::PAGE_SIZE;
 use crate::segment::Segment;
-use crate::structure::PAGE_SIZE;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// The most one call is asked for; the kernel cuts it there anyway.
-const CALL_MAX: usize = crate::iter::MAX_RW_COUNT;
+const CALL_MAX: usize = crate::abi::MAX_RW_COUNT;
 
 fn iovec(seg: Segment) -> libc::iovec {
     libc::iovec { iov_base: seg.as_mut_ptr().cast(), iov_len: seg.len }

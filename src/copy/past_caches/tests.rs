@@ -2,13 +2,14 @@
 
 use super::recorder::{Place, Recorder};
 use super::{Gather, Media, Promise, Rest, STAGE, Scatter, copy_flat};
+use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::LINE;
 use crate::copy::mover::Move;
 use crate::copy::{FromIter, ToIter};
 use crate::fault::engine::Care;
-use crate::iter::{Direction, IovIter};
+use crate::iter::IovIter;
 use crate::segment::{Held, Page, Segment, Trust};
-use crate::structure::{FolioQueue, PAGE_SIZE, XArray};
+use crate::structure::{FolioQueue, XArray};
 use std::sync::Arc;
 
 /// Memory at a page boundary.

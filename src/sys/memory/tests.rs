@@ -1,8 +1,8 @@
 //! Against memory that really faults.
 
 use super::{copy, fault_in, good_prefix, is_readable, is_user_range, relay, user_limit};
+use crate::abi::PAGE_SIZE;
 use crate::segment::Segment;
-use crate::structure::PAGE_SIZE;
 
 /// Two pages, the second of them without any access.
 struct Guarded(usize);
