@@ -4,6 +4,7 @@ pub mod file;
 pub mod mapping;
 pub mod maps;
 pub mod memory;
+pub mod vectored;
 
 fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
