@@ -10,9 +10,10 @@
 use crate::abi::{Direction, MAX_RW_COUNT, UIO_MAXIOV};
 use crate::copy;
 use crate::error::{Error, Result};
-use crate::iter::{IovIter, Segments};
-use crate::segment::{Flat, Held, Segment, Trust};
+use crate::iter::IovIter;
+use crate::memory::{Backing, Memories, Memory, Segment};
 use crate::sys::memory;
+use std::mem::MaybeUninit;
 
 /// How an element of a packed array is laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,46 +43,78 @@ impl Layout {
 
 /// Where a vector comes from.
 #[derive(Clone, Copy)]
-pub enum Source<'a> {
-    /// Ranges collected one by one. Lengths are as given: a negative one has its top bit set.
-    Ranges(&'a [Segment], Trust),
-    /// A packed array in memory that is held.
-    Packed(Segment, Held),
+pub struct Source<'a>(Form<'a>);
+
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    Ranges(&'a Memories),
+    /// The packed array.
+    Array(Memory),
     /// The address of a packed array, which may be unreadable.
     Address(usize),
 }
 
-impl Source<'_> {
-    fn trust(self) -> Trust {
-        match self {
-            Self::Ranges(_, trust) => trust,
-            Self::Packed(..) | Self::Address(_) => Trust::Wild,
+impl<'a> Source<'a> {
+    /// Ranges collected one by one. Lengths are as given: a negative one has its top bit set.
+    pub fn ranges(ranges: &'a Memories) -> Self {
+        Self(Form::Ranges(ranges))
+    }
+
+    /// A packed array of at least as many elements as are asked for.
+    ///
+    /// # Safety
+    /// The ranges that the array names are memory of [`Backing::Unchecked`], as [`Memory::new`] asks for.
+    pub unsafe fn packed(array: Memory) -> Self {
+        Self(Form::Array(array))
+    }
+
+    /// The address of a packed array, which may be unreadable.
+    ///
+    /// # Safety
+    /// As for [`Self::packed`], if there is an array.
+    pub unsafe fn address(addr: usize) -> Self {
+        Self(Form::Address(addr))
+    }
+
+    fn backing(self) -> Backing {
+        match self.0 {
+            Form::Ranges(ranges) => ranges.backing(),
+            Form::Array(_) | Form::Address(_) => Backing::Unchecked,
         }
+    }
+
+    /// The ranges at `segs`, which are those that [`Self::read`] returned, or parts of them.
+    fn vouch(self, segs: Vec<Segment>) -> Memories {
+        // SAFETY: parts of ranges that the maker of `ranges` promised, or of those an array named, which the caller of `packed` or
+        // `address` promised.
+        unsafe { Memories::new(segs, self.backing()) }
     }
 
     /// The first `nr_segs` elements, none of them with a negative length (`copy_iovec_from_user`).
     fn read(self, nr_segs: usize, layout: Layout) -> Result<Vec<Segment>> {
         let nbytes = nr_segs * layout.size();
-        let (flat, trust) = match self {
-            Self::Ranges(ranges, _) => {
-                let ranges = &ranges[..nr_segs];
+        let array = match self.0 {
+            Form::Ranges(ranges) => {
+                let ranges = &ranges.segs()[..nr_segs];
                 check_lengths(ranges, layout)?;
                 return Ok(ranges.to_vec());
             }
-            Self::Packed(seg, held) => (seg.take(nbytes), Trust::Held(held)),
-            Self::Address(addr) => (Segment::new(addr, nbytes), Trust::Wild),
+            Form::Array(array) => array.take(nbytes),
+            // SAFETY: it is only read from, which is survived wherever it is.
+            Form::Address(addr) => unsafe { Memory::new(Segment::new(addr, nbytes), Backing::Unchecked) },
         };
-        if !memory::is_user_range(flat) {
-            return Err(efault(format!("the array of {nr_segs} segments at {:#x} is not in user space", flat.addr)));
+        let start = array.seg().addr;
+        if !memory::is_user_range(array.seg()) {
+            return Err(efault(format!("the array of {nr_segs} segments at {start:#x} is not in user space")));
         }
         let (mut segs, whole) = match layout {
-            Layout::Native => read_native(flat, trust, nr_segs)?,
-            Layout::Compat => read_compat(flat, trust)?,
+            Layout::Native => read_native(array, nr_segs)?,
+            Layout::Compat => read_compat(array)?,
         };
         segs.truncate(whole);
         check_lengths(&segs, layout)?;
         if whole < nr_segs {
-            return Err(efault(format!("segment {whole} of the array at {:#x} cannot be read", flat.addr)));
+            return Err(efault(format!("segment {whole} of the array at {start:#x} cannot be read")));
         }
         Ok(segs)
     }
@@ -103,31 +136,37 @@ fn check_lengths(segs: &[Segment], layout: Layout) -> Result<()> {
     }
 }
 
-/// Copies `seg` to memory of our own, which is at least as long; how many bytes it got.
-fn fetch(own: usize, seg: Segment, trust: Trust) -> Result<usize> {
-    Ok(copy::copy_flat(copy::own(own, seg.len), Flat { seg, trust })?.0)
-}
-
 /// The array's elements and how many of them were readable to their last byte.
-fn read_native(flat: Segment, trust: Trust, nr_segs: usize) -> Result<(Vec<Segment>, usize)> {
+fn read_native(array: Memory, nr_segs: usize) -> Result<(Vec<Segment>, usize)> {
     const { assert!(size_of::<Segment>() == Layout::Native.size()) };
     let mut segs: Vec<Segment> = Vec::new();
     segs.try_reserve_exact(nr_segs)
         .map_err(|_| Error::os(libc::ENOMEM, format!("no memory for {nr_segs} segments")))?;
-    let got = fetch(segs.as_mut_ptr().expose_provenance(), flat, trust)? / Layout::Native.size();
+    let got = copy::read_into(as_bytes(segs.spare_capacity_mut()), array)?.0 / Layout::Native.size();
     // SAFETY: capacity was reserved for nr_segs >= got elements, of which the first `got` were just filled; a Segment is two
     // words (repr(C), laid out as struct iovec), any bits of which are valid.
     unsafe { segs.set_len(got) };
     Ok((segs, got))
 }
 
-fn read_compat(flat: Segment, trust: Trust) -> Result<(Vec<Segment>, usize)> {
+fn read_compat(array: Memory) -> Result<(Vec<Segment>, usize)> {
     const { assert!(size_of::<[u32; 2]>() == Layout::Compat.size()) };
-    let mut words = [[0_u32; 2]; UIO_MAXIOV];
-    debug_assert!(flat.len <= size_of_val(&words));
-    let got = fetch(words.as_mut_ptr().expose_provenance(), flat, trust)? / Layout::Compat.size();
-    let segs = words[..got].iter().map(|[addr, len]| Segment::new(*addr as usize, *len as usize)).collect();
-    Ok((segs, got))
+    let mut words = [const { MaybeUninit::new([0_u32; 2]) }; UIO_MAXIOV];
+    debug_assert!(array.len() <= size_of_val(&words));
+    let got = copy::read_into(as_bytes(&mut words), array)?.0 / Layout::Compat.size();
+    let segment = |word: &MaybeUninit<[u32; 2]>| {
+        // SAFETY: every element was initialised above, and any bits are valid in their place.
+        let [addr, len] = unsafe { word.assume_init() };
+        Segment::new(addr as usize, len as usize)
+    };
+    Ok((words[..got].iter().map(segment).collect(), got))
+}
+
+/// The memory of elements that may be uninitialised, as bytes that may be.
+fn as_bytes<T>(elements: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<u8>] {
+    let len = size_of_val(elements);
+    // SAFETY: the same memory, borrowed for as long; bytes have no alignment and need not be initialised.
+    unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), len) }
 }
 
 /// An imported vector.
@@ -135,7 +174,7 @@ pub struct Imported {
     /// The iterator over it.
     pub iter: IovIter,
     /// The validated and truncated copy, if it did not fit the caller's fast array.
-    pub array: Option<Segments>,
+    pub array: Option<Memories>,
 }
 
 fn check_number(nr_segs: usize) -> Result<()> {
@@ -177,7 +216,6 @@ pub fn import_iovec(
     layout: Layout,
 ) -> Result<Imported> {
     check_number(nr_segs)?;
-    let trust = source.trust();
     let mut segs = if nr_segs == 0 { Vec::new() } else { source.read(nr_segs, layout)? };
     if let [only] = &mut segs[..] {
         only.len = only.len.min(MAX_RW_COUNT);
@@ -190,27 +228,25 @@ pub fn import_iovec(
             total += seg.len;
         }
     }
-    let segs = Segments::from(segs);
-    let array = (nr_segs > fast_segs).then(|| segs.clone());
-    let iter = match segs.as_slice() {
-        [only] => IovIter::ubuf(direction, *only, trust, None)?,
-        _ => IovIter::iovec(direction, segs, trust, None)?,
+    let ranges = source.vouch(segs);
+    let array = (nr_segs > fast_segs).then(|| ranges.clone());
+    let iter = match (ranges.segs().len(), ranges.get(0)) {
+        (1, Some(only)) => IovIter::ubuf(direction, only, None)?,
+        _ => IovIter::iovec(direction, ranges, None)?,
     };
     Ok(Imported { iter, array })
 }
 
 /// Reads a vector and checks its lengths: no ranges, no truncation (`iovec_from_user`).
-pub fn iovec_from_user(source: Source<'_>, nr_segs: usize, layout: Layout) -> Result<Segments> {
+pub fn iovec_from_user(source: Source<'_>, nr_segs: usize, layout: Layout) -> Result<Memories> {
     check_number(nr_segs)?;
-    if nr_segs == 0 {
-        return Ok(Segments::from(Vec::new()));
-    }
-    Ok(source.read(nr_segs, layout)?.into())
+    let segs = if nr_segs == 0 { Vec::new() } else { source.read(nr_segs, layout)? };
+    Ok(source.vouch(segs))
 }
 
 /// One range, cut to [`MAX_RW_COUNT`] and then checked (`import_ubuf`, `import_single_range`).
-pub fn import_ubuf(direction: Direction, seg: Segment, trust: Trust) -> Result<IovIter> {
-    let seg = seg.take(MAX_RW_COUNT);
-    check_range(0, seg)?;
-    IovIter::ubuf(direction, seg, trust, None)
+pub fn import_ubuf(direction: Direction, range: Memory) -> Result<IovIter> {
+    let range = range.take(MAX_RW_COUNT);
+    check_range(0, range.seg())?;
+    IovIter::ubuf(direction, range, None)
 }

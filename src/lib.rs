@@ -12,9 +12,9 @@ pub mod error;
 pub mod fault;
 pub mod import;
 pub mod iter;
+pub mod memory;
 pub mod pmem;
 #[cfg(feature = "python")]
 mod py;
-pub mod segment;
 pub mod structure;
 pub mod sys;

@@ -6,7 +6,6 @@ use crate::rivals::{self, Libpmem};
 use _core::abi::Direction;
 use _core::copy::{self, mcsafe};
 use _core::iter::IovIter;
-use _core::segment::Segment;
 
 const NO_MAP: Option<&dyn mcsafe::KnownBad> = None;
 
@@ -15,7 +14,7 @@ pub(crate) fn run(_: &Libpmem, report: &mut Report) {
     let arena = Arena::new(8 << 20);
     let (from, to) = (arena.at(0), arena.at(4 << 20));
     for len in [64, 4 << 10, 64 << 10, 1 << 20] {
-        let iterator = || IovIter::ubuf(Direction::Dest, Segment::new(to, len), flat(to, len).trust, None).unwrap();
+        let iterator = || IovIter::ubuf(Direction::Dest, flat(to, len), None).unwrap();
         let (mut first, mut second) = (iterator(), iterator());
         let mut list = [
             Contestant::new("copy_to_iter_mcsafe", |_| {

@@ -1,7 +1,6 @@
 //! Memory to copy over: anonymous, on huge pages where they are to be had.
 
-use _core::fault::engine::Care;
-use _core::segment::{Flat, Held, Segment, Trust};
+use _core::memory::{Backing, Memory, Segment};
 
 /// A mapping, filled so that no page is missing.
 pub(crate) struct Arena {
@@ -56,13 +55,8 @@ pub(crate) fn touch(addr: usize, len: usize) {
     }
 }
 
-/// A promise for memory of an arena, none of which is ever unmapped.
-pub(crate) fn held() -> Held {
-    // SAFETY: arenas are mapped until the process ends.
-    unsafe { Held::promise(Care::Settled) }
-}
-
 /// A range of an arena.
-pub(crate) fn flat(addr: usize, len: usize) -> Flat {
-    Flat { seg: Segment::new(addr, len), trust: Trust::Held(held()) }
+pub(crate) fn flat(addr: usize, len: usize) -> Memory {
+    // SAFETY: arenas are never unmapped, and no reference is made to what is in them.
+    unsafe { Memory::new(Segment::new(addr, len), Backing::Heap) }
 }

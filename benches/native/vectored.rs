@@ -1,12 +1,12 @@
 //! 64 MiB in shuffled segments over 256 MiB: one call for all, against one persist a segment.
 
-use crate::memory::{Arena, Broom, flat, held};
+use crate::memory::{Arena, Broom, flat};
 use crate::race::{Case, Contestant, Report, Target};
 use crate::rivals::Libpmem;
 use _core::abi::Direction;
 use _core::copy::durable;
 use _core::iter::IovIter;
-use _core::segment::Segment;
+use _core::memory::Segment;
 
 const ARENA: usize = 256 << 20;
 const TOTAL: usize = 64 << 20;
@@ -31,7 +31,7 @@ struct Scattered {
 
 impl Scattered {
     fn iterator(&self, direction: Direction) -> IovIter {
-        IovIter::kvec(direction, self.segs.clone().into(), held(), None).unwrap()
+        IovIter::kvec(direction, self.segs.iter().map(|seg| flat(seg.addr, seg.len)).collect(), None).unwrap()
     }
 
     fn gather(&self, pmem: &Libpmem, report: &mut Report, line: &Arena, broom: &Broom, at: usize) {

@@ -7,7 +7,7 @@ use super::{begin, overlap};
 use crate::abi::{Direction, Kind};
 use crate::error::Result;
 use crate::iter::{IovIter, Step};
-use crate::segment::{Flat, Segment};
+use crate::memory::{Memory, Segment};
 
 /// Adds with end-around carry until 16 bits are left.
 fn fold(mut sum: u64) -> u32 {
@@ -70,7 +70,7 @@ impl Step for Summing<'_> {
 /// Copies into the iterator and adds what was copied to `csum`, which so far covers `offset` bytes (`csum_and_copy_to_iter`).
 /// Returns the bytes copied and the sum, which is `csum` itself when nothing was.
 pub fn csum_and_copy_to_iter(
-    src: Flat,
+    src: Memory,
     i: &mut IovIter,
     nbytes: usize,
     csum: u32,
@@ -80,12 +80,12 @@ pub fn csum_and_copy_to_iter(
 }
 
 /// Copies out of the iterator and adds what was copied to `csum` (`csum_and_copy_from_iter`).
-pub fn csum_and_copy_from_iter(dst: Flat, i: &mut IovIter, nbytes: usize, csum: u32) -> Result<(usize, u32)> {
+pub fn csum_and_copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, csum: u32) -> Result<(usize, u32)> {
     summing_copy(dst, i, nbytes, csum, (Direction::Source, 0, "csum_and_copy_from_iter"))
 }
 
 fn summing_copy(
-    flat: Flat,
+    flat: Memory,
     i: &mut IovIter,
     nbytes: usize,
     csum: u32,
@@ -97,8 +97,8 @@ fn summing_copy(
         i.fault = None;
         return Ok((0, csum));
     }
-    let mut mover = Mover::new(&[flat.trust], &[i])?;
-    let seg: Segment = flat.seg.take(nbytes);
+    let mut mover = Mover::new(&[flat], &[i])?;
+    let seg: Segment = flat.seg().take(nbytes);
     let mut step = Summing { flat: seg.addr, direction, mover: &mut mover, sum: fold(u64::from(csum)), offset };
     let done = if i.overlaps(seg, nbytes) {
         let mut scratch = overlap::Scratch::new(nbytes)?;

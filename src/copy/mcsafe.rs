@@ -11,7 +11,7 @@ use crate::abi::Direction;
 use crate::error::Result;
 use crate::fault::{Cause, Fault, Side};
 use crate::iter::{IovIter, Step};
-use crate::segment::{Flat, Segment};
+use crate::memory::{Memory, Segment};
 
 /// What an access does to memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,13 +114,13 @@ fn learn<K: KnownBad + ?Sized>(map: &K, fault: &Fault) {
 #[inline(always)]
 #[allow(clippy::inline_always)] // a range that is passed on is copied right after it was written, and waits for that
 pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
-    src: Flat,
+    src: Memory,
     i: &mut IovIter,
     nbytes: usize,
     map: Option<&K>,
 ) -> Result<usize> {
     match map {
-        Some(map) if !map.is_empty() && !is_clear(map, src.seg, i) => carefully(src, i, nbytes, map),
+        Some(map) if !map.is_empty() && !is_clear(map, src.seg(), i) => carefully(src, i, nbytes, map),
         _ => {
             let done = super::copy_to_iter(src, i, nbytes)?;
             if let (Some(map), Some(fault)) = (map, &i.fault) {
@@ -142,10 +142,10 @@ fn hull(i: &IovIter) -> Segment {
 }
 
 #[inline(never)]
-fn carefully<K: KnownBad + ?Sized>(src: Flat, i: &mut IovIter, nbytes: usize, map: &K) -> Result<usize> {
+fn carefully<K: KnownBad + ?Sized>(src: Memory, i: &mut IovIter, nbytes: usize, map: &K) -> Result<usize> {
     let nbytes = begin(src, i, nbytes, Direction::Dest, "copy_to_iter_mcsafe")?;
-    let source = src.seg.take(nbytes);
-    let mut mover = Mover::new(&[src.trust], &[i])?;
+    let source = src.seg().take(nbytes);
+    let mut mover = Mover::new(&[src], &[i])?;
     mover.expect(nbytes);
     let bad_source = map.first_bad(source, Touch::Read);
     let quiet = map.first_bad(hull(i), Touch::Any).is_some();
@@ -174,22 +174,22 @@ fn carefully<K: KnownBad + ?Sized>(src: Flat, i: &mut IovIter, nbytes: usize, ma
 }
 
 /// A flat copy that stops where the careful copy would; returns the bytes copied and why not all of them.
-pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Flat, src: Flat, map: Option<&K>) -> Result<Outcome> {
+pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option<&K>) -> Result<Outcome> {
     let len = super::same_length(dst, src)?;
-    let consulted = map.filter(|map| !map.is_clear([(src.seg, Touch::Read), (dst.seg, Touch::Write)]));
-    let bad_source = consulted.and_then(|map| map.first_bad(src.seg, Touch::Read));
-    let bad_destination = consulted.and_then(|map| map.first_bad(dst.seg, Touch::Write));
+    let consulted = map.filter(|map| !map.is_clear([(src.seg(), Touch::Read), (dst.seg(), Touch::Write)]));
+    let bad_source = consulted.and_then(|map| map.first_bad(src.seg(), Touch::Read));
+    let bad_destination = consulted.and_then(|map| map.first_bad(dst.seg(), Touch::Write));
     let until = |bad: Option<Segment>, start: usize| bad.map_or(len, |bad| bad.addr.saturating_sub(start).min(len));
-    let (readable, writable) = (until(bad_source, src.seg.addr), until(bad_destination, dst.seg.addr));
-    let part = careful(src.seg.addr, len, readable, writable);
-    let mut mover = Mover::new(&[dst.trust, src.trust], &[])?;
+    let (readable, writable) = (until(bad_source, src.seg().addr), until(bad_destination, dst.seg().addr));
+    let part = careful(src.seg().addr, len, readable, writable);
+    let mut mover = Mover::new(&[dst, src], &[])?;
     mover.expect(part);
-    let done = if src.seg.overlaps(dst.seg) && src.seg.addr < dst.seg.addr {
+    let done = if src.seg().overlaps(dst.seg()) && src.seg().addr < dst.seg().addr {
         let mut ahead = Scratch::new(part)?;
-        let read = part - mover.copy(ahead.addr(), src.seg.addr, part);
-        read - mover.copy(dst.seg.addr, ahead.addr(), read)
+        let read = part - mover.copy(ahead.addr(), src.seg().addr, part);
+        read - mover.copy(dst.seg().addr, ahead.addr(), read)
     } else {
-        part - mover.copy(dst.seg.addr, src.seg.addr, part)
+        part - mover.copy(dst.seg().addr, src.seg().addr, part)
     };
     let mut fault = mover.into_fault(done, len);
     if let (Some(map), Some(fault)) = (map, &fault) {

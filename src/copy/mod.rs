@@ -8,13 +8,14 @@ mod overlap;
 mod past_caches;
 
 pub use checksum::{csum_and_copy_from_iter, csum_and_copy_to_iter};
-pub(crate) use mover::{copy_flat, own};
+pub use mover::copy_flat;
+pub(crate) use mover::read_into;
 
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::iter::{IovIter, Step};
-use crate::segment::{Flat, Page, Segment, Trust};
+use crate::memory::{Memory, Page, Segment};
 use mover::{Move, Mover};
 use overlap::Scratch;
 
@@ -83,10 +84,10 @@ impl Step for Across<'_, '_> {
 }
 
 /// How many bytes a copy between `flat` and `i` is about, after all checks that can refuse it.
-fn begin(flat: Flat, i: &mut IovIter, nbytes: usize, direction: Direction, operation: &'static str) -> Result<usize> {
+fn begin(flat: Memory, i: &mut IovIter, nbytes: usize, direction: Direction, operation: &'static str) -> Result<usize> {
     i.require(direction, operation)?;
-    if nbytes > flat.seg.len {
-        return Err(Error::BeyondBuffer { nbytes, len: flat.seg.len });
+    if nbytes > flat.len() {
+        return Err(Error::BeyondBuffer { nbytes, len: flat.len() });
     }
     if direction == Direction::Dest {
         i.require_writable(nbytes)?;
@@ -96,8 +97,8 @@ fn begin(flat: Flat, i: &mut IovIter, nbytes: usize, direction: Direction, opera
 
 /// The length that both ends of a flat copy have.
 #[inline]
-fn same_length(dst: Flat, src: Flat) -> Result<usize> {
-    let (len, other) = (src.seg.len, dst.seg.len);
+fn same_length(dst: Memory, src: Memory) -> Result<usize> {
+    let (len, other) = (src.len(), dst.len());
     if other == len { Ok(len) } else { Err(other_length(other, len)) }
 }
 
@@ -108,11 +109,11 @@ fn other_length(other: usize, len: usize) -> Error {
 
 /// Copies `nbytes` from `src` into the iterator, as if all of them had been read first (`copy_to_iter`). Returns the bytes
 /// copied; a count short for bad memory leaves the reason in `i.fault`.
-pub fn copy_to_iter(src: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> {
+pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     let nbytes = begin(src, i, nbytes, Direction::Dest, "copy_to_iter")?;
-    let mut mover = Mover::new(&[src.trust], &[i])?;
+    let mut mover = Mover::new(&[src], &[i])?;
     mover.expect(nbytes);
-    let flat = src.seg.take(nbytes);
+    let flat = src.seg().take(nbytes);
     let done = if overlap::must_read_ahead(i, flat, Direction::Dest) {
         let mut scratch = Scratch::new(nbytes)?;
         let read = nbytes - mover.copy(scratch.addr(), flat.addr, nbytes);
@@ -126,11 +127,11 @@ pub fn copy_to_iter(src: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> 
 
 /// Copies `nbytes` out of the iterator to `dst`, as if all of them had been read first (`copy_from_iter`). Returns the bytes
 /// copied; a count short for bad memory leaves the reason in `i.fault`.
-pub fn copy_from_iter(dst: Flat, i: &mut IovIter, nbytes: usize) -> Result<usize> {
+pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     let nbytes = begin(dst, i, nbytes, Direction::Source, "copy_from_iter")?;
-    let mut mover = Mover::new(&[dst.trust], &[i])?;
+    let mut mover = Mover::new(&[dst], &[i])?;
     mover.expect(nbytes);
-    let flat = dst.seg.take(nbytes);
+    let flat = dst.seg().take(nbytes);
     let done = if overlap::must_read_ahead(i, flat, Direction::Source) {
         let mut scratch = Scratch::new(nbytes)?;
         let read = i.walk(nbytes, &mut FromIter { dst: scratch.addr(), mover: &mut mover });
@@ -182,14 +183,9 @@ pub fn copy_page_from_iter(page: &Page, offset: usize, nbytes: usize, i: &mut Io
     copy_from_iter(within_page(page, offset, nbytes)?, i, nbytes)
 }
 
-fn within_page(page: &Page, offset: usize, nbytes: usize) -> Result<Flat> {
-    let len = page.seg.len;
-    match offset.checked_add(nbytes) {
-        Some(end) if end <= len => {
-            Ok(Flat { seg: Segment::new(page.seg.addr + offset, nbytes), trust: Trust::Held(page.held) })
-        }
-        _ => Err(Error::BeyondPage { offset, nbytes, len }),
-    }
+fn within_page(page: &Page, offset: usize, nbytes: usize) -> Result<Memory> {
+    let memory = page.memory();
+    memory.range(offset, nbytes).ok_or(Error::BeyondPage { offset, nbytes, len: memory.len() })
 }
 
 /// Copies up to `nbytes` from one iterator to another, the largest common piece at a time; both advance by what was copied.

@@ -8,10 +8,11 @@ use crate::arch::guard::{self, Cut, Trap};
 use crate::arch::{self, LINE, Primitives};
 use crate::error::Result;
 use crate::fault::Fault;
-use crate::fault::engine::{self, ASK_EVERY, Care, Way};
+use crate::fault::engine::{self, ASK_EVERY, Way};
 use crate::iter::IovIter;
-use crate::segment::{Flat, Segment, Trust};
+use crate::memory::{Backing, Memory, Segment};
 use crate::sys::memory;
+use std::mem::MaybeUninit;
 
 /// A way to move chunks.
 pub(super) trait Move {
@@ -37,7 +38,7 @@ pub(super) trait Move {
 pub(super) struct Mover {
     set: &'static Primitives,
     way: Way,
-    care: Care,
+    backing: Backing,
     /// Chunks from this length on go past the caches.
     stream_from: usize,
     /// A source that comes up, to be asked for while another goes past the caches.
@@ -78,16 +79,23 @@ impl Mover {
     /// One that knows how to treat all of these.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
-    pub(super) fn new(flats: &[Trust], iters: &[&IovIter]) -> Result<Self> {
-        let mut care = Care::Settled;
-        for trust in flats {
-            care = care.max(trust.care());
+    pub(super) fn new(flats: &[Memory], iters: &[&IovIter]) -> Result<Self> {
+        let mut backing = Backing::Heap;
+        for flat in flats {
+            backing = backing.max(flat.backing());
         }
         for i in iters {
-            care = care.max(i.care());
+            backing = backing.max(i.backing());
         }
-        let way = engine::enter(care)?;
-        Ok(Self { set: arch::primitives(), way, care, stream_from: usize::MAX, coming: Segment::default(), stop: None })
+        let way = engine::enter(backing)?;
+        Ok(Self {
+            set: arch::primitives(),
+            way,
+            backing,
+            stream_from: usize::MAX,
+            coming: Segment::default(),
+            stop: None,
+        })
     }
 
     /// Tells how many bytes the copy is about: of so many that the caches could not keep them, long chunks go past those.
@@ -193,7 +201,7 @@ impl Mover {
 
     /// Whether the CPU may go on after `done` bytes. Once it may not, the kernel does the rest.
     fn may_touch(&mut self, done: usize) -> bool {
-        if matches!(self.way, Way::Direct(_)) && self.care == Care::Prone && done != 0 && !engine::is_still_ours() {
+        if matches!(self.way, Way::Direct(_)) && self.backing.may_vanish() && done != 0 && !engine::is_still_ours() {
             self.way = Way::Syscalls;
             engine::faulted();
         }
@@ -201,7 +209,8 @@ impl Mover {
     }
 
     fn copy_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        let done = memory::copy(dst, src, len);
+        // SAFETY: the destination is memory, whose maker promised that it may be written to, or own.
+        let done = unsafe { memory::copy(dst, src, len) };
         if done < len {
             let (dst, src) = (dst.wrapping_add(done), src.wrapping_add(done));
             self.stop = Some(Box::new(Stop { dst, src, trap: None }));
@@ -243,7 +252,7 @@ impl Mover {
         if self.stream_from != usize::MAX {
             arch::store_fence();
         }
-        if self.care == Care::Prone {
+        if self.backing.may_vanish() {
             engine::copied(copied);
         }
         self.stop.map(|stop| Box::new(stop.to_fault(copied, wanted)))
@@ -281,17 +290,17 @@ impl Move for Mover {
 }
 
 /// Copies between two flat ranges, as much as the shorter one has: the bytes copied, and what stopped it.
-pub(crate) fn copy_flat(dst: Flat, src: Flat) -> Result<Outcome> {
-    let len = dst.seg.len.min(src.seg.len);
-    let mut mover = Mover::new(&[dst.trust, src.trust], &[])?;
+pub fn copy_flat(dst: Memory, src: Memory) -> Result<Outcome> {
+    let len = dst.len().min(src.len());
+    let mut mover = Mover::new(&[dst, src], &[])?;
     mover.expect(len);
-    let done = len - mover.copy(dst.seg.addr, src.seg.addr, len);
+    let done = len - mover.copy(dst.seg().addr, src.seg().addr, len);
     Ok((done, mover.into_fault(done, len)))
 }
 
-/// Memory of this crate's own, for as long as the caller's borrow of it lasts.
-pub(crate) fn own(addr: usize, len: usize) -> Flat {
-    // SAFETY: every caller passes memory it owns and holds until the copy it needs this for is done.
-    let held = unsafe { crate::segment::Held::promise(Care::Settled) };
-    Flat { seg: Segment::new(addr, len), trust: Trust::Held(held) }
+/// Copies memory into an own buffer, as much as that takes: the bytes copied, which are initialised now, and what stopped it.
+pub(crate) fn read_into(own: &mut [MaybeUninit<u8>], src: Memory) -> Result<Outcome> {
+    let seg = Segment::new(own.as_mut_ptr().expose_provenance(), own.len());
+    // SAFETY: `own` is borrowed mutably until the copy is done, and the value is dropped then.
+    copy_flat(unsafe { Memory::new(seg, Backing::Heap) }, src)
 }

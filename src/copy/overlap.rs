@@ -3,7 +3,7 @@
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::iter::IovIter;
-use crate::segment::Segment;
+use crate::memory::Segment;
 
 /// Memory of our own to read ahead into. Never initialised: only what was read into it is read from it.
 pub(super) struct Scratch(Vec<u8>);

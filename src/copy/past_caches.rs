@@ -7,7 +7,7 @@
 
 use super::mover::{ASK_AHEAD, Move};
 use crate::arch::{self, LINE};
-use crate::segment::Segment;
+use crate::memory::Segment;
 use std::mem::MaybeUninit;
 
 /// What can be done to memory on the way past the caches. Everything may come short, and says by how much.

@@ -3,17 +3,20 @@
 use super::{copy_from_iter, copy_iter, copy_to_iter, zero};
 use crate::abi::Direction;
 use crate::arch::{self, stream};
-use crate::fault::engine::Care;
 use crate::iter::IovIter;
-use crate::segment::{Flat, Held, Segment, Trust};
+use crate::memory::{Backing, Memories, Memory, Segment};
 
-fn held() -> Held {
-    // SAFETY: every test keeps its vectors, unmoved and unresized, until its last copy is done.
-    unsafe { Held::promise(Care::Settled) }
+fn flat(memory: &mut [u8]) -> Memory {
+    at(memory.as_mut_ptr().expose_provenance(), memory.len())
 }
 
-fn flat(memory: &mut [u8]) -> Flat {
-    Flat { seg: Segment::new(memory.as_mut_ptr().expose_provenance(), memory.len()), trust: Trust::Held(held()) }
+fn at(addr: usize, len: usize) -> Memory {
+    // SAFETY: every test keeps its vectors, unmoved and unresized, until its last copy is done.
+    unsafe { Memory::new(Segment::new(addr, len), Backing::Heap) }
+}
+
+fn all(segs: Vec<Segment>) -> Memories {
+    segs.into_iter().map(|seg| at(seg.addr, seg.len)).collect()
 }
 
 /// Segments of the given lengths, `gap` bytes apart.
@@ -35,12 +38,12 @@ fn scatter_and_gather_are_inverse_and_touch_nothing_else() {
     let mut source: Vec<u8> = (0..total).map(|i| (i % 251) as u8 + 1).collect();
     let mut arena = vec![0_u8; 8192];
     let segs = scattered(&mut arena, &LENS, 7);
-    let mut to = IovIter::kvec(Direction::Dest, segs.clone().into(), held(), None).unwrap();
+    let mut to = IovIter::kvec(Direction::Dest, all(segs.clone()), None).unwrap();
     assert_eq!(copy_to_iter(flat(&mut source), &mut to, total), Ok(total));
     assert_eq!((to.count(), to.nr_segs()), (0, 0));
     assert_eq!(arena.iter().filter(|b| **b != 0).count(), total, "gaps stay zero");
     let mut back = vec![0_u8; total];
-    let mut from = IovIter::iovec(Direction::Source, segs.into(), Trust::Held(held()), None).unwrap();
+    let mut from = IovIter::iovec(Direction::Source, all(segs), None).unwrap();
     for part in [1, 66, 4, total] {
         let at = total - from.count();
         let expected = part.min(from.count());
@@ -64,17 +67,17 @@ fn overlap_in_any_shape_reads_the_source_first() {
             let cut = |at: usize| {
                 (0..pieces).map(|k| Segment::new(base + at + k * n / pieces, n / pieces)).collect::<Vec<_>>()
             };
-            let one = |at: usize| Flat { seg: Segment::new(base + at, n), trust: Trust::Held(held()) };
-            let mut to = IovIter::kvec(Direction::Dest, cut(dst).into(), held(), None).unwrap();
+            let one = |offset: usize| at(base + offset, n);
+            let mut to = IovIter::kvec(Direction::Dest, all(cut(dst)), None).unwrap();
             assert_eq!(copy_to_iter(one(src), &mut to, n), Ok(n));
             assert_eq!(arena, expected, "to_iter {shift} {pieces}");
             arena.copy_from_slice(&original);
-            let mut from = IovIter::kvec(Direction::Source, cut(src).into(), held(), None).unwrap();
+            let mut from = IovIter::kvec(Direction::Source, all(cut(src)), None).unwrap();
             assert_eq!(copy_from_iter(one(dst), &mut from, n), Ok(n));
             assert_eq!(arena, expected, "from_iter {shift} {pieces}");
             arena.copy_from_slice(&original);
-            let mut to = IovIter::kvec(Direction::Dest, cut(dst).into(), held(), None).unwrap();
-            let mut from = IovIter::kvec(Direction::Source, cut(src).into(), held(), None).unwrap();
+            let mut to = IovIter::kvec(Direction::Dest, all(cut(dst)), None).unwrap();
+            let mut from = IovIter::kvec(Direction::Source, all(cut(src)), None).unwrap();
             assert_eq!(copy_iter(&mut to, &mut from, n), Ok(n));
             assert_eq!(arena, expected, "copy_iter {shift} {pieces}");
         }
@@ -85,7 +88,7 @@ fn overlap_in_any_shape_reads_the_source_first() {
 fn zeroing_stays_within_the_segments() {
     let mut arena = vec![9_u8; 8192];
     let segs = scattered(&mut arena, &LENS, 7);
-    let mut i = IovIter::kvec(Direction::Dest, segs.into(), held(), None).unwrap();
+    let mut i = IovIter::kvec(Direction::Dest, all(segs), None).unwrap();
     let total = i.count();
     assert_eq!(zero(&mut i, total + 5), Ok(total));
     assert_eq!(arena.iter().filter(|b| **b != 9).count(), total);
@@ -102,9 +105,7 @@ fn copies_too_long_for_the_caches_are_the_same() {
         for (start, len) in (0..64).zip((1000..).step_by(37)) {
             let mut arena = vec![0_u8; 9000];
             let expected = source[64 - start..64 - start + len].to_vec();
-            let mut to =
-                IovIter::ubuf(Direction::Dest, flat(&mut arena[start..start + len]).seg, Trust::Held(held()), None)
-                    .unwrap();
+            let mut to = IovIter::ubuf(Direction::Dest, flat(&mut arena[start..start + len]), None).unwrap();
             assert_eq!(copy_to_iter(flat(&mut source[64 - start..]), &mut to, len), Ok(len));
             assert!(arena[start..start + len] == expected, "{} {start} {len}", set.name);
             assert!(arena[..start].iter().chain(&arena[start + len..]).all(|byte| *byte == 0), "{start} {len}");
@@ -113,10 +114,10 @@ fn copies_too_long_for_the_caches_are_the_same() {
         let total = lens.iter().sum();
         let mut arena = vec![0_u8; 9000];
         let segs = scattered(&mut arena, &lens, 7);
-        let mut to = IovIter::kvec(Direction::Dest, segs.clone().into(), held(), None).unwrap();
+        let mut to = IovIter::kvec(Direction::Dest, all(segs.clone()), None).unwrap();
         assert_eq!(copy_to_iter(flat(&mut source), &mut to, total), Ok(total));
         let mut back = vec![0_u8; total];
-        let mut from = IovIter::iovec(Direction::Source, segs.into(), Trust::Held(held()), None).unwrap();
+        let mut from = IovIter::iovec(Direction::Source, all(segs), None).unwrap();
         assert_eq!(copy_from_iter(flat(&mut back), &mut from, total), Ok(total));
         assert!(back == source[..total], "{}", set.name);
         assert_eq!(arena.iter().filter(|byte| **byte != 0).count(), total, "gaps stay zero");

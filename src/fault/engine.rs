@@ -8,6 +8,7 @@
 use super::handler::{self, SIGNALS};
 use super::threads::{self, Seat, Slot};
 use crate::error::{Error, Result};
+use crate::memory::Backing;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
@@ -60,19 +61,6 @@ pub fn uninstall() {
     }
     handler::uninstall();
     LEAVING.store(false, Ordering::SeqCst);
-}
-
-/// How settled the memory of a copy is.
-///
-/// As wide as the addresses it travels with: padding beside a single byte is moved in pieces that overlap what was just stored, and each
-/// such move waits for the store (8 ns, several times a call).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(usize)]
-pub enum Care {
-    /// The interpreter's own: only failing hardware can take it away.
-    Settled,
-    /// It can go away: a mapped file, a shared segment, a raw address.
-    Prone,
 }
 
 /// Copies of settled memory for which one answer is good.
@@ -188,7 +176,7 @@ impl Drop for Armed {
 /// Decides how a copy is to touch its memory, and arms this thread if directly.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a few loads, ahead of every copy
-pub fn enter(care: Care) -> Result<Way> {
+pub fn enter(backing: Backing) -> Result<Way> {
     THREAD.with(|thread| {
         let kept = thread.kept.get();
         if kept > 0 {
@@ -197,7 +185,7 @@ pub fn enter(care: Care) -> Result<Way> {
             compiler_fence(Ordering::SeqCst);
             // An answer of this epoch was given in this mode, and not by system calls.
             if thread.epoch.get() == EPOCH.load(Ordering::Acquire) {
-                if care == Care::Settled {
+                if backing == Backing::Heap {
                     thread.kept.set(kept - 1);
                     return Ok(Way::Direct(armed));
                 }
@@ -206,17 +194,17 @@ pub fn enter(care: Care) -> Result<Way> {
                 }
             }
         }
-        enter_anew(thread, care)
+        enter_anew(thread, backing)
     })
 }
 
 #[cold]
-fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
+fn enter_anew(thread: &Thread, backing: Backing) -> Result<Way> {
     loop {
         let epoch = EPOCH.load(Ordering::SeqCst);
         let mode = mode();
         if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
-            return Ok(without_handler(care));
+            return Ok(without_handler(backing));
         }
         match ask(thread, epoch) {
             // Something changed meanwhile.
@@ -236,13 +224,13 @@ fn enter_anew(thread: &Thread, care: Care) -> Result<Way> {
                 return Ok(Way::Direct(armed));
             }
             Err(reason) if mode == Mode::Signal => return Err(Error::Handler(reason)),
-            Err(_) => return Ok(without_handler(care)),
+            Err(_) => return Ok(without_handler(backing)),
         }
     }
 }
 
-fn without_handler(care: Care) -> Way {
-    if care == Care::Prone { Way::Syscalls } else { Way::Direct(Armed::unseen()) }
+fn without_handler(backing: Backing) -> Way {
+    if backing.may_vanish() { Way::Syscalls } else { Way::Direct(Armed::unseen()) }
 }
 
 /// Whether the last answer is still good for memory that can go away: this thread has done nothing but copy since, and not for long.

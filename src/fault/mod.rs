@@ -8,7 +8,7 @@ mod threads;
 
 use crate::abi::PAGE_SIZE;
 use crate::arch::guard::Trap;
-use crate::segment::Segment;
+use crate::memory::Segment;
 use crate::sys::{maps, memory};
 use std::path::Path;
 use std::sync::OnceLock;

@@ -1,12 +1,12 @@
 //! Faults in every routine at every distance, on either side, with the handler that recovers them.
 
-use super::engine::{self, Care, Way};
+use super::engine::{self, Way};
 use super::{Cause, Fault, Side};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::{self, guard};
 use crate::copy;
 use crate::iter::IovIter;
-use crate::segment::{Flat, Segment, Trust};
+use crate::memory::{Backing, Memories, Memory, Segment};
 
 const PAGES: usize = 3;
 
@@ -58,7 +58,7 @@ fn distances() -> impl Iterator<Item = usize> {
 const SKEWS: [usize; 6] = [0, 1, 7, 33, 40, 63];
 
 fn armed() -> Way {
-    let way = engine::enter(Care::Prone).unwrap();
+    let way = engine::enter(Backing::Mapping).unwrap();
     assert!(matches!(way, Way::Direct(_)));
     way
 }
@@ -182,6 +182,10 @@ fn long_copies_that_fault_are_exact_strings_or_not() {
     unsafe { libc::munmap(addr, length) };
 }
 
+fn at(memory: &mut [u8], len: usize) -> Segment {
+    Segment::new(memory[..len].as_mut_ptr().expose_provenance(), len)
+}
+
 #[test]
 fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
     // The other tests may find it so meanwhile: it changes no result.
@@ -194,9 +198,11 @@ fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
                 let mut arena = vec![0_u8; 12_000];
                 let wanted = before + 2000;
                 let out = arena.as_ptr().align_offset(64) + skew;
-                let target = copy::own(arena[out..].as_mut_ptr().expose_provenance(), wanted);
-                let wild = Flat { seg: Segment::new(source.end() - before, wanted), trust: Trust::Wild };
-                let mut to = IovIter::ubuf(Direction::Dest, target.seg, target.trust, None).unwrap();
+                // SAFETY: the arena stays until the copy is done.
+                let target = unsafe { Memory::new(at(&mut arena[out..], wanted), Backing::Heap) };
+                // SAFETY: the copy only reads from it.
+                let wild = unsafe { Memory::new(Segment::new(source.end() - before, wanted), Backing::Unchecked) };
+                let mut to = IovIter::ubuf(Direction::Dest, target, None).unwrap();
                 assert_eq!(copy::copy_to_iter(wild, &mut to, wanted), Ok(before), "{} {before} {skew}", set.name);
                 assert_eq!(to.fault.as_ref().map(|fault| fault.offset), Some(before));
                 assert!(arena[out..out + before].iter().all(|byte| *byte == 7), "{} {before} {skew}", set.name);
@@ -225,8 +231,11 @@ fn a_gather_too_long_for_the_caches_stops_at_the_exact_byte_of_a_segment() {
             let good: Vec<u8> = (8000..8000 + 2500).chain(end - before..end).map(byte).collect();
             let mut arena = vec![0_u8; wanted + 200];
             let out = arena.as_ptr().align_offset(64) + skew;
-            let target = copy::own(arena[out..].as_mut_ptr().expose_provenance(), wanted);
-            let mut from = IovIter::iovec(Direction::Source, segs.as_slice().into(), Trust::Wild, None).unwrap();
+            // SAFETY: the arena stays until the copy is done.
+            let target = unsafe { Memory::new(at(&mut arena[out..], wanted), Backing::Heap) };
+            // SAFETY: the copy only reads from them.
+            let segs = unsafe { Memories::new(segs.as_slice(), Backing::Unchecked) };
+            let mut from = IovIter::iovec(Direction::Source, segs, None).unwrap();
             let case = (set.name, before, skew);
             assert_eq!(copy::copy_from_iter(target, &mut from, wanted), Ok(good.len()), "{case:?}");
             assert_eq!(from.fault.as_ref().map(|fault| fault.offset), Some(good.len()), "{case:?}");

@@ -3,8 +3,7 @@
 use super::walk::Step;
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
-use crate::fault::engine::Care;
-use crate::segment::Page;
+use crate::memory::{Backing, Page};
 use crate::structure::{FolioQueue, Folios};
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ impl FolioCursor {
         if slot > folios.len() {
             return Err(Error::invalid("first_slot", slot, format!("0..={}, the folios in the queue", folios.len())));
         }
-        let size = folios.get(slot).map_or(0, |folio| folio.seg.len);
+        let size = folios.get(slot).map_or(0, |folio| folio.seg().len);
         if offset > size {
             return Err(Error::invalid("offset", offset, format!("0..={size}, the size of folio {slot}")));
         }
@@ -36,11 +35,11 @@ impl FolioCursor {
         let mut progress = 0;
         while progress < nbytes {
             let Some(folio) = folios.get(self.slot) else { break };
-            let part = (nbytes - progress).min(PAGE_SIZE - *offset % PAGE_SIZE).min(folio.seg.len - *offset);
-            let done = if part == 0 { 0 } else { part - step.step(folio.seg.addr + *offset, progress, part) };
+            let part = (nbytes - progress).min(PAGE_SIZE - *offset % PAGE_SIZE).min(folio.seg().len - *offset);
+            let done = if part == 0 { 0 } else { part - step.step(folio.seg().addr + *offset, progress, part) };
             progress += done;
             *offset += done;
-            if *offset >= folio.seg.len {
+            if *offset >= folio.seg().len {
                 self.slot += 1;
                 *offset = 0;
             }
@@ -57,9 +56,9 @@ impl FolioCursor {
         let folios = self.queue.snapshot();
         let (mut slot, mut left) = (self.slot, offset.saturating_add(nbytes));
         while let Some(folio) = folios.get(slot)
-            && left >= folio.seg.len
+            && left >= folio.seg().len
         {
-            left -= folio.seg.len;
+            left -= folio.seg().len;
             slot += 1;
         }
         if left > 0 && slot >= folios.len() {
@@ -96,14 +95,14 @@ impl FolioCursor {
         let mut skip = offset;
         for slot in self.slot.. {
             match folios.get(slot) {
-                Some(folio) if skip >= folio.seg.len || show(folio, skip) => skip = 0,
+                Some(folio) if skip >= folio.seg().len || show(folio, skip) => skip = 0,
                 _ => break,
             }
         }
     }
 
-    pub(super) fn care(&self) -> Care {
-        self.queue.care()
+    pub(super) fn backing(&self) -> Backing {
+        self.queue.backing()
     }
 
     pub(super) fn current_size(&self) -> usize {
@@ -112,5 +111,5 @@ impl FolioCursor {
 }
 
 fn size(folios: &Folios, slot: usize) -> usize {
-    folios.get(slot).map_or(0, |folio| folio.seg.len)
+    folios.get(slot).map_or(0, |folio| folio.seg().len)
 }

@@ -13,14 +13,12 @@ mod xarray;
 
 pub use position::IterState;
 pub use query::{PageSpan, Piece};
-pub use vector::Segments;
 pub use walk::Step;
 
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
-use crate::fault::engine::Care;
-use crate::segment::{Held, Segment, Trust};
+use crate::memory::{Backing, Memories, Memory};
 use crate::structure::{FolioQueue, PipeRing, XArray};
 use folioq::FolioCursor;
 use pipe::PipeCursor;
@@ -30,7 +28,7 @@ use xarray::XarrayCursor;
 
 #[derive(Clone)]
 enum Body {
-    Ubuf { seg: Segment, trust: Trust },
+    Ubuf(Memory),
     Vector(Vector),
     Pipe(PipeCursor),
     Xarray(XarrayCursor),
@@ -57,32 +55,26 @@ impl IovIter {
     }
 
     /// One range of user memory (`iov_iter_ubuf`).
-    pub fn ubuf(direction: Direction, seg: Segment, trust: Trust, count: Option<usize>) -> Result<Self> {
-        let count = within(count, seg.len)?;
-        Ok(Self::with_body(direction, count, Body::Ubuf { seg, trust }))
+    pub fn ubuf(direction: Direction, memory: Memory, count: Option<usize>) -> Result<Self> {
+        let count = within(count, memory.len())?;
+        Ok(Self::with_body(direction, count, Body::Ubuf(memory)))
     }
 
     /// Ranges of user memory (`iov_iter_init`).
-    pub fn iovec(direction: Direction, segs: Segments, trust: Trust, count: Option<usize>) -> Result<Self> {
-        let vector = Vector::iovec(segs, trust)?;
+    pub fn iovec(direction: Direction, ranges: Memories, count: Option<usize>) -> Result<Self> {
+        let vector = Vector::iovec(ranges)?;
         Self::vector(direction, vector, count)
     }
 
     /// Ranges of trusted memory (`iov_iter_kvec`).
-    pub fn kvec(direction: Direction, segs: Segments, held: Held, count: Option<usize>) -> Result<Self> {
-        let vector = Vector::kvec(segs, held)?;
+    pub fn kvec(direction: Direction, ranges: Memories, count: Option<usize>) -> Result<Self> {
+        let vector = Vector::kvec(ranges)?;
         Self::vector(direction, vector, count)
     }
 
-    /// Ranges within pages (`iov_iter_bvec`): segment `n` begins `offsets[n]` bytes into its page.
-    pub fn bvec(
-        direction: Direction,
-        segs: Segments,
-        offsets: Arc<[usize]>,
-        held: Held,
-        count: Option<usize>,
-    ) -> Result<Self> {
-        let vector = Vector::bvec(segs, offsets, held)?;
+    /// Ranges within pages (`iov_iter_bvec`): range `n` begins `offsets[n]` bytes into its page.
+    pub fn bvec(direction: Direction, ranges: Memories, offsets: Arc<[usize]>, count: Option<usize>) -> Result<Self> {
+        let vector = Vector::bvec(ranges, offsets)?;
         Self::vector(direction, vector, count)
     }
 
@@ -128,7 +120,7 @@ impl IovIter {
     /// What kind of memory it runs over.
     pub fn kind(&self) -> Kind {
         match &self.body {
-            Body::Ubuf { .. } => Kind::Ubuf,
+            Body::Ubuf(_) => Kind::Ubuf,
             Body::Vector(vector) => vector.kind(),
             Body::Pipe(_) => Kind::Pipe,
             Body::Xarray(_) => Kind::Xarray,
@@ -158,30 +150,21 @@ impl IovIter {
     /// Segments that remain, the current one included; 0 for the kinds that do not count them.
     pub fn nr_segs(&self) -> usize {
         match &self.body {
-            Body::Ubuf { .. } => 1,
+            Body::Ubuf(_) => 1,
             Body::Vector(vector) => vector.nr_segs(),
             _ => 0,
         }
     }
 
-    /// Whether any of its memory is at raw addresses.
-    pub fn is_wild(&self) -> bool {
+    /// How its memory may fail: as the least safe range of it.
+    pub fn backing(&self) -> Backing {
         match &self.body {
-            Body::Ubuf { trust, .. } => *trust == Trust::Wild,
-            Body::Vector(vector) => vector.trust() == Trust::Wild,
-            _ => false,
-        }
-    }
-
-    /// How settled its memory is.
-    pub fn care(&self) -> Care {
-        match &self.body {
-            Body::Ubuf { trust, .. } => trust.care(),
-            Body::Vector(vector) => vector.trust().care(),
-            Body::Xarray(xarray) => xarray.array.care(),
-            Body::Folioq(folioq) => folioq.care(),
-            // Only pages of the ring's own are written to, and nothing is.
-            Body::Pipe(_) | Body::Discard => Care::Settled,
+            Body::Ubuf(memory) => memory.backing(),
+            Body::Vector(vector) => vector.backing(),
+            Body::Xarray(xarray) => xarray.array.backing(),
+            Body::Folioq(folioq) => folioq.backing(),
+            // A pipe writes only into pages the ring allocated; DISCARD touches no memory.
+            Body::Pipe(_) | Body::Discard => Backing::Heap,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::walk::Step;
 use crate::abi::PAGE_SIZE;
-use crate::segment::Page;
+use crate::memory::Page;
 use crate::structure::{PipeRing, Ring, Slot};
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ impl PipeCursor {
             part
         };
         self.stand_on_newest(ring);
-        let page = ring.newest()?.page.seg;
+        let page = ring.newest()?.page.seg();
         Some((page.addr + self.end_offset() - part, part))
     }
 
@@ -131,7 +131,7 @@ impl PipeCursor {
     pub(super) fn reference(&mut self, page: &Page, offset: usize, nbytes: usize) -> bool {
         let shared = Arc::clone(&self.ring);
         let mut ring = shared.lock();
-        let same = |slot: &&mut Slot| !slot.own && slot.page.seg.addr == page.seg.addr && slot.end() == offset;
+        let same = |slot: &&mut Slot| !slot.own && slot.page.seg().addr == page.seg().addr && slot.end() == offset;
         if let Some(slot) = self.current(&mut ring).filter(same) {
             slot.len += nbytes;
         } else if !ring.push(Slot { page: page.clone(), offset, len: nbytes, flags: 0, own: false }) {
@@ -166,8 +166,8 @@ impl PipeCursor {
     }
 
     /// The newest page, if the next bytes may go into it: the one part of the ring that a copy's other side can overlap.
-    pub(super) fn open_page(&self) -> Option<crate::segment::Segment> {
+    pub(super) fn open_page(&self) -> Option<crate::memory::Segment> {
         let mut ring = self.ring.lock();
-        self.current(&mut ring).filter(|slot| slot.own).map(|slot| slot.page.seg)
+        self.current(&mut ring).filter(|slot| slot.own).map(|slot| slot.page.seg())
     }
 }

@@ -25,7 +25,7 @@ impl IovIter {
                 return Err(Error::invalid("nbytes", nbytes, "0: no slots lie ahead of a pipe iterator"));
             }
             Body::Pipe(_) | Body::Discard => {}
-            Body::Ubuf { .. } | Body::Xarray(_) => self.offset += nbytes,
+            Body::Ubuf(_) | Body::Xarray(_) => self.offset += nbytes,
             _ if self.count == 0 => return Ok(()),
             Body::Vector(vector) => vector.advance(&mut self.offset, nbytes),
             Body::Folioq(folioq) => folioq.advance(&mut self.offset, nbytes).map_err(|available| {
@@ -59,8 +59,8 @@ impl IovIter {
             .ok_or_else(|| Error::invalid("nbytes", nbytes, format!("count {} + nbytes within 64 bits", self.count)))?;
         let done = match &mut self.body {
             Body::Discard => Ok(()),
-            Body::Ubuf { .. } | Body::Xarray(_) if nbytes > self.offset => Err(self.offset),
-            Body::Ubuf { .. } | Body::Xarray(_) => {
+            Body::Ubuf(_) | Body::Xarray(_) if nbytes > self.offset => Err(self.offset),
+            Body::Ubuf(_) | Body::Xarray(_) => {
                 self.offset -= nbytes;
                 Ok(())
             }
@@ -81,7 +81,7 @@ impl IovIter {
     /// Sets `count`, to give back what a truncation took (`iov_iter_reexpand`); refused if the segments hold less.
     pub fn reexpand(&mut self, count: usize) -> Result<()> {
         let available = match &self.body {
-            Body::Ubuf { seg, .. } => seg.len - self.offset,
+            Body::Ubuf(memory) => memory.len() - self.offset,
             Body::Vector(vector) => vector.available(self.offset),
             Body::Xarray(xarray) => usize::MAX - xarray.start - self.offset,
             Body::Pipe(_) | Body::Folioq(_) | Body::Discard => usize::MAX,
@@ -102,7 +102,8 @@ impl IovIter {
     pub fn restore(&mut self, state: IterState) -> Result<()> {
         let misfit = |expected: &str| Error::invalid("state", format!("{state:?}"), expected.to_owned());
         match &mut self.body {
-            Body::Ubuf { seg, .. } => {
+            Body::Ubuf(memory) => {
+                let seg = memory.seg();
                 let fits =
                     state.nr_segs == 1 && state.iov_offset <= seg.len && state.count <= seg.len - state.iov_offset;
                 if !fits {

@@ -3,7 +3,7 @@
 use super::{Body, IovIter};
 use crate::abi::{Direction, Kind, MAX_RW_COUNT, PAGE_SIZE};
 use crate::error::{Error, Result};
-use crate::segment::{Keeper, Page, Segment};
+use crate::memory::{Owner, Page, Segment};
 use crate::sys::memory;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub struct Piece<'a> {
 
 impl<'a> Piece<'a> {
     fn of_page(page: &'a Page, offset: usize) -> Self {
-        Self { seg: page.seg.skip(offset), at: offset, page: Some(page) }
+        Self { seg: page.seg().skip(offset), at: offset, page: Some(page) }
     }
 
     fn npages(&self) -> usize {
@@ -69,8 +69,8 @@ impl IovIter {
             return;
         }
         match &self.body {
-            Body::Ubuf { seg, .. } => {
-                let seg = seg.skip(self.offset);
+            Body::Ubuf(memory) => {
+                let seg = memory.seg().skip(self.offset);
                 hand_out(Piece { seg, at: seg.addr, page: None });
             }
             Body::Vector(vector) => {
@@ -95,7 +95,7 @@ impl IovIter {
     #[allow(clippy::inline_always)] // no more than two comparisons for most kinds
     pub fn overlaps(&self, flat: Segment, nbytes: usize) -> bool {
         match &self.body {
-            Body::Ubuf { seg, .. } => seg.skip(self.offset).take(nbytes).overlaps(flat),
+            Body::Ubuf(memory) => memory.seg().skip(self.offset).take(nbytes).overlaps(flat),
             Body::Vector(vector) => vector.hull().overlaps(flat) && self.a_piece_overlaps(flat, nbytes),
             _ => self.a_page_overlaps(flat, nbytes),
         }
@@ -124,7 +124,7 @@ impl IovIter {
     #[inline]
     pub fn hull(&self) -> Option<Segment> {
         match &self.body {
-            Body::Ubuf { seg, .. } => Some(*seg),
+            Body::Ubuf(memory) => Some(memory.seg()),
             Body::Vector(vector) => Some(vector.hull()),
             _ => None,
         }
@@ -146,11 +146,11 @@ impl IovIter {
         let mut refused = None;
         let mut index = 0;
         let mut check = |page: &Page, skip: usize| {
-            if left > 0 && !page.writable {
+            if left > 0 && !page.writable() {
                 refused = Some(index);
             }
             index += 1;
-            left = left.saturating_sub(page.seg.len - skip);
+            left = left.saturating_sub(page.seg().len - skip);
             left > 0 && refused.is_none()
         };
         let what = match &self.body {
@@ -182,7 +182,7 @@ impl IovIter {
     /// addresses, XARRAY and FOLIOQ their position.
     pub fn alignment(&self) -> usize {
         match &self.body {
-            Body::Ubuf { seg, .. } if self.count > 0 => (seg.addr + self.offset) | self.count,
+            Body::Ubuf(memory) if self.count > 0 => (memory.seg().addr + self.offset) | self.count,
             Body::Vector(vector) => {
                 let skip_empty = vector.kind() != Kind::Bvec;
                 let (mut result, mut left, mut skip) = (0, self.count, self.offset);
@@ -210,7 +210,7 @@ impl IovIter {
     pub fn is_aligned(&self, addr_mask: usize, len_mask: usize) -> bool {
         let fits = |at: usize, len: usize| at & addr_mask == 0 && len & len_mask == 0;
         match &self.body {
-            Body::Ubuf { seg, .. } => fits(seg.addr + self.offset, self.count),
+            Body::Ubuf(memory) => fits(memory.seg().addr + self.offset, self.count),
             Body::Vector(vector) => {
                 let (mut left, mut skip) = (self.count, self.offset);
                 for (seg, at) in vector.rest() {
@@ -237,7 +237,7 @@ impl IovIter {
     /// Whole segments count, wherever the position is. UBUF: 0; other kinds: [`NO_GAPS`].
     pub fn gap_alignment(&self) -> usize {
         let vector = match &self.body {
-            Body::Ubuf { .. } => return 0,
+            Body::Ubuf(_) => return 0,
             Body::Vector(vector) if vector.kind() == Kind::Iovec => vector,
             _ => return NO_GAPS as usize,
         };
@@ -266,7 +266,7 @@ impl IovIter {
             // Their pages are counted by position: a hole or the end of the queue is found when they are listed.
             Body::Xarray(xarray) => ((xarray.start + self.offset) % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE),
             Body::Folioq(_) => (self.offset % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE),
-            Body::Ubuf { .. } | Body::Vector(_) => {
+            Body::Ubuf(_) | Body::Vector(_) => {
                 let mut pages = self.empty_pages();
                 self.pieces(self.count, |piece| {
                     pages += piece.npages();
@@ -393,7 +393,7 @@ impl IovIter {
 
     /// The pieces of kernel-backed memory that `iov_iter_for_each_range` hands to its callback, with what keeps them if the iterator does
     /// not: at most a page each where there are pages, not clipped to `count`.
-    pub fn callback_ranges(&self, nbytes: usize) -> Result<Vec<(Segment, Option<Keeper>)>> {
+    pub fn callback_ranges(&self, nbytes: usize) -> Result<Vec<(Segment, Option<Owner>)>> {
         if nbytes == 0 {
             return Ok(Vec::new());
         }
@@ -411,7 +411,7 @@ impl IovIter {
             let (mut rest, mut at) = (piece.seg, piece.at);
             while rest.len != 0 {
                 let part = if paged { rest.take(PAGE_SIZE - at % PAGE_SIZE) } else { rest };
-                ranges.push((part, piece.page.map(|page| Arc::clone(&page.keeper))));
+                ranges.push((part, piece.page.map(|page| Arc::clone(page.owner()))));
                 rest = rest.skip(part.len);
                 at += part.len;
             }

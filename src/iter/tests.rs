@@ -2,11 +2,13 @@
 
 use super::{IovIter, IterState};
 use crate::abi::Direction;
-use crate::segment::{Segment, Trust};
+use crate::memory::{Backing, Memories, Memory, Segment};
 
 fn iovec(segs: &[(usize, usize)], count: Option<usize>) -> IovIter {
     let segs: Vec<Segment> = segs.iter().map(|(addr, len)| Segment::new(*addr, *len)).collect();
-    IovIter::iovec(Direction::Dest, segs.into(), Trust::Wild, count).unwrap()
+    // SAFETY: nothing touches it.
+    let ranges = unsafe { Memories::new(segs, Backing::Unchecked) };
+    IovIter::iovec(Direction::Dest, ranges, count).unwrap()
 }
 
 /// Touches nothing and stops at one place.
@@ -83,7 +85,9 @@ fn a_state_that_does_not_fit_is_refused() {
 
 #[test]
 fn what_a_copy_takes_back_may_be_more_than_one_transfer() {
-    let mut i = IovIter::ubuf(Direction::Dest, Segment::new(0x1000, 8 << 30), Trust::Wild, None).unwrap();
+    // SAFETY: nothing touches it.
+    let range = unsafe { Memory::new(Segment::new(0x1000, 8 << 30), Backing::Unchecked) };
+    let mut i = IovIter::ubuf(Direction::Dest, range, None).unwrap();
     i.advance(5 << 30).unwrap();
     assert!(i.revert(5 << 30).is_err());
     i.take_back(5 << 30).unwrap();

@@ -4,48 +4,8 @@
 use super::walk::Step;
 use crate::abi::{Kind, PAGE_SIZE};
 use crate::error::{Error, Result};
-use crate::segment::{Held, Segment, Trust};
+use crate::memory::{Backing, Memories, Segment};
 use std::sync::Arc;
-
-/// Segments kept in the iterator itself: the kernel's `UIO_FASTIOV`.
-pub(super) const INLINE_SEGMENTS: usize = 8;
-
-/// An array of segments: a few in place, or shared with whoever else keeps it alive.
-#[derive(Clone)]
-pub enum Segments {
-    /// Up to eight, with no allocation.
-    Inline([Segment; INLINE_SEGMENTS], usize),
-    /// Any number; freed when the last iterator or array object over it is gone.
-    Shared(Arc<[Segment]>),
-}
-
-impl Segments {
-    /// As a slice. (It covers this array, not the memory its elements point to.)
-    #[inline]
-    pub fn as_slice(&self) -> &[Segment] {
-        match self {
-            Self::Inline(array, len) => &array[..*len],
-            Self::Shared(array) => array,
-        }
-    }
-}
-
-impl From<&[Segment]> for Segments {
-    fn from(segs: &[Segment]) -> Self {
-        if segs.len() > INLINE_SEGMENTS {
-            return Self::Shared(segs.into());
-        }
-        let mut array = [Segment::default(); INLINE_SEGMENTS];
-        array[..segs.len()].copy_from_slice(segs);
-        Self::Inline(array, segs.len())
-    }
-}
-
-impl From<Vec<Segment>> for Segments {
-    fn from(segs: Vec<Segment>) -> Self {
-        if segs.len() > INLINE_SEGMENTS { Self::Shared(segs.into()) } else { segs.as_slice().into() }
-    }
-}
 
 #[derive(Clone)]
 enum Flavour {
@@ -57,9 +17,8 @@ enum Flavour {
 
 #[derive(Clone)]
 pub(super) struct Vector {
-    segs: Segments,
+    ranges: Memories,
     flavour: Flavour,
-    trust: Trust,
     cur: usize,
     /// The segment it cannot be moved back beyond: where a duplicate began.
     first: usize,
@@ -69,22 +28,22 @@ pub(super) struct Vector {
 }
 
 impl Vector {
-    pub(super) fn iovec(segs: Segments, trust: Trust) -> Result<Self> {
-        Self::new(segs, Flavour::Iovec, trust)
+    pub(super) fn iovec(ranges: Memories) -> Result<Self> {
+        Self::new(ranges, Flavour::Iovec)
     }
 
-    pub(super) fn kvec(segs: Segments, held: Held) -> Result<Self> {
-        Self::new(segs, Flavour::Kvec, Trust::Held(held))
+    pub(super) fn kvec(ranges: Memories) -> Result<Self> {
+        Self::new(ranges, Flavour::Kvec)
     }
 
-    pub(super) fn bvec(segs: Segments, offsets: Arc<[usize]>, held: Held) -> Result<Self> {
-        debug_assert_eq!(segs.as_slice().len(), offsets.len());
-        Self::new(segs, Flavour::Bvec(offsets), Trust::Held(held))
+    pub(super) fn bvec(ranges: Memories, offsets: Arc<[usize]>) -> Result<Self> {
+        debug_assert_eq!(ranges.segs().len(), offsets.len());
+        Self::new(ranges, Flavour::Bvec(offsets))
     }
 
-    fn new(segs: Segments, flavour: Flavour, trust: Trust) -> Result<Self> {
+    fn new(ranges: Memories, flavour: Flavour) -> Result<Self> {
         let (mut total, mut low, mut high) = (0_usize, usize::MAX, 0);
-        for (index, seg) in segs.as_slice().iter().enumerate() {
+        for (index, seg) in ranges.segs().iter().enumerate() {
             total = total.checked_add(seg.len).filter(|t| isize::try_from(*t).is_ok()).ok_or_else(|| {
                 Error::invalid(
                     "segments",
@@ -98,7 +57,7 @@ impl Vector {
             }
         }
         let hull = Segment::new(low.min(high), high - low.min(high));
-        Ok(Self { segs, flavour, trust, cur: 0, first: 0, total, hull })
+        Ok(Self { ranges, flavour, cur: 0, first: 0, total, hull })
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -109,8 +68,8 @@ impl Vector {
         }
     }
 
-    pub(super) fn trust(&self) -> Trust {
-        self.trust
+    pub(super) fn backing(&self) -> Backing {
+        self.ranges.backing()
     }
 
     pub(super) fn total(&self) -> usize {
@@ -122,7 +81,7 @@ impl Vector {
     }
 
     pub(super) fn nr_segs(&self) -> usize {
-        self.segs.as_slice().len() - self.cur
+        self.ranges.segs().len() - self.cur
     }
 
     /// The segments from the current one on, each with its offset in its page (BVEC) or its address.
@@ -131,7 +90,7 @@ impl Vector {
             Flavour::Bvec(offsets) => Some(offsets),
             _ => None,
         };
-        let segs = self.segs.as_slice().iter().enumerate().skip(self.cur);
+        let segs = self.ranges.segs().iter().enumerate().skip(self.cur);
         segs.map(move |(index, seg)| (*seg, offsets.map_or(seg.addr, |o| o[index])))
     }
 
@@ -147,7 +106,7 @@ impl Vector {
 
     /// The advancing walker: steps over everything that is consumed or empty.
     pub(super) fn advance(&mut self, offset: &mut usize, nbytes: usize) {
-        let segs = self.segs.as_slice();
+        let segs = self.ranges.segs();
         let mut left = *offset + nbytes;
         while let Some(seg) = segs.get(self.cur)
             && left >= seg.len
@@ -168,7 +127,7 @@ impl Vector {
         let mut cur = self.cur;
         while cur > self.first {
             cur -= 1;
-            let len = self.segs.as_slice()[cur].len;
+            let len = self.ranges.segs()[cur].len;
             if left <= len {
                 self.cur = cur;
                 *offset = len - left;
@@ -181,8 +140,8 @@ impl Vector {
 
     /// Moves to where `nr_segs` segments remain, `offset` bytes into the first; the bytes available there, if that exists.
     pub(super) fn seek(&self, nr_segs: usize, offset: usize) -> Option<Self> {
-        let cur = self.segs.as_slice().len().checked_sub(nr_segs)?;
-        let fits = match self.segs.as_slice().get(cur) {
+        let cur = self.ranges.segs().len().checked_sub(nr_segs)?;
+        let fits = match self.ranges.segs().get(cur) {
             Some(seg) => offset <= seg.len,
             None => offset == 0,
         };
@@ -210,7 +169,7 @@ impl Vector {
         step: &mut S,
         limit: impl Fn(usize, usize) -> usize,
     ) -> usize {
-        let segs = self.segs.as_slice();
+        let segs = self.ranges.segs();
         let (mut cur, mut skip, mut progress) = (self.cur, *offset, 0);
         while progress < nbytes {
             // nbytes <= count <= what the segments hold from here, so there is one.

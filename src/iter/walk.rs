@@ -3,7 +3,7 @@
 
 use super::{Body, IovIter};
 use crate::arch;
-use crate::segment::{Page, Segment};
+use crate::memory::{Page, Segment};
 
 /// What to do with each contiguous chunk of an iterator's memory.
 pub trait Step {
@@ -32,8 +32,8 @@ impl IovIter {
             return 0;
         }
         let done = match &mut self.body {
-            Body::Ubuf { seg, .. } => {
-                let done = nbytes - step.step(seg.addr + self.offset, 0, nbytes);
+            Body::Ubuf(memory) => {
+                let done = nbytes - step.step(memory.seg().addr + self.offset, 0, nbytes);
                 self.offset += done;
                 done
             }

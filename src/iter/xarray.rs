@@ -2,7 +2,7 @@
 
 use super::walk::Step;
 use crate::abi::PAGE_SIZE;
-use crate::segment::Page;
+use crate::memory::Page;
 use crate::structure::XArray;
 use std::sync::Arc;
 
@@ -21,8 +21,13 @@ impl XarrayCursor {
         while progress < nbytes {
             let at = self.start + *offset;
             let Some(page) = tree.load(at / PAGE_SIZE) else { break };
-            let part = (nbytes - progress).min(PAGE_SIZE - at % PAGE_SIZE);
-            let done = part - step.step(page.seg.addr + at % PAGE_SIZE, progress, part);
+            let chunk = page.seg().take(PAGE_SIZE).skip(at % PAGE_SIZE).take(nbytes - progress);
+            let part = chunk.len;
+            if part == 0 {
+                // A page that is shorter than it should be ends a transfer as a hole does.
+                break;
+            }
+            let done = part - step.step(chunk.addr, progress, part);
             progress += done;
             *offset += done;
             if done < part {

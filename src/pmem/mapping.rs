@@ -6,10 +6,9 @@ use super::file::{Opened, Part, failed_with};
 use crate::abi::PAGE_SIZE;
 use crate::copy::{Outcome, durable};
 use crate::error::{Error, Result};
-use crate::fault::engine::Care;
 use crate::fault::map::FaultMap;
 use crate::fault::{Fault, Side};
-use crate::segment::{Flat, Held, Segment, Trust};
+use crate::memory::{Backing, Memory, Segment};
 use crate::sys::mapping;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -73,28 +72,25 @@ impl Mapping {
     }
 
     /// A range of the region, to be used no longer than the mapping lives.
-    pub fn range(&self, offset: usize, length: usize) -> Result<Flat> {
+    pub(crate) fn range(&self, offset: usize, length: usize) -> Result<Memory> {
         let whole = self.seg();
-        if offset.checked_add(length).is_none_or(|end| end > whole.len) {
-            return Err(Error::BeyondRegion { offset, length, limit: whole.len });
-        }
         // SAFETY: the mapping is ours until it is dropped, which every caller's copy comes before; its file may shrink meanwhile.
-        let held = unsafe { Held::promise(Care::Prone) };
-        Ok(Flat { seg: whole.skip(offset).take(length), trust: Trust::Held(held) })
+        let memory = unsafe { Memory::new(whole, Backing::Mapping) };
+        memory.range(offset, length).ok_or(Error::BeyondRegion { offset, length, limit: whole.len })
     }
 
     /// Makes stores to a range durable, as its granularity asks for. Returns the bytes of it that are, and why not all: msync is content
     /// with a page that a cut file ends in, and what was stored to it behind that end is lost.
-    pub fn persist(&self, range: Flat) -> Result<Outcome> {
+    pub(crate) fn persist(&self, range: Memory) -> Result<Outcome> {
         match self.granularity {
             Granularity::Byte => durable::drain(),
             Granularity::CacheLine => return durable::persist(range),
             Granularity::Page => {
-                msync(range.seg)?;
-                return self.within_file(range.seg);
+                msync(range.seg())?;
+                return self.within_file(range.seg());
             }
         }
-        Ok((range.seg.len, None))
+        Ok((range.len(), None))
     }
 
     /// What of the region its file holds now: all, unless it was cut.

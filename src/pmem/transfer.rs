@@ -9,7 +9,7 @@ use crate::copy::{Outcome, copy_from_iter};
 use crate::error::{Error, Result};
 use crate::fault::Cause;
 use crate::iter::IovIter;
-use crate::segment::{Flat, Segment};
+use crate::memory::{Memory, Segment};
 
 /// From here on what msync is going to write out is better not in the caches: it is read by a device, or by nobody.
 const PAST_CACHES: usize = 256 << 10;
@@ -56,13 +56,13 @@ impl Mapping {
 
     /// Copies flat memory into the region, as if all of it had been read first. Returns the bytes copied, which are durable, and why not all.
     /// If they cannot be made durable, that is the error and nothing counts.
-    pub fn write(&self, offset: usize, src: Flat) -> Result<Outcome> {
+    pub fn write(&self, offset: usize, src: Memory) -> Result<Outcome> {
         self.require_writable()?;
-        let dst = self.range(offset, src.seg.len)?;
+        let dst = self.range(offset, src.len())?;
         if self.granularity() != Granularity::Page {
             return memcpy_flushcache(dst, src);
         }
-        let past_caches = src.seg.len >= PAST_CACHES;
+        let past_caches = src.len() >= PAST_CACHES;
         let (done, fault) =
             if past_caches { memcpy_nocache(dst, src)? } else { memcpy_mcsafe(dst, src, None::<&dyn KnownBad>)? };
         let (durable, lost) = self.persist(self.range(offset, done)?)?;
@@ -99,9 +99,9 @@ impl Mapping {
     }
 
     /// Copies out of the region into flat memory, up to what the map knows to be bad or turns out to be.
-    pub fn read<K: KnownBad + ?Sized>(&self, offset: usize, dst: Flat, map: &K) -> Result<Outcome> {
+    pub fn read<K: KnownBad + ?Sized>(&self, offset: usize, dst: Memory, map: &K) -> Result<Outcome> {
         let map = self.own_damage(map);
-        memcpy_mcsafe(dst, self.range(offset, dst.seg.len)?, Some(&map))
+        memcpy_mcsafe(dst, self.range(offset, dst.len())?, Some(&map))
     }
 
     /// Copies out of the region into all that is left of an iterator, up to what the map knows to be bad or turns out to be. Returns the bytes

@@ -4,8 +4,7 @@
 //! it is enough and no export record is kept.
 
 use super::care::{care_of, care_of_argument};
-use crate::fault::engine::Care;
-use crate::segment::{Flat, Held, Keeper, Page, Segment, Trust};
+use crate::memory::{Backing, Memory, Owner, Page, Segment};
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -76,7 +75,7 @@ impl Owners {
             && let Some(seg) = bytes_memory(object)
         {
             self.objects.push(object.clone().unbind());
-            return Ok(Acquired { seg, readonly: true, care: Care::Settled });
+            return Ok(Acquired { seg, readonly: true, care: Backing::Heap });
         }
         self.views.push(ffi::Py_buffer::new());
         let last = self.views.len() - 1;
@@ -93,7 +92,7 @@ impl Owners {
 pub(super) struct Acquired {
     pub(super) seg: Segment,
     pub(super) readonly: bool,
-    pub(super) care: Care,
+    pub(super) care: Backing,
 }
 
 /// A contiguous C buffer's memory. A null start with length 0 (an empty exporter) stays what it is: an empty range.
@@ -183,19 +182,19 @@ impl Call {
     }
 
     /// Takes hold of a buffer, once, for as long as `self` lives. The object must outlive `self`: a `bytes` object is not exported.
-    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Flat> {
+    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Memory> {
         self.try_acquire(object, access).ok_or_else(|| explain(object, PyErr::fetch(object.py()), access, name))
     }
 
     /// The same; `None` leaves an exception set, for [`explain`] to explain.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value the range would be stored in pieces and loaded whole
-    pub(super) fn try_acquire(&mut self, object: &Bound<'_, PyAny>, access: Access) -> Option<Flat> {
+    pub(super) fn try_acquire(&mut self, object: &Bound<'_, PyAny>, access: Access) -> Option<Memory> {
         debug_assert!(!self.exported);
         let (seg, care) = if access == Access::Read
             && let Some(seg) = bytes_memory(object)
         {
-            (seg, Care::Settled)
+            (seg, Backing::Heap)
         } else {
             if !fill(object, access, &mut self.view) {
                 return None;
@@ -204,9 +203,9 @@ impl Call {
             let seg = memory_of(&self.view);
             (seg, care_of_argument(object, seg))
         };
-        // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the flat range is only
-        // used by the call that owns `self`.
-        Some(Flat { seg, trust: Trust::Held(unsafe { Held::promise(care) }) })
+        // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the memory is only used by
+        // the call that owns `self`: as a destination only where a writable buffer was asked for.
+        Some(unsafe { Memory::new(seg, care) })
     }
 }
 
@@ -222,13 +221,14 @@ impl Drop for Call {
 pub(super) fn page(object: &Bound<'_, PyAny>, name: Named) -> PyResult<Page> {
     let mut owners = Owners::default();
     let Acquired { seg, readonly, care } = owners.acquire(object, Access::Read, name)?;
-    let keeper: Keeper = Arc::new(owners);
-    // SAFETY: the keeper holds the export for as long as the page lives.
-    Ok(Page { seg, writable: !readonly, keeper, held: unsafe { Held::promise(care) } })
+    // SAFETY: the page holds the owners and with them the export, and is no destination if the exporter lets nobody write.
+    let memory = unsafe { Memory::new(seg, care) };
+    Ok(Page::new(memory, !readonly, Arc::new(owners) as Owner))
 }
 
-/// The promise for memory that `owners` hold.
-pub(super) fn held_by(_owners: &Owners, care: Care) -> Held {
-    // SAFETY: every segment made from an acquired buffer is stored beside the owners that hold it, by each caller.
-    unsafe { Held::promise(care) }
+/// A raw address range that the program named itself.
+pub(super) fn unchecked(seg: Segment) -> Memory {
+    // SAFETY: who makes a `UserRange` speaks for what is written through it, as its documentation says; no copy takes for granted
+    // that there is memory.
+    unsafe { Memory::new(seg, Backing::Unchecked) }
 }

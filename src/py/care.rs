@@ -1,7 +1,6 @@
-//! How settled the memory of a Python object is.
+//! How the memory of a Python object may fail.
 
-use crate::fault::engine::Care;
-use crate::segment::Segment;
+use crate::memory::{Backing, Segment};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,10 +11,10 @@ use std::cell::Cell;
 /// Views of views that are looked through.
 const MOST_VIEWS: usize = 4;
 
-/// How settled an exporter's memory is: the interpreter's and numpy's own allocations are, seen through however many views.
-pub(super) fn care_of(object: &Bound<'_, PyAny>) -> Care {
+/// How an exporter's memory may fail. Only hardware can take away the interpreter's and numpy's own allocations are, seen through however many views.
+pub(super) fn care_of(object: &Bound<'_, PyAny>) -> Backing {
     if object.is_exact_instance_of::<PyByteArray>() || object.is_exact_instance_of::<PyBytes>() {
-        return Care::Settled;
+        return Backing::Heap;
     }
     let mut below = None;
     for _ in 0..MOST_VIEWS {
@@ -25,19 +24,19 @@ pub(super) fn care_of(object: &Bound<'_, PyAny>) -> Care {
         } else if NDARRAY.is_that_of(view) {
             view.getattr(intern!(object.py(), "base"))
         } else {
-            return if ARRAY.is_that_of(view) { Care::Settled } else { Care::Prone };
+            return if ARRAY.is_that_of(view) { Backing::Heap } else { Backing::Mapping };
         };
         match next {
             Ok(next) if next.is_exact_instance_of::<PyByteArray>() || next.is_exact_instance_of::<PyBytes>() => {
-                return Care::Settled;
+                return Backing::Heap;
             }
             // Memory of numpy's own. (A memoryview of nothing is over somebody's raw memory.)
-            Ok(next) if next.is_none() && !view.is_exact_instance_of::<PyMemoryView>() => return Care::Settled,
+            Ok(next) if next.is_none() && !view.is_exact_instance_of::<PyMemoryView>() => return Backing::Heap,
             Ok(next) => below = Some(next),
-            Err(_) => return Care::Prone,
+            Err(_) => return Backing::Mapping,
         }
     }
-    Care::Prone
+    Backing::Mapping
 }
 
 /// A class of a module that is not imported for the sake of asking for it.
@@ -74,11 +73,11 @@ struct Known {
     object: usize,
     memory: usize,
     reference: *mut ffi::PyObject,
-    care: Care,
+    care: Backing,
 }
 
 const ARGUMENTS: usize = 8;
-const NOTHING: Known = Known { object: 0, memory: 0, reference: std::ptr::null_mut(), care: Care::Prone };
+const NOTHING: Known = Known { object: 0, memory: 0, reference: std::ptr::null_mut(), care: Backing::Mapping };
 /// Stands where an object turned out to take no weak references.
 const REFUSED: *mut ffi::PyObject = std::ptr::without_provenance_mut(1);
 
@@ -98,9 +97,9 @@ impl Drop for References {
 
 /// [`care_of`], remembered for a few arguments: looking through one costs as much as a small copy.
 #[inline]
-pub(super) fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Care {
+pub(super) fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Backing {
     if object.is_exact_instance_of::<PyByteArray>() {
-        return Care::Settled;
+        return Backing::Heap;
     }
     let addr = object.as_ptr().addr();
     // Objects of one size lie evenly spaced.
@@ -120,7 +119,7 @@ pub(super) fn care_of_argument(object: &Bound<'_, PyAny>, seg: Segment) -> Care 
 
 /// A reference is made to what comes a second time: many arguments never do.
 #[cold]
-fn look_through(object: &Bound<'_, PyAny>, place: usize, seg: Segment, again: bool) -> Care {
+fn look_through(object: &Bound<'_, PyAny>, place: usize, seg: Segment, again: bool) -> Backing {
     let care = care_of(object);
     let reference = again.then(|| PyWeakrefReference::new(object).ok());
     let pointer = match &reference {

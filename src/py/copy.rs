@@ -1,6 +1,6 @@
 //! The copy functions.
 
-use super::buffer::{self, Access, Call, Named, Owners, explain, is_buffer};
+use super::buffer::{self, Access, Call, Named, Owners, explain, is_buffer, unchecked};
 use super::count::Count;
 use super::entry::{Entry, entry};
 use super::iter::{InUse, IovIter};
@@ -11,7 +11,7 @@ use crate::copy::{self, Outcome};
 use crate::error::Result;
 use crate::fault::Side;
 use crate::iter;
-use crate::segment::{Flat, Trust};
+use crate::memory::Memory;
 use pyo3::exceptions::{PyAttributeError, PyBufferError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) fn flat_side(
     object: &Bound<'_, PyAny>,
     access: Access,
     name: &'static str,
-) -> PyResult<Flat> {
+) -> PyResult<Memory> {
     // Not asked for a buffer first: that refusal takes as long as several copies.
     if !is_user_range(object)
         && let Some(flat) = call.try_acquire(object, access)
@@ -35,12 +35,12 @@ pub(super) fn flat_side(
 }
 
 #[cold]
-fn raw_range(object: &Bound<'_, PyAny>, access: Access, name: &'static str) -> PyResult<Flat> {
+fn raw_range(object: &Bound<'_, PyAny>, access: Access, name: &'static str) -> PyResult<Memory> {
     let refusal = PyErr::take(object.py());
     if !is_buffer(object)
         && let Some(seg) = user_range(object, Lengths::Strict, 0)?
     {
-        return Ok(Flat { seg, trust: Trust::Wild });
+        return Ok(unchecked(seg));
     }
     let refusal = refusal.unwrap_or_else(|| PyTypeError::new_err("no buffer"));
     Err(explain(object, refusal, access, Named::Argument(name)))
@@ -54,11 +54,11 @@ pub(super) fn run(
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,
     access: Access,
-    flavour: impl FnOnce(Flat, &mut iter::IovIter, usize) -> Result<usize> + Send,
+    flavour: impl FnOnce(Memory, &mut iter::IovIter, usize) -> Result<usize> + Send,
 ) -> PyResult<(usize, usize)> {
     let mut call = Call::new();
     let flat = flat_side(&mut call, addr, access, "addr")?;
-    let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
+    let nbytes = size_or("nbytes", nbytes, flat.len())?;
     let core = &mut i.core;
     let copied = transfer(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;
     Ok((nbytes, copied))
@@ -70,7 +70,7 @@ pub(super) fn run_full(
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,
     access: Access,
-    flavour: impl FnOnce(Flat, &mut iter::IovIter, usize) -> Result<usize> + Send,
+    flavour: impl FnOnce(Memory, &mut iter::IovIter, usize) -> Result<usize> + Send,
 ) -> PyResult<bool> {
     let (nbytes, copied) = run(addr, i, nbytes, access, flavour)?;
     let whole = copy::full(copied, nbytes, &mut i.core)?;
@@ -86,7 +86,7 @@ pub(super) fn run_short(
     i: &mut IovIter,
     nbytes: Option<&Bound<'_, PyAny>>,
     access: Access,
-    flavour: impl FnOnce(Flat, &mut iter::IovIter, usize) -> Result<usize> + Send,
+    flavour: impl FnOnce(Memory, &mut iter::IovIter, usize) -> Result<usize> + Send,
 ) -> PyResult<Count> {
     let copied = run(addr, i, nbytes, access, flavour)?.1;
     raise_if_trusted(addr.py(), &i.core, copied)?;
@@ -97,13 +97,13 @@ pub(super) fn run_short(
 pub(super) fn between<'py>(
     dst: &Bound<'py, PyAny>,
     src: &Bound<'py, PyAny>,
-    copy: impl FnOnce(Flat, Flat) -> Result<Outcome> + Send,
+    copy: impl FnOnce(Memory, Memory) -> Result<Outcome> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = dst.py();
     let (mut to, mut from) = (Call::new(), Call::new());
     let target = flat_side(&mut to, dst, Access::Write, "dst")?;
     let source = flat_side(&mut from, src, Access::Read, "src")?;
-    let nbytes = source.seg.len;
+    let nbytes = source.len();
     let (copied, fault) = transfer(py, nbytes, || copy(target, source))?;
     to_mc_result(py, copied, nbytes, fault.as_deref())
 }
@@ -193,7 +193,7 @@ pub(super) fn copy_page_from_iter(
 ) -> PyResult<usize> {
     let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
     let held = buffer::page(page, Named::Argument("page"))?;
-    if !held.writable {
+    if !held.writable() {
         return Err(PyBufferError::new_err("page: read-only memory cannot be a destination"));
     }
     let core = &mut i.core;
@@ -249,7 +249,7 @@ pub(super) fn csum_and_copy_to_iter(
 ) -> PyResult<(usize, u32)> {
     let mut call = Call::new();
     let flat = call.acquire(addr, Access::Read, Named::Argument("addr"))?;
-    let (nbytes, offset) = (size_or("nbytes", nbytes, flat.seg.len)?, size_or("offset", offset, 0)?);
+    let (nbytes, offset) = (size_or("nbytes", nbytes, flat.len())?, size_or("offset", offset, 0)?);
     let core = &mut i.core;
     let summed = transfer(addr.py(), nbytes, || copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset))?;
     raise_if_trusted(addr.py(), core, summed.0)?;
@@ -295,7 +295,7 @@ fn sum_from(
 ) -> PyResult<(usize, (usize, u32))> {
     let mut call = Call::new();
     let flat = call.acquire(addr, Access::Write, Named::Argument("addr"))?;
-    let nbytes = size_or("nbytes", nbytes, flat.seg.len)?;
+    let nbytes = size_or("nbytes", nbytes, flat.len())?;
     let core = &mut i.core;
     let summed = transfer(addr.py(), nbytes, || copy::csum_and_copy_from_iter(flat, core, nbytes, csum))?;
     Ok((nbytes, summed))

@@ -8,8 +8,8 @@ use super::iter::InUse;
 use super::transfer::transfer;
 use super::values::{fault_error, part};
 use crate::copy::{Outcome, durable};
+use crate::memory::Memory;
 use crate::pmem;
-use crate::segment::Flat;
 use pyo3::prelude::*;
 
 /// The functions here that are called for every few bytes.
@@ -91,7 +91,7 @@ pub(super) fn pmem_flush(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| transfer(py, range.seg.len, || durable::flush(range)))
+    over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || durable::flush(range)))
 }
 
 /// `pmem_flush` and `pmem_drain`; msync where the memory is that of a `PmemRegion` that needs it.
@@ -103,11 +103,11 @@ pub(super) fn pmem_persist(
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     over_range(buffer, offset, length, |py, range| {
-        if pmem::needs_msync(range.seg) {
-            py.detach(|| pmem::msync(range.seg))?;
-            return Ok((range.seg.len, None));
+        if pmem::needs_msync(range.seg()) {
+            py.detach(|| pmem::msync(range.seg()))?;
+            return Ok((range.len(), None));
         }
-        transfer(py, range.seg.len, || durable::persist(range))
+        transfer(py, range.len(), || durable::persist(range))
     })
 }
 
@@ -119,7 +119,7 @@ pub(super) fn pmem_invalidate(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| transfer(py, range.seg.len, || durable::invalidate(range)))
+    over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || durable::invalidate(range)))
 }
 
 /// Waits until everything written back or stored past the caches before has left them.
@@ -132,11 +132,12 @@ fn over_range(
     buffer: &Bound<'_, PyAny>,
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
-    act: impl FnOnce(Python<'_>, Flat) -> PyResult<Outcome>,
+    act: impl FnOnce(Python<'_>, Memory) -> PyResult<Outcome>,
 ) -> PyResult<()> {
     let mut call = Call::new();
     let whole = flat_side(&mut call, buffer, Access::Read, "buffer")?;
-    let range = Flat { seg: part(whole.seg, offset, length)?, trust: whole.trust };
+    let wanted = part(whole.seg(), offset, length)?;
+    let range = whole.skip(wanted.addr - whole.seg().addr).take(wanted.len);
     match act(buffer.py(), range)? {
         (done, Some(fault)) => Err(fault_error(buffer.py(), &fault, done)),
         (_, None) => Ok(()),

@@ -9,7 +9,7 @@ use crate::fault::Cause;
 use crate::fault::formats::{badblocks, mapfile};
 use crate::fault::map::shared::{Locked, SharedMap};
 use crate::fault::map::{self, Access, Range};
-use crate::segment::Segment;
+use crate::memory::Segment;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyType};
@@ -98,7 +98,7 @@ fn addresses(
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Segment> {
     let mut call = Call::new();
-    let whole = flat_side(&mut call, buffer, BufferAccess::Read, "buffer")?.seg;
+    let whole = flat_side(&mut call, buffer, BufferAccess::Read, "buffer")?.seg();
     part(whole, offset, nbytes)
 }
 

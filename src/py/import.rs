@@ -1,14 +1,13 @@
 //! `import_iovec` and its family, and the array they validate.
 
 use super::buffer::{Access, Call, Named, Owners};
-use super::collect::Collected;
+use super::collect::{Collected, SegmentList};
 use super::iter::IovIter;
 use super::values::{Lengths, direction, optional_size, size_or, to_user_range};
 use crate::abi::{Direction, UIO_FASTIOV, UIO_MAXIOV};
 use crate::error::Error;
 use crate::import::{self, Imported, Layout, Source};
-use crate::iter::Segments;
-use crate::segment::{Flat, Segment, Trust};
+use crate::memory::{Memories, Memory, Segment};
 use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -19,8 +18,7 @@ use std::sync::Arc;
 /// buffers it names exported.
 #[pyclass(module = "iovec_rs", name = "IovecArray", frozen, sequence)]
 pub(super) struct IovecArray {
-    pub(super) segs: Segments,
-    pub(super) trust: Trust,
+    pub(super) memories: Memories,
     pub(super) owners: Arc<Owners>,
     pub(super) readonly: Option<usize>,
 }
@@ -28,12 +26,12 @@ pub(super) struct IovecArray {
 #[pymethods]
 impl IovecArray {
     fn __len__(&self) -> usize {
-        self.segs.as_slice().len()
+        self.memories.segs().len()
     }
 
     fn __getitem__<'py>(&self, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = index.py();
-        let segs = self.segs.as_slice();
+        let segs = self.memories.segs();
         if let Ok(slice) = index.cast::<PySlice>() {
             let indices = slice.indices(segs.len().cast_signed())?;
             let at = |n: usize| segs[(indices.start + n.cast_signed() * indices.step).cast_unsigned()];
@@ -51,13 +49,13 @@ impl IovecArray {
     /// How often a range occurs.
     fn count(&self, value: &Bound<'_, PyAny>) -> usize {
         let matches = |seg: &Segment| value.extract::<(usize, usize)>().is_ok_and(|v| v == (seg.addr, seg.len));
-        self.segs.as_slice().iter().filter(|seg| matches(seg)).count()
+        self.memories.segs().iter().filter(|seg| matches(seg)).count()
     }
 
     /// Where a range occurs first.
     fn index(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         let wanted = value.extract::<(usize, usize)>().ok();
-        let found = self.segs.as_slice().iter().position(|seg| wanted == Some((seg.addr, seg.len)));
+        let found = self.memories.segs().iter().position(|seg| wanted == Some((seg.addr, seg.len)));
         found.ok_or_else(|| pyo3::exceptions::PyValueError::new_err(format!("{value} is not in the array")))
     }
 
@@ -66,7 +64,7 @@ impl IovecArray {
     }
 
     fn __repr__(&self) -> String {
-        format!("<IovecArray of {} segments>", self.segs.as_slice().len())
+        format!("<IovecArray of {} segments>", self.memories.segs().len())
     }
 }
 
@@ -77,8 +75,8 @@ struct Uvector {
 }
 
 enum Form {
-    Objects(Collected),
-    Packed(#[allow(dead_code)] Call, Flat),
+    Objects(SegmentList),
+    Packed(#[allow(dead_code)] Call, Memory),
     Address(usize),
 }
 
@@ -105,7 +103,7 @@ impl Uvector {
     fn packed(object: &Bound<'_, PyAny>, nr_segs: Option<usize>, layout: Layout) -> PyResult<Self> {
         let mut call = Call::new();
         let array = call.acquire(object, Access::Read, Named::Argument("uvector"))?;
-        let (nbytes, size) = (array.seg.len, layout.size());
+        let (nbytes, size) = (array.len(), layout.size());
         let nr_segs = match nr_segs {
             Some(nr_segs) => nr_segs,
             None if nbytes % size == 0 => nbytes / size,
@@ -126,12 +124,12 @@ impl Uvector {
         let capacity = object.len().unwrap_or(0).min(wanted).min(UIO_MAXIOV);
         let mut collected = Collected::new(direction, capacity);
         if wanted == 0 || (nr_segs.is_some() && wanted > UIO_MAXIOV) {
-            return Ok(Self { form: Form::Objects(collected), nr_segs: wanted });
+            return Ok(Self { form: Form::Objects(collected.finish()), nr_segs: wanted });
         }
         for item in object.try_iter()? {
             if collected.segs.len() == UIO_MAXIOV {
                 // One too many, however many more there are.
-                return Ok(Self { form: Form::Objects(collected), nr_segs: UIO_MAXIOV + 1 });
+                return Ok(Self { form: Form::Objects(collected.finish()), nr_segs: UIO_MAXIOV + 1 });
             }
             collected.add(&item?, Some(Lengths::Signed))?;
             if collected.segs.len() == wanted {
@@ -142,28 +140,24 @@ impl Uvector {
         if nr_segs.is_some() && got < wanted {
             return Err(Error::invalid("nr_segs", wanted, format!("at most {got}, as many as the vector has")).into());
         }
-        Ok(Self { form: Form::Objects(collected), nr_segs: got })
+        Ok(Self { form: Form::Objects(collected.finish()), nr_segs: got })
     }
 
     fn source(&self) -> Source<'_> {
         match &self.form {
-            Form::Objects(collected) => Source::Ranges(&collected.segs, collected.trust()),
-            Form::Packed(_, array) => match array.trust {
-                Trust::Held(held) => Source::Packed(array.seg, held),
-                Trust::Wild => Source::Address(array.seg.addr),
-            },
-            Form::Address(addr) => Source::Address(*addr),
+            Form::Objects(held) => Source::ranges(&held.memories),
+            // SAFETY: the program named the ranges itself, as with a `UserRange`.
+            Form::Packed(_, array) => unsafe { Source::packed(*array) },
+            // SAFETY: as with a packed array in a buffer.
+            Form::Address(addr) => unsafe { Source::address(*addr) },
         }
     }
 
-    /// What lives on: the owners, the first read-only segment, and how far the memory can be trusted.
-    fn into_parts(self) -> (Arc<Owners>, Option<usize>, Trust) {
+    /// What lives on: the owners and the first read-only segment.
+    fn into_parts(self) -> (Arc<Owners>, Option<usize>) {
         match self.form {
-            Form::Objects(collected) => {
-                let trust = collected.trust();
-                (Arc::new(collected.owners), collected.readonly, trust)
-            }
-            Form::Packed(..) | Form::Address(_) => (Arc::default(), None, Trust::Wild),
+            Form::Objects(held) => (held.owners, held.readonly),
+            Form::Packed(..) | Form::Address(_) => (Arc::default(), None),
         }
     }
 }
@@ -192,8 +186,8 @@ pub(super) fn import_iovec(
     let uvector = Uvector::new(direction, uvector, nr_segs, layout)?;
     let Imported { iter, array } =
         import::import_iovec(direction, uvector.source(), uvector.nr_segs, fast_segs, layout)?;
-    let (owners, readonly, trust) = uvector.into_parts();
-    let array = array.map(|segs| IovecArray { segs, trust, owners: Arc::clone(&owners), readonly });
+    let (owners, readonly) = uvector.into_parts();
+    let array = array.map(|memories| IovecArray { memories, owners: Arc::clone(&owners), readonly });
     Ok((array, IovIter::over(iter, owners, readonly)))
 }
 
@@ -209,9 +203,9 @@ pub(super) fn iovec_from_user(
     size_or("fast_segs", fast_segs, UIO_FASTIOV)?;
     let layout = layout(compat);
     let uvector = Uvector::new(Direction::Source, uvector, nr_segs, layout)?;
-    let segs = import::iovec_from_user(uvector.source(), uvector.nr_segs, layout)?;
-    let (owners, readonly, trust) = uvector.into_parts();
-    Ok(IovecArray { segs, trust, owners, readonly })
+    let memories = import::iovec_from_user(uvector.source(), uvector.nr_segs, layout)?;
+    let (owners, readonly) = uvector.into_parts();
+    Ok(IovecArray { memories, owners, readonly })
 }
 
 /// One range of user memory, cut to `MAX_RW_COUNT` and then checked (`import_ubuf`).
@@ -220,9 +214,9 @@ pub(super) fn import_ubuf(r#type: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) 
     let direction = direction("type", r#type)?;
     let mut collected = Collected::new(direction, 1);
     collected.add(buffer, Some(Lengths::Cut))?;
-    let trust = collected.trust();
-    let iter = import::import_ubuf(direction, collected.segs[0], trust)?;
-    Ok(IovIter::over(iter, Arc::new(collected.owners), collected.readonly))
+    let held = collected.finish();
+    let iter = import::import_ubuf(direction, held.only()?)?;
+    Ok(IovIter::over(iter, held.owners, held.readonly))
 }
 
 /// The same by its older name (`import_single_range`).

@@ -1,7 +1,7 @@
 //! `IovIter` and `IterState`.
 
 use super::buffer::Owners;
-use super::collect::{Collected, collect};
+use super::collect::{Collected, SegmentList, collect};
 use super::copy::raise_if_trusted;
 use super::import::IovecArray;
 use super::structures::{FolioQueue, PipeRing, XArray};
@@ -14,8 +14,8 @@ use crate::abi::{Direction, Kind};
 use crate::copy;
 use crate::error::Error;
 use crate::import::check_range;
-use crate::iter::{self, Segments};
-use crate::segment::{Keeper, Segment};
+use crate::iter;
+use crate::memory::{Backing, Owner, Segment};
 use pyo3::PyClassGuardMut;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -72,8 +72,9 @@ impl IovIter {
         let mut collected = Collected::new(direction, 1);
         collected.add(buffer, Some(Lengths::Strict))?;
         collected.check_ranges()?;
-        let core = iter::IovIter::ubuf(direction, collected.segs[0], collected.trust(), count)?;
-        Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
+        let held = collected.finish();
+        let core = iter::IovIter::ubuf(direction, held.only()?, count)?;
+        Ok(Self::over(core, held.owners, held.readonly))
     }
 
     /// Ranges of user memory (`iov_iter_init`): buffers and `UserRange`s.
@@ -92,9 +93,9 @@ impl IovIter {
         }
         let collected = collect(direction, segments, Some(Lengths::Strict))?;
         collected.check_ranges()?;
-        let trust = collected.trust();
-        let core = iter::IovIter::iovec(direction, collected.segs.into(), trust, count)?;
-        Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
+        let SegmentList { memories, owners, readonly } = collected.finish();
+        let core = iter::IovIter::iovec(direction, memories, count)?;
+        Ok(Self::over(core, owners, readonly))
     }
 
     /// Ranges of trusted memory (`iov_iter_kvec`): buffers only.
@@ -109,9 +110,9 @@ impl IovIter {
         let direction = super::values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
         let collected = collect(direction, segments, None)?;
-        let held = collected.held();
-        let core = iter::IovIter::kvec(direction, collected.segs.into(), held, count)?;
-        Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
+        let SegmentList { memories, owners, readonly } = collected.finish();
+        let core = iter::IovIter::kvec(direction, memories, count)?;
+        Ok(Self::over(core, owners, readonly))
     }
 
     /// Ranges in pages (`iov_iter_bvec`): `(page, offset, length)` each; `offset + length` may pass one page of the buffer.
@@ -141,9 +142,9 @@ impl IovIter {
             collected.segs[index] = Segment::new(whole.addr + offset, nbytes);
             offsets.push(offset);
         }
-        let held = collected.held();
-        let core = iter::IovIter::bvec(direction, collected.segs.into(), offsets.into(), held, count)?;
-        Ok(Self::over(core, Arc::new(collected.owners), collected.readonly))
+        let SegmentList { memories, owners, readonly } = collected.finish();
+        let core = iter::IovIter::bvec(direction, memories, offsets.into(), count)?;
+        Ok(Self::over(core, owners, readonly))
     }
 
     /// A pipe to fill (`iov_iter_pipe`). `count` may be more than it can take: copies come out short when it is full.
@@ -370,12 +371,12 @@ impl IovIter {
 
     /// What remains as memoryviews: writable for a destination. They keep the memory exported. TypeError over a `UserRange`.
     fn views<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        if self.core.is_wild() {
+        if self.core.backing() == Backing::Unchecked {
             return Err(PyTypeError::new_err("views: a UserRange cannot be shown as a memoryview"));
         }
         let mut shown = Vec::new();
         self.core.pieces(self.core.count(), |piece| {
-            shown.push((piece.seg, piece.page.map(|page| Arc::clone(&page.keeper))));
+            shown.push((piece.seg, piece.page.map(|page| Arc::clone(page.owner()))));
             ControlFlow::Continue(())
         });
         PyList::new(py, self.show(py, shown)?)
@@ -409,14 +410,14 @@ impl IovIter {
     fn show<'py>(
         &self,
         py: Python<'py>,
-        ranges: Vec<(Segment, Option<Keeper>)>,
+        ranges: Vec<(Segment, Option<Owner>)>,
     ) -> PyResult<Vec<Bound<'py, PyMemoryView>>> {
         let readonly = self.core.direction() == Direction::Source;
         let owned = || match &self.owners {
-            Some(owners) => Arc::clone(owners) as Keeper,
+            Some(owners) => Arc::clone(owners) as Owner,
             None => Arc::new(()),
         };
-        let show = |(seg, page): (Segment, Option<Keeper>)| memoryview(py, seg, readonly, page.unwrap_or_else(owned));
+        let show = |(seg, page): (Segment, Option<Owner>)| memoryview(py, seg, readonly, page.unwrap_or_else(owned));
         ranges.into_iter().map(show).collect()
     }
 }
@@ -458,9 +459,9 @@ impl IovecArray {
         if let (Direction::Dest, Some(index)) = (direction, self.readonly) {
             return Err(Error::ReadOnly { what: "segment", index }.into());
         }
-        let segs: Segments = self.segs.clone();
-        segs.as_slice().iter().enumerate().try_for_each(|(index, seg)| check_range(index, *seg))?;
-        let core = iter::IovIter::iovec(direction, segs, self.trust, count)?;
+        let memories = self.memories.clone();
+        memories.segs().iter().enumerate().try_for_each(|(index, seg)| check_range(index, *seg))?;
+        let core = iter::IovIter::iovec(direction, memories, count)?;
         debug_assert_eq!(core.kind(), Kind::Iovec);
         Ok(IovIter::over(core, Arc::clone(&self.owners), self.readonly))
     }

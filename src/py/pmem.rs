@@ -224,7 +224,7 @@ impl PmemRegion {
         }
         let mut call = Call::new();
         let src = call.acquire(data, Access::Read, Named::Argument("data"))?;
-        let (copied, fault) = self.durable(py, src.seg.len, || mapping.write(offset, src))?;
+        let (copied, fault) = self.durable(py, src.len(), || mapping.write(offset, src))?;
         fault.map_or(Ok(copied), |fault| Err(fault_error(py, &fault, copied)))
     }
 
@@ -248,7 +248,7 @@ impl PmemRegion {
         }
         let mut call = Call::new();
         let target = call.acquire(dst, Access::Write, Named::Argument("dst"))?;
-        let nbytes = target.seg.len;
+        let nbytes = target.len();
         let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, map))?;
         to_mc_result(py, copied, nbytes, fault.as_deref())
     }

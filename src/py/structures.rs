@@ -4,10 +4,10 @@ use super::buffer::{Access, Call, Named, page};
 use super::values::{fault_error, optional_size, size, size_or};
 use super::view::memoryview;
 use crate::abi::PAGE_SIZE;
-use crate::copy::{Outcome, copy_flat, own};
+use crate::copy::{Outcome, copy_flat, read_into};
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::segment::{Flat, Page, Trust};
+use crate::memory::{Memory, Page};
 use crate::structure::{self, CAN_MERGE, FOLIOS_PER_NODE, PIPE_SLOTS, Ring, Slot};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::ffi;
@@ -16,7 +16,7 @@ use pyo3::types::{PyBytes, PyList, PyMapping, PyMemoryView, PyTuple};
 use std::sync::Arc;
 
 fn show<'py>(py: Python<'py>, page: &Page, readonly: bool) -> PyResult<Bound<'py, PyMemoryView>> {
-    memoryview(py, page.seg, readonly, Arc::clone(&page.keeper))
+    memoryview(py, page.seg(), readonly, Arc::clone(page.owner()))
 }
 
 /// A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and `splice`.
@@ -54,9 +54,7 @@ fn copy_out(slots: &[Slot]) -> Result<(Vec<u8>, Option<Box<Fault>>), Error> {
     let mut bytes: Vec<u8> = Vec::new();
     bytes.try_reserve_exact(total).map_err(|_| Error::NoMemory(total))?;
     for slot in slots {
-        let room = bytes.spare_capacity_mut();
-        let source = Flat { seg: slot.seg(), trust: Trust::Held(slot.page.held) };
-        let (done, fault) = copy_flat(own(room.as_mut_ptr().expose_provenance(), room.len()), source)?;
+        let (done, fault) = read_into(bytes.spare_capacity_mut(), slot.memory())?;
         // SAFETY: the capacity covers all slots' lengths; `done` bytes behind the initialised ones have just been written.
         unsafe { bytes.set_len(bytes.len() + done) };
         if fault.is_some() {
@@ -173,10 +171,10 @@ fn write_slots(fd: i32, slots: &[Slot]) -> Result<usize, i32> {
 }
 
 /// Writes into the ring what fits: the bytes, and what stopped them.
-fn append(ring: &mut Ring, data: Flat) -> Result<Outcome, Error> {
+fn append(ring: &mut Ring, data: Memory) -> Result<Outcome, Error> {
     let mut done = 0;
-    while done < data.seg.len {
-        let rest = Flat { seg: data.seg.skip(done), ..data };
+    while done < data.len() {
+        let rest = data.skip(done);
         let newest = ring.head().wrapping_sub(1);
         let open = ring.get(newest).filter(|slot| slot.own && slot.flags & CAN_MERGE != 0 && slot.end() < PAGE_SIZE);
         let open = open.map(Slot::end);
@@ -186,7 +184,7 @@ fn append(ring: &mut Ring, data: Flat) -> Result<Outcome, Error> {
             None => break,
         };
         let Some(slot) = ring.get_mut(counter) else { break };
-        let room = Flat { seg: slot.page.seg.skip(from), trust: Trust::Held(slot.page.held) };
+        let room = slot.page.memory().skip(from);
         let (copied, fault) = copy_flat(room, rest)?;
         slot.len += copied;
         done += copied;
@@ -222,8 +220,8 @@ impl XArray {
     fn store(&self, index: &Bound<'_, PyAny>, page: &Bound<'_, PyAny>) -> PyResult<()> {
         let index = size("index", index)?;
         let stored = super::buffer::page(page, Named::Argument("page"))?;
-        if stored.seg.len != PAGE_SIZE {
-            return Err(Error::invalid("page", format!("{} bytes", stored.seg.len), "PAGE_SIZE (4096) bytes").into());
+        if stored.seg().len != PAGE_SIZE {
+            return Err(Error::invalid("page", format!("{} bytes", stored.seg().len), "PAGE_SIZE (4096) bytes").into());
         }
         drop(self.0.store(index, stored));
         Ok(())
@@ -232,7 +230,7 @@ impl XArray {
     /// The page at `index`, or `None` for a hole.
     fn load<'py>(&self, py: Python<'py>, index: &Bound<'_, PyAny>) -> PyResult<Option<Bound<'py, PyMemoryView>>> {
         let tree = self.0.snapshot();
-        tree.load(size("index", index)?).map(|page| show(py, page, !page.writable)).transpose()
+        tree.load(size("index", index)?).map(|page| show(py, page, !page.writable())).transpose()
     }
 
     /// Makes a hole at `index`.
@@ -273,7 +271,7 @@ impl FolioQueue {
 impl FolioQueue {
     fn push(&self, folio: &Bound<'_, PyAny>, name: Named) -> PyResult<()> {
         let folio = page(folio, name)?;
-        if folio.seg.len == 0 {
+        if folio.seg().len == 0 {
             return Err(Error::invalid("folio", "empty", "1 byte or more").into());
         }
         self.0.append(folio);

@@ -5,7 +5,7 @@ use crate::abi::Direction;
 use crate::error::Error;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::PageSpan;
-use crate::segment::Segment;
+use crate::memory::Segment;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -1,6 +1,6 @@
 //! Memory handed out to Python: a memoryview that keeps what it shows exported.
 
-use crate::segment::{Keeper, Segment};
+use crate::memory::{Owner, Segment};
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -13,7 +13,7 @@ pub(super) struct Span {
     seg: Segment,
     readonly: bool,
     /// Held until the last memoryview is gone.
-    _keeper: Keeper,
+    _owner: Owner,
 }
 
 #[pymethods]
@@ -32,13 +32,13 @@ impl Span {
     }
 }
 
-/// A memoryview of `seg`, which `keeper` keeps.
+/// A memoryview of `seg`, which `owner` keeps.
 pub(super) fn memoryview(
     py: Python<'_>,
     seg: Segment,
     readonly: bool,
-    keeper: Keeper,
+    owner: Owner,
 ) -> PyResult<Bound<'_, PyMemoryView>> {
-    let span = Bound::new(py, Span { seg, readonly, _keeper: keeper })?;
+    let span = Bound::new(py, Span { seg, readonly, _owner: owner })?;
     PyMemoryView::from(span.as_any())
 }

@@ -1,8 +1,6 @@
 //! A folio queue: folios in order, in nodes of a fixed number of slots (`struct folio_queue`).
 
-use crate::fault::engine::Care;
-use crate::segment::Page;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::memory::{Backing, LeastSafe, Page};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Slots of a node unless told otherwise: what fits the kernel's folio batch.
@@ -47,15 +45,15 @@ impl Folios {
 /// The queue as it is, to be shared between iterators and whoever appends to it.
 pub struct FolioQueue {
     folios: RwLock<Arc<Folios>>,
-    /// Whether a folio was ever appended that can go away.
-    prone: AtomicBool,
+    /// The least safe [`Backing`] that a folio ever had.
+    backing: LeastSafe,
 }
 
 impl FolioQueue {
     /// An empty queue of nodes with that many slots (at least one).
     pub fn new(slots_per_node: usize) -> Self {
         let folios = Folios { nodes: Vec::new(), slots_per_node: slots_per_node.max(1) };
-        Self { folios: RwLock::new(Arc::new(folios)), prone: AtomicBool::new(false) }
+        Self { folios: RwLock::new(Arc::new(folios)), backing: LeastSafe::default() }
     }
 
     /// The queue now; later folios do not show in it.
@@ -63,16 +61,14 @@ impl FolioQueue {
         Arc::clone(&self.folios.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How settled its folios are.
-    pub fn care(&self) -> Care {
-        if self.prone.load(Ordering::Relaxed) { Care::Prone } else { Care::Settled }
+    /// How its folios may fail.
+    pub fn backing(&self) -> Backing {
+        self.backing.get()
     }
 
     /// Adds a folio at the end.
     pub fn append(&self, folio: Page) {
-        if folio.held.care() == Care::Prone {
-            self.prone.store(true, Ordering::Relaxed);
-        }
+        self.backing.add(folio.memory().backing());
         Arc::make_mut(&mut self.folios.write().unwrap_or_else(PoisonError::into_inner)).append(folio);
     }
 }
@@ -80,8 +76,7 @@ impl FolioQueue {
 #[cfg(test)]
 mod tests {
     use super::FolioQueue;
-    use crate::fault::engine::Care;
-    use crate::segment::{Held, Page, Segment};
+    use crate::memory::{Backing, Memory, Page, Segment};
     use std::sync::Arc;
 
     #[test]
@@ -92,12 +87,12 @@ mod tests {
             let early = queue.snapshot();
             for addr in 0..70 {
                 // SAFETY: nothing touches the memory in this test.
-                let held = unsafe { Held::promise(Care::Settled) };
-                queue.append(Page { seg: Segment::new(addr, 1), writable: true, keeper: Arc::new(()), held });
+                let memory = unsafe { Memory::new(Segment::new(addr, 1), Backing::Heap) };
+                queue.append(Page::new(memory, true, Arc::new(())));
                 assert_eq!(queue.snapshot().len(), addr + 1);
             }
             let now = queue.snapshot();
-            assert!((0..70).all(|slot| now.get(slot).is_some_and(|f| f.seg.addr == slot)));
+            assert!((0..70).all(|slot| now.get(slot).is_some_and(|f| f.seg().addr == slot)));
             assert!(now.get(70).is_none() && early.get(0).is_none());
         }
     }

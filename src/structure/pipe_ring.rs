@@ -2,8 +2,7 @@
 
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
-use crate::fault::engine::Care;
-use crate::segment::{Held, Page, Segment};
+use crate::memory::{Backing, Memory, Page, Segment};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,9 +31,10 @@ impl OwnPage {
         // SAFETY: PAGE_LAYOUT has a non-zero size.
         let start = NonNull::new(unsafe { alloc_zeroed(PAGE_LAYOUT) })?;
         let seg = Segment::new(start.as_ptr().expose_provenance(), PAGE_SIZE);
-        // SAFETY: the keeper is the owner of the allocation, which stays until it is dropped.
-        let held = unsafe { Held::promise(Care::Settled) };
-        Some(Page { seg, writable: true, keeper: Arc::new(Self(start)), held })
+        // SAFETY: nobody else has the allocation, which stays until its owner `Self` is dropped: the page's memory is used no longer
+        // than the page is held, and the page holds the owner.
+        let memory = unsafe { Memory::new(seg, Backing::Heap) };
+        Some(Page::new(memory, true, Arc::new(Self(start))))
     }
 }
 
@@ -49,21 +49,32 @@ impl Drop for OwnPage {
 #[derive(Clone)]
 pub struct Slot {
     /// The page its bytes are in.
-    pub page: Page,
+    pub(crate) page: Page,
     /// Where in the page they begin.
-    pub offset: usize,
+    pub(crate) offset: usize,
     /// How many they are.
-    pub len: usize,
+    pub(crate) len: usize,
     /// [`CAN_MERGE`] or nothing. Set anew whenever a slot is taken into use.
-    pub flags: u32,
+    pub(crate) flags: u32,
     /// Allocated by the ring. Otherwise a reference to somebody's page, which is never written to.
-    pub own: bool,
+    pub(crate) own: bool,
 }
 
 impl Slot {
     /// The bytes of the slot.
     pub fn seg(&self) -> Segment {
-        self.page.seg.skip(self.offset).take(self.len)
+        self.page.seg().skip(self.offset).take(self.len)
+    }
+
+    /// Their memory, for as long as the slot is held.
+    #[cfg(feature = "python")]
+    pub(crate) fn memory(&self) -> Memory {
+        self.page.memory().skip(self.offset).take(self.len)
+    }
+
+    /// [`CAN_MERGE`] or nothing.
+    pub fn flags(&self) -> u32 {
+        self.flags
     }
 
     /// The offset in the page where the slot's bytes end.

@@ -2,9 +2,7 @@
 //!
 //! Nodes are shared and copied on write, so a snapshot costs one reference count and a walk over it needs no lock.
 
-use crate::fault::engine::Care;
-use crate::segment::Page;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::memory::{Backing, LeastSafe, Page};
 use std::sync::{Arc, PoisonError, RwLock};
 
 const BITS: u32 = 6;
@@ -116,8 +114,8 @@ impl Tree {
 #[derive(Default)]
 pub struct XArray {
     tree: RwLock<Tree>,
-    /// Whether a page was ever stored that can go away.
-    prone: AtomicBool,
+    /// The least safe [`Backing`] that a page ever had.
+    backing: LeastSafe,
 }
 
 impl XArray {
@@ -128,15 +126,13 @@ impl XArray {
 
     /// Puts a page at `index`; what was there comes back, to be dropped with no lock held.
     pub fn store(&self, index: usize, page: Page) -> Option<Page> {
-        if page.held.care() == Care::Prone {
-            self.prone.store(true, Ordering::Relaxed);
-        }
+        self.backing.add(page.memory().backing());
         self.tree.write().unwrap_or_else(PoisonError::into_inner).store(index, page)
     }
 
-    /// How settled its pages are.
-    pub fn care(&self) -> Care {
-        if self.prone.load(Ordering::Relaxed) { Care::Prone } else { Care::Settled }
+    /// How its pages may fail.
+    pub fn backing(&self) -> Backing {
+        self.backing.get()
     }
 
     /// Makes a hole at `index`; what was there comes back, to be dropped with no lock held.
@@ -148,15 +144,14 @@ impl XArray {
 #[cfg(test)]
 mod tests {
     use super::XArray;
-    use crate::fault::engine::Care;
-    use crate::segment::{Held, Page, Segment};
+    use crate::memory::{Backing, Memory, Page, Segment};
     use std::collections::HashMap;
     use std::sync::Arc;
 
     fn page(addr: usize) -> Page {
         // SAFETY: nothing touches the memory in these tests.
-        let held = unsafe { Held::promise(Care::Settled) };
-        Page { seg: Segment::new(addr, 4096), writable: true, keeper: Arc::new(()), held }
+        let memory = unsafe { Memory::new(Segment::new(addr, 4096), Backing::Heap) };
+        Page::new(memory, true, Arc::new(()))
     }
 
     #[test]
@@ -168,9 +163,9 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let index = (state >> 11) & usize::MAX >> (state >> 57 & 63);
             if round % 3 == 0 {
-                assert_eq!(array.erase(index).map(|p| p.seg.addr), model.remove(&index));
+                assert_eq!(array.erase(index).map(|p| p.seg().addr), model.remove(&index));
             } else {
-                assert_eq!(array.store(index, page(round)).map(|p| p.seg.addr), model.insert(index, round));
+                assert_eq!(array.store(index, page(round)).map(|p| p.seg().addr), model.insert(index, round));
             }
         }
         for extreme in [0, 63, 64, 4095, 4096, usize::MAX] {
@@ -179,8 +174,8 @@ mod tests {
         }
         let tree = array.snapshot();
         for (index, addr) in &model {
-            assert_eq!(tree.load(*index).map(|p| p.seg.addr), Some(*addr), "{index:#x}");
-            assert_eq!(tree.load(index ^ 1 << 40).map(|p| p.seg.addr), model.get(&(index ^ 1 << 40)).copied());
+            assert_eq!(tree.load(*index).map(|p| p.seg().addr), Some(*addr), "{index:#x}");
+            assert_eq!(tree.load(index ^ 1 << 40).map(|p| p.seg().addr), model.get(&(index ^ 1 << 40)).copied());
         }
     }
 
@@ -192,7 +187,7 @@ mod tests {
         array.store(7, page(2));
         array.store(1 << 30, page(3));
         array.erase(7);
-        assert_eq!(before.load(7).map(|p| p.seg.addr), Some(1));
+        assert_eq!(before.load(7).map(|p| p.seg().addr), Some(1));
         assert!(before.load(1 << 30).is_none());
         assert!(array.snapshot().load(7).is_none());
         assert!(array.snapshot().load(1 << 30).is_some());

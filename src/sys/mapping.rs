@@ -2,7 +2,7 @@
 
 use super::errno;
 use crate::abi::PAGE_SIZE;
-use crate::segment::Segment;
+use crate::memory::Segment;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 

@@ -2,7 +2,7 @@
 
 use super::errno;
 use crate::abi::PAGE_SIZE;
-use crate::segment::Segment;
+use crate::memory::Segment;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -20,22 +20,30 @@ fn pid() -> i32 {
 /// Copies `len` bytes from `src` to `dst`, both addresses in this process, neither of them necessarily valid. Returns the bytes copied:
 /// all of them, or exactly those before the first that cannot be read or written. No signal is raised.
 ///
-/// The ranges must not overlap, and the bytes at `dst` must be the caller's to overwrite if there are any.
-pub fn copy(dst: usize, src: usize, len: usize) -> usize {
+/// The ranges must not overlap: the kernel copies in blocks of its own choice.
+///
+/// # Safety
+/// Overwriting the bytes at `dst`, if there are any, breaks nobody's assumptions.
+pub unsafe fn copy(dst: usize, src: usize, len: usize) -> usize {
     let mut done = 0;
     while done < len {
         let part = (len - done).min(CALL_MAX);
-        match copy_once(Segment::new(dst.wrapping_add(done), part), Segment::new(src.wrapping_add(done), part)) {
+        let (to, from) = (Segment::new(dst.wrapping_add(done), part), Segment::new(src.wrapping_add(done), part));
+        // SAFETY: a part of the range the caller speaks for.
+        match unsafe { copy_once(to, from) } {
             Ok(0) | Err(libc::EFAULT) => break,
             Ok(copied) => done += copied,
             // The call is filtered (seccomp) or not built in: take the long way.
-            Err(_) => return done + relay(dst.wrapping_add(done), src.wrapping_add(done), len - done),
+            // SAFETY: as for `copy_once`, of the rest.
+            Err(_) => return done + unsafe { relay(dst.wrapping_add(done), src.wrapping_add(done), len - done) },
         }
     }
     done
 }
 
-fn copy_once(dst: Segment, src: Segment) -> Result<usize, i32> {
+/// # Safety
+/// As for [`copy`].
+unsafe fn copy_once(dst: Segment, src: Segment) -> Result<usize, i32> {
     let (local, remote) = (iovec(dst), iovec(src));
     // SAFETY: both descriptors are valid for the call, which checks every address they name and writes to `dst` only, the
     // caller's to overwrite.
@@ -44,7 +52,10 @@ fn copy_once(dst: Segment, src: Segment) -> Result<usize, i32> {
 }
 
 /// The same through an anonymous file, with calls that no filter refuses.
-fn relay(dst: usize, src: usize, len: usize) -> usize {
+///
+/// # Safety
+/// As for [`copy`].
+unsafe fn relay(dst: usize, src: usize, len: usize) -> usize {
     const BLOCK: usize = 1 << 20;
     // SAFETY: the name is a terminated string; the result is checked.
     let fd = unsafe { libc::memfd_create(c"iovec_rs".as_ptr(), libc::MFD_CLOEXEC) };
@@ -74,7 +85,8 @@ fn relay(dst: usize, src: usize, len: usize) -> usize {
 /// Whether the byte at `addr` can be read.
 pub fn is_readable(addr: usize) -> bool {
     let mut byte = 0_u8;
-    copy((&raw mut byte).expose_provenance(), addr, 1) == 1
+    // SAFETY: the destination is the local variable.
+    unsafe { copy((&raw mut byte).expose_provenance(), addr, 1) == 1 }
 }
 
 /// `madvise(MADV_POPULATE_READ | MADV_POPULATE_WRITE)` (5.14): maps pages in without touching their contents. The errno tells

@@ -8,7 +8,7 @@
 
 use super::errno;
 use crate::abi::{MAX_RW_COUNT, UIO_MAXIOV};
-use crate::segment::Segment;
+use crate::memory::Segment;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -217,7 +217,7 @@ pub unsafe fn process_vm_write(pid: i32, local: &[Segment], remote: &[Segment]) 
 mod tests {
     use super::{Batch, Beside, Received, read, receive, send, write};
     use crate::abi::{MAX_RW_COUNT, UIO_MAXIOV};
-    use crate::segment::Segment;
+    use crate::memory::Segment;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixDatagram;
 

@@ -5,7 +5,7 @@ use crate::arch::guard::{self, Cut};
 use crate::arch::{self, WriteBack};
 use crate::copy::past_caches::{Media, Rest};
 use crate::fault::engine::Way;
-use crate::segment::Segment;
+use crate::memory::Segment;
 use crate::sys::{mapping, maps, memory};
 
 #[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured

@@ -2,7 +2,7 @@
 
 use super::{Media, Rest};
 use crate::arch::LINE;
-use crate::segment::Segment;
+use crate::memory::Segment;
 
 /// What partial lines are streamed by.
 const WORD: usize = 4;

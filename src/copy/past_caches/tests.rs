@@ -6,9 +6,8 @@ use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::LINE;
 use crate::copy::mover::Move;
 use crate::copy::{FromIter, ToIter};
-use crate::fault::engine::Care;
 use crate::iter::IovIter;
-use crate::segment::{Held, Page, Segment, Trust};
+use crate::memory::{Backing, Memories, Memory, Page, Segment};
 use crate::structure::{FolioQueue, XArray};
 use std::sync::Arc;
 
@@ -44,9 +43,9 @@ impl Arena {
     }
 }
 
-fn held() -> Held {
+fn at(addr: usize, len: usize) -> Memory {
     // SAFETY: every test keeps its arenas, unmoved, until its last copy is done.
-    unsafe { Held::promise(Care::Settled) }
+    unsafe { Memory::new(Segment::new(addr, len), Backing::Heap) }
 }
 
 /// All `len` bytes at `at` are on the media, no other byte was touched, and no rule was broken on the way.
@@ -104,18 +103,14 @@ impl Numbers {
 /// Every kind that has memory, over the same bytes: where they begin and what the kind makes of them.
 fn every_kind(memory: Segment, lengths: &[usize], direction: Direction) -> Vec<IovIter> {
     let mut segs = Vec::new();
-    let mut at = memory.addr;
+    let mut start = memory.addr;
     for len in lengths {
-        segs.push(Segment::new(at, *len));
-        at += len;
+        segs.push(at(start, *len));
+        start += len;
     }
+    let segs: Memories = segs.into_iter().collect();
     let pages = memory.len.div_ceil(PAGE_SIZE);
-    let page = |index: usize| Page {
-        seg: Segment::new(memory.addr + index * PAGE_SIZE, PAGE_SIZE),
-        writable: true,
-        keeper: Arc::new(()),
-        held: held(),
-    };
+    let page = |index: usize| Page::new(at(memory.addr + index * PAGE_SIZE, PAGE_SIZE), true, Arc::new(()));
     let (xarray, queue) = (XArray::default(), FolioQueue::new(3));
     for index in 0..pages {
         xarray.store(index, page(index));
@@ -123,10 +118,10 @@ fn every_kind(memory: Segment, lengths: &[usize], direction: Direction) -> Vec<I
     }
     let total = lengths.iter().sum();
     vec![
-        IovIter::ubuf(direction, memory, Trust::Held(held()), Some(total)).unwrap(),
-        IovIter::iovec(direction, segs.clone().into(), Trust::Held(held()), None).unwrap(),
-        IovIter::kvec(direction, segs.clone().into(), held(), None).unwrap(),
-        IovIter::bvec(direction, segs.into(), vec![0; lengths.len()].into(), held(), None).unwrap(),
+        IovIter::ubuf(direction, at(memory.addr, memory.len), Some(total)).unwrap(),
+        IovIter::iovec(direction, segs.clone(), None).unwrap(),
+        IovIter::kvec(direction, segs.clone(), None).unwrap(),
+        IovIter::bvec(direction, segs, vec![0; lengths.len()].into(), None).unwrap(),
         IovIter::xarray(direction, Arc::new(xarray), 0, total).unwrap(),
         IovIter::folioq(direction, Arc::new(queue), 0, 0, total).unwrap(),
     ]

@@ -1,7 +1,7 @@
 //! A map that threads share, and that costs a copy nothing if it knows nothing of its memory.
 
 use super::{FaultMap, Span};
-use crate::segment::Segment;
+use crate::memory::Segment;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,7 +2,7 @@
 
 use super::shared::SharedMap;
 use super::{Access, FaultMap, Range, Span};
-use crate::segment::Segment;
+use crate::memory::Segment;
 
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::Both];
 

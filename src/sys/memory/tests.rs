@@ -2,7 +2,7 @@
 
 use super::{copy, fault_in, good_prefix, is_readable, is_user_range, relay, user_limit};
 use crate::abi::PAGE_SIZE;
-use crate::segment::Segment;
+use crate::memory::Segment;
 
 /// Two pages, the second of them without any access.
 struct Guarded(usize);
@@ -35,6 +35,8 @@ fn both_ways_stop_at_the_exact_byte_on_either_side() {
     let mut sink = vec![0_u8; 2 * PAGE_SIZE];
     let (good, sink_at) = (good.as_ptr().expose_provenance(), sink.as_mut_ptr().expose_provenance());
     for way in [copy, relay] {
+        // SAFETY: every destination below is memory of this test, or none at all.
+        let way = |dst, src, len| unsafe { way(dst, src, len) };
         for before in (0..130).chain([PAGE_SIZE]) {
             let edge = bad.0 + PAGE_SIZE - before;
             assert_eq!(way(edge, good, before + 100), before, "destination");

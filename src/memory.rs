@@ -1,0 +1,398 @@
+//! Memory that cannot be forged, and the rules for touching it.
+//!
+//! 1. **No references.** Memory that belongs to Python, to another process or to nobody at all may change or vanish while it is
+//!    copied, so no `&[u8]` or `&mut [u8]` ever covers it: an address and a length do.
+//! 2. **One door.** Only the primitives in [`crate::arch`] and the system calls in [`crate::sys`] access such memory.
+//! 3. **One promise.** A [`Segment`] is a pair of numbers that anybody may write down. Nothing accepts it for memory to copy to or
+//!    from: copies and iterators take [`Memory`] and [`Memories`], whose constructors are unsafe and whose safe operations only
+//!    narrow the range.
+//!
+//! Safe code cannot make memory out of an address, neither by calling the constructor,
+//!
+//! ```compile_fail,E0133
+//! use _core::memory::{Backing, Memory, Segment};
+//! let immutable = Box::new(7_u64);
+//! let address = Segment::new(&raw const *immutable as usize, 8);
+//! let forged = Memory::new(address, Backing::Unchecked);
+//! ```
+//!
+//! nor by naming the fields,
+//!
+//! ```compile_fail,E0451
+//! use _core::memory::{Backing, Memory, Segment};
+//! let forged = Memory { seg: Segment::new(4096, 8), backing: Backing::Unchecked };
+//! ```
+//!
+//! nor by changing those of memory it was given,
+//!
+//! ```compile_fail,E0616
+//! use _core::memory::Memory;
+//! fn widened(mut memory: Memory) -> Memory {
+//!     memory.seg.len += 1;
+//!     memory
+//! }
+//! ```
+//!
+//! nor by handing an iterator the address itself.
+//!
+//! ```compile_fail,E0308
+//! use _core::{abi::Direction, iter::IovIter, memory::Segment};
+//! let forged = IovIter::ubuf(Direction::Dest, Segment::new(4096, 8), None);
+//! ```
+//!
+//! Whoever has memory to give vouches for it, once:
+//!
+//! ```
+//! use _core::abi::Direction;
+//! use _core::copy::copy_to_iter;
+//! use _core::iter::IovIter;
+//! use _core::memory::{Backing, Memory, Segment};
+//! let mut numbers = [7_u64, 9];
+//! let start = (&raw mut numbers).expose_provenance();
+//! // SAFETY: the array is alive and not borrowed until the copy is done.
+//! let [to, from] = [start, start + 8].map(|at| unsafe { Memory::new(Segment::new(at, 8), Backing::Heap) });
+//! let mut i = IovIter::ubuf(Direction::Dest, to, None)?;
+//! assert_eq!(copy_to_iter(from, &mut i, 8)?, 8);
+//! assert_eq!(numbers, [9, 9]);
+//! # Ok::<(), _core::error::Error>(())
+//! ```
+
+use crate::abi::UIO_FASTIOV;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// An address range `[addr, addr + len)`: the `struct iovec` of this crate. It says nothing about the memory behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Segment {
+    /// First byte's address.
+    pub addr: usize,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+impl Segment {
+    /// The range of `len` bytes at `addr`.
+    pub const fn new(addr: usize, len: usize) -> Self {
+        Self { addr, len }
+    }
+
+    /// The first `len` bytes, or all of it if it is shorter.
+    #[must_use]
+    pub fn take(self, len: usize) -> Self {
+        Self { addr: self.addr, len: self.len.min(len) }
+    }
+
+    /// What is left after the first `nbytes`; empty at the end if there are fewer.
+    #[must_use]
+    pub fn skip(self, nbytes: usize) -> Self {
+        let nbytes = nbytes.min(self.len);
+        Self { addr: self.addr.wrapping_add(nbytes), len: self.len - nbytes }
+    }
+
+    /// One past the last byte. Wraps for a range that no address space can hold, as nothing else checks it here.
+    pub fn end(self) -> usize {
+        self.addr.wrapping_add(self.len)
+    }
+
+    /// Whether the two ranges share a byte.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.len != 0 && other.len != 0 && self.addr < other.end() && other.addr < self.end()
+    }
+
+    /// The start as a pointer to read from.
+    pub fn as_ptr(self) -> *const u8 {
+        std::ptr::with_exposed_provenance(self.addr)
+    }
+
+    /// The start as a pointer to write to.
+    pub fn as_mut_ptr(self) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(self.addr)
+    }
+}
+
+/// How memory may fail while it is copied, the safest first: of several, the greatest decides how a copy touches all of them.
+///
+/// As wide as the addresses it travels with. Padding beside a single byte is moved in pieces that overlap what was just stored, and
+/// each such load waits for the store: 8 ns, several times a call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(usize)]
+pub enum Backing {
+    /// Anonymous memory that its owner keeps mapped and accessible: only failing hardware can take it away.
+    Heap,
+    /// A mapping that its owner keeps, of something that may go away: a file that is truncated, a device that fails.
+    Mapping,
+    /// A raw address that nobody keeps. Any fault is survived, or the access is refused.
+    Unchecked,
+}
+
+impl Backing {
+    /// Whether an access may fault although hardware works: it is made under the fault handler or by a system call.
+    pub fn may_vanish(self) -> bool {
+        self != Self::Heap
+    }
+}
+
+/// The least safe backing of all memory that was ever added to a structure that threads share.
+#[derive(Default)]
+pub(crate) struct LeastSafe(AtomicUsize);
+
+impl LeastSafe {
+    pub(crate) fn add(&self, backing: Backing) {
+        self.0.fetch_max(backing as usize, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Backing {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Backing::Heap,
+            1 => Backing::Mapping,
+            _ => Backing::Unchecked,
+        }
+    }
+}
+
+/// A range of memory that copies may touch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    seg: Segment,
+    backing: Backing,
+}
+
+impl Memory {
+    /// Vouches for a range.
+    ///
+    /// # Safety
+    /// Until the last use of the value, its copies and whatever is built from them:
+    /// * Copying from the range, and to it wherever the value gets to be a destination, breaks nobody's assumptions: no Rust
+    ///   reference, and no object that is taken for immutable, covers a byte of it. Others may change the contents at any time.
+    /// * [`Backing::Heap`]: every byte stays mapped and accessible for what is done to it.
+    /// * [`Backing::Mapping`]: the same, but for pages that the object behind the mapping no longer has.
+    /// * [`Backing::Unchecked`]: nothing more. The range may be unmapped, protected or outside user space.
+    #[must_use]
+    pub const unsafe fn new(seg: Segment, backing: Backing) -> Self {
+        Self { seg, backing }
+    }
+
+    /// Where it is.
+    #[inline]
+    pub const fn seg(self) -> Segment {
+        self.seg
+    }
+
+    /// How it may fail.
+    #[inline]
+    pub const fn backing(self) -> Backing {
+        self.backing
+    }
+
+    /// Its length in bytes.
+    #[inline]
+    #[allow(clippy::len_without_is_empty)] // nobody asks
+    pub const fn len(self) -> usize {
+        self.seg.len
+    }
+
+    /// The first `len` bytes, or all of it if it is shorter.
+    #[inline]
+    #[must_use]
+    pub fn take(self, len: usize) -> Self {
+        Self { seg: self.seg.take(len), ..self }
+    }
+
+    /// What is left after the first `nbytes`; empty at the end if there are fewer.
+    #[inline]
+    #[must_use]
+    pub fn skip(self, nbytes: usize) -> Self {
+        Self { seg: self.seg.skip(nbytes), ..self }
+    }
+
+    /// The `len` bytes from `offset` on, if it has them.
+    #[inline]
+    pub fn range(self, offset: usize, len: usize) -> Option<Self> {
+        let end = offset.checked_add(len)?;
+        (end <= self.seg.len).then(|| self.skip(offset).take(len))
+    }
+}
+
+/// An array of segments: a few in place, or shared with whoever else keeps it alive.
+#[derive(Clone)]
+pub enum Segments {
+    /// Up to eight, with no allocation.
+    Inline([Segment; UIO_FASTIOV], usize),
+    /// Any number; freed when the last iterator or array object over it is gone.
+    Shared(Arc<[Segment]>),
+}
+
+impl Segments {
+    /// As a slice. (It covers this array, not the memory its elements point to.)
+    #[inline]
+    pub fn as_slice(&self) -> &[Segment] {
+        match self {
+            Self::Inline(array, len) => &array[..*len],
+            Self::Shared(array) => array,
+        }
+    }
+}
+
+impl From<&[Segment]> for Segments {
+    fn from(segs: &[Segment]) -> Self {
+        if segs.len() > UIO_FASTIOV {
+            return Self::Shared(segs.into());
+        }
+        let mut array = [Segment::default(); UIO_FASTIOV];
+        array[..segs.len()].copy_from_slice(segs);
+        Self::Inline(array, segs.len())
+    }
+}
+
+impl From<Vec<Segment>> for Segments {
+    fn from(segs: Vec<Segment>) -> Self {
+        if segs.len() > UIO_FASTIOV { Self::Shared(segs.into()) } else { segs.as_slice().into() }
+    }
+}
+
+/// Ranges of memory in order, which fail in the same way.
+#[derive(Clone)]
+pub struct Memories {
+    segs: Segments,
+    backing: Backing,
+}
+
+impl Memories {
+    /// Vouches for every range of an array.
+    ///
+    /// # Safety
+    /// As for [`Memory::new`], of each of them.
+    pub unsafe fn new(segs: impl Into<Segments>, backing: Backing) -> Self {
+        Self { segs: segs.into(), backing }
+    }
+
+    /// Where they are.
+    #[inline]
+    pub fn segs(&self) -> &[Segment] {
+        self.segs.as_slice()
+    }
+
+    /// How they may fail: as the least safe of them.
+    #[inline]
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// The range at `index`.
+    pub fn get(&self, index: usize) -> Option<Memory> {
+        let backing = self.backing;
+        self.segs().get(index).map(|seg| Memory { seg: *seg, backing })
+    }
+}
+
+impl FromIterator<Memory> for Memories {
+    fn from_iter<T: IntoIterator<Item = Memory>>(ranges: T) -> Self {
+        let mut backing = Backing::Heap;
+        let each = |memory: Memory| {
+            backing = backing.max(memory.backing);
+            memory.seg
+        };
+        let segs: Vec<Segment> = ranges.into_iter().map(each).collect();
+        Self { segs: segs.into(), backing }
+    }
+}
+
+/// Whatever must stay alive for as long as the memory it owns is used: exported Python buffers, an own page.
+///
+/// Dropping the last one may run Python code (releasing a buffer), so nothing drops one while it holds a lock.
+pub type Owner = Arc<dyn std::any::Any + Send + Sync>;
+
+/// A piece of memory that belongs to a structure of pages: a page of an XArray, a folio, a pipe slot's page.
+///
+/// The memory leaves this crate with its owner only: a copy of the [`Memory`] alone could outlive it.
+#[derive(Clone)]
+pub struct Page {
+    memory: Memory,
+    writable: bool,
+    owner: Owner,
+}
+
+impl Page {
+    /// A page in memory that `owner` keeps. One that is not `writable` is never a destination.
+    pub fn new(memory: Memory, writable: bool, owner: Owner) -> Self {
+        Self { memory, writable, owner }
+    }
+
+    /// Its memory, for as long as the page is held.
+    #[inline]
+    pub(crate) fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// Where it is.
+    #[inline]
+    pub fn seg(&self) -> Segment {
+        self.memory.seg
+    }
+
+    /// Whether it may be a destination.
+    #[inline]
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// What keeps it there.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Backing, Memories, Memory, Segment};
+
+    #[test]
+    fn take_and_skip_never_leave_the_range() {
+        let s = Segment::new(100, 10);
+        assert_eq!((s.take(4), s.take(11)), (Segment::new(100, 4), s));
+        assert_eq!(
+            (s.skip(4), s.skip(10), s.skip(11)),
+            (Segment::new(104, 6), Segment::new(110, 0), Segment::new(110, 0))
+        );
+    }
+
+    #[test]
+    fn ranges_overlap_only_when_they_share_a_byte() {
+        let s = Segment::new(100, 10);
+        for (other, shared) in
+            [((90, 10), false), ((90, 11), true), ((109, 1), true), ((110, 5), false), ((105, 0), false)]
+        {
+            assert_eq!(s.overlaps(Segment::new(other.0, other.1)), shared, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_only_ever_narrowed() {
+        // SAFETY: nothing touches it.
+        let whole = unsafe { Memory::new(Segment::new(100, 10), Backing::Mapping) };
+        for (offset, len, expected) in [
+            (0, 10, Some(Segment::new(100, 10))),
+            (3, 4, Some(Segment::new(103, 4))),
+            (10, 0, Some(Segment::new(110, 0))),
+            (3, 8, None),
+            (11, 0, None),
+            (usize::MAX, 2, None),
+        ] {
+            let part = whole.range(offset, len);
+            assert_eq!(part.map(Memory::seg), expected, "{offset} {len}");
+            assert!(part.is_none_or(|part| part.backing() == Backing::Mapping));
+        }
+        assert_eq!(whole.skip(11).take(5).seg(), Segment::new(110, 0));
+    }
+
+    #[test]
+    fn several_ranges_fail_as_the_least_safe_one_does() {
+        // SAFETY: nothing touches it.
+        let one = |backing| unsafe { Memory::new(Segment::new(100, 10), backing) };
+        let all: Memories = [Backing::Heap, Backing::Unchecked, Backing::Mapping].into_iter().map(one).collect();
+        assert_eq!((all.segs().len(), all.backing()), (3, Backing::Unchecked));
+        assert_eq!(all.get(0).map(Memory::backing), Some(Backing::Unchecked));
+        assert_eq!(all.get(3), None);
+    }
+}
