@@ -61,7 +61,14 @@ class Sysfs:
             (directory / "slaves" / slave.name).symlink_to(os.path.relpath(slave, directory / "slaves"))
         return directory
 
+    def region_below_cxl(self, number: int, **files: object) -> Path:
+        """A region of an nvdimm bus that a CXL root port carries."""
+        directory = self.fill(self.root / "devices/cxl/root0/nvdimm-bridge0/ndbus1" / f"region{number}", **files)
+        (self.root / "bus/nd/devices" / directory.name).symlink_to(directory)
+        return directory
+
     def dax(self, region: Path, device: int = ZERO, *, size: int, **files: object) -> Path:
+        """A device-DAX device below an nvdimm region, or below a CXL region, which no bus of nvdimms links to."""
         directory = self.fill(region / "dax0.1/dax0.0", size=size, **files)
         (directory / "subsystem").symlink_to(os.path.relpath(self.root / "bus/dax", directory))
         self._announce("char", device, directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import struct
 from typing import TYPE_CHECKING
 
 import places
@@ -143,6 +144,93 @@ def test_extents_are_carried_over_with_their_holes_and_out_of_order(
             (0, 2 * PAGE_SIZE, "both"),
             (LAST - 2 * PAGE_SIZE, PAGE_SIZE - 100, "both"),
         ]
+
+
+def flagged(*rows: tuple[int, int, int, int]) -> Callable[[int, int, bytearray], int]:
+    """An ioctl that answers FIEMAP with rows of logical and physical offset, length and flags, the last marked so."""
+
+    def ioctl(_fd: int, _request: int, buffer: bytearray) -> int:
+        struct.pack_into("=QQIIII", buffer, 0, 0, 2**63, 0, len(rows), 256, 0)
+        for number, (logical, physical, length, flags) in enumerate(rows):
+            last = number == len(rows) - 1
+            struct.pack_into("=QQQ16xI12x", buffer, 32 + 56 * number, logical, physical, length, flags | last)
+        return 0
+
+    return ioctl
+
+
+PLACE = 1 << 20
+ELSEWHERE = {
+    "unknown": 0x2,
+    "delayed": 0x4 | 0x2,
+    "encoded": 0x8,
+    "encrypted": 0x80 | 0x8,
+    "not aligned": 0x100,
+    "inline": 0x200 | 0x100,
+    "packed tail": 0x400 | 0x100,
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_file_whose_bytes_are_elsewhere_has_an_incomplete_map(
+    sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What cannot be looked up in the disk's list is neither good nor bad."""
+    sysfs.disk(file.stat().st_dev, badblocks=f"{PLACE // SECTOR} 1\n{PLACE // SECTOR + 16} 1")
+    rows = ((0, PLACE, PAGE_SIZE, 0), (PAGE_SIZE, PLACE + PAGE_SIZE, len(FILL), ELSEWHERE[name]))
+    monkeypatch.setattr("iovec_rs._fiemap.fcntl.ioctl", flagged(*rows))
+    found = pmem.badblocks(file)
+    assert (listed(found), found.incomplete) == ([(0, SECTOR)], True)
+    monkeypatch.setattr("iovec_rs._fiemap.fcntl.ioctl", flagged(rows[0]))
+    assert not pmem.badblocks(file).incomplete
+    with PmemRegion.open(file) as region:
+        monkeypatch.setattr("iovec_rs._fiemap.fcntl.ioctl", flagged(*rows))
+        assert region.refresh_badblocks().incomplete
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_room_that_was_not_written_to_is_not_bad_but_may_become_so(
+    sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch, bad: bool
+) -> None:
+    """Reads of it are answered without the disk, until somebody writes to it."""
+    sysfs.disk(file.stat().st_dev, badblocks=f"{PLACE // SECTOR - bad} 1")
+    monkeypatch.setattr("iovec_rs._fiemap.fcntl.ioctl", flagged((0, PLACE - PAGE_SIZE, PAGE_SIZE, 0x800)))
+    found = pmem.badblocks(file)
+    assert (listed(found), found.incomplete) == ([], bad)
+
+
+def test_extents_of_length_zero_do_not_stop_or_hide_anything(
+    sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysfs.disk(file.stat().st_dev, badblocks=f"{PLACE // SECTOR} 1")
+    rows = ((0, 0, 0, 0), (0, PLACE, PAGE_SIZE, 0))
+    monkeypatch.setattr("iovec_rs._fiemap.fcntl.ioctl", flagged(*rows))
+    found = pmem.badblocks(file)
+    assert (listed(found), found.incomplete) == ([(0, SECTOR)], True)
+
+    def endless(fd: int, request: int, buffer: bytearray) -> int:
+        flagged(rows[0], rows[1])(fd, request, buffer)
+        struct.pack_into("=I", buffer, 20, 1)
+        return 0
+
+    monkeypatch.setattr("iovec_rs._fiemap.fcntl.ioctl", endless)
+    with os_error(errno.EIO) as caught:
+        pmem.badblocks(file)
+    assert "beyond offset 0" in str(caught.value)
+
+
+def test_no_list_is_not_an_empty_one(sysfs: Sysfs, file: Path) -> None:
+    """A disk without a list has a file with an empty line in it, a stacked device has no file."""
+    device = file.stat().st_dev
+    assert pmem.badblocks(file).incomplete
+    directory = sysfs.disk(device)
+    assert pmem.badblocks(file).incomplete
+    with PmemRegion.open(file) as region:
+        assert (len(region.fault_map), region.fault_map.incomplete) == (0, True)
+    sysfs.fill(directory, badblocks="\n")
+    assert pmem.badblocks(file).incomplete
+    sysfs.fill(directory, badblocks="")
+    assert not pmem.badblocks(file).incomplete
 
 
 def test_a_full_list_says_that_there_may_be_more(sysfs: Sysfs, file: Path) -> None:
@@ -302,9 +390,13 @@ def test_extents_are_what_was_written(file: Path) -> None:
         for page in (3, 4, 20, 39):
             os.pwrite(fd, bytes([page]) * PAGE_SIZE, page * PAGE_SIZE)
         os.posix_fallocate(fd, 8 * PAGE_SIZE, 4 * PAGE_SIZE)
+        found = list(_fiemap.extents(fd, 0, size))
+        assert all(extent.placed for extent in found)
+        assert [extent.logical for extent in found if not extent.written] == [8 * PAGE_SIZE]
         pages = {
             at // PAGE_SIZE
-            for extent in _fiemap.extents(fd, 0, size)
+            for extent in found
+            if extent.written
             for at in range(extent.logical, extent.logical + extent.length, PAGE_SIZE)
         }
         assert pages == {3, 4, 20, 39}

@@ -86,6 +86,44 @@ def test_every_region_behind_a_device_has_to_keep_its_caches(sysfs: Sysfs) -> No
     assert not _nvdimm.caches_persist("block", os.makedev(0, 40))
 
 
+@pytest.fixture
+def cxl_beside(sysfs: Sysfs) -> Path:
+    """CXL memory as device DAX, and an nvdimm region of the same name that has nothing to do with it: the latter."""
+    files = {"persistence_domain": "cpu_cache", "badblocks": "0 8", "resource": hex(START), "deep_flush": 1}
+    region = sysfs.region(0, **files)
+    below = sysfs.root / "devices/cxl/root0/decoder0.0/region0"
+    sysfs.dax(below, size=SIZE, align=ALIGN, resource=hex(DATA))
+    return region
+
+
+def test_cxl_memory_is_not_in_the_nvdimm_region_of_the_same_name(cxl_beside: Path) -> None:
+    assert not _nvdimm.caches_persist("char", ZERO)
+    bad = pmem.badblocks("/dev/zero")
+    assert (len(bad), bad.incomplete) == (0, True)
+    with PmemRegion.open("/dev/zero") as region:
+        assert (region.granularity, len(region.fault_map)) == ("cache_line", 0)
+        region.deep_flush()
+    assert (cxl_beside / "deep_flush").read_text(encoding="ascii") == "1\n"
+
+
+def test_an_nvdimm_region_below_a_cxl_one_is_found(sysfs: Sysfs) -> None:
+    region = sysfs.region_below_cxl(1, persistence_domain="cpu_cache", badblocks="", deep_flush=1)
+    sysfs.dax(region, size=SIZE, align=ALIGN)
+    assert _nvdimm.caches_persist("char", ZERO)
+    assert not pmem.badblocks("/dev/zero").incomplete
+    with PmemRegion.open("/dev/zero") as opened:
+        opened.deep_flush()
+    assert (region / "deep_flush").read_text(encoding="ascii") == "1"
+
+
+def test_a_device_that_begins_before_its_region_is_refused(sysfs: Sysfs) -> None:
+    region = sysfs.region(0, badblocks="0 8", resource=hex(START))
+    sysfs.dax(region, size=SIZE, align=ALIGN, resource=hex(START - ALIGN))
+    with os_error(errno.EINVAL) as caught:
+        pmem.badblocks("/dev/zero")
+    assert "before region0" in str(caught.value)
+
+
 def test_a_file_is_synced_by_page_whatever_its_disk_keeps(sysfs: Sysfs, tmp_path: Path) -> None:
     region = sysfs.region(0, persistence_domain="cpu_cache")
     sysfs.disk(tmp_path.stat().st_dev, region / "namespace0.0", badblocks="")

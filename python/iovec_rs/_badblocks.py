@@ -15,6 +15,8 @@ from iovec_rs._core import PAGE_SIZE, FaultMap
 if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath
 
+    from iovec_rs._fiemap import Extent
+
 _SECTOR = 512
 _ZEROES = bytes(1 << 20)
 _PUNCH_HOLE = 0x2 | 0x1  # and keep the size
@@ -54,18 +56,29 @@ def of_descriptor(fd: int) -> FaultMap:
     if not len(disk) or not status.st_size:
         return _core.fault_map_moved(disk, [])
     try:
-        found = list(_fiemap.extents(fd, 0, status.st_size))
+        return _in_extents(disk, list(_fiemap.extents(fd, 0, status.st_size)), status.st_size)
     except OSError as error:
         if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP):
             message = "there are bad blocks on its device, and the file system does not tell where the file lies"
             raise OSError(errno.EOPNOTSUPP, message) from error
         raise
-    pieces = [
-        (extent.physical, extent.logical, min(extent.length, status.st_size - extent.logical))
-        for extent in found
-        if extent.logical < status.st_size
-    ]
-    return _core.fault_map_moved(disk, pieces)
+
+
+def _in_extents(disk: FaultMap, extents: list[Extent], size: int) -> FaultMap:
+    """The bad bytes of a file of that size. Incomplete if an extent cannot be looked up in the disk's list.
+
+    Reads of an unwritten extent do not go to the disk, so nothing in it is bad; but it may be written at any time.
+    """
+    inside = [extent for extent in extents if extent.logical < size]
+    known = [extent for extent in inside if extent.placed and extent.written]
+    unwritten = [_piece(extent, size) for extent in inside if extent.placed and not extent.written]
+    is_unknown = not all(extent.placed and extent.length for extent in inside)
+    is_unknown = is_unknown or len(_core.fault_map_moved(disk, unwritten)) > 0
+    return _core.fault_map_moved(disk, [_piece(extent, size) for extent in known], is_unknown)
+
+
+def _piece(extent: Extent, size: int) -> tuple[int, int, int]:
+    return extent.physical, extent.logical, min(extent.length, size - extent.logical)
 
 
 def _is_list(name: str) -> bool:
@@ -77,17 +90,22 @@ def _read(path: Path) -> FaultMap:
     return FaultMap.from_badblocks(path.read_text(encoding="ascii"), sector_size=_SECTOR)
 
 
+def _no_list() -> FaultMap:
+    """What a device without a list says, which is not that nothing is bad: an incomplete map."""
+    return FaultMap.from_badblocks("\n")
+
+
 def _of_disk(device: int) -> FaultMap:
     """Those of a whole disk or a partition, by offsets in it. Only disks have a list; stacked devices have none."""
     directory = _nvdimm.directory_of("block", device)
     if directory is None:
-        return FaultMap()
+        return _no_list()
     if (directory / "partition").is_file():
         start, size = (_nvdimm.number_in(directory / name) * _SECTOR for name in ("start", "size"))
         whole = directory.parent / "badblocks"
-        return _core.fault_map_moved(_read(whole), [(start, 0, size)]) if whole.is_file() else FaultMap()
+        return _core.fault_map_moved(_read(whole), [(start, 0, size)]) if whole.is_file() else _no_list()
     own = directory / "badblocks"
-    return _read(own) if own.is_file() else FaultMap()
+    return _read(own) if own.is_file() else _no_list()
 
 
 def _of_dax(device: int, name: str) -> FaultMap:
@@ -95,20 +113,22 @@ def _of_dax(device: int, name: str) -> FaultMap:
     directory = _nvdimm.dax_directory(device, name)
     regions = [region for region in _nvdimm.regions_of(directory) if (region / "badblocks").is_file()]
     if not regions:
-        return FaultMap()
+        return _no_list()
     (region,) = regions
     listed = _read(region / "badblocks")
     if not len(listed):
         return listed
     first = _nvdimm.number_in(region / "resource")
     for place in (directory, *directory.parents):
-        if place.name == region.name:
+        if place == region:
             raise OSError(
                 errno.ENODEV, f"no resource file says where in {region.name} it lies, which has bad blocks", name
             )
         if (place / "resource").is_file():
             data = _nvdimm.number_in(place / "resource")
             break
+    if data < first:
+        raise OSError(errno.EINVAL, f"begins at {data:#x}, before {region.name} at {first:#x}", name)
     size = _nvdimm.number_in(directory / "size")
     return _core.fault_map_moved(listed, [(data - first, 0, size)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,9 +15,9 @@ __all__ = ["Extent", "extents"]
 _FS_IOC_FIEMAP = 0xC020660B
 _FLAG_SYNC = 1
 _LAST = 1
-# No place on the device yet, or none that holds the bytes as they are.
-_ELSEWHERE = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200
-# There is a place, but reads answer zeroes without going there, and it is cleared before it is used.
+# FIEMAP_EXTENT_UNKNOWN, DELALLOC, ENCODED, DATA_ENCRYPTED, NOT_ALIGNED, DATA_INLINE and DATA_TAIL: no place on the
+# device, or one that does not hold the file's bytes one after the other.
+_NOT_PLACED = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400
 _UNWRITTEN = 0x800
 _REQUEST = struct.Struct("=QQIIII")
 _EXTENT = struct.Struct("=QQQ16xI12x")
@@ -29,14 +30,20 @@ class Extent(NamedTuple):
     logical: int
     """Offset in the file."""
     physical: int
-    """Offset on the block device the file system is on."""
+    """Offset on the block device the file system is on. Without meaning if it is not `placed`."""
     length: int
+    placed: bool = True
+    """Whether the bytes on the device are those of the file: not if they are compressed, encrypted, kept among the
+    file system's own data, or have no place yet."""
+    written: bool = True
+    """Whether a read goes to the device. If not, it answers zeroes, and the file system overwrites the place before
+    it is used."""
 
 
 def extents(fd: int, start: int, length: int) -> Iterator[Extent]:
-    """The written extents that touch the range, in order, after what is only in memory has been given its place.
+    """The extents that touch the range, in order, after what is only in memory has been given its place.
 
-    OSError ENOTTY or EOPNOTSUPP if the file system does not tell.
+    OSError ENOTTY or EOPNOTSUPP if the file system does not tell; EIO if what it tells makes no sense.
     """
     end = start + length
     while start < end:
@@ -46,10 +53,13 @@ def extents(fd: int, start: int, length: int) -> Iterator[Extent]:
         count = _REQUEST.unpack_from(request)[3]
         if not count:
             return
+        reached = start
         for number in range(count):
             logical, physical, size, flags = _EXTENT.unpack_from(request, _REQUEST.size + number * _EXTENT.size)
-            if not flags & (_ELSEWHERE | _UNWRITTEN):
-                yield Extent(logical, physical, size)
+            yield Extent(logical, physical, size, not flags & _NOT_PLACED, not flags & _UNWRITTEN)
             if flags & _LAST:
                 return
-            start = logical + size
+            reached = max(reached, logical + size)
+        if reached == start:
+            raise OSError(errno.EIO, f"FIEMAP: no extent of the file reaches beyond offset {start}")
+        start = reached

@@ -34,17 +34,18 @@ def number_in(path: Path) -> int:
 
 
 def regions_of(directory: Path) -> list[Path]:
-    """The nvdimm regions that a device's memory is in, through however many layers of device mapper and RAID."""
+    """The nvdimm regions that a device's memory is in, through however many layers of device mapper and RAID.
+
+    CXL calls its regions by the same names. The nvdimm bus has a link to each of its own, so the path decides.
+    """
     for place in (directory, *directory.parents):
-        if _REGION.fullmatch(place.name):
-            region = SYSFS / "bus" / "nd" / "devices" / place.name
-            # Regions of CXL are called so, too.
-            return [region] if region.is_dir() else []
-    found: dict[str, Path] = {}
+        if _REGION.fullmatch(place.name) and (SYSFS / "bus/nd/devices" / place.name).resolve() == place:
+            return [place]
+    found: set[Path] = set()
     below = directory / "slaves"
     for slave in sorted(below.iterdir()) if below.is_dir() else ():
-        found |= {region.name: region for region in regions_of(slave.resolve())}
-    return list(found.values())
+        found.update(regions_of(slave.resolve()))
+    return sorted(found)
 
 
 def caches_persist(kind: Literal["block", "char"], device: int) -> bool:

@@ -59,7 +59,9 @@ def badblocks(path: StrOrBytesPath) -> FaultMap:
 
     Of a file: offsets in the file, found by its extents (FIEMAP) and its device's list. Of a block device or a
     partition: in it. Of a DAX device: in it. Of a `badblocks` file in sysfs: as it counts. Extents are whole sectors
-    of 512 bytes. The map is empty where there is no list: on most devices, on device mapper and RAID, on tmpfs.
+    of 512 bytes. Where there is no list (most devices, device mapper and RAID, tmpfs) nothing is listed and the map is
+    `.incomplete`: that nothing is known to be bad does not say that nothing is. It is so, too, if the kernel's list was
+    full or cut, or if a part of the file cannot be looked up in it (compressed, encrypted, not written yet).
 
     OSError: no such file; the file system does not tell where the file lies, although its device has bad blocks.
     """

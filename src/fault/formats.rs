@@ -2,6 +2,7 @@
 
 pub mod badblocks;
 pub mod mapfile;
+pub mod ndctl;
 
 use crate::error::Error;
 

@@ -6,7 +6,7 @@ use super::values::{fault_range_class, part, size};
 use crate::copy::mcsafe::{KnownBad, Touch};
 use crate::error::Error;
 use crate::fault::Cause;
-use crate::fault::formats::{badblocks, mapfile};
+use crate::fault::formats::{badblocks, mapfile, ndctl};
 use crate::fault::map::shared::{Locked, SharedMap};
 use crate::fault::map::{self, Access, Range};
 use crate::memory::Segment;
@@ -124,7 +124,7 @@ impl FaultMap {
         Ok(Self::of(map))
     }
 
-    /// Whether the list it was made from may not have held all there was to know: the kernel's has room for 512 entries.
+    /// Whether more may be bad than the list it was made from could say: the kernel's list was full or cut, or there is no list at all.
     #[getter]
     fn incomplete(&self) -> bool {
         self.lock().is_incomplete()
@@ -218,7 +218,9 @@ impl FaultMap {
         format!("<FaultMap of {} ranges{incomplete}>", map.len())
     }
 
-    /// From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and column.
+    /// From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and column. Incomplete if the kernel
+    /// had more to say: 512 extents are all its list has room for, 4095 characters all a read of sysfs returns (a last line cut there is left
+    /// out), and one empty line is what a device without a list says.
     #[classmethod]
     #[pyo3(signature = (source, *, base=None, sector_size=512), text_signature = "(source, *, base=0, sector_size=512)")]
     fn from_badblocks(
@@ -230,26 +232,17 @@ impl FaultMap {
         Ok(Self::of(badblocks::parse(source, base.map_or(Ok(0), |base| size("base", base))?, sector_size)?))
     }
 
-    /// From the JSON of `ndctl list -N -M`; of one namespace if it is named, of all otherwise.
+    /// From the JSON of `ndctl list -N -M`: of the namespace or region of that name, or of every namespace. A region counts from its own
+    /// start, so it is taken by its name only. Incomplete if more blocks are counted than listed. ValueError if it is no such list.
     #[classmethod]
     #[pyo3(signature = (source, *, base=None, namespace=None), text_signature = "(source, *, base=0, namespace=None)")]
     fn from_ndctl(
-        class: &Bound<'_, PyType>,
+        _class: &Bound<'_, PyType>,
         source: &str,
         base: Option<&Bound<'_, PyAny>>,
         namespace: Option<&str>,
     ) -> PyResult<Self> {
-        const BLOCK: u128 = 512;
-        let base = base.map_or(Ok(0), |base| size("base", base))?;
-        let parse = class.py().import("iovec_rs._ndctl")?.getattr("parse")?;
-        let mut map = map::FaultMap::new();
-        for (offset, length) in parse.call1((source, namespace))?.extract::<Vec<(u64, u64)>>()? {
-            let start = u128::from(offset) * BLOCK + base as u128;
-            let start =
-                usize::try_from(start).map_err(|_| Error::invalid("offset", offset, "a block below 2**64 bytes"))?;
-            map.add(start, u128::from(length) * BLOCK, Access::Read)?;
-        }
-        Ok(Self::of(map))
+        Ok(Self::of(ndctl::parse(source, base.map_or(Ok(0), |base| size("base", base))?, namespace)?))
     }
 
     /// From the text of a GNU ddrescue mapfile: bad, non-trimmed and non-scraped blocks. ValueError with line and column.

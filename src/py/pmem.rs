@@ -365,10 +365,20 @@ impl PmemRegion {
     }
 }
 
-/// What a map says about `(from, to, length)` stretches of its line, told of the line they go to.
+/// What a map says about `(from, to, length)` stretches of the bytes it speaks of, by where they are in others. Incomplete if the
+/// map is, or if `incomplete` says that other stretches belong to those bytes, too, and are not known.
 #[pyfunction]
-pub(super) fn fault_map_moved(map: &Bound<'_, FaultMap>, pieces: Vec<(usize, usize, usize)>) -> PyResult<FaultMap> {
+#[pyo3(signature = (map, pieces, incomplete=false))]
+pub(super) fn fault_map_moved(
+    map: &Bound<'_, FaultMap>,
+    pieces: Vec<(usize, usize, usize)>,
+    incomplete: bool,
+) -> PyResult<FaultMap> {
     let pieces = pieces.into_iter().map(|(from, to, len)| Piece { from, to, len });
     let map = map.get().lock().clone();
-    Ok(FaultMap::of(pmem::moved(&map, pieces)?))
+    let mut moved = pmem::moved(&map, pieces)?;
+    if incomplete {
+        moved.set_incomplete();
+    }
+    Ok(FaultMap::of(moved))
 }

@@ -1,0 +1,281 @@
+//! The JSON of `ndctl list -N -M`: objects, arrays of them, or several documents in a row, as one is printed for each bus.
+//!
+//! A region's list counts from the region's start, a namespace's from its own, so the two are never added to each other:
+//! without a name all namespaces are taken, and a region only by its name.
+
+use crate::error::{Error, Result};
+use crate::fault::map::{Access, FaultMap};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Bytes in the blocks that ndctl counts in, whatever the namespace's own sectors are.
+const BLOCK: u128 = 512;
+
+/// A map of the bad blocks, `base` bytes further on: of the namespace or region of that name, or of every namespace. It is
+/// incomplete if more blocks are counted than are listed.
+pub fn parse(text: &str, base: usize, name: Option<&str>) -> Result<FaultMap> {
+    let mut map = FaultMap::new();
+    let documents = documents(text)?;
+    let mut places = Vec::new();
+    for object in documents.iter().flat_map(Document::objects) {
+        object.collect(&mut places)?;
+    }
+    if places.is_empty() && documents.iter().any(|document| document.objects().next().is_some()) {
+        return Err(refused("a list without a namespace or a region", "the output of ndctl list -N -M"));
+    }
+    for place in chosen(&places, name)? {
+        place.add_to(&mut map, base)?;
+    }
+    Ok(map)
+}
+
+/// What of the listed places is meant.
+fn chosen<'p, 't>(places: &[&'p Object<'t>], name: Option<&str>) -> Result<Vec<&'p Object<'t>>> {
+    let found: Vec<_> = match name {
+        Some(name) => places.iter().copied().filter(|place| place.dev() == name).collect(),
+        None => places.iter().copied().filter(|place| place.is_namespace()).collect(),
+    };
+    if let Some(name) = name
+        && found.is_empty()
+    {
+        let known: Vec<_> = places.iter().map(|place| place.dev()).collect();
+        let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
+        return Err(Error::invalid("namespace", format!("{name:?}"), format!("one of those listed: {known}")));
+    }
+    let alone = |place: &&&Object<'_>| !place.is_namespace() && place.namespaces.is_none() && place.count() != 0;
+    match places.iter().find(alone) {
+        Some(region) if name.is_none() => {
+            let value = format!("a list of {} without its namespaces", region.dev());
+            Err(refused(value, format!("the output of ndctl list -N -M, or namespace={:?}", region.dev())))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn refused(value: impl fmt::Display, expected: impl Into<String>) -> Error {
+    Error::invalid("source", value, expected)
+}
+
+fn documents(text: &str) -> Result<Vec<Document<'_>>> {
+    let read = serde_json::Deserializer::from_str(text).into_iter().collect::<std::result::Result<_, _>>();
+    read.map_err(|error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        let message = error.to_string();
+        let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
+        Error::Text { format: "ndctl", line, column, message: message.to_owned() }
+    })
+}
+
+/// A bus, a region, a namespace, or a set of lists of these. What else ndctl says about them is not read.
+#[derive(serde::Deserialize)]
+struct Object<'a> {
+    #[serde(borrow)]
+    dev: Option<Cow<'a, str>>,
+    badblock_count: Option<u64>,
+    badblocks: Option<List<Extent>>,
+    #[serde(borrow)]
+    regions: Option<List<Object<'a>>>,
+    #[serde(borrow)]
+    namespaces: Option<List<Object<'a>>>,
+}
+
+impl<'a> Object<'a> {
+    fn dev(&self) -> &str {
+        self.dev.as_deref().unwrap_or_default()
+    }
+
+    fn is_namespace(&self) -> bool {
+        self.dev().starts_with("namespace")
+    }
+
+    /// How many blocks are bad, as far as it says.
+    fn count(&self) -> u128 {
+        self.badblock_count.map_or(0, u128::from).max(self.listed())
+    }
+
+    /// How many blocks its list has.
+    fn listed(&self) -> u128 {
+        self.badblocks.iter().flat_map(|list| &list.0).map(|extent| u128::from(extent.length.0)).sum()
+    }
+
+    /// Appends the namespaces and regions in it.
+    fn collect<'o>(&'o self, places: &mut Vec<&'o Object<'a>>) -> Result<()> {
+        if self.dev.is_none() && self.regions.is_none() && self.namespaces.is_none() {
+            return Err(refused("an object without a dev", "the output of ndctl list -N -M"));
+        }
+        if self.is_namespace() || self.dev().starts_with("region") {
+            places.try_reserve(1).map_err(|_| Error::NoMemory(size_of::<&Object<'_>>()))?;
+            places.push(self);
+        }
+        let inside = self.regions.iter().chain(&self.namespaces);
+        inside.flat_map(|list| &list.0).try_for_each(|object| object.collect(places))
+    }
+
+    fn add_to(&self, map: &mut FaultMap, base: usize) -> Result<()> {
+        let (dev, count) = (self.dev(), self.count());
+        let Some(List(extents)) = &self.badblocks else {
+            if count == 0 {
+                return Ok(());
+            }
+            let value = format!("a list of {dev} that has {count} bad blocks, but not which");
+            return Err(refused(value, "the output of ndctl list -N -M, of a namespace that is not in sector mode"));
+        };
+        for Extent { offset, length } in extents {
+            let start = u128::from(offset.0) * BLOCK + base as u128;
+            let added =
+                usize::try_from(start).ok().map(|start| map.add(start, u128::from(length.0) * BLOCK, Access::Read));
+            if !matches!(added, Some(Ok(()))) {
+                let value = format!("a list of {dev} with {} blocks from {} on", length.0, offset.0);
+                return Err(refused(value, "blocks that end before 2**64 bytes"));
+            }
+        }
+        if count > self.listed() {
+            map.set_incomplete();
+        }
+        Ok(())
+    }
+}
+
+/// A stretch of bad blocks.
+#[derive(serde::Deserialize)]
+struct Extent {
+    offset: Blocks,
+    length: Blocks,
+}
+
+/// A number of blocks, which `--human` turns into a text.
+struct Blocks(u64);
+
+impl<'de> Deserialize<'de> for Blocks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Blocks;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number of blocks (list without --human)")
+            }
+
+            fn visit_u64<E>(self, value: u64) -> std::result::Result<Blocks, E> {
+                Ok(Blocks(value))
+            }
+        }
+        deserializer.deserialize_u64(Number)
+    }
+}
+
+/// An array. Its length is the text's choice: room for it is asked for, and may be refused.
+struct List<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_seq(Items(PhantomData))
+    }
+}
+
+struct Items<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<List<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.try_reserve(1).map_err(|_| A::Error::custom("the list is too long for the memory there is"))?;
+            list.push(item);
+        }
+        Ok(List(list))
+    }
+}
+
+/// What stands at the top: one object, or a list of them.
+enum Document<'a> {
+    One(Object<'a>),
+    Many(List<Object<'a>>),
+}
+
+impl<'a> Document<'a> {
+    fn objects(&self) -> impl Iterator<Item = &Object<'a>> {
+        match self {
+            Self::One(object) => std::slice::from_ref(object).iter(),
+            Self::Many(list) => list.0.iter(),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Document<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Top<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Top<'a> {
+            type Value = Document<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object or a list")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Document<'a>, A::Error> {
+                Object::deserialize(MapAccessDeserializer::new(map)).map(Document::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> std::result::Result<Document<'a>, A::Error> {
+                Items(PhantomData).visit_seq(items).map(Document::Many)
+            }
+
+            fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<Document<'a>, E> {
+                Err(E::invalid_type(Unexpected::Unit, &self))
+            }
+        }
+        deserializer.deserialize_any(Top(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    const NAMESPACE: &str = r#"{"dev": "namespace1.0", "mode": "raw", "badblock_count": 3,
+        "badblocks": [{"offset": 8, "length": 2, "dimms": ["nmem0"]}, {"offset": 20, "length": 1}]}"#;
+
+    fn listed(text: &str, name: Option<&str>) -> Vec<(usize, u128)> {
+        parse(text, 0, name).unwrap().iter().map(|range| (range.start / 512, range.length() / 512)).collect()
+    }
+
+    #[test]
+    fn a_region_and_its_namespace_are_two_ways_of_counting() {
+        let region = format!(
+            r#"[{{"dev": "region1", "badblocks": [{{"offset": 100, "length": 3}}], "namespaces": [{NAMESPACE}]}}]"#
+        );
+        assert_eq!(listed(&region, None), [(8, 2), (20, 1)]);
+        assert_eq!(listed(&region, Some("namespace1.0")), [(8, 2), (20, 1)]);
+        assert_eq!(listed(&region, Some("region1")), [(100, 3)]);
+        let alone = r#"{"dev": "region1", "badblocks": [{"offset": 100, "length": 3}]}"#;
+        assert!(parse(alone, 0, None).is_err());
+        assert_eq!(listed(alone, Some("region1")), [(100, 3)]);
+        assert_eq!(listed(r#"{"dev": "region1", "size": 5}"#, None), []);
+    }
+
+    #[test]
+    fn more_counted_than_listed_is_incomplete() {
+        assert!(!parse(NAMESPACE, 0, None).unwrap().is_incomplete());
+        assert!(parse(&NAMESPACE.replace("\": 3", "\": 4"), 0, None).unwrap().is_incomplete());
+    }
+
+    #[test]
+    fn the_end_of_all_bytes_is_the_limit() {
+        let at = |offset: u64, base| {
+            let text = format!(r#"{{"dev": "namespace0.0", "badblocks": [{{"offset": {offset}, "length": 1}}]}}"#);
+            parse(&text, base, None)
+        };
+        assert!(at((1 << 55) - 1, 0).is_ok());
+        assert!(at((1 << 55) - 1, 1).is_err());
+        assert!(at(1 << 55, 0).is_err());
+        assert!(at(u64::MAX, usize::MAX).is_err());
+    }
+}
