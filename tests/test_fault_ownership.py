@@ -1,6 +1,6 @@
 """Two signals, and everybody in a process wants them: copies survive whoever has them, and others keep what is theirs.
 
-Each scenario of `ownership/` runs in a process of its own that has five seconds. They need gcc, for a stranger's
+Each scenario of `ownership/` runs in a process of its own. They need gcc, for a stranger's
 handlers.
 """
 
@@ -51,7 +51,7 @@ def run(
     }
     environment |= {"FOREIGN_LIBRARY": str(stranger), "PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, *options, "-m", f"ownership.{script.removesuffix('.py')}", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=5, env=environment)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
 
 
 @pytest.mark.parametrize("name", scenarios("others.py"))
@@ -83,6 +83,26 @@ def test_a_crash_elsewhere_is_the_crash_it_would_have_been(stranger: Path, name:
         assert name.endswith("out_of_stack") or "deaths.py" in done.stderr
     else:
         assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("end", "number"), [("segv", 11), ("bus", 7), ("sent", 11), ("raised", 7), ("forked", 11)])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "copy enable disable",
+        "enable copy disable",
+        "copy enable copy disable",
+        "copy enable copy disable copy",
+        "copy enable copy disable enable disable",
+        "copy enable copy enable copy disable",
+        "copy enable copy disable enable copy disable copy",
+        "enable copy disable copy enable copy disable",
+        "enable copy disable copy enable copy disable copy enable copy disable",
+    ],
+)
+def test_a_crash_after_faulthandler_came_and_went_is_a_crash(stranger: Path, steps: str, end: str, number: int) -> None:
+    done = run(stranger, "steps.py", *steps.split(), end)
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
 
 
 def test_a_traceback_comes_from_the_command_line_option_too(stranger: Path) -> None:

@@ -4,13 +4,24 @@
 //! **not** processed (the kernel's convention for everything that may stop early), survive a fault where a handler is there.
 
 pub mod guard;
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, iovec_rs_portable, not(target_arch = "x86_64")))]
+#[cfg_attr(all(target_arch = "x86_64", not(iovec_rs_portable)), allow(dead_code))]
+// its copies are tested beside the others
 mod portable;
 pub mod stream;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 mod x86_64;
 
+// The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, detect, store_fence, full_fence, prefetch,
+// prefetch_far, ticks, features, cache_line_size, last_cache, and for the signal handler resume, state and attempt.
+#[cfg(any(iovec_rs_portable, not(target_arch = "x86_64")))]
+use portable as native;
+#[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
+use x86_64 as native;
+
 use guard::{Table, Trap};
+pub(crate) use native::{RECOVERS, attempt, resume, state, ticks};
+use native::{SETS, WRITE_BACKS};
 use std::ffi::OsStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -58,16 +69,6 @@ pub struct WriteBack {
     pub tables: &'static [Table],
 }
 
-#[cfg(target_arch = "x86_64")]
-static SETS: &[&Primitives] = &[&x86_64::SCALAR, &x86_64::SSE2, &x86_64::AVX2, &x86_64::AVX512];
-#[cfg(not(target_arch = "x86_64"))]
-static SETS: &[&Primitives] = &[&portable::SCALAR];
-
-#[cfg(target_arch = "x86_64")]
-static WRITE_BACKS: &[&WriteBack] = &[&x86_64::CLFLUSH, &x86_64::CLFLUSHOPT, &x86_64::CLWB];
-#[cfg(not(target_arch = "x86_64"))]
-static WRITE_BACKS: &[&WriteBack] = &[];
-
 static CHOSEN: AtomicPtr<Primitives> = AtomicPtr::new(std::ptr::null_mut());
 static CHOSEN_WRITE_BACK: AtomicPtr<WriteBack> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -76,8 +77,7 @@ pub const ISA_VARIABLE: &str = "IOVEC_RS_ISA";
 
 /// The sets this CPU can run, the widest one last.
 pub fn available() -> impl DoubleEndedIterator<Item = &'static Primitives> {
-    #[cfg(target_arch = "x86_64")]
-    x86_64::tune();
+    native::detect();
     SETS.iter().copied().filter(|set| (set.available)())
 }
 
@@ -153,18 +153,23 @@ pub fn evict() -> Option<&'static WriteBack> {
 /// Orders every store before it, non-temporal ones and write-backs too, before every store after it.
 #[inline]
 pub fn store_fence() {
-    #[cfg(target_arch = "x86_64")]
-    x86_64::store_fence();
-    #[cfg(not(target_arch = "x86_64"))]
-    std::sync::atomic::fence(Ordering::SeqCst);
+    native::store_fence();
 }
 
 /// Orders every access before it, evictions too, before every access after it.
 pub fn full_fence() {
-    #[cfg(target_arch = "x86_64")]
-    x86_64::full_fence();
-    #[cfg(not(target_arch = "x86_64"))]
-    std::sync::atomic::fence(Ordering::SeqCst);
+    native::full_fence();
+}
+
+/// What an instruction that faulted was doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Attempt {
+    /// It loaded.
+    Read,
+    /// It stored, or both.
+    Write,
+    /// It could not even be fetched.
+    Execute,
 }
 
 /// The line that streams and write-backs work on.
@@ -172,45 +177,25 @@ pub const LINE: usize = 64;
 
 /// The cache line, from CPUID (leaf 1, the `clflush` size); 64 where there is no such thing.
 pub fn cache_line_size() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    {
-        x86_64::cache_line_size()
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        64
-    }
+    native::cache_line_size()
 }
 
 /// The CPU features this crate looks at, and whether they are there.
 pub fn features() -> Vec<(&'static str, bool)> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        x86_64::features()
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        Vec::new()
-    }
+    native::features()
 }
 
 /// Asks for the lines of `[addr, addr + len)`, the first few at most, to be brought near. Never faults.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a call would cost more than the hint gains
 pub fn prefetch(addr: usize, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    x86_64::prefetch(addr, len);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (addr, len);
+    native::prefetch(addr, len);
 }
 
 /// The same of all the lines, into the second cache, which waits for more of them at once.
 #[inline]
 pub fn prefetch_far(addr: usize, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    x86_64::prefetch_far(addr, len);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (addr, len);
+    native::prefetch_far(addr, len);
 }
 
 #[cfg(test)]

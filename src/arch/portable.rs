@@ -3,9 +3,19 @@
 //! Volatile, because the memory may be changed by someone else meanwhile: the compiler must neither assume that it
 //! reads the same twice nor turn the loop into a call whose contract rules that out.
 
-use super::Primitives;
 use super::guard::Trap;
+use super::{Attempt, Primitives, WriteBack};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// The one set there is.
+pub(super) static SETS: &[&Primitives] = &[&SCALAR];
+
+/// No instruction is known to write lines back.
+pub(super) static WRITE_BACKS: &[&WriteBack] = &[];
+
+/// No fault is survived: memory that can go away is copied by system calls.
+pub(crate) const RECOVERS: bool = false;
 
 pub(super) static SCALAR: Primitives =
     Primitives { name: "scalar", copy, stream: copy, zero, available: || true, whole: || true, tables: &[] };
@@ -46,4 +56,63 @@ unsafe extern "C" fn zero(dst: *mut u8, len: usize, _trap: *mut Trap) -> usize {
         unsafe { ptr::write_volatile(dst.wrapping_add(at), 0) };
     }
     0
+}
+
+/// Nothing depends on the CPU.
+pub(super) fn detect() {}
+
+pub(super) fn store_fence() {
+    fence(Ordering::SeqCst);
+}
+
+pub(super) fn full_fence() {
+    fence(Ordering::SeqCst);
+}
+
+/// There is no hint to give.
+pub(super) fn prefetch(_addr: usize, _len: usize) {}
+
+pub(super) fn prefetch_far(_addr: usize, _len: usize) {}
+
+/// No clock is cheap enough.
+pub(crate) fn ticks() -> u64 {
+    0
+}
+
+pub(super) fn features() -> Vec<(&'static str, bool)> {
+    Vec::new()
+}
+
+pub(super) fn cache_line_size() -> usize {
+    super::LINE
+}
+
+/// Nobody tells.
+pub(super) fn last_cache() -> Option<usize> {
+    None
+}
+
+/// No access is guarded.
+///
+/// # Safety
+/// None; other instruction sets read what they are given.
+pub(crate) unsafe fn resume(_signal: i32, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) -> bool {
+    false
+}
+
+/// No two contexts are known to be alike.
+///
+/// # Safety
+/// None; other instruction sets read what they are given.
+pub(crate) unsafe fn state(_context: *mut libc::c_void) -> u64 {
+    static CONTEXTS: AtomicU64 = AtomicU64::new(0);
+    CONTEXTS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Nothing is known of the access.
+///
+/// # Safety
+/// None; other instruction sets read what they are given.
+pub(crate) unsafe fn attempt(_context: *mut libc::c_void) -> Attempt {
+    Attempt::Read
 }

@@ -34,10 +34,6 @@ pub fn use_from(nbytes: usize) {
 
 #[cold]
 fn ask() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    let told = super::x86_64::last_cache();
-    #[cfg(not(target_arch = "x86_64"))]
-    let told = None;
-    use_from(told.unwrap_or(USUAL_CACHE) / 4 * 3);
+    use_from(super::native::last_cache().unwrap_or(USUAL_CACHE) / 4 * 3);
     COPIES_FROM.load(Ordering::Relaxed)
 }

@@ -6,11 +6,12 @@
 //! only failing hardware can take away, an answer is good for [`KEEP`] copies of a thread, or until the mode changes or a fork.
 
 use super::handler::{self, SIGNALS};
-use super::threads::{self, Seat, Slot};
+use super::threads::{self, Slot, SlotGuard};
+use crate::arch::{self, ticks};
 use crate::error::{Error, Result};
 use crate::memory::Backing;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, compiler_fence};
 
 /// How faults are met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,8 +26,6 @@ pub enum Mode {
 }
 
 static MODE: AtomicU8 = AtomicU8::new(Mode::Auto as u8);
-/// Counted up when kept answers are worth nothing any more, among others after the mode has changed.
-static EPOCH: AtomicU32 = AtomicU32::new(1);
 
 /// Whether the handler is being taken away.
 static LEAVING: AtomicBool = AtomicBool::new(false);
@@ -48,7 +47,7 @@ pub fn set_mode(mode: Mode) {
 
 /// Has every thread ask before its next copy.
 pub fn forget() {
-    EPOCH.fetch_add(1, Ordering::Release);
+    threads::invalidate_all();
 }
 
 /// Gives the signals back to whoever had them before, when no copy needs them any more.
@@ -56,7 +55,7 @@ pub fn uninstall() {
     LEAVING.store(true, Ordering::SeqCst);
     forget();
     threads::order_all_threads();
-    while threads::is_another_armed() {
+    while threads::is_another_active() {
         std::thread::yield_now();
     }
     handler::uninstall();
@@ -131,7 +130,7 @@ thread_local! {
 }
 
 /// A seat, and the end of what this thread knew when it gives that back.
-struct Lease(Seat);
+struct Lease(SlotGuard);
 
 impl Drop for Lease {
     fn drop(&mut self) {
@@ -157,7 +156,7 @@ pub struct Armed(&'static Slot);
 impl Armed {
     fn new(thread: &Thread) -> Self {
         let slot = thread.slot.get();
-        slot.arm(thread.tid.get());
+        slot.mark_active(thread.tid.get());
         Self(slot)
     }
 
@@ -169,7 +168,7 @@ impl Armed {
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        self.0.arm(0);
+        self.0.mark_active(0);
     }
 }
 
@@ -184,7 +183,7 @@ pub fn enter(backing: Backing) -> Result<Way> {
             let armed = Armed::new(thread);
             compiler_fence(Ordering::SeqCst);
             // An answer of this epoch was given in this mode, and not by system calls.
-            if thread.epoch.get() == EPOCH.load(Ordering::Acquire) {
+            if thread.epoch.get() == threads::epoch(Ordering::Acquire) {
                 if backing == Backing::Heap {
                     thread.kept.set(kept - 1);
                     return Ok(Way::Direct(armed));
@@ -201,14 +200,14 @@ pub fn enter(backing: Backing) -> Result<Way> {
 #[cold]
 fn enter_anew(thread: &Thread, backing: Backing) -> Result<Way> {
     loop {
-        let epoch = EPOCH.load(Ordering::SeqCst);
+        let epoch = threads::epoch(Ordering::SeqCst);
         let mode = mode();
-        if mode == Mode::Syscall || !cfg!(target_arch = "x86_64") {
+        if mode == Mode::Syscall || !arch::RECOVERS {
             return Ok(without_handler(backing));
         }
         match ask(thread, epoch) {
             // Something changed meanwhile.
-            Ok(_) if EPOCH.load(Ordering::SeqCst) != epoch => {}
+            Ok(_) if threads::epoch(Ordering::SeqCst) != epoch => {}
             Ok(armed) => {
                 let now = ticks();
                 if thread.timed.get() == 0 {
@@ -281,18 +280,6 @@ pub fn faulted() {
     THREAD.with(|thread| thread.kept.set(0));
 }
 
-/// The clock that costs nothing to read.
-#[inline]
-fn ticks() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
-    unsafe {
-        core::arch::x86_64::_rdtsc()
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    0
-}
-
 /// Still so? To be asked in between, in a long copy.
 pub fn is_still_ours() -> bool {
     blocked_signal().is_none() && (handler::is_installed() || handler::install())
@@ -314,16 +301,16 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
     let seated = SEAT.try_with(|seat| {
         let mut seat = seat.borrow_mut();
         if !seat.as_ref().is_some_and(|lease| lease.0.is_current()) {
-            let taken = Seat::take();
-            let slot = taken.slot().unwrap_or(&NO_SEAT);
             // The old lease ends before the new one begins.
             *seat = None;
-            *seat = Some(Lease(taken));
-            thread.slot.set(slot);
+            let taken = SlotGuard::take().ok_or("there is no memory to keep track of this thread")?;
+            thread.slot.set(taken.slot());
             thread.tid.set(threads::current_tid());
+            *seat = Some(Lease(taken));
         }
+        Ok(())
     });
-    seated.map_err(|_| "this thread is ending")?;
+    seated.map_err(|_| "this thread is ending")??;
     thread.epoch.set(epoch);
     thread.kept.set(KEEP);
     Ok(Armed::new(thread))

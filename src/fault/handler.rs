@@ -3,19 +3,18 @@
 //! What it decides by: the instruction pointer and the signal's code. It allocates nothing, takes no lock, calls no Python
 //! and jumps nowhere but back; it preserves errno. SIGBUS and SIGSEGV are each installed, saved and checked on their own.
 
-use super::threads::{self, Delegation};
-use crate::arch::guard::{self, Trap};
+use super::delegate;
+use super::predecessors::{Action, LEVELS, Predecessors};
+use super::threads;
+use crate::arch;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The two signals a bad access raises.
 pub const SIGNALS: [i32; 2] = [libc::SIGBUS, libc::SIGSEGV];
 
-/// The code of a signal that a thread was sent by this process, `raise` among others.
-const SI_TKILL: i32 = -6;
-
-/// What was installed before us, per signal. Replaced, never freed: a handler may be reading it.
-static PREVIOUS: [AtomicPtr<libc::sigaction>; 2] = [const { AtomicPtr::new(ptr::null_mut()) }; 2];
+/// Who was there before us, per signal.
+static PREDECESSORS: [Predecessors; 2] = [const { Predecessors::new() }; 2];
 
 /// Faults recovered so far in this process.
 static RECOVERED: AtomicU64 = AtomicU64::new(0);
@@ -38,34 +37,95 @@ pub enum Owner {
     Foreign,
 }
 
-fn slot(signal: i32) -> Option<&'static AtomicPtr<libc::sigaction>> {
-    SIGNALS.iter().position(|known| *known == signal).map(|index| &PREVIOUS[index])
+type HandlerFn = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// The handler under each of its addresses.
+static ENTRIES: [HandlerFn; LEVELS] = [
+    on_signal::<0>,
+    on_signal::<1>,
+    on_signal::<2>,
+    on_signal::<3>,
+    on_signal::<4>,
+    on_signal::<5>,
+    on_signal::<6>,
+    on_signal::<7>,
+    on_signal::<8>,
+    on_signal::<9>,
+    on_signal::<10>,
+    on_signal::<11>,
+    on_signal::<12>,
+    on_signal::<13>,
+    on_signal::<14>,
+    on_signal::<15>,
+];
+
+fn address(entry: HandlerFn) -> libc::sighandler_t {
+    entry as *const () as libc::sighandler_t
 }
 
-fn our_address() -> libc::sighandler_t {
-    let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = on_signal;
-    handler as *const () as libc::sighandler_t
+/// The level whose entry an action is.
+pub(super) fn level(action: Action) -> Option<usize> {
+    let has_info = action.flags & libc::SA_SIGINFO != 0;
+    ENTRIES.iter().position(|entry| has_info && address(*entry) == action.handler)
 }
 
-fn current(signal: i32) -> libc::sigaction {
-    let mut action = empty_action();
+/// The predecessors of one of our two signals.
+pub(super) fn predecessors(signal: i32) -> Option<&'static Predecessors> {
+    SIGNALS.iter().position(|known| *known == signal).map(|index| &PREDECESSORS[index])
+}
+
+/// Who handles the signal now, as the kernel tells.
+pub(super) fn current(signal: i32) -> Action {
+    let mut action = empty();
     // SAFETY: a null new action only asks; `action` is ours to fill.
     unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
-    action
+    from_libc(&action)
 }
 
-fn empty_action() -> libc::sigaction {
+/// Sets who handles the signal, and tells who did; `None` if the kernel refuses.
+pub(super) fn replace(signal: i32, action: Action) -> Option<Action> {
+    let mut new = empty();
+    new.sa_sigaction = action.handler;
+    new.sa_flags = action.flags;
+    new.sa_mask = mask_to_libc(action.mask);
+    let mut old = empty();
+    // SAFETY: the handler is ours, which is async-signal-safe, as the module says, or one that sigaction gave us; both structs are ours.
+    let result = unsafe { libc::sigaction(signal, &raw const new, &raw mut old) };
+    (result == 0).then(|| from_libc(&old))
+}
+
+fn empty() -> libc::sigaction {
     // SAFETY: sigaction is a C struct of integers and an optional function pointer; all zeroes are valid.
     unsafe { std::mem::zeroed() }
+}
+
+fn from_libc(action: &libc::sigaction) -> Action {
+    Action { handler: action.sa_sigaction, flags: action.sa_flags, mask: mask_from_libc(&action.sa_mask) }
+}
+
+/// The kernel has 64 signals; the C library's set has room for more, behind those.
+fn mask_from_libc(set: &libc::sigset_t) -> u64 {
+    const { assert!(size_of::<libc::sigset_t>() >= size_of::<u64>()) };
+    // SAFETY: a set is plain bits, at least 64 of them, in words of 64.
+    unsafe { ptr::from_ref(set).cast::<u64>().read() }
+}
+
+/// The set of those signals.
+pub(super) fn mask_to_libc(mask: u64) -> libc::sigset_t {
+    // SAFETY: a set is plain bits, for which zeroes are valid.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as in `mask_from_libc`.
+    unsafe { (&raw mut set).cast::<u64>().write(mask) };
+    set
 }
 
 /// Who handles the signal now.
 pub fn owner(signal: i32) -> Owner {
     let action = current(signal);
-    match action.sa_sigaction {
+    match action.handler {
         libc::SIG_DFL => Owner::Default,
         libc::SIG_IGN => Owner::Ignored,
-        address if address == our_address() && action.sa_flags & libc::SA_SIGINFO != 0 => Owner::Ours,
+        _ if level(action).is_some() => Owner::Ours,
         _ => Owner::Foreign,
     }
 }
@@ -75,150 +135,118 @@ pub fn is_installed() -> bool {
     SIGNALS.iter().all(|signal| owner(*signal) == Owner::Ours)
 }
 
+/// Whether a thread is installing. Not a mutex: a child forked meanwhile opens it again.
+static INSTALLING: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn unlock_after_fork() {
+    INSTALLING.store(false, Ordering::Release);
+}
+
 /// Puts our handler on top for both signals and remembers what was there. `false` if it could not be had: somebody keeps
 /// others from installing handlers (a sanitizer does).
 pub fn install() -> bool {
-    for signal in SIGNALS {
-        if owner(signal) == Owner::Ours {
-            continue;
-        }
-        let mut action = empty_action();
-        action.sa_sigaction = our_address();
+    // Found out here, because the handler may have to know.
+    super::prepare();
+    while INSTALLING.swap(true, Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    let installed = SIGNALS.iter().zip(&PREDECESSORS).all(|(signal, below)| install_one(*signal, below));
+    INSTALLING.store(false, Ordering::Release);
+    installed && is_installed()
+}
+
+fn install_one(signal: i32, predecessors: &Predecessors) -> bool {
+    let mut below = current(signal);
+    while level(below).is_none() {
+        // Remembered first: the handler may run as soon as it is there.
+        let at = predecessors.remember(below);
         // On the thread's alternate stack if it has one: a stack overflow passes through here on its way to a handler below.
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        let mut before = empty_action();
-        // SAFETY: the handler is async-signal-safe, as the module says; both structs are ours.
-        if unsafe { libc::sigaction(signal, &raw const action, &raw mut before) } != 0 {
-            return false;
-        }
-        if before.sa_sigaction != our_address()
-            && let Some(slot) = slot(signal)
-        {
-            slot.store(Box::into_raw(Box::new(before)), Ordering::Release);
+        let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        match replace(signal, Action { handler: address(ENTRIES[at]), flags, mask: 0 }) {
+            None => return false,
+            Some(replaced) if replaced == below => return true,
+            // Somebody came between the question and the answer, and is below us now.
+            Some(replaced) => below = replaced,
         }
     }
-    threads::forget_delegations();
-    is_installed()
+    true
 }
 
 /// Puts back what was there, for each signal that is still ours; one that somebody else took over is left alone.
 pub fn uninstall() {
-    for signal in SIGNALS {
-        if owner(signal) == Owner::Ours
-            && let Some(before) = previous(signal)
-        {
-            // SAFETY: the action is one that sigaction gave us.
-            unsafe { libc::sigaction(signal, &raw const before, ptr::null_mut()) };
+    for (signal, predecessors) in SIGNALS.into_iter().zip(&PREDECESSORS) {
+        if let Some(at) = level(current(signal)) {
+            replace(signal, predecessors.below(at));
         }
     }
 }
 
-fn previous(signal: i32) -> Option<libc::sigaction> {
-    let saved = slot(signal)?.load(Ordering::Acquire);
-    // SAFETY: null, or leaked by `install` and never written again.
-    unsafe { saved.as_ref() }.copied()
-}
-
-extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: errno is the thread's own.
+extern "C" fn on_signal<const LEVEL: usize>(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the address of the thread's own errno is valid.
     let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
+    // SAFETY: as `__errno_location` promises.
     let saved = unsafe { *errno };
-    handle(signal, info, context);
-    // SAFETY: as above.
+    handle(&Arrival { level: LEVEL, signal, info, context });
+    // SAFETY: as `__errno_location` promises.
     unsafe { *errno = saved };
 }
 
-fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a filled siginfo to an SA_SIGINFO handler.
-    let code = unsafe { (*info).si_code };
-    // A background report of damage somewhere is no fault of the instruction it happens to interrupt.
-    let is_report = signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO;
-    if code > 0 && !is_report && resume(signal, code, info, context) {
+/// A signal as it came.
+pub(super) struct Arrival {
+    /// The level of the entry that was called.
+    pub(super) level: usize,
+    pub(super) signal: i32,
+    pub(super) info: *mut libc::siginfo_t,
+    pub(super) context: *mut libc::c_void,
+}
+
+impl Arrival {
+    fn info(&self) -> &libc::siginfo_t {
+        // SAFETY: the kernel passes a filled siginfo to an SA_SIGINFO handler, as does whoever calls us in its place.
+        unsafe { &*self.info }
+    }
+
+    pub(super) fn code(&self) -> i32 {
+        self.info().si_code
+    }
+
+    /// Whether the interrupted instruction raised it, so that returning runs it again. A report of damage somewhere else
+    /// (`BUS_MCEERR_AO`) is no fault of the instruction it happens to interrupt.
+    pub(super) fn is_fault(&self) -> bool {
+        let code = self.code();
+        code > 0 && !(self.signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO)
+    }
+
+    /// Whether a thread of this process sent it, to a thread: by `raise`, among others.
+    pub(super) fn is_raised(&self) -> bool {
+        const SI_TKILL: i32 = -6;
+        // SAFETY: a signal that was sent has the field.
+        self.code() == SI_TKILL && unsafe { self.info().si_pid() } == std::process::id().cast_signed()
+    }
+
+    /// The address of a fault.
+    pub(super) fn address(&self) -> usize {
+        // SAFETY: SIGBUS and SIGSEGV that are faults fill the address.
+        unsafe { self.info().si_addr() }.addr()
+    }
+}
+
+/// What is done about a signal: the first of these that applies.
+fn handle(arrival: &Arrival) {
+    let _ = resume_copy(arrival) || drop_raised_again(arrival) || delegate::hand_on(arrival);
+}
+
+/// A fault in a guarded access of a copy: goes on at its fixup.
+fn resume_copy(arrival: &Arrival) -> bool {
+    // SAFETY: the kernel passes its siginfo and context to an SA_SIGINFO handler, as does whoever calls us in its place.
+    let resumed = arrival.is_fault() && unsafe { arch::resume(arrival.signal, arrival.info, arrival.context) };
+    if resumed {
         RECOVERED.fetch_add(1, Ordering::Relaxed);
-        return;
     }
-    if code == SI_TKILL && threads::is_armed() {
-        // Somebody above us took a copy's fault for a crash and raises it again for us: running the access again
-        // brings the real one. (A signal that another process sent has another code and is handed on.)
-        return;
-    }
-    delegate(signal, code, code > 0 && !is_report, info, context);
+    resumed
 }
 
-/// Resumes a guarded access at its fixup, the fault described in two registers. `false` if it is none.
-#[cfg(target_arch = "x86_64")]
-fn resume(signal: i32, code: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) -> bool {
-    const DIRECTION_FLAG: i64 = 0x400;
-    // SAFETY: the kernel passes the interrupted context to an SA_SIGINFO handler, to be changed if one likes.
-    let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    let pointer = (registers[libc::REG_RIP as usize] as u64) as usize;
-    let Some(entry) = guard::find(pointer) else { return false };
-    // SAFETY: the kernel passes a filled siginfo.
-    let info = unsafe { &*info };
-    // SAFETY: SIGBUS and SIGSEGV fill the address.
-    let address = unsafe { info.si_addr() };
-    let lsb = if signal == libc::SIGBUS && code == libc::BUS_MCEERR_AR { extent(info) } else { 0 };
-    registers[libc::REG_R8 as usize] = address.addr() as i64;
-    registers[libc::REG_R9 as usize] = Trap::encode(signal, code, lsb, entry.meta).cast_signed();
-    registers[libc::REG_RIP as usize] = entry.fixup as i64;
-    registers[libc::REG_EFL as usize] &= !DIRECTION_FLAG;
-    true
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn resume(_signal: i32, _code: i32, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) -> bool {
-    false
-}
-
-/// `si_addr_lsb`, which the C library's struct has and libc's does not name: the 16 bits behind the address.
-fn extent(info: &libc::siginfo_t) -> u16 {
-    const OFFSET: usize = 24;
-    let field = ptr::from_ref(info).cast::<[u8; 2]>().wrapping_byte_add(OFFSET);
-    // SAFETY: a siginfo has 128 bytes; for BUS_MCEERR_AR the kernel has filled these.
-    u16::from_ne_bytes(unsafe { field.read() })
-}
-
-/// Not ours: does what would have happened without us. `synchronous`: returning runs the faulting instruction again.
-fn delegate(signal: i32, code: i32, synchronous: bool, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let previous = previous(signal).unwrap_or_else(empty_action);
-    match previous.sa_sigaction {
-        libc::SIG_IGN if !synchronous => {}
-        libc::SIG_DFL | libc::SIG_IGN => default_action(signal, synchronous),
-        address => {
-            // A handler below that raises the signal again, or chains back to us, would go round for ever.
-            let Some(_delegation) = Delegation::begin(signal, code > 0) else {
-                return default_action(signal, synchronous);
-            };
-            if previous.sa_flags & libc::SA_SIGINFO != 0 {
-                // SAFETY: sigaction gave this address for an SA_SIGINFO handler, which has this type.
-                let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
-                    unsafe { std::mem::transmute(address) };
-                handler(signal, info, context);
-            } else {
-                // SAFETY: sigaction gave this address for a plain handler, which has this type.
-                let handler: extern "C" fn(i32) = unsafe { std::mem::transmute(address) };
-                handler(signal);
-            }
-        }
-    }
-}
-
-/// Dies of the signal: at the instruction itself where it will run again, so that the core shows where.
-fn default_action(signal: i32, synchronous: bool) {
-    let action = empty_action();
-    // SAFETY: all zeroes is SIG_DFL with no flags.
-    unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
-    if !synchronous {
-        let tid = threads::current_tid();
-        // SAFETY: sends a signal to this very thread.
-        unsafe {
-            libc::syscall(
-                libc::SYS_tgkill,
-                libc::c_long::from(std::process::id().cast_signed()),
-                libc::c_long::from(tid),
-                libc::c_long::from(signal),
-            )
-        };
-    }
+/// Somebody above us took a copy's fault for a crash, put us back and raises it again: running the access again brings the real one.
+fn drop_raised_again(arrival: &Arrival) -> bool {
+    arrival.is_raised() && threads::is_active()
 }

@@ -1,9 +1,12 @@
 //! Bad memory: surviving it, and what it looked like.
 
+mod cycles;
+mod delegate;
 pub mod engine;
 pub mod formats;
 pub mod handler;
 pub mod map;
+mod predecessors;
 mod threads;
 
 use crate::abi::PAGE_SIZE;
@@ -12,6 +15,16 @@ use crate::memory::Segment;
 use crate::sys::{maps, memory};
 use std::path::Path;
 use std::sync::OnceLock;
+
+/// Finds out now what would otherwise be found out at first use, under a lock, and has forked children start afresh: a fork while another
+/// thread held such a lock would leave it shut in the child. Called when the library is loaded.
+pub fn prepare() {
+    threads::watch_forks();
+    memory::can_populate();
+    memory::user_limit();
+    signals_poison();
+    crate::arch::evict();
+}
 
 /// Which end of the copy the bad memory was at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,33 +1,42 @@
 //! What the handler has to know about threads, in tables it can read without thread-local storage, which might allocate.
+//!
+//! No lock guards them: a fork may come at any time, and nobody would open the lock again in the child.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use std::alloc::{Layout, alloc_zeroed};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
-/// Threads that can be inside a copy at once and be known for it. One more is only not recognised when somebody
-/// re-raises its fault.
-const THREADS: usize = 1024;
+/// Counted up when kept answers are worth nothing any more: after the mode has changed, after a fork.
+static EPOCH: AtomicU32 = AtomicU32::new(1);
 
-/// No lock guards them: a fork may come at any time, and nobody would open it again in the child.
-static SLOTS: [Slot; THREADS] = [const { Slot::new() }; THREADS];
-/// How many slots from the first on ever had a thread.
-static EVER_TAKEN: AtomicUsize = AtomicUsize::new(0);
+/// The present epoch.
+#[inline]
+pub(super) fn epoch(ordering: Ordering) -> u32 {
+    EPOCH.load(ordering)
+}
 
-/// What is told of one thread, on a line of its own: it is stored to around every copy.
+/// Has every thread ask the kernel before its next copy.
+pub(super) fn invalidate_all() {
+    EPOCH.fetch_add(1, Ordering::Release);
+}
+
+/// What is told of one thread, on a cache line of its own: it is stored to around every copy. All zeroes is a free slot.
 #[repr(align(64))]
 pub(super) struct Slot {
     /// The thread's id while it is inside a copy, 0 otherwise.
-    armed: AtomicI32,
+    active: AtomicI32,
     is_taken: AtomicBool,
 }
 
 impl Slot {
     pub(super) const fn new() -> Self {
-        Self { armed: AtomicI32::new(0), is_taken: AtomicBool::new(false) }
+        Self { active: AtomicI32::new(0), is_taken: AtomicBool::new(false) }
     }
 
     /// Tells who is inside a copy; 0 that nobody is.
     #[inline]
-    pub(super) fn arm(&self, tid: i32) {
-        self.armed.store(tid, Ordering::Relaxed);
+    pub(super) fn mark_active(&self, tid: i32) {
+        self.active.store(tid, Ordering::Relaxed);
     }
 
     fn take(&self) -> bool {
@@ -35,9 +44,47 @@ impl Slot {
     }
 
     fn clear(&self) {
-        self.arm(0);
+        self.mark_active(0);
         self.is_taken.store(false, Ordering::Relaxed);
     }
+}
+
+const SLOTS_PER_BLOCK: usize = 256;
+
+/// Slots, and where more of them are. Blocks are added when all slots are taken and never freed, because the handler may be reading them;
+/// there are as many as the threads that ever copied at the same time need. All zeroes is a block of free slots.
+struct Block {
+    slots: [Slot; SLOTS_PER_BLOCK],
+    next: AtomicPtr<Block>,
+}
+
+static FIRST: Block = Block { slots: [const { Slot::new() }; SLOTS_PER_BLOCK], next: AtomicPtr::new(ptr::null_mut()) };
+
+impl Block {
+    fn following(&self) -> Option<&'static Self> {
+        // SAFETY: null, or a block that `grow` allocated, which nobody frees.
+        unsafe { self.next.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The block after this one, made if there is none. `None` if there is no memory for it.
+    #[allow(clippy::cast_ptr_alignment)] // allocated with the block's own
+    fn grow(&self) -> Option<&'static Self> {
+        // SAFETY: a block is not of size zero.
+        let made = unsafe { alloc_zeroed(Layout::new::<Self>()) }.cast::<Self>();
+        if made.is_null() {
+            return None;
+        }
+        if self.next.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // Another thread was faster.
+            // SAFETY: allocated above with this layout and shown to nobody.
+            unsafe { std::alloc::dealloc(made.cast(), Layout::new::<Self>()) };
+        }
+        self.following()
+    }
+}
+
+fn slots() -> impl Iterator<Item = &'static Slot> {
+    std::iter::successors(Some(&FIRST), |block| block.following()).flat_map(|block| &block.slots)
 }
 
 /// Counted up in a forked child, whose threads have other ids.
@@ -50,19 +97,15 @@ pub(super) fn current_tid() -> i32 {
 }
 
 /// Whether this thread is inside a copy. Runs in the handler.
-pub(super) fn is_armed() -> bool {
+pub(super) fn is_active() -> bool {
     let tid = current_tid();
-    armed().any(|armed| armed == tid)
+    slots().any(|slot| slot.active.load(Ordering::Relaxed) == tid)
 }
 
-/// Whether any other thread is. One without a slot is not seen.
-pub(super) fn is_another_armed() -> bool {
+/// Whether any other thread is.
+pub(super) fn is_another_active() -> bool {
     let tid = current_tid();
-    armed().any(|armed| armed != 0 && armed != tid)
-}
-
-fn armed() -> impl Iterator<Item = i32> {
-    SLOTS[..EVER_TAKEN.load(Ordering::Relaxed)].iter().map(|slot| slot.armed.load(Ordering::Relaxed))
+    slots().map(|slot| slot.active.load(Ordering::Relaxed)).any(|active| active != 0 && active != tid)
 }
 
 /// Has every other thread see what was stored here before, at the point where it is. Where the kernel cannot, a millisecond has to do.
@@ -79,34 +122,39 @@ pub(super) fn order_all_threads() {
 }
 
 extern "C" fn in_child() {
-    SLOTS[..EVER_TAKEN.load(Ordering::Relaxed)].iter().for_each(Slot::clear);
+    slots().for_each(Slot::clear);
     FORKS.fetch_add(1, Ordering::Relaxed);
-    super::engine::forget();
+    super::handler::unlock_after_fork();
+    invalidate_all();
 }
 
-/// Has the tables cleared in forked children.
+/// Has the tables cleared in forked children from now on. Called when the library is loaded, before any of them is used. Locks nothing:
+/// a fork in the middle of the first call would leave such a lock shut in the child.
 pub(super) fn watch_forks() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
+    static WATCHING: AtomicBool = AtomicBool::new(false);
+    if !WATCHING.swap(true, Ordering::Relaxed) {
         // SAFETY: the child handler only stores to atomics.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
+    }
 }
 
-/// A thread's slot in the table of those inside a copy, for as long as the thread lives.
-pub(super) struct Seat {
-    slot: Option<usize>,
+/// A thread's slot, for as long as the thread lives.
+pub(super) struct SlotGuard {
+    slot: &'static Slot,
     forks: u32,
 }
 
-impl Seat {
-    pub(super) fn take() -> Self {
-        // Counted first: a child that is forked in between clears what is counted.
-        let slot = SLOTS.iter().enumerate().position(|(at, slot)| {
-            EVER_TAKEN.fetch_max(at + 1, Ordering::Relaxed);
-            slot.take()
-        });
-        Self { slot, forks: FORKS.load(Ordering::Relaxed) }
+impl SlotGuard {
+    /// `None` if there is no memory for one more slot.
+    pub(super) fn take() -> Option<Self> {
+        let forks = FORKS.load(Ordering::Relaxed);
+        let mut block = &FIRST;
+        loop {
+            if let Some(slot) = block.slots.iter().find(|slot| slot.take()) {
+                return Some(Self { slot, forks });
+            }
+            block = block.following().or_else(|| block.grow())?;
+        }
     }
 
     /// Whether it was taken in this very process.
@@ -114,77 +162,38 @@ impl Seat {
         self.forks == FORKS.load(Ordering::Relaxed)
     }
 
-    pub(super) fn slot(&self) -> Option<&'static Slot> {
-        self.slot.map(|slot| &SLOTS[slot])
+    pub(super) fn slot(&self) -> &'static Slot {
+        self.slot
     }
 }
 
-impl Drop for Seat {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot.filter(|_| self.is_current()) {
-            SLOTS[slot].clear();
+        if self.is_current() {
+            self.slot.clear();
         }
     }
 }
 
-/// Threads that can be inside a delegated signal at once.
-const DELEGATIONS: usize = 64;
-/// Kernel faults inside one another that a handler below may have: one that leaves by longjmp is never seen to return.
-const DEPTH: u32 = 4;
+#[cfg(test)]
+mod tests {
+    use super::{SLOTS_PER_BLOCK, SlotGuard, is_another_active, slots};
 
-struct Record {
-    /// The thread's id and the signal; 0 is free.
-    key: AtomicUsize,
-    /// Where on the stack it was.
-    frame: AtomicUsize,
-    depth: AtomicU32,
-}
+    #[test]
+    fn there_is_a_slot_for_every_thread_and_each_is_seen() {
+        let guards: Vec<_> = (0..3 * SLOTS_PER_BLOCK).map(|_| SlotGuard::take().unwrap()).collect();
+        let mut addresses: Vec<_> = guards.iter().map(|guard| std::ptr::from_ref(guard.slot()).addr()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert_eq!(addresses.len(), guards.len(), "nobody shares a slot");
+        let last = guards.iter().max_by_key(|guard| slots().position(|slot| std::ptr::eq(slot, guard.slot()))).unwrap();
+        last.slot().mark_active(i32::MAX);
+        assert!(is_another_active());
+        last.slot().mark_active(0);
 
-static RECORDS: [Record; DELEGATIONS] =
-    [const { Record { key: AtomicUsize::new(0), frame: AtomicUsize::new(0), depth: AtomicU32::new(0) } }; DELEGATIONS];
-
-/// Forgets who is inside a handler below: a new one is below now.
-pub(super) fn forget_delegations() {
-    for record in &RECORDS {
-        record.key.store(0, Ordering::Relaxed);
-    }
-}
-
-/// A signal handed on to the handler below, for as long as that runs.
-pub(super) struct Delegation(Option<&'static Record>);
-
-impl Delegation {
-    /// `None` when this is the same signal coming round again.
-    pub(super) fn begin(signal: i32, from_kernel: bool) -> Option<Self> {
-        let key = (current_tid() as usize) << 8 | signal as usize;
-        let here = 0_u8;
-        let frame = (&raw const here).addr();
-        if let Some(record) = RECORDS.iter().find(|record| record.key.load(Ordering::Relaxed) == key) {
-            // A frame at least as high as the recorded one means that one was left without returning.
-            let nested = frame < record.frame.load(Ordering::Relaxed);
-            let depth = if nested { record.depth.load(Ordering::Relaxed) + 1 } else { 0 };
-            if nested && (!from_kernel || depth > DEPTH) {
-                return None;
-            }
-            record.frame.store(frame, Ordering::Relaxed);
-            record.depth.store(depth, Ordering::Relaxed);
-            return Some(Self(Some(record)));
-        }
-        let free = RECORDS
-            .iter()
-            .find(|record| record.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed).is_ok());
-        if let Some(record) = free {
-            record.frame.store(frame, Ordering::Relaxed);
-            record.depth.store(0, Ordering::Relaxed);
-        }
-        Some(Self(free))
-    }
-}
-
-impl Drop for Delegation {
-    fn drop(&mut self) {
-        if let Some(record) = self.0 {
-            record.key.store(0, Ordering::Relaxed);
-        }
+        let blocks = slots().count();
+        drop(guards);
+        let again: Vec<_> = (0..3 * SLOTS_PER_BLOCK).map(|_| SlotGuard::take().unwrap()).collect();
+        assert!(slots().count() <= blocks.max(again.len() + SLOTS_PER_BLOCK), "slots given back are used again");
     }
 }

@@ -71,6 +71,7 @@ mod _core {
             let message = format!("{} is {name:?}: this CPU has {}", crate::arch::ISA_VARIABLE, known.join(", "));
             return Err(PyImportError::new_err(message));
         }
+        crate::fault::prepare();
         let entries =
             super::copy::entries().into_iter().chain(super::durable::entries()).chain(super::mcsafe::entries());
         super::entry::open(module, entries)?;

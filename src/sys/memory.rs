@@ -99,13 +99,19 @@ pub fn populate(page: usize, npages: usize, write: bool) -> Result<(), i32> {
     if result == 0 { Ok(()) } else { Err(errno()) }
 }
 
+static CAN_POPULATE: OnceLock<bool> = OnceLock::new();
+
 /// Whether the kernel knows how to populate.
-fn can_populate() -> bool {
-    static KNOWN: OnceLock<bool> = OnceLock::new();
-    *KNOWN.get_or_init(|| {
-        let here = (&raw const KNOWN).expose_provenance();
+pub(crate) fn can_populate() -> bool {
+    *CAN_POPULATE.get_or_init(|| {
+        let here = (&raw const CAN_POPULATE).expose_provenance();
         populate(here - here % PAGE_SIZE, 1, false).is_ok()
     })
+}
+
+/// Whether somebody asked [`can_populate`] before, and it can. Waits for nobody: for signal handlers.
+pub(crate) fn is_known_to_populate() -> bool {
+    CAN_POPULATE.get() == Some(&true)
 }
 
 /// Faults a range in, to read or to write; how many bytes from its start on can be had. Exact to the page.

@@ -163,6 +163,74 @@ def uninstalled_during_copies() -> None:
         assert wrong == []
 
 
+def uninstalled_during_copies_of_more_threads_than_one_table_has_slots() -> None:
+    with testing.truncated(2048, 2047) as memory:
+        stop, sitting = threading.Event(), threading.Barrier(601)
+        threading.stack_size(64 << 10)
+
+        def sit() -> None:
+            assert memcpy_mcsafe(bytearray(9), memory.buffer[:9]).copied == 9
+            sitting.wait()
+            stop.wait()
+
+        sitters = [threading.Thread(target=sit) for _ in range(600)]
+        for thread in sitters:
+            thread.start()
+        sitting.wait()
+
+        wrong: list[int] = []
+
+        def run() -> None:
+            out = bytearray(memory.length)
+            counts = (memcpy_mcsafe(out, memory.buffer).copied for _ in range(100))
+            wrong.extend(copied for copied in counts if copied != memory.length - 4096)
+
+        copying = threading.Thread(target=run)
+        copying.start()
+        while copying.is_alive():
+            fault_handler.uninstall()
+        copying.join()
+        stop.set()
+        for thread in sitters:
+            thread.join()
+        assert wrong == []
+
+
+def forked_while_others_copy() -> None:
+    """In the child nobody copies any more: uninstalling waits for nobody, and its copies survive."""
+    done = threading.Event()
+
+    def run() -> None:
+        out, source = bytearray(8 << 20), bytes(8 << 20)
+        while not done.is_set():
+            memcpy_mcsafe(out, source)
+
+    copying = [threading.Thread(target=run) for _ in range(2)]
+    for thread in copying:
+        thread.start()
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            fault_handler.uninstall()
+            survive()
+            os._exit(17)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+    done.set()
+    for thread in copying:
+        thread.join()
+
+
+def installed_again_and_again() -> None:
+    """Nothing is left behind by any of it."""
+    pages = []
+    for _ in range(4):
+        for _ in range(20_000):
+            fault_handler.install()
+            fault_handler.uninstall()
+        pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
+    assert pages[-1] - pages[1] < 50, pages
+
+
 def cut_while_it_is_flushed_by_system_calls() -> None:
     with tempfile.TemporaryFile() as file:
         size = 1 << 20

@@ -5,12 +5,27 @@ mod table;
 #[macro_use]
 mod partial;
 mod flush;
+mod signal;
 mod vector;
 
-pub(super) use flush::{CLFLUSH, CLFLUSHOPT, CLWB};
-pub(super) use vector::{AVX2, AVX512, SCALAR, SSE2};
+pub(crate) use signal::{attempt, resume, state};
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _MM_HINT_T1, _mm_mfence, _mm_prefetch, _mm_sfence};
+use super::{Primitives, WriteBack};
+use flush::{CLFLUSH, CLFLUSHOPT, CLWB};
+use vector::{AVX2, AVX512, SCALAR, SSE2};
+
+/// The instruction sets, the narrowest first.
+pub(super) static SETS: &[&Primitives] = &[&SCALAR, &SSE2, &AVX2, &AVX512];
+
+/// The write-back instructions, the best one last.
+pub(super) static WRITE_BACKS: &[&WriteBack] = &[&CLFLUSH, &CLFLUSHOPT, &CLWB];
+
+/// Whether the routines survive faults, if a handler calls [`resume`].
+pub(crate) const RECOVERS: bool = true;
+
+use core::arch::x86_64::{
+    __cpuid, __cpuid_count, _MM_HINT_T0, _MM_HINT_T1, _mm_mfence, _mm_prefetch, _mm_sfence, _rdtsc,
+};
 
 /// CPUID leaf 7: EBX bit 9 is ERMS, bit 23 CLFLUSHOPT, bit 24 CLWB; EDX bit 4 is FSRM.
 fn structured_features() -> (u32, u32) {
@@ -22,7 +37,7 @@ fn structured_features() -> (u32, u32) {
 }
 
 /// Opens the string path where the CPU says that even short strings are fast. May run any number of times.
-pub(super) fn tune() {
+pub(super) fn detect() {
     if structured_features().1 & 1 << 4 != 0 {
         vector::use_strings(amd_l1_kib() == 32);
     }
@@ -92,6 +107,13 @@ pub(super) fn prefetch_far(addr: usize, len: usize) {
         // SAFETY: as in `prefetch`.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::with_exposed_provenance(addr.wrapping_add(line))) };
     }
+}
+
+/// The clock that costs nothing to read.
+#[inline]
+pub(crate) fn ticks() -> u64 {
+    // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
+    unsafe { _rdtsc() }
 }
 
 /// Orders every store before it, non-temporal ones and write-backs too, before every store after it.
