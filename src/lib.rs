@@ -11,6 +11,7 @@ pub mod copy;
 pub mod error;
 pub mod fault;
 pub mod import;
+pub mod io;
 pub mod iter;
 pub mod memory;
 pub mod pmem;

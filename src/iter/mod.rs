@@ -3,6 +3,7 @@
 //! `count` bounds every operation; the segments may hold more. A position is the current segment and the offset in it,
 //! and may rest at the end of a segment. Everything the kernel leaves undefined is an [`Error`] here.
 
+mod fill;
 mod folioq;
 mod pipe;
 mod position;

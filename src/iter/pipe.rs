@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 #[derive(Clone)]
 pub(super) struct PipeCursor {
-    ring: Arc<PipeRing>,
+    pub(super) ring: Arc<PipeRing>,
     /// The ring's counter when the iterator was made: the first slot it may have written.
     start_head: u32,
     /// The slot it wrote last and where that ends in its page; nothing before the first.
@@ -34,7 +34,7 @@ impl PipeCursor {
 
     /// The newest slot, if it is the one this iterator wrote last and still ends where it left it. Once a reader has drained
     /// it, or somebody else has appended, the next byte opens a new slot.
-    fn current<'a>(&self, ring: &'a mut Ring) -> Option<&'a mut Slot> {
+    pub(super) fn current<'a>(&self, ring: &'a mut Ring) -> Option<&'a mut Slot> {
         let last = self.last?;
         if last.counter.wrapping_add(1) != ring.head() {
             return None;
@@ -47,7 +47,7 @@ impl PipeCursor {
         self.current(ring).filter(|slot| slot.own).map_or(0, |slot| PAGE_SIZE - slot.end())
     }
 
-    fn stand_on_newest(&mut self, ring: &Ring) {
+    pub(super) fn stand_on_newest(&mut self, ring: &Ring) {
         self.last = ring.newest().map(|slot| Last { counter: ring.head().wrapping_sub(1), end: slot.end() });
     }
 

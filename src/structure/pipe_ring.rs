@@ -27,6 +27,7 @@ unsafe impl Send for OwnPage {}
 unsafe impl Sync for OwnPage {}
 
 impl OwnPage {
+    /// A zeroed page; `None` when memory is short.
     fn allocate() -> Option<Page> {
         // SAFETY: PAGE_LAYOUT has a non-zero size.
         let start = NonNull::new(unsafe { alloc_zeroed(PAGE_LAYOUT) })?;
@@ -89,6 +90,8 @@ pub struct Ring {
     head: u32,
     tail: u32,
     max_usage: usize,
+    /// Slots promised to whoever is just reading into pages that will fill them.
+    reserved: usize,
 }
 
 impl Ring {
@@ -106,9 +109,29 @@ impl Ring {
         self.head.wrapping_sub(self.tail) as usize
     }
 
-    /// Slots that may still be taken: what the user's limit leaves, however many slots the ring has.
+    /// Slots that may still be taken: what the user's limit leaves, however many slots the ring has, and nobody has reserved.
     pub fn free(&self) -> usize {
-        self.max_usage.saturating_sub(self.used())
+        self.max_usage.saturating_sub(self.used() + self.reserved)
+    }
+
+    /// Keeps slots for [`Self::push_reserved`]. More than are free may be reserved: those come free when the ring is drained.
+    pub fn reserve(&mut self, slots: usize) {
+        self.reserved += slots;
+    }
+
+    /// Gives reserved slots up.
+    pub fn unreserve(&mut self, slots: usize) {
+        self.reserved = self.reserved.saturating_sub(slots);
+    }
+
+    /// Takes a reserved slot into use. `false` if there is none: none was reserved, or one beyond the free ones has not come free.
+    pub fn push_reserved(&mut self, slot: Slot) -> bool {
+        self.reserved.checked_sub(1).is_some_and(|others| {
+            let reserved = std::mem::replace(&mut self.reserved, 0);
+            let pushed = self.push(slot);
+            self.reserved = if pushed { others } else { reserved };
+            pushed
+        })
     }
 
     /// The slot with that counter, if it is in use.
@@ -143,6 +166,11 @@ impl Ring {
         self.slots[index] = Some(slot);
         self.head = self.head.wrapping_add(1);
         true
+    }
+
+    /// A zeroed page as the ring's own slots have it; `None` when memory is short.
+    pub fn own_page() -> Option<Page> {
+        OwnPage::allocate()
     }
 
     /// Takes the next slot with a fresh page and `len` bytes of it. `false` when the ring is full or memory is short.
@@ -190,7 +218,7 @@ impl PipeRing {
             return Err(Error::invalid("max_usage", max_usage, format!("1..={slots}, the number of slots")));
         }
         let slots = std::iter::repeat_with(|| None).take(slots).collect();
-        Ok(Self(Mutex::new(Ring { slots, head: 0, tail: 0, max_usage })))
+        Ok(Self(Mutex::new(Ring { slots, head: 0, tail: 0, max_usage, reserved: 0 })))
     }
 
     /// The ring, locked. Pages taken out of it are dropped after the lock, as that may run Python code.

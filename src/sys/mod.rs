@@ -4,6 +4,7 @@ pub mod file;
 pub mod mapping;
 pub mod maps;
 pub mod memory;
+pub mod poll;
 pub mod vectored;
 
 fn errno() -> i32 {

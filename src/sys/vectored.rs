@@ -53,6 +53,12 @@ impl Batch {
         unsafe { std::slice::from_raw_parts(self.pieces.as_ptr().cast(), self.len) }
     }
 
+    /// The most bytes it takes.
+    #[inline]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Bytes of all pieces together.
     #[inline]
     pub fn nbytes(&self) -> usize {

@@ -1,0 +1,222 @@
+//! One system call over what remains of an iterator, and the cursor moved by exactly its result.
+//!
+//! The kernel fills a file's read from, and a file's write to, an `iov_iter`; here the same cursor stands on the caller's side of the
+//! call. [`over`] is the one dispatch over kinds. Every function below makes one call of [`crate::sys::vectored`]; what to do about
+//! EINTR, EAGAIN and short counts is for the caller, whose loop it is.
+
+mod memory;
+
+pub use memory::whole;
+
+use crate::abi::{Direction, Kind, PAGE_SIZE};
+use crate::error::{Error, Result as Checked};
+use crate::fault::Fault;
+use crate::iter::IovIter;
+use crate::segment::{Keeper, Segment};
+use crate::sys::vectored::{self, Batch, Beside, Received};
+use std::ops::ControlFlow;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+/// Why a call transferred nothing. The iterator stands where it stood.
+#[derive(Debug)]
+pub enum Failure {
+    /// It was not made.
+    Refused(Error),
+    /// The kernel's answer.
+    Errno(i32),
+    /// EFAULT, and the first remaining byte of the iterator is why.
+    Fault(Box<Fault>),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Result of one call.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// What a successful call says of the bytes it transferred.
+pub trait Transferred {
+    /// How many bytes.
+    fn nbytes(&self) -> usize;
+}
+
+impl Transferred for usize {
+    fn nbytes(&self) -> usize {
+        *self
+    }
+}
+
+impl Transferred for Received {
+    fn nbytes(&self) -> usize {
+        self.nbytes
+    }
+}
+
+/// `readv`, `preadv`, `preadv2` into a destination: at most `limit` bytes.
+pub fn read(i: &mut IovIter, fd: RawFd, at: Option<i64>, flags: i32, limit: usize) -> Result<usize> {
+    i.require(Direction::Dest, if at.is_none() { "readv" } else { "preadv" })?;
+    // SAFETY: `over` hands out memory of a READ iterator, which whoever made the iterator gave to be overwritten.
+    over(i, limit, |segs| unsafe { vectored::read(fd, segs, at, flags) })
+}
+
+/// `writev`, `pwritev`, `pwritev2` from a source: at most `limit` bytes.
+pub fn write(i: &mut IovIter, fd: RawFd, at: Option<i64>, flags: i32, limit: usize) -> Result<usize> {
+    i.require(Direction::Source, if at.is_none() { "writev" } else { "pwritev" })?;
+    over(i, limit, |segs| vectored::write(fd, segs, at, flags))
+}
+
+/// `sendmsg` from a source: at most `limit` bytes.
+pub fn send(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize) -> Result<usize> {
+    i.require(Direction::Source, "sendmsg")?;
+    over(i, limit, |segs| vectored::send(fd, segs, beside, flags))
+}
+
+/// `recvmsg` into a destination: at most `limit` bytes. Of a datagram's bytes only those that came into memory move the iterator,
+/// whatever number `MSG_TRUNC` has the call return.
+///
+/// # Safety
+/// Every byte of the ranges in `beside` that is mapped and writable is the caller's to overwrite.
+pub unsafe fn receive(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize) -> Result<Received> {
+    i.require(Direction::Dest, "recvmsg")?;
+    // SAFETY: `over` hands out memory of a READ iterator, given to be overwritten; the caller answers for `beside`.
+    over(i, limit, |segs| unsafe { vectored::receive(fd, segs, beside, flags) })
+}
+
+/// `vmsplice`: a source's pages into a pipe by reference, or a pipe's bytes into a destination. EBADF unless `fd` is the end of the
+/// pipe that goes with the direction: the kernel would go by the descriptor and transfer the other way.
+pub fn vmsplice(i: &mut IovIter, fd: RawFd, flags: u32) -> Result<usize> {
+    let (readable, writable) = vectored::access_mode(fd).map_err(Failure::Errno)?;
+    let fits = match i.direction() {
+        Direction::Source => writable,
+        Direction::Dest => readable && !writable,
+    };
+    if !fits {
+        return Err(Failure::Errno(libc::EBADF));
+    }
+    // SAFETY: a source is only spliced into a descriptor that is open for writing; a destination was given to be overwritten.
+    over(i, usize::MAX, |segs| unsafe { vectored::vmsplice(fd, segs, flags) })
+}
+
+/// `process_vm_readv` into a destination, from the remote ranges one after the other.
+pub fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
+    i.require(Direction::Dest, "process_vm_readv")?;
+    // SAFETY: `over` hands out memory of a READ iterator, given to be overwritten.
+    over(i, usize::MAX, |segs| unsafe { vectored::process_vm_read(pid, segs, remote) })
+}
+
+/// `process_vm_writev` from a source, to the remote ranges one after the other.
+///
+/// # Safety
+/// `pid` is another process, or every byte of `remote` that is mapped and writable is the caller's to overwrite.
+pub unsafe fn process_vm_write(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
+    i.require(Direction::Source, "process_vm_writev")?;
+    // SAFETY: the caller answers for `remote`.
+    over(i, usize::MAX, |segs| unsafe { vectored::process_vm_write(pid, segs, remote) })
+}
+
+/// Calls `call` with the next pieces, as many as one call takes and at most `limit` bytes, and moves the iterator by its result.
+///
+/// Where bytes remain but no memory for them, the kernel's own answers stand: EFAULT at the hole of an XARRAY and at the end of a
+/// FOLIOQ, EAGAIN for a PIPE that is full.
+fn over<T: Transferred>(
+    i: &mut IovIter,
+    limit: usize,
+    call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
+) -> Result<T> {
+    i.fault = None;
+    let limit = limit.min(i.count());
+    let mut batch = Batch::new(limit);
+    match i.kind() {
+        Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec => {
+            i.pieces(limit, |piece| go_on(batch.push(piece.seg)));
+            finish(i, &batch, libc::EFAULT, call, advance)
+        }
+        Kind::Xarray | Kind::Folioq => {
+            // The pages stay while the kernel works on them, whatever somebody stores in their place meanwhile.
+            let kept = collect_pages(i, limit, &mut batch)?;
+            let result = finish(i, &batch, libc::EFAULT, call, advance);
+            drop(kept);
+            result
+        }
+        Kind::Pipe => {
+            let Some(offer) = i.offer(limit) else { return Err(Failure::Errno(libc::EFAULT)) };
+            let _ = offer.segs().all(|seg| batch.push(seg));
+            finish(i, &batch, libc::EAGAIN, call, |i, nbytes| {
+                i.accept(offer, nbytes);
+                Ok(())
+            })
+        }
+        Kind::Discard => {
+            while batch.push(SINK.seg()) {}
+            finish(i, &batch, libc::EFAULT, call, advance)
+        }
+    }
+}
+
+fn go_on(more: bool) -> ControlFlow<()> {
+    if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+fn advance(i: &mut IovIter, nbytes: usize) -> Checked<()> {
+    i.advance(nbytes)
+}
+
+fn finish<T: Transferred>(
+    i: &mut IovIter,
+    batch: &Batch,
+    empty: i32,
+    call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
+    moved: impl FnOnce(&mut IovIter, usize) -> Checked<()>,
+) -> Result<T> {
+    if batch.nbytes() == 0 && i.count() != 0 && batch.limit() != 0 {
+        return Err(Failure::Errno(empty));
+    }
+    let done = call(batch.pieces()).map_err(Failure::Errno)?;
+    // MSG_TRUNC makes recvmsg return bytes that went nowhere.
+    let nbytes = done.nbytes().min(batch.nbytes());
+    // An advance by nothing would step over empty segments.
+    if nbytes != 0 {
+        moved(i, nbytes)?;
+    }
+    Ok(done)
+}
+
+/// The next pages into `batch`, and what keeps each. Refuses a destination that has become read-only.
+fn collect_pages(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Keeper>> {
+    let (mut kept, mut refused) = (Vec::new(), None);
+    let is_destination = i.direction() == Direction::Dest;
+    i.pieces(limit, |piece| {
+        if let Some(page) = piece.page {
+            if is_destination && !page.writable {
+                refused = Some(kept.len());
+                return ControlFlow::Break(());
+            }
+            kept.push(Arc::clone(&page.keeper));
+        }
+        go_on(batch.push(piece.seg))
+    });
+    let what = if i.kind() == Kind::Folioq { "folio" } else { "page" };
+    refused.map_or(Ok(kept), |index| Err(Error::ReadOnly { what, index }))
+}
+
+/// Where DISCARD has the kernel put bytes that nobody reads: the same memory for every piece of every call of every thread.
+#[repr(align(4096))]
+struct Sink(std::cell::UnsafeCell<[u8; 16 * PAGE_SIZE]>);
+
+// SAFETY: only the kernel writes to it, and nothing reads it.
+unsafe impl Sync for Sink {}
+
+static SINK: Sink = Sink(std::cell::UnsafeCell::new([0; 16 * PAGE_SIZE]));
+
+impl Sink {
+    fn seg(&self) -> Segment {
+        Segment::new(self.0.get().expose_provenance(), size_of::<Self>())
+    }
+}
+
+#[cfg(test)]
+mod tests;
