@@ -5,7 +5,9 @@ the functions named as in the kernel: `copy_to_iter(addr, i)` fills its memory, 
 both return the bytes copied and move it on.
 """
 
+import importlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from iovec_rs import cpu, fault_handler, pmem
 from iovec_rs._core import (
@@ -61,6 +63,11 @@ from iovec_rs._types import (
     UserRange,
 )
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from iovec_rs import aio, io
+
 Sequence.register(IovecArray)
 
 copy_mc_to_iter = copy_to_iter_mcsafe
@@ -90,6 +97,7 @@ __all__ = [
     "UserRange",
     "XArray",
     "__version__",
+    "aio",
     "copy_from_iter",
     "copy_from_iter_flushcache",
     "copy_from_iter_full",
@@ -113,9 +121,17 @@ __all__ = [
     "import_iovec",
     "import_single_range",
     "import_ubuf",
+    "io",
     "iovec_from_user",
     "memcpy_flushcache",
     "memcpy_mcsafe",
     "memcpy_nocache",
     "pmem",
 ]
+
+
+def __getattr__(name: str) -> "ModuleType":
+    # Sockets and asyncio take longer to import than everything else together.
+    if name in {"aio", "io"}:
+        return importlib.import_module(f"iovec_rs.{name}")
+    raise AttributeError(f"module 'iovec_rs' has no attribute {name!r}")

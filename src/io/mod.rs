@@ -12,7 +12,7 @@ use crate::abi::{Direction, Kind, PAGE_SIZE};
 use crate::error::{Error, Result as Checked};
 use crate::fault::Fault;
 use crate::iter::IovIter;
-use crate::segment::{Keeper, Segment};
+use crate::memory::{Owner, Segment};
 use crate::sys::vectored::{self, Batch, Beside, Received};
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
@@ -120,8 +120,8 @@ pub unsafe fn process_vm_write(i: &mut IovIter, pid: i32, remote: &[Segment]) ->
 
 /// Calls `call` with the next pieces, as many as one call takes and at most `limit` bytes, and moves the iterator by its result.
 ///
-/// Where bytes remain but no memory for them, the kernel's own answers stand: EFAULT at the hole of an XARRAY and at the end of a
-/// FOLIOQ, EAGAIN for a PIPE that is full.
+/// Where bytes remain but no memory for them, nothing is called and the answer is EFAULT, as the kernel's file operations answer a copy
+/// that got nowhere: at a hole of an XARRAY, at the end of a FOLIOQ, and for a PIPE that is full.
 fn over<T: Transferred>(
     i: &mut IovIter,
     limit: usize,
@@ -133,26 +133,26 @@ fn over<T: Transferred>(
     match i.kind() {
         Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec => {
             i.pieces(limit, |piece| go_on(batch.push(piece.seg)));
-            finish(i, &batch, libc::EFAULT, call, advance)
+            finish(i, &batch, call, IovIter::advance)
         }
         Kind::Xarray | Kind::Folioq => {
             // The pages stay while the kernel works on them, whatever somebody stores in their place meanwhile.
             let kept = collect_pages(i, limit, &mut batch)?;
-            let result = finish(i, &batch, libc::EFAULT, call, advance);
+            let result = finish(i, &batch, call, IovIter::advance);
             drop(kept);
             result
         }
         Kind::Pipe => {
-            let Some(offer) = i.offer(limit) else { return Err(Failure::Errno(libc::EFAULT)) };
+            let Some(offer) = i.offer(limit) else { return Err(no_memory(i).into()) };
             let _ = offer.segs().all(|seg| batch.push(seg));
-            finish(i, &batch, libc::EAGAIN, call, |i, nbytes| {
+            finish(i, &batch, call, |i, nbytes| {
                 i.accept(offer, nbytes);
                 Ok(())
             })
         }
         Kind::Discard => {
             while batch.push(SINK.seg()) {}
-            finish(i, &batch, libc::EFAULT, call, advance)
+            finish(i, &batch, call, IovIter::advance)
         }
     }
 }
@@ -161,19 +161,14 @@ fn go_on(more: bool) -> ControlFlow<()> {
     if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
-fn advance(i: &mut IovIter, nbytes: usize) -> Checked<()> {
-    i.advance(nbytes)
-}
-
 fn finish<T: Transferred>(
     i: &mut IovIter,
     batch: &Batch,
-    empty: i32,
     call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
     moved: impl FnOnce(&mut IovIter, usize) -> Checked<()>,
 ) -> Result<T> {
     if batch.nbytes() == 0 && i.count() != 0 && batch.limit() != 0 {
-        return Err(Failure::Errno(empty));
+        return Err(no_memory(i).into());
     }
     let done = call(batch.pieces()).map_err(Failure::Errno)?;
     // MSG_TRUNC makes recvmsg return bytes that went nowhere.
@@ -185,17 +180,40 @@ fn finish<T: Transferred>(
     Ok(done)
 }
 
+#[cold]
+fn no_memory(i: &IovIter) -> Error {
+    let why = match i.kind() {
+        Kind::Xarray => "the xarray has a hole here",
+        Kind::Folioq => "the queue of folios ends here",
+        Kind::Pipe => "the pipe is full",
+        Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Discard => "there is no memory here",
+    };
+    Error::os(libc::EFAULT, format!("{why}, {} bytes before the iterator's end", i.count()))
+}
+
+/// Refuses to send as one message what one call cannot take, to a socket that would make several messages of it.
+pub fn require_one_message(i: &IovIter, fd: RawFd) -> Checked<()> {
+    let mut batch = Batch::new(i.count());
+    i.pieces(i.count(), |piece| go_on(batch.push(piece.seg)));
+    if batch.nbytes() == i.count() || vectored::is_stream(fd) {
+        return Ok(());
+    }
+    let (count, taken, pieces) = (i.count(), batch.nbytes(), batch.pieces().len());
+    let context = format!("i has {count} bytes: one message takes {taken}, the first {pieces} segments");
+    Err(Error::os(libc::EMSGSIZE, context))
+}
+
 /// The next pages into `batch`, and what keeps each. Refuses a destination that has become read-only.
-fn collect_pages(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Keeper>> {
+fn collect_pages(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Owner>> {
     let (mut kept, mut refused) = (Vec::new(), None);
     let is_destination = i.direction() == Direction::Dest;
     i.pieces(limit, |piece| {
         if let Some(page) = piece.page {
-            if is_destination && !page.writable {
+            if is_destination && !page.writable() {
                 refused = Some(kept.len());
                 return ControlFlow::Break(());
             }
-            kept.push(Arc::clone(&page.keeper));
+            kept.push(Arc::clone(page.owner()));
         }
         go_on(batch.push(piece.seg))
     });

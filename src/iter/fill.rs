@@ -5,7 +5,7 @@
 use super::pipe::PipeCursor;
 use super::{Body, IovIter};
 use crate::abi::PAGE_SIZE;
-use crate::segment::{Page, Segment};
+use crate::memory::{Page, Segment};
 use crate::structure::{PipeRing, Ring, Slot};
 use std::sync::Arc;
 
@@ -31,8 +31,8 @@ impl Drop for Offer {
 impl Offer {
     /// The memory offered, in the order it is to be filled.
     pub(crate) fn segs(&self) -> impl Iterator<Item = Segment> {
-        let open = self.open.iter().map(|(page, end)| page.seg.skip(*end));
-        open.chain(self.pages.iter().map(|page| page.seg))
+        let open = self.open.iter().map(|(page, end)| page.seg().skip(*end));
+        open.chain(self.pages.iter().map(Page::seg))
     }
 
     /// Has a page enter the ring in a reserved slot.
@@ -65,7 +65,7 @@ impl PipeCursor {
         let mut done = 0;
         if let Some((page, end)) = offer.open.take() {
             let part = nbytes.min(PAGE_SIZE - end);
-            let is_there = |slot: &&mut Slot| slot.own && slot.page.seg.addr == page.seg.addr;
+            let is_there = |slot: &&mut Slot| slot.own && slot.page.seg().addr == page.seg().addr;
             let entered = match self.current(&mut ring).filter(is_there) {
                 Some(slot) => {
                     slot.len += part;

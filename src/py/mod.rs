@@ -6,12 +6,15 @@ mod collect;
 mod copy;
 mod count;
 mod cpu;
+mod descriptor;
+mod drive;
 mod durable;
 mod entry;
 mod errors;
 mod fault;
 mod fault_map;
 mod import;
+mod io;
 mod iter;
 mod mcsafe;
 mod pmem;
@@ -47,6 +50,11 @@ mod _core {
     use super::fault_map::FaultMap;
     #[pymodule_export]
     use super::import::{IovecArray, import_iovec, import_single_range, import_ubuf, iovec_from_user};
+    #[pymodule_export]
+    use super::io::{
+        preadv, preadv_all, process_vm_readv, process_vm_writev, pwritev, pwritev_all, readv, readv_all, readv_part,
+        recvmsg_all, recvmsg_raw, sendmsg_all_raw, sendmsg_raw, vmsplice, writev, writev_all, writev_part,
+    };
     #[pymodule_export]
     use super::iter::{IovIter, IterState};
     #[pymodule_export]

@@ -189,6 +189,16 @@ pub fn access_mode(fd: RawFd) -> Result<(bool, bool), i32> {
     Ok((mode != libc::O_WRONLY, mode != libc::O_RDONLY))
 }
 
+/// Whether a descriptor is a stream, which keeps no boundaries between what one call and the next send. Only datagram and packet
+/// sockets are not.
+pub fn is_stream(fd: RawFd) -> bool {
+    let (mut kind, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
+    let (to, to_len) = ((&raw mut kind).cast(), &raw mut len);
+    // SAFETY: `to` points to `len` bytes of ours.
+    let answered = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, to, to_len) } == 0;
+    !answered || kind == libc::SOCK_STREAM
+}
+
 /// `vmsplice`: into a pipe by reference where `fd` is its writing end, out of it into the segments otherwise.
 ///
 /// # Safety

@@ -1,0 +1,217 @@
+"""Whole transfers for asyncio and uvloop: `await sendmsg_all(sock, i)`.
+
+The loop is asked to say when the descriptor is ready; nothing polls. Each time at most `TURN` bytes are moved, then
+the loop serves others. The iterator moves with the bytes: when a transfer is cancelled or fails, it stands at the
+first byte not transferred, the loop does not watch the descriptor any more, and the same call goes on from there.
+
+Files that the loop cannot watch (regular ones, block devices) are read and written in the loop's executor, `PIECE`
+bytes at a time. A cancelled transfer waits for the piece that is under way, so that the iterator is right when the
+`CancelledError` arrives.
+
+For trio, anyio and others: `iovec_rs.io.sendmsg` and its like, and the library's own `wait_writable` on
+BlockingIOError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from iovec_rs._core import readv_part, recvmsg_raw, sendmsg_raw, writev_part
+from iovec_rs._message import encode_control
+from iovec_rs._types import Direction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from iovec_rs._core import IovIter, _Fileno
+    from iovec_rs._message import Ancillary
+
+__all__ = ["readv_all", "recvmsg_all", "sendmsg_all", "writev_all"]
+
+TURN = 1 << 20
+PIECE = 8 << 20
+
+# The descriptors that transfers wait for, by loop: a second one would silently take the first one's place in the loop.
+_watched: set[tuple[int, int, Direction]] = set()
+
+
+async def sendmsg_all(sock: Any, i: IovIter, ancdata: Iterable[Ancillary] = (), flags: int = 0) -> int:
+    """Sends all that a WRITE iterator has over a stream socket and returns the bytes. Control messages go with the
+    first of them.
+
+    ValueError for a socket that blocks; RuntimeError while another task sends on it, OSError from the socket.
+    """
+    fd = _fileno_of(sock)
+    control = encode_control(ancdata) if ancdata != () else b""
+
+    def turn(done: int) -> int:
+        return sendmsg_raw(fd, i, b"" if done else control, flags, b"", TURN)
+
+    return await _Transfer(fd, i, Direction.WRITE, turn).run()
+
+
+async def recvmsg_all(sock: Any, i: IovIter, flags: int = 0) -> int:
+    """Fills a READ iterator from a stream socket and returns the bytes, fewer only if the peer has shut down.
+
+    ValueError for a socket that blocks; RuntimeError while another task receives from it, OSError from the socket.
+    """
+    fd = _fileno_of(sock)
+
+    def turn(_done: int) -> int:
+        return recvmsg_raw(fd, i, 0, flags, TURN)[0]
+
+    return await _Transfer(fd, i, Direction.READ, turn).run()
+
+
+async def writev_all(fd: int | _Fileno, i: IovIter) -> int:
+    """Writes all that a WRITE iterator has to a pipe, socket, device or file and returns the bytes.
+
+    ValueError for a pipe, socket or terminal that blocks.
+    """
+    return await _file(fd, i, Direction.WRITE, writev_part)
+
+
+async def readv_all(fd: int | _Fileno, i: IovIter) -> int:
+    """Fills a READ iterator from a pipe, socket, device or file and returns the bytes, fewer only at its end.
+
+    ValueError for a pipe, socket or terminal that blocks.
+    """
+    return await _file(fd, i, Direction.READ, readv_part)
+
+
+def _fileno_of(sock: Any) -> int:
+    """The descriptor of a socket that does not block."""
+    timeout = sock.gettimeout()
+    if timeout != 0:
+        raise ValueError(f"sock: it blocks (its timeout is {timeout}): call setblocking(False) first")
+    fd: int = sock.fileno()
+    if fd < 0:
+        raise OSError(9, os.strerror(9))
+    return fd
+
+
+async def _file(file: int | _Fileno, i: IovIter, direction: Direction, part: Callable[[int, IovIter, int], int]) -> int:
+    fd = file if isinstance(file, int) else file.fileno()
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return await _in_executor(i, direction, partial(part, fd, i, PIECE))
+    transfer = _Transfer(fd, i, direction, lambda _done: part(fd, i, TURN))
+    if os.get_blocking(fd):
+        if transfer.is_watchable():
+            raise ValueError(f"fd: {fd} blocks: call os.set_blocking({fd}, False) first")
+        return await _in_executor(i, direction, partial(part, fd, i, PIECE))
+    return await transfer.run()
+
+
+def _check(i: IovIter, direction: Direction) -> None:
+    if i.direction is not direction:
+        raise ValueError(f"i: a {direction.name} iterator is expected, not a {i.direction.name} one")
+
+
+def _count(error: OSError, done: int) -> None:
+    """What the io module has BlockingIOError say, said by every OSError."""
+    error.characters_written = done  # type: ignore[attr-defined]
+
+
+class _Transfer:
+    """Turns of one transfer, taken whenever the loop says that the descriptor is ready."""
+
+    def __init__(self, fd: int, i: IovIter, direction: Direction, turn: Callable[[int], int]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.fd = fd
+        self.i = i
+        self.turn = turn
+        self.done = 0
+        self.key = (id(self.loop), fd, direction)
+        writes = direction is Direction.WRITE
+        self.watch = self.loop.add_writer if writes else self.loop.add_reader
+        self.unwatch = self.loop.remove_writer if writes else self.loop.remove_reader
+        _check(i, direction)
+
+    def is_watchable(self) -> bool:
+        """Whether the loop's selector takes the descriptor."""
+        try:
+            self.watch(self.fd, int)
+        except PermissionError:
+            return False
+        self.unwatch(self.fd)
+        return True
+
+    def is_over(self) -> bool:
+        """Takes a turn: whether it was the last. BlockingIOError is for the loop to wait for."""
+        if not self.i.count:
+            return True
+        try:
+            moved = self.turn(self.done)
+        except BlockingIOError:
+            return False
+        self.done += moved
+        return not moved or not self.i.count
+
+    async def run(self) -> int:
+        if self.key in _watched:
+            raise RuntimeError(f"descriptor {self.fd} is in use by another transfer in the same direction")
+        _watched.add(self.key)
+        try:
+            if not self.is_over():
+                await self._until_over()
+        except OSError as error:
+            _count(error, self.done)
+            raise
+        finally:
+            _watched.discard(self.key)
+        return self.done
+
+    async def _until_over(self) -> None:
+        over: asyncio.Future[None] = self.loop.create_future()
+
+        def ready() -> None:
+            if over.done():
+                return
+            try:
+                if self.is_over():
+                    over.set_result(None)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                over.set_exception(error)
+
+        self.watch(self.fd, ready)
+        try:
+            await over
+        finally:
+            self.unwatch(self.fd)
+
+
+async def _in_executor(i: IovIter, direction: Direction, piece: Callable[[], int]) -> int:
+    loop = asyncio.get_running_loop()
+    _check(i, direction)
+    done = 0
+    while i.count:
+        running = loop.run_in_executor(None, piece)
+        try:
+            moved = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await _ended(running)
+            raise
+        except OSError as error:
+            _count(error, done)
+            raise
+        done += moved
+        if not moved:
+            break
+    return done
+
+
+async def _ended(running: asyncio.Future[int]) -> None:
+    """Waits for a piece that is under way, however often it is cancelled meanwhile."""
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError:
+            continue
+    running.exception()

@@ -1,0 +1,107 @@
+//! Where bytes go to or come from: a descriptor, and how long its owner wants to wait for it.
+
+use crate::sys::poll::{self, Ready};
+use pyo3::exceptions::{PyOSError, PyTimeoutError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyInt;
+use pyo3::{ffi, intern};
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+/// A descriptor, named by an int or by anything with `fileno()`.
+pub(super) struct Descriptor {
+    pub(super) fd: RawFd,
+    /// A socket's own timeout: such a socket does not block, and is waited for here. `None` leaves it to the descriptor.
+    timeout: Option<Duration>,
+}
+
+impl Descriptor {
+    pub(super) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        // SAFETY: attached; the argument is an object.
+        let fd = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
+        if object.is_exact_instance_of::<PyInt>() {
+            return if fd < 0 { Err(PyErr::fetch(object.py())) } else { Ok(Self { fd, timeout: None }) };
+        }
+        let failure = if fd < 0 { Some(PyErr::fetch(object.py())) } else { None };
+        let Some(gettimeout) = object.getattr_opt(intern!(object.py(), "gettimeout"))? else {
+            return failure.map_or(Ok(Self { fd, timeout: None }), Err);
+        };
+        match failure {
+            // A closed socket, whose number is -1.
+            Some(error) if error.is_instance_of::<PyValueError>(object.py()) => return Err(os_error(libc::EBADF)),
+            Some(error) => return Err(error),
+            None => refuse_tls(object)?,
+        }
+        let timeout: Option<f64> = gettimeout.call0()?.extract()?;
+        let timeout = timeout.filter(|seconds| *seconds > 0.0).map(Duration::try_from_secs_f64);
+        let timeout = timeout.map(|timeout| timeout.unwrap_or(Duration::MAX));
+        Ok(Self { fd, timeout })
+    }
+
+    /// None, for calls that go by something else.
+    pub(super) fn none() -> Self {
+        Self { fd: -1, timeout: None }
+    }
+
+    /// The same, not waited for: as the caller's flags ask.
+    pub(super) fn without_waiting_if(self, no_wait: bool) -> Self {
+        if no_wait { Self { timeout: None, ..self } } else { self }
+    }
+
+    /// Starts the clock: the timeout is for all of what follows, as that of `sendall` is.
+    pub(super) fn deadline(&self) -> Deadline {
+        match self.timeout {
+            None => Deadline::None,
+            Some(timeout) => Instant::now().checked_add(timeout).map_or(Deadline::Never, Deadline::At),
+        }
+    }
+
+    /// Waits until it is ready. `TimeoutError` when the deadline passes first; what a signal handler raises.
+    pub(super) fn wait(&self, py: Python<'_>, ready: Ready, deadline: Deadline) -> PyResult<()> {
+        loop {
+            let left = match deadline {
+                Deadline::At(at) => at.saturating_duration_since(Instant::now()),
+                Deadline::Never | Deadline::None => Duration::MAX,
+            };
+            if left.is_zero() {
+                return Err(PyTimeoutError::new_err("timed out"));
+            }
+            match py.detach(|| poll::wait(self.fd, ready, left)) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(libc::EINTR) => py.check_signals()?,
+                Err(errno) => return Err(os_error(errno)),
+            }
+        }
+    }
+}
+
+/// When waiting ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deadline {
+    /// There is no waiting: a descriptor that blocks does so itself, another says that it would.
+    None,
+    /// At this time.
+    At(Instant),
+    /// At none that a clock can tell.
+    Never,
+}
+
+/// Bytes given to the descriptor of a TLS socket would go out beside the encryption.
+fn refuse_tls(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = object.py();
+    let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
+    let Ok(ssl) = modules.get_item(intern!(py, "ssl")) else { return Ok(()) };
+    let Some(class) = ssl.getattr_opt(intern!(py, "SSLSocket"))? else { return Ok(()) };
+    if object.is_instance(&class)? {
+        return Err(PyTypeError::new_err("a TLS socket: its bytes have to go through its own read and write"));
+    }
+    Ok(())
+}
+
+/// The exception of an errno, in the C library's words.
+pub(super) fn os_error(errno: i32) -> PyErr {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let text = text.strip_suffix(&format!(" (os error {errno})")).unwrap_or(&text).to_owned();
+    PyOSError::new_err((errno, text))
+}

@@ -1,0 +1,119 @@
+//! System calls as Python makes them: without the interpreter, repeated after a signal whose handler did not raise (PEP 475), waited
+//! for where a socket has a timeout. The iterator is borrowed for the calls only, so that a signal handler may look at it.
+
+use super::descriptor::{Deadline, Descriptor, os_error};
+use super::iter::IovIter;
+use super::values::fault_error;
+use crate::abi::Direction;
+use crate::io::{Failure, Result, Transferred, whole};
+use crate::iter;
+use crate::sys::poll::Ready;
+use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+/// The most bytes a whole transfer moves between two looks at signals. A call that writes a file is not interrupted.
+const PART: usize = 64 << 20;
+
+fn in_use<'py>(i: &Bound<'py, IovIter>) -> PyResult<PyRefMut<'py, IovIter>> {
+    i.try_borrow_mut().map_err(|_| PyRuntimeError::new_err("i: the iterator is in use by another call"))
+}
+
+/// One call, with the iterator in use for just so long.
+fn call<T: Send>(
+    i: &Bound<'_, IovIter>,
+    work: impl FnOnce(&mut iter::IovIter) -> Result<T> + Send,
+) -> PyResult<Result<T>> {
+    let mut in_use = in_use(i)?;
+    let core = &mut in_use.core;
+    Ok(i.py().detach(|| work(core)))
+}
+
+/// One system call that transfers, or the exception why none did.
+pub(super) fn once<T: Send>(
+    i: &Bound<'_, IovIter>,
+    descriptor: &Descriptor,
+    ready: Ready,
+    mut work: impl FnMut(&mut iter::IovIter) -> Result<T> + Send,
+) -> PyResult<T> {
+    let (py, deadline) = (i.py(), descriptor.deadline());
+    loop {
+        match call(i, &mut work)? {
+            Ok(done) => return Ok(done),
+            Err(failure) => retry(py, failure, descriptor, ready, deadline, 0)?,
+        }
+    }
+}
+
+/// Calls until nothing remains or the other side has ended: the bytes transferred. An `OSError` has them as `characters_written`.
+pub(super) fn all<T: Transferred + Send>(
+    i: &Bound<'_, IovIter>,
+    descriptor: &Descriptor,
+    ready: Ready,
+    operation: &'static str,
+    mut work: impl FnMut(&mut iter::IovIter, usize, usize) -> Result<T> + Send,
+) -> PyResult<usize> {
+    let (py, deadline) = (i.py(), descriptor.deadline());
+    {
+        let i = in_use(i)?;
+        match ready {
+            Ready::Read => i.core.require(Direction::Dest, operation)?,
+            Ready::Write => i.core.require(Direction::Source, operation)?,
+        }
+        if i.core.count() == 0 {
+            return Ok(0);
+        }
+    }
+    let mut done = 0;
+    let mut transfer = || {
+        loop {
+            let made = call(i, |core| {
+                let part = whole(core, PART, |core, limit| work(core, limit, done))?;
+                Ok((part.nbytes(), core.count()))
+            });
+            match made? {
+                Ok((0, _)) => return Ok(()),
+                Ok((nbytes, left)) => {
+                    done += nbytes;
+                    if left == 0 {
+                        return Ok(());
+                    }
+                    py.check_signals()?;
+                }
+                Err(failure) => retry(py, failure, descriptor, ready, deadline, done)?,
+            }
+        }
+    };
+    let result: PyResult<()> = transfer();
+    match result {
+        Ok(()) => Ok(done),
+        Err(error) if error.is_instance_of::<PyOSError>(py) => {
+            error.value(py).setattr(intern!(py, "characters_written"), done)?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns when the call is to be made again; otherwise says why not, `done` bytes into a transfer.
+#[cold]
+fn retry(
+    py: Python<'_>,
+    failure: Failure,
+    descriptor: &Descriptor,
+    ready: Ready,
+    deadline: Deadline,
+    done: usize,
+) -> PyResult<()> {
+    match failure {
+        Failure::Errno(libc::EINTR) => py.check_signals(),
+        Failure::Errno(libc::EAGAIN) if deadline != Deadline::None => descriptor.wait(py, ready, deadline),
+        Failure::Errno(libc::EAGAIN) => {
+            let message = "the descriptor would block; the iterator stands at the first byte not transferred";
+            Err(PyBlockingIOError::new_err((libc::EAGAIN, message, done)))
+        }
+        Failure::Errno(errno) => Err(os_error(errno)),
+        Failure::Refused(error) => Err(error.into()),
+        Failure::Fault(fault) => Err(fault_error(py, &fault, done)),
+    }
+}
