@@ -9,7 +9,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-guest lint format bench bench-native wheel clean
+.PHONY: help demo test test-rust test-python test-guest hunt lint format bench bench-native wheel clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,11 @@ test-python: $(VENV)/.built $(VENV)/.test
 
 test-guest: $(VENV)/.built  ## really broken memory and persistent memory, in a QEMU guest
 	PYTHONPATH=tests $(BIN)/python -m guest $(GUEST)
+
+HUNT ?= 180
+hunt: $(VENV)/.built $(VENV)/.test  ## look for what no test knows yet, for HUNT seconds; HUNTER, SEED, ROUNDS replay a finding
+	PYTHONPATH=tests $(BIN)/python -m hunt --seconds $(HUNT) \
+	  $(HUNTER:%=--only %) $(SEED:%=--seed %) $(ROUNDS:%=--rounds %)
 
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint  ## fmt, clippy, ruff, mypy, stubtest
 	cargo fmt --check

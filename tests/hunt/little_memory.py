@@ -1,0 +1,137 @@
+"""Calls that need memory where there is little: MemoryError or success, never a death. Each in a forked child."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import iovec_rs
+from iovec_rs import READ, WRITE, FaultMap, FolioQueue, IovIter, PipeRing, XArray
+
+from hunt.finding import doing, expect
+from hunt.scene import ended
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+LIMIT = 60
+"""Seconds that a child may take."""
+NUMBER = 200_000
+_BUFFER = bytearray(1 << 20)
+_VIEWS = [memoryview(_BUFFER)[k : k + 1] for k in range(1000)] * (NUMBER // 1000)
+_PAGE = bytearray(4096)
+_MANY = IovIter.iovec(READ, _VIEWS)
+_MAP = FaultMap((k * 2, 1) for k in range(NUMBER))
+_TEXT = "\n".join(f"{k * 2} 1" for k in range(NUMBER))
+_MAPFILE = _MAP.to_mapfile(2 * NUMBER)
+_NDCTL = (
+    '[{"dev":"namespace0.0","badblocks":[' + ",".join(f'{{"offset":{2 * k},"length":1}}' for k in range(50_000)) + "]}]"
+)
+_LARGE = mmap.mmap(-1, 64 << 20)
+
+
+def _grow_map() -> None:
+    known = FaultMap()
+    for k in range(NUMBER * 10):
+        known.add(k * 2, 1)
+
+
+def _grow_queue() -> None:
+    queue = FolioQueue()
+    for _ in range(NUMBER * 10):
+        queue.append(_PAGE)
+
+
+def _grow_array() -> None:
+    array = XArray()
+    for index in range(NUMBER * 10):
+        array.store(index * 64, _PAGE)
+
+
+def _fill_ring() -> None:
+    ring = PipeRing(1 << 14)
+    iovec_rs.copy_to_iter(_LARGE, IovIter.pipe(READ, ring, 64 << 20))
+    while ring.used:
+        ring.read()
+
+
+def _overlap() -> None:
+    view = memoryview(_LARGE)
+    iovec_rs.copy_to_iter(view[: 40 << 20], IovIter.iovec(READ, [view[5000 : (40 << 20) + 5000]]))
+
+
+CALLS: dict[str, Callable[[], object]] = {
+    "IovIter.iovec": lambda: IovIter.iovec(READ, _VIEWS),
+    "IovIter.kvec": lambda: IovIter.kvec(WRITE, _VIEWS),
+    "IovIter.bvec": lambda: IovIter.bvec(WRITE, [(_PAGE, 0, 1)] * NUMBER),
+    "dup": _MANY.dup,
+    "ranges": _MANY.ranges,
+    "views": _MANY.views,
+    "save_state": lambda: [_MANY.save_state() for _ in range(NUMBER)],
+    "get_pages": lambda: IovIter.ubuf(WRITE, _LARGE).get_pages(64 << 20, 1 << 30),
+    "extract_pages": lambda: IovIter.ubuf(WRITE, _LARGE).extract_pages(64 << 20, 1 << 30),
+    "for_each_range": lambda: IovIter.kvec(WRITE, _VIEWS).for_each_range(1 << 20, lambda _: None),
+    "import_iovec": lambda: iovec_rs.import_iovec(READ, _VIEWS[:1024]),
+    "import_iovec packed": lambda: iovec_rs.import_iovec(READ, bytes(16 * 1024)),
+    "iovec_from_user": lambda: [iovec_rs.iovec_from_user(_VIEWS[:1024]) for _ in range(2000)],
+    "FaultMap": lambda: FaultMap((k * 2, 1) for k in range(NUMBER * 10)),
+    "FaultMap.add": _grow_map,
+    "FaultMap list": lambda: list(_MAP),
+    "FaultMap.within": lambda: _MAP.within(iovec_rs.UserRange(0, 2 * NUMBER)),
+    "FaultMap.from_badblocks": lambda: FaultMap.from_badblocks(_TEXT),
+    "FaultMap.from_mapfile": lambda: FaultMap.from_mapfile(_MAPFILE),
+    "FaultMap.from_ndctl": lambda: FaultMap.from_ndctl(_NDCTL),
+    "FaultMap.to_mapfile": lambda: _MAP.to_mapfile(2 * NUMBER),
+    "FolioQueue": lambda: FolioQueue([_PAGE] * NUMBER),
+    "FolioQueue slots": lambda: FolioQueue([_PAGE], 1 << 24),
+    "FolioQueue.append": _grow_queue,
+    "XArray": lambda: XArray(dict.fromkeys(range(NUMBER), _PAGE)),
+    "XArray.store": _grow_array,
+    "PipeRing": lambda: PipeRing(1 << 24),
+    "PipeRing filled": _fill_ring,
+    "overlap": _overlap,
+    "hash": lambda: iovec_rs.hash_and_copy_to_iter(
+        _LARGE, IovIter.discard(READ, 64 << 20), __import__("hashlib").sha256()
+    ),
+    "checksum": lambda: iovec_rs.csum_and_copy_to_iter(_LARGE, IovIter.ubuf(READ, _LARGE)),
+    "mcsafe": lambda: iovec_rs.memcpy_mcsafe(_LARGE, _LARGE, fault_map=_MAP),
+}
+
+
+def child(name: str, room: int) -> int:
+    """The exit code of one call with so many bytes of address space left."""
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * 4096
+    resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
+    try:
+        CALLS[name]()
+    except MemoryError:
+        return 0
+    except OSError as error:
+        return 0 if error.errno == 12 else 3
+    return 0
+
+
+def hunt(rng: random.Random) -> None:
+    name = rng.choice(list(CALLS))
+    room = rng.choice((0, 64 << 10, 1 << 20, 3 << 20, rng.randrange(30 << 20)))
+    doing(f"{name}, {room} bytes left")
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 4
+        try:
+            signal.alarm(LIMIT)
+            code = child(name, room)
+        except BaseException as error:
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    how = ended(status)
+    expect(status == 0, f"{name} with little memory ends in {how}", f"{room} bytes left")

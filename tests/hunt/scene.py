@@ -1,0 +1,86 @@
+"""Threads that do their things at once for a moment, and a file whose mapping somebody cuts."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from iovec_rs import PAGE_SIZE, READ, IovIter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+__all__ = ["Mapping", "address_of", "ended", "together"]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+def address_of(buffer: mmap.mmap | memoryview) -> int:
+    return IovIter.ubuf(READ, buffer).ranges()[0].address
+
+
+class Mapping:
+    """A memory file and a shared mapping of all of it."""
+
+    def __init__(self, npages: int, fill: bytes) -> None:
+        self.size = npages * PAGE_SIZE
+        self.fd = os.memfd_create("hunt")
+        os.ftruncate(self.fd, self.size)
+        self.map = mmap.mmap(self.fd, self.size)
+        self.map[:] = fill * self.size
+        self.view = memoryview(self.map)
+        self.address = address_of(self.map)
+
+    def cut(self, size: int) -> None:
+        os.ftruncate(self.fd, size)
+
+    def protect(self, page: int, protection: int) -> None:
+        if _libc.mprotect(self.address + page * PAGE_SIZE, PAGE_SIZE, protection) != 0:
+            raise OSError(ctypes.get_errno(), "mprotect")
+
+    def __enter__(self) -> Mapping:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(BufferError):  # a traceback may hold views of it
+            self.view.release()
+            self.map.close()
+        os.close(self.fd)
+
+
+def ended(status: int) -> str:
+    """How waitpid says that a child ended."""
+    if os.WIFSIGNALED(status):
+        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"code {os.WEXITSTATUS(status)}"
+
+
+def together(seconds: float, *actions: Callable[[], object]) -> None:
+    """Each action again and again in a thread of its own, until the time is up. Raises what one of them raised."""
+    end = time.monotonic() + seconds
+    errors: list[BaseException] = []
+
+    def work(action: Callable[[], object]) -> None:
+        try:
+            while time.monotonic() < end and not errors:
+                action()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(action,), daemon=True) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
