@@ -3,7 +3,7 @@
 use crate::memory::{Arena, Broom, flat, touch};
 use crate::race::{Case, Contestant, Report, Target};
 use crate::rivals::{self, Libpmem};
-use _core::copy::durable;
+use _core::copy::flushcache;
 use std::cell::Cell;
 
 const ARENA: usize = 256 << 20;
@@ -52,7 +52,7 @@ fn targets(len: usize, at: (usize, usize), is_cold: bool) -> (Option<Target>, Op
 }
 
 fn ours(dst: usize, src: usize, len: usize) {
-    let done = durable::memcpy_flushcache(flat(dst, len), flat(src, len));
+    let done = flushcache::memcpy_flushcache(flat(dst, len), flat(src, len));
     debug_assert_eq!(done.map(|(done, _)| done), Ok(len));
 }
 

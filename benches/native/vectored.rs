@@ -4,7 +4,7 @@ use crate::memory::{Arena, Broom, flat};
 use crate::race::{Case, Contestant, Report, Target};
 use crate::rivals::Libpmem;
 use _core::abi::Direction;
-use _core::copy::durable;
+use _core::copy::flushcache;
 use _core::iter::IovIter;
 use _core::memory::Segment;
 
@@ -45,7 +45,7 @@ impl Scattered {
             _ => None,
         };
         let ours = |_| {
-            durable::copy_from_iter_flushcache(flat(dst, self.total), &mut iterator.clone(), self.total).unwrap();
+            flushcache::copy_from_iter_flushcache(flat(dst, self.total), &mut iterator.clone(), self.total).unwrap();
         };
         let each = |_| {
             for (number, seg) in self.segs.iter().enumerate() {
@@ -81,7 +81,7 @@ impl Scattered {
             _ => None,
         };
         let ours = |_| {
-            durable::copy_to_iter_flushcache(flat(src, self.total), &mut iterator.clone(), self.total).unwrap();
+            flushcache::copy_to_iter_flushcache(flat(src, self.total), &mut iterator.clone(), self.total).unwrap();
         };
         let each = |_| {
             for (number, seg) in self.segs.iter().enumerate() {

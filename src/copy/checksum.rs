@@ -2,8 +2,9 @@
 //!
 //! Sums are kept folded to 16 bits, so that a sum over parts equals the sum over the whole bit by bit.
 
-use super::mover::{Move, Mover};
-use super::{begin, overlap};
+use super::bounce;
+use super::chunk::CopyChunk;
+use super::copier::Copier;
 use crate::abi::{Direction, Kind};
 use crate::error::Result;
 use crate::iter::{IovIter, Step};
@@ -33,13 +34,13 @@ fn combine(sum: u32, block: u32, offset: usize) -> u32 {
     fold(u64::from(sum) + u64::from(block))
 }
 
-/// The bytes pass through here on their way, so that what is summed is what is written whoever changes the source.
+/// The bytes pass through a buffer on their way, so that what is summed is what is written whoever changes the source.
 const BLOCK: usize = 4096;
 
 struct Summing<'m> {
     flat: usize,
     direction: Direction,
-    mover: &'m mut Mover,
+    copier: &'m mut Copier,
     sum: u32,
     /// The position of the first byte in the sum.
     offset: usize,
@@ -51,14 +52,17 @@ impl Step for Summing<'_> {
         let flat = self.flat + progress;
         let (from, to) = if self.direction == Direction::Dest { (flat, addr) } else { (addr, flat) };
         let mut block = [0_u8; BLOCK];
+        let own = block.as_mut_ptr().expose_provenance();
         let mut chunk = 0;
         for at in (0..len).step_by(BLOCK) {
             let part = BLOCK.min(len - at);
-            if self.mover.copy(block.as_mut_ptr().expose_provenance(), from + at, part) != 0 {
+            // SAFETY: the destination is `block`; the source is a part of the side that `summing_copy` was given for it.
+            if unsafe { self.copier.copy(own, from + at, part) } != 0 {
                 return len;
             }
             chunk = combine(chunk, block_sum(&block[..part]), at);
-            if self.mover.copy(to + at, block.as_ptr().expose_provenance(), part) != 0 {
+            // SAFETY: the source is `block`; the destination is a part of the side that `summing_copy` was given for it.
+            if unsafe { self.copier.copy(to + at, own, part) } != 0 {
                 return len;
             }
         }
@@ -76,49 +80,40 @@ pub fn csum_and_copy_to_iter(
     csum: u32,
     offset: usize,
 ) -> Result<(usize, u32)> {
-    summing_copy(src, i, nbytes, csum, (Direction::Dest, offset, "csum_and_copy_to_iter"))
+    let mut sum = csum;
+    let done = bounce::to_iter(src, i, nbytes, "csum_and_copy_to_iter", |copier, i, src| {
+        summing_copy(copier, i, src, Direction::Dest, &mut sum, offset)
+    })?;
+    Ok((done, sum))
 }
 
 /// Copies out of the iterator and adds what was copied to `csum` (`csum_and_copy_from_iter`).
 pub fn csum_and_copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, csum: u32) -> Result<(usize, u32)> {
-    summing_copy(dst, i, nbytes, csum, (Direction::Source, 0, "csum_and_copy_from_iter"))
+    let mut sum = csum;
+    let done = bounce::from_iter(dst, i, nbytes, "csum_and_copy_from_iter", |copier, i, dst| {
+        summing_copy(copier, i, dst, Direction::Source, &mut sum, 0)
+    })?;
+    Ok((done, sum))
 }
 
+/// Between the iterator and flat memory, both of which the copier was made for. DISCARD copies nothing, so there is nothing to sum.
 fn summing_copy(
-    flat: Memory,
+    copier: &mut Copier,
     i: &mut IovIter,
-    nbytes: usize,
-    csum: u32,
-    (direction, offset, operation): (Direction, usize, &'static str),
-) -> Result<(usize, u32)> {
-    let nbytes = begin(flat, i, nbytes, direction, operation)?;
+    flat: Segment,
+    direction: Direction,
+    csum: &mut u32,
+    offset: usize,
+) -> usize {
     if i.kind() == Kind::Discard {
-        // Nothing is copied, so there is nothing to sum.
-        i.fault = None;
-        return Ok((0, csum));
+        return 0;
     }
-    let mut mover = Mover::new(&[flat], &[i])?;
-    let seg: Segment = flat.seg().take(nbytes);
-    let mut step = Summing { flat: seg.addr, direction, mover: &mut mover, sum: fold(u64::from(csum)), offset };
-    let done = if i.overlaps(seg, nbytes) {
-        let mut scratch = overlap::Scratch::new(nbytes)?;
-        if direction == Direction::Dest {
-            let read = nbytes - step.mover.copy(scratch.addr(), seg.addr, nbytes);
-            step.flat = scratch.addr();
-            i.walk(read, &mut step)
-        } else {
-            step.flat = scratch.addr();
-            let read = i.walk(nbytes, &mut step);
-            let left = step.mover.copy(seg.addr, scratch.addr(), read);
-            i.take_back(left)?;
-            read - left
-        }
-    } else {
-        i.walk(nbytes, &mut step)
-    };
-    let sum = if done == 0 { csum } else { step.sum };
-    i.fault = mover.into_fault(done, nbytes);
-    Ok((done, sum))
+    let mut step = Summing { flat: flat.addr, direction, copier, sum: fold(u64::from(*csum)), offset };
+    let done = i.walk(flat.len, &mut step);
+    if done != 0 {
+        *csum = step.sum;
+    }
+    done
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 //!
 //! The kernel's careful copy goes byte by byte until the source is aligned to a word, then word by word, then byte by byte again,
 //! and stops at the first unit that fails; only a word whose *store* fails is tried again byte by byte. Where it would stop can be
-//! computed, so nothing is copied carefully: [`careful`] finds the count, and then that much is copied at full speed.
+//! computed, so nothing is copied that way: [`kernel_mc_count`] finds the count, and then that much is copied at full speed.
+//!
+//! Maps are only read here. What a copy ran into is in the fault it returns: the caller records what [`learned`] makes of it.
 
-use super::mover::{Move, Mover};
-use super::overlap::{self, Scratch};
-use super::{Outcome, ToIter, begin};
-use crate::abi::Direction;
+use super::copier::Copier;
+use super::step::ToIter;
+use super::{Outcome, bounce, copy_to_iter, memcpy_by};
 use crate::error::Result;
-use crate::fault::{Cause, Fault, Side};
+use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::{IovIter, Step};
 use crate::memory::{Memory, Segment};
 
@@ -24,7 +25,7 @@ pub enum Touch {
     Any,
 }
 
-/// Knowledge of bad memory.
+/// Knowledge of bad memory, to be read.
 pub trait KnownBad: Sync {
     /// Whether nothing at all is known.
     fn is_empty(&self) -> bool;
@@ -32,15 +33,25 @@ pub trait KnownBad: Sync {
     fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool;
     /// The first known range that shares a byte with `seg` and must not be touched so.
     fn first_bad(&self, seg: Segment, touch: Touch) -> Option<Segment>;
-    /// Adds what a copy has run into, and what was wrong with it.
-    fn record(&self, seg: Segment, touch: Touch, cause: Cause);
+}
+
+/// What a fault teaches that no map knew: the damaged extent, and what must not be done to it. `None` if the copy stopped before
+/// memory that a map knew.
+pub fn learned(fault: &Fault) -> Option<(Segment, Touch)> {
+    let touch = match (fault.origin, fault.cause(), fault.side) {
+        (Origin::Map, _, _) => return None,
+        (Origin::Signal | Origin::Syscall, Cause::Poison, _) => Touch::Any,
+        (Origin::Signal | Origin::Syscall, _, Side::Source) => Touch::Read,
+        (Origin::Signal | Origin::Syscall, _, Side::Destination) => Touch::Write,
+    };
+    Some((Segment::new(fault.address, fault.length), touch))
 }
 
 const WORD: usize = 8;
 
-/// How many of `len` bytes the careful copy copies from `src`, when the first `readable` of them can be read and the first
+/// How many of `len` bytes the kernel's careful copy copies from `src`, when the first `readable` of them can be read and the first
 /// `writable` bytes of the destination written.
-pub fn careful(src: usize, len: usize, readable: usize, writable: usize) -> usize {
+pub fn kernel_mc_count(src: usize, len: usize, readable: usize, writable: usize) -> usize {
     let lead = if len < WORD { len } else { src.wrapping_neg() % WORD };
     let words = (len - lead) / WORD * WORD;
     // A word that cannot be read whole is not read at all.
@@ -48,33 +59,35 @@ pub fn careful(src: usize, len: usize, readable: usize, writable: usize) -> usiz
         Some(into) if into < words => lead + into / WORD * WORD,
         _ => readable.min(len),
     };
-    // The source is looked at first, unit by unit: a destination that fails in the same unit is not reached.
+    // Each unit is read before it is written: a destination that fails in the unit whose source fails is not reached.
     if writable < read { writable } else { read }
 }
 
-/// A copy into an iterator that looks ahead, chunk by chunk.
+/// Bytes of `seg` before the first of a bad range.
+fn bytes_before(bad: Option<Segment>, seg: Segment) -> usize {
+    bad.map_or(seg.len, |bad| bad.addr.saturating_sub(seg.addr).min(seg.len))
+}
+
+/// A copy into an iterator that looks ahead in the map, chunk by chunk.
 struct Careful<'m, K: ?Sized> {
     inner: ToIter<'m>,
-    /// Where the source is, whatever the bytes are taken from.
+    /// Where the source is, whatever the bytes are taken from: words are aligned there.
     source: usize,
     map: &'m K,
     /// The first known bad range of the source.
     bad_source: Option<Segment>,
-    /// Whether any destination chunk can be bad.
-    check_destination: bool,
-    /// Whether what comes up may be brought near: not where something in it must not be touched.
-    quiet: bool,
+    /// Whether anything of the destination may be bad: it is looked up chunk by chunk then, and not prefetched.
+    is_destination_bad: bool,
     stop: Option<(Side, Segment)>,
 }
 
 impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
-        let source = self.source + progress;
-        let readable = self.bad_source.map_or(len, |bad| bad.addr.saturating_sub(source).min(len));
-        let destination = Segment::new(addr, len);
-        let bad_destination = if self.check_destination { self.map.first_bad(destination, Touch::Write) } else { None };
-        let writable = bad_destination.map_or(len, |bad| bad.addr.saturating_sub(addr).min(len));
-        let part = careful(source, len, readable, writable);
+        let (source, destination) = (Segment::new(self.source + progress, len), Segment::new(addr, len));
+        let is_asked = self.is_destination_bad;
+        let bad_destination = if is_asked { self.map.first_bad(destination, Touch::Write) } else { None };
+        let (readable, writable) = (bytes_before(self.bad_source, source), bytes_before(bad_destination, destination));
+        let part = kernel_mc_count(source.addr, len, readable, writable);
         let left = if part == 0 { 0 } else { self.inner.step(addr, progress, part) };
         if left == 0 && part < len {
             let source_side = self.bad_source.filter(|_| readable < len).map(|bad| (Side::Source, bad));
@@ -89,28 +102,16 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
     }
 
     #[inline(always)]
-    #[allow(clippy::inline_always)]
-    fn announce(&mut self, seg: Segment) {
-        if !self.quiet {
-            self.inner.announce(seg);
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    fn prefetch(&mut self, next: Segment) {
+        if !self.is_destination_bad {
+            self.inner.prefetch(next);
         }
     }
 }
 
-/// Adds what a copy ran into to what is known.
-#[cold]
-fn learn<K: KnownBad + ?Sized>(map: &K, fault: &Fault) {
-    let cause = fault.cause();
-    let touch = match (cause, fault.side) {
-        (Cause::Poison, _) => Touch::Any,
-        (_, Side::Source) => Touch::Read,
-        (_, Side::Destination) => Touch::Write,
-    };
-    map.record(Segment::new(fault.address, fault.length), touch, cause);
-}
-
-/// `copy_to_iter` that stops where the careful copy would before memory the map knows, on either side, and adds to the map
-/// what it runs into. Every kind advances by exactly what was copied.
+/// `copy_to_iter` that stops where the careful copy would before memory the map knows, on either side. Every kind advances by exactly
+/// what was copied; `i.fault` says why that is short.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a range that is passed on is copied right after it was written, and waits for that
 pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
@@ -120,15 +121,16 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     map: Option<&K>,
 ) -> Result<usize> {
     match map {
-        Some(map) if !map.is_empty() && !is_clear(map, src.seg(), i) => carefully(src, i, nbytes, map),
-        _ => {
-            let done = super::copy_to_iter(src, i, nbytes)?;
-            if let (Some(map), Some(fault)) = (map, &i.fault) {
-                learn(map, fault);
-            }
-            Ok(done)
-        }
+        Some(map) if !map.is_empty() && !is_clear(map, src.seg(), i) => copy_carefully(src, i, nbytes, map),
+        Some(_) | None => copy_to_iter(src, i, nbytes),
     }
+}
+
+/// A flat copy that stops where the careful copy would before memory the map knows. Returns the bytes copied, and why not all.
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
+pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option<&K>) -> Result<Outcome> {
+    memcpy_by(dst, src, |i| copy_to_iter_mcsafe(src, i, src.len(), map))
 }
 
 #[inline(never)]
@@ -142,73 +144,34 @@ fn hull(i: &IovIter) -> Segment {
 }
 
 #[inline(never)]
-fn carefully<K: KnownBad + ?Sized>(src: Memory, i: &mut IovIter, nbytes: usize, map: &K) -> Result<usize> {
-    let nbytes = begin(src, i, nbytes, Direction::Dest, "copy_to_iter_mcsafe")?;
+fn copy_carefully<K: KnownBad + ?Sized>(src: Memory, i: &mut IovIter, nbytes: usize, map: &K) -> Result<usize> {
     let source = src.seg().take(nbytes);
-    let mut mover = Mover::new(&[src], &[i])?;
-    mover.expect(nbytes);
     let bad_source = map.first_bad(source, Touch::Read);
-    let quiet = map.first_bad(hull(i), Touch::Any).is_some();
-    let mut scratch = None;
-    if overlap::must_read_ahead(i, source, Direction::Dest) {
-        let readable = bad_source.map_or(nbytes, |bad| bad.addr.saturating_sub(source.addr));
-        let mut ahead = Scratch::new(nbytes)?;
-        let left = mover.copy(ahead.addr(), source.addr, readable);
-        scratch = Some((ahead, readable - left));
-    }
-    let (data, limit) = match &mut scratch {
-        Some((ahead, read)) if *read < nbytes && bad_source.is_none() => (ahead.addr(), *read),
-        Some((ahead, _)) => (ahead.addr(), nbytes),
-        None => (source.addr, nbytes),
+    let is_destination_bad = map.first_bad(hull(i), Touch::Any).is_some();
+    let readable = bytes_before(bad_source, source);
+    let mut known_bad = None;
+    let copy = |copier: &mut Copier, i: &mut IovIter, data: Segment| {
+        copier.expect(data.len);
+        // Where less was read ahead than the map leaves readable, the copy ends there. Otherwise the step ends it.
+        let limit = if data.len < readable { data.len } else { nbytes };
+        // SAFETY: `bounce::to_iter_until` gives a source of `readable` bytes unless it is shorter, and `kernel_mc_count` keeps to
+        // those; it made the copier for both sides.
+        let inner = unsafe { ToIter::new(data.addr, copier) };
+        let mut step = Careful { inner, source: source.addr, map, bad_source, is_destination_bad, stop: None };
+        let done = i.walk(limit, &mut step);
+        known_bad = step.stop;
+        done
     };
-    let inner = ToIter { src: data, mover: &mut mover };
-    let mut step = Careful { inner, source: source.addr, map, bad_source, check_destination: quiet, quiet, stop: None };
-    let done = i.walk(limit, &mut step);
-    let known_bad = step.stop;
-    let fault = mover.into_fault(done, nbytes);
-    if let Some(fault) = &fault {
-        learn(map, fault);
+    let done = bounce::to_iter_until(src, i, nbytes, readable, "copy_to_iter_mcsafe", copy)?;
+    if i.fault.is_none() {
+        i.fault = known_bad.map(|(side, bad)| Box::new(Fault::known(side, bad, done)));
     }
-    i.fault = fault.or_else(|| known_bad.map(|(side, bad)| Box::new(Fault::known(side, bad, done))));
     Ok(done)
-}
-
-/// A flat copy that stops where the careful copy would; returns the bytes copied and why not all of them.
-pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option<&K>) -> Result<Outcome> {
-    let len = super::same_length(dst, src)?;
-    let consulted = map.filter(|map| !map.is_clear([(src.seg(), Touch::Read), (dst.seg(), Touch::Write)]));
-    let bad_source = consulted.and_then(|map| map.first_bad(src.seg(), Touch::Read));
-    let bad_destination = consulted.and_then(|map| map.first_bad(dst.seg(), Touch::Write));
-    let until = |bad: Option<Segment>, start: usize| bad.map_or(len, |bad| bad.addr.saturating_sub(start).min(len));
-    let (readable, writable) = (until(bad_source, src.seg().addr), until(bad_destination, dst.seg().addr));
-    let part = careful(src.seg().addr, len, readable, writable);
-    let mut mover = Mover::new(&[dst, src], &[])?;
-    mover.expect(part);
-    let done = if src.seg().overlaps(dst.seg()) && src.seg().addr < dst.seg().addr {
-        let mut ahead = Scratch::new(part)?;
-        let read = part - mover.copy(ahead.addr(), src.seg().addr, part);
-        read - mover.copy(dst.seg().addr, ahead.addr(), read)
-    } else {
-        part - mover.copy(dst.seg().addr, src.seg().addr, part)
-    };
-    let mut fault = mover.into_fault(done, len);
-    if let (Some(map), Some(fault)) = (map, &fault) {
-        learn(map, fault);
-    }
-    if fault.is_none() && part < len {
-        let by_destination = part == writable && writable < readable;
-        fault = match (bad_source, bad_destination) {
-            (_, Some(bad)) if by_destination => Some(Box::new(Fault::known(Side::Destination, bad, done))),
-            (Some(bad), _) => Some(Box::new(Fault::known(Side::Source, bad, done))),
-            (None, bad) => bad.map(|bad| Box::new(Fault::known(Side::Destination, bad, done))),
-        };
-    }
-    Ok((done, fault))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::careful;
+    use super::kernel_mc_count;
 
     /// The careful copy itself, unit by unit.
     fn unit_by_unit(src: usize, len: usize, readable: usize, writable: usize) -> usize {
@@ -248,7 +211,7 @@ mod tests {
                     for writable in 0..=len {
                         let expected = unit_by_unit(src, len, readable, writable);
                         assert_eq!(
-                            careful(src, len, readable, writable),
+                            kernel_mc_count(src, len, readable, writable),
                             expected,
                             "{len} {src} {readable} {writable}"
                         );

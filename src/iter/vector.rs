@@ -176,8 +176,8 @@ impl Vector {
             let seg = segs[cur];
             let part = (nbytes - progress).min(seg.len - skip).min(limit(cur, skip));
             if part != 0 {
-                if let Some(coming) = segs.get(cur + lookahead(seg.len)) {
-                    step.announce(*coming);
+                if let Some(next) = segs.get(cur + lookahead(seg.len)) {
+                    step.prefetch(*next);
                 }
                 let done = part - step.step(seg.addr + skip, progress, part);
                 progress += done;

@@ -11,11 +11,11 @@ pub trait Step {
     /// process. Anything but 0 ends the walk.
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize;
 
-    /// Hears of a segment that comes up soon.
+    /// Told of a segment that comes up soon.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
-    fn announce(&mut self, seg: Segment) {
-        arch::prefetch(seg.addr, seg.len);
+    fn prefetch(&mut self, next: Segment) {
+        arch::prefetch(next.addr, next.len);
     }
 }
 

@@ -4,7 +4,7 @@ use super::Granularity;
 use super::bad::{Piece, moved, widened};
 use super::file::{Opened, Part, failed_with};
 use crate::abi::PAGE_SIZE;
-use crate::copy::{Outcome, durable};
+use crate::copy::{Outcome, flushcache};
 use crate::error::{Error, Result};
 use crate::fault::map::FaultMap;
 use crate::fault::{Fault, Side};
@@ -83,8 +83,8 @@ impl Mapping {
     /// with a page that a cut file ends in, and what was stored to it behind that end is lost.
     pub(crate) fn persist(&self, range: Memory) -> Result<Outcome> {
         match self.granularity {
-            Granularity::Byte => durable::drain(),
-            Granularity::CacheLine => return durable::persist(range),
+            Granularity::Byte => flushcache::drain(),
+            Granularity::CacheLine => return flushcache::persist(range),
             Granularity::Page => {
                 msync(range.seg())?;
                 return self.within_file(range.seg());

@@ -1,20 +1,19 @@
 //! The copy functions.
 
-use super::buffer::{self, Access, Call, Named, Owners, explain, is_buffer, unchecked};
+use super::buffer::{self, Access, Call, Named, explain, is_buffer, unchecked};
 use super::count::Count;
 use super::entry::{Entry, entry};
 use super::iter::{InUse, IovIter};
 use super::transfer::transfer;
 use super::values::{Lengths, fault_error, is_user_range, size, size_or, to_mc_result, user_range};
-use super::view::memoryview;
-use crate::copy::{self, Outcome};
+use crate::copy::{self, BlockCopy, Outcome};
 use crate::error::Result;
 use crate::fault::Side;
 use crate::iter;
 use crate::memory::Memory;
 use pyo3::exceptions::{PyAttributeError, PyBufferError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use std::sync::Arc;
+use pyo3::types::PyBytes;
 
 /// The flat side of a copy: a buffer held by `call`, or a raw range.
 #[inline(always)]
@@ -315,16 +314,38 @@ pub(super) fn hash_and_copy_to_iter<'py>(
         let missing = error.is_instance_of::<PyAttributeError>(addr.py());
         if missing { PyTypeError::new_err("hash: an object with update() is expected") } else { error }
     })?;
-    let mut owners = Owners::default();
-    let source = owners.acquire(addr, Access::Read, Named::Argument("addr"))?.seg;
+    let mut call = Call::new();
+    let source = call.acquire(addr, Access::Read, Named::Argument("addr"))?;
+    let nbytes = size_or("nbytes", nbytes, source.len())?;
     // Held while the hash is fed: it cannot move what it might have to be moved back.
     let mut held = i.try_borrow_mut()?;
-    let copied = run_short(addr, &mut held, nbytes, Access::Read, copy::copy_to_iter)?.0;
-    let fed =
-        memoryview(addr.py(), source.take(copied), true, Arc::new(owners)).and_then(|bytes| update.call1((bytes,)));
-    if let Err(error) = fed {
-        held.core.take_back(copied)?;
-        return Err(error);
+    let mut copy = BlockCopy::new(source, &mut held.core, nbytes, "hash_and_copy_to_iter")?;
+    while copy.left() != 0 {
+        // An object of its own for each block: whoever keeps what a hash was fed finds it unchanged.
+        let (block, copied) = next_block(addr.py(), &mut copy)?;
+        if copied != 0
+            && let Err(error) = update.call1((block,))
+        {
+            // Refused only where a reader has drained the pipe meanwhile: there is nothing to take back then.
+            let _ = copy.take_back();
+            return Err(error);
+        }
     }
+    let copied = copy.done();
+    raise_if_trusted(addr.py(), &held.core, copied)?;
     Ok(copied)
+}
+
+/// Bytes that are fed to a hash at a time.
+const HASH_BLOCK: usize = 64 << 10;
+
+/// Copies the next block: a `bytes` object of what was copied, and how much it was.
+fn next_block<'py>(py: Python<'py>, copy: &mut BlockCopy<'_>) -> PyResult<(Bound<'py, PyBytes>, usize)> {
+    let (size, mut copied) = (copy.left().min(HASH_BLOCK), 0);
+    let block = PyBytes::new_with(py, size, |own| {
+        copied = transfer(py, size, || copy.next(own))?;
+        Ok(())
+    })?;
+    // Not what the iterator did not take.
+    if copied == size { Ok((block, copied)) } else { Ok((PyBytes::new(py, &block.as_bytes()[..copied]), copied)) }
 }

@@ -7,7 +7,7 @@ use super::entry::{Entry, entry};
 use super::iter::InUse;
 use super::transfer::transfer;
 use super::values::{fault_error, part};
-use crate::copy::{Outcome, durable};
+use crate::copy::{Outcome, flushcache};
 use crate::memory::Memory;
 use crate::pmem;
 use pyo3::prelude::*;
@@ -31,7 +31,7 @@ pub(super) fn copy_from_iter_nocache(
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Count> {
-    run_short(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_nocache)
+    run_short(addr, &mut i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
 }
 
 /// `copy_from_iter_nocache`, all or nothing: a short copy is taken back and `False`. `addr` may be partly written.
@@ -42,7 +42,7 @@ pub(super) fn copy_from_iter_full_nocache(
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
-    run_full(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_nocache)
+    run_full(addr, &mut i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
 }
 
 /// `copy_from_iter` after which no byte counted is in the CPU's caches alone, for every kind and also after a short copy; fenced
@@ -55,7 +55,7 @@ pub(super) fn copy_from_iter_flushcache(
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Count> {
-    run_short(addr, &mut i, nbytes, Access::Write, durable::copy_from_iter_flushcache)
+    run_short(addr, &mut i, nbytes, Access::Write, flushcache::copy_from_iter_flushcache)
 }
 
 /// `copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. The kernel has no such
@@ -67,19 +67,19 @@ pub(super) fn copy_to_iter_flushcache(
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Count> {
-    run_short(addr, &mut i, nbytes, Access::Read, durable::copy_to_iter_flushcache)
+    run_short(addr, &mut i, nbytes, Access::Read, flushcache::copy_to_iter_flushcache)
 }
 
 /// A flat copy past the CPU's caches. `dst` and `src` are of one length. Returns an `McResult`.
 #[pyfunction]
 pub(super) fn memcpy_nocache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    between(dst, src, durable::memcpy_nocache)
+    between(dst, src, flushcache::memcpy_nocache)
 }
 
 /// A flat copy after which no byte counted is in the CPU's caches alone. `dst` and `src` are of one length. Returns an `McResult`.
 #[pyfunction]
 pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    between(dst, src, durable::memcpy_flushcache)
+    between(dst, src, flushcache::memcpy_flushcache)
 }
 
 /// Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many. `FaultError` with the
@@ -91,7 +91,7 @@ pub(super) fn pmem_flush(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || durable::flush(range)))
+    over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || flushcache::flush(range)))
 }
 
 /// `pmem_flush` and `pmem_drain`; msync where the memory is that of a `PmemRegion` that needs it.
@@ -107,7 +107,7 @@ pub(super) fn pmem_persist(
             py.detach(|| pmem::msync(range.seg()))?;
             return Ok((range.len(), None));
         }
-        transfer(py, range.len(), || durable::persist(range))
+        transfer(py, range.len(), || flushcache::persist(range))
     })
 }
 
@@ -119,13 +119,13 @@ pub(super) fn pmem_invalidate(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || durable::invalidate(range)))
+    over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || flushcache::invalidate(range)))
 }
 
 /// Waits until everything written back or stored past the caches before has left them.
 #[pyfunction]
 pub(super) fn pmem_drain() {
-    durable::drain();
+    flushcache::drain();
 }
 
 fn over_range(

@@ -5,7 +5,6 @@ use super::copy::flat_side;
 use super::values::{fault_range_class, part, size};
 use crate::copy::mcsafe::{KnownBad, Touch};
 use crate::error::Error;
-use crate::fault::Cause;
 use crate::fault::formats::{badblocks, mapfile, ndctl};
 use crate::fault::map::shared::{Locked, SharedMap};
 use crate::fault::map::{self, Access, Range};
@@ -32,12 +31,13 @@ impl KnownBad for SharedMap {
         let found = self.lock().first_in(seg.addr, seg.len as u128, access_of(touch))?;
         Some(Segment::new(found.start, usize::try_from(found.length()).unwrap_or(usize::MAX)))
     }
+}
 
-    fn record(&self, seg: Segment, touch: Touch, _cause: Cause) {
-        let room = (usize::MAX - seg.addr) as u128 + 1;
-        // Cut to the end of the address space, so that it cannot be refused.
-        let _ = self.lock().add(seg.addr, room.min(seg.len as u128), access_of(touch));
-    }
+/// Adds what a copy has run into.
+pub(super) fn record(map: &SharedMap, (seg, touch): (Segment, Touch)) {
+    let room = (usize::MAX - seg.addr) as u128 + 1;
+    // Cut to the end of the address space, so that it cannot be refused.
+    let _ = map.lock().add(seg.addr, room.min(seg.len as u128), access_of(touch));
 }
 
 fn access_of(touch: Touch) -> Access {

@@ -297,7 +297,8 @@ impl IovIter {
         let nbytes = size_or("nbytes", nbytes, self.core.count())?;
         self.require_writable()?;
         let core = &mut self.core;
-        let zeroed = transfer(py, nbytes.min(core.count()), || copy::zero(core, nbytes))?;
+        // SAFETY: `require_writable` refused memory that is not to be written to.
+        let zeroed = transfer(py, nbytes.min(core.count()), || unsafe { copy::zero(core, nbytes) })?;
         raise_if_trusted(py, core, zeroed)?;
         Ok(zeroed)
     }

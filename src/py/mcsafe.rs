@@ -4,7 +4,7 @@ use super::buffer::Access;
 use super::copy::{between, run};
 use super::count::Count;
 use super::entry::{Entry, entry};
-use super::fault_map::FaultMap;
+use super::fault_map::{FaultMap, record};
 use super::iter::InUse;
 use crate::copy::{copy_to_iter, mcsafe};
 use pyo3::prelude::*;
@@ -28,9 +28,15 @@ pub(super) fn copy_to_iter_mcsafe(
     // Without a map it is the plain copy, and takes no longer.
     let copied = match fault_map.map(|map| &map.get().0) {
         None => run(addr, &mut i, nbytes, Access::Read, copy_to_iter),
-        Some(map) => run(addr, &mut i, nbytes, Access::Read, |flat, core, nbytes| {
-            mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, Some(map))
-        }),
+        Some(map) => {
+            let copied = run(addr, &mut i, nbytes, Access::Read, |flat, core, nbytes| {
+                mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, Some(map))
+            });
+            if let (Ok(_), Some(found)) = (&copied, i.core.fault.as_deref().and_then(mcsafe::learned)) {
+                record(map, found);
+            }
+            copied
+        }
     };
     copied.map(|(_, copied)| Count(copied))
 }
@@ -44,5 +50,11 @@ pub(super) fn memcpy_mcsafe<'py>(
     fault_map: Option<&Bound<'py, FaultMap>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let map = fault_map.map(|map| &map.get().0);
-    between(dst, src, |dst, src| mcsafe::memcpy_mcsafe(dst, src, map))
+    between(dst, src, |dst, src| {
+        let (copied, fault) = mcsafe::memcpy_mcsafe(dst, src, map)?;
+        if let (Some(map), Some(found)) = (map, fault.as_deref().and_then(mcsafe::learned)) {
+            record(map, found);
+        }
+        Ok((copied, fault))
+    })
 }

@@ -2,11 +2,11 @@
 
 use super::buffer::{Access, Call, Named};
 use super::copy::raise_if_trusted;
-use super::fault_map::FaultMap;
+use super::fault_map::{FaultMap, record};
 use super::iter::IovIter;
 use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size, to_mc_result};
-use crate::copy::durable;
+use crate::copy::flushcache;
 use crate::error::{Error, Result};
 use crate::fault::map;
 use crate::pmem::{self, Device, Granularity, Mapping, Opened, Piece, Purpose};
@@ -244,12 +244,18 @@ impl PmemRegion {
             let core = &mut i.core;
             let nbytes = core.count();
             let copied = transfer(py, nbytes, || mapping.read_into(offset, core, map))?;
+            if let Some(found) = core.fault.as_deref().and_then(|fault| mapping.damage(fault)) {
+                record(map, found);
+            }
             return to_mc_result(py, copied, nbytes, core.fault.as_deref());
         }
         let mut call = Call::new();
         let target = call.acquire(dst, Access::Write, Named::Argument("dst"))?;
         let nbytes = target.len();
         let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, map))?;
+        if let Some(found) = fault.as_deref().and_then(|fault| mapping.damage(fault)) {
+            record(map, found);
+        }
         to_mc_result(py, copied, nbytes, fault.as_deref())
     }
 
@@ -277,7 +283,7 @@ impl PmemRegion {
         let mapping = self.mapping()?;
         match mapping.opened().character_device() {
             Some(number) => {
-                durable::drain();
+                flushcache::drain();
                 nvdimm(py, "deep_flush")?.call1((number,)).map(|_| ())
             }
             None => Ok(py.detach(|| mapping.sync_all())?),

@@ -4,7 +4,7 @@ use super::buffer::{Access, Call, Named, page};
 use super::values::{fault_error, optional_size, size, size_or};
 use super::view::memoryview;
 use crate::abi::PAGE_SIZE;
-use crate::copy::{Outcome, copy_flat, read_into};
+use crate::copy::{Outcome, memcpy, read_into};
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::memory::{Memory, Page};
@@ -185,7 +185,8 @@ fn append(ring: &mut Ring, data: Memory) -> Result<Outcome, Error> {
         };
         let Some(slot) = ring.get_mut(counter) else { break };
         let room = slot.page.memory().skip(from);
-        let (copied, fault) = copy_flat(room, rest)?;
+        let part = room.len().min(rest.len());
+        let (copied, fault) = memcpy(room.take(part), rest.take(part))?;
         slot.len += copied;
         done += copied;
         if fault.is_some() {

@@ -25,6 +25,7 @@ fn pid() -> i32 {
 /// # Safety
 /// Overwriting the bytes at `dst`, if there are any, breaks nobody's assumptions.
 pub unsafe fn copy(dst: usize, src: usize, len: usize) -> usize {
+    debug_assert!(dst.abs_diff(src) >= len, "{len} bytes overlap at a distance of {}", dst.abs_diff(src));
     let mut done = 0;
     while done < len {
         let part = (len - done).min(CALL_MAX);

@@ -1,6 +1,6 @@
-//! Media that remember what was done to each byte.
+//! A [`LineStore`] that remembers what was done to each byte.
 
-use super::{Media, Rest};
+use super::{LineStore, Rest};
 use crate::arch::LINE;
 use crate::memory::Segment;
 
@@ -14,10 +14,10 @@ pub(super) enum Place {
     Untouched,
     /// In the cache.
     Dirty,
-    /// On its way to the media: written back, or stored past the caches, and not fenced.
+    /// On its way to the medium: written back, or stored past the caches, but not fenced.
     Leaving,
-    /// On the media.
-    Media,
+    /// On the medium.
+    Medium,
 }
 
 /// How the lines of one copy were written. One way each.
@@ -58,7 +58,7 @@ impl Recorder {
 
     fn put(&mut self, dst: usize, src: usize, len: usize, place: Place) {
         let from = std::ptr::with_exposed_provenance::<u8>(src);
-        // SAFETY: the tests pass ranges of their own vectors, or the copy's stage; both last and do not overlap.
+        // SAFETY: the tests pass ranges of their own vectors, or the copy's line buffer; both last and do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut(dst), len) };
         let at = dst - self.base;
         self.places[at..at + len].fill(place);
@@ -88,26 +88,32 @@ impl Recorder {
     }
 }
 
-impl Media for Recorder {
+impl LineStore for Recorder {
     fn can_stream(&self) -> bool {
         true
     }
 
-    fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
+    unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
         let good = self.readable(src, len);
         let from = std::ptr::with_exposed_provenance::<u8>(src);
-        // SAFETY: as in `put`.
+        // SAFETY: the tests pass ranges of their own vectors, and the copy its line buffer; both last and do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut(own), good) };
         len - good
     }
 
-    fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
+    unsafe fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
         let good = self.good(dst, src, len);
         self.put(dst, src, good, Place::Dirty);
         len - good
     }
 
-    fn stream(&mut self, dst: usize, src: usize, len: usize, finish: impl FnOnce(&mut Self, &Rest) -> usize) -> usize {
+    unsafe fn stream(
+        &mut self,
+        dst: usize,
+        src: usize,
+        len: usize,
+        finish: impl FnOnce(&mut Self, &Rest) -> usize,
+    ) -> usize {
         if len == 0 {
             self.broken.push(format!("an empty stream to {}", dst - self.base));
         }
@@ -126,7 +132,7 @@ impl Media for Recorder {
         finish(self, &Rest { dst: dst + streamed, src: src + streamed, len: len - streamed, readable })
     }
 
-    fn write_back(&mut self, dst: usize, len: usize) -> usize {
+    unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize {
         let at = dst - self.base;
         for line in at / LINE..(at + len).div_ceil(LINE) {
             self.lines[line].written_back += 1;
@@ -144,7 +150,7 @@ impl Media for Recorder {
         self.fences += 1;
         for place in &mut self.places {
             if *place == Place::Leaving {
-                *place = Place::Media;
+                *place = Place::Medium;
             }
         }
     }

@@ -1,11 +1,12 @@
-//! Durability, proven: the same code over media that remember, and over a ledger of lengths no test could hold.
+//! Durability, proven: the same code over a recorder of what was done to each byte, and over a ledger of lengths no test could hold.
 
+use super::gather::BUFFER_SIZE;
 use super::recorder::{Place, Recorder};
-use super::{Gather, Media, Promise, Rest, STAGE, Scatter, copy_flat};
+use super::{Flush, Gather, LineStore, Rest, Scatter};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::LINE;
-use crate::copy::mover::Move;
-use crate::copy::{FromIter, ToIter};
+use crate::copy::chunk::CopyChunk;
+use crate::copy::step::{FromIter, ToIter};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Page, Segment};
 use crate::structure::{FolioQueue, XArray};
@@ -48,10 +49,28 @@ fn at(addr: usize, len: usize) -> Memory {
     unsafe { Memory::new(Segment::new(addr, len), Backing::Heap) }
 }
 
-/// All `len` bytes at `at` are on the media, no other byte was touched, and no rule was broken on the way.
+/// One range, as a flat copy makes it: the bytes that did not get there.
+fn copy_flat<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
+    let mut scatter = Scatter::new(store, flush);
+    // SAFETY: the callers pass ranges of their own arenas, or a ledger, which touches nothing.
+    let left = unsafe { scatter.copy(dst, src, len) };
+    scatter.finish();
+    left
+}
+
+/// Gathers `len` bytes of an iterator to `dst`: the bytes taken, and how many of those did not get there.
+fn gather(recorder: &mut Recorder, i: &mut IovIter, dst: usize, len: usize) -> (usize, usize) {
+    let mut gather = Gather::new(recorder, Flush::Lines, dst + len);
+    // SAFETY: the callers pass ranges of their own arenas.
+    let mut step = unsafe { FromIter::new(dst, &mut gather) };
+    let taken = i.walk(len, &mut step);
+    (taken, gather.finish())
+}
+
+/// All `len` bytes at `at` are on the medium, no other byte was touched, and no rule was broken on the way.
 fn check(recorder: &Recorder, at: usize, len: usize, case: &impl std::fmt::Debug) {
     for (byte, place) in recorder.places.iter().enumerate() {
-        let expected = if byte >= at && byte < at + len { Place::Media } else { Place::Untouched };
+        let expected = if byte >= at && byte < at + len { Place::Medium } else { Place::Untouched };
         assert_eq!(*place, expected, "byte {byte}: {case:?}");
     }
     assert_eq!((recorder.fences, &recorder.broken), (1, &Vec::new()), "{case:?}");
@@ -69,7 +88,7 @@ fn every_offset_and_length_is_durable_on_return() {
         for len in 0..=LENGTHS {
             let src_at = (dst_at * 5 + len) % LINE;
             let mut recorder = Recorder::new(arena.base(), arena.len);
-            let left = copy_flat(&mut recorder, Promise::Durable, arena.base() + dst_at, source.base() + src_at, len);
+            let left = copy_flat(&mut recorder, Flush::Lines, arena.base() + dst_at, source.base() + src_at, len);
             assert_eq!(left, 0);
             check(&recorder, dst_at, len, &(dst_at, len));
             assert_eq!(arena.contents()[dst_at..dst_at + len], source.contents()[src_at..src_at + len]);
@@ -136,7 +155,7 @@ fn gathered_from_every_kind_each_line_is_written_once() {
         let total = 1 + numbers.below(4 * PAGE_SIZE);
         let (dst_at, mut lengths) = (numbers.below(2 * LINE), numbers.lengths(total));
         if round % 8 == 0 {
-            // Short ones only: the stage fills up, and more than once.
+            // Short ones only: the buffer fills up, and more than once.
             lengths = vec![100; total / 100];
             lengths.push(total % 100);
         }
@@ -144,9 +163,7 @@ fn gathered_from_every_kind_each_line_is_written_once() {
         for mut i in every_kind(memory, &lengths, Direction::Source) {
             let dst = arena.base() + dst_at;
             let mut recorder = Recorder::new(arena.base(), arena.len);
-            let mut gather = Gather::new(&mut recorder, Promise::Durable, dst + total);
-            assert_eq!(i.walk(total, &mut FromIter { dst, mover: &mut gather }), total);
-            assert_eq!(gather.finish(), 0);
+            assert_eq!(gather(&mut recorder, &mut i, dst, total), (total, 0));
             check(&recorder, dst_at, total, &(i.kind(), dst_at, &lengths));
             assert_eq!(arena.contents()[dst_at..dst_at + total], source.contents()[..total], "{:?}", i.kind());
         }
@@ -164,11 +181,13 @@ fn scattered_to_every_kind_all_is_durable_on_return() {
         let memory = Segment::new(arena.base(), 4 * PAGE_SIZE);
         for mut i in every_kind(memory, &lengths, Direction::Dest) {
             let mut recorder = Recorder::new(memory.addr, memory.len);
-            let mut scatter = Scatter::new(&mut recorder);
-            assert_eq!(i.walk(total, &mut ToIter { src: source.base(), mover: &mut scatter }), total);
+            let mut scatter = Scatter::new(&mut recorder, Flush::Lines);
+            // SAFETY: both are arenas of this test, of at least `total` bytes.
+            let mut step = unsafe { ToIter::new(source.base(), &mut scatter) };
+            assert_eq!(i.walk(total, &mut step), total);
             scatter.finish();
             for (byte, place) in recorder.places.iter().enumerate() {
-                let expected = if byte < total { Place::Media } else { Place::Untouched };
+                let expected = if byte < total { Place::Medium } else { Place::Untouched };
                 assert_eq!(*place, expected, "{:?} byte {byte}: {lengths:?}", i.kind());
             }
             assert_eq!(recorder.fences, 1);
@@ -197,15 +216,14 @@ fn what_a_fault_cut_short_is_durable_to_the_byte() {
                 recorder.bad_destination = (dst + bad) / LINE * LINE;
                 recorder.bad_destination.saturating_sub(dst)
             };
-            let mut gather = Gather::new(&mut recorder, Promise::Durable, dst + total);
-            let taken = i.walk(total, &mut FromIter { dst, mover: &mut gather });
-            let done = taken - gather.finish();
+            let (taken, lost) = gather(&mut recorder, &mut i, dst, total);
+            let done = taken - lost;
             let case = (i.kind(), dst_at, bad, &lengths);
             assert_eq!(done, expected, "{case:?}");
             i.revert(taken - done).unwrap();
             assert_eq!(i.count(), total - done, "{case:?}");
-            assert_eq!(recorder.places.iter().filter(|place| **place == Place::Media).count(), done, "{case:?}");
-            assert!(recorder.places[dst_at..dst_at + done].iter().all(|place| *place == Place::Media), "{case:?}");
+            assert_eq!(recorder.places.iter().filter(|place| **place == Place::Medium).count(), done, "{case:?}");
+            assert!(recorder.places[dst_at..dst_at + done].iter().all(|place| *place == Place::Medium), "{case:?}");
             assert!(!recorder.places.contains(&Place::Dirty), "{case:?}");
             assert_eq!(arena.contents()[dst_at..dst_at + done], source.contents()[..done], "{case:?}");
         }
@@ -222,9 +240,7 @@ fn seven_bytes_over_the_end_of_a_line_leave_both_lines() {
         for len in 1..8 {
             let mut recorder = Recorder::new(arena.base(), arena.len);
             let mut i = every_kind(Segment::new(source.base(), LINE), &[len], Direction::Source).remove(2);
-            let mut gather = Gather::new(&mut recorder, Promise::Durable, arena.base() + at + len);
-            assert_eq!(i.walk(len, &mut FromIter { dst: arena.base() + at, mover: &mut gather }), len);
-            gather.finish();
+            assert_eq!(gather(&mut recorder, &mut i, arena.base() + at, len), (len, 0));
             check(&recorder, at, len, &(at, len));
         }
     }
@@ -250,22 +266,22 @@ impl Ledger {
     }
 }
 
-impl Media for Ledger {
+impl LineStore for Ledger {
     fn can_stream(&self) -> bool {
         !self.is_bare
     }
 
-    fn load(&mut self, _own: usize, _src: usize, _len: usize) -> usize {
+    unsafe fn load(&mut self, _own: usize, _src: usize, _len: usize) -> usize {
         0
     }
 
-    fn store(&mut self, dst: usize, _src: usize, len: usize) -> usize {
+    unsafe fn store(&mut self, dst: usize, _src: usize, len: usize) -> usize {
         self.follow(dst, len);
         self.cached += len;
         0
     }
 
-    fn stream(
+    unsafe fn stream(
         &mut self,
         dst: usize,
         _src: usize,
@@ -278,7 +294,7 @@ impl Media for Ledger {
         0
     }
 
-    fn write_back(&mut self, _dst: usize, len: usize) -> usize {
+    unsafe fn write_back(&mut self, _dst: usize, len: usize) -> usize {
         self.written_back += len;
         0
     }
@@ -292,7 +308,7 @@ fn four_gigabytes_to_an_odd_address_keep_their_head() {
     for len in [(1 << 32) - 1, 1 << 32, (1 << 32) + 1, 1 << 40] {
         for at in [0x10_0000_0001, 0x10_0000_0011, 0x10_0000_003f] {
             let mut ledger = Ledger::default();
-            assert_eq!(copy_flat(&mut ledger, Promise::Durable, at, 0x4000, len), 0);
+            assert_eq!(copy_flat(&mut ledger, Flush::Lines, at, 0x4000, len), 0);
             assert_eq!((ledger.next, ledger.streamed, ledger.cached), (at + len, len, 0), "{at:#x} {len:#x}");
         }
     }
@@ -302,17 +318,19 @@ fn four_gigabytes_to_an_odd_address_keep_their_head() {
 #[test]
 fn what_follows_a_stream_that_lost_its_handler_is_not_streamed() {
     let mut ledger = Ledger { turns_bare: true, ..Ledger::default() };
-    let mut scatter = Scatter::new(&mut ledger);
-    assert_eq!(scatter.copy(0x1000, 0x4000, 8 * STAGE), 0);
-    assert_eq!(scatter.copy(0x1000 + 8 * STAGE, 0x4000 + 8 * STAGE, LINE), 0);
+    let mut scatter = Scatter::new(&mut ledger, Flush::Lines);
+    for (at, len) in [(0, 8 * BUFFER_SIZE), (8 * BUFFER_SIZE, LINE)] {
+        // SAFETY: a ledger touches nothing.
+        assert_eq!(unsafe { scatter.copy(0x1000 + at, 0x4000 + at, len) }, 0);
+    }
     scatter.finish();
-    assert_eq!((ledger.streamed, ledger.cached, ledger.written_back), (8 * STAGE, LINE, LINE));
+    assert_eq!((ledger.streamed, ledger.cached, ledger.written_back), (8 * BUFFER_SIZE, LINE, LINE));
 }
 
 #[test]
 fn nocache_writes_nothing_back_and_keeps_lines_out_of_the_cache() {
     let mut ledger = Ledger::default();
-    assert_eq!(copy_flat(&mut ledger, Promise::Nocache, 0x1004, 0x4000, 8 * STAGE), 0);
+    assert_eq!(copy_flat(&mut ledger, Flush::None, 0x1004, 0x4000, 8 * BUFFER_SIZE), 0);
     assert_eq!((ledger.cached, ledger.written_back), (64, 0));
-    assert_eq!(ledger.streamed, 8 * STAGE - 64);
+    assert_eq!(ledger.streamed, 8 * BUFFER_SIZE - 64);
 }

@@ -1,0 +1,35 @@
+//! The unit of every copy: a chunk that is contiguous on both sides.
+
+use crate::arch;
+use crate::memory::Segment;
+
+/// Destinations shorter than this that may leave partial lines in the cache go there whole: two edge lines would be most of them.
+/// In bytes.
+pub(super) const STREAM_FROM: usize = 256;
+
+/// How many bytes of the next source are prefetched at a time while another one is copied past the caches.
+pub(super) const PREFETCH_CHUNK: usize = 1 << 10;
+
+/// Something that copies chunks.
+pub(super) trait CopyChunk {
+    /// Copies; returns the bytes **not** copied. The ranges may overlap only if `dst` is not above `src`.
+    ///
+    /// # Safety
+    /// Each range is a part of the [`Memory`](crate::memory::Memory) that the copier was made for, or of a buffer of our own that
+    /// stays where it is until the copier is done.
+    unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize;
+
+    /// Told of a source that will be copied from soon.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    fn prefetch_source(&mut self, next: Segment) {
+        arch::prefetch(next.addr, next.len);
+    }
+
+    /// Told of a destination that will be copied to soon.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    fn prefetch_destination(&mut self, next: Segment) {
+        arch::prefetch(next.addr, next.len);
+    }
+}

@@ -1,0 +1,312 @@
+//! How one chunk is copied, and what stopped it: by the CPU under the fault handler, or by the kernel where there is no handler.
+
+mod line_store;
+
+use super::chunk::{CopyChunk, PREFETCH_CHUNK, STREAM_FROM};
+use super::nontemporal::{self, Flush};
+use crate::arch::guard::{self, Cut};
+use crate::arch::{self, LINE, Primitives};
+use crate::error::Result;
+use crate::fault::Fault;
+use crate::fault::engine::{self, ASK_EVERY, Way};
+use crate::iter::IovIter;
+use crate::memory::{Backing, Memory, Segment};
+use crate::sys::memory;
+use std::mem::MaybeUninit;
+
+/// Copies chunks through the caches, or past them if they are long chunks of a long copy, and remembers the fault that stopped it.
+///
+/// Its address is not taken where a copy is short: it stays in registers there. See [`Copier::out_of_line`].
+pub(super) struct Copier {
+    set: &'static Primitives,
+    way: Way,
+    /// The least safe backing of what it copies between.
+    backing: Backing,
+    /// Chunks of so many bytes and more go past the caches; `usize::MAX` if none does.
+    nontemporal_from: usize,
+    /// A source to prefetch while the one before it goes past the caches.
+    next_source: Segment,
+    /// What stopped it. The offset and the reach are filled in at the end.
+    fault: Option<Box<Fault>>,
+}
+
+/// Of a next source that is longer than this, only the first lines are prefetched: the hardware's own prefetcher sees to the rest.
+const PREFETCH_UP_TO: usize = 16 << 10;
+
+/// What memory is zeroed from where the CPU must not touch it.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Overlapping ranges pass through a buffer of so many bytes where the kernel copies them.
+const KERNEL_BLOCK: usize = 4096;
+
+impl Copier {
+    /// One for copies between all of these. Arms this thread if the CPU is to touch them under the fault handler.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
+    pub(super) fn new(flats: &[Memory], iters: &[&IovIter]) -> Result<Self> {
+        let mut backing = Backing::Heap;
+        for flat in flats {
+            backing = backing.max(flat.backing());
+        }
+        for i in iters {
+            backing = backing.max(i.backing());
+        }
+        let way = engine::enter(backing)?;
+        Ok(Self {
+            set: arch::primitives(),
+            way,
+            backing,
+            nontemporal_from: usize::MAX,
+            next_source: Segment::default(),
+            fault: None,
+        })
+    }
+
+    /// Says how many bytes the copy is about: if that is more than the caches could keep, long chunks go past them.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per call
+    pub(super) fn expect(&mut self, nbytes: usize) {
+        self.nontemporal_from = arch::stream::chunks_from(nbytes);
+    }
+
+    /// Whether a range may be touched by the CPU in one go. A longer one is touched in spans, between which it is asked again whether
+    /// the handler is still ours.
+    #[inline]
+    fn fits_one_span(&self, len: usize) -> bool {
+        len <= ASK_EVERY && !matches!(self.way, Way::Syscalls)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
+    unsafe fn copy_through_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        if self.fits_one_span(len) {
+            // SAFETY: the caller's promise.
+            unsafe { self.copy_directly(dst, src, len) }
+        } else {
+            // SAFETY: the caller's promise.
+            self.out_of_line(|copier| unsafe { copier.copy_rechecking(dst, src, len) })
+        }
+    }
+
+    /// Runs an uncommon path on a copy of `self`: taking the address of `self` would force its fields out of registers on the common
+    /// path, too.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as its callers are
+    pub(super) fn out_of_line<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
+        let way = std::mem::replace(&mut self.way, Way::Syscalls);
+        // The set is read anew, so that it need not be kept at hand for this. If another was chosen meanwhile, that one does as well.
+        let mut spilled = Self { set: arch::primitives(), way, fault: self.fault.take(), ..*self };
+        let result = run(&mut spilled);
+        (self.way, self.fault) = (spilled.way, spilled.fault);
+        result
+    }
+
+    /// Overlapping ranges go through the cache: the loads fetch the destination's lines anyway.
+    #[inline(never)]
+    unsafe fn copy_past_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        if dst.abs_diff(src) < len {
+            // SAFETY: the caller's promise.
+            return unsafe { self.copy_through_caches(dst, src, len) };
+        }
+        let next = std::mem::take(&mut self.next_source);
+        let mut done = 0;
+        while done < len {
+            // Each piece but the last ends at a line of the destination, and none is too short to be streamed.
+            let is_last = next.len == 0 || len - done < PREFETCH_CHUNK + STREAM_FROM;
+            let end = if is_last { len } else { done + PREFETCH_CHUNK - (dst + done) % LINE };
+            let prefetched = next.skip(done).take(end - done);
+            arch::prefetch_far(prefetched.addr, prefetched.len);
+            // SAFETY: the caller's promise, of a part.
+            let left = unsafe { nontemporal::copy(self, Flush::None, dst + done, src + done, end - done) };
+            if left != 0 {
+                return len - end + left;
+            }
+            done = end;
+        }
+        0
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
+    unsafe fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
+        // SAFETY: the ranges are parts of `Memory`, whose maker promised what `guard::copy` asks for: the destination may be written
+        // to, and `Backing::Heap` stays accessible. For any other backing `engine::enter` returns `Way::Direct`, without which nobody
+        // gets here, only while the handler is installed.
+        match unsafe { guard::copy(self.set, dst, src, len) } {
+            None => 0,
+            Some(cut) => self.out_of_line(|copier| copier.stopped(&cut)),
+        }
+    }
+
+    /// Notes a fault that a signal told of; returns the bytes not done. A later fault replaces an earlier one: it is met in bytes
+    /// before the first, which could still be read.
+    #[cold]
+    #[inline(never)]
+    fn stopped(&mut self, cut: &Cut) -> usize {
+        engine::faulted();
+        let (dst, src) = (cut.dst + cut.readable, cut.src.wrapping_add(cut.readable));
+        self.fault = Some(Box::new(Fault::from_signal(&cut.trap, cut.is_store, dst, src)));
+        cut.left
+    }
+
+    /// In spans, before each of which the handler may turn out to be lost. `span` is given where one begins and how long it is, and
+    /// returns the bytes of it that are left.
+    fn in_spans(&mut self, len: usize, mut span: impl FnMut(&mut Self, usize, usize) -> usize) -> usize {
+        let mut done = 0;
+        while done < len {
+            let size = (len - done).min(ASK_EVERY);
+            let left = span(self, done, size);
+            done += size - left;
+            if left != 0 {
+                break;
+            }
+        }
+        len - done
+    }
+
+    #[cold]
+    unsafe fn copy_rechecking(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        self.in_spans(len, |copier, at, size| {
+            let (to, from) = (dst.wrapping_add(at), src.wrapping_add(at));
+            if copier.may_touch(at) {
+                // SAFETY: the caller's promise, of a part.
+                unsafe { copier.copy_directly(to, from, size) }
+            } else {
+                // SAFETY: the caller's promise, of a part.
+                unsafe { copier.copy_by_kernel(to, from, size) }
+            }
+        })
+    }
+
+    /// Whether the CPU may go on after `done` bytes. Once it may not, the kernel does the rest.
+    fn may_touch(&mut self, done: usize) -> bool {
+        if matches!(self.way, Way::Direct(_)) && self.backing.may_vanish() && done != 0 && !engine::is_still_ours() {
+            self.way = Way::Syscalls;
+            engine::faulted();
+        }
+        !matches!(self.way, Way::Syscalls)
+    }
+
+    /// The kernel copies in an order of its own, so that overlapping ranges, which go to a lower address, pass through a buffer block
+    /// by block.
+    unsafe fn copy_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        if src.wrapping_sub(dst) >= len {
+            // SAFETY: the ranges do not overlap; the caller promises the destination.
+            return unsafe { self.copy_apart_by_kernel(dst, src, len) };
+        }
+        let mut buffer = [const { MaybeUninit::<u8>::uninit() }; KERNEL_BLOCK];
+        let block = buffer.as_mut_ptr().expose_provenance();
+        let mut done = 0;
+        while done < len {
+            let size = (len - done).min(KERNEL_BLOCK);
+            // SAFETY: the destination is the buffer.
+            let read = size - unsafe { self.copy_apart_by_kernel(block, src.wrapping_add(done), size) };
+            // SAFETY: the source is the buffer; the caller promises the destination.
+            let left = unsafe { self.copy_apart_by_kernel(dst.wrapping_add(done), block, read) };
+            done += read - left;
+            if read - left < size {
+                break;
+            }
+        }
+        len - done
+    }
+
+    unsafe fn copy_apart_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        // SAFETY: the caller promises that the destination may be written to.
+        let done = unsafe { memory::copy(dst, src, len) };
+        if done < len {
+            self.fault = Some(Box::new(Fault::diagnose(dst.wrapping_add(done), src.wrapping_add(done))));
+        }
+        len - done
+    }
+
+    /// Zeroes; returns the bytes **not** zeroed.
+    ///
+    /// # Safety
+    /// The range is a destination that [`CopyChunk::copy`] accepts.
+    pub(super) unsafe fn zero(&mut self, dst: usize, len: usize) -> usize {
+        self.in_spans(len, |copier, at, size| {
+            let dst = dst.wrapping_add(at);
+            if copier.may_touch(at) {
+                // SAFETY: the caller's promise, of a part.
+                unsafe { copier.zero_directly(dst, size) }
+            } else {
+                // SAFETY: the caller's promise, of a part.
+                unsafe { copier.zero_by_kernel(dst, size) }
+            }
+        })
+    }
+
+    unsafe fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
+        // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Way::Direct` holds: what `copy_directly` relies on, too.
+        let cut = unsafe { guard::zero(self.set, dst, len) };
+        cut.map_or(0, |cut| self.stopped(&cut))
+    }
+
+    unsafe fn zero_by_kernel(&mut self, dst: usize, len: usize) -> usize {
+        let mut done = 0;
+        while done < len {
+            let part = ZEROES.len().min(len - done);
+            // SAFETY: the source is a constant; the caller promises the destination.
+            let left = unsafe { self.copy_apart_by_kernel(dst + done, ZEROES.as_ptr().expose_provenance(), part) };
+            done += part - left;
+            if left != 0 {
+                break;
+            }
+        }
+        len - done
+    }
+
+    /// Ends a copy that came to `copied` of `wanted` bytes: what stopped it.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // taken by value it would be copied for the sake of looking at one field
+    pub(super) fn into_fault(self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
+        if self.nontemporal_from != usize::MAX {
+            arch::store_fence();
+        }
+        if self.backing.may_vanish() {
+            engine::copied(copied);
+        }
+        self.fault.map(|fault| Box::new(placed(*fault, copied, wanted)))
+    }
+}
+
+/// The fault of a copy that came to `copied` of `wanted` bytes.
+#[cold]
+fn placed(mut fault: Fault, copied: usize, wanted: usize) -> Fault {
+    fault.offset = copied;
+    fault.reach(wanted - copied)
+}
+
+impl CopyChunk for Copier {
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
+    unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        if len < self.nontemporal_from {
+            // SAFETY: the caller's promise.
+            unsafe { self.copy_through_caches(dst, src, len) }
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.copy_past_caches(dst, src, len) }
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    fn prefetch_source(&mut self, next: Segment) {
+        if next.len < self.nontemporal_from || next.len > PREFETCH_UP_TO {
+            arch::prefetch(next.addr, next.len);
+        } else {
+            self.next_source = next;
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    fn prefetch_destination(&mut self, next: Segment) {
+        if next.len < self.nontemporal_from {
+            arch::prefetch(next.addr, next.len);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The copier as a [`LineStore`]: stores past the caches, and write-backs of what is in them.
+
+use super::{Copier, ZEROES};
+use crate::arch::guard::{self, Cut};
+use crate::arch::{self, WriteBack};
+use crate::copy::nontemporal::{LineStore, Rest};
+use crate::fault::Fault;
+use crate::fault::engine::Way;
+use crate::memory::Segment;
+use crate::sys::{mapping, maps, memory};
+
+#[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
+impl LineStore for Copier {
+    #[inline(always)]
+    fn can_stream(&self) -> bool {
+        !matches!(self.way, Way::Syscalls)
+    }
+
+    #[inline(always)]
+    unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_through_caches(own, src, len) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_through_caches(dst, src, len) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream(
+        &mut self,
+        dst: usize,
+        src: usize,
+        len: usize,
+        finish: impl FnOnce(&mut Self, &Rest) -> usize,
+    ) -> usize {
+        let streamed = if self.fits_one_span(len) {
+            // SAFETY: the caller's promise.
+            match unsafe { self.stream_directly(dst, src, len) } {
+                None => return 0,
+                Some(cut) => Ok(cut),
+            }
+        } else {
+            Err((dst, src, len))
+        };
+        // SAFETY: the caller's promise.
+        self.out_of_line(|copier| unsafe { copier.go_on_streaming(streamed, finish) })
+    }
+
+    #[inline(always)]
+    unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize {
+        match arch::write_back() {
+            // SAFETY: the caller's promise.
+            Some(instruction) => unsafe { self.over_lines(instruction, dst, len) },
+            None => len,
+        }
+    }
+
+    #[inline(always)]
+    fn fence(&mut self) {
+        arch::store_fence();
+    }
+}
+
+impl Copier {
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // a part of `stream`
+    unsafe fn stream_directly(&self, dst: usize, src: usize, len: usize) -> Option<Cut> {
+        debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
+        // SAFETY: as `Copier::copy_directly` proves; callers of `stream` have something to stream.
+        unsafe { guard::stream(self.set, dst, src, len) }
+    }
+
+    /// What is left of a stream that faulted, or of a range that does not fit one span.
+    #[cold]
+    #[inline(never)]
+    unsafe fn go_on_streaming(
+        &mut self,
+        streamed: Result<Cut, (usize, usize, usize)>,
+        finish: impl FnOnce(&mut Self, &Rest) -> usize,
+    ) -> usize {
+        let rest = match streamed {
+            Ok(cut) => Some(self.rest_of(&cut)),
+            // SAFETY: the caller's promise.
+            Err((dst, src, len)) => unsafe { self.stream_rechecking(dst, src, len) },
+        };
+        rest.map_or(0, |rest| finish(self, &rest))
+    }
+
+    fn rest_of(&mut self, cut: &Cut) -> Rest {
+        Rest { dst: cut.dst, src: cut.src, len: self.stopped(cut), readable: cut.readable }
+    }
+
+    unsafe fn stream_rechecking(&mut self, dst: usize, src: usize, len: usize) -> Option<Rest> {
+        let mut rest = None;
+        let left = self.in_spans(len, |copier, at, size| {
+            let (dst, src) = (dst + at, src + at);
+            rest = if copier.may_touch(at) {
+                // SAFETY: the caller's promise, of a part that is not empty.
+                unsafe { copier.stream_directly(dst, src, size) }.map(|cut| copier.rest_of(&cut))
+            } else {
+                // Nothing is known against the rest, which the kernel may copy.
+                Some(Rest { dst, src, len: size, readable: len - at })
+            };
+            rest.map_or(0, |rest| rest.len)
+        });
+        rest.map(|rest| Rest { len: left, ..rest })
+    }
+
+    /// Runs an instruction over the lines of a range; returns the bytes of the range it did not get to.
+    ///
+    /// # Safety
+    /// The range is a part of the memory that the copier was made for.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per call
+    pub(in crate::copy) unsafe fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
+        if self.fits_one_span(len) {
+            // SAFETY: the caller's promise.
+            unsafe { self.over_lines_directly(instruction, addr, len) }
+        } else {
+            // SAFETY: the caller's promise.
+            self.out_of_line(|copier| unsafe { copier.over_lines_rechecking(instruction, addr, len) })
+        }
+    }
+
+    #[cold]
+    unsafe fn over_lines_rechecking(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
+        self.in_spans(len, |copier, at, size| {
+            let addr = addr + at;
+            if copier.may_touch(at) {
+                // SAFETY: the caller's promise, of a part.
+                return unsafe { copier.over_lines_directly(instruction, addr, size) };
+            }
+            let there = memory::fault_in(Segment::new(addr, size), false);
+            // SAFETY: the caller's promise, of a part, which was there just now.
+            let left = unsafe { copier.over_lines_by_kernel(instruction, Segment::new(addr, there)) };
+            let done = there - left;
+            if done < size && copier.fault.is_none() {
+                copier.fault = Some(Box::new(Fault::diagnose(addr + done, ZEROES.as_ptr().addr())));
+            }
+            size - done
+        })
+    }
+
+    /// Without the handler a range that is there is written back by its file: msync. Memory without a file lasts nowhere. Only device
+    /// memory, which no call writes back, is touched: no truncation takes it away.
+    unsafe fn over_lines_by_kernel(&mut self, instruction: &WriteBack, seg: Segment) -> usize {
+        if seg.len == 0 {
+            0
+        } else if maps::is_device(seg.addr) {
+            // SAFETY: the caller's promise; `maps::is_device` says that it does not vanish.
+            unsafe { self.over_lines_directly(instruction, seg.addr, seg.len) }
+        } else if mapping::sync(seg).is_ok() {
+            0
+        } else {
+            seg.len
+        }
+    }
+
+    #[inline]
+    unsafe fn over_lines_directly(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
+        // SAFETY: a write-back changes no contents. The range stays readable if it is `Backing::Heap` or a device's, and for any
+        // other the handler is installed: `Way::Direct`.
+        match unsafe { guard::write_back(instruction, addr, len) } {
+            None => 0,
+            Some(cut) => self.out_of_line(|copier| copier.stopped(&cut)),
+        }
+    }
+}

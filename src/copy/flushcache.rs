@@ -1,0 +1,109 @@
+//! Copies that spare the caches (`copy_from_iter_nocache`), copies after which nothing is in them alone (`copy_from_iter_flushcache`
+//! and its kin), and write-backs of what was written before.
+//!
+//! A counted byte has been stored past the caches, or written back where that is promised, and fenced: once a call, before the count
+//! is returned.
+
+use super::copier::Copier;
+use super::nontemporal::{Flush, Gather, Scatter};
+use super::step::{FromIter, ToIter};
+use super::{Outcome, bounce, memcpy_by};
+use crate::arch;
+use crate::error::{Error, Result};
+use crate::iter::IovIter;
+use crate::memory::Memory;
+
+/// `copy_from_iter` that spares the caches as far as it can (`copy_from_iter_nocache`).
+pub fn copy_from_iter_nocache(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
+    gather(dst, i, nbytes, Flush::None, "copy_from_iter_nocache")
+}
+
+/// `copy_from_iter` after which no counted byte is in the CPU's caches alone, for every kind (`copy_from_iter_flushcache`).
+pub fn copy_from_iter_flushcache(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
+    require_write_back()?;
+    gather(dst, i, nbytes, Flush::Lines, "copy_from_iter_flushcache")
+}
+
+/// `copy_to_iter` after which no counted byte is in the CPU's caches alone: scattered memory made durable with one fence.
+pub fn copy_to_iter_flushcache(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
+    require_write_back()?;
+    scatter(src, i, nbytes, Flush::Lines, "copy_to_iter_flushcache")
+}
+
+/// A flat copy that spares the caches as far as it can. Returns the bytes copied, and why not all of them.
+pub fn memcpy_nocache(dst: Memory, src: Memory) -> Result<Outcome> {
+    memcpy_by(dst, src, |i| scatter(src, i, src.len(), Flush::None, "memcpy_nocache"))
+}
+
+/// A flat copy after which no counted byte is in the CPU's caches alone. Returns the bytes copied, and why not all of them.
+pub fn memcpy_flushcache(dst: Memory, src: Memory) -> Result<Outcome> {
+    require_write_back()?;
+    memcpy_by(dst, src, |i| scatter(src, i, src.len(), Flush::Lines, "memcpy_flushcache"))
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // into each flavour: `flush` decides most branches when it is compiled
+fn gather(dst: Memory, i: &mut IovIter, nbytes: usize, flush: Flush, operation: &'static str) -> Result<usize> {
+    bounce::from_iter(dst, i, nbytes, operation, |copier, i, dst| {
+        let mut gather = Gather::new(copier, flush, dst.end());
+        // SAFETY: `bounce::from_iter` gives a destination of as many bytes, and made the copier for both sides.
+        let mut step = unsafe { FromIter::new(dst.addr, &mut gather) };
+        let taken = i.walk(dst.len, &mut step);
+        taken - gather.finish()
+    })
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
+fn scatter(src: Memory, i: &mut IovIter, nbytes: usize, flush: Flush, operation: &'static str) -> Result<usize> {
+    bounce::to_iter(src, i, nbytes, operation, |copier, i, src| {
+        let mut scatter = Scatter::new(copier, flush);
+        // SAFETY: `bounce::to_iter` gives a source of as many bytes, and made the copier for both sides.
+        let mut step = unsafe { ToIter::new(src.addr, &mut scatter) };
+        let done = i.walk(src.len, &mut step);
+        scatter.finish();
+        done
+    })
+}
+
+/// Writes back the lines of a range and fences. Returns the bytes of it that left the caches, and why not all of them.
+pub fn persist(range: Memory) -> Result<Outcome> {
+    let flushed = flush(range)?;
+    drain();
+    Ok(flushed)
+}
+
+/// The same without a fence: [`drain`] comes later, once for many.
+pub fn flush(range: Memory) -> Result<Outcome> {
+    over_lines(range, require_write_back()?)
+}
+
+/// Evicts the range from the caches, for a reader of memory that somebody else writes to past them. What this CPU itself wrote
+/// there is written back first.
+pub fn invalidate(range: Memory) -> Result<Outcome> {
+    let evicted = over_lines(range, arch::evict().ok_or_else(no_write_back)?)?;
+    arch::full_fence();
+    Ok(evicted)
+}
+
+/// Orders every write-back and non-temporal store of this thread before the stores that follow.
+pub fn drain() {
+    arch::store_fence();
+}
+
+fn over_lines(range: Memory, instruction: &arch::WriteBack) -> Result<Outcome> {
+    let mut copier = Copier::new(&[range], &[])?;
+    // SAFETY: the copier was made for the range.
+    let left = unsafe { copier.over_lines(instruction, range.seg().addr, range.len()) };
+    let done = range.len() - left;
+    Ok((done, copier.into_fault(done, range.len())))
+}
+
+fn require_write_back() -> Result<&'static arch::WriteBack> {
+    arch::write_back().ok_or_else(no_write_back)
+}
+
+#[cold]
+fn no_write_back() -> Error {
+    Error::os(libc::EOPNOTSUPP, "this CPU has no instruction that writes cache lines back: nothing can be made durable")
+}

@@ -1,0 +1,197 @@
+//! Non-temporal copies: how a range is written past the caches, in whole lines and in parts of lines, and what of it goes through
+//! the cache and is written back instead.
+//!
+//! No line is written in both ways. A line that takes a cached and a non-temporal store costs three times either, as the CPU has to
+//! evict it in between.
+//!
+//! The algorithm is generic over what it writes to ([`LineStore`]), so that the same code runs over a model that records what each
+//! store, write-back and fence does to each byte.
+
+mod gather;
+#[cfg(test)]
+mod recorder;
+#[cfg(test)]
+mod tests;
+
+pub(super) use gather::Gather;
+
+use super::chunk::{CopyChunk, STREAM_FROM};
+use crate::arch::LINE;
+use crate::memory::Segment;
+
+/// What can be done to memory on the way to the medium. Everything may come short, and returns by how many bytes.
+///
+/// The unsafe functions ask for what [`CopyChunk::copy`] asks for.
+pub(super) trait LineStore {
+    /// Whether there are non-temporal stores.
+    fn can_stream(&self) -> bool;
+    /// Copies into a buffer of our own; returns the bytes not copied.
+    unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize;
+    /// Copies through the cache; returns the bytes not copied.
+    unsafe fn store(&mut self, dst: usize, src: usize, len: usize) -> usize;
+    /// Copies `len` bytes, not 0, past the caches. If it does not get to all of them, `finish` may go on, and returns how many are
+    /// left then.
+    unsafe fn stream(
+        &mut self,
+        dst: usize,
+        src: usize,
+        len: usize,
+        finish: impl FnOnce(&mut Self, &Rest) -> usize,
+    ) -> usize;
+    /// Writes back the lines of a range; returns the bytes not written back.
+    unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize;
+    /// Waits for every store and write-back before it.
+    fn fence(&mut self);
+}
+
+/// What a stream did not get to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Rest {
+    /// Where it begins.
+    pub(super) dst: usize,
+    /// Where it would have come from.
+    pub(super) src: usize,
+    /// Its length in bytes, not 0.
+    pub(super) len: usize,
+    /// How many bytes of it can be read all the same.
+    pub(super) readable: usize,
+}
+
+/// What is flushed of the bytes that went through the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flush {
+    /// Nothing: the copy spares the caches as far as it can (`nocache`).
+    None,
+    /// Their lines: nothing that was counted is in the caches alone (`flushcache`).
+    Lines,
+}
+
+/// One range, not fenced; returns the bytes that did not get there.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per call
+pub(super) unsafe fn copy<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
+    if is_streamed_whole(store, flush, dst, len) {
+        // SAFETY: the caller's promise.
+        unsafe { stream(store, flush, dst, src, len) }
+    } else if !store.can_stream() || len < STREAM_FROM {
+        // SAFETY: the caller's promise.
+        unsafe { through_cache(store, flush, dst, src, len) }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { copy_ragged(store, dst, src, len) }
+    }
+}
+
+/// One range of many, not fenced. What is not streamed whole is kept out of line.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per segment of 64 bytes
+unsafe fn copy_part<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
+    if is_streamed_whole(store, flush, dst, len) {
+        // SAFETY: the caller's promise.
+        unsafe { stream(store, flush, dst, src, len) }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { copy_part_out_of_line(store, flush, dst, src, len) }
+    }
+}
+
+#[inline(never)]
+unsafe fn copy_part_out_of_line<S: LineStore>(
+    store: &mut S,
+    flush: Flush,
+    dst: usize,
+    src: usize,
+    len: usize,
+) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { copy(store, flush, dst, src, len) }
+}
+
+/// Whether all of a range is streamed. The partial lines at its ends are, too, if they had to be written back otherwise.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per segment of 64 bytes
+fn is_streamed_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: usize) -> bool {
+    let streams_partial_lines = flush == Flush::Lines || (dst | len).is_multiple_of(LINE);
+    streams_partial_lines && len != 0 && store.can_stream()
+}
+
+/// Past the caches; returns the bytes that did not get there.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per segment of 64 bytes
+unsafe fn stream<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
+    let finish = move |store: &mut S, rest: &Rest| {
+        // SAFETY: the caller's promise, of the part that `stream` did not get to.
+        unsafe { finish_line(store, flush, rest) }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { store.stream(dst, src, len, finish) }
+}
+
+/// Copies what could still be read of a stream that stopped; returns the bytes that did not get there.
+#[cold]
+unsafe fn finish_line<S: LineStore>(store: &mut S, flush: Flush, rest: &Rest) -> usize {
+    // SAFETY: the caller's promise.
+    rest.len - rest.readable + unsafe { through_cache(store, flush, rest.dst, rest.src, rest.readable) }
+}
+
+/// Streams whole lines. The partial line at either end goes through the cache, where the program may be using its other bytes.
+unsafe fn copy_ragged<S: LineStore>(store: &mut S, dst: usize, src: usize, len: usize) -> usize {
+    let head = dst.wrapping_neg() % LINE;
+    let tail = (dst + len) % LINE;
+    let end = len - tail;
+    // SAFETY: the caller's promise, of a part.
+    let left = unsafe { store.store(dst, src, head) };
+    if left != 0 {
+        return left + len - head;
+    }
+    // SAFETY: the caller's promise, of a part.
+    let left = unsafe { stream(store, Flush::None, dst + head, src + head, end - head) };
+    if left != 0 {
+        return left + tail;
+    }
+    // SAFETY: the caller's promise, of a part.
+    unsafe { store.store(dst + end, src + end, tail) }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per segment of 64 bytes
+unsafe fn through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
+    // SAFETY: the caller's promise.
+    let stored = len - unsafe { store.store(dst, src, len) };
+    match flush {
+        Flush::None => len - stored,
+        // SAFETY: the caller's promise, of a part.
+        Flush::Lines => len - stored + unsafe { store.write_back(dst, stored) },
+    }
+}
+
+/// Scattering: each chunk is a range of its own.
+pub(super) struct Scatter<'m, S> {
+    store: &'m mut S,
+    flush: Flush,
+}
+
+impl<'m, S: LineStore> Scatter<'m, S> {
+    pub(super) fn new(store: &'m mut S, flush: Flush) -> Self {
+        Self { store, flush }
+    }
+
+    /// Ends the copy: one fence for all chunks.
+    pub(super) fn finish(self) {
+        self.store.fence();
+    }
+}
+
+impl<S: LineStore> CopyChunk for Scatter<'_, S> {
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { copy_part(self.store, self.flush, dst, src, len) }
+    }
+
+    /// Nothing: a destination that is written past the caches need not be in them.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    fn prefetch_destination(&mut self, _next: Segment) {}
+}
