@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a device-DAX character device says about itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +46,7 @@ pub enum Purpose {
 ///
 /// Holes that got room stay filled: they cannot be told from what somebody else has written there since.
 pub struct Opened {
-    file: File,
+    file: Arc<File>,
     meta: Metadata,
     path: PathBuf,
     purpose: Purpose,
@@ -114,7 +115,7 @@ impl Opened {
         }
         let (file, created) = open(path, purpose)?;
         let meta = file.metadata().map_err(|error| failed("fstat", &error))?;
-        let opened = Self { file, meta, path: path.to_owned(), purpose, created, grown_to: 0 };
+        let opened = Self { file: Arc::new(file), meta, path: path.to_owned(), purpose, created, grown_to: 0 };
         require_mappable(opened.meta.file_type())?;
         Ok(opened)
     }
@@ -129,7 +130,7 @@ impl Opened {
         self.meta.dev()
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &Arc<File> {
         &self.file
     }
 
@@ -180,13 +181,8 @@ impl Opened {
         sys::file::allocate(&self.file, offset, len)
     }
 
-    /// How long it is now.
-    pub(super) fn length(&self) -> Result<u64> {
-        self.file.metadata().map(|meta| meta.len()).map_err(|error| failed("fstat", &error))
-    }
-
     /// `fsync`.
-    pub(super) fn sync_all(&self) -> Result<()> {
+    fn sync_all(&self) -> Result<()> {
         self.file.sync_all().map_err(|error| failed("fsync", &error))
     }
 

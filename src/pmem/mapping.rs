@@ -9,45 +9,43 @@ use crate::error::{Error, Result};
 use crate::fault::map::FaultMap;
 use crate::fault::{Fault, Side};
 use crate::memory::{Backing, Memory, Segment};
-use crate::sys::mapping;
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sys::shared_mapping::{Caller, SharedMapping};
+use std::sync::Arc;
 
-/// A shared mapping of a file or a DAX device. It is unmapped when it is dropped.
+/// How often `write` stores before it takes its own pages for those that cannot be written.
+const ATTEMPTS: usize = 4;
+
+/// A mapped region.
 pub struct Mapping {
     opened: Opened,
     part: Part,
-    whole: Segment,
-    is_sync: bool,
+    shared: Arc<SharedMapping>,
     granularity: Granularity,
 }
 
 impl Mapping {
     /// Maps a part that was reserved of what was opened. `caches_last` says that the caches above its memory outlive a loss of power.
     pub fn new(opened: Opened, part: Part, caches_last: bool) -> Result<Self> {
-        let (whole, is_sync) = mapping::map(opened.file(), part.offset, part.mapped, opened.writable())
+        let shared = SharedMapping::new(Arc::clone(opened.file()), part.offset, part.mapped, opened.writable())
             .map_err(|errno| failed_with("mmap", errno))?;
-        let granularity = match (is_sync || opened.character_device().is_some(), caches_last) {
+        let granularity = match (shared.is_map_sync() || opened.character_device().is_some(), caches_last) {
             (true, true) => Granularity::Byte,
             (true, false) => Granularity::CacheLine,
             (false, _) => Granularity::Page,
         };
-        if granularity == Granularity::Page {
-            synced_by_page().insert(whole.addr, whole.len);
-        }
-        let mut new = Self { opened, part, whole, is_sync, granularity };
+        let mut new = Self { opened, part, shared, granularity };
         new.opened.settle()?;
         Ok(new)
     }
 
     /// Where the region's bytes are.
     pub fn seg(&self) -> Segment {
-        self.whole.take(self.part.len)
+        self.shared.seg().take(self.part.len)
     }
 
     /// Whether the mapping is `MAP_SYNC`.
     pub fn is_sync(&self) -> bool {
-        self.is_sync
+        self.shared.is_map_sync()
     }
 
     /// What makes a store to it durable.
@@ -79,18 +77,57 @@ impl Mapping {
         memory.range(offset, length).ok_or(Error::BeyondRegion { offset, length, limit: whole.len })
     }
 
-    /// Makes stores to a range durable, as its granularity asks for. Returns the bytes of it that are, and why not all: msync is content
-    /// with a page that a cut file ends in, and what was stored to it behind that end is lost.
-    pub(crate) fn persist(&self, range: Memory) -> Result<Outcome> {
+    /// Makes what was stored to a range durable, as its granularity asks for. Returns the bytes of it that are, and why not all: msync is
+    /// content with a page that a cut file ends in, and what was stored to it behind that end is lost. An error for every failed write-back that
+    /// this thread was not told of by `caller`.
+    pub fn persist(&self, caller: Caller, offset: usize, length: usize) -> Result<Outcome> {
+        let range = self.range(offset, length)?;
         match self.granularity {
             Granularity::Byte => flushcache::drain(),
             Granularity::CacheLine => return flushcache::persist(range),
             Granularity::Page => {
-                msync(range.seg())?;
+                self.failures()?;
+                self.shared.sync(caller, range.seg()).map_err(|errno| msync_failed(range.len(), errno))?;
                 return self.within_file(range.seg());
             }
         }
         Ok((range.len(), None))
+    }
+
+    /// How many write-backs are known to have failed. In a forked child this opens the file again, if nothing did before.
+    fn failures(&self) -> Result<u64> {
+        self.shared.failures().map_err(reopening_failed)
+    }
+
+    /// Stores to the region and makes durable what was stored, for `Granularity::Page`. `store` returns what it stored from `offset` on, and why
+    /// it came short; it is called again, if it may be, to tell a medium that fails under these pages from one that fails elsewhere. Returns
+    /// the bytes stored that are durable, and why not all.
+    pub(super) fn store_durably(
+        &self,
+        offset: usize,
+        may_repeat: bool,
+        mut store: impl FnMut() -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        let stored = |stored: &Result<Outcome>| match stored {
+            Ok((done, _)) => self.seg().skip(offset).take(*done),
+            Err(_) => Segment::default(),
+        };
+        let failures = self.failures()?;
+        let (done, fault) = store()?;
+        let mut synced = self.shared.sync_since(failures, self.seg().skip(offset).take(done));
+        let mut outcome = Ok((done, fault));
+        let mut turn = None;
+        for _ in 1..ATTEMPTS {
+            if synced.is_ok() || !may_repeat {
+                break;
+            }
+            turn.get_or_insert_with(SharedMapping::take_turn);
+            (outcome, synced) = self.shared.store_alone(&mut store, stored).map_err(reopening_failed)?;
+        }
+        let (done, fault) = outcome?;
+        synced.map_err(|errno| msync_failed(done, errno))?;
+        let (durable, lost) = self.within_file(self.seg().skip(offset).take(done))?;
+        Ok((durable, lost.or(fault)))
     }
 
     /// What of the region its file holds now: all, unless it was cut.
@@ -98,8 +135,8 @@ impl Mapping {
         if self.opened.character_device().is_some() {
             return Ok(self.seg());
         }
-        let length = self.opened.length()?.saturating_sub(self.part.offset);
-        Ok(self.seg().take(usize::try_from(length).unwrap_or(usize::MAX)))
+        let held = self.shared.held_by_file(self.seg()).map_err(|errno| failed_with("fstat", errno))?;
+        Ok(self.seg().take(held))
     }
 
     /// How many bytes of a range of the region the file holds, and what the rest is.
@@ -116,35 +153,16 @@ impl Mapping {
 
     /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Not for devices, which know neither.
     pub fn sync_all(&self) -> Result<()> {
-        msync(self.seg())?;
-        self.opened.sync_all()
+        let seg = self.seg();
+        self.failures()?;
+        self.shared.sync_file(Caller::DeepFlush, seg).map_err(|errno| msync_failed(seg.len, errno))
     }
 }
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        synced_by_page().remove(&self.whole.addr);
-        // SAFETY: mapped by `new` and used by nobody any more.
-        unsafe { mapping::unmap(self.whole) };
-    }
+fn reopening_failed(errno: i32) -> Error {
+    failed_with("the file cannot be opened again, as a forked process has to", errno)
 }
 
-/// Whether stores to this memory are durable only after [`msync`]: it is a region's of that granularity.
-pub fn needs_msync(seg: Segment) -> bool {
-    let below = synced_by_page().range(..=seg.addr).next_back().map(|(addr, len)| Segment::new(*addr, *len));
-    below.is_some_and(|below| below.overlaps(seg))
-}
-
-/// `msync` over every page that a range touches.
-pub fn msync(seg: Segment) -> Result<()> {
-    if seg.len == 0 {
-        return Ok(());
-    }
-    mapping::sync(seg).map_err(|errno| failed_with(&format!("msync of {} bytes", seg.len), errno))
-}
-
-/// The mappings of this process that need `msync`, by address.
-fn synced_by_page() -> MutexGuard<'static, BTreeMap<usize, usize>> {
-    static MAPPINGS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
-    MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) fn msync_failed(nbytes: usize, errno: i32) -> Error {
+    failed_with(&format!("msync of {nbytes} bytes"), errno)
 }

@@ -3,11 +3,14 @@
 mod bad;
 mod file;
 mod mapping;
+mod persist;
 mod transfer;
 
+pub use crate::sys::shared_mapping::{Caller, watch_forks};
 pub use bad::{Piece, moved};
 pub use file::{Device, Opened, Part, Purpose};
-pub use mapping::{Mapping, msync, needs_msync};
+pub use mapping::Mapping;
+pub use persist::{needs_msync, persist};
 
 /// What makes a store durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -46,9 +46,15 @@ impl Mapping {
             return memcpy_flushcache(dst, src);
         }
         let is_nontemporal = src.len() >= NONTEMPORAL_FROM;
-        let (done, fault) = if is_nontemporal { memcpy_nocache(dst, src)? } else { memcpy(dst, src)? };
-        let (durable, lost) = self.persist(self.range(offset, done)?)?;
-        Ok((durable, lost.or(fault)))
+        // What was overwritten cannot be read again.
+        let may_repeat = !src.seg().overlaps(dst.seg());
+        self.store_durably(
+            offset,
+            may_repeat,
+            || {
+                if is_nontemporal { memcpy_nocache(dst, src) } else { memcpy(dst, src) }
+            },
+        )
     }
 
     /// Copies all that is left of an iterator into the region. It advances by the bytes copied, which are durable; bad memory leaves
@@ -62,18 +68,17 @@ impl Mapping {
             return copy_from_iter_flushcache(dst, i, nbytes);
         }
         let copy = if nbytes >= NONTEMPORAL_FROM { copy_from_iter_nocache } else { copy_from_iter };
-        let done = copy(dst, i, nbytes)?;
-        match self.persist(self.range(offset, done)?) {
-            Ok((durable, lost)) => {
-                i.take_back(done - durable)?;
-                i.fault = lost.or_else(|| i.fault.take());
-                Ok(durable)
-            }
-            Err(error) => {
-                i.take_back(done)?;
-                Err(error)
-            }
-        }
+        let may_repeat = !i.overlaps(dst.seg(), nbytes);
+        let before = i.count();
+        let stored = self.store_durably(offset, may_repeat, || {
+            i.take_back(before - i.count())?;
+            let done = copy(dst, i, nbytes)?;
+            Ok((done, i.fault.take()))
+        });
+        let durable = stored.as_ref().map_or(0, |(durable, _)| *durable);
+        i.take_back(before - i.count() - durable)?;
+        i.fault = stored?.1;
+        Ok(durable)
     }
 
     /// What a fault in a copy out of the region tells of damage to it that no map knew: for the caller to add to the region's map.

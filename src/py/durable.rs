@@ -103,11 +103,12 @@ pub(super) fn pmem_persist(
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     over_range(buffer, offset, length, |py, range| {
-        if pmem::needs_msync(range.seg()) {
-            py.detach(|| pmem::msync(range.seg()))?;
-            return Ok((range.len(), None));
+        // An msync waits for a device.
+        if pmem::needs_msync(range) {
+            Ok(py.detach(|| pmem::persist(range))?)
+        } else {
+            transfer(py, range.len(), || pmem::persist(range))
         }
-        transfer(py, range.len(), || flushcache::persist(range))
     })
 }
 

@@ -209,7 +209,9 @@ impl PmemRegion {
     ///
     /// Bad memory: what was written before it is durable, too. Over user memory (UBUF, IOVEC) the count is short and `data.fault` says
     /// why; otherwise `FaultError`, with `.copied`. If the kernel cannot make it durable (msync): OSError, nothing counts, and an
-    /// iterator is back where it was; the bytes are to be written again, as a second msync would not find them.
+    /// iterator is back where it was; the bytes are to be written again, as a second msync would not find them. With granularity
+    /// "page" a write-back of the file that fails anywhere, whoever was told of it, has the bytes stored and synced again, up to three
+    /// times, so that the good part of a failing medium stays writable; a source that overlaps its destination is stored once.
     /// A file that has become shorter is bad memory from its end on.
     /// ValueError if `data` leaves the region, BufferError if it is read-only: then nothing was stored.
     fn write(&self, py: Python<'_>, offset: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -260,8 +262,9 @@ impl PmemRegion {
     }
 
     /// Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by flushing lines, or by
-    /// msync, as `granularity` asks for. OSError if the kernel cannot: then they are to be stored again. `FaultError` if the memory is bad,
-    /// or the file has become too short to hold them.
+    /// msync, as `granularity` asks for. `FaultError` if the memory is bad, or the file has become too short to hold them. OSError if the
+    /// kernel cannot, or could not at any time since this thread last called `persist` on this region, whoever was told of it then: what the
+    /// thread has stored to the region since `persist` last succeeded is to be stored again. A failure is reported once to each thread.
     #[pyo3(signature = (offset=None, length=None), text_signature = "($self, offset=0, length=None)")]
     fn persist(
         &self,
@@ -272,13 +275,13 @@ impl PmemRegion {
         let mapping = self.mapping()?;
         let offset = optional_size("offset", offset)?.unwrap_or(0);
         let length = optional_size("length", length)?.unwrap_or(self.size.saturating_sub(offset));
-        let range = mapping.range(offset, length)?;
-        let (done, fault) = self.durable(py, length, || mapping.persist(range))?;
+        let (done, fault) = self.durable(py, length, || mapping.persist(pmem::Caller::Persist, offset, length))?;
         fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, done)))
     }
 
     /// Has what is durable leave the last buffers before the medium, for the case that their protection fails: msync and fsync of a
-    /// file, the memory regions' own deep flush of a DAX device (which takes root). OSError if that fails.
+    /// file, the memory regions' own deep flush of a DAX device (which takes root). OSError if that fails, or if a write-back of the file has
+    /// failed since this thread last called it, as for `persist`.
     fn deep_flush(&self, py: Python<'_>) -> PyResult<()> {
         let mapping = self.mapping()?;
         match mapping.opened().character_device() {

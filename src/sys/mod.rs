@@ -1,10 +1,14 @@
 //! System calls over raw memory, and over the files it is mapped from. The kernel reports bad addresses instead of raising a signal.
 
 pub mod file;
+mod fork;
 pub mod mapping;
 pub mod maps;
 pub mod memory;
 pub mod poll;
+pub mod shared_mapping;
+mod syncs;
+mod turn;
 pub mod vectored;
 
 fn errno() -> i32 {

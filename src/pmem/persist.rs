@@ -1,0 +1,41 @@
+//! Stores to memory of any kind made durable, by whatever its parts take.
+
+use super::mapping::msync_failed;
+use crate::copy::{Outcome, flushcache};
+use crate::error::Result;
+use crate::fault::{Fault, Side};
+use crate::memory::{Memory, Segment};
+use crate::sys::shared_mapping::{self, Caller};
+
+/// Whether [`persist`] waits for a medium: some of the range is in a region that needs an msync.
+pub fn needs_msync(range: Memory) -> bool {
+    shared_mapping::overlapping(range.seg()).iter().any(|mapping| mapping.needs_msync())
+}
+
+/// Makes what was stored to a range durable: by an msync in a mapped region that needs one, and by flushing cache lines elsewhere. Returns
+/// the bytes of it, from its start on, that are, and why not all of them. An error for every failed write-back of such a region that this
+/// thread was not told of by this function.
+pub fn persist(range: Memory) -> Result<Outcome> {
+    let whole = range.seg();
+    let mut mappings = shared_mapping::overlapping(whole);
+    mappings.retain(|mapping| mapping.needs_msync());
+    for mapping in &mappings {
+        let part = mapping.part_of(whole);
+        mapping.sync(Caller::PmemPersist, part).map_err(|errno| msync_failed(part.len, errno))?;
+        let held = mapping.held_by_file(part).map_err(|errno| msync_failed(part.len, errno))?;
+        if held < part.len {
+            let done = part.addr + held - whole.addr;
+            let lost = Segment::new(part.addr + held, part.len - held);
+            return Ok((done, Some(Box::new(Fault::cut(Side::Destination, lost, done)))));
+        }
+    }
+    for part in shared_mapping::outside(whole, &mappings) {
+        let at = part.addr - whole.addr;
+        let (done, fault) = flushcache::persist(range.skip(at).take(part.len))?;
+        if let Some(mut fault) = fault {
+            fault.offset += at;
+            return Ok((at + done, Some(fault)));
+        }
+    }
+    Ok((whole.len, None))
+}
