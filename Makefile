@@ -57,9 +57,8 @@ endif
 bench-native: $(VENV)/.tools  ## copies against libpmem and the C library, without Python
 	cargo bench --locked --no-default-features --bench native -- $(NATIVE)
 
-wheel: $(VENV)/.tools  ## an abi3 wheel and an sdist in dist/
-	$(BIN)/maturin build --locked --release --out dist
-	$(BIN)/maturin sdist --out dist
+wheel: $(VENV)/.wheel  ## an sdist, and an abi3 manylinux wheel built from it and tried, in dist/
+	$(BIN)/python .ci/wheel.py
 
 clean:  ## remove what was built
 	rm -rf $(VENV) target dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
@@ -78,10 +77,15 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group test
 	@touch $@
 
+$(VENV)/.wheel: pyproject.toml | $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --group wheel
+	@touch $@
+
 $(VENV)/.lint: pyproject.toml | $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group lint
 	@touch $@
 
 $(VENV)/.built: $(RUST) pyproject.toml | $(VENV)/.tools
+	@echo "building iovec_rs with its optimisations on: a minute or two, the first time"
 	$(BIN)/maturin develop --locked --release --quiet
 	@touch $@

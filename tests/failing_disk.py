@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 NAME = "file"
-PATIENCE = 20
+PATIENCE = 60
 """Seconds in which the server has to come up."""
 _DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)

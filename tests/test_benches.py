@@ -210,7 +210,7 @@ def test_two_workers_sit_on_two_cpus_if_there_are_two() -> None:
         meet = threading.Barrier(2)
 
         def sit() -> set[int]:
-            meet.wait(timeout=30)
+            meet.wait(timeout=120)
             return os.sched_getaffinity(0)
 
         seats = [future.result() for future in [workers.submit(sit), workers.submit(sit)]]

@@ -39,7 +39,7 @@ def tree(tmp_path: Path) -> Path:
 
 def iovec_rs_process(*args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "iovec_rs", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def damage(change: Callable[[demo.Work], None]) -> demo.Step:
@@ -290,5 +290,5 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tree: Path) -> None:
         assert process.stderr is not None
         process.stdout.close()
         complaints = process.stderr.read()
-        assert process.wait(60) == 1
+        assert process.wait(120) == 1
     assert complaints == b""

@@ -25,7 +25,7 @@ NBYTES = sum(tensor.nbytes for tensor in BLOCKS[0])
 
 def run(*arguments: str | Path) -> list[str]:
     command = [sys.executable, "examples/kv_cache.py", *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 

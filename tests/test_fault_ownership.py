@@ -39,7 +39,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(library),
         str(HERE / "foreign.c"),
     ]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=120)
     return library
 
 
@@ -51,7 +51,7 @@ def run(
     }
     environment |= {"FOREIGN_LIBRARY": str(stranger), "PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, *options, "-m", f"ownership.{script.removesuffix('.py')}", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
 
 
 @pytest.mark.parametrize("name", scenarios("others.py"))
@@ -134,7 +134,7 @@ with testing.truncated(3, keep=2) as memory:
 def test_a_sanitizer_that_keeps_the_signals_to_itself_is_got_around(options: str, origin: str) -> None:
     """AddressSanitizer ignores our handler silently, if told to: then the kernel copies."""
     found = subprocess.run(
-        ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True, timeout=60
+        ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True, timeout=120
     )
     environment = os.environ | {
         "LD_PRELOAD": found.stdout.strip(),
@@ -142,5 +142,5 @@ def test_a_sanitizer_that_keeps_the_signals_to_itself_is_got_around(options: str
         "PYTHONMALLOC": "malloc",
     }
     command = [sys.executable, "-c", UNDER_A_SANITIZER]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
     assert (done.returncode, done.stdout) == (0, f"8192 {origin}\n"), done.stderr

@@ -25,7 +25,7 @@ def _install() -> str | None:
     found = shutil.which(TOOL)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         for words in (["update"], ["install", "--yes", "--no-install-recommends", "gddrescue"]):
-            subprocess.run(["apt-get", "--quiet", *words], capture_output=True, timeout=300, check=False)
+            subprocess.run(["apt-get", "--quiet", *words], capture_output=True, timeout=1200, check=False)
         found = shutil.which(TOOL)
     return found
 
@@ -38,7 +38,7 @@ def _tool() -> None:
 
 def ask(text: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Has the tool read the text as a mapfile."""
-    done = subprocess.run([TOOL, *options, "-"], input=text.encode(), capture_output=True, timeout=30, check=False)
+    done = subprocess.run([TOOL, *options, "-"], input=text.encode(), capture_output=True, timeout=120, check=False)
     out, err = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
@@ -221,7 +221,7 @@ def test_two_written_maps_are_merged_by_the_tool() -> None:
             input=one.to_mapfile(8192),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
             pass_fds=[reader],
         )

@@ -109,7 +109,7 @@ def test_reading_bad_memory_the_ordinary_way_ends_the_process() -> None:
             memory.buffer[0]
     """)
     for how in ("poisoned", "truncated"):
-        done = subprocess.run([sys.executable, "-c", program, how], check=False, timeout=30)
+        done = subprocess.run([sys.executable, "-c", program, how], check=False, timeout=120)
         assert done.returncode == -7, how
 
 
@@ -218,7 +218,7 @@ def test_only_the_strategies_need_hypothesis() -> None:
             except ImportError as error:
                 print(error)
     """)
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120)
     assert done.stdout.count("pip install hypothesis") == 3
 
 
@@ -262,6 +262,15 @@ def test_iterators_of_every_kind_and_direction_are_drawn_and_work(kind: IterKind
 
     works()
     assert find(testing.iov_iters(kinds=[kind], directions=[direction]), lambda i: i.count > 0, settings=UNSHRUNK)
+
+
+@given(testing.iov_iters(kinds=[kind for kind in IterKind if kind is not IterKind.DISCARD]))
+def test_a_drawn_iterator_advances_over_its_ranges_and_comes_back(i: IovIter) -> None:
+    ranges = i.ranges()
+    there = sum(part.length for part in ranges)
+    i.advance(there)
+    i.revert(there)
+    assert i.ranges() == ranges
 
 
 @given(testing.iov_iters())

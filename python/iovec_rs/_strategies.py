@@ -77,6 +77,9 @@ def iov_iters(
 ) -> SearchStrategy[IovIter]:
     """Iterators of the given kinds and directions, at their start or some way in, with a count that may end early.
 
+    `advance` works by up to the sum of `ranges()`, and `revert` by what it was advanced. Beyond that sum a FOLIOQ
+    refuses, although its count is larger; a PIPE, which has no ranges, moves only by what is copied.
+
     PIPE and DISCARD exist only as destinations and are left out for WRITE; ValueError if nothing is left. An XARRAY
     may run into a hole, a FOLIOQ past its end and a PIPE into a full ring before `count` is used up.
     """

@@ -15,7 +15,7 @@ import signal
 import sys
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 from iovec_rs import (
     PAGE_SIZE,
@@ -62,6 +62,11 @@ class Check(NamedTuple):
     failed: int = 0
     first: str = ""
     skipped: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """The check as `--json` shows it. The id stays, whatever becomes of the words."""
+        words = "/".join(part.replace(" ", "-") for part in self.name.split(", "))
+        return {"id": f"{'careful' if self.group == CAREFUL else 'real'}/{words}", **self._asdict()}
 
     def line(self) -> str:
         if self.skipped:
@@ -278,16 +283,36 @@ def _try_damage(damage: Damage) -> None:
         pass
 
 
-def owners() -> dict[str, str]:
+class Owners(NamedTuple):
     """Who owns the two signals before and after a copy that asks for them, and how faults are met."""
+
+    before: fault_handler.Status
+    after: fault_handler.Status
+    refused: str
+    """Why the handler could not be had; nothing if it could."""
+
+    def record(self) -> dict[str, Any]:
+        """As `--json` shows it."""
+        return {
+            "sigbus": {"before": self.before.sigbus, "owner": self.after.sigbus},
+            "sigsegv": {"before": self.before.sigsegv, "owner": self.after.sigsegv},
+            "met_by": "syscall" if self.refused else "signal",
+            "reason": self.refused,
+        }
+
+    def lines(self) -> Iterator[str]:
+        for signal_name in ("sigbus", "sigsegv"):
+            before, after = getattr(self.before, signal_name), getattr(self.after, signal_name)
+            yield f"  {signal_name.upper():<18}{after}, before the first copy {before}"
+        met_by = f"system calls: {self.refused}" if self.refused else "the signal handler"
+        yield f"  {'faults are met by':<18}{met_by}"
+
+
+def owners() -> Owners:
+    """Has a copy ask for the signals."""
     before = fault_handler.status()
     refused = _refusal(_try_signals)
-    after = fault_handler.status()
-    return {
-        "SIGBUS": f"{after.sigbus}, before the first copy {before.sigbus}",
-        "SIGSEGV": f"{after.sigsegv}, before the first copy {before.sigsegv}",
-        "faults are met by": f"system calls: {refused}" if refused else "the signal handler",
-    }
+    return Owners(before, fault_handler.status(), refused)
 
 
 def checks() -> Iterator[Check]:
@@ -311,15 +336,20 @@ def checks() -> Iterator[Check]:
 
 
 def run(as_json: bool = False, out: TextIO | None = None) -> bool:
-    """Runs everything and prints what came of it. True if nothing failed."""
+    """Runs everything and prints what came of it. True if nothing failed.
+
+    The JSON object has these keys, which stay: version; signals, with sigbus and sigsegv (each with owner and before),
+    met_by ("signal" or "syscall") and reason (why not "signal"); checks, a list of id, group, name, passed, failed,
+    first (what went wrong first) and skipped (why it was not tried); passed and failed, of all checks together.
+    """
     out = sys.stdout if out is None else out
     signals = owners()
     done: list[Check] = []
     group = ""
     if not as_json:
         print(f"iovec_rs {__version__} self-test\n\nsignals", file=out)
-        for name, value in signals.items():
-            print(f"  {name:<18}{value}", file=out)
+        for line in signals.lines():
+            print(line, file=out)
     for check in checks():
         done.append(check)
         if as_json:
@@ -332,8 +362,8 @@ def run(as_json: bool = False, out: TextIO | None = None) -> bool:
     if as_json:
         record = {
             "version": __version__,
-            "signals": signals,
-            "checks": [check._asdict() for check in done],
+            "signals": signals.record(),
+            "checks": [check.record() for check in done],
             "passed": passed,
             "failed": failed,
         }

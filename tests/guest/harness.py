@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-LIMIT = 30  # seconds for one test; SIGALRM ends it, which is a failure like any other signal
+LIMIT = 120  # seconds for one test; SIGALRM ends it, which is a failure like any other signal
 
 
 class Case(NamedTuple):

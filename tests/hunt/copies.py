@@ -441,6 +441,6 @@ def hunt(rng: random.Random) -> None:
             except Finding as found:
                 fates = "".join("." if page is Page.GOOD else page.name[0] for page in pages)
                 first, _, rest = str(found).partition("\n")
-                name, (mode, *_, blocked) = rest.strip().split("(", 1)[0], where.split(", ")
-                text = f"{first}: {name}, {mode}, {blocked}\n{rest}\n  {where}\n  pages {fates}"
+                name, mode = rest.strip().split("(", 1)[0], where.split(", ", 1)[0]
+                text = f"{first}: {name}, {mode}\n{rest}\n  {where}\n  pages {fates}"
                 raise Finding(text) from found

@@ -214,11 +214,30 @@ def toggled_mode(rng: random.Random) -> None:
 
 
 def toggled_faulthandler(rng: random.Random) -> None:
-    """Python's own handler for crashes comes and goes while copies fault."""
-    try:
-        _toggled(rng, faulthandler.enable, faulthandler.disable)
-    finally:
-        faulthandler.disable()
+    """A thread turns Python's own handler for crashes on or off, and copies bad memory right after that.
+
+    Other threads copy, too, but nothing that faults: what they do not do themselves they may notice late.
+    """
+    with Mapping(PAGES, b"s") as mapping:
+        good = rng.randrange(1, PAGES)
+        mapping.cut(good * PAGE_SIZE)
+        here, there = (memoryview(bytearray(len(mapping.view))) for _ in range(2))
+        bad, fine = _copies(mapping.view, here), _copies(mapping.view[:PAGE_SIZE], there[:PAGE_SIZE])
+
+        def toggle_and_copy() -> None:
+            rng.choice((faulthandler.enable, faulthandler.disable))()
+            copied, told = rng.choice(bad)()
+            expect(copied == good * PAGE_SIZE, "a wrong count after faulthandler was toggled", copied, good)
+            expect(told, "a short copy has no fault", copied)
+
+        def copy() -> None:
+            copied, _ = rng.choice(fine)()
+            expect(copied == PAGE_SIZE, "a wrong count while faulthandler is toggled", copied)
+
+        try:
+            together(SECONDS, toggle_and_copy, copy)
+        finally:
+            faulthandler.disable()
 
 
 def one_ring(rng: random.Random) -> None:
