@@ -15,8 +15,7 @@ use std::ptr;
 /// Always `true`: somebody took the signal, or the default action is on its way.
 pub(super) fn hand_on(arrival: &Arrival) -> bool {
     let Some(predecessors) = handler::predecessors(arrival.signal) else { return true };
-    // SAFETY: the context that came with the signal.
-    let state = unsafe { arch::state(arrival.context) };
+    let state = state(arrival);
     let is_again = arrival.is_fault() || arrival.is_raised();
     let first = arrival.level;
     let mut level = if is_again { Unmended::level(arrival.signal, state, first) } else { Some(first) };
@@ -93,11 +92,18 @@ fn default_action(arrival: &Arrival) {
 /// Whether the handler below returned and changed nothing: the registers are those that came with the signal, who is `on_top` still is,
 /// and the access would fault again, or the signal is on its way again.
 fn is_unmended(arrival: &Arrival, state: u64, on_top: Action) -> bool {
-    // SAFETY: the context that came with the signal.
-    let is_changed = unsafe { arch::state(arrival.context) } != state;
-    !is_changed
+    state == self::state(arrival)
         && handler::current(arrival.signal) == on_top
         && (is_pending(arrival.signal) || arrival.is_fault() && would_fault_again(arrival))
+}
+
+/// A number that stands for the registers of the interrupted code; 0 if nobody tells.
+fn state(arrival: &Arrival) -> u64 {
+    if arrival.context.is_null() {
+        return 0;
+    }
+    // SAFETY: the context that came with the signal.
+    unsafe { arch::state(arrival.context) }
 }
 
 fn is_pending(signal: i32) -> bool {

@@ -201,13 +201,15 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    fn info(&self) -> &libc::siginfo_t {
-        // SAFETY: the kernel passes a filled siginfo to an SA_SIGINFO handler, as does whoever calls us in its place.
-        unsafe { &*self.info }
+    /// `None` if a handler above us that got none itself chained to us, without the interrupted context then.
+    fn info(&self) -> Option<&libc::siginfo_t> {
+        // SAFETY: the kernel passes a filled siginfo to an SA_SIGINFO handler, as does whoever calls us in its place, or null.
+        unsafe { self.info.as_ref() }.filter(|_| !self.context.is_null())
     }
 
+    /// The signal's code; 0, as of one that was sent, if nobody tells.
     pub(super) fn code(&self) -> i32 {
-        self.info().si_code
+        self.info().map_or(0, |info| info.si_code)
     }
 
     /// Whether the interrupted instruction raised it, so that returning runs it again. A report of damage somewhere else
@@ -221,13 +223,15 @@ impl Arrival {
     pub(super) fn is_raised(&self) -> bool {
         const SI_TKILL: i32 = -6;
         // SAFETY: a signal that was sent has the field.
-        self.code() == SI_TKILL && unsafe { self.info().si_pid() } == std::process::id().cast_signed()
+        let sender = |info: &libc::siginfo_t| unsafe { info.si_pid() };
+        let by_kill = self.info().filter(|info| info.si_code == SI_TKILL);
+        by_kill.map(sender) == Some(std::process::id().cast_signed())
     }
 
     /// The address of a fault.
     pub(super) fn address(&self) -> usize {
         // SAFETY: SIGBUS and SIGSEGV that are faults fill the address.
-        unsafe { self.info().si_addr() }.addr()
+        self.info().map_or(0, |info| unsafe { info.si_addr() }.addr())
     }
 }
 
