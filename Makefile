@@ -9,7 +9,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-guest hunt lint format bench bench-native wheel clean
+.PHONY: help demo test test-rust test-python test-guest test-foreign hunt lint format bench bench-native wheel clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ HUNT ?= 180
 hunt: $(VENV)/.built $(VENV)/.test  ## look for what no test knows yet, for HUNT seconds; HUNTER, SEED, ROUNDS replay a finding
 	PYTHONPATH=tests $(BIN)/python -m hunt --seconds $(HUNT) \
 	  $(HUNTER:%=--only %) $(SEED:%=--seed %) $(ROUNDS:%=--rounds %)
+
+test-foreign: $(VENV)/.built  ## CPython's own tests of vectored calls, routed through iovec_rs.io
+	cd $(or $(TMPDIR),/tmp) && PYTHONPATH=$(CURDIR)/tests $(CURDIR)/$(BIN)/python -m foreign
 
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint  ## fmt, clippy, ruff, mypy, stubtest
 	cargo fmt --check

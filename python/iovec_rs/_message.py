@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,12 +30,20 @@ __all__ = ["Ancillary", "decode_address", "decode_control", "encode_address", "e
 def encode_control(ancdata: Iterable[Ancillary]) -> bytes:
     """Control messages from `(level, type, data)` tuples, each aligned as CMSG_NXTHDR expects the next."""
     control = bytearray()
-    for item in ancdata:
-        level, kind, data = item
-        payload = bytes(memoryview(data).cast("B"))
-        control += _HEADER.pack(socket.CMSG_LEN(len(payload)), level, kind) + payload
-        control += bytes(socket.CMSG_SPACE(len(payload)) - socket.CMSG_LEN(len(payload)))
+    for index, item in enumerate(ancdata):
+        if not isinstance(item, tuple) or len(item) != 3:
+            raise TypeError(f"ancdata[{index}]: (level, type, data) is expected, not {item!r}")
+        level, kind, data = (_int(index, item[0]), _int(index, item[1]), memoryview(item[2]).cast("B"))
+        control += _HEADER.pack(socket.CMSG_LEN(len(data)), level, kind) + data
+        control += bytes(socket.CMSG_SPACE(len(data)) - socket.CMSG_LEN(len(data)))
     return bytes(control)
+
+
+def _int(index: int, value: SupportsIndex) -> int:
+    number = operator.index(value)
+    if not -(1 << 31) <= number < 1 << 31:
+        raise OverflowError(f"ancdata[{index}]: {number} does not fit a C int")
+    return number
 
 
 def decode_control(control: bytes) -> list[tuple[int, int, bytes]]:

@@ -1,0 +1,1 @@
+"""Other projects' tests, run against this one."""
