@@ -1,0 +1,377 @@
+"""Whole transfers on asyncio's loop and on uvloop's: readiness, fairness, cancellation, files no loop can watch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from every_kind import DATA_KINDS, TOTAL, build, three_pages
+from iovec_rs import READ, WRITE, FaultError, IovIter, IterKind, UserRange, aio
+from memory import PAGE_SIZE, Arena, Page
+
+from transfers.support import pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
+
+    Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def _on_asyncio(main: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner() as runner:
+        return runner.run(main)
+
+
+def _on_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+@pytest.fixture(params=[_on_asyncio, _on_uvloop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    chosen: Run = request.param
+    return chosen
+
+
+@contextmanager
+def connected(buffers: int | None = None) -> Iterator[tuple[socket.socket, socket.socket]]:
+    left, right = socket.socketpair()
+    with left, right:
+        for sock in (left, right):
+            sock.setblocking(False)
+            if buffers is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+        yield left, right
+
+
+def segments(data: bytes | bytearray, size: int) -> list[memoryview]:
+    view = memoryview(data)
+    return [view[start : start + size] for start in range(0, len(data), size)]
+
+
+def is_watched(loop: asyncio.AbstractEventLoop, fd: int) -> bool:
+    return bool(loop.remove_reader(fd)) or bool(loop.remove_writer(fd))
+
+
+@pytest.mark.parametrize("kind", DATA_KINDS)
+def test_every_kind_from_one_end_to_the_other(kind: IterKind, run: Run) -> None:
+    memory, back = three_pages(), three_pages()
+    back[:] = bytes(TOTAL)
+
+    async def main() -> None:
+        with connected(4096) as (left, right):
+            done = await asyncio.gather(
+                aio.sendmsg_all(left, build(kind, WRITE, memory, 3)), aio.recvmsg_all(right, build(kind, READ, back, 3))
+            )
+            assert list(done) == [TOTAL - 3, TOTAL - 3]
+            loop = asyncio.get_running_loop()
+            assert not is_watched(loop, left.fileno())
+            assert not is_watched(loop, right.fileno())
+
+    run(main())
+    assert back[3:] == memory[3:]
+
+
+def test_more_than_a_hundred_thousand_segments(run: Run) -> None:
+    data = pattern(110_000 * 7)
+    back = bytearray(len(data))
+
+    async def main() -> None:
+        with connected() as (left, right):
+            await asyncio.gather(
+                aio.sendmsg_all(left, IovIter.iovec(WRITE, segments(data, 7))),
+                aio.recvmsg_all(right, IovIter.iovec(READ, segments(back, 4099))),
+            )
+
+    run(main())
+    assert back == data
+
+
+def test_pipes(run: Run) -> None:
+    data = pattern(1 << 20)
+    back = bytearray(len(data))
+
+    async def main() -> None:
+        out, into = os.pipe2(os.O_NONBLOCK)
+        await asyncio.gather(
+            aio.writev_all(into, IovIter.iovec(WRITE, segments(data, 5000))),
+            aio.readv_all(out, IovIter.iovec(READ, segments(back, 3000))),
+        )
+        os.close(into)
+        assert await aio.readv_all(out, IovIter.ubuf(READ, bytearray(3))) == 0
+        os.close(out)
+
+    run(main())
+    assert back == data
+
+
+def test_a_peer_that_shuts_down_is_the_end(run: Run) -> None:
+    async def main() -> None:
+        with connected() as (left, right):
+            left.send(b"abc")
+            left.shutdown(socket.SHUT_WR)
+            i = IovIter.ubuf(READ, bytearray(10))
+            assert await aio.recvmsg_all(right, i) == 3
+            assert i.count == 7
+
+    run(main())
+
+
+def test_control_messages_go_with_the_first_bytes(run: Run) -> None:
+    async def main() -> None:
+        with connected() as (left, right):
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, (0).to_bytes(4, "little"))
+            assert await aio.sendmsg_all(left, IovIter.ubuf(WRITE, b"abc"), [rights]) == 3
+            _, fds, _, _ = socket.recv_fds(right, 10, 10)
+            assert len(fds) == 1
+            os.close(fds[0])
+
+    run(main())
+
+
+def test_other_tasks_run_while_a_fast_peer_takes_everything(run: Run) -> None:
+    """The peer is a thread that never lets the socket's buffer fill up; the loop must not stay with it."""
+    total = 256 << 20
+
+    async def main() -> int:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        with connected() as (left, right):
+            right.setblocking(True)
+
+            def drain() -> None:
+                buffer = bytearray(4 << 20)
+                while right.recv_into(buffer):
+                    pass
+
+            thread = threading.Thread(target=drain)
+            thread.start()
+            ticking = asyncio.ensure_future(tick())
+            await aio.sendmsg_all(left, IovIter.iovec(WRITE, [bytes(1 << 20)] * (total >> 20)))
+            ticking.cancel()
+            left.shutdown(socket.SHUT_WR)
+            thread.join()
+        return ticks
+
+    assert run(main()) >= total // aio.TURN
+
+
+def test_waiting_is_no_work(run: Run) -> None:
+    """A transfer that waits takes no processor time: nothing polls."""
+
+    async def main() -> None:
+        with connected() as (left, right):
+            waiting = asyncio.ensure_future(aio.recvmsg_all(right, IovIter.ubuf(READ, bytearray(3))))
+            await asyncio.sleep(0.01)
+            before = sum(os.times()[:2])
+            await asyncio.sleep(1)
+            assert sum(os.times()[:2]) - before < 0.5
+            left.send(b"abc")
+            assert await waiting == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_cancelled_anywhere_the_iterators_say_what_went(seed: int, run: Run) -> None:
+    choose = random.Random(seed)
+    data = pattern(1 << 20)
+    back = bytearray(len(data))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with connected(8192) as (left, right):
+            source, to = IovIter.iovec(WRITE, segments(data, 1001)), IovIter.iovec(READ, segments(back, 777))
+            while to:
+                tasks = [
+                    asyncio.ensure_future(aio.sendmsg_all(left, source)),
+                    asyncio.ensure_future(aio.recvmsg_all(right, to)),
+                ]
+                for _ in range(choose.randrange(40)):
+                    await asyncio.sleep(0)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                assert not is_watched(loop, left.fileno())
+                assert not is_watched(loop, right.fileno())
+                sent, received = len(data) - source.count, len(data) - to.count
+                assert received <= sent
+                assert back[:received] == data[:received]
+
+    run(main())
+    assert back == data
+
+
+def test_two_transfers_do_not_take_each_other_s_place(run: Run) -> None:
+    async def main() -> None:
+        with connected() as (left, right):
+            first = asyncio.ensure_future(aio.recvmsg_all(right, IovIter.ubuf(READ, bytearray(3))))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="in use by another transfer"):
+                await aio.recvmsg_all(right, IovIter.ubuf(READ, bytearray(3)))
+            assert await aio.sendmsg_all(right, IovIter.ubuf(WRITE, b"other way")) == 9
+            left.send(b"abc")
+            assert await first == 3
+
+    run(main())
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("timeout", [None, 1.0])
+    def test_a_socket_that_blocks(self, timeout: float | None, run: Run) -> None:
+        async def main() -> None:
+            with connected() as (left, _right):
+                left.settimeout(timeout)
+                i = IovIter.ubuf(WRITE, b"abc")
+                with pytest.raises(ValueError, match="it blocks"):
+                    await aio.sendmsg_all(left, i)
+                with pytest.raises(ValueError, match="it blocks"):
+                    await aio.recvmsg_all(left, IovIter.ubuf(READ, bytearray(3)))
+                assert i.count == 3
+
+        run(main())
+
+    def test_a_pipe_that_blocks(self, run: Run) -> None:
+        async def main() -> None:
+            out, into = os.pipe()
+            for transfer in (
+                aio.writev_all(into, IovIter.ubuf(WRITE, b"abc")),
+                aio.readv_all(out, IovIter.ubuf(READ, bytearray(3))),
+            ):
+                with pytest.raises(ValueError, match="blocks"):
+                    await transfer
+            os.close(out)
+            os.close(into)
+
+        run(main())
+
+    def test_the_wrong_direction(self, run: Run, tmp_path: Path) -> None:
+        async def main() -> None:
+            file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+            with connected() as (left, _right):
+                for function, where, i in (
+                    (aio.sendmsg_all, left, IovIter.ubuf(READ, bytearray(3))),
+                    (aio.recvmsg_all, left, IovIter.ubuf(WRITE, b"abc")),
+                    (aio.writev_all, file, IovIter.ubuf(READ, bytearray(3))),
+                    (aio.readv_all, file, IovIter.ubuf(WRITE, b"abc")),
+                ):
+                    with pytest.raises(ValueError, match="iterator is expected"):
+                        await function(where, i)
+                    assert i.count == 3
+            os.close(file)
+
+        run(main())
+
+    def test_a_peer_that_is_gone(self, run: Run) -> None:
+        async def main() -> None:
+            with connected() as (left, right):
+                i = IovIter.iovec(WRITE, [bytes(1 << 20)] * 64)
+                sending = asyncio.ensure_future(aio.sendmsg_all(left, i))
+                await asyncio.sleep(0.01)
+                right.close()
+                with pytest.raises(OSError, match=r"Broken pipe|Connection reset") as raised:
+                    await sending
+                assert raised.value.characters_written == (64 << 20) - i.count > 0  # type: ignore[attr-defined]
+                assert not is_watched(asyncio.get_running_loop(), left.fileno())
+
+        run(main())
+
+
+def test_bad_memory_ends_a_transfer_exactly(run: Run) -> None:
+    async def main() -> None:
+        with connected() as (left, right), Arena([Page.GOOD, Page.UNMAPPED]) as arena:
+            i = IovIter.ubuf(WRITE, UserRange(arena.address + 5, PAGE_SIZE))
+            with pytest.raises(FaultError) as raised:
+                await aio.sendmsg_all(left, i)
+            assert raised.value.characters_written == PAGE_SIZE - 5  # type: ignore[attr-defined]
+            assert i.count == 5
+            assert len(right.recv(1 << 20)) == PAGE_SIZE - 5
+
+    run(main())
+
+
+class TestFilesThatNoLoopCanWatch:
+    def test_are_written_and_read(self, run: Run, tmp_path: Path) -> None:
+        data = pattern(3 * aio.PIECE + 5)
+        back = bytearray(len(data) + 10)
+
+        async def main() -> None:
+            with (tmp_path / "file").open("wb+", buffering=0) as file:
+                assert await aio.writev_all(file, IovIter.iovec(WRITE, segments(data, 1 << 16))) == len(data)
+                file.seek(0)
+                i = IovIter.iovec(READ, segments(back, 1 << 17))
+                assert await aio.readv_all(file, i) == len(data)
+                assert i.count == 10
+            null = os.open("/dev/null", os.O_WRONLY)
+            assert await aio.writev_all(null, IovIter.ubuf(WRITE, data)) == len(data)
+            os.close(null)
+
+        run(main())
+        assert back[: len(data)] == data
+
+    def test_cancelled_the_iterator_says_what_went(self, run: Run) -> None:
+        data = pattern(8 * aio.PIECE)
+
+        async def main() -> None:
+            file = os.memfd_create("file")
+            i = IovIter.iovec(WRITE, segments(data, 1 << 16))
+            while i:
+                writing = asyncio.ensure_future(aio.writev_all(file, i))
+                await asyncio.sleep(0.001)
+                writing.cancel()
+                await asyncio.sleep(0)
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+                assert os.fstat(file).st_size == len(data) - i.count == os.lseek(file, 0, os.SEEK_CUR)
+            assert os.pread(file, len(data), 0) == data
+            os.close(file)
+
+        run(main())
+
+    def test_a_full_file_system_says_how_much_went(self, run: Run) -> None:
+        async def main() -> None:
+            full = os.open("/dev/full", os.O_WRONLY)
+            i = IovIter.ubuf(WRITE, b"abc")
+            with pytest.raises(OSError, match="No space") as raised:
+                await aio.writev_all(full, i)
+            assert (raised.value.characters_written, i.count) == (0, 3)  # type: ignore[attr-defined]
+            os.close(full)
+
+        run(main())
+
+
+def test_a_loop_that_is_closed_in_the_middle_leaves_nothing_behind(run: Run) -> None:
+    with connected(8192) as (left, right):
+        i = IovIter.iovec(WRITE, [bytes(1000)] * 1000)
+
+        async def abandon() -> None:
+            task = asyncio.ensure_future(aio.sendmsg_all(left, i))
+            await asyncio.sleep(0)
+            task.add_done_callback(lambda _: None)
+
+        run(abandon())
+        sent = 1_000_000 - i.count
+        assert sent > 0
+        assert len(right.recv(sent + 1, socket.MSG_WAITALL)) == sent
+
+        async def again() -> None:
+            receiving = asyncio.ensure_future(aio.recvmsg_all(right, IovIter.discard(READ, 1_000_000 - sent)))
+            assert await aio.sendmsg_all(left, i) == 1_000_000 - sent
+            await receiving
+
+        run(again())
