@@ -190,12 +190,18 @@ def prepare(pool: Pool, callee: Callee) -> Prepared | None:
     call = f"{callee.name}({', '.join(words)})" + (f" of {receiver!r}" if callee.owner else "")
     watched = [receiver, *args, *named.values()]
 
-    def run() -> object:
+    def call_it() -> object:
         if callee.owner is None:
             assert callee.function is not None
             return callee.function(*args, **named)
         thing = getattr(receiver, callee.method)
         return thing(*args, **named) if callable(thing) else thing
+
+    def run() -> object:
+        result = call_it()
+        if inspect.iscoroutine(result):
+            result.close()  # it is for an event loop to run
+        return result
 
     return run, watched, call, any(map(_holds_meddler, watched))
 
