@@ -214,7 +214,9 @@ class Hunt:
         if target.ring is not None:
             writable = 1 << 60  # the ring's room is looked at below
         elif target.runs is None:
-            readable = writable = 1 << 60  # no memory is touched
+            writable = 1 << 60
+            if "hash" not in what:
+                readable = 1 << 60  # no memory is touched
         else:
             writable = self.model.reach(target.runs, write=True)
         due = min(limit, readable, writable)
