@@ -176,7 +176,7 @@ def test_bug_33_an_operation_forgot_one_of_the_kinds(
         reason = None
         try:
             operation(iterator)
-        except (ValueError, OSError) as refusal:
+        except (ValueError, OSError, TypeError) as refusal:
             reason = str(refusal)
         if reason is not None:
             assert len(reason) > 10

@@ -8,6 +8,7 @@ mod copier;
 pub mod flushcache;
 pub mod mcsafe;
 mod nontemporal;
+pub mod ring;
 mod step;
 
 pub use blocks::BlockCopy;

@@ -2,7 +2,7 @@
 
 use super::chunk::CopyChunk;
 use super::copier::Copier;
-use crate::iter::{IovIter, Step};
+use crate::iter::{IovIter, Step, Touch};
 use crate::memory::Segment;
 
 /// From flat memory to the iterator's.
@@ -80,6 +80,8 @@ impl<'m> Zero<'m> {
 }
 
 impl Step for Zero<'_> {
+    const TOUCH: Touch = Touch::Writes;
+
     fn step(&mut self, addr: usize, _progress: usize, len: usize) -> usize {
         // SAFETY: the promise of `new`.
         unsafe { self.0.zero(addr, len) }

@@ -1,6 +1,6 @@
 //! FOLIOQ: a position in a queue of folios, one chunk per page of a folio.
 
-use super::walk::Step;
+use super::walk::{Prepared, Step};
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, Page};
@@ -14,6 +14,7 @@ pub(super) struct FolioCursor {
     slot: usize,
     /// Bytes between the start and here.
     consumed: usize,
+    prepared: Prepared,
 }
 
 impl FolioCursor {
@@ -26,16 +27,19 @@ impl FolioCursor {
         if offset > size {
             return Err(Error::invalid("offset", offset, format!("0..={size}, the size of folio {slot}")));
         }
-        Ok(Self { queue, slot, consumed: 0 })
+        Ok(Self { queue, slot, consumed: 0, prepared: Prepared::new() })
     }
 
     #[inline(never)]
-    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
+    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, writes: bool, step: &mut S) -> usize {
         let folios = self.queue.snapshot();
         let mut progress = 0;
         while progress < nbytes {
             let Some(folio) = folios.get(self.slot) else { break };
             let part = (nbytes - progress).min(PAGE_SIZE - *offset % PAGE_SIZE).min(folio.seg().len - *offset);
+            if part != 0 && !self.prepared.takes(folio, writes) {
+                break;
+            }
             let done = if part == 0 { 0 } else { part - step.step(folio.seg().addr + *offset, progress, part) };
             progress += done;
             *offset += done;
@@ -102,7 +106,7 @@ impl FolioCursor {
     }
 
     pub(super) fn backing(&self) -> Backing {
-        self.queue.backing()
+        self.prepared.note(self.queue.backing())
     }
 
     pub(super) fn current_size(&self) -> usize {

@@ -13,14 +13,15 @@ mod walk;
 mod xarray;
 
 pub use position::IterState;
-pub use query::{PageSpan, Piece};
-pub use walk::Step;
+pub use query::{KeptPiece, PageSpan, Piece};
+use walk::Prepared;
+pub use walk::{Step, Touch};
 
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::memory::{Backing, Memories, Memory};
-use crate::structure::{FolioQueue, PipeRing, XArray};
+use crate::structure::{FolioQueue, PipeRing, Writer, XArray};
 use folioq::FolioCursor;
 use pipe::PipeCursor;
 use std::sync::Arc;
@@ -87,7 +88,12 @@ impl IovIter {
     /// A pipe to fill (`iov_iter_pipe`, until 6.4). `count` may be more than it can take.
     pub fn pipe(direction: Direction, ring: Arc<PipeRing>, count: usize) -> Result<Self> {
         destination_only(direction, Kind::Pipe)?;
-        Ok(Self::with_body(direction, count, Body::Pipe(PipeCursor::new(ring))))
+        Ok(Self::with_body(direction, count, Body::Pipe(PipeCursor(Writer::iterator(ring)))))
+    }
+
+    /// A pipe that is written to as `write(2)` does it: what comes next may be added to the last page.
+    pub(crate) fn pipe_write(ring: Arc<PipeRing>, count: usize) -> Self {
+        Self::with_body(Direction::Dest, count, Body::Pipe(PipeCursor(Writer::ordinary(ring))))
     }
 
     /// The pages of an XArray from byte position `start` on (`iov_iter_xarray`). A hole ends a transfer.
@@ -95,7 +101,7 @@ impl IovIter {
         if start.checked_add(count).is_none() {
             return Err(Error::invalid("count", count, format!("start {start} + count within 64 bits")));
         }
-        Ok(Self::with_body(direction, count, Body::Xarray(XarrayCursor { array, start })))
+        Ok(Self::with_body(direction, count, Body::Xarray(XarrayCursor { array, start, prepared: Prepared::new() })))
     }
 
     /// A folio queue from `offset` bytes into `first_slot` on (`iov_iter_folio_queue`).
@@ -143,7 +149,7 @@ impl IovIter {
     /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
     pub fn iov_offset(&self) -> usize {
         match &self.body {
-            Body::Pipe(pipe) => pipe.end_offset(),
+            Body::Pipe(pipe) => pipe.0.end_offset(),
             _ => self.offset,
         }
     }
@@ -162,7 +168,7 @@ impl IovIter {
         match &self.body {
             Body::Ubuf(memory) => memory.backing(),
             Body::Vector(vector) => vector.backing(),
-            Body::Xarray(xarray) => xarray.array.backing(),
+            Body::Xarray(xarray) => xarray.prepared.note(xarray.array.backing()),
             Body::Folioq(folioq) => folioq.backing(),
             // A pipe writes only into pages the ring allocated; DISCARD touches no memory.
             Body::Pipe(_) | Body::Discard => Backing::Heap,

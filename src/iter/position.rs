@@ -66,7 +66,7 @@ impl IovIter {
             }
             Body::Vector(vector) => vector.revert(&mut self.offset, nbytes),
             Body::Folioq(folioq) => folioq.revert(&mut self.offset, nbytes),
-            Body::Pipe(pipe) => pipe.revert(nbytes),
+            Body::Pipe(pipe) => pipe.0.revert(nbytes)?,
         };
         done.map_err(|consumed| Error::BeforeStart { nbytes, consumed })?;
         self.count = count;

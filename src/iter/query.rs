@@ -3,10 +3,9 @@
 use super::{Body, IovIter};
 use crate::abi::{Direction, Kind, MAX_RW_COUNT, PAGE_SIZE};
 use crate::error::{Error, Result};
-use crate::memory::{Owner, Page, Segment};
+use crate::memory::{Page, Segment};
 use crate::sys::memory;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 /// What [`IovIter::gap_alignment`] answers for kinds it has no meaning for.
 pub(super) const NO_GAPS: u32 = u32::MAX;
@@ -33,6 +32,26 @@ pub struct Piece<'a> {
     pub page: Option<&'a Page>,
 }
 
+/// A [`Piece`] that outlives the walk it comes from: it holds its page.
+pub struct KeptPiece {
+    /// Where it is.
+    pub seg: Segment,
+    /// The page or folio it is in; the iterator's owner keeps it otherwise.
+    pub page: Option<Page>,
+}
+
+/// Collects pieces, as far as memory goes.
+#[derive(Default)]
+struct Kept(Vec<KeptPiece>);
+
+impl Kept {
+    fn add(&mut self, seg: Segment, page: Option<&Page>) -> Result<()> {
+        self.0.try_reserve(1).map_err(|_| Error::NoMemory(self.0.len() * size_of::<KeptPiece>()))?;
+        self.0.push(KeptPiece { seg, page: page.cloned() });
+        Ok(())
+    }
+}
+
 impl<'a> Piece<'a> {
     fn of_page(page: &'a Page, offset: usize) -> Self {
         Self { seg: page.seg().skip(offset), at: offset, page: Some(page) }
@@ -42,13 +61,14 @@ impl<'a> Piece<'a> {
         (self.at % PAGE_SIZE + self.seg.len).div_ceil(PAGE_SIZE)
     }
 
-    /// The pages it lies in, by address, at most `maxpages`; fewer bytes when they do not suffice.
-    fn span(self, maxpages: usize) -> PageSpan {
+    /// The pages it lies in, by address, at most `maxpages`, added to `pages`; the bytes on them.
+    fn list(self, maxpages: usize, pages: &mut Vec<usize>) -> Result<usize> {
         let offset0 = self.at % PAGE_SIZE;
         let npages = self.npages().min(maxpages);
+        pages.try_reserve(npages).map_err(|_| Error::NoMemory(npages * size_of::<usize>()))?;
         let first = self.seg.addr.wrapping_sub(offset0);
-        let pages = (0..npages).map(|page| first + page * PAGE_SIZE).collect();
-        PageSpan { pages, offset0, nbytes: self.seg.len.min((npages * PAGE_SIZE).saturating_sub(offset0)) }
+        pages.extend((0..npages).map(|page| first + page * PAGE_SIZE));
+        Ok(self.seg.len.min((npages * PAGE_SIZE).saturating_sub(offset0)))
     }
 }
 
@@ -90,6 +110,18 @@ impl IovIter {
         }
     }
 
+    /// The first `most` of the pieces of the next `nbytes`, to be used when the iterator has moved on.
+    pub fn kept_pieces(&self, nbytes: usize, most: usize) -> Result<Vec<KeptPiece>> {
+        let (mut kept, mut result) = (Kept::default(), Ok(()));
+        if most > 0 {
+            self.pieces(nbytes.min(self.count), |piece| {
+                result = kept.add(piece.seg, piece.page);
+                if result.is_ok() && kept.0.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        }
+        result.map(|()| kept.0)
+    }
+
     /// Whether any of the next `nbytes` bytes shares a byte with `flat`.
     #[inline(always)]
     #[allow(clippy::inline_always)] // no more than two comparisons for most kinds
@@ -104,7 +136,7 @@ impl IovIter {
     #[inline(never)]
     fn a_page_overlaps(&self, flat: Segment, nbytes: usize) -> bool {
         match &self.body {
-            Body::Pipe(pipe) => pipe.open_page().is_some_and(|page| page.overlaps(flat)),
+            Body::Pipe(pipe) => pipe.0.overlapping_page().is_some_and(|page| page.overlaps(flat)),
             Body::Discard => false,
             _ => self.a_piece_overlaps(flat, nbytes),
         }
@@ -201,7 +233,7 @@ impl IovIter {
             }
             Body::Xarray(xarray) => xarray.start.wrapping_add(self.offset) | self.count,
             Body::Folioq(_) => self.offset | self.count,
-            Body::Pipe(pipe) if self.count > 0 => self.count | pipe.free_slots().1,
+            Body::Pipe(pipe) if self.count > 0 => self.count | pipe.0.free_slots().1,
             _ => 0,
         }
     }
@@ -228,7 +260,7 @@ impl IovIter {
             }
             Body::Xarray(xarray) => fits(xarray.start.wrapping_add(self.offset), self.count),
             Body::Folioq(_) => fits(self.offset, self.count),
-            Body::Pipe(pipe) => self.count == 0 || fits(pipe.free_slots().1, self.count),
+            Body::Pipe(pipe) => self.count == 0 || fits(pipe.0.free_slots().1, self.count),
             Body::Discard => true,
         }
     }
@@ -262,7 +294,7 @@ impl IovIter {
         }
         let pages = match &self.body {
             Body::Discard => 0,
-            Body::Pipe(pipe) => pipe.free_slots().0,
+            Body::Pipe(pipe) => pipe.0.free_slots().0,
             // Their pages are counted by position: a hole or the end of the queue is found when they are listed.
             Body::Xarray(xarray) => ((xarray.start + self.offset) % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE),
             Body::Folioq(_) => (self.offset % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE),
@@ -305,7 +337,7 @@ impl IovIter {
             return Ok(PageSpan::default());
         }
         if let Body::Pipe(pipe) = &mut self.body {
-            let (pages, offset0, nbytes) = pipe.extend(nbytes, maxpages);
+            let (pages, offset0, nbytes) = pipe.extend(nbytes, maxpages)?;
             if nbytes == 0 {
                 return Err(Error::os(libc::EFAULT, "get_pages: the pipe is full"));
             }
@@ -341,20 +373,23 @@ impl IovIter {
             Kind::Bvec => join_elements,
             _ => false,
         };
-        let mut span = PageSpan::default();
+        let (mut span, mut result) = (PageSpan::default(), Ok(()));
         self.pieces(nbytes, |piece| {
+            let is_first = span.pages.is_empty();
             let meets = piece.at % PAGE_SIZE == 0 && (span.offset0 + span.nbytes).is_multiple_of(PAGE_SIZE);
-            if span.pages.is_empty() {
-                span = piece.span(maxpages);
-            } else if joins && meets && span.pages.len() < maxpages {
-                let more = piece.span(maxpages - span.pages.len());
-                span.pages.extend(more.pages);
-                span.nbytes += more.nbytes;
-            } else {
+            if !is_first && !(joins && meets && span.pages.len() < maxpages) {
                 return ControlFlow::Break(());
             }
-            ControlFlow::Continue(())
+            if is_first {
+                span.offset0 = piece.at % PAGE_SIZE;
+            }
+            match piece.list(maxpages - span.pages.len(), &mut span.pages) {
+                Ok(listed) => span.nbytes += listed,
+                Err(error) => result = Err(error),
+            }
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
+        result?;
         if self.is_user_backed() {
             self.fault_in_span(&mut span)?;
         }
@@ -393,7 +428,7 @@ impl IovIter {
 
     /// The pieces of kernel-backed memory that `iov_iter_for_each_range` hands to its callback, with what keeps them if the iterator does
     /// not: at most a page each where there are pages, not clipped to `count`.
-    pub fn callback_ranges(&self, nbytes: usize) -> Result<Vec<(Segment, Option<Owner>)>> {
+    pub fn callback_ranges(&self, nbytes: usize) -> Result<Vec<KeptPiece>> {
         if nbytes == 0 {
             return Ok(Vec::new());
         }
@@ -405,21 +440,22 @@ impl IovIter {
             _ => {}
         }
         let paged = self.kind() != Kind::Kvec;
-        let (mut ranges, mut available) = (Vec::new(), 0);
+        let (mut ranges, mut available, mut result) = (Kept::default(), 0, Ok(()));
         self.pieces(nbytes, |piece| {
             available += piece.seg.len;
             let (mut rest, mut at) = (piece.seg, piece.at);
-            while rest.len != 0 {
+            while rest.len != 0 && result.is_ok() {
                 let part = if paged { rest.take(PAGE_SIZE - at % PAGE_SIZE) } else { rest };
-                ranges.push((part, piece.page.map(|page| Arc::clone(page.owner()))));
+                result = ranges.add(part, piece.page);
                 rest = rest.skip(part.len);
                 at += part.len;
             }
-            ControlFlow::Continue(())
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
+        result?;
         if available < nbytes {
             return Err(Error::BeyondSegments { count: nbytes, available });
         }
-        Ok(ranges)
+        Ok(ranges.0)
     }
 }

@@ -1,6 +1,6 @@
 //! XARRAY: the pages of an XArray from a byte position on, one chunk per page, ended by a hole.
 
-use super::walk::Step;
+use super::walk::{Prepared, Step};
 use crate::abi::PAGE_SIZE;
 use crate::memory::Page;
 use crate::structure::XArray;
@@ -11,16 +11,17 @@ pub(super) struct XarrayCursor {
     pub(super) array: Arc<XArray>,
     /// The byte position the iterator began at.
     pub(super) start: usize,
+    pub(super) prepared: Prepared,
 }
 
 impl XarrayCursor {
     #[inline(never)]
-    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
+    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, writes: bool, step: &mut S) -> usize {
         let tree = self.array.snapshot();
         let mut progress = 0;
         while progress < nbytes {
             let at = self.start + *offset;
-            let Some(page) = tree.load(at / PAGE_SIZE) else { break };
+            let Some(page) = tree.load(at / PAGE_SIZE).filter(|page| self.prepared.takes(page, writes)) else { break };
             let chunk = page.seg().take(PAGE_SIZE).skip(at % PAGE_SIZE).take(nbytes - progress);
             let part = chunk.len;
             if part == 0 {

@@ -6,11 +6,13 @@ use super::entry::{Entry, entry};
 use super::iter::{InUse, IovIter};
 use super::transfer::transfer;
 use super::values::{Lengths, fault_error, is_user_range, size, size_or, to_mc_result, user_range};
+use crate::abi::Kind;
 use crate::copy::{self, BlockCopy, Outcome};
 use crate::error::Result;
 use crate::fault::Side;
 use crate::iter;
 use crate::memory::Memory;
+use crate::structure::headroom;
 use pyo3::exceptions::{PyAttributeError, PyBufferError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -175,6 +177,10 @@ pub(super) fn copy_page_to_iter(
     mut i: InUse<'_>,
 ) -> PyResult<usize> {
     let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
+    if i.core.kind() == Kind::Pipe {
+        // The ring is going to hold the page.
+        headroom()?;
+    }
     let held = buffer::page(page, Named::Argument("page"))?;
     let core = &mut i.core;
     let copied = transfer(page.py(), nbytes, || copy::copy_page_to_iter(&held, offset, nbytes, core))?;

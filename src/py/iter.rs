@@ -9,18 +9,17 @@ use super::transfer::transfer;
 use super::values::{
     Lengths, direction_class, kind_class, optional_size, size, size_or, to_fault, to_page_span, to_user_range,
 };
-use super::view::memoryview;
+use super::view::{list_of, memoryview};
 use crate::abi::{Direction, Kind};
 use crate::copy;
 use crate::error::Error;
 use crate::import::check_range;
-use crate::iter;
+use crate::iter::{self, KeptPiece};
 use crate::memory::{Backing, Owner, Segment};
 use pyo3::PyClassGuardMut;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList, PyMemoryView, PyType};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A cursor over scattered memory: Linux's `struct iov_iter`.
@@ -126,8 +125,8 @@ impl IovIter {
     ) -> PyResult<Self> {
         let direction = super::values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
-        let mut collected = Collected::new(direction, bvecs.len().unwrap_or(0));
-        let mut offsets = Vec::new();
+        let mut collected = Collected::new(direction, 0);
+        let mut offsets: Vec<usize> = Vec::new();
         for (index, element) in bvecs.try_iter()?.enumerate() {
             let element = element?;
             let (page, offset, length): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) =
@@ -140,6 +139,7 @@ impl IovIter {
                 return Err(Error::BeyondPage { offset, nbytes, len: whole.len }.into());
             }
             collected.segs[index] = Segment::new(whole.addr + offset, nbytes);
+            offsets.try_reserve(1).map_err(|_| Error::NoMemory(offsets.len() * size_of::<usize>()))?;
             offsets.push(offset);
         }
         let SegmentList { memories, owners, readonly } = collected.finish();
@@ -361,26 +361,23 @@ impl IovIter {
 
     /// What remains, clipped to `count`: a `UserRange` for each non-empty segment, page of an XArray (to the first hole) or folio.
     fn ranges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let mut segs = Vec::new();
-        self.core.pieces(self.core.count(), |piece| {
-            segs.push(piece.seg);
-            ControlFlow::Continue(())
-        });
-        let ranges: PyResult<Vec<_>> = segs.into_iter().map(|seg| to_user_range(py, seg)).collect();
-        PyList::new(py, ranges?)
+        let pieces = self.core.kept_pieces(self.core.count(), usize::MAX)?;
+        list_of(py, pieces, |piece| to_user_range(py, piece.seg))
     }
 
-    /// What remains as memoryviews: writable for a destination. They keep the memory exported. TypeError over a `UserRange`.
-    fn views<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        if self.core.backing() == Backing::Unchecked {
-            return Err(PyTypeError::new_err("views: a UserRange cannot be shown as a memoryview"));
-        }
-        let mut shown = Vec::new();
-        self.core.pieces(self.core.count(), |piece| {
-            shown.push((piece.seg, piece.page.map(|page| Arc::clone(page.owner()))));
-            ControlFlow::Continue(())
-        });
-        PyList::new(py, self.show(py, shown)?)
+    /// What remains as memoryviews, at most the first `maxsegs` segments and `nbytes` bytes of it: writable for a destination,
+    /// read-only over pages that are. They keep the memory exported. TypeError over a `UserRange`.
+    #[pyo3(signature = (maxsegs=None, nbytes=None))]
+    fn views<'py>(
+        &self,
+        py: Python<'py>,
+        maxsegs: Option<&Bound<'py, PyAny>>,
+        nbytes: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let (maxsegs, nbytes) = (size_or("maxsegs", maxsegs, usize::MAX)?, size_or("nbytes", nbytes, usize::MAX)?);
+        self.require_views("views")?;
+        let shows = self.shows();
+        list_of(py, self.core.kept_pieces(nbytes, maxsegs)?, |piece| Ok(shows.view(py, piece)?.into_any()))
     }
 
     /// Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns what the last call
@@ -392,34 +389,55 @@ impl IovIter {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let nbytes = size("nbytes", nbytes)?;
-        let views = {
+        let (pieces, shows) = {
             // The callback may use the iterator: it is not borrowed meanwhile.
             let this = slf.try_borrow()?;
-            let ranges = this.core.callback_ranges(nbytes)?;
-            this.show(py, ranges)?
+            (this.core.callback_ranges(nbytes)?, this.shows())
         };
         let mut last = py.None().into_bound(py);
-        for view in views {
-            last = callback.call1((view,))?;
+        for piece in pieces {
+            last = callback.call1((shows.view(py, piece)?,))?;
         }
         if last.is_none() { Ok(PyInt::new(py, 0).into_any()) } else { Ok(last) }
     }
 }
 
 impl IovIter {
-    /// Memoryviews of ranges of its memory, each kept by its page or by what the iterator was made over.
-    fn show<'py>(
-        &self,
-        py: Python<'py>,
-        ranges: Vec<(Segment, Option<Owner>)>,
-    ) -> PyResult<Vec<Bound<'py, PyMemoryView>>> {
-        let readonly = self.core.direction() == Direction::Source;
-        let owned = || match &self.owners {
-            Some(owners) => Arc::clone(owners) as Owner,
-            None => Arc::new(()),
-        };
-        let show = |(seg, page): (Segment, Option<Owner>)| memoryview(py, seg, readonly, page.unwrap_or_else(owned));
-        ranges.into_iter().map(show).collect()
+    /// Refuses memory that no memoryview can show.
+    fn require_views(&self, operation: &str) -> PyResult<()> {
+        match self.core.kind() {
+            Kind::Pipe | Kind::Discard => Err(PyTypeError::new_err(format!(
+                "{operation}: no memory lies ahead of a {} iterator",
+                self.core.kind()
+            ))),
+            Kind::Ubuf | Kind::Iovec if self.core.backing() == Backing::Unchecked => {
+                Err(PyTypeError::new_err(format!("{operation}: a UserRange cannot be shown as a memoryview")))
+            }
+            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq => Ok(()),
+        }
+    }
+
+    fn shows(&self) -> Shows {
+        Shows { owners: self.owners.clone(), readonly: self.core.direction() == Direction::Source }
+    }
+}
+
+/// How an iterator's memory is shown.
+struct Shows {
+    owners: Option<Arc<Owners>>,
+    readonly: bool,
+}
+
+impl Shows {
+    /// A memoryview of a piece, kept by its page or by what the iterator was made over.
+    fn view<'py>(&self, py: Python<'py>, piece: KeptPiece) -> PyResult<Bound<'py, PyMemoryView>> {
+        let KeptPiece { seg, page } = piece;
+        match (page, &self.owners) {
+            // A page may have come after the iterator was made, and be read-only.
+            (Some(page), _) => memoryview(py, seg, self.readonly || !page.writable(), Arc::clone(page.owner())),
+            (None, Some(owners)) => memoryview(py, seg, self.readonly, Arc::clone(owners) as Owner),
+            (None, None) => Err(PyTypeError::new_err("no memory to show")),
+        }
     }
 }
 

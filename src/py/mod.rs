@@ -80,6 +80,7 @@ mod _core {
             return Err(PyImportError::new_err(message));
         }
         crate::fault::prepare();
+        crate::sys::lock::watch();
         crate::pmem::watch_forks();
         let entries =
             super::copy::entries().into_iter().chain(super::durable::entries()).chain(super::mcsafe::entries());

@@ -1,18 +1,18 @@
 //! `PipeRing`, `XArray` and `FolioQueue`.
 
 use super::buffer::{Access, Call, Named, page};
+use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size, size_or};
-use super::view::memoryview;
+use super::view::{list_of, memoryview};
 use crate::abi::PAGE_SIZE;
-use crate::copy::{Outcome, memcpy, read_into};
+use crate::copy;
 use crate::error::Error;
-use crate::fault::Fault;
-use crate::memory::{Memory, Page};
-use crate::structure::{self, CAN_MERGE, FOLIOS_PER_NODE, PIPE_SLOTS, Ring, Slot};
+use crate::memory::{Backing, Memory, Page, Segment};
+use crate::structure::{self, FOLIOS_PER_NODE, PIPE_SLOTS, Reader, headroom};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyMapping, PyMemoryView, PyTuple};
+use pyo3::types::{PyBytes, PyInt, PyList, PyMapping, PyMemoryView, PyTuple};
 use std::sync::Arc;
 
 fn show<'py>(py: Python<'py>, page: &Page, readonly: bool) -> PyResult<Bound<'py, PyMemoryView>> {
@@ -20,48 +20,47 @@ fn show<'py>(py: Python<'py>, page: &Page, readonly: bool) -> PyResult<Bound<'py
 }
 
 /// A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and `splice`.
+///
+/// Several threads may fill it, page by page in turns; `read` and `splice` have its oldest bytes to themselves and wait for each other.
+/// A forked child has a ring of its own with what was in it; what other threads were copying into it at that moment is not.
 #[pyclass(module = "iovec_rs", name = "PipeRing", frozen)]
 pub(super) struct PipeRing(pub(super) Arc<structure::PipeRing>);
 
-/// The bytes of a ring's slots are taken under its lock; pages are released after it.
 impl PipeRing {
-    /// Consumes `nbytes` bytes, which the ring is known to have held, or what is left of them.
-    fn consume(&self, mut nbytes: usize) {
-        let mut released = Vec::new();
-        let mut ring = self.0.lock();
-        while nbytes > 0 {
-            let Some(oldest) = ring.iter().next().map(|slot| slot.len) else { break };
-            released.extend(ring.consume(nbytes));
-            nbytes = nbytes.saturating_sub(oldest);
+    /// The reading end. Other threads run while it is waited for, and signals are looked after. No Python code runs while it is held.
+    fn reader(&self, py: Python<'_>) -> PyResult<Reader<'_>> {
+        loop {
+            match self.0.read() {
+                Ok(reader) => return Ok(reader),
+                Err(turn) => py.detach(|| self.0.wait(turn)),
+            }
+            py.check_signals()?;
         }
-        drop(ring);
-    }
-
-    fn slots_for(&self, nbytes: usize) -> Vec<Slot> {
-        let mut left = nbytes;
-        let take = |slot: &Slot| {
-            let taken = Slot { len: slot.len.min(left), ..slot.clone() };
-            left -= taken.len;
-            taken
-        };
-        self.0.lock().iter().map(take).take_while(|slot| slot.len > 0).collect()
     }
 }
 
-/// The bytes of the slots, up to the first that cannot be read.
-fn copy_out(slots: &[Slot]) -> Result<(Vec<u8>, Option<Box<Fault>>), Error> {
-    let total = slots.iter().map(|slot| slot.len).sum();
-    let mut bytes: Vec<u8> = Vec::new();
-    bytes.try_reserve_exact(total).map_err(|_| Error::NoMemory(total))?;
-    for slot in slots {
-        let (done, fault) = read_into(bytes.spare_capacity_mut(), slot.memory())?;
-        // SAFETY: the capacity covers all slots' lengths; `done` bytes behind the initialised ones have just been written.
-        unsafe { bytes.set_len(bytes.len() + done) };
-        if fault.is_some() {
-            return Ok((bytes, fault));
-        }
+/// A number of bytes; any below 0 stands for all there are.
+fn bytes_or_all(nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    let Some(nbytes) = nbytes.filter(|nbytes| !nbytes.is_none()) else { return Ok(usize::MAX) };
+    if nbytes.cast::<PyInt>().is_ok_and(|number| number.lt(0).unwrap_or(false)) {
+        return Ok(usize::MAX);
     }
-    Ok((bytes, None))
+    size("nbytes", nbytes)
+}
+
+/// A new `bytes` of `len` bytes to be filled by whoever made it, before anybody else sees it; and its memory.
+fn new_bytes(py: Python<'_>, len: usize) -> PyResult<(Bound<'_, PyBytes>, Memory)> {
+    let size = ffi::Py_ssize_t::try_from(len).map_err(|_| Error::NoMemory(len))?;
+    // SAFETY: attached; without bytes to copy it makes an object of that size, or sets an exception.
+    let bytes = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), size) };
+    // SAFETY: a new reference, or null with an exception set.
+    let bytes = unsafe { Bound::from_owned_ptr_or_err(py, bytes) }?.cast_into::<PyBytes>()?;
+    // SAFETY: it is a bytes object; its memory is its own and stays where it is.
+    let start = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) };
+    let seg = Segment::new(start.expose_provenance(), len);
+    // SAFETY: the caller has the only reference and fills the object before it hands it on, so nobody has read a byte yet; it
+    // keeps the object until it is filled.
+    Ok((bytes, unsafe { Memory::new(seg, Backing::Heap) }))
 }
 
 #[pymethods]
@@ -88,58 +87,72 @@ impl PipeRing {
     /// The slots in use, oldest first: `(page, offset, length, flags)`. Pages are shown read-only.
     #[getter]
     fn slots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let slots: Vec<Slot> = self.0.lock().iter().cloned().collect();
-        let shown: PyResult<Vec<_>> =
-            slots.iter().map(|slot| Ok((show(py, &slot.page, true)?, slot.offset, slot.len, slot.flags))).collect();
-        PyList::new(py, shown?)
+        list_of(py, self.0.slots()?, |slot| {
+            let shown = (show(py, &slot.page, true)?, slot.offset, slot.len, slot.flags);
+            Ok(shown.into_pyobject(py)?.into_any())
+        })
     }
 
-    /// Takes up to `nbytes` bytes (all by default) out of the ring.
-    #[pyo3(signature = (nbytes=-1), text_signature = "($self, nbytes=-1)")]
-    fn read<'py>(&self, py: Python<'py>, nbytes: i64) -> PyResult<Bound<'py, PyBytes>> {
-        let slots = self.slots_for(usize::try_from(nbytes).unwrap_or(usize::MAX));
-        let (bytes, fault) = copy_out(&slots)?;
-        if let (0, Some(fault)) = (bytes.len(), fault) {
+    /// Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read: FaultError if that is the very
+    /// first. Waits for another thread that is in `read` or `splice`. Whatever is raised, nothing was taken.
+    #[pyo3(signature = (nbytes=None), text_signature = "($self, nbytes=-1)")]
+    fn read<'py>(&self, py: Python<'py>, nbytes: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
+        let nbytes = bytes_or_all(nbytes)?;
+        let there = usize::try_from(self.0.lock().bytes()).unwrap_or(usize::MAX);
+        let (bytes, memory) = new_bytes(py, nbytes.min(there))?;
+        let reader = self.reader(py)?;
+        let slots = reader.peek(memory.len(), usize::MAX)?;
+        let (copied, fault) = transfer(py, memory.len(), || copy::ring::copy_out(memory, &slots))?;
+        if let (0, Some(fault)) = (copied, fault) {
             return Err(fault_error(py, &fault, 0));
         }
-        self.consume(bytes.len());
-        Ok(PyBytes::new(py, &bytes))
+        let bytes = if copied == memory.len() {
+            bytes
+        } else {
+            // Bad memory, or another reader while this one waited.
+            let (shorter, prefix) = new_bytes(py, copied)?;
+            copy::memcpy(prefix, memory.take(copied))?;
+            shorter
+        };
+        reader.consume(&slots, copied);
+        // The pages go last: that may run Python code, which may read.
+        drop(reader);
+        drop(slots);
+        Ok(bytes)
     }
 
     /// An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own. Returns the bytes
-    /// written, fewer when the ring is full.
+    /// written, fewer when the ring is full; FaultError (`.copied`) where `data` is bad memory.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mut call = Call::new();
         let flat = call.acquire(data, Access::Read, Named::Argument("data"))?;
-        let (written, fault) = append(&mut self.0.lock(), flat)?;
+        let (written, fault) = transfer(data.py(), flat.len(), || copy::ring::write(&self.0, flat))?;
         fault.map_or(Ok(written), |fault| Err(fault_error(data.py(), &fault, written)))
     }
 
-    /// Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when it takes no more.
-    #[pyo3(signature = (fd, nbytes=-1), text_signature = "($self, fd, nbytes=-1)")]
-    fn splice(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, nbytes: i64) -> PyResult<usize> {
+    /// Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when it takes no more, or
+    /// takes them with an error, which then is raised by the next call. The ring keeps what the file did not take, whatever is raised.
+    ///
+    /// Other threads run meanwhile. A signal handler that raises ends a call that waits. BlockingIOError: the file takes none now.
+    #[pyo3(signature = (fd, nbytes=None), text_signature = "($self, fd, nbytes=-1)")]
+    fn splice(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        let nbytes = bytes_or_all(nbytes)?;
         // SAFETY: attached; the argument is an object.
         let fd = unsafe { ffi::PyObject_AsFileDescriptor(fd.as_ptr()) };
         if fd < 0 {
             return Err(PyErr::fetch(py));
         }
-        let nbytes = usize::try_from(nbytes).unwrap_or(usize::MAX);
         let mut done = 0;
         while done < nbytes {
-            let slots = self.slots_for(nbytes - done);
-            let offered: usize = slots.iter().take(crate::abi::UIO_MAXIOV).map(|slot| slot.len).sum();
-            if offered == 0 {
-                break;
-            }
-            match py.detach(|| write_slots(fd, &slots)) {
-                Ok(written) => {
-                    self.consume(written);
-                    done += written;
-                    if written < offered {
-                        break;
-                    }
-                }
-                Err(libc::EINTR) => py.check_signals()?,
+            let reader = self.reader(py)?;
+            let (written, slots) = py.detach(|| copy::ring::splice(&reader, fd, nbytes - done))?;
+            // The pages go last: that may run Python code, which may read.
+            drop(reader);
+            drop(slots);
+            match written {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(libc::EINTR) => {}
                 Err(_) if done > 0 => break,
                 Err(libc::EAGAIN) => {
                     return Err(PyBlockingIOError::new_err((libc::EAGAIN, "the file takes no bytes now")));
@@ -148,54 +161,16 @@ impl PipeRing {
                     return Err(PyOSError::new_err((errno, std::io::Error::from_raw_os_error(errno).to_string())));
                 }
             }
+            // A signal may have cut the call short.
+            py.check_signals()?;
         }
         Ok(done)
     }
 
     fn __repr__(&self) -> String {
         let ring = self.0.lock();
-        let bytes: usize = ring.iter().map(|slot| slot.len).sum();
-        format!("<PipeRing used={} free={} bytes={bytes}>", ring.used(), ring.free())
+        format!("<PipeRing used={} free={} bytes={}>", ring.used(), ring.free(), ring.bytes())
     }
-}
-
-fn write_slots(fd: i32, slots: &[Slot]) -> Result<usize, i32> {
-    let vector: Vec<libc::iovec> = slots
-        .iter()
-        .take(crate::abi::UIO_MAXIOV)
-        .map(|slot| libc::iovec { iov_base: slot.seg().as_mut_ptr().cast(), iov_len: slot.len })
-        .collect();
-    // SAFETY: each element is a slot's range, held by the clone in `slots`; the call only reads from it.
-    let written = unsafe { libc::writev(fd, vector.as_ptr(), vector.len() as i32) };
-    usize::try_from(written).map_err(|_| std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
-}
-
-/// Writes into the ring what fits: the bytes, and what stopped them.
-fn append(ring: &mut Ring, data: Memory) -> Result<Outcome, Error> {
-    let mut done = 0;
-    while done < data.len() {
-        let rest = data.skip(done);
-        let newest = ring.head().wrapping_sub(1);
-        let open = ring.get(newest).filter(|slot| slot.own && slot.flags & CAN_MERGE != 0 && slot.end() < PAGE_SIZE);
-        let open = open.map(Slot::end);
-        let (counter, from) = match open {
-            Some(end) => (newest, end),
-            None if ring.push_own(0, CAN_MERGE) => (newest.wrapping_add(1), 0),
-            None => break,
-        };
-        let Some(slot) = ring.get_mut(counter) else { break };
-        let room = slot.page.memory().skip(from);
-        let part = room.len().min(rest.len());
-        let (copied, fault) = memcpy(room.take(part), rest.take(part))?;
-        slot.len += copied;
-        done += copied;
-        if fault.is_some() {
-            let is_empty = slot.len == 0;
-            drop(is_empty.then(|| ring.pop_newest()));
-            return Ok((done, fault));
-        }
-    }
-    Ok((done, None))
 }
 
 /// Page index to page (`struct xarray`): what `IovIter.xarray` walks. A page has exactly `PAGE_SIZE` bytes.
@@ -220,11 +195,12 @@ impl XArray {
     /// Puts a page at `index` in place of what was there. Iterators see it from their next operation on.
     fn store(&self, index: &Bound<'_, PyAny>, page: &Bound<'_, PyAny>) -> PyResult<()> {
         let index = size("index", index)?;
+        headroom()?;
         let stored = super::buffer::page(page, Named::Argument("page"))?;
         if stored.seg().len != PAGE_SIZE {
             return Err(Error::invalid("page", format!("{} bytes", stored.seg().len), "PAGE_SIZE (4096) bytes").into());
         }
-        drop(self.0.store(index, stored));
+        drop(self.0.store(index, stored)?);
         Ok(())
     }
 
@@ -236,7 +212,7 @@ impl XArray {
 
     /// Makes a hole at `index`.
     fn erase(&self, index: &Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.0.erase(size("index", index)?));
+        drop(self.0.erase(size("index", index)?)?);
         Ok(())
     }
 }
@@ -271,11 +247,11 @@ impl FolioQueue {
 
 impl FolioQueue {
     fn push(&self, folio: &Bound<'_, PyAny>, name: Named) -> PyResult<()> {
+        headroom()?;
         let folio = page(folio, name)?;
         if folio.seg().len == 0 {
             return Err(Error::invalid("folio", "empty", "1 byte or more").into());
         }
-        self.0.append(folio);
-        Ok(())
+        Ok(self.0.append(folio)?)
     }
 }

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::PageSpan;
 use crate::memory::Segment;
+use crate::structure::can_have;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -152,6 +153,8 @@ pub(super) fn to_user_range(py: Python<'_>, seg: Segment) -> PyResult<Bound<'_, 
 
 /// A `PageSpan`.
 pub(super) fn to_page_span(py: Python<'_>, span: PageSpan) -> PyResult<Bound<'_, PyAny>> {
+    // A tuple of ints, each of which has 32 bytes.
+    can_have(span.pages.len() * 48)?;
     page_span_class(py)?.call1((PyTuple::new(py, span.pages)?, span.offset0, span.nbytes))
 }
 

@@ -1,10 +1,11 @@
 //! Memory handed out to Python: a memoryview that keeps what it shows exported.
 
 use crate::memory::{Owner, Segment};
+use crate::structure::can_have;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyMemoryView;
+use pyo3::types::{PyList, PyMemoryView};
 use std::ffi::c_int;
 
 /// The exporter behind such a memoryview.
@@ -41,4 +42,24 @@ pub(super) fn memoryview(
 ) -> PyResult<Bound<'_, PyMemoryView>> {
     let span = Bound::new(py, Span { seg, readonly, _owner: owner })?;
     PyMemoryView::from(span.as_any())
+}
+
+/// A list of what `make` makes of each item. There may be any number of them: MemoryError, where Python's own constructors of small
+/// objects would only panic in this binding.
+pub(super) fn list_of<'py, T>(
+    py: Python<'py>,
+    items: Vec<T>,
+    mut make: impl FnMut(T) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyList>> {
+    /// The interpreter takes memory for small objects by the MiB, for some thousands of them.
+    const ARENA: usize = 2 << 20;
+    const OBJECTS: usize = 256;
+    let list = PyList::empty(py);
+    for (index, item) in items.into_iter().enumerate() {
+        if index % OBJECTS == OBJECTS - 1 {
+            can_have(ARENA)?;
+        }
+        list.append(make(item)?)?;
+    }
+    Ok(list)
 }

@@ -1,13 +1,14 @@
 //! A folio queue: folios in order, in nodes of a fixed number of slots (`struct folio_queue`).
 
+use crate::error::{Error, Result};
 use crate::memory::{Backing, LeastSafe, Page};
-use std::sync::{Arc, PoisonError, RwLock};
+use crate::sys::lock::Lock;
+use std::sync::Arc;
 
 /// Slots of a node unless told otherwise: what fits the kernel's folio batch.
 pub const FOLIOS_PER_NODE: usize = 31;
 
 /// The queue as it was at one moment: nodes that are all full but the last.
-#[derive(Clone)]
 pub struct Folios {
     nodes: Vec<Arc<Vec<Page>>>,
     slots_per_node: usize,
@@ -29,22 +30,53 @@ impl Folios {
         self.nodes.is_empty()
     }
 
-    /// A slot at the end of the queue is the next one, even if a node ends there: nodes are invisible from outside.
-    fn append(&mut self, folio: Page) {
+    /// The queue with room for one node more.
+    fn try_clone(&self) -> Result<Self> {
+        Ok(Self { nodes: try_copy(&self.nodes, self.nodes.len() + 1)?, slots_per_node: self.slots_per_node })
+    }
+
+    /// Adds a folio at the end. A node that somebody has a snapshot of is copied first. Whatever memory cannot be had for,
+    /// the queue stays as it was.
+    fn append(&mut self, folio: Page) -> Result<()> {
         match self.nodes.last_mut() {
-            Some(last) if last.len() < self.slots_per_node => Arc::make_mut(last).push(folio),
+            Some(last) if last.len() < self.slots_per_node => {
+                let node = match Arc::get_mut(last) {
+                    Some(node) => node,
+                    None => {
+                        *last = Arc::new(try_copy(last, last.len() + 1)?);
+                        Arc::get_mut(last).expect("nobody else has seen the copy")
+                    }
+                };
+                reserve_one(node)?;
+                node.push(folio);
+            }
             _ => {
-                let mut node = Vec::with_capacity(self.slots_per_node);
+                reserve_one(&mut self.nodes)?;
+                let mut node = Vec::new();
+                reserve_one(&mut node)?;
                 node.push(folio);
                 self.nodes.push(Arc::new(node));
             }
         }
+        Ok(())
     }
+}
+
+fn try_copy<T: Clone>(items: &[T], capacity: usize) -> Result<Vec<T>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(capacity).map_err(|_| Error::NoMemory(capacity.saturating_mul(size_of::<T>())))?;
+    copy.extend_from_slice(items);
+    Ok(copy)
+}
+
+/// Makes room for one more, and for more than that ahead of time.
+fn reserve_one<T>(items: &mut Vec<T>) -> Result<()> {
+    items.try_reserve(1).map_err(|_| Error::NoMemory(items.len().saturating_mul(size_of::<T>())))
 }
 
 /// The queue as it is, to be shared between iterators and whoever appends to it.
 pub struct FolioQueue {
-    folios: RwLock<Arc<Folios>>,
+    folios: Lock<Arc<Folios>>,
     /// The least safe [`Backing`] that a folio ever had.
     backing: LeastSafe,
 }
@@ -53,12 +85,12 @@ impl FolioQueue {
     /// An empty queue of nodes with that many slots (at least one).
     pub fn new(slots_per_node: usize) -> Self {
         let folios = Folios { nodes: Vec::new(), slots_per_node: slots_per_node.max(1) };
-        Self { folios: RwLock::new(Arc::new(folios)), backing: LeastSafe::default() }
+        Self { folios: Lock::new(Arc::new(folios)), backing: LeastSafe::default() }
     }
 
     /// The queue now; later folios do not show in it.
     pub fn snapshot(&self) -> Arc<Folios> {
-        Arc::clone(&self.folios.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.folios.lock())
     }
 
     /// How its folios may fail.
@@ -67,9 +99,15 @@ impl FolioQueue {
     }
 
     /// Adds a folio at the end.
-    pub fn append(&self, folio: Page) {
+    pub fn append(&self, folio: Page) -> Result<()> {
+        super::headroom()?;
         self.backing.add(folio.memory().backing());
-        Arc::make_mut(&mut self.folios.write().unwrap_or_else(PoisonError::into_inner)).append(folio);
+        let mut folios = self.folios.lock();
+        if Arc::get_mut(&mut folios).is_none() {
+            let copy = folios.try_clone()?;
+            *folios = Arc::new(copy);
+        }
+        Arc::get_mut(&mut folios).expect("the lock is held, and the copy is nobody else's").append(folio)
     }
 }
 
@@ -88,7 +126,7 @@ mod tests {
             for addr in 0..70 {
                 // SAFETY: nothing touches the memory in this test.
                 let memory = unsafe { Memory::new(Segment::new(addr, 1), Backing::Heap) };
-                queue.append(Page::new(memory, true, Arc::new(())));
+                queue.append(Page::new(memory, true, Arc::new(()))).unwrap();
                 assert_eq!(queue.snapshot().len(), addr + 1);
             }
             let now = queue.snapshot();

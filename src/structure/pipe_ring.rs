@@ -1,50 +1,22 @@
 //! A pipe's ring of page slots (`struct pipe_inode_info`), head and tail as free-running 32-bit counters.
+//!
+//! The ring is locked for moments only, so that anybody may ask how full it is while others fill and drain it. A writer
+//! reserves room, copies into it with no lock held, and then makes what it copied part of the pipe (see [`super::Writer`]).
+//! A reader has the oldest bytes to itself until it says how many of them it has taken (see [`Reader`]).
 
-use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
-use crate::memory::{Backing, Memory, Page, Segment};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::memory::{Memory, Page, Segment};
+use crate::sys::futex;
+use crate::sys::lock::{Guard, Lock, generation};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Slots of a pipe unless told otherwise.
 pub const PIPE_SLOTS: usize = 16;
 
 /// `PIPE_BUF_FLAG_CAN_MERGE`: a later pipe write may add to this slot's page. Only a pipe write sets it.
 pub const CAN_MERGE: u32 = 0x10;
-
-/// A page the ring allocated itself, aligned as pages are.
-struct OwnPage(NonNull<u8>);
-
-const PAGE_LAYOUT: Layout = match Layout::from_size_align(PAGE_SIZE, PAGE_SIZE) {
-    Ok(layout) => layout,
-    Err(_) => panic!("the page size is a power of two"),
-};
-
-// SAFETY: the pointer is the only one that frees the allocation, and nothing in the type reads or writes through it.
-unsafe impl Send for OwnPage {}
-// SAFETY: as for Send; sharing it shares only an address.
-unsafe impl Sync for OwnPage {}
-
-impl OwnPage {
-    /// A zeroed page; `None` when memory is short.
-    fn allocate() -> Option<Page> {
-        // SAFETY: PAGE_LAYOUT has a non-zero size.
-        let start = NonNull::new(unsafe { alloc_zeroed(PAGE_LAYOUT) })?;
-        let seg = Segment::new(start.as_ptr().expose_provenance(), PAGE_SIZE);
-        // SAFETY: nobody else has the allocation, which stays until its owner `Self` is dropped: the page's memory is used no longer
-        // than the page is held, and the page holds the owner.
-        let memory = unsafe { Memory::new(seg, Backing::Heap) };
-        Some(Page::new(memory, true, Arc::new(Self(start))))
-    }
-}
-
-impl Drop for OwnPage {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `allocate` with this layout, and freed only here, once.
-        unsafe { dealloc(self.0.as_ptr(), PAGE_LAYOUT) };
-    }
-}
 
 /// One slot in use.
 #[derive(Clone)]
@@ -59,6 +31,10 @@ pub struct Slot {
     pub(crate) flags: u32,
     /// Allocated by the ring. Otherwise a reference to somebody's page, which is never written to.
     pub(crate) own: bool,
+    /// Which writer the bytes are from: only that one may take them back.
+    pub(super) writer: u64,
+    /// A writer is copying into the page, behind the end of the slot.
+    pub(super) filling: bool,
 }
 
 impl Slot {
@@ -67,15 +43,14 @@ impl Slot {
         self.page.seg().skip(self.offset).take(self.len)
     }
 
-    /// Their memory, for as long as the slot is held.
-    #[cfg(feature = "python")]
-    pub(crate) fn memory(&self) -> Memory {
-        self.page.memory().skip(self.offset).take(self.len)
-    }
-
     /// [`CAN_MERGE`] or nothing.
     pub fn flags(&self) -> u32 {
         self.flags
+    }
+
+    /// Their memory, for as long as the slot is held.
+    pub(crate) fn memory(&self) -> Memory {
+        self.page.memory().skip(self.offset).take(self.len)
     }
 
     /// The offset in the page where the slot's bytes end.
@@ -86,126 +61,152 @@ impl Slot {
 
 /// The ring itself.
 pub struct Ring {
-    slots: Vec<Option<Slot>>,
-    head: u32,
+    /// The slots in use, oldest first.
+    slots: VecDeque<Slot>,
+    /// The counter of the oldest.
     tail: u32,
     max_usage: usize,
-    /// Slots promised to whoever is just reading into pages that will fill them.
+    /// Slots that writers will take when they have filled their pages.
     reserved: usize,
+    /// Bytes in all slots. (Lent pages may come to more than an address space.)
+    bytes: u128,
+    reading: bool,
+    /// The oldest bytes, which a reader is looking at: nobody takes them back.
+    in_flight: u128,
+    /// The process that the reservations and the reader belong to.
+    generation: u32,
 }
 
 impl Ring {
-    fn index(&self, counter: u32) -> usize {
-        counter as usize & (self.slots.len() - 1)
-    }
-
     /// The counter the next slot will have.
     pub fn head(&self) -> u32 {
-        self.head
+        self.tail.wrapping_add(self.slots.len() as u32)
     }
 
     /// Slots in use.
     pub fn used(&self) -> usize {
-        self.head.wrapping_sub(self.tail) as usize
+        self.slots.len()
     }
 
-    /// Slots that may still be taken: what the user's limit leaves, however many slots the ring has, and nobody has reserved.
+    /// Bytes in the slots.
+    pub fn bytes(&self) -> u128 {
+        self.bytes
+    }
+
+    /// Slots that may still be taken: what the user's limit leaves, however many slots the ring has.
     pub fn free(&self) -> usize {
-        self.max_usage.saturating_sub(self.used() + self.reserved)
+        self.max_usage.saturating_sub(self.slots.len() + self.reserved)
     }
 
-    /// Keeps slots for [`Self::push_reserved`]. More than are free may be reserved: those come free when the ring is drained.
-    pub fn reserve(&mut self, slots: usize) {
-        self.reserved += slots;
-    }
-
-    /// Gives reserved slots up.
-    pub fn unreserve(&mut self, slots: usize) {
-        self.reserved = self.reserved.saturating_sub(slots);
-    }
-
-    /// Takes a reserved slot into use. `false` if there is none: none was reserved, or one beyond the free ones has not come free.
-    pub fn push_reserved(&mut self, slot: Slot) -> bool {
-        self.reserved.checked_sub(1).is_some_and(|others| {
-            let reserved = std::mem::replace(&mut self.reserved, 0);
-            let pushed = self.push(slot);
-            self.reserved = if pushed { others } else { reserved };
-            pushed
-        })
-    }
-
-    /// The slot with that counter, if it is in use.
-    pub fn get(&self, counter: u32) -> Option<&Slot> {
-        let age = counter.wrapping_sub(self.tail) as usize;
-        if age < self.used() { self.slots[self.index(counter)].as_ref() } else { None }
-    }
-
-    /// As [`Self::get`], to be changed.
-    pub fn get_mut(&mut self, counter: u32) -> Option<&mut Slot> {
-        self.get(counter)?;
-        let index = self.index(counter);
-        self.slots[index].as_mut()
+    /// The slots in use, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Slot> + ExactSizeIterator {
+        self.slots.iter()
     }
 
     /// The newest slot in use.
     pub fn newest(&self) -> Option<&Slot> {
-        self.get(self.head.wrapping_sub(1))
+        self.slots.back()
     }
 
-    /// The slots in use, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
-        (0..self.used() as u32).filter_map(|age| self.get(self.tail.wrapping_add(age)))
+    pub(super) fn newest_mut(&mut self) -> Option<&mut Slot> {
+        self.slots.back_mut()
     }
 
-    /// Takes the next slot into use, written whole: nothing of its last user remains. `false` when the ring is full.
-    pub fn push(&mut self, slot: Slot) -> bool {
-        if self.free() == 0 {
-            return false;
+    /// The slot with that counter, if it is in use.
+    pub(super) fn get_mut(&mut self, counter: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(counter.wrapping_sub(self.tail) as usize)
+    }
+
+    /// Keeps a slot free for [`Self::push_reserved`]. `false` when the ring is full or memory is short.
+    pub(super) fn reserve(&mut self) -> bool {
+        let can = self.free() > 0 && self.slots.try_reserve(self.reserved + 1).is_ok();
+        self.reserved += usize::from(can);
+        can
+    }
+
+    /// Gives back what [`Self::reserve`] kept.
+    pub(super) fn unreserve(&mut self) {
+        self.reserved = self.reserved.saturating_sub(1);
+    }
+
+    /// Takes the reserved slot into use. It allocates nothing.
+    pub(super) fn push_reserved(&mut self, slot: Slot) {
+        self.unreserve();
+        self.bytes += slot.len as u128;
+        self.slots.push_back(slot);
+    }
+
+    /// Counts bytes that were added to a slot.
+    pub(super) fn grew(&mut self, nbytes: usize) {
+        self.bytes += nbytes as u128;
+    }
+
+    /// Takes the last `nbytes` off the ring, all of them `writer`'s, or says how many it could take. The slots that emptied
+    /// come back, to be dropped with no lock held.
+    pub(super) fn take_back(&mut self, writer: u64, nbytes: usize) -> Result<std::result::Result<Vec<Slot>, usize>> {
+        let (mut found, mut emptied) = (0_usize, 0);
+        for slot in self.slots.iter().rev().take_while(|slot| slot.writer == writer && !slot.filling) {
+            found = found.saturating_add(slot.len);
+            emptied += usize::from(found <= nbytes);
+            if found >= nbytes {
+                break;
+            }
         }
-        let index = self.index(self.head);
-        self.slots[index] = Some(slot);
-        self.head = self.head.wrapping_add(1);
-        true
-    }
-
-    /// A zeroed page as the ring's own slots have it; `None` when memory is short.
-    pub fn own_page() -> Option<Page> {
-        OwnPage::allocate()
-    }
-
-    /// Takes the next slot with a fresh page and `len` bytes of it. `false` when the ring is full or memory is short.
-    pub fn push_own(&mut self, len: usize, flags: u32) -> bool {
-        if self.free() == 0 {
-            return false;
+        let settled = usize::try_from(self.bytes - self.in_flight).unwrap_or(usize::MAX);
+        if nbytes > found.min(settled) {
+            return Ok(Err(found.min(settled)));
         }
-        OwnPage::allocate().is_some_and(|page| self.push(Slot { page, offset: 0, len, flags, own: true }))
-    }
-
-    /// Releases the newest slot.
-    pub fn pop_newest(&mut self) -> Option<Slot> {
-        self.newest()?;
-        self.head = self.head.wrapping_sub(1);
-        let index = self.index(self.head);
-        self.slots[index].take()
-    }
-
-    /// Consumes up to `nbytes` bytes of the oldest slot; the slot comes back when that emptied it.
-    pub fn consume(&mut self, nbytes: usize) -> Option<Slot> {
-        let slot = self.get_mut(self.tail)?;
-        let part = nbytes.min(slot.len);
-        slot.offset += part;
-        slot.len -= part;
-        if slot.len != 0 {
-            return None;
+        let mut released = Vec::new();
+        released.try_reserve_exact(emptied).map_err(|_| Error::NoMemory(emptied * size_of::<Slot>()))?;
+        let mut left = nbytes;
+        while let Some(slot) = self.slots.back_mut().filter(|_| left > 0) {
+            if left < slot.len {
+                slot.len -= left;
+                break;
+            }
+            left -= slot.len;
+            released.extend(self.slots.pop_back());
         }
-        let index = self.index(self.tail);
-        self.tail = self.tail.wrapping_add(1);
-        self.slots[index].take()
+        self.bytes -= nbytes as u128;
+        Ok(Ok(released))
+    }
+
+    /// Takes the first `nbytes` off the ring. Whoever calls it holds the pages: none is freed here.
+    fn consume(&mut self, nbytes: usize) {
+        let mut left = nbytes;
+        while let Some(slot) = self.slots.front_mut().filter(|_| left > 0) {
+            if left < slot.len {
+                slot.offset += left;
+                slot.len -= left;
+                left = 0;
+                break;
+            }
+            left -= slot.len;
+            // What a writer is adding behind its end becomes a slot of its own.
+            self.reserved += usize::from(slot.filling);
+            self.slots.pop_front();
+            self.tail = self.tail.wrapping_add(1);
+        }
+        self.bytes -= (nbytes - left) as u128;
+    }
+
+    /// In a forked child nobody is reading or filling what other threads were when it was forked.
+    fn settle(&mut self) {
+        let now = generation();
+        if self.generation != now {
+            self.generation = now;
+            (self.reserved, self.reading, self.in_flight) = (0, false, 0);
+            self.slots.iter_mut().for_each(|slot| slot.filling = false);
+        }
     }
 }
 
 /// A ring shared between the iterators that fill it and whoever drains it.
-pub struct PipeRing(Mutex<Ring>);
+pub struct PipeRing {
+    ring: Lock<Ring>,
+    /// Counts the readers that have finished: the next one waits for it to change.
+    turn: AtomicU32,
+}
 
 impl PipeRing {
     /// An empty ring. `slots` is a power of two; users may fill `max_usage` of them.
@@ -217,53 +218,225 @@ impl PipeRing {
         if !(1..=slots).contains(&max_usage) {
             return Err(Error::invalid("max_usage", max_usage, format!("1..={slots}, the number of slots")));
         }
-        let slots = std::iter::repeat_with(|| None).take(slots).collect();
-        Ok(Self(Mutex::new(Ring { slots, head: 0, tail: 0, max_usage, reserved: 0 })))
+        let ring = Ring {
+            slots: VecDeque::new(),
+            tail: 0,
+            max_usage,
+            reserved: 0,
+            bytes: 0,
+            reading: false,
+            in_flight: 0,
+            generation: generation(),
+        };
+        Ok(Self { ring: Lock::new(ring), turn: AtomicU32::new(0) })
     }
 
-    /// The ring, locked. Pages taken out of it are dropped after the lock, as that may run Python code.
-    pub fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The ring, locked: for a moment, and for no Python code. Pages taken out of it are dropped after the lock.
+    pub fn lock(&self) -> Guard<'_, Ring> {
+        let mut ring = self.ring.lock();
+        ring.settle();
+        ring
+    }
+
+    /// The slots in use now, oldest first.
+    pub fn slots(&self) -> Result<Vec<Slot>> {
+        let ring = self.lock();
+        copies(ring.iter(), ring.used())
+    }
+
+    /// The reading end, unless somebody has it: then what to [`Self::wait`] for.
+    pub fn read(&self) -> std::result::Result<Reader<'_>, u32> {
+        let mut ring = self.lock();
+        if std::mem::replace(&mut ring.reading, true) {
+            return Err(self.turn.load(Ordering::Relaxed));
+        }
+        Ok(Reader { pipe: self, generation: ring.generation })
+    }
+
+    /// Waits for the reader that was there at `turn` to finish; for a moment only, so that the caller can look after signals.
+    pub fn wait(&self, turn: u32) {
+        futex::wait(&self.turn, turn, Duration::from_millis(100));
+    }
+}
+
+fn copies<'a>(slots: impl Iterator<Item = &'a Slot>, most: usize) -> Result<Vec<Slot>> {
+    let mut copies = Vec::new();
+    copies.try_reserve_exact(most).map_err(|_| Error::NoMemory(most * size_of::<Slot>()))?;
+    copies.extend(slots.take(most).cloned());
+    Ok(copies)
+}
+
+/// The reading end of a ring, which one reader has at a time. Dropped, it is the next one's.
+pub struct Reader<'a> {
+    pipe: &'a PipeRing,
+    generation: u32,
+}
+
+impl Reader<'_> {
+    /// Bytes in the ring now.
+    pub fn available(&self) -> u128 {
+        self.pipe.lock().bytes
+    }
+
+    /// The oldest bytes, at most `nbytes` in at most `most` slots. They stay where they are until they are consumed, and
+    /// nobody takes them back meanwhile.
+    pub fn peek(&self, nbytes: usize, most: usize) -> Result<Vec<Slot>> {
+        let mut ring = self.pipe.lock();
+        let mut left = nbytes;
+        let wanted = |slot: &&Slot| {
+            let before = left;
+            left = left.saturating_sub(slot.len);
+            before > 0
+        };
+        let count = ring.iter().take(most).take_while(wanted).count();
+        let mut slots = copies(ring.iter(), count)?;
+        let mut left = nbytes;
+        for slot in &mut slots {
+            slot.len = slot.len.min(left);
+            left -= slot.len;
+        }
+        ring.in_flight = (nbytes - left) as u128;
+        Ok(slots)
+    }
+
+    /// Takes the first `nbytes` of what `slots` showed out of the ring.
+    pub fn consume(&self, slots: &[Slot], nbytes: usize) {
+        debug_assert!(nbytes <= slots.iter().map(|slot| slot.len).sum());
+        let mut ring = self.pipe.lock();
+        // After a fork in between the reading end was another's: nothing is consumed that it may have.
+        if self.generation == ring.generation {
+            ring.consume(nbytes);
+            ring.in_flight = 0;
+        }
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut ring = self.pipe.lock();
+        if self.generation == ring.generation {
+            (ring.reading, ring.in_flight) = (false, 0);
+        }
+        drop(ring);
+        self.pipe.turn.fetch_add(1, Ordering::Relaxed);
+        futex::wake_all(&self.pipe.turn);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{CAN_MERGE, PipeRing};
+    use crate::abi::PAGE_SIZE;
+    use crate::structure::Writer;
+    use std::sync::Arc;
+
+    fn ring(slots: usize, max_usage: Option<usize>) -> Arc<PipeRing> {
+        Arc::new(PipeRing::new(slots, max_usage).unwrap())
+    }
+
+    /// Puts `nbytes` zeroes into the ring as an iterator does; how many it took.
+    fn put(writer: &mut Writer, nbytes: usize) -> usize {
+        let mut done = 0;
+        while done < nbytes {
+            let Some(place) = writer.reserve(nbytes - done) else { break };
+            let part = place.seg().len;
+            done += writer.commit(place, part);
+        }
+        done
+    }
+
+    fn lengths(ring: &PipeRing) -> Vec<usize> {
+        ring.lock().iter().map(|slot| slot.len).collect()
+    }
+
+    fn used_and_free(ring: &PipeRing) -> (usize, usize) {
+        let ring = ring.lock();
+        (ring.used(), ring.free())
+    }
+
+    fn drain(ring: &PipeRing, nbytes: usize) {
+        let reader = ring.read().ok().unwrap();
+        let slots = reader.peek(nbytes, usize::MAX).unwrap();
+        reader.consume(&slots, nbytes);
+    }
 
     #[test]
     fn counters_wrap_and_the_limit_holds() {
-        let ring = PipeRing::new(4, Some(3)).unwrap();
-        let mut ring = ring.lock();
-        ring.head = u32::MAX - 1;
-        ring.tail = u32::MAX - 1;
-        for n in 1..=3 {
-            assert!(ring.push_own(n, 0));
-        }
-        assert!(!ring.push_own(9, 0), "max_usage is 3");
-        assert_eq!(ring.iter().map(|s| s.len).collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(ring.consume(1).map(|s| s.len), Some(0));
-        assert!(ring.consume(1).is_none(), "one of two bytes is left");
-        assert_eq!((ring.used(), ring.free()), (2, 1));
-        assert_eq!(ring.pop_newest().map(|s| s.len), Some(3));
+        let ring = ring(4, Some(3));
+        ring.lock().tail = u32::MAX - 1;
+        let mut writer = Writer::iterator(Arc::clone(&ring));
+        assert_eq!(put(&mut writer, 5 * PAGE_SIZE), 3 * PAGE_SIZE, "max_usage is 3");
+        assert_eq!(writer.revert(PAGE_SIZE + 1).unwrap(), Ok(()));
+        assert_eq!(lengths(&ring), [PAGE_SIZE, PAGE_SIZE - 1]);
+        drain(&ring, PAGE_SIZE + 1);
+        assert_eq!(put(&mut writer, 2), 2, "into the page it wrote last, and a new one");
+        assert_eq!(lengths(&ring), [PAGE_SIZE - 1, 1]);
+        let ring = ring.lock();
+        assert_eq!((ring.used(), ring.free(), ring.bytes(), ring.head()), (2, 1, PAGE_SIZE as u128, 1));
     }
 
     #[test]
     fn a_reused_slot_keeps_nothing_of_its_last_user() {
-        let ring = PipeRing::new(2, None).unwrap();
-        let mut ring = ring.lock();
-        assert!(ring.push_own(10, CAN_MERGE) && ring.push_own(10, CAN_MERGE));
-        while ring.used() > 0 {
-            ring.consume(10);
+        let ring = ring(2, None);
+        assert_eq!(put(&mut Writer::ordinary(Arc::clone(&ring)), PAGE_SIZE + 10), PAGE_SIZE + 10);
+        assert!(ring.lock().iter().all(|slot| slot.flags == CAN_MERGE));
+        drain(&ring, PAGE_SIZE + 10);
+        assert_eq!(put(&mut Writer::iterator(Arc::clone(&ring)), 5), 5);
+        assert_eq!(ring.lock().newest().map(|s| (s.flags, s.offset, s.len)), Some((0, 0, 5)));
+    }
+
+    #[test]
+    fn a_slot_that_is_drained_while_it_is_added_to_loses_nothing() {
+        let ring = ring(1, None);
+        let mut writer = Writer::iterator(Arc::clone(&ring));
+        assert_eq!(put(&mut writer, 10), 10);
+        let place = writer.reserve(20).unwrap();
+        assert!(writer.reserve(1).is_none(), "one place at a time in a page, and no slot for another page");
+        drain(&ring, 10);
+        assert_eq!(used_and_free(&ring), (0, 0), "the slot is kept for what is being copied");
+        assert_eq!(writer.commit(place, 7), 7);
+        assert_eq!(ring.lock().iter().map(|s| (s.offset, s.len)).collect::<Vec<_>>(), [(10, 7)]);
+        assert_eq!(put(&mut writer, 1), 1);
+        assert_eq!(lengths(&ring), [8]);
+    }
+
+    #[test]
+    fn a_place_that_nothing_went_into_is_given_back() {
+        let ring = ring(1, None);
+        let mut writer = Writer::iterator(Arc::clone(&ring));
+        for filled in [0, 3, 0] {
+            let place = writer.reserve(9).unwrap();
+            assert_eq!(writer.commit(place, filled), filled);
         }
-        assert!(ring.push_own(5, 0));
-        assert_eq!(ring.newest().map(|s| (s.flags, s.offset, s.len)), Some((0, 0, 5)));
+        assert_eq!((lengths(&ring), used_and_free(&ring)), (vec![3], (1, 0)));
+        drain(&ring, 3);
+        assert_eq!(used_and_free(&ring), (0, 1));
+    }
+
+    #[test]
+    fn only_a_writer_takes_its_bytes_back_and_none_that_a_reader_is_looking_at() {
+        let ring = ring(4, None);
+        let (mut one, mut other) = (Writer::iterator(Arc::clone(&ring)), Writer::iterator(Arc::clone(&ring)));
+        assert_eq!((put(&mut one, 10), put(&mut other, 5)), (10, 5));
+        assert_eq!(one.revert(1).unwrap(), Err(0), "the newest bytes are another's");
+        assert_eq!(other.revert(6).unwrap(), Err(5));
+        let reader = ring.read().ok().unwrap();
+        assert!(ring.read().is_err(), "one reader at a time");
+        let slots = reader.peek(12, usize::MAX).unwrap();
+        assert_eq!(slots.iter().map(|slot| slot.len).collect::<Vec<_>>(), [10, 2]);
+        assert_eq!(other.revert(4).unwrap(), Err(3), "two bytes are on their way");
+        assert_eq!(other.revert(3).unwrap(), Ok(()));
+        reader.consume(&slots, 11);
+        drop((reader, slots));
+        assert_eq!(lengths(&ring), [1]);
+        assert!(ring.read().is_ok());
     }
 
     #[test]
     fn sizes_are_checked() {
         assert!(PipeRing::new(3, None).is_err());
         assert!(PipeRing::new(0, None).is_err());
+        assert!(PipeRing::new(1 << 21, None).is_err());
         assert!(PipeRing::new(4, Some(5)).is_err());
         assert!(PipeRing::new(4, Some(0)).is_err());
     }

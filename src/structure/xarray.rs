@@ -2,8 +2,10 @@
 //!
 //! Nodes are shared and copied on write, so a snapshot costs one reference count and a walk over it needs no lock.
 
+use crate::error::Result;
 use crate::memory::{Backing, LeastSafe, Page};
-use std::sync::{Arc, PoisonError, RwLock};
+use crate::sys::lock::Lock;
+use std::sync::Arc;
 
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
@@ -111,23 +113,29 @@ impl Tree {
 }
 
 /// The tree as it is, to be shared between iterators and whoever fills it.
-#[derive(Default)]
 pub struct XArray {
-    tree: RwLock<Tree>,
+    tree: Lock<Tree>,
     /// The least safe [`Backing`] that a page ever had.
     backing: LeastSafe,
+}
+
+impl Default for XArray {
+    fn default() -> Self {
+        Self { tree: Lock::new(Tree::default()), backing: LeastSafe::default() }
+    }
 }
 
 impl XArray {
     /// The tree now; later changes do not show in it.
     pub fn snapshot(&self) -> Tree {
-        self.tree.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tree.lock().clone()
     }
 
     /// Puts a page at `index`; what was there comes back, to be dropped with no lock held.
-    pub fn store(&self, index: usize, page: Page) -> Option<Page> {
+    pub fn store(&self, index: usize, page: Page) -> Result<Option<Page>> {
+        super::headroom()?;
         self.backing.add(page.memory().backing());
-        self.tree.write().unwrap_or_else(PoisonError::into_inner).store(index, page)
+        Ok(self.tree.lock().store(index, page))
     }
 
     /// How its pages may fail.
@@ -136,8 +144,9 @@ impl XArray {
     }
 
     /// Makes a hole at `index`; what was there comes back, to be dropped with no lock held.
-    pub fn erase(&self, index: usize) -> Option<Page> {
-        self.tree.write().unwrap_or_else(PoisonError::into_inner).erase(index)
+    pub fn erase(&self, index: usize) -> Result<Option<Page>> {
+        super::headroom()?;
+        Ok(self.tree.lock().erase(index))
     }
 }
 
@@ -163,13 +172,13 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let index = (state >> 11) & usize::MAX >> (state >> 57 & 63);
             if round % 3 == 0 {
-                assert_eq!(array.erase(index).map(|p| p.seg().addr), model.remove(&index));
+                assert_eq!(array.erase(index).unwrap().map(|p| p.seg().addr), model.remove(&index));
             } else {
-                assert_eq!(array.store(index, page(round)).map(|p| p.seg().addr), model.insert(index, round));
+                assert_eq!(array.store(index, page(round)).unwrap().map(|p| p.seg().addr), model.insert(index, round));
             }
         }
         for extreme in [0, 63, 64, 4095, 4096, usize::MAX] {
-            array.store(extreme, page(extreme));
+            array.store(extreme, page(extreme)).unwrap();
             model.insert(extreme, extreme);
         }
         let tree = array.snapshot();
@@ -182,11 +191,11 @@ mod tests {
     #[test]
     fn a_snapshot_does_not_see_later_changes() {
         let array = XArray::default();
-        array.store(7, page(1));
+        array.store(7, page(1)).unwrap();
         let before = array.snapshot();
-        array.store(7, page(2));
-        array.store(1 << 30, page(3));
-        array.erase(7);
+        array.store(7, page(2)).unwrap();
+        array.store(1 << 30, page(3)).unwrap();
+        array.erase(7).unwrap();
         assert_eq!(before.load(7).map(|p| p.seg().addr), Some(1));
         assert!(before.load(1 << 30).is_none());
         assert!(array.snapshot().load(7).is_none());

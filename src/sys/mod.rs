@@ -2,6 +2,8 @@
 
 pub mod file;
 mod fork;
+pub mod futex;
+pub mod lock;
 pub mod mapping;
 pub mod maps;
 pub mod memory;

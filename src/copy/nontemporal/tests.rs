@@ -132,8 +132,8 @@ fn every_kind(memory: Segment, lengths: &[usize], direction: Direction) -> Vec<I
     let page = |index: usize| Page::new(at(memory.addr + index * PAGE_SIZE, PAGE_SIZE), true, Arc::new(()));
     let (xarray, queue) = (XArray::default(), FolioQueue::new(3));
     for index in 0..pages {
-        xarray.store(index, page(index));
-        queue.append(page(index));
+        xarray.store(index, page(index)).unwrap();
+        queue.append(page(index)).unwrap();
     }
     let total = lengths.iter().sum();
     vec![

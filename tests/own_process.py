@@ -1,0 +1,45 @@
+"""Programs that may end, stop or fork the process they run in, and so get one of their own."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import resource
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def survives(program: Callable[[], object], *, timeout: float = 120) -> None:
+    """Calls a function of a test module in an interpreter of its own; it must end well.
+
+    What it prints to stderr is shown if it does not. `timeout` is in seconds, and there to end what would not.
+    """
+    path = Path(inspect.getfile(program))
+    code = f"from {path.stem} import {program.__name__} as program; program()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(path.parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-1000:]}"
+
+
+@contextmanager
+def little_memory(nbytes: int) -> Iterator[None]:
+    """The process gets `nbytes` more of address space and no more, until the block ends."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
