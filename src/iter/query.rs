@@ -377,7 +377,8 @@ impl IovIter {
         self.pieces(nbytes, |piece| {
             let is_first = span.pages.is_empty();
             let meets = piece.at % PAGE_SIZE == 0 && (span.offset0 + span.nbytes).is_multiple_of(PAGE_SIZE);
-            if !is_first && !(joins && meets && span.pages.len() < maxpages) {
+            let goes_on = joins && meets && span.pages.len() < maxpages;
+            if !(is_first || goes_on) {
                 return ControlFlow::Break(());
             }
             if is_first {

@@ -93,7 +93,7 @@ impl PipeRing {
         })
     }
 
-    /// Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read: FaultError if that is the very
+    /// Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read: `FaultError` if that is the very
     /// first. Waits for another thread that is in `read` or `splice`. Whatever is raised, nothing was taken.
     #[pyo3(signature = (nbytes=None), text_signature = "($self, nbytes=-1)")]
     fn read<'py>(&self, py: Python<'py>, nbytes: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
@@ -122,7 +122,7 @@ impl PipeRing {
     }
 
     /// An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own. Returns the bytes
-    /// written, fewer when the ring is full; FaultError (`.copied`) where `data` is bad memory.
+    /// written, fewer when the ring is full; `FaultError` (`.copied`) where `data` is bad memory.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mut call = Call::new();
         let flat = call.acquire(data, Access::Read, Named::Argument("data"))?;
@@ -133,7 +133,7 @@ impl PipeRing {
     /// Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when it takes no more, or
     /// takes them with an error, which then is raised by the next call. The ring keeps what the file did not take, whatever is raised.
     ///
-    /// Other threads run meanwhile. A signal handler that raises ends a call that waits. BlockingIOError: the file takes none now.
+    /// Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError`: the file takes none now.
     #[pyo3(signature = (fd, nbytes=None), text_signature = "($self, fd, nbytes=-1)")]
     fn splice(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let nbytes = bytes_or_all(nbytes)?;

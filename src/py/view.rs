@@ -44,7 +44,7 @@ pub(super) fn memoryview(
     PyMemoryView::from(span.as_any())
 }
 
-/// A list of what `make` makes of each item. There may be any number of them: MemoryError, where Python's own constructors of small
+/// A list of what `make` makes of each item. There may be any number of them: `MemoryError`, where Python's own constructors of small
 /// objects would only panic in this binding.
 pub(super) fn list_of<'py, T>(
     py: Python<'py>,

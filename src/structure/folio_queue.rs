@@ -40,13 +40,7 @@ impl Folios {
     fn append(&mut self, folio: Page) -> Result<()> {
         match self.nodes.last_mut() {
             Some(last) if last.len() < self.slots_per_node => {
-                let node = match Arc::get_mut(last) {
-                    Some(node) => node,
-                    None => {
-                        *last = Arc::new(try_copy(last, last.len() + 1)?);
-                        Arc::get_mut(last).expect("nobody else has seen the copy")
-                    }
-                };
+                let node = sole(last, |node| try_copy(node, node.len() + 1))?;
                 reserve_one(node)?;
                 node.push(folio);
             }
@@ -60,6 +54,14 @@ impl Folios {
         }
         Ok(())
     }
+}
+
+/// The value, to be changed: a copy of it, if somebody else has it too.
+fn sole<T>(shared: &mut Arc<T>, copy: impl FnOnce(&T) -> Result<T>) -> Result<&mut T> {
+    if Arc::get_mut(shared).is_none() {
+        *shared = Arc::new(copy(shared)?);
+    }
+    Arc::get_mut(shared).ok_or(Error::NoMemory(size_of::<T>()))
 }
 
 fn try_copy<T: Clone>(items: &[T], capacity: usize) -> Result<Vec<T>> {
@@ -103,11 +105,7 @@ impl FolioQueue {
         super::headroom()?;
         self.backing.add(folio.memory().backing());
         let mut folios = self.folios.lock();
-        if Arc::get_mut(&mut folios).is_none() {
-            let copy = folios.try_clone()?;
-            *folios = Arc::new(copy);
-        }
-        Arc::get_mut(&mut folios).expect("the lock is held, and the copy is nobody else's").append(folio)
+        sole(&mut folios, Folios::try_clone)?.append(folio)
     }
 }
 

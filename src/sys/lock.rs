@@ -128,6 +128,8 @@ mod tests {
         }
         assert_eq!(generation(), parent);
         stop.store(true, Ordering::Relaxed);
-        changers.into_iter().for_each(|changer| changer.join().unwrap());
+        for changer in changers {
+            changer.join().unwrap();
+        }
     }
 }
