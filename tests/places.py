@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from iovec_rs import PAGE_SIZE, WRITE, IovIter, pmem
+from iovec_rs import PAGE_SIZE, WRITE, IovIter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,8 @@ def address(buffer: Buffer) -> int:
     return IovIter.ubuf(WRITE, buffer).ranges()[0].address
 
 
-def dirty(region: pmem.PmemRegion) -> int:
-    """Bytes of the region's pages that are stored to and not on the disk yet, as the kernel's page tables say."""
+def dirty(region: Buffer) -> int:
+    """Bytes of a mapping's pages that are stored to and not on the disk yet, as the kernel's page tables say."""
     start = f"{address(region):x}-"
     lines = iter(Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines())
     next(line for line in lines if line.startswith(start))

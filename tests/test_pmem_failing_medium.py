@@ -18,8 +18,11 @@ import places
 import pytest
 from iovec_rs import (
     PAGE_SIZE,
+    READ,
     WRITE,
     IovIter,
+    copy_to_iter_flushcache,
+    memcpy_flushcache,
     pmem,
 )
 from iovec_rs.pmem import PmemRegion
@@ -34,6 +37,8 @@ pytestmark = pytest.mark.skipif(not places.can_mount(), reason="takes mounting f
 HALF = 1 << 20
 PAGES = HALF // PAGE_SIZE
 SECONDS = 1.0
+LEAST = 20
+"""Writes that each writer tries at least, however little of the machine it gets."""
 
 
 class Medium:
@@ -108,7 +113,32 @@ def by_deep_flush(region: PmemRegion, offset: int, data: bytes) -> None:
     region.deep_flush()
 
 
-WAYS = [by_write, by_writing_an_iterator, by_persist, by_persisting_a_view, by_deep_flush]
+def by_scattering(region: PmemRegion, offset: int, data: bytes) -> None:
+    with memoryview(region)[offset : offset + len(data)] as view:
+        i = IovIter.kvec(READ, [view[:7], view[7:]])
+        try:
+            assert copy_to_iter_flushcache(data, i) == len(data)
+        except OSError:
+            assert i.count == len(data)
+            raise
+        finally:
+            del i
+
+
+def by_copying(region: PmemRegion, offset: int, data: bytes) -> None:
+    with memoryview(region)[offset : offset + len(data)] as view:
+        assert memcpy_flushcache(view, data).copied == len(data)
+
+
+WAYS = [
+    by_write,
+    by_writing_an_iterator,
+    by_persist,
+    by_persisting_a_view,
+    by_deep_flush,
+    by_scattering,
+    by_copying,
+]
 REPEATS = (by_write, by_writing_an_iterator)
 """Ways to write that store again, so that failures elsewhere do not refuse them."""
 
@@ -121,10 +151,10 @@ class Tally:
         self.counts = memoryview(mmap.mmap(-1, PAGE_SIZE)).cast("Q")
 
     def write(self, way: Callable[[PmemRegion, int, bytes], None], region: PmemRegion, first: int, slot: int) -> None:
-        """Writes page after page from `first` on until time is up; no other writer has these pages."""
+        """Writes page after page from `first` on until time is up. No other writer has these pages."""
         end = time.monotonic() + SECONDS
         turn = 0
-        while time.monotonic() < end:
+        while turn < LEAST or time.monotonic() < end:
             page, byte = first + turn % 64, turn // 64 % 250 + 1
             turn += 1
             # What is under way may be there or not.

@@ -50,8 +50,8 @@ def persist(buffer: Buffer | UserRange, offset: int = 0, length: int | None = No
 
     Memory that others have mapped from a file without `MAP_SYNC` needs an msync, too, which is theirs to call.
     ValueError if the range leaves the buffer. FaultError if its memory is bad, or the file of its region has become too
-    short. OSError if msync fails, or if a write-back of its region has failed since this thread last called this, whoever
-    was told of it then: what it has stored to the region since is to be stored again.
+    short. OSError if msync fails, or if a write-back of its region has failed since this thread last called this,
+    whoever was told of it then: what it has stored to the region since is to be stored again.
     """
     _core.pmem_persist(buffer, offset, length)
 

@@ -159,7 +159,7 @@ impl Mapping {
     }
 }
 
-fn reopening_failed(errno: i32) -> Error {
+pub(super) fn reopening_failed(errno: i32) -> Error {
     failed_with("the file cannot be opened again, as a forked process has to", errno)
 }
 

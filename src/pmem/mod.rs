@@ -2,6 +2,7 @@
 
 mod bad;
 mod file;
+pub mod flushcache;
 mod mapping;
 mod persist;
 mod transfer;

@@ -2,12 +2,12 @@
 
 use super::Granularity;
 use super::mapping::Mapping;
-use crate::abi::Direction;
+use crate::abi::{Direction, Kind};
 use crate::copy::flushcache::{copy_from_iter_flushcache, copy_from_iter_nocache, memcpy_flushcache, memcpy_nocache};
 use crate::copy::mcsafe::{KnownBad, Touch, copy_to_iter_mcsafe, learned, memcpy_mcsafe};
 use crate::copy::{Outcome, copy_from_iter, memcpy};
 use crate::error::{Error, Result};
-use crate::fault::{Cause, Fault};
+use crate::fault::{Cause, Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
 
@@ -86,9 +86,21 @@ impl Mapping {
         damage(learned(fault)?, fault.cause(), self.seg(), || self.in_file().unwrap_or_default())
     }
 
+    /// How much of what was read from a range is the file's, and what the rest is: the page that a cut file ends in reads as zeroes behind it.
+    fn of_the_file(&self, range: Memory, read: Outcome) -> Result<Outcome> {
+        let (done, fault) = read;
+        let held = self.in_file()?.end().saturating_sub(range.seg().addr);
+        if done <= held {
+            return Ok((done, fault));
+        }
+        let lost = self.seg().skip(range.seg().addr + held - self.seg().addr);
+        Ok((held, Some(Box::new(Fault::cut(Side::Source, lost, held)))))
+    }
+
     /// Copies out of the region into flat memory, up to what the map knows to be bad or turns out to be.
     pub fn read<K: KnownBad + ?Sized>(&self, offset: usize, dst: Memory, map: &K) -> Result<Outcome> {
-        memcpy_mcsafe(dst, self.range(offset, dst.len())?, Some(map))
+        let range = self.range(offset, dst.len())?;
+        self.of_the_file(range, memcpy_mcsafe(dst, range, Some(map))?)
     }
 
     /// Copies out of the region into all that is left of an iterator, up to what the map knows to be bad or turns out to be. Returns the bytes
@@ -96,7 +108,16 @@ impl Mapping {
     pub fn read_into<K: KnownBad + ?Sized>(&self, offset: usize, i: &mut IovIter, map: &K) -> Result<usize> {
         i.require(Direction::Dest, "read_into")?;
         let nbytes = i.count();
-        copy_to_iter_mcsafe(self.range(offset, nbytes)?, i, nbytes, Some(map))
+        let range = self.range(offset, nbytes)?;
+        let done = copy_to_iter_mcsafe(range, i, nbytes, Some(map))?;
+        if i.kind() == Kind::Discard {
+            // Nothing was read for it.
+            return Ok(done);
+        }
+        let (held, fault) = self.of_the_file(range, (done, i.fault.take()))?;
+        i.take_back(done - held)?;
+        i.fault = fault;
+        Ok(held)
     }
 }
 

@@ -1,13 +1,15 @@
 //! The copies that leave the caches, and what `iovec_rs.pmem` writes back and evicts with.
 
 use super::buffer::{Access, Call};
-use super::copy::{between, flat_side, run_full, run_short};
+use super::copy::{between, flat_side, raise_if_trusted, run_full, run_short};
 use super::count::Count;
 use super::entry::{Entry, entry};
-use super::iter::InUse;
+use super::iter::{InUse, IovIter};
 use super::transfer::transfer;
-use super::values::{fault_error, part};
+use super::values::{fault_error, part, size_or, to_mc_result};
 use crate::copy::{Outcome, flushcache};
+use crate::error::Result;
+use crate::iter;
 use crate::memory::Memory;
 use crate::pmem;
 use pyo3::prelude::*;
@@ -45,9 +47,11 @@ pub(super) fn copy_from_iter_full_nocache(
     run_full(addr, &mut i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
 }
 
-/// `copy_from_iter` after which no byte counted is in the CPU's caches alone, for every kind and also after a short copy; fenced
-/// once (`copy_from_iter_flushcache`). Durable where what `addr` maps is: see `iovec_rs.pmem`. OSError EOPNOTSUPP where the CPU
-/// cannot write lines back.
+/// `copy_from_iter` after which every byte counted is durable if its memory is that of a `PmemRegion`, of any granularity, or of a
+/// mapping with `MAP_SYNC`, for every kind and also after a short copy (`copy_from_iter_flushcache`). Of other memory it has left the
+/// CPU's caches, no more: a file that somebody else has mapped takes an msync, too. Fenced once. OSError if a region's msync fails, or
+/// anybody's of that region while this runs: nothing counts, and `i` is where it was. OSError EOPNOTSUPP where the CPU cannot write
+/// lines back.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_flushcache(
@@ -55,11 +59,15 @@ pub(super) fn copy_from_iter_flushcache(
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Count> {
+    if pmem::flushcache::may_need_msync() {
+        return run_waiting(addr, &mut i, nbytes, Access::Write, pmem::flushcache::copy_from_iter_flushcache);
+    }
     run_short(addr, &mut i, nbytes, Access::Write, flushcache::copy_from_iter_flushcache)
 }
 
-/// `copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. The kernel has no such
-/// function: there the iterator is always the source.
+/// `copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. Pages that another thread
+/// puts into an XArray or a FolioQueue meanwhile are stored to, but not msynced. The kernel has no such function: there the iterator is
+/// always the source.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter_flushcache(
@@ -67,6 +75,9 @@ pub(super) fn copy_to_iter_flushcache(
     mut i: InUse<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Count> {
+    if pmem::flushcache::may_need_msync() {
+        return run_waiting(addr, &mut i, nbytes, Access::Read, pmem::flushcache::copy_to_iter_flushcache);
+    }
     run_short(addr, &mut i, nbytes, Access::Read, flushcache::copy_to_iter_flushcache)
 }
 
@@ -76,10 +87,36 @@ pub(super) fn memcpy_nocache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAn
     between(dst, src, flushcache::memcpy_nocache)
 }
 
-/// A flat copy after which no byte counted is in the CPU's caches alone. `dst` and `src` are of one length. Returns an `McResult`.
+/// A flat copy with the promise of `copy_from_iter_flushcache`. `dst` and `src` are of one length. Returns an `McResult`. OSError if a
+/// region's msync fails, or anybody's of that region while this runs: nothing counts.
 #[pyfunction]
 pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    between(dst, src, flushcache::memcpy_flushcache)
+    if !pmem::flushcache::may_need_msync() {
+        return between(dst, src, flushcache::memcpy_flushcache);
+    }
+    let (mut to, mut from) = (Call::new(), Call::new());
+    let target = flat_side(&mut to, dst, Access::Write, "dst")?;
+    let source = flat_side(&mut from, src, Access::Read, "src")?;
+    let (copied, fault) = dst.py().detach(|| pmem::flushcache::memcpy_flushcache(target, source))?;
+    to_mc_result(dst.py(), copied, source.len(), fault.as_deref())
+}
+
+/// As [`run_short`], for what may wait for a device: always without the interpreter.
+#[cold]
+fn run_waiting(
+    addr: &Bound<'_, PyAny>,
+    i: &mut IovIter,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    access: Access,
+    flavour: impl FnOnce(Memory, &mut iter::IovIter, usize) -> Result<usize> + Send,
+) -> PyResult<Count> {
+    let mut call = Call::new();
+    let flat = flat_side(&mut call, addr, access, "addr")?;
+    let nbytes = size_or("nbytes", nbytes, flat.len())?;
+    let core = &mut i.core;
+    let copied = addr.py().detach(|| flavour(flat, core, nbytes))?;
+    raise_if_trusted(addr.py(), &i.core, copied)?;
+    Ok(Count(copied))
 }
 
 /// Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many. `FaultError` with the

@@ -39,6 +39,7 @@ impl SharedMapping {
         let new = Arc::new(Self { file, offset, seg, writable, is_map_sync, needs_msync, number, syncs });
         registry().insert(seg.addr, Arc::downgrade(&new));
         COUNT.fetch_add(1, Ordering::SeqCst);
+        NEED_MSYNC.fetch_add(usize::from(needs_msync), Ordering::SeqCst);
         Ok(new)
     }
 
@@ -145,6 +146,7 @@ impl Drop for SharedMapping {
         // Before the address can be another mapping's.
         registry().remove(&self.seg.addr);
         COUNT.fetch_sub(1, Ordering::SeqCst);
+        NEED_MSYNC.fetch_sub(usize::from(self.needs_msync), Ordering::SeqCst);
         // SAFETY: mapped by `new`, and used by nobody any more.
         unsafe { mapping::unmap(self.seg) };
     }
@@ -152,6 +154,15 @@ impl Drop for SharedMapping {
 
 /// How many mappings there are.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// How many of them need an msync.
+static NEED_MSYNC: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether any memory of a mapping made here needs an msync.
+#[inline]
+pub fn any_needs_msync() -> bool {
+    NEED_MSYNC.load(Ordering::Relaxed) != 0
+}
 
 type Registry = BTreeMap<usize, Weak<SharedMapping>>;
 

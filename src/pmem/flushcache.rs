@@ -1,0 +1,135 @@
+//! The copies that flush caches (`copy_from_iter_flushcache` and its kin), durable also where that takes an msync: in a mapped region of page
+//! granularity.
+
+use super::mapping::{msync_failed, reopening_failed};
+use crate::abi::{Direction, PAGE_SIZE};
+use crate::copy::{Outcome, flushcache};
+use crate::error::{Error, Result};
+use crate::fault::{Fault, Side};
+use crate::iter::IovIter;
+use crate::memory::{Memory, Segment};
+use crate::sys::shared_mapping::{self, SharedMapping};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// A piece of a destination that lies in a mapping which needs an msync.
+struct Piece {
+    /// How many bytes the copy stores before it.
+    at: usize,
+    seg: Segment,
+    mapping: Arc<SharedMapping>,
+    /// How many of the mapping's syncs had failed before the copy.
+    failures: u64,
+}
+
+/// What of a destination needs an msync: noted before the copy, synced after it.
+#[derive(Default)]
+struct Destination {
+    /// In the order they are stored to.
+    pieces: Vec<Piece>,
+    len: usize,
+}
+
+impl Destination {
+    /// Adds what is stored to next.
+    fn push(&mut self, seg: Segment) -> Result<()> {
+        for mapping in shared_mapping::overlapping(seg).into_iter().filter(|mapping| mapping.needs_msync()) {
+            let part = mapping.part_of(seg);
+            let failures = mapping.failures().map_err(reopening_failed)?;
+            self.pieces.try_reserve(1).map_err(|_| Error::NoMemory(size_of::<Piece>()))?;
+            self.pieces.push(Piece { at: self.len + (part.addr - seg.addr), seg: part, mapping, failures });
+        }
+        self.len += seg.len;
+        Ok(())
+    }
+
+    /// Makes the first `done` bytes durable. Returns how many of them are, and why not all: a file that was cut holds no more.
+    fn sync(&self, done: usize) -> Result<Outcome> {
+        let stored = |piece: &Piece| piece.seg.take(done.saturating_sub(piece.at));
+        let mut order: Vec<&Piece> = Vec::new();
+        order.try_reserve(self.pieces.len()).map_err(|_| Error::NoMemory(size_of_val(&*self.pieces)))?;
+        order.extend(self.pieces.iter().filter(|piece| stored(piece).len != 0));
+        order.sort_unstable_by_key(|piece| piece.seg.addr);
+        // A page, or neighbours, once.
+        for run in
+            order.chunk_by(|a, b| Arc::ptr_eq(&a.mapping, &b.mapping) && stored(b).addr <= stored(a).end() + PAGE_SIZE)
+        {
+            let start = run[0].seg.addr;
+            let end = run.iter().map(|piece| stored(piece).end()).max().unwrap_or(start);
+            // Noted for one piece after the other: the first has seen the fewest.
+            let failures = run.iter().map(|piece| piece.failures).min().unwrap_or(0);
+            let synced = run[0].mapping.sync_since(failures, Segment::new(start, end - start));
+            synced.map_err(|errno| msync_failed(end - start, errno))?;
+        }
+        for piece in self.pieces.iter().filter(|piece| stored(piece).len != 0) {
+            let seg = stored(piece);
+            let held = piece.mapping.held_by_file(seg).map_err(|errno| msync_failed(seg.len, errno))?;
+            if held < seg.len {
+                let durable = piece.at + held;
+                let lost = Segment::new(seg.addr + held, piece.mapping.seg().end() - seg.addr - held);
+                return Ok((durable, Some(Box::new(Fault::cut(Side::Destination, lost, durable)))));
+            }
+        }
+        Ok((done, None))
+    }
+}
+
+/// Whether any memory of this process needs an msync. If not, the copies here are those of [`crate::copy::flushcache`].
+pub fn may_need_msync() -> bool {
+    shared_mapping::any_needs_msync()
+}
+
+/// Runs a copy between flat memory and an iterator, which stands where it stood if what was copied cannot be made durable.
+fn through(
+    destination: &Destination,
+    i: &mut IovIter,
+    copy: impl FnOnce(&mut IovIter) -> Result<usize>,
+) -> Result<usize> {
+    let done = copy(i)?;
+    match destination.sync(done) {
+        Ok((durable, lost)) => {
+            i.take_back(done - durable)?;
+            i.fault = lost.or_else(|| i.fault.take());
+            Ok(durable)
+        }
+        Err(error) => {
+            i.take_back(done)?;
+            Err(error)
+        }
+    }
+}
+
+/// `copy_from_iter_flushcache` to any memory. An error if what needs an msync cannot be made durable: nothing counts.
+pub fn copy_from_iter_flushcache(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
+    let mut destination = Destination::default();
+    if may_need_msync() && i.direction() == Direction::Source {
+        destination.push(dst.seg().take(nbytes.min(i.count())))?;
+    }
+    through(&destination, i, |i| flushcache::copy_from_iter_flushcache(dst, i, nbytes))
+}
+
+/// `copy_to_iter_flushcache` to any memory; an error as from [`copy_from_iter_flushcache`]. The pages of an XArray or a FolioQueue are looked up
+/// before the copy: one that another thread puts there meanwhile is not synced.
+pub fn copy_to_iter_flushcache(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
+    let mut destination = Destination::default();
+    if may_need_msync() && i.direction() == Direction::Dest {
+        let mut pushed = Ok(());
+        i.pieces(nbytes.min(i.count()), |piece| {
+            pushed = destination.push(piece.seg);
+            if pushed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        pushed?;
+    }
+    through(&destination, i, |i| flushcache::copy_to_iter_flushcache(src, i, nbytes))
+}
+
+/// `memcpy_flushcache` to any memory; an error as from [`copy_from_iter_flushcache`].
+pub fn memcpy_flushcache(dst: Memory, src: Memory) -> Result<Outcome> {
+    let mut destination = Destination::default();
+    if may_need_msync() {
+        destination.push(dst.seg())?;
+    }
+    let (done, fault) = flushcache::memcpy_flushcache(dst, src)?;
+    let (durable, lost) = destination.sync(done)?;
+    Ok((durable, lost.or(fault)))
+}
