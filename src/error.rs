@@ -110,6 +110,8 @@ pub enum Error {
     Handler(&'static str),
     /// No memory for a working copy of this many bytes.
     NoMemory(usize),
+    /// This many ranges are guarded already, and there is no room for more.
+    TooManyGuards(usize),
 }
 
 impl Error {
@@ -160,6 +162,7 @@ impl fmt::Display for Error {
             Self::Os { context, .. } => f.write_str(context),
             Self::Handler(reason) => write!(f, "the fault handler cannot be had: {reason}"),
             Self::NoMemory(bytes) => write!(f, "no memory for a working copy of {bytes} bytes"),
+            Self::TooManyGuards(limit) => write!(f, "no more than {limit} ranges can be guarded at once"),
         }
     }
 }

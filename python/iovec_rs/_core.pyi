@@ -17,6 +17,7 @@ __all__ = [
     "UIO_MAXIOV",
     "FaultMap",
     "FolioQueue",
+    "Guard",
     "IovIter",
     "IovecArray",
     "IterState",
@@ -49,6 +50,7 @@ __all__ = [
     "fault_map_moved",
     "flush_instruction",
     "flush_instructions",
+    "guard",
     "hash_and_copy_to_iter",
     "import_iovec",
     "import_single_range",
@@ -147,6 +149,21 @@ class FaultMap:
     @classmethod
     def from_mapfile(cls, source: str, *, base: int = 0) -> FaultMap: ...
     def to_mapfile(self, size: int, *, base: int = 0) -> str: ...
+
+@final
+class Guard:
+    @property
+    def faults(self) -> list[Fault]: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def not_restored(self) -> int: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+
+def guard(*buffers: Buffer | UserRange, on_fault: Literal["raise", "record"] = "raise") -> Guard: ...
 
 @final
 class IterState:

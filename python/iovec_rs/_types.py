@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from iovec_rs._core import Guard
+
 __all__ = [
     "READ",
     "WRITE",
@@ -116,3 +118,9 @@ class FaultError(OSError):
 
     copied: int
     fault: Fault
+    guard: Guard | None = None
+    """The guard at whose end it was raised. It does not travel to other processes."""
+
+    def __reduce__(self) -> tuple[type[FaultError], tuple[object, ...], dict[str, object]]:
+        state = {name: value for name, value in vars(self).items() if name != "guard"}
+        return type(self), (self.errno, self.strerror), state

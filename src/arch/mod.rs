@@ -161,6 +161,18 @@ pub fn full_fence() {
     native::full_fence();
 }
 
+/// `si_addr_lsb`, log2 of the extent that a signal about poison tells of; 0 for any other. The C library's struct has it and libc's does
+/// not name it: the 16 bits behind the address.
+pub(crate) fn extent(info: &libc::siginfo_t) -> u16 {
+    const OFFSET: usize = 24;
+    if info.si_signo != libc::SIGBUS || info.si_code != libc::BUS_MCEERR_AR {
+        return 0;
+    }
+    let field = std::ptr::from_ref(info).cast::<[u8; 2]>().wrapping_byte_add(OFFSET);
+    // SAFETY: a siginfo has 128 bytes; for BUS_MCEERR_AR the kernel has filled these.
+    u16::from_ne_bytes(unsafe { field.read() })
+}
+
 /// What an instruction that faulted was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Attempt {

@@ -280,6 +280,19 @@ pub fn faulted() {
     THREAD.with(|thread| thread.kept.set(0));
 }
 
+const TAKEN: &str = "somebody keeps others from handling SIGBUS and SIGSEGV";
+
+/// Has the handler be there for this thread, for whoever needs it and cannot do with system calls instead.
+pub fn require_handler() -> Result<()> {
+    let reason = match blocked_signal() {
+        _ if mode() == Mode::Syscall => "the mode is \"syscall\"",
+        Some(reason) => reason,
+        None if !handler::is_installed() && !handler::install() => TAKEN,
+        None => return Ok(()),
+    };
+    Err(Error::Handler(reason))
+}
+
 /// Still so? To be asked in between, in a long copy.
 pub fn is_still_ours() -> bool {
     blocked_signal().is_none() && (handler::is_installed() || handler::install())
@@ -295,7 +308,7 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
         return Err(reason);
     }
     if !handler::is_installed() && !handler::install() {
-        return Err("somebody keeps others from handling SIGBUS and SIGSEGV");
+        return Err(TAKEN);
     }
     threads::watch_forks();
     let seated = SEAT.try_with(|seat| {

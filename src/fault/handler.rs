@@ -5,8 +5,9 @@
 
 use super::delegate;
 use super::predecessors::{Action, LEVELS, Predecessors};
+use super::shelter::{self, Met};
 use super::threads;
-use crate::arch;
+use crate::arch::{self, Attempt};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -237,7 +238,7 @@ impl Arrival {
 
 /// What is done about a signal: the first of these that applies.
 fn handle(arrival: &Arrival) {
-    let _ = resume_copy(arrival) || drop_raised_again(arrival) || delegate::hand_on(arrival);
+    let _ = resume_copy(arrival) || shelter_code(arrival) || drop_raised_again(arrival) || delegate::hand_on(arrival);
 }
 
 /// A fault in a guarded access of a copy: goes on at its fixup.
@@ -248,6 +249,23 @@ fn resume_copy(arrival: &Arrival) -> bool {
         RECOVERED.fetch_add(1, Ordering::Relaxed);
     }
     resumed
+}
+
+/// A load or store of code that is not ours, under a guard: goes on over zeroes. Not an instruction that cannot be fetched: it would be zeroes
+/// that run.
+fn shelter_code(arrival: &Arrival) -> bool {
+    let Some(info) = arrival.info().filter(|_| arrival.signal == libc::SIGBUS && arrival.is_fault()) else {
+        return false;
+    };
+    // SAFETY: `info` only returns one that came with the interrupted context.
+    let attempt = unsafe { arch::attempt(arrival.context) };
+    let (address, code, lsb) = (arrival.address(), arrival.code(), arch::extent(info).into());
+    let is_sheltered =
+        attempt != Attempt::Execute && shelter::absorb(Met { address, code, lsb, is_store: attempt == Attempt::Write });
+    if is_sheltered {
+        RECOVERED.fetch_add(1, Ordering::Relaxed);
+    }
+    is_sheltered
 }
 
 /// Somebody above us took a copy's fault for a crash, put us back and raises it again: running the access again brings the real one.

@@ -7,6 +7,7 @@ pub mod formats;
 pub mod handler;
 pub mod map;
 mod predecessors;
+pub mod shelter;
 mod threads;
 
 use crate::abi::PAGE_SIZE;
@@ -128,6 +129,16 @@ impl Fault {
         }
     }
 
+    /// Pages that code which is not ours met under a guard.
+    pub fn sheltered(side: Side, seg: Segment, code: i32, lsb: u32) -> Self {
+        let cause = match code {
+            libc::BUS_MCEERR_AR => Cause::Poison.into(),
+            _ if signals_poison() => Cause::Gone.into(),
+            _ => OnceLock::new(),
+        };
+        Self { cause, origin: Origin::Signal, signo: libc::SIGBUS, si_code: code, lsb, ..Self::known(side, seg, 0) }
+    }
+
     /// Part of a file's mapping that the file has no bytes for any more.
     pub fn cut(side: Side, lost: Segment, offset: usize) -> Self {
         let cut = Self::known(side, lost, offset);
@@ -150,9 +161,9 @@ impl Fault {
             && rest >= LOOK_UP
             && self.cause() == Cause::Gone
             && memory::populate(next, 1, false) == Err(libc::EFAULT)
-            && let Some(end) = maps::end_of_mapping_beyond_file(self.address)
+            && let Some(lost) = maps::behind_file(self.address, &mut [0; maps::BUFFER])
         {
-            self.length = end - self.address;
+            self.length = lost.end() - self.address;
         }
         self
     }

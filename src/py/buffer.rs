@@ -20,11 +20,12 @@ pub(super) enum Access {
     Write,
 }
 
-/// How an argument is called in an exception: by name, or as the n-th segment.
+/// How an argument is called in an exception: by name, or as the n-th segment or buffer.
 #[derive(Clone, Copy)]
 pub(super) enum Named {
     Argument(&'static str),
     Segment(usize),
+    Buffer(usize),
 }
 
 impl std::fmt::Display for Named {
@@ -32,6 +33,7 @@ impl std::fmt::Display for Named {
         match self {
             Self::Argument(name) => f.write_str(name),
             Self::Segment(index) => write!(f, "segment {index}"),
+            Self::Buffer(index) => write!(f, "buffers[{index}]"),
         }
     }
 }
@@ -69,6 +71,18 @@ impl Owners {
         self.views.shrink_to_fit();
     }
 
+    /// Takes hold of one more buffer of any strides, to be read: all memory from its first byte to its last.
+    pub(super) fn acquire_strided(&mut self, object: &Bound<'_, PyAny>, name: Named) -> PyResult<Acquired> {
+        self.views.push(ffi::Py_buffer::new());
+        let last = self.views.len() - 1;
+        if !request(object, ffi::PyBUF_STRIDES, &mut self.views[last]) {
+            self.views.truncate(last);
+            return Err(explain(object, PyErr::fetch(object.py()), Access::Read, name));
+        }
+        let view = &self.views[last];
+        Ok(Acquired { seg: hull_of(view), readonly: view.readonly != 0, care: Backing::Mapping })
+    }
+
     /// Takes hold of one more buffer.
     pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Acquired> {
         if access == Access::Read
@@ -100,6 +114,25 @@ fn memory_of(view: &ffi::Py_buffer) -> Segment {
     Segment::new(view.buf.expose_provenance(), view.len.unsigned_abs())
 }
 
+/// All memory between the first byte and the last of a buffer that was asked for its strides. To be called before the record is moved.
+fn hull_of(view: &ffi::Py_buffer) -> Segment {
+    let (mut below, mut above) = (0, view.itemsize);
+    let dimensions = if view.shape.is_null() || view.strides.is_null() { 0 } else { view.ndim.max(0) };
+    if view.len == 0 || dimensions == 0 {
+        return memory_of(view);
+    }
+    for dimension in 0..dimensions as usize {
+        // SAFETY: the exporter, asked for strides, gave as many lengths as dimensions.
+        let length = unsafe { view.shape.wrapping_add(dimension).read() };
+        // SAFETY: and as many strides.
+        let stride = unsafe { view.strides.wrapping_add(dimension).read() };
+        let reach = stride.saturating_mul(length - 1);
+        below += reach.min(0);
+        above += reach.max(0);
+    }
+    Segment::new(view.buf.expose_provenance().wrapping_add_signed(below), (above - below).unsigned_abs())
+}
+
 /// The memory of an exact `bytes`, which is its for life.
 fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
     // Not a cast: the error that a failing one makes takes two calls.
@@ -116,8 +149,8 @@ fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
 /// Fills `view` in place: moving a record that was just written costs more than the whole call. `false` leaves an exception set.
 #[inline]
 fn request(object: &Bound<'_, PyAny>, flags: i32, view: &mut ffi::Py_buffer) -> bool {
-    // SAFETY: attached; `view` is a record of ours. It may be moved later: without shape and strides asked for, it holds no
-    // pointers into itself.
+    // SAFETY: attached; `view` is a record of ours. It may be moved later: shape and strides, which may point into it, are only
+    // looked at before.
     unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view, flags) == 0 }
 }
 

@@ -9,7 +9,7 @@ impl From<Error> for PyErr {
         match error {
             Error::Os { errno, context } => PyOSError::new_err((errno, context)),
             Error::ReadOnly { .. } | Error::ReadOnlyRegion => PyBufferError::new_err(error.to_string()),
-            Error::Handler(_) => PyRuntimeError::new_err(error.to_string()),
+            Error::Handler(_) | Error::TooManyGuards(_) => PyRuntimeError::new_err(error.to_string()),
             Error::NoMemory(_) => PyMemoryError::new_err(error.to_string()),
             _ => PyValueError::new_err(error.to_string()),
         }

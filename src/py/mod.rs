@@ -13,6 +13,7 @@ mod entry;
 mod errors;
 mod fault;
 mod fault_map;
+mod guard;
 mod import;
 mod io;
 mod iter;
@@ -48,6 +49,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::fault_map::FaultMap;
+    #[pymodule_export]
+    use super::guard::{Guard, guard};
     #[pymodule_export]
     use super::import::{IovecArray, import_iovec, import_single_range, import_ubuf, iovec_from_user};
     #[pymodule_export]

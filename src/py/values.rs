@@ -3,11 +3,12 @@
 use super::count::Count;
 use crate::abi::Direction;
 use crate::error::Error;
+use crate::fault::shelter::Report;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::PageSpan;
 use crate::memory::Segment;
 use crate::structure::can_have;
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyInt, PyTuple, PyType};
@@ -229,21 +230,55 @@ pub(super) fn to_mc_result<'py>(
 
 /// A `FaultError`: its errno by the cause.
 pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
+    let message = |shown: &Bound<'_, PyAny>| {
+        let (side, cause) = (shown.getattr("side")?, shown.getattr("cause")?);
+        Ok(format!("bad memory at {:#x} ({cause}), the {side} of a copy, after {copied} bytes", fault.address))
+    };
+    raised(py, fault, copied, message).map_or_else(|error| error, PyErr::from_value)
+}
+
+/// The `FaultError` of a guard that has met something.
+pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyAny>) -> PyErr {
+    let Some(first) = report.faults.first() else { return PyRuntimeError::new_err("the guard has met nothing") };
+    let message = |shown: &Bound<'_, PyAny>| {
+        let (lost, places) = (report.lost, report.faults.len());
+        let stuck = match report.left {
+            0 => String::new(),
+            left => format!(
+                "; {left} bytes stay zeroes until their mapping is closed: this kernel cannot put such pages back (of files \
+                 before Linux 5.13, huge pages)"
+            ),
+        };
+        Ok(format!(
+            "bad memory at {:#x} ({}) under a guard: {lost} bytes in {places} places read as zeroes or were not stored to; do \
+             not use what was computed{stuck}",
+            first.address,
+            shown.getattr("cause")?
+        ))
+    };
+    let build = || {
+        let error = raised(py, first, 0, message)?;
+        error.setattr("guard", guard)?;
+        Ok(error)
+    };
+    build().map_or_else(|error: PyErr| error, PyErr::from_value)
+}
+
+fn raised<'py>(
+    py: Python<'py>,
+    fault: &Fault,
+    copied: usize,
+    message: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<String>,
+) -> PyResult<Bound<'py, PyAny>> {
     let errno = match fault.cause() {
         Cause::Poison => libc::EHWPOISON,
         Cause::Gone => libc::EIO,
         Cause::Protection => libc::EACCES,
         Cause::Unmapped | Cause::BadAddress | Cause::Unknown => libc::EFAULT,
     };
-    let build = || {
-        let shown = to_fault(py, fault)?;
-        let (side, cause) = (shown.getattr("side")?, shown.getattr("cause")?);
-        let message =
-            format!("bad memory at {:#x} ({cause}), the {side} of a copy, after {copied} bytes", fault.address);
-        let error = fault_error_class(py)?.call1((errno, message))?;
-        error.setattr("copied", copied)?;
-        error.setattr("fault", shown)?;
-        Ok(error)
-    };
-    build().map_or_else(|error: PyErr| error, PyErr::from_value)
+    let shown = to_fault(py, fault)?;
+    let error = fault_error_class(py)?.call1((errno, message(&shown)?))?;
+    error.setattr("copied", copied)?;
+    error.setattr("fault", shown)?;
+    Ok(error)
 }

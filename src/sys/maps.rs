@@ -1,114 +1,233 @@
-//! What `/proc` knows of a mapping: where it ends, and whether its file reaches as far.
+//! What `/proc` knows of a mapping: where it ends, what may be done to it, and whether its file reaches as far.
+//!
+//! A signal handler asks, too. So nothing here allocates, locks or panics: the text is read piece by piece with system calls into
+//! a buffer that the caller brings.
 
+use super::errno;
 use crate::abi::PAGE_SIZE;
-use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
-use std::io::{BufRead, BufReader};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use crate::memory::Segment;
+use std::ffi::CStr;
+use std::io::Write;
+use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 
-/// A mapping of a file.
+/// Room for the longest line there is as a rule: a path of `PATH_MAX` bytes, and what comes before it.
+pub const BUFFER: usize = 8 << 10;
+
+/// One line of the process's list of mappings.
 #[derive(PartialEq, Eq, Debug)]
-struct Mapping {
-    start: usize,
-    end: usize,
+pub struct Mapping<'b> {
+    /// The addresses.
+    pub seg: Segment,
+    /// Whether stores are allowed.
+    pub is_writable: bool,
     /// Where in the file it begins.
-    offset: u64,
+    pub offset: u64,
     /// The file's device and number.
     file: (u64, u64),
-    path: Vec<u8>,
+    /// Empty if there is none.
+    path: &'b CStr,
 }
 
-impl Mapping {
-    /// One line of `/proc/self/maps`: `start-end access offset major:minor number path`.
-    fn parse(line: &[u8]) -> Option<Self> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
+impl<'b> Mapping<'b> {
+    /// `start-end access offset major:minor number path`, the last padded, and a null byte.
+    fn parse(line: &'b [u8]) -> Option<Self> {
         let mut fields = line.splitn(6, |byte| *byte == b' ');
         let mut next = || std::str::from_utf8(fields.next()?).ok();
         let hex = |text: &str| u64::from_str_radix(text, 16).ok();
         let (start, end) = next()?.split_once('-')?;
-        let _access = next()?;
+        let is_writable = next()?.as_bytes().get(1) == Some(&b'w');
         let offset = hex(next()?)?;
         let (major, minor) = next()?.split_once(':')?;
         let device = libc::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
         let number = next()?.parse().ok()?;
-        let path = fields.next().unwrap_or_default().trim_ascii_start().to_vec();
+        let path = CStr::from_bytes_with_nul(fields.next()?.trim_ascii_start()).ok()?;
         let (start, end) = (hex(start)? as usize, hex(end)? as usize);
-        Some(Self { start, end, offset, file: (device, number), path })
+        let seg = Segment::new(start, end.checked_sub(start)?);
+        Some(Self { seg, is_writable, offset, file: (device, number), path })
     }
 
-    /// The one that an address is in, if it is of a file.
-    fn at(address: usize) -> Option<Self> {
-        let mut maps = BufReader::with_capacity(64 << 10, File::open("/proc/self/maps").ok()?);
-        let mut line = Vec::new();
-        while maps.read_until(b'\n', &mut line).ok()? > 0 {
-            let mapping = Self::parse(&line)?;
-            if address < mapping.end {
-                return (mapping.start <= address && mapping.file.1 != 0).then_some(mapping);
-            }
-            line.clear();
-        }
-        None
+    /// Whether a file is mapped, of whatever kind.
+    pub fn is_of_file(&self) -> bool {
+        self.file.1 != 0
     }
 
-    fn is_of(&self, found: &Metadata) -> bool {
-        found.is_file() && (found.dev(), found.ino()) == self.file
+    /// Whether the path is this one.
+    pub fn is_called(&self, path: &CStr) -> bool {
+        self.path == path
+    }
+
+    fn size_of(&self, found: &libc::stat) -> Option<u64> {
+        let is_it = found.st_mode & libc::S_IFMT == libc::S_IFREG && (found.st_dev, found.st_ino) == self.file;
+        is_it.then_some(found.st_size.unsigned_abs())
     }
 
     /// The size of its file, if that can be found: through the mapping itself, which takes privilege; by its path; or by a
     /// descriptor this process has of it.
     fn file_size(&self) -> Option<u64> {
-        let itself = fs::metadata(format!("/proc/self/map_files/{:x}-{:x}", self.start, self.end));
-        if let Ok(found) = itself {
-            return found.is_file().then_some(found.size());
+        let mut name = [0; NAME];
+        let (start, end) = (self.seg.addr, self.seg.end());
+        if let Some(found) = named(&mut name, format_args!("/proc/self/map_files/{start:x}-{end:x}")).and_then(stat) {
+            return (found.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(found.st_size.unsigned_abs());
         }
-        let by_path = || fs::metadata(OsStr::from_bytes(&self.path)).ok().filter(|found| self.is_of(found));
-        let by_descriptor =
-            || fs::read_dir("/proc/self/fd").ok()?.flatten().find_map(|entry| self.open_as(&entry.path()));
-        Some(by_path().or_else(by_descriptor)?.size())
+        let by_path = stat(self.path).and_then(|found| self.size_of(&found));
+        by_path.or_else(|| (0..DESCRIPTORS).find_map(|descriptor| self.size_of(&self.open_as(descriptor)?)))
     }
 
     /// What a descriptor refers to, if that is the file. It is asked for its name first: no file that is not meant is waited for.
-    fn open_as(&self, descriptor: &Path) -> Option<Metadata> {
-        let name = fs::read_link(descriptor).ok()?.into_os_string().into_vec();
-        let found = (name == self.path).then(|| fs::metadata(descriptor).ok())?;
-        found.filter(|found| self.is_of(found))
+    fn open_as(&self, descriptor: i32) -> Option<libc::stat> {
+        let mut name = [0; NAME];
+        let name = named(&mut name, format_args!("/proc/self/fd/{descriptor}"))?;
+        is_link_to(name, self.path.to_bytes()).then(|| stat(name)).flatten()
     }
 }
 
-/// One past the end of the mapping that `page` is in, if it is one of a file that ends at `page` or before: then nothing from
-/// `page` on is there. `None` if it is otherwise, or cannot be found out. Touches none of that memory.
-pub fn end_of_mapping_beyond_file(page: usize) -> Option<usize> {
-    let mapping = Mapping::at(page)?;
-    let at = mapping.offset.checked_add((page - mapping.start) as u64)?;
-    debug_assert!(at.is_multiple_of(PAGE_SIZE as u64));
-    (mapping.file_size()? <= at).then_some(mapping.end)
+/// How many descriptors are looked through for a file that has no path any more.
+const DESCRIPTORS: i32 = 1024;
+/// Room for a name in `/proc`.
+const NAME: usize = 64;
+
+fn named<'n>(name: &'n mut [u8; NAME], text: std::fmt::Arguments<'_>) -> Option<&'n CStr> {
+    (&mut name[..]).write_fmt(text).ok()?;
+    CStr::from_bytes_until_nul(name).ok()
+}
+
+fn stat(path: &CStr) -> Option<libc::stat> {
+    let mut found = MaybeUninit::uninit();
+    // SAFETY: the path is terminated, and `found` has room for the answer.
+    if unsafe { libc::stat(path.as_ptr(), found.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call succeeded and filled it.
+    Some(unsafe { found.assume_init() })
+}
+
+fn is_link_to(name: &CStr, path: &[u8]) -> bool {
+    const PART: usize = 256;
+    let mut target = [0_u8; PART];
+    // SAFETY: the name is terminated, and the call writes no more than there is room for.
+    let length = unsafe { libc::readlink(name.as_ptr(), target.as_mut_ptr().cast(), PART) };
+    let Some(target) = usize::try_from(length).ok().and_then(|length| target.get(..length)) else { return false };
+    // A longer one is compared as far as it was read: the file's numbers are compared afterwards.
+    if target.len() < PART { target == path } else { path.starts_with(target) }
+}
+
+/// Shows `visit` every mapping of this process in the order of addresses, until it has found something.
+pub fn find<R>(buffer: &mut [u8; BUFFER], mut visit: impl FnMut(&Mapping) -> ControlFlow<R>) -> Result<Option<R>, i32> {
+    let list = List::open()?;
+    let mut filled = 0;
+    loop {
+        let read = list.read(buffer.get_mut(filled..).unwrap_or_default())?;
+        filled += read;
+        let mut from = 0;
+        let text = buffer.get_mut(..filled).unwrap_or_default();
+        while let Some(line) = text.get_mut(from..)
+            && let Some(length) = line.iter().position(|byte| *byte == b'\n')
+            && let Some(line) = line.get_mut(..=length)
+        {
+            // What ends the path is what ends a C string.
+            line[length] = 0;
+            from += line.len();
+            if let Some(mapping) = Mapping::parse(line)
+                && let ControlFlow::Break(found) = visit(&mapping)
+            {
+                return Ok(Some(found));
+            }
+        }
+        if read == 0 || from == 0 && filled == buffer.len() {
+            return Ok(None);
+        }
+        buffer.copy_within(from..filled, 0);
+        filled -= from;
+    }
+}
+
+/// The list, open.
+struct List(i32);
+
+impl List {
+    fn open() -> Result<Self, i32> {
+        // The list of a process whose first thread has ended is empty; a thread's never is.
+        // SAFETY: the name is terminated.
+        let file = unsafe { libc::open(c"/proc/thread-self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        if file < 0 { Err(errno()) } else { Ok(Self(file)) }
+    }
+
+    fn read(&self, room: &mut [u8]) -> Result<usize, i32> {
+        loop {
+            // SAFETY: the call writes to `room` alone, and no more than it holds.
+            let read = unsafe { libc::read(self.0, room.as_mut_ptr().cast(), room.len()) };
+            match usize::try_from(read) {
+                Ok(read) => return Ok(read),
+                Err(_) if errno() == libc::EINTR => {}
+                Err(_) => return Err(errno()),
+            }
+        }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // SAFETY: opened by `open`, and closed once.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+/// What `answer` says of the mapping that an address is in.
+pub fn at<R>(address: usize, buffer: &mut [u8; BUFFER], answer: impl Fn(&Mapping) -> Option<R>) -> Option<R> {
+    let found = find(buffer, |mapping| match address.checked_sub(mapping.seg.addr) {
+        None => ControlFlow::Break(None),
+        Some(into) if into < mapping.seg.len => ControlFlow::Break(answer(mapping)),
+        Some(_) => ControlFlow::Continue(()),
+    });
+    found.ok().flatten().flatten()
+}
+
+/// The pages of the mapping around `page` that lie behind the end of its file, if that page is one of them. `None` if it is otherwise,
+/// or cannot be found out. Touches none of that memory.
+pub fn behind_file(page: usize, buffer: &mut [u8; BUFFER]) -> Option<Segment> {
+    let lost = at(page, buffer, |mapping| {
+        let last_page = mapping.file_size()?.checked_next_multiple_of(PAGE_SIZE as u64)?;
+        Some(mapping.seg.skip(usize::try_from(last_page.saturating_sub(mapping.offset)).ok()?))
+    });
+    lost.filter(|lost| lost.overlaps(Segment::new(page, 1)))
 }
 
 /// Whether the memory at an address is that of a device, by its path: a DAX device's, above all.
 pub fn is_device(address: usize) -> bool {
-    let path = Mapping::at(address).map(|mapping| mapping.path);
-    let found = path.and_then(|path| fs::metadata(OsStr::from_bytes(&path)).ok());
-    found.is_some_and(|found| found.file_type().is_char_device())
+    let found = at(address, &mut [0; BUFFER], |mapping| stat(mapping.path));
+    found.is_some_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFCHR)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Mapping;
+    use super::{BUFFER, Mapping, Segment, at};
 
     #[test]
     fn a_line_is_read_whatever_its_path_holds() {
-        let line = b"7f00aa000-7f00ac000 r--s 00003000 fd:1f 9934                    /tmp/a b \xff (deleted)\n";
+        let line = b"7f00aa000-7f00ac000 r--s 00003000 fd:1f 9934                    /tmp/a b \xff (deleted)\0";
         let expected = Mapping {
-            start: 0x7_f00a_a000,
-            end: 0x7_f00a_c000,
+            seg: Segment::new(0x7_f00a_a000, 0x2000),
+            is_writable: false,
             offset: 0x3000,
             file: (libc::makedev(0xfd, 0x1f), 9934),
-            path: b"/tmp/a b \xff (deleted)".to_vec(),
+            path: c"/tmp/a b \xff (deleted)",
         };
         assert_eq!(Mapping::parse(line), Some(expected));
-        assert_eq!(Mapping::parse(b"1000-2000 rw-p 00000000 00:00 0 \n").map(|mapping| mapping.path.len()), Some(0));
-        assert_eq!(Mapping::parse(b"1000-2000 rw-p\n"), None);
+        let anonymous = Mapping::parse(b"1000-2000 rw-p 00000000 00:00 0 \0").unwrap();
+        assert_eq!((anonymous.is_writable, anonymous.is_of_file(), anonymous.path), (true, false, c""));
+        assert_eq!(Mapping::parse(b"1000-2000 rw-p\0"), None);
     }
+
+    #[test]
+    fn every_address_is_found_in_the_mapping_it_is_in() {
+        let local = 0_u8;
+        for address in [(&raw const local).addr(), (&raw const BYTE).addr()] {
+            let seg = at(address, &mut [0; BUFFER], |mapping| Some(mapping.seg)).unwrap();
+            assert!(seg.overlaps(Segment::new(address, 1)));
+        }
+        assert_eq!(at(1, &mut [0; BUFFER], |mapping| Some(mapping.seg)), None);
+    }
+
+    static BYTE: u8 = 7;
 }

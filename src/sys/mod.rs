@@ -8,6 +8,7 @@ pub mod mapping;
 pub mod maps;
 pub mod memory;
 pub mod poll;
+pub mod remap;
 pub mod shared_mapping;
 mod syncs;
 mod turn;

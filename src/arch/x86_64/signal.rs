@@ -1,8 +1,7 @@
 //! What a signal handler reads from, and changes in, the context of the code it interrupted.
 
-use crate::arch::Attempt;
 use crate::arch::guard::{self, Trap};
-use std::ptr;
+use crate::arch::{Attempt, extent};
 
 /// The general registers of the code a signal interrupted.
 type Registers = [libc::greg_t; 23];
@@ -28,21 +27,12 @@ pub(crate) unsafe fn resume(signal: i32, info: *mut libc::siginfo_t, context: *m
     let info = unsafe { &*info };
     // SAFETY: SIGBUS and SIGSEGV that are faults fill the address.
     let address = unsafe { info.si_addr() };
-    let code = info.si_code;
-    let lsb = if signal == libc::SIGBUS && code == libc::BUS_MCEERR_AR { extent(info) } else { 0 };
+    let (code, lsb) = (info.si_code, extent(info));
     registers[libc::REG_R8 as usize] = address.addr() as i64;
     registers[libc::REG_R9 as usize] = Trap::encode(signal, code, lsb, entry.meta).cast_signed();
     registers[libc::REG_RIP as usize] = entry.fixup as i64;
     registers[libc::REG_EFL as usize] &= !DIRECTION_FLAG;
     true
-}
-
-/// `si_addr_lsb`, which the C library's struct has and libc's does not name: the 16 bits behind the address.
-fn extent(info: &libc::siginfo_t) -> u16 {
-    const OFFSET: usize = 24;
-    let field = ptr::from_ref(info).cast::<[u8; 2]>().wrapping_byte_add(OFFSET);
-    // SAFETY: a siginfo has 128 bytes; for BUS_MCEERR_AR the kernel has filled these.
-    u16::from_ne_bytes(unsafe { field.read() })
 }
 
 /// A number that two contexts share if the same instruction would run with the same registers, and hardly any others do.

@@ -1,0 +1,216 @@
+//! What the SIGBUS handler does about a fault under a guard.
+
+use super::ballast;
+use super::claims::{self, Claim, Scope};
+use super::extents::{self, EXTENTS, Extent, RESERVED};
+use super::turn::{NoTurn, Turn, text};
+use crate::abi::PAGE_SIZE;
+use crate::memory::Segment;
+use crate::sys::{maps, memory, remap};
+use std::sync::atomic::Ordering;
+
+/// A fault that no copy's fixup knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Met {
+    /// The address that could not be had.
+    pub address: usize,
+    /// The signal's code.
+    pub code: i32,
+    /// Log2 of the extent it tells of, or 0.
+    pub lsb: u32,
+    /// Whether it was a store.
+    pub is_store: bool,
+}
+
+/// Faults in one extent after which something else than the page is wrong. Threads that come at once have one each.
+const AGAIN: u32 = 1 << 12;
+/// The largest page there is.
+const LARGEST: usize = 1 << 30;
+
+/// Puts the page under zeroes if a guard covers it. `true`: the instruction is to run again. Runs in the handler of SIGBUS, for a code
+/// that a fault has.
+pub fn absorb(met: Met) -> bool {
+    if !matches!(met.code, libc::BUS_ADRERR | libc::BUS_MCEERR_AR) {
+        return false;
+    }
+    let thread = remap::thread();
+    if claims::covering(met.address, thread).is_none() {
+        return false;
+    }
+    match Turn::try_take() {
+        Ok(mut turn) => in_turn(met, thread, &mut turn),
+        Err(NoTurn::Now) => {
+            remap::give_way();
+            true
+        }
+        Err(NoTurn::Ever) => false,
+    }
+}
+
+fn in_turn(met: Met, thread: usize, turn: &mut Turn) -> bool {
+    if let Some(times) = extents::fault_again(met.address, turn) {
+        return times < AGAIN;
+    }
+    // Asked anew: from now on no guard ends unseen.
+    let Some((claim, scope)) = claims::covering(met.address, thread) else { return false };
+    let Some((range, is_writable)) = range(claim, scope, met, turn) else { return false };
+    let gap = extents::gap(met.address, turn);
+    let room = both(range, gap);
+    let page = met.address / PAGE_SIZE * PAGE_SIZE;
+    let is_writable = is_writable || is_writable_there(page, met);
+    let zeroes = Zeroes { met, thread, is_writable, number: usize::MAX };
+    let seg = extent(claim, met, room, turn);
+    if extents::len() == 0 {
+        ballast::make(turn);
+    }
+    let has_room = ballast::is_there() && extents::len() < EXTENTS - RESERVED;
+    let done = match if has_room { zeroes.put_in_units(seg, gap, turn) } else { Err(libc::ENOMEM) } {
+        Err(libc::ENOMEM) => take_rest(zeroes, range, turn),
+        done => done,
+    };
+    if let Ok(seg) = done {
+        remember(claim, seg);
+    }
+    done.is_ok()
+}
+
+/// The range that a fault is in, and whether it is known to be writable. `None` if it is in none: not in a mapped file.
+fn range(claim: &Claim, scope: Scope, met: Met, turn: &mut Turn) -> Option<(Segment, bool)> {
+    if let Scope::Pages(seg, is_writable) = scope {
+        return Some((seg, is_writable));
+    }
+    let (last, is_writable) = claim.mapping(turn);
+    // Poison may be in anonymous memory that is mapped where the file was.
+    if met.code == libc::BUS_ADRERR && last.overlaps(Segment::new(met.address, 1)) {
+        return Some((last, is_writable));
+    }
+    let found =
+        maps::at(met.address, text(turn), |mapping| mapping.is_of_file().then_some((mapping.seg, mapping.is_writable)));
+    let (seg, is_writable) = found?;
+    claim.set_mapping(seg, is_writable, turn);
+    Some((seg, is_writable))
+}
+
+/// Whether stores to a page are allowed: one that was tried was; otherwise the kernel is asked, which costs a second attempt to have
+/// the page if they are, and nothing if they are not.
+fn is_writable_there(page: usize, met: Met) -> bool {
+    met.is_store || !matches!(memory::populate(page, 1, true), Err(libc::EINVAL | libc::ENOMEM))
+}
+
+fn both(a: Segment, b: Segment) -> Segment {
+    let start = a.addr.max(b.addr);
+    Segment::new(start, a.end().min(b.end()).saturating_sub(start))
+}
+
+/// The aligned block of a size around an address.
+fn block(address: usize, size: usize) -> Segment {
+    let start = address & !(size - 1);
+    Segment::new(start, size.min(usize::MAX - start))
+}
+
+/// What goes under zeroes: what the signal tells of, or a page. Behind the end of a file it is twice as much each time.
+fn extent(claim: &Claim, met: Met, room: Segment, turn: &mut Turn) -> Segment {
+    let size = 1_usize.checked_shl(met.lsb).unwrap_or(PAGE_SIZE).clamp(PAGE_SIZE, LARGEST);
+    let page = block(met.address, if met.code == libc::BUS_MCEERR_AR { size } else { PAGE_SIZE });
+    let lost = if met.code == libc::BUS_ADRERR && is_to_be_asked(claim, page) {
+        maps::behind_file(page.addr, text(turn))
+    } else {
+        None
+    };
+    let Some(lost) = lost else {
+        claim.growth.store(0, Ordering::Relaxed);
+        return both(page, room);
+    };
+    let growth = claim.growth.load(Ordering::Relaxed) + 1;
+    claim.growth.store(growth, Ordering::Relaxed);
+    let wide = PAGE_SIZE.checked_shl(growth).filter(|wide| wide.is_power_of_two()).unwrap_or(usize::MAX / 2 + 1);
+    both(both(block(met.address, wide), lost), room)
+}
+
+/// Whether to find out how far a file reaches, which takes longer than a fault: of few faults in many, unless the answer to the last one
+/// was that they are behind its end.
+fn is_to_be_asked(claim: &Claim, page: Segment) -> bool {
+    let faults = claim.faults.fetch_add(1, Ordering::Relaxed) + 1;
+    let [start, end] = claim.last.each_ref().map(|end| end.load(Ordering::Relaxed));
+    let goes_on = page.addr == end || page.end() == start;
+    let run = if goes_on { claim.run.load(Ordering::Relaxed) + 1 } else { 1 };
+    claim.run.store(run, Ordering::Relaxed);
+    let is_one_of_few = |count: u32| count > 1 && count.is_power_of_two();
+    claim.growth.load(Ordering::Relaxed) > 0 || is_one_of_few(faults) || is_one_of_few(run)
+}
+
+fn remember(claim: &Claim, seg: Segment) {
+    for (end, now) in claim.last.iter().zip([seg.addr, seg.end()]) {
+        end.store(now, Ordering::Relaxed);
+    }
+}
+
+/// How extents are put under zeroes for one fault.
+struct Zeroes {
+    met: Met,
+    thread: usize,
+    is_writable: bool,
+    /// The least of the numbers of extents given up for this one.
+    number: usize,
+}
+
+impl Zeroes {
+    /// Puts an extent under zeroes and enters it into the table.
+    fn put(&self, seg: Segment, turn: &Turn) -> Result<(), i32> {
+        if extents::len() == EXTENTS {
+            return Err(libc::ENOSPC);
+        }
+        // SAFETY: a guard covers the range, and whoever asked for it bears that its pages are read anew or as zeroes.
+        let kept = match unsafe { remap::keep_aside(seg) } {
+            Err(libc::EINVAL) => 0,
+            kept => kept?,
+        };
+        // SAFETY: the pages were kept aside, or the mapping is of a kind whose guard is told that they are not.
+        let is_marked = match unsafe { remap::map_zeroes(seg, self.is_writable) } {
+            Ok(is_marked) => is_marked,
+            Err(errno) => {
+                if kept != 0 {
+                    // SAFETY: just kept aside; over the range the mapping is still there, empty.
+                    let _ = unsafe { remap::put_back(kept, seg) };
+                }
+                return Err(errno);
+            }
+        };
+        let Met { code, lsb, is_store, .. } = self.met;
+        let entry = Extent { seg, kept, thread: self.thread, number: self.number, code, lsb, is_store, is_marked };
+        extents::insert(&entry, turn);
+        Ok(())
+    }
+
+    /// The same in the least unit that the mapping can be split in: some are of large pages.
+    fn put_in_units(&self, seg: Segment, gap: Segment, turn: &Turn) -> Result<Segment, i32> {
+        let mut size = seg.len;
+        let mut part = seg;
+        loop {
+            match self.put(part, turn) {
+                Err(libc::EINVAL) if size < LARGEST => {
+                    size = (size + 1).next_power_of_two();
+                    part = both(block(self.met.address, size), gap);
+                }
+                done => return done.map(|()| part),
+            }
+        }
+    }
+}
+
+/// Where there may be no more mappings, or no more extents: one takes the rest of the range, and those in the rest are given up for it.
+#[cold]
+fn take_rest(mut zeroes: Zeroes, range: Segment, turn: &mut Turn) -> Result<Segment, i32> {
+    ballast::drop(turn);
+    let start = zeroes.met.address / PAGE_SIZE * PAGE_SIZE;
+    let mut rest = Segment::new(start, range.end() - start);
+    zeroes.number = super::give_up(rest, turn);
+    rest = both(rest, extents::gap(start, turn));
+    loop {
+        match zeroes.put(rest, turn) {
+            // It is in several mappings: that of the fault is the first.
+            Err(libc::EFAULT) if rest.len > PAGE_SIZE => rest.len = (rest.len / 2).next_multiple_of(PAGE_SIZE),
+            done => return done.map(|()| rest),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What reads as zeroes now: a fixed table of extents, sorted by address, changed in a turn only.
+
+use super::turn::{Turn, text};
+use crate::memory::Segment;
+use crate::sys::maps;
+use crate::sys::remap::ZEROES;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Extents there can be at once.
+pub(super) const EXTENTS: usize = 1 << 15;
+/// The last ones are for what takes the rest of a range.
+pub(super) const RESERVED: usize = 256;
+
+/// An extent under zeroes, and what put it there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Extent {
+    pub(super) seg: Segment,
+    /// Where its pages are kept aside; 0 if they could not be.
+    pub(super) kept: usize,
+    /// The thread that faulted.
+    pub(super) thread: usize,
+    /// How many came before it.
+    pub(super) number: usize,
+    /// The signal's code.
+    pub(super) code: i32,
+    /// Log2 of the extent the signal told of, or 0.
+    pub(super) lsb: u32,
+    /// Whether a store faulted.
+    pub(super) is_store: bool,
+    /// Whether its zeroes can be told from whatever may be mapped there later.
+    pub(super) is_marked: bool,
+}
+
+/// An extent as the table keeps it.
+struct Slot {
+    start: AtomicUsize,
+    len: AtomicUsize,
+    kept: AtomicUsize,
+    thread: AtomicUsize,
+    number: AtomicUsize,
+    /// Code, extent, store and mark, a byte each.
+    signal: AtomicU64,
+    /// Faults in it since it was put under zeroes.
+    again: AtomicU32,
+    /// Whether it was under its zeroes when [`check`] looked.
+    is_under_zeroes: AtomicBool,
+}
+
+static SLOTS: [Slot; EXTENTS] = [const { Slot::new() }; EXTENTS];
+/// The numbers of the slots in use in the order of their addresses, then those of free ones: a permutation. Each is kept as its
+/// distance from its place, so that a table that nobody has touched is one of free slots.
+static ORDER: [AtomicU32; EXTENTS] = [const { AtomicU32::new(0) }; EXTENTS];
+static LEN: AtomicUsize = AtomicUsize::new(0);
+/// Extents there ever were, from which each has its number.
+static EVER: AtomicUsize = AtomicUsize::new(0);
+
+impl Slot {
+    const fn new() -> Self {
+        Self {
+            start: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+            thread: AtomicUsize::new(0),
+            number: AtomicUsize::new(0),
+            signal: AtomicU64::new(0),
+            again: AtomicU32::new(0),
+            is_under_zeroes: AtomicBool::new(true),
+        }
+    }
+
+    fn seg(&self) -> Segment {
+        Segment::new(self.start.load(Ordering::Relaxed), self.len.load(Ordering::Relaxed))
+    }
+
+    fn load(&self) -> Extent {
+        let [code, lsb, store, mark, ..] = self.signal.load(Ordering::Relaxed).to_le_bytes();
+        Extent {
+            seg: self.seg(),
+            kept: self.kept.load(Ordering::Relaxed),
+            thread: self.thread.load(Ordering::Relaxed),
+            number: self.number.load(Ordering::Relaxed),
+            code: code.into(),
+            lsb: lsb.into(),
+            is_store: store != 0,
+            is_marked: mark != 0,
+        }
+    }
+
+    fn store(&self, extent: &Extent) {
+        let (store, mark) = (extent.is_store.into(), extent.is_marked.into());
+        let signal = [extent.code as u8, extent.lsb as u8, store, mark, 0, 0, 0, 0];
+        self.start.store(extent.seg.addr, Ordering::Relaxed);
+        self.len.store(extent.seg.len, Ordering::Relaxed);
+        self.kept.store(extent.kept, Ordering::Relaxed);
+        self.thread.store(extent.thread, Ordering::Relaxed);
+        self.number.store(extent.number, Ordering::Relaxed);
+        self.signal.store(u64::from_le_bytes(signal), Ordering::Relaxed);
+        self.again.store(0, Ordering::Relaxed);
+        self.is_under_zeroes.store(true, Ordering::Relaxed);
+    }
+}
+
+fn slot(place: usize) -> usize {
+    (place ^ ORDER[place].load(Ordering::Relaxed) as usize) % EXTENTS
+}
+
+fn set_slot(place: usize, slot: usize) {
+    ORDER[place].store((place ^ slot) as u32, Ordering::Relaxed);
+}
+
+/// How many there are.
+pub(super) fn len() -> usize {
+    LEN.load(Ordering::SeqCst).min(EXTENTS)
+}
+
+/// The first place whose extent ends behind an address; [`len`] if there is none.
+fn place_behind(address: usize) -> usize {
+    let (mut low, mut high) = (0, len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if SLOTS[slot(middle)].seg().end() <= address {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+/// The extent with an address in it: how many faults it has had since it was put under zeroes, this one counted.
+pub(super) fn fault_again(address: usize, _turn: &Turn) -> Option<u32> {
+    let place = place_behind(address);
+    let found = (place < len()).then(|| &SLOTS[slot(place)]).filter(|found| found.seg().addr <= address)?;
+    Some(found.again.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
+/// What lies between the extents around an address that is in none of them.
+pub(super) fn gap(address: usize, _turn: &Turn) -> Segment {
+    let place = place_behind(address);
+    let start = if place == 0 { 0 } else { SLOTS[slot(place - 1)].seg().end() };
+    let end = if place < len() { SLOTS[slot(place)].seg().addr } else { usize::MAX };
+    Segment::new(start, end - start)
+}
+
+/// Enters one that overlaps no other, where the table has room. Its number is that of those it replaces, or the next.
+pub(super) fn insert(extent: &Extent, _turn: &Turn) {
+    let len = len().min(EXTENTS - 1);
+    let free = slot(len);
+    SLOTS[free].store(&Extent { number: extent.number.min(EVER.fetch_add(1, Ordering::SeqCst)), ..*extent });
+    let place = place_behind(extent.seg.addr);
+    for behind in (place..len).rev() {
+        set_slot(behind + 1, slot(behind));
+    }
+    set_slot(place, free);
+    LEN.store(len + 1, Ordering::SeqCst);
+}
+
+/// Finds out which extents are under their zeroes still, and under nothing else that was mapped there meanwhile. `false` if `/proc`
+/// does not tell.
+pub(super) fn check(turn: &mut Turn) -> bool {
+    let all = 0..len();
+    for place in all.clone() {
+        SLOTS[slot(place)].is_under_zeroes.store(false, Ordering::Relaxed);
+    }
+    let read = maps::find(text(turn), |mapping| {
+        let start = mapping.seg.addr;
+        if mapping.is_called(ZEROES) && mapping.offset == start as u64 {
+            for place in place_behind(start)..all.end {
+                let slot = &SLOTS[slot(place)];
+                if slot.seg().end() > mapping.seg.end() {
+                    break;
+                }
+                slot.is_under_zeroes.store(start <= slot.seg().addr, Ordering::Relaxed);
+            }
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    read.is_ok()
+}
+
+/// Takes out of the table what `is_over` says is over, of the extents that overlap a range, in the order of their addresses. It is also
+/// told what [`check`] found.
+pub(super) fn remove(seg: Segment, mut is_over: impl FnMut(&Extent, bool) -> bool, _turn: &Turn) {
+    let first = place_behind(seg.addr);
+    let mut kept = first;
+    for place in first..len() {
+        let here = slot(place);
+        let extent = SLOTS[here].load();
+        let is_under_zeroes = SLOTS[here].is_under_zeroes.load(Ordering::Relaxed);
+        if !(extent.seg.overlaps(seg) && is_over(&extent, is_under_zeroes)) {
+            // What is over comes to stand behind, where the free ones are.
+            set_slot(place, slot(kept));
+            set_slot(kept, here);
+            kept += 1;
+        }
+    }
+    LEN.store(kept, Ordering::SeqCst);
+}
+
+/// Every extent that overlaps a range, in the order of their addresses.
+pub(super) fn within(seg: Segment, _turn: &Turn) -> impl Iterator<Item = Extent> {
+    let places = place_behind(seg.addr)..len();
+    places.map(|place| SLOTS[slot(place)].load()).take_while(move |extent| extent.seg.addr < seg.end())
+}
+
+/// All addresses.
+pub(super) const EVERYWHERE: Segment = Segment::new(0, usize::MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn extent(start: usize, len: usize) -> Extent {
+        Extent {
+            seg: Segment::new(start, len),
+            kept: 7,
+            thread: 1,
+            number: 0,
+            code: libc::BUS_ADRERR,
+            lsb: 12,
+            is_store: start.is_multiple_of(3),
+            is_marked: start.is_multiple_of(7),
+        }
+    }
+
+    /// The table is one per process: one test uses all of it.
+    #[test]
+    fn the_table_stays_sorted_whatever_comes_and_goes() {
+        let Ok(turn) = Turn::try_take() else { panic!("nobody else takes turns here") };
+        let mut model = BTreeMap::new();
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for round in 0..20_000 {
+            let start = random(3000) * 10;
+            if random(3) > 0 {
+                let is_free = model.range(..start + 10).next_back().is_none_or(|(at, len)| at + len <= start);
+                if is_free {
+                    assert_eq!(fault_again(start, &turn), None);
+                    insert(&extent(start, 10), &turn);
+                    model.insert(start, 10_usize);
+                } else {
+                    assert!(fault_again(start, &turn).is_some());
+                }
+            } else {
+                let seg = Segment::new(start, random(500));
+                let over = |at: usize| at.is_multiple_of(20) && Segment::new(at, 10).overlaps(seg);
+                remove(seg, |extent, _| over(extent.seg.addr), &turn);
+                model.retain(|at, _| !over(*at));
+            }
+            if round % 100 == 0 {
+                let found: Vec<_> = within(EVERYWHERE, &turn).map(|found| found.seg.addr).collect();
+                assert_eq!(found, model.keys().copied().collect::<Vec<_>>());
+                if fault_again(15, &turn).is_none() {
+                    let before = model.range(..15).next_back().map_or(0, |(at, len)| at + len);
+                    let behind = model.range(15..).next().map_or(usize::MAX, |(at, _)| *at);
+                    assert_eq!(gap(15, &turn), Segment::new(before, behind - before));
+                }
+                let mut slots: Vec<_> = (0..EXTENTS).map(slot).collect();
+                slots.sort_unstable();
+                assert!(slots.into_iter().eq(0..EXTENTS));
+            }
+        }
+        let sample = within(EVERYWHERE, &turn).next().unwrap();
+        assert_eq!(Extent { number: 0, ..sample }, extent(sample.seg.addr, 10));
+        remove(EVERYWHERE, |_, _| true, &turn);
+        assert_eq!(len(), 0);
+    }
+}
