@@ -4,8 +4,10 @@
 //! read into a buffer of our own, and what could be read is copied on from there. The copy is then short by what was not read and
 //! what was not written, the iterator stands where the last byte written leaves it, and the fault is that of the side that stopped.
 //!
-//! [`to_iter`], [`from_iter`] and [`across`] do all of this for every flavour of copy. A flavour is the closure they are given.
+//! [`to_iter`], [`from_iter`], [`across`] and [`flat`] do all of this for every flavour of copy. A flavour is the closure they are
+//! given.
 
+use super::Outcome;
 use super::chunk::CopyChunk;
 use super::copier::Copier;
 use super::step::{Across, FromIter};
@@ -135,6 +137,31 @@ pub(super) fn from_iter(
     Ok(done)
 }
 
+/// Copies from one range to another of the same length. `copy` is given the destination and the bytes to copy, which nothing that it
+/// writes overlaps but from below, and returns how many it copied.
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
+pub(super) fn flat(
+    dst: Memory,
+    src: Memory,
+    copy: impl FnOnce(&mut Copier, usize, Segment) -> usize,
+) -> Result<Outcome> {
+    let nbytes = super::same_length(dst, src)?;
+    let mut copier = Copier::new(&[dst, src], &[])?;
+    let (target, source) = (dst.seg(), src.seg());
+    let done = if source.overlaps(target) && source.addr < target.addr {
+        copier.out_of_line(|copier| {
+            let mut ahead = Scratch::new(nbytes)?;
+            // SAFETY: the copier was made for the source.
+            let read = unsafe { ahead.fill(copier, source) };
+            Ok(copy(copier, target.addr, Segment::new(ahead.addr(), read)))
+        })?
+    } else {
+        copy(&mut copier, target.addr, source)
+    };
+    Ok((done, copier.into_fault(done, nbytes)))
+}
+
 /// Copies `nbytes`, which both have, from one iterator to the other; both advance by the bytes copied, which it returns.
 pub(super) fn across(copier: &mut Copier, dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<usize> {
     if !share_memory(dst, src, nbytes) {
@@ -167,7 +194,7 @@ impl Ahead {
         let read = Segment::new(buffer.addr(), i.walk(nbytes, &mut step));
         // SAFETY: the buffer stays beside the iterator over it, which is a source and gives the memory to nobody.
         let memory = unsafe { Memory::new(read, Backing::Heap) };
-        Ok(Self { i: Box::new(IovIter::ubuf(Direction::Source, memory, None)?), _buffer: buffer })
+        Ok(Self { i: Box::new(IovIter::whole(Direction::Source, memory)), _buffer: buffer })
     }
 }
 

@@ -5,9 +5,9 @@
 //! is returned.
 
 use super::copier::Copier;
-use super::nontemporal::{Flush, Gather, Scatter};
+use super::nontemporal::{self, Flush, Gather, LineStore, Scatter};
 use super::step::{FromIter, ToIter};
-use super::{Outcome, bounce, memcpy_by};
+use super::{Outcome, bounce};
 use crate::arch;
 use crate::error::{Error, Result};
 use crate::iter::IovIter;
@@ -27,18 +27,36 @@ pub fn copy_from_iter_flushcache(dst: Memory, i: &mut IovIter, nbytes: usize) ->
 /// `copy_to_iter` after which no counted byte is in the CPU's caches alone: scattered memory made durable with one fence.
 pub fn copy_to_iter_flushcache(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     require_write_back()?;
-    scatter(src, i, nbytes, Flush::Lines, "copy_to_iter_flushcache")
+    bounce::to_iter(src, i, nbytes, "copy_to_iter_flushcache", |copier, i, src| {
+        let mut scatter = Scatter::new(copier);
+        // SAFETY: `bounce::to_iter` gives a source of as many bytes, and made the copier for both sides.
+        let mut step = unsafe { ToIter::new(src.addr, &mut scatter) };
+        let done = i.walk(src.len, &mut step);
+        scatter.finish();
+        done
+    })
 }
 
 /// A flat copy that spares the caches as far as it can. Returns the bytes copied, and why not all of them.
 pub fn memcpy_nocache(dst: Memory, src: Memory) -> Result<Outcome> {
-    memcpy_by(dst, src, |i| scatter(src, i, src.len(), Flush::None, "memcpy_nocache"))
+    flat(dst, src, Flush::None)
 }
 
 /// A flat copy after which no counted byte is in the CPU's caches alone. Returns the bytes copied, and why not all of them.
 pub fn memcpy_flushcache(dst: Memory, src: Memory) -> Result<Outcome> {
     require_write_back()?;
-    memcpy_by(dst, src, |i| scatter(src, i, src.len(), Flush::Lines, "memcpy_flushcache"))
+    flat(dst, src, Flush::Lines)
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // into each flavour: `flush` decides most branches when it is compiled
+fn flat(dst: Memory, src: Memory, flush: Flush) -> Result<Outcome> {
+    bounce::flat(dst, src, |copier, dst, src| {
+        // SAFETY: `bounce::flat` gives ranges of one length, and made the copier for them.
+        let left = unsafe { nontemporal::copy(copier, flush, dst, src.addr, src.len) };
+        copier.fence();
+        src.len - left
+    })
 }
 
 #[inline(always)]
@@ -50,19 +68,6 @@ fn gather(dst: Memory, i: &mut IovIter, nbytes: usize, flush: Flush, operation: 
         let mut step = unsafe { FromIter::new(dst.addr, &mut gather) };
         let taken = i.walk(dst.len, &mut step);
         taken - gather.finish()
-    })
-}
-
-#[inline(always)]
-#[allow(clippy::inline_always)] // as above
-fn scatter(src: Memory, i: &mut IovIter, nbytes: usize, flush: Flush, operation: &'static str) -> Result<usize> {
-    bounce::to_iter(src, i, nbytes, operation, |copier, i, src| {
-        let mut scatter = Scatter::new(copier, flush);
-        // SAFETY: `bounce::to_iter` gives a source of as many bytes, and made the copier for both sides.
-        let mut step = unsafe { ToIter::new(src.addr, &mut scatter) };
-        let done = i.walk(src.len, &mut step);
-        scatter.finish();
-        done
     })
 }
 

@@ -8,7 +8,8 @@
 
 use super::copier::Copier;
 use super::step::ToIter;
-use super::{Outcome, bounce, copy_to_iter, memcpy_by};
+use super::{Outcome, bounce, copy_to_iter, memcpy, same_length};
+use crate::abi::Direction;
 use crate::error::Result;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::{IovIter, Step};
@@ -127,10 +128,15 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
 }
 
 /// A flat copy that stops where the careful copy would before memory the map knows. Returns the bytes copied, and why not all.
-#[inline(always)]
-#[allow(clippy::inline_always)] // as above
 pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option<&K>) -> Result<Outcome> {
-    memcpy_by(dst, src, |i| copy_to_iter_mcsafe(src, i, src.len(), map))
+    match map {
+        Some(map) if !map.is_empty() && !map.is_clear([(src.seg(), Touch::Read), (dst.seg(), Touch::Any)]) => {
+            let nbytes = same_length(dst, src)?;
+            let mut i = IovIter::whole(Direction::Dest, dst);
+            Ok((copy_carefully(src, &mut i, nbytes, map)?, i.fault))
+        }
+        Some(_) | None => memcpy(dst, src),
+    }
 }
 
 #[inline(never)]

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Page, Segment};
+use chunk::CopyChunk;
 use copier::Copier;
 use std::mem::MaybeUninit;
 use step::{FromIter, ToIter, Zero};
@@ -77,20 +78,20 @@ pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<
 
 /// A flat copy between ranges of one length, as if all of the source had been read first. Returns the bytes copied, and why not all
 /// of them.
+#[inline(always)]
+#[allow(clippy::inline_always)] // ranges that are passed on are copied right after they were written, and wait for that
 pub fn memcpy(dst: Memory, src: Memory) -> Result<Outcome> {
-    memcpy_by(dst, src, |i| copy_to_iter(src, i, src.len()))
+    bounce::flat(dst, src, |copier, dst, src| {
+        copier.expect(src.len);
+        // SAFETY: `bounce::flat` gives ranges of one length, and made the copier for them.
+        src.len - unsafe { copier.copy(dst, src.addr, src.len) }
+    })
 }
 
-/// A flat copy is a copy from `src` into a UBUF over `dst`: `copy` makes it.
-#[inline(always)]
-#[allow(clippy::inline_always)] // the kind is known then when it is compiled
-fn memcpy_by(dst: Memory, src: Memory, copy: impl FnOnce(&mut IovIter) -> Result<usize>) -> Result<Outcome> {
-    if dst.len() != src.len() {
-        return Err(other_length(dst.len(), src.len()));
-    }
-    let mut i = IovIter::ubuf(Direction::Dest, dst, None)?;
-    let done = copy(&mut i)?;
-    Ok((done, i.fault))
+/// The length that both ends of a flat copy have.
+#[inline]
+fn same_length(dst: Memory, src: Memory) -> Result<usize> {
+    if dst.len() == src.len() { Ok(src.len()) } else { Err(other_length(dst.len(), src.len())) }
 }
 
 #[cold]

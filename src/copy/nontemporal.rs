@@ -165,15 +165,14 @@ unsafe fn through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, s
     }
 }
 
-/// Scattering: each chunk is a range of its own.
+/// Scattering, durably: each chunk is a range of its own.
 pub(super) struct Scatter<'m, S> {
     store: &'m mut S,
-    flush: Flush,
 }
 
 impl<'m, S: LineStore> Scatter<'m, S> {
-    pub(super) fn new(store: &'m mut S, flush: Flush) -> Self {
-        Self { store, flush }
+    pub(super) fn new(store: &'m mut S) -> Self {
+        Self { store }
     }
 
     /// Ends the copy: one fence for all chunks.
@@ -187,7 +186,7 @@ impl<S: LineStore> CopyChunk for Scatter<'_, S> {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
         // SAFETY: the caller's promise.
-        unsafe { copy_part(self.store, self.flush, dst, src, len) }
+        unsafe { copy_part(self.store, Flush::Lines, dst, src, len) }
     }
 
     /// Nothing: a destination that is written past the caches need not be in them.

@@ -52,6 +52,8 @@ pub struct IovIter {
 }
 
 impl IovIter {
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
     fn with_body(direction: Direction, count: usize, body: Body) -> Self {
         Self { direction, count, offset: 0, body, fault: None }
     }
@@ -60,6 +62,13 @@ impl IovIter {
     pub fn ubuf(direction: Direction, memory: Memory, count: Option<usize>) -> Result<Self> {
         let count = within(count, memory.len())?;
         Ok(Self::with_body(direction, count, Body::Ubuf(memory)))
+    }
+
+    /// One range, all of it.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // one end of a flat copy: returned by value it would be copied right after it was written
+    pub(crate) fn whole(direction: Direction, memory: Memory) -> Self {
+        Self::with_body(direction, memory.len(), Body::Ubuf(memory))
     }
 
     /// Ranges of user memory (`iov_iter_init`).

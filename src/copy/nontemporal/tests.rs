@@ -2,7 +2,7 @@
 
 use super::gather::BUFFER_SIZE;
 use super::recorder::{Place, Recorder};
-use super::{Flush, Gather, LineStore, Rest, Scatter};
+use super::{Flush, Gather, LineStore, Rest, Scatter, copy};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::LINE;
 use crate::copy::chunk::CopyChunk;
@@ -51,10 +51,9 @@ fn at(addr: usize, len: usize) -> Memory {
 
 /// One range, as a flat copy makes it: the bytes that did not get there.
 fn copy_flat<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
-    let mut scatter = Scatter::new(store, flush);
     // SAFETY: the callers pass ranges of their own arenas, or a ledger, which touches nothing.
-    let left = unsafe { scatter.copy(dst, src, len) };
-    scatter.finish();
+    let left = unsafe { copy(store, flush, dst, src, len) };
+    store.fence();
     left
 }
 
@@ -181,7 +180,7 @@ fn scattered_to_every_kind_all_is_durable_on_return() {
         let memory = Segment::new(arena.base(), 4 * PAGE_SIZE);
         for mut i in every_kind(memory, &lengths, Direction::Dest) {
             let mut recorder = Recorder::new(memory.addr, memory.len);
-            let mut scatter = Scatter::new(&mut recorder, Flush::Lines);
+            let mut scatter = Scatter::new(&mut recorder);
             // SAFETY: both are arenas of this test, of at least `total` bytes.
             let mut step = unsafe { ToIter::new(source.base(), &mut scatter) };
             assert_eq!(i.walk(total, &mut step), total);
@@ -318,7 +317,7 @@ fn four_gigabytes_to_an_odd_address_keep_their_head() {
 #[test]
 fn what_follows_a_stream_that_lost_its_handler_is_not_streamed() {
     let mut ledger = Ledger { turns_bare: true, ..Ledger::default() };
-    let mut scatter = Scatter::new(&mut ledger, Flush::Lines);
+    let mut scatter = Scatter::new(&mut ledger);
     for (at, len) in [(0, 8 * BUFFER_SIZE), (8 * BUFFER_SIZE, LINE)] {
         // SAFETY: a ledger touches nothing.
         assert_eq!(unsafe { scatter.copy(0x1000 + at, 0x4000 + at, len) }, 0);
