@@ -11,6 +11,7 @@ import os
 import pickle
 import random
 import socket
+import tempfile
 import threading
 from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from iovec_rs import (
     PAGE_SIZE,
     READ,
     WRITE,
+    FaultError,
     IovIter,
     PipeRing,
     XArray,
@@ -35,6 +37,7 @@ from iovec_rs import (
     csum_and_copy_to_iter,
     hash_and_copy_to_iter,
 )
+from memory import Arena, Page, window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +101,89 @@ def test_a_hash_gets_exactly_what_was_copied() -> None:
     assert digest.digest() == hashlib.sha256(DATA[:11]).digest()
     counted = IovIter.discard(READ, 3)
     assert hash_and_copy_to_iter(array.array("d", [1.0]), counted, digest) == 3
+
+
+class Fed:
+    """Takes what a hash takes, and keeps the objects it was fed."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+
+    def update(self, data: bytes) -> None:
+        self.blocks.append(data)
+
+
+def test_a_hash_gets_what_was_copied_however_the_source_changes() -> None:
+    """Also by the copy itself, where the two overlap, and by whoever is fed."""
+    memory = bytearray(b"abcdefghijklmnop")
+    fed = Fed()
+    assert hash_and_copy_to_iter(memoryview(memory)[:12], IovIter.ubuf(READ, memoryview(memory)[4:]), fed) == 12
+    assert (b"".join(fed.blocks), bytes(memory)) == (b"abcdefghijkl", b"abcdabcdefghijkl")
+
+    source, target = bytearray(DATA * 20), bytearray(20 * len(DATA))
+
+    class Spoils(Fed):
+        def update(self, data: bytes) -> None:
+            super().update(data)
+            source[:] = bytes(len(source))
+
+    spoils = Spoils()
+    assert hash_and_copy_to_iter(source, IovIter.kvec(READ, [target]), spoils) == len(target)
+    assert len(spoils.blocks) > 1
+    assert b"".join(spoils.blocks) == target != DATA * 20
+
+
+def test_a_hash_of_what_a_pipe_has_room_for() -> None:
+    ring, digest = PipeRing(4), hashlib.sha256()
+    assert hash_and_copy_to_iter(DATA, IovIter.pipe(READ, ring, len(DATA)), digest) == 4 * PAGE_SIZE
+    assert digest.digest() == hashlib.sha256(DATA[: 4 * PAGE_SIZE]).digest()
+    assert ring.read() == DATA[: 4 * PAGE_SIZE]
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_hash_is_fed_what_counts_before_a_fault(trusted: bool) -> None:
+    """On either side, with blocks before it, and with overlap: what is fed is what `copied` says."""
+    with Arena([*[Page.GOOD] * 40, Page.PROTECTED], random.Random(7).randbytes(40 * PAGE_SIZE)) as arena:
+        good, bad = window(arena.address, arena.length), arena.length - PAGE_SIZE
+        view = memoryview(good).cast("B")
+        make = IovIter.kvec if trusted else IovIter.iovec
+        for source, target, copied in (
+            (view[100:], bytearray(arena.length - 100), bad - 100),
+            (DATA * 9, view[100 : 100 + 9 * len(DATA)], min(9 * len(DATA), bad - 100)),
+            (view[bad - 5000 :], view[bad - 6000 : bad], 5000),
+        ):
+            fed, before, i = Fed(), bytes(source[:copied]), make(READ, [target])
+            if trusted and copied < i.count:
+                with pytest.raises(FaultError) as caught:
+                    hash_and_copy_to_iter(source[: i.count], i, fed)
+                assert caught.value.copied == copied
+            else:
+                assert hash_and_copy_to_iter(source[: i.count], i, fed) == copied
+            assert i.count == len(target) - copied
+            assert b"".join(fed.blocks) == before == bytes(target[:copied])
+            if copied < len(target):
+                assert i.fault is not None
+                assert (i.fault.offset, i.fault.cause) == (copied, "protection")
+
+
+def test_a_hash_survives_a_source_that_is_cut_while_it_is_hashed() -> None:
+    """The bytes it is fed are ours: nothing that a truncation could take away."""
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        file.truncate(40 * PAGE_SIZE)
+        mapping = mmap.mmap(file.fileno(), 40 * PAGE_SIZE)
+
+        class Cuts(Fed):
+            def update(self, data: bytes) -> None:
+                file.truncate(PAGE_SIZE)
+                super().update(data)
+
+        cuts = Cuts()
+        i = IovIter.iovec(READ, [bytearray(40 * PAGE_SIZE)])
+        copied = hash_and_copy_to_iter(mapping, i, cuts)
+        assert 0 < copied < 40 * PAGE_SIZE
+        assert b"".join(cuts.blocks) == bytes(copied)
+        assert i.fault is not None
+        assert (i.fault.offset, i.fault.cause) == (copied, "gone")
 
 
 def test_a_hash_that_raises_puts_the_iterator_back() -> None:

@@ -243,10 +243,10 @@ unsafe fn finish_line(set: &Primitives, cut: Cut) -> Cut {
     }
 }
 
-/// Copies past the caches. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
+/// Copies past the caches, front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
 ///
 /// # Safety
-/// As for [`copy`]; `len` is not 0, and the ranges do not overlap.
+/// As for [`copy`]; `len` is not 0.
 #[inline(always)]
 #[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
 pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Cut> {

@@ -29,7 +29,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 /// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if `dst` is
 /// below `src`. Called through [`guard::copy`], which knows what a short count means.
 pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-/// Copies past the caches; `len` is not 0. Returns the bytes not copied. Called through [`guard::stream`].
+/// Copies past the caches, front to back; `len` is not 0. Returns the bytes not copied. The ranges may overlap only if `dst` is below
+/// `src`: each turn of a loop loads all it stores before it stores any of it, and stores nothing at or above what is loaded next. A
+/// store, non-temporal or not, is never visible to a load that comes before it in the same thread, and no load here has to see one.
+/// Called through [`guard::stream`].
 pub type StreamFn = CopyFn;
 /// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Called through [`guard::zero`].
 pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;

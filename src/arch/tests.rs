@@ -164,3 +164,30 @@ fn every_table_is_filled_and_resumes_in_its_own_routine() {
     }
     assert!(find(0).is_none() && find(usize::MAX).is_none());
 }
+
+/// The contract of copies and streams: the ranges may overlap if the destination is below the source.
+#[test]
+fn overlapping_ranges_are_moved_down_by_every_routine() {
+    let original: Vec<u8> = (0..3000_usize).map(|at| (at * 7 + at / 256) as u8).collect();
+    for set in sets() {
+        for distance in (1..140).chain([191, 192, 193, 255, 256, 257, 320, 511, 1000]) {
+            for (dst, len) in [(0, 1), (3, 100), (17, 256), (63, 700), (64, 1024), (1, 1900)] {
+                let mut expected = original.clone();
+                expected.copy_within(dst + distance..dst + distance + len, dst);
+                for routine in [guard::copy, guard::stream] {
+                    // On a line, so that `dst` is an offset in one.
+                    let mut memory = vec![0_u8; original.len() + LINE];
+                    let start = memory.as_ptr().align_offset(LINE);
+                    memory[start..start + original.len()].copy_from_slice(&original);
+                    let to = memory[start..].as_mut_ptr().expose_provenance() + dst;
+                    // SAFETY: both ranges lie inside the vector just made, to which there is no other reference.
+                    let cut = unsafe { routine(set, to, to + distance, len) };
+                    store_fence();
+                    assert!(cut.is_none());
+                    let moved = &memory[start..start + original.len()];
+                    assert!(moved == expected, "{} {distance} {dst} {len}", set.name);
+                }
+            }
+        }
+    }
+}
