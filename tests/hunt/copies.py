@@ -307,6 +307,45 @@ class Hunt:
         self.settle(what, min(length, count), runs, flat, (copied, fault))
         self.remains(what, source, count, copied)
 
+    def page_from_iter(self) -> None:
+        """Into a page of the arena's, some way in."""
+        length = min(self.length(), PAGE_SIZE)
+        page = self.rng.randrange(self.arena.length // PAGE_SIZE)
+        offset = self.rng.randrange(PAGE_SIZE - length + 1)
+        target, source = (page * PAGE_SIZE + offset, length), self.side(True, length)
+        count = source.i.count
+        name = self.rng.choice(("copy_page_from_iter", "copy_page_from_iter_atomic"))
+        what = f"{name}({self.describe(source)} -> {target})"
+        doing(what)
+        function = getattr(iovec_rs, name)
+        copied, fault = self.call(lambda: function(self.page(page), offset, length, source.i), source.i)
+        runs = clipped(source.runs or [], count)
+        self.settle(what, min(length, count), runs, Side(source.i, [target]), (copied, fault))
+        self.remains(what, source, count, copied)
+
+    def checksum(self) -> None:
+        """Over good memory alone: a chunk in which something is bad is not copied at all."""
+        length = self.length()
+        flat, source = self.run(length), self.rng.random() < 0.5
+        side = self.side(source, length)
+        if side.runs is None:
+            return
+        count = side.i.count
+        runs, limit = clipped(side.runs, count), min(length, count)
+        if self.model.reach([flat], write=source) < length or self.model.reach(runs, write=not source) < count:
+            return
+        start = self.rng.choice((0, 1, 0xFFFF, 0xFFFF_FFFF))
+        name = "csum_and_copy_from_iter" if source else "csum_and_copy_to_iter"
+        what = f"{name}({self.describe(side)}, {flat})"
+        doing(what)
+        data = self.model.gather(runs if source else [flat], limit)
+        copied, found = getattr(iovec_rs, name)(self.flat(flat, whole=True), side.i, None, start)
+        self.settle(what, limit, runs if source else [flat], Side(side.i, [flat]) if source else side, (copied, None))
+        self.remains(what, side, count, copied)
+        padded = data + bytes(len(data) % 2)
+        words = sum(memoryview(padded).cast("H")) + start
+        expect(found % 0xFFFF == words % 0xFFFF, "a wrong checksum", what, f"{found:#x}, {words:#x}")
+
     def across(self) -> None:
         length = self.length()
         source, target = self.side(True, length), self.side(False, length)
@@ -436,7 +475,8 @@ def hunt(rng: random.Random) -> None:
     pages = [rng.choice(BAD) if rng.random() < share else Page.GOOD for _ in range(npages)]
     with Arena(pages, rng.randbytes(npages * PAGE_SIZE)) as arena, circumstances(rng) as where:
         hunt = Hunt(rng, arena)
-        steps = (hunt.to_iter, hunt.to_iter, hunt.from_iter, hunt.from_iter, hunt.across, hunt.memcpy, hunt.careful)
+        steps = [hunt.to_iter, hunt.to_iter, hunt.from_iter, hunt.from_iter, hunt.across, hunt.memcpy, hunt.careful]
+        steps += [hunt.page_from_iter, hunt.checksum]
         for _ in range(COPIES if npages < 100 else 4):
             try:
                 rng.choice((*steps, hunt.zero))()
