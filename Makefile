@@ -1,4 +1,4 @@
-# Every target sets up all it needs. Nothing is installed outside the tree, except by test-guest, which needs QEMU.
+# Every target sets up all it needs. Nothing is installed outside the tree, except by setup and by test-guest, which needs QEMU.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-guest test-foreign hunt lint format bench bench-native wheel clean
+.PHONY: help demo test test-rust test-python test-guest test-foreign hunt setup lint format bench bench-native wheel clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,10 @@ hunt: $(VENV)/.built $(VENV)/.test  ## look for what no test knows yet, for HUNT
 
 test-foreign: $(VENV)/.built  ## CPython's own tests of vectored calls, routed through iovec_rs.io
 	cd $(or $(TMPDIR),/tmp) && PYTHONPATH=$(CURDIR)/tests $(CURDIR)/$(BIN)/python -m foreign
+
+setup:  ## install, on Debian and as root, what some tests are skipped without: ddrescuelog, objdump
+	apt-get update --quiet
+	apt-get install --quiet --yes --no-install-recommends gddrescue binutils
 
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint  ## fmt, clippy, ruff, mypy, stubtest
 	cargo fmt --check

@@ -116,7 +116,7 @@ def death(end: str) -> int:
 
 def makes_sense(case: Case) -> bool:
     # Who left waits for no signals. Neighbour b needs more stack than there is; below us it gets the other one.
-    return not (case.end.startswith("three") and "-a" in case.order or case.end == "overflow" and "b" in case.order)
+    return not ((case.end.startswith("three") and "-a" in case.order) or (case.end == "overflow" and "b" in case.order))
 
 
 @pytest.mark.parametrize(("style", "flags"), MANNERS)

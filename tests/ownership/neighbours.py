@@ -1,7 +1,7 @@
 """Other handlers of the process, in every order with ours: python -m ownership.neighbours LIBRARY… < CASES > OUTCOMES.
 
-Each case runs in a child that is forked for it. Its first word says whether copies may install our handler. What comes of
-it is how the child ends, and what the neighbours counted.
+Each case runs in a child that is forked for it. Its first word says whether copies may install our handler. What comes
+of it is how the child ends, and what the neighbours counted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run_case(case: Case) -> tuple[int, list[int]]:
             code = 0
         os._exit(code)
     ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return ended, [getattr(tally, name) for name, _ in Tally._fields_[:5]]
+    return ended, [getattr(tally, field[0]) for field in Tally._fields_[:5]]
 
 
 def live(case: Case, tally: Tally) -> None:
