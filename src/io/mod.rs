@@ -8,7 +8,7 @@ mod memory;
 
 pub use memory::whole;
 
-use crate::abi::{Direction, Kind, PAGE_SIZE};
+use crate::abi::{Direction, Kind, MAX_RW_COUNT, PAGE_SIZE, UIO_MAXIOV};
 use crate::error::{Error, Result as Checked};
 use crate::fault::Fault;
 use crate::iter::IovIter;
@@ -129,6 +129,26 @@ fn over<T: Transferred>(
 ) -> Result<T> {
     i.fault = None;
     let limit = limit.min(i.count());
+    if let Some((segs, offered)) = i.next_whole(UIO_MAXIOV, limit.min(MAX_RW_COUNT)) {
+        let segments = segs.len();
+        let done = call(segs).map_err(Failure::Errno)?;
+        match done.nbytes().min(offered) {
+            0 => {}
+            nbytes if nbytes == offered => i.skip_whole(segments, nbytes),
+            nbytes => i.advance(nbytes)?,
+        }
+        return Ok(done);
+    }
+    over_pieces(i, limit, call)
+}
+
+/// The same where the pieces have to be collected first.
+#[inline(never)]
+fn over_pieces<T: Transferred>(
+    i: &mut IovIter,
+    limit: usize,
+    call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
+) -> Result<T> {
     let mut batch = Batch::new(limit);
     match i.kind() {
         Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec => {

@@ -10,6 +10,7 @@ mod position;
 mod query;
 mod vector;
 mod walk;
+mod whole;
 mod xarray;
 
 pub use position::IterState;

@@ -117,6 +117,23 @@ impl Vector {
         *offset = left;
     }
 
+    /// The index of the current segment.
+    pub(super) fn cur(&self) -> usize {
+        self.cur
+    }
+
+    /// All segments.
+    pub(super) fn segs(&self) -> &[Segment] {
+        self.ranges.segs()
+    }
+
+    /// Steps over so many segments and all empty ones after them.
+    pub(super) fn skip_segments(&mut self, segments: usize) {
+        self.cur += segments;
+        let empty = self.ranges.segs()[self.cur..].iter().take_while(|seg| seg.len == 0).count();
+        self.cur += empty;
+    }
+
     /// Goes back `nbytes` (not 0), to rest in the segment they begin in, or says how many there are.
     pub(super) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
         if nbytes <= *offset {
