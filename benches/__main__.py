@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from iovec_rs import __version__, cpu
 
-from benches import bench_call, bench_cliff, bench_durable, bench_fault, bench_import, bench_memory, bench_vectored
+from benches import (
+    bench_call,
+    bench_cliff,
+    bench_durable,
+    bench_fault,
+    bench_import,
+    bench_io,
+    bench_memory,
+    bench_vectored,
+)
 from benches.harness import MismatchError, Table, quiet
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Table]]] = {
         bench_memory,
         bench_fault,
         bench_durable,
+        bench_io,
     )
 }
 
