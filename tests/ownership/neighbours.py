@@ -1,7 +1,6 @@
 """Other handlers of the process, in every order with ours: python -m ownership.neighbours LIBRARY… < CASES > OUTCOMES.
 
-Each case runs in a child that is forked for it. Its first word says whether copies may install our handler. What comes
-of it is how the child ends, and what the neighbours counted.
+Each case runs in a child that is forked for it. What comes of it is how the child ends, and what neighbour a counted.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ FLAGS = {"info": 4, "plain": 0, "nodefer": 0x4000_0000, "resethand": 0x8000_0000
 CPU_SECONDS = 0.15
 
 
+COUNTED = ["calls", "nested_most", "interrupted", "recovered", "blocked_after"]
+
+
 class Tally(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_int)
-        for name in ("calls", "nested_most", "interrupted", "recovered", "blocked_after", "entered", "go")
-    )
+    _fields_ = tuple((name, ctypes.c_int) for name in [*COUNTED, "entered", "go"])
 
 
 def run_case(case: Case) -> tuple[int, list[int]]:
@@ -43,7 +42,7 @@ def run_case(case: Case) -> tuple[int, list[int]]:
             code = 0
         os._exit(code)
     ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return ended, [getattr(tally, field[0]) for field in Tally._fields_[:5]]
+    return ended, [getattr(tally, name) for name in COUNTED]
 
 
 def live(case: Case, tally: Tally) -> None:
