@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -24,22 +25,16 @@ def scenarios(script: str) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
 
 
+def build(source: str, library: Path, *options: str) -> None:
+    command = ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC", *options, "-o", str(library)]
+    subprocess.run([*command, str(HERE / source)], check=True, timeout=60)
+
+
 @pytest.fixture(scope="session")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("stranger") / "foreign.so"
-    command = [
-        "gcc",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-O2",
-        "-shared",
-        "-fPIC",
-        "-o",
-        str(library),
-        str(HERE / "foreign.c"),
-    ]
-    subprocess.run(command, check=True, timeout=120)
+    build("foreign.c", library)
+    build("thief.c", library.with_name("thief.so"), "-I", sysconfig.get_paths()["include"])
     return library
 
 
@@ -49,7 +44,10 @@ def run(
     environment = {
         key: value for key, value in os.environ.items() if key not in ("PYTHONFAULTHANDLER", "PYTHONDEVMODE")
     }
-    environment |= {"FOREIGN_LIBRARY": str(stranger), "PYTHONPATH": str(HERE.parent)}
+    environment |= {
+        "FOREIGN_LIBRARY": str(stranger),
+        "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, stranger.parent))),
+    }
     command = [sys.executable, *options, "-m", f"ownership.{script.removesuffix('.py')}", *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
 

@@ -8,7 +8,7 @@ use crate::arch::guard::{self, Cut};
 use crate::arch::{self, LINE, Primitives};
 use crate::error::Result;
 use crate::fault::Fault;
-use crate::fault::engine::{self, ASK_EVERY, Way};
+use crate::fault::arm::{self, Path, RECHECK_EVERY};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 use crate::sys::memory;
@@ -19,7 +19,7 @@ use std::mem::MaybeUninit;
 /// Its address is not taken where a copy is short: it stays in registers there. See [`Copier::out_of_line`].
 pub(super) struct Copier {
     set: &'static Primitives,
-    way: Way,
+    path: Path,
     /// The least safe backing of what it copies between.
     backing: Backing,
     /// Chunks of so many bytes and more go past the caches; `usize::MAX` if none does.
@@ -51,10 +51,10 @@ impl Copier {
         for i in iters {
             backing = backing.max(i.backing());
         }
-        let way = engine::enter(backing)?;
+        let path = arm::arm(backing)?;
         Ok(Self {
             set: arch::primitives(),
-            way,
+            path,
             backing,
             nontemporal_from: usize::MAX,
             next_source: Segment::default(),
@@ -73,7 +73,7 @@ impl Copier {
     /// the handler is still ours.
     #[inline]
     fn fits_one_span(&self, len: usize) -> bool {
-        len <= ASK_EVERY && !matches!(self.way, Way::Syscalls)
+        len <= RECHECK_EVERY && !matches!(self.path, Path::Syscalls)
     }
 
     #[inline(always)]
@@ -93,11 +93,11 @@ impl Copier {
     #[inline(always)]
     #[allow(clippy::inline_always)] // as its callers are
     pub(super) fn out_of_line<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
-        let way = std::mem::replace(&mut self.way, Way::Syscalls);
+        let path = std::mem::replace(&mut self.path, Path::Syscalls);
         // The set is read anew, so that it need not be kept at hand for this. If another was chosen meanwhile, that one does as well.
-        let mut spilled = Self { set: arch::primitives(), way, fault: self.fault.take(), ..*self };
+        let mut spilled = Self { set: arch::primitives(), path, fault: self.fault.take(), ..*self };
         let result = run(&mut spilled);
-        (self.way, self.fault) = (spilled.way, spilled.fault);
+        (self.path, self.fault) = (spilled.path, spilled.fault);
         result
     }
 
@@ -131,7 +131,7 @@ impl Copier {
     unsafe fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
         debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
         // SAFETY: the ranges are parts of `Memory`, whose maker promised what `guard::copy` asks for: the destination may be written
-        // to, and `Backing::Heap` stays accessible. For any other backing `engine::enter` returns `Way::Direct`, without which nobody
+        // to, and `Backing::Heap` stays accessible. For any other backing `arm::arm` returns `Path::Direct`, without which nobody
         // gets here, only while the handler is installed.
         match unsafe { guard::copy(self.set, dst, src, len) } {
             None => 0,
@@ -144,7 +144,7 @@ impl Copier {
     #[cold]
     #[inline(never)]
     fn stopped(&mut self, cut: &Cut) -> usize {
-        engine::faulted();
+        arm::invalidate();
         let (dst, src) = (cut.dst + cut.readable, cut.src.wrapping_add(cut.readable));
         self.fault = Some(Box::new(Fault::from_signal(&cut.trap, cut.is_store, dst, src)));
         cut.left
@@ -155,7 +155,7 @@ impl Copier {
     fn in_spans(&mut self, len: usize, mut span: impl FnMut(&mut Self, usize, usize) -> usize) -> usize {
         let mut done = 0;
         while done < len {
-            let size = (len - done).min(ASK_EVERY);
+            let size = (len - done).min(RECHECK_EVERY);
             let left = span(self, done, size);
             done += size - left;
             if left != 0 {
@@ -181,11 +181,11 @@ impl Copier {
 
     /// Whether the CPU may go on after `done` bytes. Once it may not, the kernel does the rest.
     fn may_touch(&mut self, done: usize) -> bool {
-        if matches!(self.way, Way::Direct(_)) && self.backing.may_vanish() && done != 0 && !engine::is_still_ours() {
-            self.way = Way::Syscalls;
-            engine::faulted();
+        if matches!(self.path, Path::Direct(_)) && self.backing.may_vanish() && done != 0 && !arm::recheck() {
+            self.path = Path::Syscalls;
+            arm::invalidate();
         }
-        !matches!(self.way, Way::Syscalls)
+        !matches!(self.path, Path::Syscalls)
     }
 
     /// The kernel copies in an order of its own, so that overlapping ranges, which go to a lower address, pass through a buffer block
@@ -239,7 +239,7 @@ impl Copier {
     }
 
     unsafe fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
-        // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Way::Direct` holds: what `copy_directly` relies on, too.
+        // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Path::Direct` holds: what `copy_directly` relies on, too.
         let cut = unsafe { guard::zero(self.set, dst, len) };
         cut.map_or(0, |cut| self.stopped(&cut))
     }
@@ -266,7 +266,7 @@ impl Copier {
             arch::store_fence();
         }
         if self.backing.may_vanish() {
-            engine::copied(copied);
+            arm::finish();
         }
         self.fault.map(|fault| Box::new(placed(*fault, copied, wanted)))
     }

@@ -1,9 +1,10 @@
 //! Bad memory: surviving it, and what it looked like.
 
+pub mod arm;
 mod cycles;
 mod delegate;
-pub mod engine;
 pub mod formats;
+mod freshness;
 pub mod handler;
 pub mod map;
 mod predecessors;

@@ -1,6 +1,6 @@
 //! Faults in every routine at every distance, on either side, with the handler that recovers them.
 
-use super::engine::{self, Way};
+use super::arm::{self, Path};
 use super::{Cause, Fault, Side};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::{self, guard};
@@ -57,10 +57,10 @@ fn distances() -> impl Iterator<Item = usize> {
 
 const SKEWS: [usize; 6] = [0, 1, 7, 33, 40, 63];
 
-fn armed() -> Way {
-    let way = engine::enter(Backing::Mapping).unwrap();
-    assert!(matches!(way, Way::Direct(_)));
-    way
+fn armed() -> Path {
+    let path = arm::arm(Backing::Mapping).unwrap();
+    assert!(matches!(path, Path::Direct(_)));
+    path
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::abi::Kind;
 use crate::copy::{self, BlockCopy, Outcome};
 use crate::error::Result;
 use crate::fault::Side;
+use crate::fault::arm;
 use crate::iter;
 use crate::memory::Memory;
 use crate::structure::headroom;
@@ -101,12 +102,15 @@ pub(super) fn between<'py>(
     copy: impl FnOnce(Memory, Memory) -> Result<Outcome> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = dst.py();
+    arm::extend();
     let (mut to, mut from) = (Call::new(), Call::new());
     let target = flat_side(&mut to, dst, Access::Write, "dst")?;
     let source = flat_side(&mut from, src, Access::Read, "src")?;
     let nbytes = source.len();
     let (copied, fault) = transfer(py, nbytes, || copy(target, source))?;
-    to_mc_result(py, copied, nbytes, fault.as_deref())
+    let result = to_mc_result(py, copied, nbytes, fault.as_deref());
+    arm::extend();
+    result
 }
 
 /// The functions here that are called for every few bytes.

@@ -1,7 +1,7 @@
 //! The fault handler, shown and set: what `iovec_rs.fault_handler` is made of.
 
 use crate::error::Error;
-use crate::fault::engine::{self, Mode};
+use crate::fault::arm::{self, Mode};
 use crate::fault::handler::{self, Owner, SIGNALS};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -11,7 +11,7 @@ const MODES: [(&str, Mode); 3] = [("auto", Mode::Auto), ("signal", Mode::Signal)
 /// Puts the handler on top for SIGBUS and SIGSEGV.
 #[pyfunction]
 pub(super) fn fault_handler_install() -> PyResult<()> {
-    engine::forget();
+    arm::invalidate_all();
     if handler::install() {
         return Ok(());
     }
@@ -23,13 +23,13 @@ pub(super) fn fault_handler_install() -> PyResult<()> {
 /// Puts back what was there before, for each signal that is still ours, once no other thread is in a copy.
 #[pyfunction]
 pub(super) fn fault_handler_uninstall(py: Python<'_>) {
-    py.detach(engine::uninstall);
+    py.detach(arm::uninstall);
 }
 
 /// How faults are met.
 #[pyfunction]
 pub(super) fn fault_handler_mode() -> &'static str {
-    MODES.iter().find(|(_, mode)| *mode == engine::mode()).map_or("auto", |(name, _)| name)
+    MODES.iter().find(|(_, mode)| *mode == arm::mode()).map_or("auto", |(name, _)| name)
 }
 
 /// Meets faults another way from now on.
@@ -38,7 +38,7 @@ pub(super) fn fault_handler_set_mode(name: &str) -> PyResult<()> {
     let Some((_, mode)) = MODES.iter().find(|(known, _)| *known == name) else {
         return Err(Error::invalid("name", format!("{name:?}"), "\"auto\", \"signal\" or \"syscall\"").into());
     };
-    engine::set_mode(*mode);
+    arm::set_mode(*mode);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Whether other threads run during a copy.
 
 use crate::error::Result;
-use crate::fault::engine;
+use crate::fault::arm;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, c_void};
@@ -17,14 +17,13 @@ const DETACH_ALWAYS_FROM: usize = 256 << 10;
 #[inline(always)]
 #[allow(clippy::inline_always)] // what the work has captured would be moved, right after it was written
 pub(super) fn transfer<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    let detached = nbytes >= DETACH_FROM && (nbytes >= DETACH_ALWAYS_FROM || !is_alone(py));
-    if !detached {
+    if nbytes < DETACH_FROM {
         return Ok(work()?);
     }
-    // To let go of the interpreter and to get it back takes as long as what is done between two copies, or longer.
-    engine::on_the_way();
-    let result = py.detach(work);
-    engine::on_the_way();
+    // A longer copy has put the interpreter's own data out of the first cache, so that the way back and here again takes longer.
+    arm::extend();
+    let result = if nbytes >= DETACH_ALWAYS_FROM || !is_alone(py) { py.detach(work) } else { work() };
+    arm::extend();
     Ok(result?)
 }
 

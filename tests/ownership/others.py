@@ -135,6 +135,25 @@ def python_acts_right_before_a_copy() -> None:
         assert calls == []
 
 
+def c_code_acts_right_before_a_copy() -> None:
+    """As quickly as it can, in the one moment in which the kernel is not asked: a copy has just ended."""
+    thief = importlib.import_module("thief")
+    good, bad = CUT.buffer[:1], CUT.buffer[PAGE_SIZE - 1 :][:2]
+    before, after = IovIter.ubuf(READ, bytearray(1)), IovIter.ubuf(READ, bytearray(2))
+    first, second = before.save_state(), after.save_state()
+    for act, undo in ((thief.take, int), (thief.block, thief.unblock)):
+        for _ in range(100_000):
+            copy_to_iter(good, before)
+            before.restore(first)
+            after.restore(second)
+            copy_to_iter(good, before)
+            act()
+            copied = copy_to_iter(bad, after)
+            undo()
+            before.restore(first)
+            assert copied == 1
+
+
 def ignored_before() -> None:
     handle_in_python(signal.SIG_IGN)
     assert owners() == ("ignored", "ignored")

@@ -11,7 +11,7 @@ use crate::copy::{
     BlockCopy, Outcome, copy_from_iter, copy_iter, copy_to_iter, csum_and_copy_from_iter, csum_and_copy_to_iter, memcpy,
 };
 use crate::error::Result;
-use crate::fault::engine::{self, Way};
+use crate::fault::arm::{self, Path};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
 
@@ -173,7 +173,7 @@ fn block_signals(how: i32) {
     }
     // SAFETY: the set was filled above; the old one is not asked for.
     assert_eq!(unsafe { libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut()) }, 0);
-    engine::forget();
+    arm::invalidate_all();
 }
 
 /// Runs `test` under the handler with every instruction set, and where there is no handler for this thread.
@@ -184,7 +184,7 @@ fn every_mode(test: impl Fn(&str)) {
         test(set.name);
     }
     block_signals(libc::SIG_BLOCK);
-    assert!(matches!(engine::enter(Backing::Mapping), Ok(Way::Syscalls)));
+    assert!(matches!(arm::arm(Backing::Mapping), Ok(Path::Syscalls)));
     test("system calls");
     block_signals(libc::SIG_UNBLOCK);
 }

@@ -5,7 +5,7 @@ use crate::arch::guard::{self, Cut};
 use crate::arch::{self, WriteBack};
 use crate::copy::nontemporal::{LineStore, Rest};
 use crate::fault::Fault;
-use crate::fault::engine::Way;
+use crate::fault::arm::Path;
 use crate::memory::Segment;
 use crate::sys::{mapping, maps, memory};
 
@@ -13,7 +13,7 @@ use crate::sys::{mapping, maps, memory};
 impl LineStore for Copier {
     #[inline(always)]
     fn can_stream(&self) -> bool {
-        !matches!(self.way, Way::Syscalls)
+        !matches!(self.path, Path::Syscalls)
     }
 
     #[inline(always)]
@@ -162,7 +162,7 @@ impl Copier {
     #[inline]
     unsafe fn over_lines_directly(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         // SAFETY: a write-back changes no contents. The range stays readable if it is `Backing::Heap` or a device's, and for any
-        // other the handler is installed: `Way::Direct`.
+        // other the handler is installed: `Path::Direct`.
         match unsafe { guard::write_back(instruction, addr, len) } {
             None => 0,
             Some(cut) => self.out_of_line(|copier| copier.stopped(&cut)),

@@ -16,7 +16,7 @@ mod turn;
 pub use absorb::{Met, absorb};
 pub use report::Report;
 
-use super::engine;
+use super::arm;
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::memory::Segment;
@@ -42,7 +42,7 @@ impl Guard {
     /// Shelters every page that the ranges touch. Without any (`None`) every mapped file, for faults of this thread. Refused where
     /// the handler cannot be had.
     pub fn begin(ranges: Option<&[Range]>) -> Result<Self> {
-        engine::require_handler()?;
+        arm::require_handler()?;
         turn::watch_forks();
         let scopes = match ranges {
             None => vec![Scope::Thread(remap::thread())],
