@@ -3,18 +3,21 @@
 //! `count` bounds every operation; the segments may hold more. A position is the current segment and the offset in it,
 //! and may rest at the end of a segment. Everything the kernel leaves undefined is an [`Error`] here.
 
+mod alignment;
 mod fill;
 mod folioq;
+mod pages;
+mod pieces;
 mod pipe;
 mod position;
-mod query;
 mod vector;
 mod walk;
 mod whole;
 mod xarray;
 
+pub use pages::PageSpan;
+pub use pieces::{KeptPiece, Piece};
 pub use position::IterState;
-pub use query::{KeptPiece, PageSpan, Piece};
 use walk::Prepared;
 pub use walk::{Step, Touch};
 
@@ -160,7 +163,7 @@ impl IovIter {
     pub fn iov_offset(&self) -> usize {
         match &self.body {
             Body::Pipe(pipe) => pipe.0.end_offset(),
-            _ => self.offset,
+            Body::Ubuf(_) | Body::Vector(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => self.offset,
         }
     }
 
@@ -169,7 +172,7 @@ impl IovIter {
         match &self.body {
             Body::Ubuf(_) => 1,
             Body::Vector(vector) => vector.nr_segs(),
-            _ => 0,
+            Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => 0,
         }
     }
 
@@ -187,7 +190,10 @@ impl IovIter {
 
     /// Whether it is the kernel's "user-backed": UBUF or IOVEC.
     pub fn is_user_backed(&self) -> bool {
-        matches!(self.kind(), Kind::Ubuf | Kind::Iovec)
+        match self.kind() {
+            Kind::Ubuf | Kind::Iovec => true,
+            Kind::Kvec | Kind::Bvec | Kind::Pipe | Kind::Xarray | Kind::Folioq | Kind::Discard => false,
+        }
     }
 
     /// Refuses an operation that goes against the direction.

@@ -26,7 +26,7 @@ impl IovIter {
             }
             Body::Pipe(_) | Body::Discard => {}
             Body::Ubuf(_) | Body::Xarray(_) => self.offset += nbytes,
-            _ if self.count == 0 => return Ok(()),
+            Body::Vector(_) | Body::Folioq(_) if self.count == 0 => return Ok(()),
             Body::Vector(vector) => vector.advance(&mut self.offset, nbytes),
             Body::Folioq(folioq) => folioq.advance(&mut self.offset, nbytes).map_err(|available| {
                 Error::invalid("nbytes", nbytes, format!("at most {available}, where the folio queue ends"))
@@ -115,7 +115,9 @@ impl IovIter {
                 let there = there.filter(|v| state.count <= v.available(state.iov_offset));
                 *vector = there.ok_or_else(|| misfit("a state of this iterator"))?;
             }
-            _ => return Err(Error::Unsupported { operation: "restore", kind: self.kind() }),
+            Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => {
+                return Err(Error::Unsupported { operation: "restore", kind: self.kind() });
+            }
         }
         self.offset = state.iov_offset;
         self.count = state.count;
@@ -124,8 +126,9 @@ impl IovIter {
 
     /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
     pub fn dup(&self) -> Result<Self> {
-        if self.kind() == Kind::Pipe {
-            return Err(Error::Unsupported { operation: "dup", kind: Kind::Pipe });
+        match self.kind() {
+            Kind::Pipe => return Err(Error::Unsupported { operation: "dup", kind: Kind::Pipe }),
+            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq | Kind::Discard => {}
         }
         let mut dup = self.clone();
         dup.fault = None;

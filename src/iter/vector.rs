@@ -88,10 +88,31 @@ impl Vector {
     pub(super) fn rest(&self) -> impl Iterator<Item = (Segment, usize)> {
         let offsets = match &self.flavour {
             Flavour::Bvec(offsets) => Some(offsets),
-            _ => None,
+            Flavour::Iovec | Flavour::Kvec => None,
         };
         let segs = self.ranges.segs().iter().enumerate().skip(self.cur);
         segs.map(move |(index, seg)| (*seg, offsets.map_or(seg.addr, |o| o[index])))
+    }
+
+    /// The segments that hold the next `count` bytes after `offset`, empty ones among them, cut at both ends; each with its
+    /// offset in its page (BVEC) or its address. There is one also for a `count` of 0.
+    pub(super) fn clipped(&self, offset: usize, count: usize) -> impl Iterator<Item = (Segment, usize)> {
+        let (mut skip, mut left, mut is_last) = (offset, count, false);
+        self.rest().map_while(move |(seg, at)| {
+            if is_last {
+                return None;
+            }
+            let part = seg.skip(skip).take(left);
+            let at = at.wrapping_add(skip);
+            (skip, left) = (0, left - part.len);
+            is_last = left == 0;
+            Some((part, at))
+        })
+    }
+
+    /// Bytes between `offset` and the end of the current segment.
+    pub(super) fn left_of_current(&self, offset: usize) -> usize {
+        self.rest().next().map_or(0, |(seg, _)| seg.len - offset)
     }
 
     /// Bytes from here to the end of the array.
@@ -172,7 +193,7 @@ impl Vector {
                 let offsets = Arc::clone(offsets);
                 self.walk_chunks(offset, nbytes, step, |cur, skip| PAGE_SIZE - (offsets[cur] + skip) % PAGE_SIZE)
             }
-            _ => self.walk_chunks(offset, nbytes, step, |_, _| usize::MAX),
+            Flavour::Iovec | Flavour::Kvec => self.walk_chunks(offset, nbytes, step, |_, _| usize::MAX),
         }
     }
 

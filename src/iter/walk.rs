@@ -4,6 +4,7 @@
 use super::{Body, IovIter};
 use crate::abi::Direction;
 use crate::arch;
+use crate::error::Result;
 use crate::memory::{Backing, Page, Segment};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -42,6 +43,17 @@ pub trait Step {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch(&mut self, next: Segment) {
         arch::prefetch(next.addr, next.len);
+    }
+}
+
+/// Goes over memory and leaves it alone.
+struct Pass;
+
+impl Step for Pass {
+    const TOUCH: Touch = Touch::Reads;
+
+    fn step(&mut self, _addr: usize, _progress: usize, _len: usize) -> usize {
+        0
     }
 }
 
@@ -103,6 +115,19 @@ impl IovIter {
         };
         self.count -= done;
         done
+    }
+
+    /// Moves on by `nbytes`, to the position that a copy of as many ends at: empty segments behind them are not stepped over.
+    /// Refused as [`Self::advance`] is.
+    pub fn pass(&mut self, nbytes: usize) -> Result<()> {
+        match &self.body {
+            Body::Vector(_) => {
+                self.walk(nbytes, &mut Pass);
+                Ok(())
+            }
+            // Where there are no empty segments, it is the same position; and pages may have changed that were looked at.
+            Body::Ubuf(_) | Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => self.advance(nbytes),
+        }
     }
 
     /// Gives a PIPE a reference to `page[offset..offset + nbytes]`, cut to `count`; all or nothing. Returns the bytes it stands for.

@@ -4,6 +4,7 @@ use super::buffer::Owners;
 use super::collect::{Collected, SegmentList, collect};
 use super::copy::raise_if_trusted;
 use super::import::IovecArray;
+use super::iterate::iterate_and_advance;
 use super::structures::{FolioQueue, PipeRing, XArray};
 use super::transfer::transfer;
 use super::values::{
@@ -378,6 +379,35 @@ impl IovIter {
         self.require_views("views")?;
         let shows = self.shows();
         list_of(py, self.core.kept_pieces(nbytes, maxsegs)?, |piece| Ok(shows.view(py, piece)?.into_any()))
+    }
+
+    /// Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes (clipped to `count`), and
+    /// moves on by the bytes processed, which it returns: the kernel's `iterate_and_advance`, to write a copy of one's own.
+    ///
+    /// `progress` is how many bytes came before. A chunk is a segment; a page where memory comes in pages. It is read-only for a WRITE
+    /// iterator, and released after the step. The step returns how many of its bytes it did not process (None: 0), which ends the walk;
+    /// ValueError for a number outside the chunk. If it raises, the iterator has moved by what earlier steps processed. The iterator
+    /// cannot be used meanwhile: RuntimeError. TypeError over a `UserRange`, PIPE or DISCARD.
+    fn iterate_and_advance(
+        slf: &Bound<'_, Self>,
+        nbytes: &Bound<'_, PyAny>,
+        step: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let nbytes = size("nbytes", nbytes)?;
+        let mut this = slf.try_borrow_mut()?;
+        this.require_views("iterate_and_advance")?;
+        if this.core.direction() == Direction::Dest {
+            this.core.require_writable(nbytes)?;
+        }
+        let shows = this.shows();
+        iterate_and_advance(&mut this.core, nbytes, step, |py, chunk| shows.view(py, chunk))
+    }
+
+    /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), clipped to `count`: a `UserRange`. Of an XARRAY it is the
+    /// current page, of a FOLIOQ the folio. It is empty where the position rests at the end of a segment, with more to come: `advance(0)`
+    /// steps over that. None at the end of all, at a hole, and for PIPE and DISCARD.
+    fn segment<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.core.segment().map(|seg| to_user_range(py, seg)).transpose()
     }
 
     /// Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns what the last call

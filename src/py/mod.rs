@@ -17,6 +17,7 @@ mod guard;
 mod import;
 mod io;
 mod iter;
+mod iterate;
 mod mcsafe;
 mod pmem;
 mod structures;

@@ -1,0 +1,221 @@
+//! What remains, piece by piece: where it is and whether it shares bytes with other memory. Nothing here moves the iterator.
+
+use super::{Body, IovIter};
+use crate::abi::{Kind, PAGE_SIZE};
+use crate::error::{Error, Result};
+use crate::memory::{Page, Segment};
+use std::ops::ControlFlow;
+
+/// A non-empty stretch of what remains.
+#[derive(Clone, Copy)]
+pub struct Piece<'a> {
+    /// Where it is.
+    pub seg: Segment,
+    /// Its first byte's position in the page it belongs to, or its address where there are no pages but the hardware's.
+    pub at: usize,
+    /// The page or folio it is in, where memory comes in such.
+    pub page: Option<&'a Page>,
+}
+
+/// A [`Piece`] that outlives the walk it comes from: it holds its page.
+pub struct KeptPiece {
+    /// Where it is.
+    pub seg: Segment,
+    /// The page or folio it is in; the iterator's owner keeps it otherwise.
+    pub page: Option<Page>,
+}
+
+/// Collects pieces, as far as memory goes.
+#[derive(Default)]
+struct Kept(Vec<KeptPiece>);
+
+impl Kept {
+    fn add(&mut self, seg: Segment, page: Option<&Page>) -> Result<()> {
+        self.0.try_reserve(1).map_err(|_| Error::NoMemory(self.0.len() * size_of::<KeptPiece>()))?;
+        self.0.push(KeptPiece { seg, page: page.cloned() });
+        Ok(())
+    }
+}
+
+impl<'a> Piece<'a> {
+    fn of_page(page: &'a Page, offset: usize) -> Self {
+        Self { seg: page.seg().skip(offset), at: offset, page: Some(page) }
+    }
+
+    pub(super) fn npages(&self) -> usize {
+        (self.at % PAGE_SIZE + self.seg.len).div_ceil(PAGE_SIZE)
+    }
+
+    /// The pages it lies in, by address, at most `maxpages`, added to `pages`; the bytes on them.
+    pub(super) fn list(self, maxpages: usize, pages: &mut Vec<usize>) -> Result<usize> {
+        let offset0 = self.at % PAGE_SIZE;
+        let npages = self.npages().min(maxpages);
+        pages.try_reserve(npages).map_err(|_| Error::NoMemory(npages * size_of::<usize>()))?;
+        let first = self.seg.addr.wrapping_sub(offset0);
+        pages.extend((0..npages).map(|page| first + page * PAGE_SIZE));
+        Ok(self.seg.len.min((npages * PAGE_SIZE).saturating_sub(offset0)))
+    }
+}
+
+impl IovIter {
+    /// Hands out what remains, at most `limit` bytes of it, in order and without empty pieces: a segment each, a page of an
+    /// XArray up to the first hole, a folio. PIPE and DISCARD have none.
+    pub fn pieces(&self, limit: usize, mut each: impl FnMut(Piece<'_>) -> ControlFlow<()>) {
+        let mut left = limit;
+        let mut hand_out = |piece: Piece<'_>| {
+            let seg = piece.seg.take(left);
+            left -= seg.len;
+            if seg.len != 0 && each(Piece { seg, ..piece }).is_break() {
+                left = 0;
+            }
+            left != 0
+        };
+        if limit == 0 {
+            return;
+        }
+        match &self.body {
+            Body::Ubuf(memory) => {
+                let seg = memory.seg().skip(self.offset);
+                hand_out(Piece { seg, at: seg.addr, page: None });
+            }
+            Body::Vector(vector) => {
+                for (seg, at) in vector.clipped(self.offset, limit) {
+                    if !hand_out(Piece { seg, at, page: None }) {
+                        break;
+                    }
+                }
+            }
+            Body::Xarray(xarray) => {
+                xarray.pages(self.offset, limit, |page, skip| hand_out(Piece::of_page(page, skip)));
+            }
+            Body::Folioq(folioq) => folioq.folios(self.offset, |folio, skip| hand_out(Piece::of_page(folio, skip))),
+            Body::Pipe(_) | Body::Discard => {}
+        }
+    }
+
+    /// The first `most` of the pieces of the next `nbytes`, to be used when the iterator has moved on.
+    pub fn kept_pieces(&self, nbytes: usize, most: usize) -> Result<Vec<KeptPiece>> {
+        let (mut kept, mut result) = (Kept::default(), Ok(()));
+        if most > 0 {
+            self.pieces(nbytes.min(self.count), |piece| {
+                result = kept.add(piece.seg, piece.page);
+                if result.is_ok() && kept.0.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        }
+        result.map(|()| kept.0)
+    }
+
+    /// The pieces of kernel-backed memory that `iov_iter_for_each_range` hands to its callback, with what keeps them if the iterator does
+    /// not: at most a page each where there are pages, not clipped to `count`.
+    pub fn callback_ranges(&self, nbytes: usize) -> Result<Vec<KeptPiece>> {
+        if nbytes == 0 {
+            return Ok(Vec::new());
+        }
+        match self.kind() {
+            Kind::Ubuf | Kind::Iovec | Kind::Discard => {
+                return Err(Error::os(libc::EINVAL, format!("for_each_range: not over a {} iterator", self.kind())));
+            }
+            Kind::Pipe => return Err(Error::Unsupported { operation: "for_each_range", kind: Kind::Pipe }),
+            Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq => {}
+        }
+        let paged = self.is_paged();
+        let (mut ranges, mut available, mut result) = (Kept::default(), 0, Ok(()));
+        self.pieces(nbytes, |piece| {
+            available += piece.seg.len;
+            let (mut rest, mut at) = (piece.seg, piece.at);
+            while rest.len != 0 && result.is_ok() {
+                let part = if paged { rest.take(PAGE_SIZE - at % PAGE_SIZE) } else { rest };
+                result = ranges.add(part, piece.page);
+                rest = rest.skip(part.len);
+                at += part.len;
+            }
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        result?;
+        if available < nbytes {
+            return Err(Error::BeyondSegments { count: nbytes, available });
+        }
+        Ok(ranges.0)
+    }
+
+    /// Whether any of the next `nbytes` bytes shares a byte with `flat`.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // no more than two comparisons for most kinds
+    pub fn overlaps(&self, flat: Segment, nbytes: usize) -> bool {
+        match &self.body {
+            Body::Ubuf(memory) => memory.seg().skip(self.offset).take(nbytes).overlaps(flat),
+            Body::Vector(vector) => vector.hull().overlaps(flat) && self.a_piece_overlaps(flat, nbytes),
+            Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => self.a_page_overlaps(flat, nbytes),
+        }
+    }
+
+    #[inline(never)]
+    fn a_page_overlaps(&self, flat: Segment, nbytes: usize) -> bool {
+        match &self.body {
+            Body::Pipe(pipe) => pipe.0.overlapping_page().is_some_and(|page| page.overlaps(flat)),
+            Body::Discard => false,
+            Body::Ubuf(_) | Body::Vector(_) | Body::Xarray(_) | Body::Folioq(_) => self.a_piece_overlaps(flat, nbytes),
+        }
+    }
+
+    #[inline(never)]
+    fn a_piece_overlaps(&self, flat: Segment, nbytes: usize) -> bool {
+        let mut shared = false;
+        self.pieces(nbytes.min(self.count), |piece| {
+            shared = piece.seg.overlaps(flat);
+            if shared { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        shared
+    }
+
+    /// A range that covers all of its memory, where that is known for nothing.
+    #[inline]
+    pub fn hull(&self) -> Option<Segment> {
+        match &self.body {
+            Body::Ubuf(memory) => Some(memory.seg()),
+            Body::Vector(vector) => Some(vector.hull()),
+            Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => None,
+        }
+    }
+
+    /// Whether a walk goes page by page even where pages lie side by side.
+    fn is_paged(&self) -> bool {
+        match self.kind() {
+            Kind::Bvec | Kind::Xarray | Kind::Folioq => true,
+            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Pipe | Kind::Discard => false,
+        }
+    }
+
+    /// The next chunk of a walk over `nbytes` bytes, to be used when the iterator has moved on; `None` where the walk ends.
+    pub fn next_chunk(&self, nbytes: usize) -> Option<KeptPiece> {
+        let paged = self.is_paged();
+        let mut chunk = None;
+        self.pieces(nbytes.min(self.count), |piece| {
+            let most = if paged { PAGE_SIZE - piece.at % PAGE_SIZE } else { usize::MAX };
+            chunk = Some(KeptPiece { seg: piece.seg.take(most), page: piece.page.cloned() });
+            ControlFlow::Break(())
+        });
+        chunk
+    }
+
+    /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), page of an XArray or folio, clipped to `count`.
+    /// Empty where the position rests at the end of a segment. `None` at the end, at a hole, and for PIPE and DISCARD.
+    pub fn segment(&self) -> Option<Segment> {
+        if self.count == 0 {
+            return None;
+        }
+        match &self.body {
+            Body::Ubuf(memory) => Some(memory.seg().skip(self.offset).take(self.count)),
+            Body::Vector(vector) => vector.clipped(self.offset, self.count).next().map(|(seg, _)| seg),
+            Body::Xarray(_) | Body::Folioq(_) => {
+                let mut first = None;
+                self.pieces(self.count, |piece| {
+                    first = Some(piece.seg);
+                    ControlFlow::Break(())
+                });
+                first
+            }
+            Body::Pipe(_) | Body::Discard => None,
+        }
+    }
+}
