@@ -387,7 +387,7 @@ impl IovIter {
     /// `progress` is how many bytes came before. A chunk is a segment; a page where memory comes in pages. It is read-only for a WRITE
     /// iterator, and released after the step. The step returns how many of its bytes it did not process (None: 0), which ends the walk;
     /// ValueError for a number outside the chunk. If it raises, the iterator has moved by what earlier steps processed. The iterator
-    /// cannot be used meanwhile: RuntimeError. TypeError over a `UserRange`, PIPE or DISCARD.
+    /// cannot be used meanwhile: `RuntimeError`. `TypeError` over a `UserRange`, PIPE or DISCARD.
     fn iterate_and_advance(
         slf: &Bound<'_, Self>,
         nbytes: &Bound<'_, PyAny>,
