@@ -9,19 +9,90 @@ shared by several hosts, the same calls make stores visible to the others, and `
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
-from iovec_rs import _badblocks, _core
+from iovec_rs import _badblocks, _core, _nvdimm
 from iovec_rs._badblocks import ClearError
-from iovec_rs._core import FaultMap, PmemRegion
+from iovec_rs._core import FaultMap, MappedRegion, RegionFile
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from _typeshed import StrOrBytesPath
     from typing_extensions import Buffer
 
     from iovec_rs import UserRange
 
+_WRITABLE = 1
+"""PyBUF_WRITABLE."""
+
 __all__ = ["ClearError", "PmemRegion", "badblocks", "clear_badblocks", "drain", "flush", "invalidate", "persist"]
+
+
+class PmemRegion(MappedRegion):
+    """A file or a DAX device mapped as persistent memory: a writable buffer, and a context manager that closes it.
+
+    `granularity` says what makes a store through a view durable: `"byte"` nothing more, `"cache_line"` a flush of its
+    lines, `"page"` an msync; `persist` does what it takes. `write` does it by itself. docs/durability.md has the table.
+    A forked child may use a region: it opens the file again when it first makes something durable, which is an OSError
+    if it may not.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def open(
+        cls,
+        path: StrOrBytesPath,
+        *,
+        size: int | None = None,
+        create: bool = False,
+        offset: int = 0,
+        writable: bool = True,
+    ) -> Self:
+        """Maps `size` bytes (all the rest by default) of a file on any file system, or of a device-DAX device.
+
+        `create` makes the file if there is none, and makes it longer if it is too short for `size`. A writable file is
+        given room for all of the region first, holes included: a full disk is an OSError here and never a fault later.
+        ValueError: a size or an offset that the file has no bytes for, or that cannot be mapped. OSError: the file
+        cannot be opened or mapped, or is no file. What is refused leaves the file's bytes and length as they were;
+        holes that had got room by then may keep it.
+        """
+        name = os.fsdecode(path)
+        with RegionFile(name, size=size, create=create, offset=offset, writable=writable) as file:
+            is_device = file.character_device is not None
+            file.reserve(_nvdimm.dax_device(file.device, name) if is_device else None)
+            bad = _badblocks.of_descriptor(file.fileno())
+            return cls(file, bad, _nvdimm.caches_persist("char" if is_device else "block", file.device))
+
+    def refresh_badblocks(self) -> FaultMap:
+        """Makes `fault_map` say what the system's list says now, and returns it. What copies ran into is forgotten."""
+        with memoryview(self):  # The descriptor stays open: nobody can close the region meanwhile.
+            self._set_known_bad(_badblocks.of_descriptor(self._fileno()))
+        return self.fault_map
+
+    def deep_flush(self) -> None:
+        """Has what is durable leave the last buffers before the medium, for the case that their protection fails.
+
+        msync and fsync of a file, the memory regions' own deep flush of a DAX device (which takes root). OSError if
+        that fails, or if a write-back of the file has failed since this thread last called it, as for `persist`.
+        """
+        device = self._character_device
+        if device is None:
+            self._sync_all()
+        else:
+            drain()
+            _nvdimm.deep_flush(device)
+
+    if sys.version_info < (3, 12):
+
+        def __buffer__(self, flags: int, /) -> memoryview:
+            """A view of it, as type checkers look for one in a buffer. Later interpreters have this of themselves."""
+            if flags & _WRITABLE and not self.writable:
+                raise BufferError("the region is read-only and cannot be a destination")
+            return memoryview(self)
 
 
 def flush(buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:

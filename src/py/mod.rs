@@ -64,7 +64,7 @@ mod _core {
     #[pymodule_export]
     use super::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
     #[pymodule_export]
-    use super::pmem::{PmemRegion, fault_map_moved};
+    use super::pmem::{MappedRegion, RegionFile, fault_map_moved};
     #[pymodule_export]
     use super::structures::{FolioQueue, PipeRing, XArray};
     use pyo3::exceptions::PyImportError;

@@ -1,4 +1,4 @@
-//! `PmemRegion`, and what `iovec_rs.pmem` needs beside it.
+//! What `iovec_rs.pmem.PmemRegion` is made of: the file, and its mapping. Python looks up what the system knows about both.
 
 use super::buffer::{Access, Call, Named};
 use super::copy::raise_if_trusted;
@@ -6,24 +6,121 @@ use super::fault_map::{FaultMap, record};
 use super::iter::IovIter;
 use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size, to_mc_result};
-use crate::copy::flushcache;
 use crate::error::{Error, Result};
-use crate::fault::map;
-use crate::pmem::{self, Device, Granularity, Mapping, Opened, Piece, Purpose};
+use crate::pmem::{self, Device, Granularity, Mapping, Opened, Part, Piece, Purpose};
 use pyo3::exceptions::{PyBufferError, PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyMemoryView, PyType};
+use pyo3::types::PyString;
 use std::ffi::c_int;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A file or a DAX device mapped as persistent memory: a writable buffer, and a context manager that closes it.
-///
-/// `granularity` says what makes a store through a view durable: `"byte"` nothing more, `"cache_line"` a flush of its lines,
-/// `"page"` an msync; `persist` does what it takes. `write` does it by itself.
-#[pyclass(module = "iovec_rs.pmem", name = "PmemRegion", frozen, weakref)]
-pub(super) struct PmemRegion {
+/// A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and length as they were.
+#[pyclass(module = "iovec_rs._core", name = "RegionFile", frozen)]
+pub(super) struct RegionFile {
+    /// `None` once it is mapped or closed.
+    state: Mutex<Option<(Opened, Option<Part>)>>,
+    path: Py<PyAny>,
+    size: Option<usize>,
+    offset: usize,
+    writable: bool,
+}
+
+impl RegionFile {
+    fn lock(&self) -> MutexGuard<'_, Option<(Opened, Option<Part>)>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&Opened) -> T) -> PyResult<T> {
+        self.lock().as_ref().map(|(opened, _)| look(opened)).ok_or_else(file_closed)
+    }
+}
+
+fn file_closed() -> PyErr {
+    PyValueError::new_err("the file is mapped or closed")
+}
+
+#[pymethods]
+impl RegionFile {
+    /// Opens a file, or makes one if `create` says so. Nothing is opened if an argument is wrong.
+    #[new]
+    #[pyo3(signature = (path, *, size=None, create=false, offset=None, writable=true))]
+    fn new(
+        path: &Bound<'_, PyString>,
+        size: Option<&Bound<'_, PyAny>>,
+        create: bool,
+        offset: Option<&Bound<'_, PyAny>>,
+        writable: bool,
+    ) -> PyResult<Self> {
+        let (size, offset) = (optional_size("size", size)?, optional_size("offset", offset)?.unwrap_or(0));
+        let purpose = match (create, writable) {
+            (true, false) => return Err(Error::invalid("create", "True", "False where writable is False").into()),
+            (true, true) => Purpose::Create,
+            (false, true) => Purpose::Write,
+            (false, false) => Purpose::Read,
+        };
+        let name: PathBuf = path.extract()?;
+        if name.as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(Error::invalid("path", path.repr()?, "a path without null bytes").into());
+        }
+        let opened = path.py().detach(|| Opened::new(&name, purpose)).map_err(|error| with_path(error, path))?;
+        let (state, path) = (Mutex::new(Some((opened, None))), path.clone().into_any().unbind());
+        Ok(Self { state, path, size, offset, writable })
+    }
+
+    /// The number of the character device that it is; `None` for a file.
+    #[getter]
+    fn character_device(&self) -> PyResult<Option<u64>> {
+        self.with(Opened::character_device)
+    }
+
+    /// The number of the device that its bytes are on: its own if it is one.
+    #[getter]
+    fn device(&self) -> PyResult<u64> {
+        self.with(|opened| opened.character_device().unwrap_or_else(|| opened.lies_on()))
+    }
+
+    /// Its descriptor.
+    fn fileno(&self) -> PyResult<RawFd> {
+        self.with(Opened::fd)
+    }
+
+    /// Chooses its bytes and makes room for them. `device` is `(size, align)` of a DAX device in bytes.
+    fn reserve(&self, py: Python<'_>, device: Option<(usize, usize)>) -> PyResult<()> {
+        let device = device.map(|(size, align)| Device { size, align });
+        // Taken, since the interpreter runs meanwhile.
+        let (mut opened, _) = self.lock().take().ok_or_else(file_closed)?;
+        let reserved = loop {
+            match py.detach(|| opened.reserve(self.size, self.offset, device)) {
+                Err(Error::Os { errno: libc::EINTR, .. }) => py.check_signals()?,
+                reserved => break reserved.map_err(|error| with_path(error, self.path.bind(py))),
+            }
+        };
+        *self.lock() = Some((opened, Some(reserved?)));
+        Ok(())
+    }
+
+    fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _kind: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) {
+        let opened = self.lock().take();
+        py.detach(|| drop(opened));
+    }
+}
+
+/// A mapped file or DAX device: the part of `iovec_rs.pmem.PmemRegion` that looks for nothing in the system.
+#[pyclass(module = "iovec_rs._core", name = "MappedRegion", frozen, weakref, subclass)]
+pub(super) struct MappedRegion {
     state: Mutex<State>,
     path: Py<PyAny>,
     fault_map: Py<FaultMap>,
@@ -42,26 +139,14 @@ struct State {
 }
 
 /// A refusal while opening, which names the file.
-fn with_path(error: Error, path: &Bound<'_, PyAny>) -> PyErr {
+fn with_path<T>(error: Error, path: &Bound<'_, T>) -> PyErr {
     match error {
-        Error::Os { errno, context } => PyOSError::new_err((errno, context, path.clone().unbind())),
+        Error::Os { errno, context } => PyOSError::new_err((errno, context, path.clone().into_any().unbind())),
         other => other.into(),
     }
 }
 
-/// The sysfs of non-volatile memory is read in Python.
-fn nvdimm<'py>(py: Python<'py>, function: &str) -> PyResult<Bound<'py, PyAny>> {
-    py.import("iovec_rs._nvdimm")?.getattr(function)
-}
-
-/// The bytes of an open file that the system knows to be bad.
-fn bad_in_file(py: Python<'_>, opened: &Opened) -> PyResult<map::FaultMap> {
-    let found = py.import("iovec_rs._badblocks")?.getattr("of_descriptor")?.call1((opened.fd(),))?;
-    let found = found.cast::<FaultMap>()?.get().lock().clone();
-    Ok(found)
-}
-
-impl PmemRegion {
+impl MappedRegion {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,68 +167,56 @@ fn closed() -> PyErr {
 }
 
 #[pymethods]
-impl PmemRegion {
-    /// Maps `size` bytes (all the rest by default) of a file on any file system, or of a device-DAX character device.
-    ///
-    /// `create` makes the file if there is none, and makes it longer if it is too short for `size`. A writable file is given room
-    /// for all of the region first, holes included: a full disk is an OSError here and never a fault later. ValueError: a size
-    /// or an offset that the file has no bytes for, or that cannot be mapped. OSError: the file cannot be opened or mapped, or is no file.
-    /// What is refused leaves the file's bytes and length as they were; holes that had got room by then may keep it.
-    #[classmethod]
-    #[pyo3(
-        signature = (path, *, size=None, create=false, offset=None, writable=true),
-        text_signature = "(path, *, size=None, create=False, offset=0, writable=True)"
-    )]
-    fn open(
-        class: &Bound<'_, PyType>,
-        path: &Bound<'_, PyAny>,
-        size: Option<&Bound<'_, PyAny>>,
-        create: bool,
-        offset: Option<&Bound<'_, PyAny>>,
-        writable: bool,
+impl MappedRegion {
+    /// Maps a file that was given room. `bad` are its bytes that are known to be bad; `caches_last` says that the caches above its memory outlive
+    /// a loss of power.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        file: &Bound<'_, RegionFile>,
+        bad: &Bound<'_, FaultMap>,
+        caches_last: bool,
     ) -> PyResult<Self> {
-        let py = class.py();
-        let (size, offset) = (optional_size("size", size)?, optional_size("offset", offset)?.unwrap_or(0));
-        let purpose = match (create, writable) {
-            (true, false) => return Err(Error::invalid("create", "True", "False where writable is False").into()),
-            (true, true) => Purpose::Create,
-            (false, true) => Purpose::Write,
-            (false, false) => Purpose::Read,
-        };
-        let path = py.import("os")?.getattr("fsdecode")?.call1((path,))?;
-        let name: PathBuf = path.extract()?;
-        if name.as_os_str().as_encoded_bytes().contains(&0) {
-            return Err(Error::invalid("path", path.repr()?, "a path without null bytes").into());
-        }
-        let mut opened = py.detach(|| Opened::new(&name, purpose)).map_err(|error| with_path(error, &path))?;
-        let (kind, number) = opened.character_device().map_or(("block", opened.lies_on()), |number| ("char", number));
-        let device = match kind {
-            "char" => {
-                let (size, align) = nvdimm(py, "dax_device")?.call1((number, &path))?.extract()?;
-                Some(Device { size, align })
-            }
-            _ => None,
-        };
-        let part = loop {
-            match py.detach(|| opened.reserve(size, offset, device)) {
-                Err(Error::Os { errno: libc::EINTR, .. }) => py.check_signals()?,
-                reserved => break reserved.map_err(|error| with_path(error, &path))?,
-            }
-        };
-        let bad = bad_in_file(py, &opened)?;
-        let caches_last = nvdimm(py, "caches_persist")?.call1((kind, number))?.extract()?;
-        let mapping = py.detach(|| Mapping::new(opened, part, caches_last)).map_err(|error| with_path(error, &path))?;
-        let fault_map = Py::new(py, FaultMap::of(mapping.known_bad(&bad)?))?;
+        let file = file.get();
+        let (opened, part) = file.lock().take().ok_or_else(file_closed)?;
+        let part = part.ok_or_else(|| PyValueError::new_err("the file was given no room"))?;
+        let mapping = py.detach(|| Mapping::new(opened, part, caches_last));
+        let mapping = mapping.map_err(|error| with_path(error, file.path.bind(py)))?;
+        let known = mapping.known_bad(&bad.get().lock())?;
         Ok(Self {
-            path: path.unbind(),
-            fault_map,
+            path: file.path.clone_ref(py),
+            fault_map: Py::new(py, FaultMap::of(known))?,
             size: mapping.seg().len,
-            offset,
+            offset: file.offset,
             granularity: mapping.granularity(),
             is_map_sync: mapping.is_sync(),
-            writable,
+            writable: file.writable,
             state: Mutex::new(State { mapping: Some(Arc::new(mapping)), exports: 0 }),
         })
+    }
+
+    /// The number of the character device that is mapped; `None` for a file.
+    #[getter]
+    fn _character_device(&self) -> PyResult<Option<u64>> {
+        Ok(self.mapping()?.opened().character_device())
+    }
+
+    /// The file's descriptor, which is open until the region is closed.
+    fn _fileno(&self) -> PyResult<RawFd> {
+        Ok(self.mapping()?.opened().fd())
+    }
+
+    /// Has `fault_map` hold what is known of the file's bytes, and nothing else.
+    fn _set_known_bad(&self, bad: &Bound<'_, FaultMap>) -> PyResult<()> {
+        let known = self.mapping()?.known_bad(&bad.get().lock().clone())?;
+        *self.fault_map.get().lock() = known;
+        Ok(())
+    }
+
+    /// msync and fsync of all of it, with the errors of `deep_flush`.
+    fn _sync_all(&self, py: Python<'_>) -> PyResult<()> {
+        let mapping = self.mapping()?;
+        Ok(py.detach(|| mapping.sync_all())?)
     }
 
     /// The path it was opened by.
@@ -194,14 +267,6 @@ impl PmemRegion {
     #[getter]
     fn fault_map(&self, py: Python<'_>) -> PyResult<Py<FaultMap>> {
         self.mapping()?;
-        Ok(self.fault_map.clone_ref(py))
-    }
-
-    /// Makes `fault_map` say what the system's list says now, and returns it. What copies ran into is forgotten.
-    fn refresh_badblocks(&self, py: Python<'_>) -> PyResult<Py<FaultMap>> {
-        let mapping = self.mapping()?;
-        let fresh = mapping.known_bad(&bad_in_file(py, mapping.opened())?)?;
-        *self.fault_map.get().lock() = fresh;
         Ok(self.fault_map.clone_ref(py))
     }
 
@@ -279,20 +344,6 @@ impl PmemRegion {
         fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, done)))
     }
 
-    /// Has what is durable leave the last buffers before the medium, for the case that their protection fails: msync and fsync of a
-    /// file, the memory regions' own deep flush of a DAX device (which takes root). OSError if that fails, or if a write-back of the file has
-    /// failed since this thread last called it, as for `persist`.
-    fn deep_flush(&self, py: Python<'_>) -> PyResult<()> {
-        let mapping = self.mapping()?;
-        match mapping.opened().character_device() {
-            Some(number) => {
-                flushcache::drain();
-                nvdimm(py, "deep_flush")?.call1((number,)).map(|_| ())
-            }
-            None => Ok(py.detach(|| mapping.sync_all())?),
-        }
-    }
-
     /// Unmaps it. BufferError while views of it, iterators over it or copies are alive. Stores that were not made durable are left to the kernel.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.lock();
@@ -336,14 +387,6 @@ impl PmemRegion {
         let (size, offset, granularity) = (self.size, self.offset, self.granularity.name());
         let mode = if self.writable { "" } else { " read-only" };
         Ok(format!("<PmemRegion {path} size={size} offset={offset} granularity={granularity}{mode}>"))
-    }
-
-    /// A view of it, as type checkers look for one in a buffer; Python 3.12 and later has this of itself.
-    fn __buffer__<'py>(slf: &Bound<'py, Self>, flags: c_int) -> PyResult<Bound<'py, PyMemoryView>> {
-        if flags & ffi::PyBUF_WRITABLE != 0 && !slf.get().writable {
-            return Err(Error::ReadOnlyRegion.into());
-        }
-        PyMemoryView::from(slf.as_any())
     }
 
     /// # Safety
