@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, SupportsIndex, final, overload
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 from iovec_rs._types import Direction, Fault, FaultRange, IterKind, McResult, PageSpan, UserRange
 
@@ -212,6 +212,7 @@ class RegionFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
 
+@disjoint_base
 class MappedRegion:
     def __new__(cls, file: RegionFile, bad: FaultMap, caches_last: bool) -> Self: ...
     @property
