@@ -57,9 +57,12 @@
 //! # Ok::<(), _core::error::Error>(())
 //! ```
 
-use crate::abi::UIO_FASTIOV;
+mod ranges;
+
+pub(crate) use ranges::LeastSafe;
+pub use ranges::{Memories, Segments};
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An address range `[addr, addr + len)`: the `struct iovec` of this crate. It says nothing about the memory behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -133,24 +136,6 @@ impl Backing {
     }
 }
 
-/// The least safe backing of all memory that was ever added to a structure that threads share.
-#[derive(Default)]
-pub(crate) struct LeastSafe(AtomicUsize);
-
-impl LeastSafe {
-    pub(crate) fn add(&self, backing: Backing) {
-        self.0.fetch_max(backing as usize, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> Backing {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Backing::Heap,
-            1 => Backing::Mapping,
-            _ => Backing::Unchecked,
-        }
-    }
-}
-
 /// A range of memory that copies may touch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Memory {
@@ -214,90 +199,6 @@ impl Memory {
     }
 }
 
-/// An array of segments: a few in place, or shared with whoever else keeps it alive.
-#[derive(Clone)]
-pub enum Segments {
-    /// Up to eight, with no allocation.
-    Inline([Segment; UIO_FASTIOV], usize),
-    /// Any number; freed when the last iterator or array object over it is gone.
-    Shared(Arc<[Segment]>),
-}
-
-impl Segments {
-    /// As a slice. (It covers this array, not the memory its elements point to.)
-    #[inline]
-    pub fn as_slice(&self) -> &[Segment] {
-        match self {
-            Self::Inline(array, len) => &array[..*len],
-            Self::Shared(array) => array,
-        }
-    }
-}
-
-impl From<&[Segment]> for Segments {
-    fn from(segs: &[Segment]) -> Self {
-        if segs.len() > UIO_FASTIOV {
-            return Self::Shared(segs.into());
-        }
-        let mut array = [Segment::default(); UIO_FASTIOV];
-        array[..segs.len()].copy_from_slice(segs);
-        Self::Inline(array, segs.len())
-    }
-}
-
-impl From<Vec<Segment>> for Segments {
-    fn from(segs: Vec<Segment>) -> Self {
-        if segs.len() > UIO_FASTIOV { Self::Shared(segs.into()) } else { segs.as_slice().into() }
-    }
-}
-
-/// Ranges of memory in order, which fail in the same way.
-#[derive(Clone)]
-pub struct Memories {
-    segs: Segments,
-    backing: Backing,
-}
-
-impl Memories {
-    /// Vouches for every range of an array.
-    ///
-    /// # Safety
-    /// As for [`Memory::new`], of each of them.
-    pub unsafe fn new(segs: impl Into<Segments>, backing: Backing) -> Self {
-        Self { segs: segs.into(), backing }
-    }
-
-    /// Where they are.
-    #[inline]
-    pub fn segs(&self) -> &[Segment] {
-        self.segs.as_slice()
-    }
-
-    /// How they may fail: as the least safe of them.
-    #[inline]
-    pub fn backing(&self) -> Backing {
-        self.backing
-    }
-
-    /// The range at `index`.
-    pub fn get(&self, index: usize) -> Option<Memory> {
-        let backing = self.backing;
-        self.segs().get(index).map(|seg| Memory { seg: *seg, backing })
-    }
-}
-
-impl FromIterator<Memory> for Memories {
-    fn from_iter<T: IntoIterator<Item = Memory>>(ranges: T) -> Self {
-        let mut backing = Backing::Heap;
-        let each = |memory: Memory| {
-            backing = backing.max(memory.backing);
-            memory.seg
-        };
-        let segs: Vec<Segment> = ranges.into_iter().map(each).collect();
-        Self { segs: segs.into(), backing }
-    }
-}
-
 /// Whatever must stay alive for as long as the memory it owns is used: exported Python buffers, an own page.
 ///
 /// Dropping the last one may run Python code (releasing a buffer), so nothing drops one while it holds a lock.
@@ -344,55 +245,4 @@ impl Page {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Backing, Memories, Memory, Segment};
-
-    #[test]
-    fn take_and_skip_never_leave_the_range() {
-        let s = Segment::new(100, 10);
-        assert_eq!((s.take(4), s.take(11)), (Segment::new(100, 4), s));
-        assert_eq!(
-            (s.skip(4), s.skip(10), s.skip(11)),
-            (Segment::new(104, 6), Segment::new(110, 0), Segment::new(110, 0))
-        );
-    }
-
-    #[test]
-    fn ranges_overlap_only_when_they_share_a_byte() {
-        let s = Segment::new(100, 10);
-        for (other, shared) in
-            [((90, 10), false), ((90, 11), true), ((109, 1), true), ((110, 5), false), ((105, 0), false)]
-        {
-            assert_eq!(s.overlaps(Segment::new(other.0, other.1)), shared, "{other:?}");
-        }
-    }
-
-    #[test]
-    fn memory_is_only_ever_narrowed() {
-        // SAFETY: nothing touches it.
-        let whole = unsafe { Memory::new(Segment::new(100, 10), Backing::Mapping) };
-        for (offset, len, expected) in [
-            (0, 10, Some(Segment::new(100, 10))),
-            (3, 4, Some(Segment::new(103, 4))),
-            (10, 0, Some(Segment::new(110, 0))),
-            (3, 8, None),
-            (11, 0, None),
-            (usize::MAX, 2, None),
-        ] {
-            let part = whole.range(offset, len);
-            assert_eq!(part.map(Memory::seg), expected, "{offset} {len}");
-            assert!(part.is_none_or(|part| part.backing() == Backing::Mapping));
-        }
-        assert_eq!(whole.skip(11).take(5).seg(), Segment::new(110, 0));
-    }
-
-    #[test]
-    fn several_ranges_fail_as_the_least_safe_one_does() {
-        // SAFETY: nothing touches it.
-        let one = |backing| unsafe { Memory::new(Segment::new(100, 10), backing) };
-        let all: Memories = [Backing::Heap, Backing::Unchecked, Backing::Mapping].into_iter().map(one).collect();
-        assert_eq!((all.segs().len(), all.backing()), (3, Backing::Unchecked));
-        assert_eq!(all.get(0).map(Memory::backing), Some(Backing::Unchecked));
-        assert_eq!(all.get(3), None);
-    }
-}
+mod tests;

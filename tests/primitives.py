@@ -30,7 +30,7 @@ from iovec_rs import (
 )
 from ruin import Land
 
-__all__ = ["FROM_BAD", "INTO_PAST_CACHES", "PAST_CACHES", "TO_BAD"]
+__all__ = ["FROM_BAD", "NONTEMPORAL_INTO_BAD", "NONTEMPORAL_FROM_BAD", "TO_BAD"]
 
 Outcome = tuple[int, Fault | None]
 Primitive = Callable[[Land, int, int, memoryview], Outcome]
@@ -189,5 +189,5 @@ TO_BAD: dict[str, Primitive] = {
     "memcpy_flushcache": lambda bad, at, n, good: flat(bad.buffer[at : at + n], good, memcpy_flushcache),
 }
 
-PAST_CACHES = [name for name in FROM_BAD if "cache" in name]
-INTO_PAST_CACHES = [name for name in TO_BAD if "cache" in name]
+NONTEMPORAL_FROM_BAD = [name for name in FROM_BAD if "cache" in name]
+NONTEMPORAL_INTO_BAD = [name for name in TO_BAD if "cache" in name]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from iovec_rs import Fault, fault_handler
-from primitives import FROM_BAD, INTO_PAST_CACHES, PAST_CACHES, TO_BAD
+from primitives import FROM_BAD, NONTEMPORAL_INTO_BAD, NONTEMPORAL_FROM_BAD, TO_BAD
 from ruin import PAGE_SIZE, Land, Ruin
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def test_the_sweep_is_as_wide_as_it_should_be() -> None:
     assert CASES * len(Ruin) * (len(FROM_BAD) + len(TO_BAD)) > 100_000
 
 
-@pytest.mark.parametrize("name", PAST_CACHES)
+@pytest.mark.parametrize("name", NONTEMPORAL_FROM_BAD)
 def test_a_bad_line_anywhere_in_a_stream_ends_it_at_its_first_byte(
     name: str, bad: tuple[Land, Ruin], good: memoryview, origin: str
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_bad_line_anywhere_in_a_stream_ends_it_at_its_first_byte(
     assert sweep_sources(name, bad, good, origin, IN_STREAMS, after=600) == len(IN_STREAMS) * len(MISALIGNMENTS)
 
 
-@pytest.mark.parametrize("name", INTO_PAST_CACHES)
+@pytest.mark.parametrize("name", NONTEMPORAL_INTO_BAD)
 def test_a_stream_into_a_bad_page_ends_at_its_first_byte(
     name: str, bad: tuple[Land, Ruin], good: memoryview, origin: str
 ) -> None:
@@ -169,14 +169,14 @@ def befores(request: pytest.FixtureRequest) -> Iterator[Sequence[int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@pytest.mark.parametrize("name", ["copy_to_iter", "copy_from_iter kvec", "memcpy_mcsafe", *PAST_CACHES])
+@pytest.mark.parametrize("name", ["copy_to_iter", "copy_from_iter kvec", "memcpy_mcsafe", *NONTEMPORAL_FROM_BAD])
 def test_system_calls_alone_count_a_source_as_exactly(
     name: str, bad: tuple[Land, Ruin], good: memoryview, befores: Sequence[int]
 ) -> None:
     assert sweep_sources(name, bad, good, "syscall", befores) == len(befores) * len(MISALIGNMENTS)
 
 
-@pytest.mark.parametrize("name", ["copy_to_iter kvec", "zero", "memcpy_mcsafe", *INTO_PAST_CACHES])
+@pytest.mark.parametrize("name", ["copy_to_iter kvec", "zero", "memcpy_mcsafe", *NONTEMPORAL_INTO_BAD])
 def test_system_calls_alone_count_a_destination_as_exactly(
     name: str, bad: tuple[Land, Ruin], good: memoryview, befores: Sequence[int]
 ) -> None:

@@ -1,7 +1,7 @@
 """Bugs that iov_iter had once: where the cursor stands.
 
 The other files named test_old_bugs hold the rest, but for numbers 21 and 22, which are about the lines that a copy
-writes back and about lengths beyond 4 GiB: memory that records both is among the tests of `src/copy/past_caches.rs`.
+writes back and about lengths beyond 4 GiB: memory that records both is among the tests of `src/copy/nontemporal/tests.rs`.
 """
 
 from __future__ import annotations

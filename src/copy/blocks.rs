@@ -25,7 +25,7 @@ pub struct BlockCopy<'i> {
 impl<'i> BlockCopy<'i> {
     /// Begins to copy `nbytes` from `src` into the iterator, as if all of them had been read first.
     pub fn new(src: Memory, i: &'i mut IovIter, nbytes: usize, operation: &'static str) -> Result<Self> {
-        let nbytes = super::begin(src, i, nbytes, Direction::Dest, operation)?;
+        let nbytes = bounce::begin(src, i, nbytes, Direction::Dest, operation)?;
         i.fault = None;
         let source = src.take(nbytes);
         if !bounce::must_read_ahead(i, source.seg(), Direction::Dest) {

@@ -7,17 +7,19 @@
 //! [`to_iter`], [`from_iter`], [`across`] and [`flat`] do all of this for every flavour of copy. A flavour is the closure they are
 //! given.
 
-use super::Outcome;
-use super::chunk::CopyChunk;
+use super::chunk::{CopyChunk, poison};
 use super::copier::Copier;
 use super::step::{Across, FromIter};
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
-use std::sync::OnceLock;
+
+/// What a flat operation came to: the bytes done, and what stopped it if not all are.
+pub type Outcome = (usize, Option<Box<Fault>>);
 
 /// A buffer of our own to read ahead into. Only what was read into it is read from it.
 pub(super) struct Scratch(Vec<MaybeUninit<u8>>);
@@ -49,16 +51,33 @@ impl Scratch {
     }
 }
 
-/// What [`poison`] fills buffers with.
-pub(super) const POISON: u8 = 0xa5;
-
-/// Fills a buffer that is about to be used uninitialised, so that a byte which was counted but never read shows in a test: in debug
-/// builds, and where `IOVEC_RS_POISON` is set in the environment.
-pub(super) fn poison(buffer: &mut [MaybeUninit<u8>]) {
-    static ASKED_FOR: OnceLock<bool> = OnceLock::new();
-    if cfg!(debug_assertions) || *ASKED_FOR.get_or_init(|| std::env::var_os("IOVEC_RS_POISON").is_some()) {
-        buffer.fill(MaybeUninit::new(POISON));
+/// How many bytes a copy between `flat` and `i` is about, after all checks that can refuse it.
+pub(super) fn begin(
+    flat: Memory,
+    i: &IovIter,
+    nbytes: usize,
+    direction: Direction,
+    operation: &'static str,
+) -> Result<usize> {
+    i.require(direction, operation)?;
+    if nbytes > flat.len() {
+        return Err(Error::BeyondBuffer { nbytes, len: flat.len() });
     }
+    if direction == Direction::Dest {
+        i.require_writable(nbytes)?;
+    }
+    Ok(nbytes.min(i.count()))
+}
+
+/// The length that both ends of a flat copy have.
+#[inline]
+pub(super) fn same_length(dst: Memory, src: Memory) -> Result<usize> {
+    if dst.len() == src.len() { Ok(src.len()) } else { Err(other_length(dst.len(), src.len())) }
+}
+
+#[cold]
+fn other_length(other: usize, len: usize) -> Error {
+    Error::invalid("dst", format!("{other} bytes"), format!("{len} bytes, as many as src has"))
 }
 
 /// Copies `nbytes` from `src` into the iterator. `copy` is given the bytes to copy, which nothing that it writes overlaps but from
@@ -87,7 +106,7 @@ pub(super) fn to_iter_until(
     operation: &'static str,
     copy: impl FnOnce(&mut Copier, &mut IovIter, Segment) -> usize,
 ) -> Result<usize> {
-    let nbytes = super::begin(src, i, nbytes, Direction::Dest, operation)?;
+    let nbytes = begin(src, i, nbytes, Direction::Dest, operation)?;
     let mut copier = Copier::new(&[src], &[i])?;
     let mut source = src.seg().take(nbytes);
     let mut scratch = None;
@@ -116,7 +135,7 @@ pub(super) fn from_iter(
     operation: &'static str,
     copy: impl FnOnce(&mut Copier, &mut IovIter, Segment) -> usize,
 ) -> Result<usize> {
-    let nbytes = super::begin(dst, i, nbytes, Direction::Source, operation)?;
+    let nbytes = begin(dst, i, nbytes, Direction::Source, operation)?;
     let mut copier = Copier::new(&[dst], &[i])?;
     let mut target = dst.seg().take(nbytes);
     let before = i.count();
@@ -146,7 +165,7 @@ pub(super) fn flat(
     src: Memory,
     copy: impl FnOnce(&mut Copier, usize, Segment) -> usize,
 ) -> Result<Outcome> {
-    let nbytes = super::same_length(dst, src)?;
+    let nbytes = same_length(dst, src)?;
     let mut copier = Copier::new(&[dst, src], &[])?;
     let (target, source) = (dst.seg(), src.seg());
     let done = if source.overlaps(target) && source.addr < target.addr {

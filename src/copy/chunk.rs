@@ -1,7 +1,9 @@
-//! The unit of every copy: a chunk that is contiguous on both sides.
+//! The unit of every copy: a chunk that is contiguous on both sides. And the buffers of our own that chunks pass through.
 
 use crate::arch;
 use crate::memory::Segment;
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 /// Destinations shorter than this that may leave partial lines in the cache go there whole: two edge lines would be most of them.
 /// In bytes.
@@ -31,5 +33,17 @@ pub(super) trait CopyChunk {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch_destination(&mut self, next: Segment) {
         arch::prefetch(next.addr, next.len);
+    }
+}
+
+/// What [`poison`] fills buffers with.
+pub(super) const POISON: u8 = 0xa5;
+
+/// Fills a buffer that is about to be used uninitialised, so that a byte which was counted but never read shows in a test: in debug
+/// builds, and where `IOVEC_RS_POISON` is set in the environment.
+pub(super) fn poison(buffer: &mut [MaybeUninit<u8>]) {
+    static ASKED_FOR: OnceLock<bool> = OnceLock::new();
+    if cfg!(debug_assertions) || *ASKED_FOR.get_or_init(|| std::env::var_os("IOVEC_RS_POISON").is_some()) {
+        buffer.fill(MaybeUninit::new(POISON));
     }
 }

@@ -1,5 +1,6 @@
 //! How one chunk is copied, and what stopped it: by the CPU under the fault handler, or by the kernel where there is no handler.
 
+mod kernel;
 mod line_store;
 
 use super::chunk::{CopyChunk, PREFETCH_CHUNK, STREAM_FROM};
@@ -11,8 +12,6 @@ use crate::fault::Fault;
 use crate::fault::arm::{self, Path, RECHECK_EVERY};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
-use crate::sys::memory;
-use std::mem::MaybeUninit;
 
 /// Copies chunks through the caches, or past them if they are long chunks of a long copy, and remembers the fault that stopped it.
 ///
@@ -32,12 +31,6 @@ pub(super) struct Copier {
 
 /// Of a next source that is longer than this, only the first lines are prefetched: the hardware's own prefetcher sees to the rest.
 const PREFETCH_UP_TO: usize = 16 << 10;
-
-/// What memory is zeroed from where the CPU must not touch it.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
-
-/// Overlapping ranges pass through a buffer of so many bytes where the kernel copies them.
-const KERNEL_BLOCK: usize = 4096;
 
 impl Copier {
     /// One for copies between all of these. Arms this thread if the CPU is to touch them under the fault handler.
@@ -188,39 +181,6 @@ impl Copier {
         !matches!(self.path, Path::Syscalls)
     }
 
-    /// The kernel copies in an order of its own, so that overlapping ranges, which go to a lower address, pass through a buffer block
-    /// by block.
-    unsafe fn copy_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if src.wrapping_sub(dst) >= len {
-            // SAFETY: the ranges do not overlap; the caller promises the destination.
-            return unsafe { self.copy_apart_by_kernel(dst, src, len) };
-        }
-        let mut buffer = [const { MaybeUninit::<u8>::uninit() }; KERNEL_BLOCK];
-        let block = buffer.as_mut_ptr().expose_provenance();
-        let mut done = 0;
-        while done < len {
-            let size = (len - done).min(KERNEL_BLOCK);
-            // SAFETY: the destination is the buffer.
-            let read = size - unsafe { self.copy_apart_by_kernel(block, src.wrapping_add(done), size) };
-            // SAFETY: the source is the buffer; the caller promises the destination.
-            let left = unsafe { self.copy_apart_by_kernel(dst.wrapping_add(done), block, read) };
-            done += read - left;
-            if read - left < size {
-                break;
-            }
-        }
-        len - done
-    }
-
-    unsafe fn copy_apart_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        // SAFETY: the caller promises that the destination may be written to.
-        let done = unsafe { memory::copy(dst, src, len) };
-        if done < len {
-            self.fault = Some(Box::new(Fault::diagnose(dst.wrapping_add(done), src.wrapping_add(done))));
-        }
-        len - done
-    }
-
     /// Zeroes; returns the bytes **not** zeroed.
     ///
     /// # Safety
@@ -242,20 +202,6 @@ impl Copier {
         // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Path::Direct` holds: what `copy_directly` relies on, too.
         let cut = unsafe { guard::zero(self.set, dst, len) };
         cut.map_or(0, |cut| self.stopped(&cut))
-    }
-
-    unsafe fn zero_by_kernel(&mut self, dst: usize, len: usize) -> usize {
-        let mut done = 0;
-        while done < len {
-            let part = ZEROES.len().min(len - done);
-            // SAFETY: the source is a constant; the caller promises the destination.
-            let left = unsafe { self.copy_apart_by_kernel(dst + done, ZEROES.as_ptr().expose_provenance(), part) };
-            done += part - left;
-            if left != 0 {
-                break;
-            }
-        }
-        len - done
     }
 
     /// Ends a copy that came to `copied` of `wanted` bytes: what stopped it.

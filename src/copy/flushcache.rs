@@ -4,10 +4,10 @@
 //! A counted byte has been stored past the caches, or written back where that is promised, and fenced: once a call, before the count
 //! is returned.
 
+use super::bounce::{self, Outcome};
 use super::copier::Copier;
 use super::nontemporal::{self, Flush, Gather, LineStore, Scatter};
 use super::step::{FromIter, ToIter};
-use super::{Outcome, bounce};
 use crate::arch;
 use crate::error::{Error, Result};
 use crate::iter::IovIter;

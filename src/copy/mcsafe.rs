@@ -6,9 +6,10 @@
 //!
 //! Maps are only read here. What a copy ran into is in the fault it returns: the caller records what [`learned`] makes of it.
 
+use super::bounce::{self, Outcome, same_length};
 use super::copier::Copier;
 use super::step::ToIter;
-use super::{Outcome, bounce, copy_to_iter, memcpy, same_length};
+use super::{copy_to_iter, memcpy};
 use crate::abi::Direction;
 use crate::error::Result;
 use crate::fault::{Cause, Fault, Origin, Side};

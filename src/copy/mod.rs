@@ -12,32 +12,17 @@ pub mod ring;
 mod step;
 
 pub use blocks::BlockCopy;
+pub use bounce::Outcome;
 pub use checksum::{csum_and_copy_from_iter, csum_and_copy_to_iter};
 
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
-use crate::fault::Fault;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Page, Segment};
-use chunk::CopyChunk;
+use chunk::{CopyChunk, poison};
 use copier::Copier;
 use std::mem::MaybeUninit;
 use step::{FromIter, ToIter, Zero};
-
-/// What a flat operation came to: the bytes done, and what stopped it if not all are.
-pub type Outcome = (usize, Option<Box<Fault>>);
-
-/// How many bytes a copy between `flat` and `i` is about, after all checks that can refuse it.
-fn begin(flat: Memory, i: &IovIter, nbytes: usize, direction: Direction, operation: &'static str) -> Result<usize> {
-    i.require(direction, operation)?;
-    if nbytes > flat.len() {
-        return Err(Error::BeyondBuffer { nbytes, len: flat.len() });
-    }
-    if direction == Direction::Dest {
-        i.require_writable(nbytes)?;
-    }
-    Ok(nbytes.min(i.count()))
-}
 
 /// Copies `nbytes` from `src` into the iterator, as if all of them had been read first (`copy_to_iter`). Returns the bytes
 /// copied; a count short for bad memory leaves the reason in `i.fault`.
@@ -88,22 +73,11 @@ pub fn memcpy(dst: Memory, src: Memory) -> Result<Outcome> {
     })
 }
 
-/// The length that both ends of a flat copy have.
-#[inline]
-fn same_length(dst: Memory, src: Memory) -> Result<usize> {
-    if dst.len() == src.len() { Ok(src.len()) } else { Err(other_length(dst.len(), src.len())) }
-}
-
-#[cold]
-fn other_length(other: usize, len: usize) -> Error {
-    Error::invalid("dst", format!("{other} bytes"), format!("{len} bytes, as many as src has"))
-}
-
 /// Copies memory into a buffer of our own, as much as that takes: the bytes copied, which are initialised now, and what stopped it.
 pub(crate) fn read_into(own: &mut [MaybeUninit<u8>], src: Memory) -> Result<Outcome> {
     let src = src.take(own.len());
     let own = &mut own[..src.len()];
-    bounce::poison(own);
+    poison(own);
     let seg = Segment::new(own.as_mut_ptr().expose_provenance(), own.len());
     // SAFETY: the buffer is borrowed mutably until the copy is done, which the value does not outlive.
     memcpy(unsafe { Memory::new(seg, Backing::Heap) }, src)

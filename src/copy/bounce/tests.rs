@@ -1,8 +1,8 @@
 //! Overlap in every shape, in every way a copy can be made, with and without a fault: against a model that knows slices alone.
 
-use super::POISON;
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch;
+use crate::copy::chunk::POISON;
 use crate::copy::flushcache::{
     copy_from_iter_flushcache, copy_from_iter_nocache, copy_to_iter_flushcache, memcpy_flushcache, memcpy_nocache,
 };

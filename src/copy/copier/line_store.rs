@@ -1,6 +1,7 @@
 //! The copier as a [`LineStore`]: stores past the caches, and write-backs of what is in them.
 
-use super::{Copier, ZEROES};
+use super::Copier;
+use super::kernel::ZEROES;
 use crate::arch::guard::{self, Cut};
 use crate::arch::{self, WriteBack};
 use crate::copy::nontemporal::{LineStore, Rest};

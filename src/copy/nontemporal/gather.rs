@@ -2,8 +2,7 @@
 
 use super::{Flush, LineStore, copy_part};
 use crate::arch::{self, LINE};
-use crate::copy::bounce::poison;
-use crate::copy::chunk::{CopyChunk, PREFETCH_CHUNK};
+use crate::copy::chunk::{CopyChunk, PREFETCH_CHUNK, poison};
 use crate::memory::Segment;
 use std::mem::MaybeUninit;
 

@@ -1,0 +1,61 @@
+//! Copies that the kernel makes, where the CPU must not touch the memory: there is no handler that would recover a fault.
+
+use super::Copier;
+use crate::fault::Fault;
+use crate::sys::memory;
+use std::mem::MaybeUninit;
+
+/// What memory is zeroed from where the CPU must not touch it.
+pub(super) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Overlapping ranges pass through a buffer of so many bytes where the kernel copies them.
+const KERNEL_BLOCK: usize = 4096;
+
+impl Copier {
+    /// The kernel copies in an order of its own, so that overlapping ranges, which go to a lower address, pass through a buffer block
+    /// by block.
+    pub(super) unsafe fn copy_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        if src.wrapping_sub(dst) >= len {
+            // SAFETY: the ranges do not overlap; the caller promises the destination.
+            return unsafe { self.copy_apart_by_kernel(dst, src, len) };
+        }
+        let mut buffer = [const { MaybeUninit::<u8>::uninit() }; KERNEL_BLOCK];
+        let block = buffer.as_mut_ptr().expose_provenance();
+        let mut done = 0;
+        while done < len {
+            let size = (len - done).min(KERNEL_BLOCK);
+            // SAFETY: the destination is the buffer.
+            let read = size - unsafe { self.copy_apart_by_kernel(block, src.wrapping_add(done), size) };
+            // SAFETY: the source is the buffer; the caller promises the destination.
+            let left = unsafe { self.copy_apart_by_kernel(dst.wrapping_add(done), block, read) };
+            done += read - left;
+            if read - left < size {
+                break;
+            }
+        }
+        len - done
+    }
+
+    unsafe fn copy_apart_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        // SAFETY: the caller promises that the destination may be written to.
+        let done = unsafe { memory::copy(dst, src, len) };
+        if done < len {
+            self.fault = Some(Box::new(Fault::diagnose(dst.wrapping_add(done), src.wrapping_add(done))));
+        }
+        len - done
+    }
+
+    pub(super) unsafe fn zero_by_kernel(&mut self, dst: usize, len: usize) -> usize {
+        let mut done = 0;
+        while done < len {
+            let part = ZEROES.len().min(len - done);
+            // SAFETY: the source is a constant; the caller promises the destination.
+            let left = unsafe { self.copy_apart_by_kernel(dst + done, ZEROES.as_ptr().expose_provenance(), part) };
+            done += part - left;
+            if left != 0 {
+                break;
+            }
+        }
+        len - done
+    }
+}
