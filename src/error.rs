@@ -108,7 +108,7 @@ pub enum Error {
     },
     /// Faults were to be met by the signal handler alone, and it cannot be had.
     Handler(&'static str),
-    /// No memory for a working copy of this many bytes.
+    /// No memory for this many bytes.
     NoMemory(usize),
     /// This many ranges are guarded already, and there is no room for more.
     TooManyGuards(usize),
@@ -161,10 +161,23 @@ impl fmt::Display for Error {
             Self::ReadOnlyRegion => f.write_str("the region is read-only and cannot be a destination"),
             Self::Os { context, .. } => f.write_str(context),
             Self::Handler(reason) => write!(f, "the fault handler cannot be had: {reason}"),
-            Self::NoMemory(bytes) => write!(f, "no memory for a working copy of {bytes} bytes"),
+            Self::NoMemory(bytes) => write!(f, "no memory for {bytes} bytes"),
             Self::TooManyGuards(limit) => write!(f, "no more than {limit} ranges can be guarded at once"),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// Sees to it that `additional` more elements fit, without ending the process where there is no memory for them. How many there are
+/// is for a caller, a file or another program to say.
+pub fn reserve<T>(vec: &mut Vec<T>, additional: usize) -> Result<()> {
+    vec.try_reserve(additional).map_err(|_| Error::NoMemory(additional.saturating_mul(size_of::<T>())))
+}
+
+/// Adds an element to a vector whose length somebody else decides.
+pub fn try_push<T>(vec: &mut Vec<T>, value: T) -> Result<()> {
+    reserve(vec, 1)?;
+    vec.push(value);
+    Ok(())
+}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from iovec_rs import FaultMap, FaultRange, UserRange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ACCESS = {"read": 1, "write": 2, "both": 3}
 STEPS = st.lists(
@@ -72,6 +77,82 @@ def test_the_line_ends_at_two_to_the_64() -> None:
     with pytest.raises(TypeError, match=r"ranges\[1\]"):
         FaultMap([(0, 1), (1,)])  # type: ignore[list-item]
     assert FaultMap([(0, 4)]) == FaultMap([FaultRange(0, 2, "read"), (2, 2)])
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda bad, at: bad.first_in(at, 5), lambda bad, at: at in bad, lambda bad, at: bad.add(at, 1)]
+)
+def test_a_map_can_be_looked_at_while_its_argument_is_made(ask: Callable[[FaultMap, Any], object]) -> None:
+    bad = FaultMap([(5, 5)])
+
+    class Address:
+        def __index__(self) -> int:
+            return 5 * len(bad)
+
+    answers: list[object] = []
+    # A thread of its own: one that waits for itself would wait for ever.
+    thread = threading.Thread(target=lambda: answers.append(ask(bad, Address())), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert answers == [ask(bad, 5)]
+
+
+def test_an_iteration_sees_what_is_changed_ahead_of_it() -> None:
+    bad = FaultMap([(0, 1), (10, 1), (20, 1), (2**64 - 1, 1)])
+    ranges = iter(bad)
+    assert next(ranges) == (0, 1, "read")
+    bad.clear(10, 1)
+    bad.add(2, 3, "both")
+    bad.add(0, 2)
+    assert list(ranges) == [(1, 1, "read"), (2, 3, "both"), (20, 1, "read"), (2**64 - 1, 1, "read")]
+    assert list(ranges) == []
+    assert list(FaultMap([(0, 2**64)])) == [(0, 2**64, "read")]
+
+
+def test_maps_that_are_compared_from_two_sides_at_once() -> None:
+    one, other = FaultMap([(1, 1)]), FaultMap([(1, 1)])
+    assert one == one  # noqa: PLR0124
+
+    def compare(first: FaultMap, second: FaultMap) -> None:
+        for _ in range(20_000):
+            assert first == second
+
+    threads = [threading.Thread(target=compare, args=each, daemon=True) for each in [(one, other), (other, one)]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_what_a_range_is_made_of() -> None:
+    class Interrupted:
+        def __iter__(self) -> Iterator[int]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FaultMap([Interrupted()])  # type: ignore[list-item]
+    for wrong, message in [
+        (5, "ranges: an iterable of (start, length) is expected, not int"),
+        ([5], "ranges[0]: (start, length) or a FaultRange is expected, not int"),
+        ([(0, 1), (1, 2, "read", 4)], "ranges[1]: (start, length) or a FaultRange is expected"),
+        ([("0", 1)], "start: an int is expected, not str"),
+        ([(0, 1, 2)], "access: a str is expected, not int"),
+    ]:
+        with pytest.raises(TypeError) as caught:
+            FaultMap(wrong)  # type: ignore[arg-type]
+        assert str(caught.value) == message
+    # As many items as somebody says there are, and no memory is asked for them.
+    with pytest.raises(TypeError, match=r"ranges\[0\]"):
+        FaultMap([range(2**62)])  # type: ignore[list-item]
+
+
+def test_numbers_of_absurd_length_are_named_and_not_shown() -> None:
+    with pytest.raises(ValueError, match=r"^start is an int of many digits: expected 0 or more, less than 2\*\*64$"):
+        FaultMap().add(10**5000, 1)
+    with pytest.raises(ValueError, match=r"first sector is 9{40}\.\.\. \(100000 digits\)") as caught:
+        FaultMap.from_badblocks("9" * 100_000 + " 1\n")
+    assert len(str(caught.value)) < 200
 
 
 def test_badblocks_merge_and_a_full_table_is_told() -> None:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, Self, SupportsIndex, final, overload
+from typing import Any, Final, Literal, Never, Protocol, Self, SupportsIndex, final, overload
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -262,6 +262,7 @@ class FolioQueue:
 
 @final
 class IovIter:
+    def __new__(cls, *args: Never, **kwargs: Never) -> Self: ...
     @classmethod
     def ubuf(cls, direction: Direction | int, buffer: Buffer | UserRange, count: int | None = None) -> IovIter: ...
     @classmethod
@@ -366,7 +367,7 @@ def copy_page_from_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> i
 def copy_page_from_iter_atomic(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int: ...
 def copy_iter(dst: IovIter, src: IovIter, nbytes: int | None = None) -> int: ...
 def csum_and_copy_to_iter(
-    addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0, offset: int | None = None
+    addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0, offset: int = 0
 ) -> tuple[int, int]: ...
 def csum_and_copy_from_iter(addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0) -> tuple[int, int]: ...
 def csum_and_copy_from_iter_full(

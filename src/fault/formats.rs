@@ -4,7 +4,7 @@ pub mod badblocks;
 pub mod mapfile;
 pub mod ndctl;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// A line of a text, read from left to right. Only ASCII is ever stepped over, so `at` is between two characters.
 struct Line<'a> {
@@ -20,10 +20,25 @@ impl<'a> Line<'a> {
         text.split('\n').zip(1..).map(move |(text, number)| Self { format, number, text, at: 0 })
     }
 
+    /// The text from `at` to here for an exception, cut if it is long: whoever wrote it decided its length.
+    fn passed(&self, at: usize) -> String {
+        const SHOWN: usize = 40;
+        let text = &self.text[at..self.at];
+        if text.len() > SHOWN { format!("{}... ({} digits)", &text[..SHOWN], text.len()) } else { text.to_owned() }
+    }
+
     /// What is wrong with the character at `at`.
     fn error(&self, at: usize, message: impl Into<String>) -> Error {
         let column = self.text[..at].chars().count() + 1;
         Error::Text { format: self.format, line: self.number, column, message: message.into() }
+    }
+
+    /// What became of adding an extent that `at` describes: it may pass the end of the line of bytes, or there may be no memory.
+    fn require(&self, at: usize, added: Option<Result<()>>, beyond: impl FnOnce() -> String) -> Result<()> {
+        match added {
+            None | Some(Err(Error::BeyondLine { .. })) => Err(self.error(at, beyond())),
+            Some(added) => added,
+        }
     }
 
     fn peek(&self) -> Option<char> {

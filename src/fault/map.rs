@@ -104,9 +104,9 @@ impl Range {
 
 /// Known-bad bytes. Ranges are sorted, do not overlap, and merge with neighbours of the same access.
 ///
-/// A query takes O(log n). So does an update, plus O(log n) for every span it swallows, which is paid for once by the update that
-/// made that span. Two maps are equal if the same bytes are bad in the same way.
-#[derive(Clone, Default, Debug)]
+/// A query takes O(log n). An update also moves up to 4 KiB of spans, and passes over every span that it swallows. Two maps are equal
+/// if the same bytes are bad in the same way. An update for which there is no memory fails and changes nothing.
+#[derive(Default, Debug)]
 pub struct FaultMap {
     reads: Spans,
     writes: Spans,
@@ -129,24 +129,36 @@ impl FaultMap {
         self.incomplete = true;
     }
 
+    /// A copy of the map.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { reads: self.reads.try_clone()?, writes: self.writes.try_clone()?, incomplete: self.incomplete })
+    }
+
     /// Makes `len` bytes bad for `access`, too, beside what they are already.
     pub fn add(&mut self, start: usize, len: u128, access: Access) -> Result<()> {
-        if let Some(span) = Span::new(start, len)? {
-            if access.intersects(Access::Read) {
-                self.reads.insert(span);
-            }
-            if access.intersects(Access::Write) {
-                self.writes.insert(span);
-            }
-        }
-        Ok(())
+        let Some(span) = Span::new(start, len)? else { return Ok(()) };
+        self.change(span, [Access::Read, Access::Write].map(|each| access.intersects(each)), Spans::insert)
     }
 
     /// Makes `len` bytes good again for every access.
     pub fn clear(&mut self, start: usize, len: u128) -> Result<()> {
-        if let Some(span) = Span::new(start, len)? {
-            self.reads.remove(span);
-            self.writes.remove(span);
+        let Some(span) = Span::new(start, len)? else { return Ok(()) };
+        self.change(span, [self.reads.len() > 0, self.writes.len() > 0], Spans::remove)
+    }
+
+    /// Changes the chosen sets, of reads and of writes: none of them before there is memory to change both.
+    fn change(&mut self, span: Span, [reads, writes]: [bool; 2], change: fn(&mut Spans, Span)) -> Result<()> {
+        if reads {
+            self.reads.make_room(span.first)?;
+        }
+        if writes {
+            self.writes.make_room(span.first)?;
+        }
+        if reads {
+            change(&mut self.reads, span);
+        }
+        if writes {
+            change(&mut self.writes, span);
         }
         Ok(())
     }
@@ -189,6 +201,11 @@ impl FaultMap {
     /// All ranges in order.
     pub fn iter(&self) -> impl Iterator<Item = Range> {
         self.ranges_in(Span { first: 0, last: usize::MAX })
+    }
+
+    /// The first range with a byte at or after `address`, without what lies before it.
+    pub fn next_from(&self, address: usize) -> Option<Range> {
+        self.ranges_in(Span { first: address, last: usize::MAX }).next()
     }
 
     /// The ranges in the `len` bytes from `start`, in order, clipped to them.

@@ -88,7 +88,7 @@ impl IovIter {
     }
 
     /// Ranges within pages (`iov_iter_bvec`): range `n` begins `offsets[n]` bytes into its page.
-    pub fn bvec(direction: Direction, ranges: Memories, offsets: Arc<[usize]>, count: Option<usize>) -> Result<Self> {
+    pub fn bvec(direction: Direction, ranges: Memories, offsets: Vec<usize>, count: Option<usize>) -> Result<Self> {
         let vector = Vector::bvec(ranges, offsets)?;
         Self::vector(direction, vector, count)
     }

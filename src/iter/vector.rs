@@ -12,7 +12,7 @@ enum Flavour {
     Iovec,
     Kvec,
     /// Each segment's offset in its page.
-    Bvec(Arc<[usize]>),
+    Bvec(Arc<Vec<usize>>),
 }
 
 #[derive(Clone)]
@@ -36,9 +36,9 @@ impl Vector {
         Self::new(ranges, Flavour::Kvec)
     }
 
-    pub(super) fn bvec(ranges: Memories, offsets: Arc<[usize]>) -> Result<Self> {
+    pub(super) fn bvec(ranges: Memories, offsets: Vec<usize>) -> Result<Self> {
         debug_assert_eq!(ranges.segs().len(), offsets.len());
-        Self::new(ranges, Flavour::Bvec(offsets))
+        Self::new(ranges, Flavour::Bvec(Arc::new(offsets)))
     }
 
     fn new(ranges: Memories, flavour: Flavour) -> Result<Self> {

@@ -11,7 +11,7 @@ pub enum Segments {
     /// Up to eight, with no allocation.
     Inline([Segment; UIO_FASTIOV], usize),
     /// Any number; freed when the last iterator or array object over it is gone.
-    Shared(Arc<[Segment]>),
+    Shared(Arc<Vec<Segment>>),
 }
 
 impl Segments {
@@ -28,7 +28,7 @@ impl Segments {
 impl From<&[Segment]> for Segments {
     fn from(segs: &[Segment]) -> Self {
         if segs.len() > UIO_FASTIOV {
-            return Self::Shared(segs.into());
+            return Self::Shared(Arc::new(segs.to_vec()));
         }
         let mut array = [Segment::default(); UIO_FASTIOV];
         array[..segs.len()].copy_from_slice(segs);
@@ -38,7 +38,7 @@ impl From<&[Segment]> for Segments {
 
 impl From<Vec<Segment>> for Segments {
     fn from(segs: Vec<Segment>) -> Self {
-        if segs.len() > UIO_FASTIOV { Self::Shared(segs.into()) } else { segs.as_slice().into() }
+        if segs.len() > UIO_FASTIOV { Self::Shared(Arc::new(segs)) } else { segs.as_slice().into() }
     }
 }
 

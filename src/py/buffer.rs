@@ -3,12 +3,16 @@
 //! Only address, length and read-only flag leave this file. A `bytes` object never moves or changes, so a reference to
 //! it is enough and no export record is kept.
 
-use super::care::{care_of, care_of_argument};
+use super::backing::backing_of;
+use super::values::{type_name, wrong_type};
+use crate::error::{Error, reserve, try_push};
 use crate::memory::{Backing, Memory, Owner, Page, Segment};
-use pyo3::exceptions::{PyBufferError, PyTypeError};
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
+use pyo3::{PyTraverseError, PyVisit};
+use std::ptr;
 use std::sync::Arc;
 
 /// What a buffer is wanted for.
@@ -20,15 +24,15 @@ pub(super) enum Access {
     Write,
 }
 
-/// How an argument is called in an exception: by name, or as the n-th segment or buffer.
+/// How an exception names an argument: by its name, or as the n-th segment or buffer.
 #[derive(Clone, Copy)]
-pub(super) enum Named {
+pub(super) enum ArgName {
     Argument(&'static str),
     Segment(usize),
     Buffer(usize),
 }
 
-impl std::fmt::Display for Named {
+impl std::fmt::Display for ArgName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Argument(name) => f.write_str(name),
@@ -40,18 +44,21 @@ impl std::fmt::Display for Named {
 
 /// Exports and references that end together.
 #[derive(Default)]
-pub(super) struct Owners {
+pub(super) struct Exports {
     objects: Vec<Py<PyAny>>,
     views: Vec<ffi::Py_buffer>,
 }
 
-// SAFETY: the records are only handed back to the interpreter, attached to it, in `drop`; nothing else reads them.
-unsafe impl Send for Owners {}
-// SAFETY: as for Send; a shared reference gives access to nothing.
-unsafe impl Sync for Owners {}
+// SAFETY: the records are only handed back to the interpreter, attached to it, in `drop`; nothing else writes to them.
+unsafe impl Send for Exports {}
+// SAFETY: as for Send; a shared reference shows the interpreter's collector which objects there are, and nothing else to anybody.
+unsafe impl Sync for Exports {}
 
-impl Drop for Owners {
+impl Drop for Exports {
     fn drop(&mut self) {
+        if self.views.is_empty() && self.objects.is_empty() {
+            return;
+        }
         // At interpreter shutdown there is nobody left to release anything to.
         let _ = Python::try_attach(|_| {
             self.views.iter_mut().for_each(release);
@@ -60,11 +67,7 @@ impl Drop for Owners {
     }
 }
 
-impl Owners {
-    pub(super) fn with_capacity(objects: usize) -> Self {
-        Self { objects: Vec::with_capacity(objects), views: Vec::new() }
-    }
-
+impl Exports {
     /// Gives back what was reserved and not used.
     pub(super) fn shrink(&mut self) {
         self.objects.shrink_to_fit();
@@ -72,41 +75,59 @@ impl Owners {
     }
 
     /// Takes hold of one more buffer of any strides, to be read: all memory from its first byte to its last.
-    pub(super) fn acquire_strided(&mut self, object: &Bound<'_, PyAny>, name: Named) -> PyResult<Acquired> {
-        self.views.push(ffi::Py_buffer::new());
+    pub(super) fn acquire_strided(&mut self, object: &Bound<'_, PyAny>, name: ArgName) -> PyResult<Exported> {
+        try_push(&mut self.views, ffi::Py_buffer::new())?;
         let last = self.views.len() - 1;
         if !request(object, ffi::PyBUF_STRIDES, &mut self.views[last]) {
             self.views.truncate(last);
             return Err(explain(object, PyErr::fetch(object.py()), Access::Read, name));
         }
-        let view = &self.views[last];
-        Ok(Acquired { seg: hull_of(view), readonly: view.readonly != 0, care: Backing::Mapping })
+        let view = &mut self.views[last];
+        let seg = hull_of(view);
+        keep_out_of_itself(view);
+        Ok(Exported { seg, readonly: view.readonly != 0, backing: Backing::Mapping })
     }
 
     /// Takes hold of one more buffer.
-    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Acquired> {
+    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: ArgName) -> PyResult<Exported> {
         if access == Access::Read
             && let Some(seg) = bytes_memory(object)
         {
+            reserve(&mut self.objects, 1)?;
             self.objects.push(object.clone().unbind());
-            return Ok(Acquired { seg, readonly: true, care: Backing::Heap });
+            return Ok(Exported { seg, readonly: true, backing: Backing::Heap });
         }
-        self.views.push(ffi::Py_buffer::new());
+        if self.views.is_empty() {
+            // Most iterators are over one.
+            self.views.try_reserve_exact(1).map_err(|_| Error::NoMemory(size_of::<ffi::Py_buffer>()))?;
+        }
+        try_push(&mut self.views, ffi::Py_buffer::new())?;
         let last = self.views.len() - 1;
         if !fill(object, access, &mut self.views[last]) {
             self.views.truncate(last);
             return Err(explain(object, PyErr::fetch(object.py()), access, name));
         }
         let view = &self.views[last];
-        Ok(Acquired { seg: memory_of(view), readonly: view.readonly != 0, care: care_of(object) })
+        Ok(Exported { seg: memory_of(view), readonly: view.readonly != 0, backing: backing_of(object) })
+    }
+
+    /// Shows the collector every reference that is held.
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.objects.iter().try_for_each(|object| visit.call(object))?;
+        for view in self.views.iter().filter(|view| !view.obj.is_null()) {
+            // SAFETY: a `Py` is a pointer to an object, transparently, and the record owns a reference to this one.
+            let exporter = unsafe { &*ptr::from_ref(&view.obj).cast::<Py<PyAny>>() };
+            visit.call(exporter)?;
+        }
+        Ok(())
     }
 }
 
 /// A buffer's memory.
-pub(super) struct Acquired {
+pub(super) struct Exported {
     pub(super) seg: Segment,
     pub(super) readonly: bool,
-    pub(super) care: Backing,
+    pub(super) backing: Backing,
 }
 
 /// A contiguous C buffer's memory. A null start with length 0 (an empty exporter) stays what it is: an empty range.
@@ -149,8 +170,7 @@ fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
 /// Fills `view` in place: moving a record that was just written costs more than the whole call. `false` leaves an exception set.
 #[inline]
 fn request(object: &Bound<'_, PyAny>, flags: i32, view: &mut ffi::Py_buffer) -> bool {
-    // SAFETY: attached; `view` is a record of ours. It may be moved later: shape and strides, which may point into it, are only
-    // looked at before.
+    // SAFETY: attached; `view` is a record of ours.
     unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view, flags) == 0 }
 }
 
@@ -159,14 +179,57 @@ fn release(view: &mut ffi::Py_buffer) {
     unsafe { ffi::PyBuffer_Release(view) };
 }
 
-/// A C-contiguous buffer. `false` leaves an exception set, for [`explain`] to explain.
+/// Has a record that may be moved not point into itself: its length and item size say what a shape and strides there do.
+#[inline]
+fn keep_out_of_itself(view: &mut ffi::Py_buffer) {
+    if view.shape == &raw mut view.len {
+        view.shape = ptr::null_mut();
+    }
+    if view.strides == &raw mut view.itemsize {
+        view.strides = ptr::null_mut();
+    }
+}
+
+/// A C-contiguous buffer of plain bytes. `false` leaves an exception set, for [`explain`] to explain.
 #[inline]
 fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py_buffer) -> bool {
-    let flags = match access {
-        Access::Read => ffi::PyBUF_SIMPLE,
-        Access::Write => ffi::PyBUF_WRITABLE,
-    };
-    request(object, flags, view)
+    let writable = if access == Access::Write { ffi::PyBUF_WRITABLE } else { 0 };
+    if object.is_exact_instance_of::<PyByteArray>() {
+        return request(object, writable, view);
+    }
+    // A format is to be had only together with a shape.
+    if !request(object, writable | ffi::PyBUF_ND | ffi::PyBUF_FORMAT, view) {
+        return false;
+    }
+    keep_out_of_itself(view);
+    if has_objects(view) {
+        release(view);
+        PyTypeError::new_err(OBJECTS).restore(object.py());
+        return false;
+    }
+    true
+}
+
+const OBJECTS: &str = "an array of Python objects is not memory to copy: its bytes are references, which are counted";
+
+/// Whether the elements are or contain Python objects: `O` in the format, outside the names of fields, which stand between colons.
+fn has_objects(view: &ffi::Py_buffer) -> bool {
+    let mut at = view.format.cast_const();
+    let mut in_name = false;
+    if at.is_null() {
+        return false;
+    }
+    loop {
+        // SAFETY: a terminated string of the exporter's, which stays while the record is filled; its end was not passed.
+        match unsafe { at.read() }.cast_unsigned() {
+            0 => return false,
+            b':' => in_name = !in_name,
+            b'O' if !in_name => return true,
+            _ => {}
+        }
+        // SAFETY: not the terminator, so there is another character.
+        at = unsafe { at.add(1) };
+    }
 }
 
 /// Whether it has a buffer to be asked for.
@@ -175,31 +238,76 @@ pub(super) fn is_buffer(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) != 0 }
 }
 
-/// Says what about a buffer is wrong that the exporter refused with `error`, which it chains.
-#[cold]
-pub(super) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: Named) -> PyErr {
-    let py = object.py();
+/// Refuses a buffer where an iterable of buffers is meant. Its items would be copies of its elements, or plain numbers. But an array
+/// of several dimensions is an iterable of its rows, which are parts of its memory.
+pub(super) fn refuse_single(argument: &str, expected: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     if !is_buffer(object) {
-        let kind = object.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
-        return PyTypeError::new_err(format!("{name}: a buffer is expected, not {kind}"));
+        return Ok(());
     }
     let mut view = ffi::Py_buffer::new();
-    let reason = if request(object, ffi::PyBUF_FULL_RO, &mut view) {
-        let readonly = view.readonly != 0;
+    let is_single = if request(object, ffi::PyBUF_FULL_RO, &mut view) {
+        let dimensions = view.ndim;
         release(&mut view);
-        if access == Access::Write && readonly {
-            "read-only memory cannot be a destination"
-        } else {
-            "not C-contiguous"
-        }
+        dimensions < 2
     } else {
-        // Closed, released, or failing for a reason of its own, which was told before.
+        drop_unless_refusal(PyErr::fetch(object.py()), object.py())?;
+        true
+    };
+    if is_single {
+        let name = type_name(object);
+        let message = format!("{argument}: {expected} is expected, not a single {name}: put it in a list");
+        return Err(PyTypeError::new_err(message));
+    }
+    Ok(())
+}
+
+/// Exporters refuse a request with BufferError or ValueError. All else has another reason, which is not ours to swallow.
+fn drop_unless_refusal(error: PyErr, py: Python<'_>) -> PyResult<()> {
+    if is_refusal(&error, py) { Ok(()) } else { Err(error) }
+}
+
+fn is_refusal(error: &PyErr, py: Python<'_>) -> bool {
+    let class = error.get_type(py);
+    class.is(py.get_type::<PyBufferError>()) || class.is(py.get_type::<PyValueError>())
+}
+
+/// Says what about a buffer is wrong that the exporter refused with `error`, which it chains. What else an exporter raises comes out
+/// as it is, and one that is written in Python is not asked a second time.
+#[cold]
+pub(super) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: ArgName) -> PyErr {
+    let py = object.py();
+    if !is_buffer(object) {
+        return wrong_type(name, "a buffer", object);
+    }
+    if error.is_instance_of::<PyTypeError>(py) && error.value(py).str().is_ok_and(|message| message == OBJECTS) {
+        return PyTypeError::new_err(format!("{name}: {OBJECTS}"));
+    }
+    if !is_refusal(&error, py) || is_python_exporter(object) {
+        return error;
+    }
+    let mut view = ffi::Py_buffer::new();
+    if !request(object, ffi::PyBUF_FULL_RO, &mut view) {
+        // Closed or released, or failing for a reason of its own, which was told before.
         drop(PyErr::take(py));
         return error;
+    }
+    let readonly = view.readonly != 0;
+    // SAFETY: the record is filled.
+    let contiguous = unsafe { ffi::PyBuffer_IsContiguous(&raw const view, b'C'.cast_signed()) } != 0;
+    release(&mut view);
+    let reason = match (access, readonly, contiguous) {
+        (Access::Write, true, _) => "read-only memory cannot be a destination",
+        (_, _, false) => "not C-contiguous",
+        (_, _, true) => return error,
     };
     let explained = PyBufferError::new_err(format!("{name}: {reason}"));
     explained.set_cause(py, Some(error));
     explained
+}
+
+/// Whether the object's class exports by a method in Python (3.12 and later).
+fn is_python_exporter(object: &Bound<'_, PyAny>) -> bool {
+    object.get_type().getattr("__buffer__").is_ok_and(|method| !type_name(&method).ends_with("_descriptor"))
 }
 
 /// One buffer for the length of a call.
@@ -215,7 +323,7 @@ impl Call {
     }
 
     /// Takes hold of a buffer, once, for as long as `self` lives. The object must outlive `self`: a `bytes` object is not exported.
-    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: Named) -> PyResult<Memory> {
+    pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: ArgName) -> PyResult<Memory> {
         self.try_acquire(object, access).ok_or_else(|| explain(object, PyErr::fetch(object.py()), access, name))
     }
 
@@ -224,7 +332,7 @@ impl Call {
     #[allow(clippy::inline_always)] // returned by value the range would be stored in pieces and loaded whole
     pub(super) fn try_acquire(&mut self, object: &Bound<'_, PyAny>, access: Access) -> Option<Memory> {
         debug_assert!(!self.exported);
-        let (seg, care) = if access == Access::Read
+        let (seg, backing) = if access == Access::Read
             && let Some(seg) = bytes_memory(object)
         {
             (seg, Backing::Heap)
@@ -234,11 +342,11 @@ impl Call {
             }
             self.exported = true;
             let seg = memory_of(&self.view);
-            (seg, care_of_argument(object, seg))
+            (seg, backing_of(object))
         };
         // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the memory is only used by
         // the call that owns `self`: as a destination only where a writable buffer was asked for.
-        Some(unsafe { Memory::new(seg, care) })
+        Some(unsafe { Memory::new(seg, backing) })
     }
 }
 
@@ -251,12 +359,12 @@ impl Drop for Call {
 }
 
 /// A page of a structure: writable if its exporter lets it be.
-pub(super) fn page(object: &Bound<'_, PyAny>, name: Named) -> PyResult<Page> {
-    let mut owners = Owners::default();
-    let Acquired { seg, readonly, care } = owners.acquire(object, Access::Read, name)?;
-    // SAFETY: the page holds the owners and with them the export, and is no destination if the exporter lets nobody write.
-    let memory = unsafe { Memory::new(seg, care) };
-    Ok(Page::new(memory, !readonly, Arc::new(owners) as Owner))
+pub(super) fn page(object: &Bound<'_, PyAny>, name: ArgName) -> PyResult<Page> {
+    let mut exports = Exports::default();
+    let Exported { seg, readonly, backing } = exports.acquire(object, Access::Read, name)?;
+    // SAFETY: the page holds the exports, and is no destination if the exporter lets nobody write.
+    let memory = unsafe { Memory::new(seg, backing) };
+    Ok(Page::new(memory, !readonly, Arc::new(exports) as Owner))
 }
 
 /// A raw address range that the program named itself.

@@ -1,30 +1,29 @@
 //! Python objects as segments.
 
-use super::buffer::{Access, Acquired, Named, Owners};
-use super::values::{Lengths, user_range};
+use super::buffer::{Access, ArgName, Exported, Exports, refuse_single};
+use super::values::{Lengths, iterate, user_range};
 use crate::abi::Direction;
+use crate::error::try_push;
 use crate::import::check_range;
 use crate::memory::{Backing, Memories, Memory, Segment};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use std::sync::Arc;
 
-/// Segments from Python objects and what holds their memory.
+/// Segments while they are collected, and what holds their memory.
 pub(super) struct Collected {
     pub(super) segs: Vec<Segment>,
-    pub(super) owners: Owners,
+    exports: Exports,
     /// The first segment that must not be written to.
-    pub(super) readonly: Option<usize>,
+    readonly: Option<usize>,
     /// As that of the least safe segment.
     backing: Backing,
     access: Access,
 }
 
 impl Collected {
-    pub(super) fn new(direction: Direction, capacity: usize) -> Self {
+    pub(super) fn new(direction: Direction) -> Self {
         let access = if direction == Direction::Dest { Access::Write } else { Access::Read };
-        let owners = Owners::with_capacity(capacity);
-        Self { segs: Vec::with_capacity(capacity), owners, readonly: None, backing: Backing::Heap, access }
+        Self { segs: Vec::new(), exports: Exports::default(), readonly: None, backing: Backing::Heap, access }
     }
 
     /// Adds a segment that is a buffer or, where `ranges` says how to read one, a `UserRange`.
@@ -35,7 +34,7 @@ impl Collected {
                 let message = format!("segment {index}: a UserRange is not trusted memory; a buffer is expected");
                 return Err(PyTypeError::new_err(message));
             }
-            self.segs.push(seg);
+            try_push(&mut self.segs, seg)?;
             self.backing = Backing::Unchecked;
             return Ok(());
         }
@@ -45,21 +44,23 @@ impl Collected {
     /// Adds a buffer: its whole memory, which the caller may narrow.
     pub(super) fn add_buffer(&mut self, object: &Bound<'_, PyAny>) -> PyResult<Segment> {
         let index = self.segs.len();
-        let Acquired { seg, readonly, care } = self.owners.acquire(object, self.access, Named::Segment(index))?;
-        self.backing = self.backing.max(care);
+        let Exported { seg, readonly, backing } = self.exports.acquire(object, self.access, ArgName::Segment(index))?;
+        self.backing = self.backing.max(backing);
         if readonly && self.readonly.is_none() {
             self.readonly = Some(index);
         }
-        self.segs.push(seg);
+        try_push(&mut self.segs, seg)?;
         Ok(seg)
     }
 
-    /// The segments as memory, beside the owners that keep it.
-    pub(super) fn finish(self) -> SegmentList {
-        // SAFETY: a segment is a part of a buffer, which `owners` keep exported, writable if the direction asks for it, or a range
-        // that the program named itself. `IovIter::over` and `IovecArray` hold the memory together with the owners.
+    /// The segments as memory, beside the exports that keep it.
+    pub(super) fn finish(mut self) -> SegmentList {
+        self.segs.shrink_to_fit();
+        self.exports.shrink();
+        // SAFETY: a segment is a part of a buffer, which `exports` keep exported, writable if the direction asks for it, or a range
+        // that the program named itself. `IovIter::over` and `IovecArray` hold the memory together with the exports.
         let memories = unsafe { Memories::new(self.segs, self.backing) };
-        SegmentList { memories, owners: Arc::new(self.owners), readonly: self.readonly }
+        SegmentList { memories, exports: self.exports, readonly: self.readonly }
     }
 
     /// Refuses a range outside user space.
@@ -74,7 +75,7 @@ impl Collected {
 /// Collected memory and what holds it.
 pub(super) struct SegmentList {
     pub(super) memories: Memories,
-    pub(super) owners: Arc<Owners>,
+    pub(super) exports: Exports,
     /// The first segment that must not be written to.
     pub(super) readonly: Option<usize>,
 }
@@ -86,17 +87,25 @@ impl SegmentList {
     }
 }
 
-/// Collects an iterable of segments.
+/// Collects an iterable of segments. How many there are shows when it ends: what it says before is not believed.
 pub(super) fn collect(
     direction: Direction,
     segments: &Bound<'_, PyAny>,
     ranges: Option<Lengths>,
 ) -> PyResult<Collected> {
-    let mut collected = Collected::new(direction, segments.len().unwrap_or(0));
-    for object in segments.try_iter()? {
+    let mut collected = Collected::new(direction);
+    for object in segments_of("segments", segments)? {
         collected.add(&object?, ranges)?;
     }
-    collected.segs.shrink_to_fit();
-    collected.owners.shrink();
     Ok(collected)
+}
+
+/// The items of what is meant to be an iterable of segments.
+pub(super) fn segments_of<'py>(
+    argument: &'static str,
+    segments: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, pyo3::types::PyIterator>> {
+    const EXPECTED: &str = "an iterable of buffers";
+    refuse_single(argument, EXPECTED, segments)?;
+    iterate(argument, EXPECTED, segments)
 }

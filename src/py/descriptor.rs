@@ -1,10 +1,11 @@
 //! Where bytes go to or come from: a descriptor, and how long its owner wants to wait for it.
 
+use super::names::names;
 use crate::sys::poll::{self, Ready};
 use pyo3::exceptions::{PyOSError, PyTimeoutError, PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
-use pyo3::{ffi, intern};
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ impl Descriptor {
             return if fd < 0 { Err(PyErr::fetch(object.py())) } else { Ok(Self { fd, timeout: None }) };
         }
         let failure = if fd < 0 { Some(PyErr::fetch(object.py())) } else { None };
-        let Some(gettimeout) = object.getattr_opt(intern!(object.py(), "gettimeout"))? else {
+        let Some(gettimeout) = object.getattr_opt(&names(object.py()).gettimeout)? else {
             return failure.map_or(Ok(Self { fd, timeout: None }), Err);
         };
         match failure {
@@ -90,9 +91,9 @@ pub(super) enum Deadline {
 /// Bytes given to the descriptor of a TLS socket would go out beside the encryption.
 fn refuse_tls(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = object.py();
-    let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
-    let Ok(ssl) = modules.get_item(intern!(py, "ssl")) else { return Ok(()) };
-    let Some(class) = ssl.getattr_opt(intern!(py, "SSLSocket"))? else { return Ok(()) };
+    let modules = py.import(&names(py).sys)?.getattr(&names(py).modules)?;
+    let Ok(ssl) = modules.get_item(&names(py).ssl) else { return Ok(()) };
+    let Some(class) = ssl.getattr_opt(&names(py).ssl_socket)? else { return Ok(()) };
     if object.is_instance(&class)? {
         return Err(PyTypeError::new_err("a TLS socket: its bytes have to go through its own read and write"));
     }

@@ -3,28 +3,24 @@
 
 use super::descriptor::{Deadline, Descriptor, os_error};
 use super::iter::IovIter;
+use super::names::names;
 use super::values::fault_error;
 use crate::abi::Direction;
 use crate::io::{Failure, Result, Transferred, whole};
 use crate::iter;
 use crate::sys::poll::Ready;
-use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyRuntimeError};
-use pyo3::intern;
+use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::prelude::*;
 
 /// The most bytes a whole transfer moves between two looks at signals. A call that writes a file is not interrupted.
 const PART: usize = 64 << 20;
-
-fn in_use<'py>(i: &Bound<'py, IovIter>) -> PyResult<PyRefMut<'py, IovIter>> {
-    i.try_borrow_mut().map_err(|_| PyRuntimeError::new_err("i: the iterator is in use by another call"))
-}
 
 /// One call, with the iterator in use for just so long.
 fn call<T: Send>(
     i: &Bound<'_, IovIter>,
     work: impl FnOnce(&mut iter::IovIter) -> Result<T> + Send,
 ) -> PyResult<Result<T>> {
-    let mut in_use = in_use(i)?;
+    let mut in_use = i.get().lock()?;
     let core = &mut in_use.core;
     Ok(i.py().detach(|| work(core)))
 }
@@ -55,7 +51,7 @@ pub(super) fn all<T: Transferred + Send>(
 ) -> PyResult<usize> {
     let (py, deadline) = (i.py(), descriptor.deadline());
     {
-        let i = in_use(i)?;
+        let i = i.get().lock()?;
         match ready {
             Ready::Read => i.core.require(Direction::Dest, operation)?,
             Ready::Write => i.core.require(Direction::Source, operation)?,
@@ -88,7 +84,7 @@ pub(super) fn all<T: Transferred + Send>(
     match result {
         Ok(()) => Ok(done),
         Err(error) if error.is_instance_of::<PyOSError>(py) => {
-            error.value(py).setattr(intern!(py, "characters_written"), done)?;
+            error.value(py).setattr(&names(py).characters_written, done)?;
             Err(error)
         }
         Err(error) => Err(error),

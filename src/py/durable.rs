@@ -1,10 +1,9 @@
 //! The copies that leave the caches, and what `iovec_rs.pmem` writes back and evicts with.
 
 use super::buffer::{Access, Call};
-use super::copy::{between, flat_side, raise_if_trusted, run_full, run_short};
-use super::count::Count;
-use super::entry::{Entry, entry};
-use super::iter::{InUse, IovIter};
+use super::copy::{between, flat_side, raise, run_full, run_short, trusted_fault};
+use super::fastcall::{FastFunction, fast_function};
+use super::in_use::IterArg;
 use super::transfer::transfer;
 use super::values::{fault_error, part, size_or, to_mc_result};
 use crate::copy::{Outcome, flushcache};
@@ -15,12 +14,12 @@ use crate::pmem;
 use pyo3::prelude::*;
 
 /// The functions here that are called for every few bytes.
-pub(super) fn entries() -> [Entry; 4] {
+pub(super) fn fast_functions() -> [FastFunction; 4] {
     [
-        entry!(copy_from_iter_nocache),
-        entry!(copy_from_iter_full_nocache),
-        entry!(copy_from_iter_flushcache),
-        entry!(copy_to_iter_flushcache),
+        fast_function!(copy_from_iter_nocache),
+        fast_function!(copy_from_iter_full_nocache),
+        fast_function!(copy_from_iter_flushcache),
+        fast_function!(copy_to_iter_flushcache),
     ]
 }
 
@@ -30,10 +29,10 @@ pub(super) fn entries() -> [Entry; 4] {
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_nocache(
     addr: &Bound<'_, PyAny>,
-    mut i: InUse<'_>,
+    i: IterArg<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Count> {
-    run_short(addr, &mut i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
+) -> PyResult<usize> {
+    run_short(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
 }
 
 /// `copy_from_iter_nocache`, all or nothing: a short copy is taken back and `False`. `addr` may be partly written.
@@ -41,10 +40,10 @@ pub(super) fn copy_from_iter_nocache(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_full_nocache(
     addr: &Bound<'_, PyAny>,
-    mut i: InUse<'_>,
+    i: IterArg<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
-    run_full(addr, &mut i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
+    run_full(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
 }
 
 /// `copy_from_iter` after which every byte counted is durable if its memory is that of a `PmemRegion`, of any granularity, or of a
@@ -56,13 +55,13 @@ pub(super) fn copy_from_iter_full_nocache(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_flushcache(
     addr: &Bound<'_, PyAny>,
-    mut i: InUse<'_>,
+    i: IterArg<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Count> {
+) -> PyResult<usize> {
     if pmem::flushcache::may_need_msync() {
-        return run_waiting(addr, &mut i, nbytes, Access::Write, pmem::flushcache::copy_from_iter_flushcache);
+        return run_waiting(addr, i, nbytes, Access::Write, pmem::flushcache::copy_from_iter_flushcache);
     }
-    run_short(addr, &mut i, nbytes, Access::Write, flushcache::copy_from_iter_flushcache)
+    run_short(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_flushcache)
 }
 
 /// `copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. Pages that another thread
@@ -72,13 +71,13 @@ pub(super) fn copy_from_iter_flushcache(
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter_flushcache(
     addr: &Bound<'_, PyAny>,
-    mut i: InUse<'_>,
+    i: IterArg<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Count> {
+) -> PyResult<usize> {
     if pmem::flushcache::may_need_msync() {
-        return run_waiting(addr, &mut i, nbytes, Access::Read, pmem::flushcache::copy_to_iter_flushcache);
+        return run_waiting(addr, i, nbytes, Access::Read, pmem::flushcache::copy_to_iter_flushcache);
     }
-    run_short(addr, &mut i, nbytes, Access::Read, flushcache::copy_to_iter_flushcache)
+    run_short(addr, i, nbytes, Access::Read, flushcache::copy_to_iter_flushcache)
 }
 
 /// A flat copy past the CPU's caches. `dst` and `src` are of one length. Returns an `McResult`.
@@ -105,18 +104,21 @@ pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, P
 #[cold]
 fn run_waiting(
     addr: &Bound<'_, PyAny>,
-    i: &mut IovIter,
+    i: IterArg<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
     access: Access,
     flavour: impl FnOnce(Memory, &mut iter::IovIter, usize) -> Result<usize> + Send,
-) -> PyResult<Count> {
+) -> PyResult<usize> {
     let mut call = Call::new();
     let flat = flat_side(&mut call, addr, access, "addr")?;
     let nbytes = size_or("nbytes", nbytes, flat.len())?;
+    let mut i = i.lock()?;
     let core = &mut i.core;
     let copied = addr.py().detach(|| flavour(flat, core, nbytes))?;
-    raise_if_trusted(addr.py(), &i.core, copied)?;
-    Ok(Count(copied))
+    let fault = trusted_fault(core);
+    drop(i);
+    raise(addr.py(), fault, copied)?;
+    Ok(copied)
 }
 
 /// Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many. `FaultError` with the

@@ -2,16 +2,20 @@
 
 use super::buffer::{Access as BufferAccess, Call};
 use super::copy::flat_side;
-use super::values::{fault_range_class, part, size};
+use super::values::{iterate, list, part, size, size_or, string, text, to_fault_range};
 use crate::copy::mcsafe::{KnownBad, Touch};
-use crate::error::Error;
+use crate::error::{Error, try_push};
 use crate::fault::formats::{badblocks, mapfile, ndctl};
 use crate::fault::map::shared::{Locked, SharedMap};
-use crate::fault::map::{self, Access, Range};
+use crate::fault::map::{self, Access};
 use crate::memory::Segment;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyType};
+use pyo3::types::{PyList, PyType};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The sector that lists of bad blocks count in unless they say otherwise, in bytes.
+const SECTOR: usize = 512;
 
 impl KnownBad for SharedMap {
     #[inline]
@@ -33,7 +37,7 @@ impl KnownBad for SharedMap {
     }
 }
 
-/// Adds what a copy has run into.
+/// Adds what a copy has run into. Where there is no memory for it the map does not learn it, and the copy came short all the same.
 pub(super) fn record(map: &SharedMap, (seg, touch): (Segment, Touch)) {
     let room = (usize::MAX - seg.addr) as u128 + 1;
     // Cut to the end of the address space, so that it cannot be refused.
@@ -48,28 +52,24 @@ fn access_of(touch: Touch) -> Access {
     }
 }
 
-fn parse_access(name: &str) -> PyResult<Access> {
-    match name {
+/// The access that an argument names, reading by default.
+fn access(value: Option<&Bound<'_, PyAny>>) -> PyResult<Access> {
+    let Some(value) = value else { return Ok(Access::Read) };
+    match text("access", value)? {
         "read" => Ok(Access::Read),
         "write" => Ok(Access::Write),
         "both" => Ok(Access::Both),
-        _ => Err(Error::invalid("access", format!("{name:?}"), "\"read\", \"write\" or \"both\"").into()),
+        name => {
+            let name: String = name.escape_debug().take(40).collect();
+            Err(Error::invalid("access", format!("\"{name}\""), "\"read\", \"write\" or \"both\"").into())
+        }
     }
-}
-
-fn to_range<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<Bound<'py, PyAny>> {
-    let access = match range.access {
-        Access::Read => "read",
-        Access::Write => "write",
-        Access::Both => "both",
-    };
-    fault_range_class(py)?.call1((range.start - base, range.length(), access))
 }
 
 /// Byte ranges that must not be touched, of the address space or of any other line of bytes: sorted, merged, not overlapping.
 ///
-/// A copy given one stops before them and adds what it runs into. A range takes some 40 bytes of memory, two thirds more if it is neither to be
-/// read nor written.
+/// A copy given one stops before them and adds what it runs into. A range takes 16 to 32 bytes of memory, twice that if it is neither
+/// to be read nor written. `MemoryError` where there is none: then the map is what it was.
 #[pyclass(module = "iovec_rs", name = "FaultMap", frozen)]
 pub(super) struct FaultMap(pub(super) SharedMap);
 
@@ -83,12 +83,14 @@ impl FaultMap {
     }
 }
 
+/// Makes the iterator's class: once, when the module is imported, as [`super::names`] says.
+pub(super) fn init(py: Python<'_>) {
+    py.get_type::<FaultMapIterator>();
+}
+
 /// A length: an int in `0..=2**64`.
 fn length(value: &Bound<'_, PyAny>) -> PyResult<u128> {
-    match value.extract::<u128>() {
-        Ok(length) => Ok(length),
-        Err(_) => Ok(size("length", value)? as u128),
-    }
+    value.extract::<u128>().or_else(|_| Ok(size("length", value)? as u128))
 }
 
 /// The part of a buffer's or a raw range's addresses that offset and length name.
@@ -108,18 +110,22 @@ impl FaultMap {
     #[pyo3(signature = (ranges=None))]
     fn new(ranges: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let mut map = map::FaultMap::new();
-        for (index, item) in ranges.map(PyAnyMethods::try_iter).transpose()?.into_iter().flatten().enumerate() {
+        let Some(ranges) = ranges else { return Ok(Self::of(map)) };
+        for (index, item) in iterate("ranges", "an iterable of (start, length)", ranges)?.enumerate() {
             let item = item?;
-            let parts: Vec<Bound<'_, PyAny>> = item.extract().unwrap_or_default();
-            let access = match &parts[..] {
-                [_, _] => Access::Read,
-                [_, _, access] => parse_access(access.extract()?)?,
+            let name = format!("ranges[{index}]");
+            // One more than there may be, however many there are.
+            let parts: Vec<_> =
+                iterate(&name, "(start, length) or a FaultRange", &item)?.take(4).collect::<PyResult<_>>()?;
+            let ([start, length], access) = match &parts[..] {
+                [start, length] => ([start, length], None),
+                [start, length, access] => ([start, length], Some(access)),
                 _ => {
-                    let message = format!("ranges[{index}]: expected (start, length) or a FaultRange, not {item}");
+                    let message = format!("{name}: (start, length) or a FaultRange is expected");
                     return Err(PyTypeError::new_err(message));
                 }
             };
-            map.add(size("start", &parts[0])?, length(&parts[1])?, access)?;
+            map.add(size("start", start)?, self::length(length)?, self::access(access)?)?;
         }
         Ok(Self::of(map))
     }
@@ -131,10 +137,14 @@ impl FaultMap {
     }
 
     /// Marks `length` bytes from `start` as bad for `access`, beside what they are already.
-    #[pyo3(signature = (start, length, access="read"))]
-    fn add(&self, start: &Bound<'_, PyAny>, length: &Bound<'_, PyAny>, access: &str) -> PyResult<()> {
-        let access = parse_access(access)?;
-        let (start, length) = (size("start", start)?, self::length(length)?);
+    #[pyo3(signature = (start, length, access=None), text_signature = "($self, start, length, access='read')")]
+    fn add(
+        &self,
+        start: &Bound<'_, PyAny>,
+        length: &Bound<'_, PyAny>,
+        access: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let (start, length, access) = (size("start", start)?, self::length(length)?, self::access(access)?);
         Ok(self.lock().add(start, length, access)?)
     }
 
@@ -145,15 +155,15 @@ impl FaultMap {
     }
 
     /// Marks a part of a buffer's memory as bad (all of it by default).
-    #[pyo3(signature = (buffer, offset=None, length=None, access="read"), text_signature = "($self, buffer, offset=0, length=None, access='read')")]
+    #[pyo3(signature = (buffer, offset=None, length=None, access=None), text_signature = "($self, buffer, offset=0, length=None, access='read')")]
     fn poison(
         &self,
         buffer: &Bound<'_, PyAny>,
         offset: Option<&Bound<'_, PyAny>>,
         length: Option<&Bound<'_, PyAny>>,
-        access: &str,
+        access: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let access = parse_access(access)?;
+        let access = self::access(access)?;
         let seg = addresses(buffer, offset, length)?;
         Ok(self.lock().add(seg.addr, seg.len as u128, access)?)
     }
@@ -171,31 +181,31 @@ impl FaultMap {
     }
 
     /// The first range that shares a byte with the given one and stands against `access`, whole; or `None`.
-    #[pyo3(signature = (start, length, access="read"))]
+    #[pyo3(signature = (start, length, access=None), text_signature = "($self, start, length, access='read')")]
     fn first_in<'py>(
         &self,
         py: Python<'py>,
         start: &Bound<'_, PyAny>,
         length: &Bound<'_, PyAny>,
-        access: &str,
+        access: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let access = parse_access(access)?;
-        let found = self.lock().first_in(size("start", start)?, self::length(length)?, access);
-        found.map(|range| to_range(py, &range, 0)).transpose()
+        // Converting an argument can run Python code, which may look at this map: the lock is taken after it.
+        let (start, length, access) = (size("start", start)?, self::length(length)?, self::access(access)?);
+        let found = self.lock().first_in(start, length, access);
+        found.map(|range| to_fault_range(py, &range, 0)).transpose()
     }
 
     /// The bad parts of a buffer's memory, their starts counted from the buffer's.
     fn within<'py>(&self, py: Python<'py>, buffer: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let seg = addresses(buffer, None, None)?;
-        let ranges: Vec<Range> = self.lock().within(seg.addr, seg.len as u128).collect();
-        let ranges: PyResult<Vec<_>> = ranges.iter().map(|range| to_range(py, range, seg.addr)).collect();
-        PyList::new(py, ranges?)
+        let mut ranges = Vec::new();
+        self.lock().within(seg.addr, seg.len as u128).try_for_each(|range| try_push(&mut ranges, range))?;
+        list(py, ranges.iter().map(|range| to_fault_range(py, range, seg.addr)))
     }
 
-    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        let ranges: Vec<Range> = self.lock().iter().collect();
-        let ranges: PyResult<Vec<_>> = ranges.iter().map(|range| to_range(py, range, 0)).collect();
-        PyList::new(py, ranges?)?.try_iter()
+    /// The ranges in order. One that is added or cleared meanwhile is seen if the iteration has not passed it.
+    fn __iter__(slf: &Bound<'_, Self>) -> FaultMapIterator {
+        FaultMapIterator { map: slf.clone().unbind(), next: AtomicUsize::new(0), ended: AtomicBool::new(false) }
     }
 
     fn __len__(&self) -> usize {
@@ -203,33 +213,37 @@ impl FaultMap {
     }
 
     fn __contains__(&self, address: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.lock().contains(size("address", address)?))
+        let address = size("address", address)?;
+        Ok(self.lock().contains(address))
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        let Ok(other) = other.cast::<Self>() else { return false };
-        let theirs = other.get().lock().clone();
-        *self.lock() == theirs
+        other.cast::<Self>().is_ok_and(|other| self.0.equals(&other.get().0))
     }
 
     fn __repr__(&self) -> String {
         let map = self.lock();
         let incomplete = if map.is_incomplete() { ", incomplete" } else { "" };
-        format!("<FaultMap of {} ranges{incomplete}>", map.len())
+        let (len, ranges) = (map.len(), if map.len() == 1 { "range" } else { "ranges" });
+        format!("<FaultMap of {len} {ranges}{incomplete}>")
     }
 
     /// From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and column. Incomplete if the kernel
     /// had more to say: 512 extents are all its list has room for, 4095 characters all a read of sysfs returns (a last line cut there is left
     /// out), and one empty line is what a device without a list says.
     #[classmethod]
-    #[pyo3(signature = (source, *, base=None, sector_size=512), text_signature = "(source, *, base=0, sector_size=512)")]
+    #[pyo3(
+        signature = (source, *, base=None, sector_size=None),
+        text_signature = "(source, *, base=0, sector_size=512)"
+    )]
     fn from_badblocks(
         _class: &Bound<'_, PyType>,
-        source: &str,
+        source: &Bound<'_, PyAny>,
         base: Option<&Bound<'_, PyAny>>,
-        sector_size: usize,
+        sector_size: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        Ok(Self::of(badblocks::parse(source, base.map_or(Ok(0), |base| size("base", base))?, sector_size)?))
+        let (base, sector_size) = (size_or("base", base, 0)?, size_or("sector_size", sector_size, SECTOR)?);
+        Ok(Self::of(badblocks::parse(text("source", source)?, base, sector_size)?))
     }
 
     /// From the JSON of `ndctl list -N -M`: of the namespace or region of that name, or of every namespace. A region counts from its own
@@ -238,24 +252,71 @@ impl FaultMap {
     #[pyo3(signature = (source, *, base=None, namespace=None), text_signature = "(source, *, base=0, namespace=None)")]
     fn from_ndctl(
         _class: &Bound<'_, PyType>,
-        source: &str,
+        source: &Bound<'_, PyAny>,
         base: Option<&Bound<'_, PyAny>>,
-        namespace: Option<&str>,
+        namespace: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        Ok(Self::of(ndctl::parse(source, base.map_or(Ok(0), |base| size("base", base))?, namespace)?))
+        let base = size_or("base", base, 0)?;
+        let namespace = namespace.map(|namespace| text("namespace", namespace)).transpose()?;
+        Ok(Self::of(ndctl::parse(text("source", source)?, base, namespace)?))
     }
 
     /// From the text of a GNU ddrescue mapfile: bad, non-trimmed and non-scraped blocks. ValueError with line and column.
     #[classmethod]
     #[pyo3(signature = (source, *, base=None), text_signature = "(source, *, base=0)")]
-    fn from_mapfile(_class: &Bound<'_, PyType>, source: &str, base: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        Ok(Self::of(mapfile::parse(source, base.map_or(Ok(0), |base| size("base", base))?)?))
+    fn from_mapfile(
+        _class: &Bound<'_, PyType>,
+        source: &Bound<'_, PyAny>,
+        base: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let base = size_or("base", base, 0)?;
+        Ok(Self::of(mapfile::parse(text("source", source)?, base)?))
     }
 
     /// The text of a mapfile of `size` bytes from `base` on: unreadable bytes as bad sectors, the rest as finished.
     #[pyo3(signature = (size, *, base=None), text_signature = "($self, size, *, base=0)")]
-    fn to_mapfile(&self, size: &Bound<'_, PyAny>, base: Option<&Bound<'_, PyAny>>) -> PyResult<String> {
-        let base = base.map_or(Ok(0), |base| self::size("base", base))?;
-        Ok(mapfile::write(&self.lock(), base, self::size("size", size)?)?)
+    fn to_mapfile<'py>(
+        &self,
+        py: Python<'py>,
+        size: &Bound<'_, PyAny>,
+        base: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (base, size) = (size_or("base", base, 0)?, self::size("size", size)?);
+        let written = mapfile::write(&self.lock(), base, size)?;
+        string(py, &written)
+    }
+}
+
+/// The ranges of a map, one at a time: how many there are takes no memory.
+#[pyclass(module = "iovec_rs._core", frozen)]
+pub(super) struct FaultMapIterator {
+    map: Py<FaultMap>,
+    /// The first byte that was not looked at.
+    next: AtomicUsize,
+    /// Whether the last byte of the line was.
+    ended: AtomicBool,
+}
+
+#[pymethods]
+impl FaultMapIterator {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.ended.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let found = self.map.get().lock().next_from(self.next.load(Ordering::Relaxed));
+        let Some(range) = found else {
+            self.ended.store(true, Ordering::Relaxed);
+            return Ok(None);
+        };
+        let shown = to_fault_range(py, &range, 0)?;
+        match range.last.checked_add(1) {
+            Some(next) => self.next.store(next, Ordering::Relaxed),
+            None => self.ended.store(true, Ordering::Relaxed),
+        }
+        Ok(Some(shown))
     }
 }

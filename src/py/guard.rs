@@ -1,6 +1,6 @@
 //! `guard`: code that is not ours over memory that may go away.
 
-use super::buffer::{Named, Owners};
+use super::buffer::{ArgName, Exports};
 use super::values::{Lengths, guard_error, to_fault, user_range};
 use crate::error::Error;
 use crate::fault::shelter::{self, Range, Report};
@@ -20,8 +20,8 @@ pub(super) struct Guard {
 
 enum State {
     /// Not entered yet; the exports last from the call on.
-    New(Owners),
-    Entered(shelter::Guard, Owners),
+    New(Exports),
+    Entered(shelter::Guard, Exports),
     Left(Report),
 }
 
@@ -44,13 +44,13 @@ impl Guard {
 
     /// Ends it if it was entered and has not ended. What it held goes afterwards, with nothing locked.
     fn leave(&self) -> Option<Report> {
-        let (report, owners) = {
+        let (report, exports) = {
             let mut state = self.lock();
             match std::mem::replace(&mut *state, State::Left(Report::default())) {
-                State::Entered(guard, owners) => {
+                State::Entered(guard, exports) => {
                     let report = guard.end();
                     *state = State::Left(report.clone());
-                    (report, owners)
+                    (report, exports)
                 }
                 other => {
                     *state = other;
@@ -58,7 +58,7 @@ impl Guard {
                 }
             }
         };
-        drop(owners);
+        drop(exports);
         Some(report)
     }
 }
@@ -68,10 +68,10 @@ impl Guard {
     fn __enter__(slf: PyRef<'_, Self>) -> PyResult<PyRef<'_, Self>> {
         let mut state = slf.lock();
         match std::mem::replace(&mut *state, State::Left(Report::default())) {
-            State::New(owners) => match shelter::Guard::begin(slf.ranges.as_deref()) {
-                Ok(guard) => *state = State::Entered(guard, owners),
+            State::New(exports) => match shelter::Guard::begin(slf.ranges.as_deref()) {
+                Ok(guard) => *state = State::Entered(guard, exports),
                 Err(error) => {
-                    *state = State::New(owners);
+                    *state = State::New(exports);
                     return Err(error.into());
                 }
             },
@@ -162,15 +162,15 @@ pub(super) fn guard(buffers: &Bound<'_, PyTuple>, on_fault: &str) -> PyResult<Gu
         "record" => false,
         _ => return Err(Error::invalid("on_fault", format!("{on_fault:?}"), "\"raise\" or \"record\"").into()),
     };
-    let mut owners = Owners::default();
+    let mut exports = Exports::default();
     let range = |(index, buffer): (usize, Bound<'_, PyAny>)| {
         if let Some(seg) = user_range(&buffer, Lengths::Strict, index)? {
             return Ok(Range { seg, is_writable: false });
         }
-        let held = owners.acquire_strided(&buffer, Named::Buffer(index))?;
+        let held = exports.acquire_strided(&buffer, ArgName::Buffer(index))?;
         Ok(Range { seg: held.seg, is_writable: !held.readonly })
     };
     let ranges: Vec<_> = buffers.iter().enumerate().map(range).collect::<PyResult<_>>()?;
     let ranges = (!buffers.is_empty()).then_some(ranges);
-    Ok(Guard { state: Mutex::new(State::New(owners)), ranges, raises })
+    Ok(Guard { state: Mutex::new(State::New(exports)), ranges, raises })
 }

@@ -1,72 +1,20 @@
-//! `import_iovec` and its family, and the array they validate.
+//! `import_iovec` and its family.
 
-use super::buffer::{Access, Call, Named, Owners};
+use super::array::IovecArray;
+use super::buffer::{Access, ArgName, Call, Exports, is_buffer};
 use super::collect::{Collected, SegmentList};
 use super::iter::IovIter;
-use super::values::{Lengths, direction, optional_size, size_or, to_user_range};
+use super::values::{Lengths, direction, flag, iterate, optional_size, size_or};
 use crate::abi::{Direction, UIO_FASTIOV, UIO_MAXIOV};
 use crate::error::Error;
 use crate::import::{self, Imported, Layout, Source};
-use crate::memory::{Memories, Memory, Segment};
-use pyo3::exceptions::{PyIndexError, PyTypeError};
-use pyo3::ffi;
+use crate::memory::Memory;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyList, PySlice};
-use std::sync::Arc;
+use pyo3::types::PyInt;
 
-/// The validated, truncated copy of a user vector: a sequence of `UserRange`. It shares the array with the iterator over it and keeps the
-/// buffers it names exported.
-#[pyclass(module = "iovec_rs", name = "IovecArray", frozen, sequence)]
-pub(super) struct IovecArray {
-    pub(super) memories: Memories,
-    pub(super) owners: Arc<Owners>,
-    pub(super) readonly: Option<usize>,
-}
-
-#[pymethods]
-impl IovecArray {
-    fn __len__(&self) -> usize {
-        self.memories.segs().len()
-    }
-
-    fn __getitem__<'py>(&self, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = index.py();
-        let segs = self.memories.segs();
-        if let Ok(slice) = index.cast::<PySlice>() {
-            let indices = slice.indices(segs.len().cast_signed())?;
-            let at = |n: usize| segs[(indices.start + n.cast_signed() * indices.step).cast_unsigned()];
-            let items: PyResult<Vec<_>> = (0..indices.slicelength).map(|n| to_user_range(py, at(n))).collect();
-            return Ok(PyList::new(py, items?)?.into_any());
-        }
-        let index: isize = index.extract()?;
-        let at = if index < 0 { index + segs.len().cast_signed() } else { index };
-        match usize::try_from(at).ok().and_then(|at| segs.get(at)) {
-            Some(seg) => to_user_range(py, *seg),
-            None => Err(PyIndexError::new_err(format!("index {index} is out of range of {} segments", segs.len()))),
-        }
-    }
-
-    /// How often a range occurs.
-    fn count(&self, value: &Bound<'_, PyAny>) -> usize {
-        let matches = |seg: &Segment| value.extract::<(usize, usize)>().is_ok_and(|v| v == (seg.addr, seg.len));
-        self.memories.segs().iter().filter(|seg| matches(seg)).count()
-    }
-
-    /// Where a range occurs first.
-    fn index(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let wanted = value.extract::<(usize, usize)>().ok();
-        let found = self.memories.segs().iter().position(|seg| wanted == Some((seg.addr, seg.len)));
-        found.ok_or_else(|| pyo3::exceptions::PyValueError::new_err(format!("{value} is not in the array")))
-    }
-
-    fn __contains__(&self, value: &Bound<'_, PyAny>) -> bool {
-        self.count(value) != 0
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<IovecArray of {} segments>", self.memories.segs().len())
-    }
-}
+/// What a user vector may be.
+const EXPECTED: &str = "an iterable of buffers and UserRanges, a packed array or its address";
 
 /// A user vector in one of its three forms, with what has to live as long as what is built from it.
 struct Uvector {
@@ -93,8 +41,7 @@ impl Uvector {
                 .ok_or_else(|| PyTypeError::new_err("nr_segs: needed when the vector is given by its address"))?;
             return Ok(Self { form: Form::Address(super::values::size("uvector", object)?), nr_segs });
         }
-        // SAFETY: only looks at the type.
-        if unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) } != 0 {
+        if is_buffer(object) {
             return Self::packed(object, nr_segs, layout);
         }
         Self::objects(direction, object, nr_segs)
@@ -102,7 +49,7 @@ impl Uvector {
 
     fn packed(object: &Bound<'_, PyAny>, nr_segs: Option<usize>, layout: Layout) -> PyResult<Self> {
         let mut call = Call::new();
-        let array = call.acquire(object, Access::Read, Named::Argument("uvector"))?;
+        let array = call.acquire(object, Access::Read, ArgName::Argument("uvector"))?;
         let (nbytes, size) = (array.len(), layout.size());
         let nr_segs = match nr_segs {
             Some(nr_segs) => nr_segs,
@@ -121,12 +68,11 @@ impl Uvector {
 
     fn objects(direction: Direction, object: &Bound<'_, PyAny>, nr_segs: Option<usize>) -> PyResult<Self> {
         let wanted = nr_segs.unwrap_or(usize::MAX);
-        let capacity = object.len().unwrap_or(0).min(wanted).min(UIO_MAXIOV);
-        let mut collected = Collected::new(direction, capacity);
+        let mut collected = Collected::new(direction);
         if wanted == 0 || (nr_segs.is_some() && wanted > UIO_MAXIOV) {
             return Ok(Self { form: Form::Objects(collected.finish()), nr_segs: wanted });
         }
-        for item in object.try_iter()? {
+        for item in iterate("uvector", EXPECTED, object)? {
             if collected.segs.len() == UIO_MAXIOV {
                 // One too many, however many more there are.
                 return Ok(Self { form: Form::Objects(collected.finish()), nr_segs: UIO_MAXIOV + 1 });
@@ -153,17 +99,17 @@ impl Uvector {
         }
     }
 
-    /// What lives on: the owners and the first read-only segment.
-    fn into_parts(self) -> (Arc<Owners>, Option<usize>) {
+    /// What lives on: the exports and the first read-only segment.
+    fn into_parts(self) -> (Exports, Option<usize>) {
         match self.form {
-            Form::Objects(held) => (held.owners, held.readonly),
-            Form::Packed(..) | Form::Address(_) => (Arc::default(), None),
+            Form::Objects(held) => (held.exports, held.readonly),
+            Form::Packed(..) | Form::Address(_) => (Exports::default(), None),
         }
     }
 }
 
-fn layout(compat: bool) -> Layout {
-    if compat { Layout::Compat } else { Layout::Native }
+fn layout(compat: Option<&Bound<'_, PyAny>>) -> PyResult<Layout> {
+    Ok(if flag("compat", compat)? { Layout::Compat } else { Layout::Native })
 }
 
 /// Validates a user vector and makes the iterator over it (`import_iovec`). Returns the array and the iterator.
@@ -172,51 +118,59 @@ fn layout(compat: bool) -> Layout {
 /// is `None` when `nr_segs <= fast_segs`. One segment makes a UBUF. OSError in the kernel's order of checks: EINVAL (more than 1024
 /// segments, a negative length), EFAULT (an unreadable array, a range outside user space), ENOMEM.
 #[pyfunction]
-#[pyo3(signature = (r#type, uvector, nr_segs=None, fast_segs=None, *, compat=false))]
-pub(super) fn import_iovec(
-    r#type: &Bound<'_, PyAny>,
-    uvector: &Bound<'_, PyAny>,
-    nr_segs: Option<&Bound<'_, PyAny>>,
-    fast_segs: Option<&Bound<'_, PyAny>>,
-    compat: bool,
-) -> PyResult<(Option<IovecArray>, IovIter)> {
+#[pyo3(
+    signature = (r#type, uvector, nr_segs=None, fast_segs=None, *, compat=None),
+    text_signature = "(type, uvector, nr_segs=None, fast_segs=None, *, compat=False)"
+)]
+pub(super) fn import_iovec<'py>(
+    r#type: &Bound<'py, PyAny>,
+    uvector: &Bound<'py, PyAny>,
+    nr_segs: Option<&Bound<'py, PyAny>>,
+    fast_segs: Option<&Bound<'py, PyAny>>,
+    compat: Option<&Bound<'py, PyAny>>,
+) -> PyResult<(Option<Bound<'py, IovecArray>>, IovIter)> {
     let direction = direction("type", r#type)?;
     let fast_segs = size_or("fast_segs", fast_segs, UIO_FASTIOV)?;
-    let layout = layout(compat);
+    let layout = layout(compat)?;
     let uvector = Uvector::new(direction, uvector, nr_segs, layout)?;
     let Imported { iter, array } =
         import::import_iovec(direction, uvector.source(), uvector.nr_segs, fast_segs, layout)?;
-    let (owners, readonly) = uvector.into_parts();
-    let array = array.map(|memories| IovecArray { memories, owners: Arc::clone(&owners), readonly });
-    Ok((array, IovIter::over(iter, owners, readonly)))
+    let (exports, readonly) = uvector.into_parts();
+    let Some(memories) = array else { return Ok((None, IovIter::over(iter, exports, readonly))) };
+    let array = Bound::new(r#type.py(), IovecArray(SegmentList { memories, exports, readonly }))?;
+    let iter = IovIter::beside(iter, array.clone().into_any().unbind(), readonly);
+    Ok((Some(array), iter))
 }
 
 /// Reads a user vector and checks its lengths (`iovec_from_user`): no ranges, no truncation. Always an array.
 #[pyfunction]
-#[pyo3(signature = (uvector, nr_segs=None, fast_segs=None, *, compat=false))]
+#[pyo3(
+    signature = (uvector, nr_segs=None, fast_segs=None, *, compat=None),
+    text_signature = "(uvector, nr_segs=None, fast_segs=None, *, compat=False)"
+)]
 pub(super) fn iovec_from_user(
     uvector: &Bound<'_, PyAny>,
     nr_segs: Option<&Bound<'_, PyAny>>,
     fast_segs: Option<&Bound<'_, PyAny>>,
-    compat: bool,
+    compat: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<IovecArray> {
     size_or("fast_segs", fast_segs, UIO_FASTIOV)?;
-    let layout = layout(compat);
+    let layout = layout(compat)?;
     let uvector = Uvector::new(Direction::Source, uvector, nr_segs, layout)?;
     let memories = import::iovec_from_user(uvector.source(), uvector.nr_segs, layout)?;
-    let (owners, readonly) = uvector.into_parts();
-    Ok(IovecArray { memories, owners, readonly })
+    let (exports, readonly) = uvector.into_parts();
+    Ok(IovecArray(SegmentList { memories, exports, readonly }))
 }
 
 /// One range of user memory, cut to `MAX_RW_COUNT` and then checked (`import_ubuf`).
 #[pyfunction]
 pub(super) fn import_ubuf(r#type: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) -> PyResult<IovIter> {
     let direction = direction("type", r#type)?;
-    let mut collected = Collected::new(direction, 1);
+    let mut collected = Collected::new(direction);
     collected.add(buffer, Some(Lengths::Cut))?;
     let held = collected.finish();
     let iter = import::import_ubuf(direction, held.only()?)?;
-    Ok(IovIter::over(iter, held.owners, held.readonly))
+    Ok(IovIter::over(iter, held.exports, held.readonly))
 }
 
 /// The same by its older name (`import_single_range`).

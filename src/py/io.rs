@@ -1,6 +1,6 @@
 //! `iovec_rs.io`: system calls over an iterator.
 
-use super::buffer::{Access, Call, Named};
+use super::buffer::{Access, ArgName, Call};
 use super::descriptor::Descriptor;
 use super::drive::{all, once};
 use super::iter::IovIter;
@@ -146,7 +146,7 @@ pub(super) fn readv_part(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, limit: usize) -
 
 /// Where a `bytes` object is that goes beside a message, for as long as `call` and the argument last.
 fn held(call: &mut Call, bytes: &Bound<'_, PyBytes>, name: &'static str) -> PyResult<Segment> {
-    Ok(call.acquire(bytes, Access::Read, Named::Argument(name))?.seg())
+    Ok(call.acquire(bytes, Access::Read, ArgName::Argument(name))?.seg())
 }
 
 /// One `sendmsg`: control messages and address as the kernel has them.
@@ -181,7 +181,7 @@ pub(super) fn sendmsg_all_raw(
     let socket = sockets(sock, flags)?;
     let mut call = Call::new();
     let first = Beside { control: held(&mut call, control, "ancdata")?, ..Beside::default() };
-    if let Ok(i) = i.try_borrow() {
+    if let Ok(i) = i.get().lock() {
         io::require_one_message(&i.core, socket.fd)?;
     }
     all(i, &socket, Ready::Write, "sendmsg_all", |i, limit, done| {

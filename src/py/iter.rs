@@ -1,50 +1,85 @@
 //! `IovIter` and `IterState`.
 
-use super::buffer::Owners;
-use super::collect::{Collected, SegmentList, collect};
-use super::copy::raise_if_trusted;
-use super::import::IovecArray;
+use super::array::IovecArray;
+use super::buffer::Exports;
+use super::collect::{Collected, SegmentList, collect, segments_of};
+use super::copy::{raise, trusted_fault};
+use super::in_use::{Cursor, InUse, Shared};
 use super::iterate::iterate_and_advance;
+use super::names::names;
 use super::structures::{FolioQueue, PipeRing, XArray};
 use super::transfer::transfer;
 use super::values::{
-    Lengths, direction_class, kind_class, optional_size, size, size_or, to_fault, to_page_span, to_user_range,
+    Lengths, instance, int, optional_size, size, size_or, to_fault, to_page_span, to_user_range, wrong_type,
 };
-use super::view::{list_of, memoryview};
+use super::view::{Keeper, list_of, memoryview};
 use crate::abi::{Direction, Kind};
 use crate::copy;
-use crate::error::Error;
-use crate::import::check_range;
+use crate::error::{Error, try_push};
 use crate::iter::{self, KeptPiece};
-use crate::memory::{Backing, Owner, Segment};
-use pyo3::PyClassGuardMut;
+use crate::memory::{Backing, Segment};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyList, PyMemoryView, PyType};
+use pyo3::types::{PyDict, PyList, PyMemoryView, PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
 use std::sync::Arc;
 
 /// A cursor over scattered memory: Linux's `struct iov_iter`.
 ///
 /// Made by one class method per kind of memory, or by `import_iovec` and its family. `len()` is `count`, the bytes that remain. The
 /// memory stays exported while the iterator lives. Every refused operation leaves the iterator as it was.
-#[pyclass(module = "iovec_rs", name = "IovIter", weakref)]
+#[pyclass(module = "iovec_rs", name = "IovIter", frozen, weakref)]
 pub(super) struct IovIter {
-    pub(super) core: iter::IovIter,
-    pub(super) owners: Option<Arc<Owners>>,
-    /// The first segment that `zero` must not write to.
-    pub(super) readonly: Option<usize>,
+    shared: Shared,
+    /// What keeps its memory: exports of its own,
+    exports: Exports,
+    /// or the object that has them, an iterator or an array.
+    origin: Option<Py<PyAny>>,
 }
-
-/// An iterator while one call uses it: another call meanwhile is refused.
-pub(super) type InUse<'a> = PyClassGuardMut<'a, IovIter>;
 
 impl IovIter {
     fn bare(core: iter::IovIter) -> Self {
-        Self { core, owners: None, readonly: None }
+        Self::over(core, Exports::default(), None)
     }
 
-    pub(super) fn over(core: iter::IovIter, owners: Arc<Owners>, readonly: Option<usize>) -> Self {
-        Self { core, owners: Some(owners), readonly }
+    /// An iterator that keeps its memory itself.
+    pub(super) fn over(core: iter::IovIter, exports: Exports, readonly: Option<usize>) -> Self {
+        Self { shared: Shared::new(core, readonly), exports, origin: None }
+    }
+
+    /// An iterator over memory that another object keeps.
+    pub(super) fn beside(core: iter::IovIter, origin: Py<PyAny>, readonly: Option<usize>) -> Self {
+        Self { shared: Shared::new(core, readonly), exports: Exports::default(), origin: Some(origin) }
+    }
+
+    /// The object that keeps its memory.
+    fn origin(slf: &Bound<'_, Self>) -> Py<PyAny> {
+        match &slf.get().origin {
+            Some(origin) => origin.clone_ref(slf.py()),
+            None => slf.clone().into_any().unbind(),
+        }
+    }
+
+    /// The cursor, for one call. `RuntimeError` while another has it.
+    #[inline]
+    pub(super) fn lock(&self) -> PyResult<InUse<'_>> {
+        self.shared.lock()
+    }
+}
+
+impl Cursor {
+    /// Refuses memory that no memoryview can show.
+    fn require_views(&self, operation: &str) -> PyResult<()> {
+        match self.core.kind() {
+            Kind::Pipe | Kind::Discard => Err(PyTypeError::new_err(format!(
+                "{operation}: no memory lies ahead of a {} iterator",
+                self.core.kind()
+            ))),
+            Kind::Ubuf | Kind::Iovec if self.core.backing() == Backing::Unchecked => {
+                Err(PyTypeError::new_err(format!("{operation}: a UserRange cannot be shown as a memoryview")))
+            }
+            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq => Ok(()),
+        }
     }
 
     /// Zero goes by the memory, not by the direction.
@@ -69,12 +104,12 @@ impl IovIter {
     ) -> PyResult<Self> {
         let direction = super::values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
-        let mut collected = Collected::new(direction, 1);
+        let mut collected = Collected::new(direction);
         collected.add(buffer, Some(Lengths::Strict))?;
         collected.check_ranges()?;
         let held = collected.finish();
         let core = iter::IovIter::ubuf(direction, held.only()?, count)?;
-        Ok(Self::over(core, held.owners, held.readonly))
+        Ok(Self::over(core, held.exports, held.readonly))
     }
 
     /// Ranges of user memory (`iov_iter_init`): buffers and `UserRange`s.
@@ -89,13 +124,13 @@ impl IovIter {
         let direction = super::values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
         if let Ok(array) = segments.cast::<IovecArray>() {
-            return array.get().iterator(direction, count);
+            return IovecArray::iterator(array, direction, count);
         }
         let collected = collect(direction, segments, Some(Lengths::Strict))?;
         collected.check_ranges()?;
-        let SegmentList { memories, owners, readonly } = collected.finish();
+        let SegmentList { memories, exports, readonly } = collected.finish();
         let core = iter::IovIter::iovec(direction, memories, count)?;
-        Ok(Self::over(core, owners, readonly))
+        Ok(Self::over(core, exports, readonly))
     }
 
     /// Ranges of trusted memory (`iov_iter_kvec`): buffers only.
@@ -110,9 +145,9 @@ impl IovIter {
         let direction = super::values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
         let collected = collect(direction, segments, None)?;
-        let SegmentList { memories, owners, readonly } = collected.finish();
+        let SegmentList { memories, exports, readonly } = collected.finish();
         let core = iter::IovIter::kvec(direction, memories, count)?;
-        Ok(Self::over(core, owners, readonly))
+        Ok(Self::over(core, exports, readonly))
     }
 
     /// Ranges in pages (`iov_iter_bvec`): `(page, offset, length)` each; `offset + length` may pass one page of the buffer.
@@ -126,26 +161,24 @@ impl IovIter {
     ) -> PyResult<Self> {
         let direction = super::values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
-        let mut collected = Collected::new(direction, 0);
-        let mut offsets: Vec<usize> = Vec::new();
-        for (index, element) in bvecs.try_iter()?.enumerate() {
+        let mut collected = Collected::new(direction);
+        let mut offsets = Vec::new();
+        for (index, element) in segments_of("bvecs", bvecs)?.enumerate() {
             let element = element?;
-            let (page, offset, length): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) =
-                element.extract().map_err(|_| {
-                    PyTypeError::new_err(format!("bvecs[{index}]: expected (page, offset, length), not {element}"))
-                })?;
+            let (page, offset, length) = element
+                .extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>)>()
+                .map_err(|_| wrong_type(format_args!("bvecs[{index}]"), "(page, offset, length)", &element))?;
             let (offset, nbytes) = (size("offset", &offset)?, size("length", &length)?);
             let whole = collected.add_buffer(&page)?;
             if offset.checked_add(nbytes).is_none_or(|end| end > whole.len) {
                 return Err(Error::BeyondPage { offset, nbytes, len: whole.len }.into());
             }
             collected.segs[index] = Segment::new(whole.addr + offset, nbytes);
-            offsets.try_reserve(1).map_err(|_| Error::NoMemory(offsets.len() * size_of::<usize>()))?;
-            offsets.push(offset);
+            try_push(&mut offsets, offset)?;
         }
-        let SegmentList { memories, owners, readonly } = collected.finish();
-        let core = iter::IovIter::bvec(direction, memories, offsets.into(), count)?;
-        Ok(Self::over(core, owners, readonly))
+        let SegmentList { memories, exports, readonly } = collected.finish();
+        let core = iter::IovIter::bvec(direction, memories, offsets, count)?;
+        Ok(Self::over(core, exports, readonly))
     }
 
     /// A pipe to fill (`iov_iter_pipe`). `count` may be more than it can take: copies come out short when it is full.
@@ -153,11 +186,15 @@ impl IovIter {
     fn pipe(
         _class: &Bound<'_, PyType>,
         direction: &Bound<'_, PyAny>,
-        pipe: &Bound<'_, PipeRing>,
+        pipe: &Bound<'_, PyAny>,
         count: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let direction = super::values::direction("direction", direction)?;
-        Ok(Self::bare(iter::IovIter::pipe(direction, Arc::clone(&pipe.get().0), size("count", count)?)?))
+        Ok(Self::bare(iter::IovIter::pipe(
+            direction,
+            Arc::clone(&instance::<PipeRing>("pipe", "a PipeRing", pipe)?.0),
+            size("count", count)?,
+        )?))
     }
 
     /// The pages of an `XArray` from byte position `start` on (`iov_iter_xarray`). A hole ends a transfer.
@@ -165,13 +202,18 @@ impl IovIter {
     fn xarray(
         _class: &Bound<'_, PyType>,
         direction: &Bound<'_, PyAny>,
-        xarray: &Bound<'_, XArray>,
+        xarray: &Bound<'_, PyAny>,
         start: &Bound<'_, PyAny>,
         count: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let direction = super::values::direction("direction", direction)?;
         let (start, count) = (size("start", start)?, size("count", count)?);
-        let core = iter::IovIter::xarray(direction, Arc::clone(&xarray.get().0), start, count)?;
+        let core = iter::IovIter::xarray(
+            direction,
+            Arc::clone(&instance::<XArray>("xarray", "an XArray", xarray)?.0),
+            start,
+            count,
+        )?;
         if direction == Direction::Dest {
             core.require_writable(count)?;
         }
@@ -183,14 +225,20 @@ impl IovIter {
     fn folioq(
         _class: &Bound<'_, PyType>,
         direction: &Bound<'_, PyAny>,
-        queue: &Bound<'_, FolioQueue>,
+        queue: &Bound<'_, PyAny>,
         first_slot: &Bound<'_, PyAny>,
         offset: &Bound<'_, PyAny>,
         count: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let direction = super::values::direction("direction", direction)?;
         let (slot, offset, count) = (size("first_slot", first_slot)?, size("offset", offset)?, size("count", count)?);
-        let core = iter::IovIter::folioq(direction, Arc::clone(&queue.get().0), slot, offset, count)?;
+        let core = iter::IovIter::folioq(
+            direction,
+            Arc::clone(&instance::<FolioQueue>("queue", "a FolioQueue", queue)?.0),
+            slot,
+            offset,
+            count,
+        )?;
         if direction == Direction::Dest {
             core.require_writable(count)?;
         }
@@ -206,179 +254,215 @@ impl IovIter {
 
     /// What kind of memory it runs over: an `IterKind`.
     #[getter]
-    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        kind_class(py)?.call1((self.core.kind().to_string(),))
+    #[pyo3(name = "kind")]
+    fn kind_of(&self, py: Python<'_>) -> Py<PyAny> {
+        names(py).kind(self.kind()).clone_ref(py)
     }
 
     /// What it is in a transfer: a `Direction`.
     #[getter]
-    fn direction<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        direction_class(py)?.call1((self.core.direction() as u8,))
+    fn direction(&self, py: Python<'_>) -> Py<PyAny> {
+        names(py).direction(self.shared.direction()).clone_ref(py)
     }
 
     /// Bytes that remain to be transferred.
     #[getter]
     fn count(&self) -> usize {
-        self.core.count()
+        self.shared.state().count
     }
 
     /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
     #[getter]
     fn iov_offset(&self) -> usize {
-        self.core.iov_offset()
+        self.shared.state().iov_offset
     }
 
     /// Segments that remain, the current one included; 0 for the kinds that do not count them.
     #[getter]
     fn nr_segs(&self) -> usize {
-        self.core.nr_segs()
+        self.shared.state().nr_segs
     }
 
     /// Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the reason.
     #[getter]
     fn fault<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.core.fault.as_deref().map(|fault| to_fault(py, fault)).transpose()
+        self.shared.fault().map(|fault| to_fault(py, &fault)).transpose()
     }
 
     fn __len__(&self) -> usize {
-        self.core.count()
+        self.shared.state().count
     }
 
     fn __bool__(&self) -> bool {
-        self.core.count() != 0
+        self.shared.state().count != 0
+    }
+
+    /// `IovIter()` itself makes none: there is a class method for each kind of memory.
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*args, **kwargs)")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        Err(PyTypeError::new_err(
+            "IovIter() makes no iterator: IovIter.ubuf, iovec, kvec, bvec, pipe, xarray, folioq and discard do, one for each \
+             kind of memory, and import_iovec",
+        ))
     }
 
     fn __repr__(&self) -> String {
-        let direction = if self.core.direction() == Direction::Dest { "READ" } else { "WRITE" };
-        let (kind, count) = (self.core.kind(), self.core.count());
-        let (offset, nr_segs) = (self.core.iov_offset(), self.core.nr_segs());
-        format!("<IovIter {kind} {direction} count={count} iov_offset={offset} nr_segs={nr_segs}>")
+        self.shared.state().to_string()
+    }
+
+    /// A cycle through the memory is found by the collector, and broken elsewhere: there is no `__clear__`, since an iterator whose
+    /// memory was given back could not be told from one over it.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.exports.traverse(&visit)?;
+        visit.call(&self.origin)
     }
 
     /// Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when `nbytes` is 0.
-    fn advance(&mut self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
-        Ok(self.core.advance(size("nbytes", nbytes)?)?)
+    fn advance(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
+        let nbytes = size("nbytes", nbytes)?;
+        Ok(self.lock()?.core.advance(nbytes)?)
     }
 
     /// Moves back by `nbytes` (`iov_iter_revert`). ValueError before the start. On a PIPE the bytes are gone.
-    fn revert(&mut self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
-        Ok(self.core.revert(size("nbytes", nbytes)?)?)
+    fn revert(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
+        let nbytes = size("nbytes", nbytes)?;
+        Ok(self.lock()?.core.revert(nbytes)?)
     }
 
     /// Lowers `count` to the given one if it is above (`iov_iter_truncate`). The position stays.
-    fn truncate(&mut self, count: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.core.truncate(size("count", count)?);
+    fn truncate(&self, count: &Bound<'_, PyAny>) -> PyResult<()> {
+        let count = size("count", count)?;
+        self.lock()?.core.truncate(count);
         Ok(())
     }
 
     /// Sets `count`, to give back what a truncation took (`iov_iter_reexpand`). ValueError beyond the segments.
-    fn reexpand(&mut self, count: &Bound<'_, PyAny>) -> PyResult<()> {
-        Ok(self.core.reexpand(size("count", count)?)?)
+    fn reexpand(&self, count: &Bound<'_, PyAny>) -> PyResult<()> {
+        let count = size("count", count)?;
+        Ok(self.lock()?.core.reexpand(count)?)
     }
 
     /// The position, to come back to (`iov_iter_save_state`).
-    fn save_state(&self) -> IterState {
-        IterState(self.core.save_state())
+    fn save_state(&self) -> PyResult<IterState> {
+        Ok(IterState(self.lock()?.core.save_state()))
     }
 
     /// Goes to a saved position, backwards or forwards (`iov_iter_restore`). UBUF, IOVEC, KVEC and BVEC only.
-    fn restore(&mut self, state: &IterState) -> PyResult<()> {
-        Ok(self.core.restore(state.0)?)
+    fn restore(&self, state: &Bound<'_, PyAny>) -> PyResult<()> {
+        let state = instance::<IterState>("state", "an IterState", state)?;
+        Ok(self.lock()?.core.restore(state.0)?)
     }
 
     /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
-    fn dup(&self) -> PyResult<Self> {
-        Ok(Self { core: self.core.dup()?, owners: self.owners.clone(), readonly: self.readonly })
+    fn dup(slf: &Bound<'_, Self>) -> PyResult<Self> {
+        let this = slf.get().lock()?;
+        Ok(Self::beside(this.core.dup()?, Self::origin(slf), this.readonly))
     }
 
     /// Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not by the direction: the
     /// source of a WRITE iterator is zeroed too, unless it is read-only.
     #[pyo3(signature = (nbytes=None))]
-    fn zero(&mut self, py: Python<'_>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
-        let nbytes = size_or("nbytes", nbytes, self.core.count())?;
-        self.require_writable()?;
-        let core = &mut self.core;
+    fn zero(&self, py: Python<'_>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        let nbytes = optional_size("nbytes", nbytes)?;
+        let mut this = self.lock()?;
+        this.require_writable()?;
+        let core = &mut this.core;
+        let nbytes = nbytes.unwrap_or(core.count());
         // SAFETY: `require_writable` refused memory that is not to be written to.
         let zeroed = transfer(py, nbytes.min(core.count()), || unsafe { copy::zero(core, nbytes) })?;
-        raise_if_trusted(py, core, zeroed)?;
+        let fault = trusted_fault(core);
+        drop(this);
+        raise(py, fault, zeroed)?;
         Ok(zeroed)
     }
 
     /// Bytes before the end of the current segment (`iov_iter_single_seg_count`). May be 0 with more to come.
-    fn single_seg_count(&self) -> usize {
-        self.core.single_seg_count()
+    fn single_seg_count(&self) -> PyResult<usize> {
+        Ok(self.lock()?.core.single_seg_count())
     }
 
     /// The OR of every address and length to be transferred (`iov_iter_alignment`).
-    fn alignment(&self) -> usize {
-        self.core.alignment()
+    fn alignment(&self) -> PyResult<usize> {
+        Ok(self.lock()?.core.alignment())
     }
 
     /// Whether no address has a bit of `addr_mask` and no length one of `len_mask` (`iov_iter_is_aligned`).
     fn is_aligned(&self, addr_mask: &Bound<'_, PyAny>, len_mask: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.core.is_aligned(size("addr_mask", addr_mask)?, size("len_mask", len_mask)?))
+        let (addr_mask, len_mask) = (size("addr_mask", addr_mask)?, size("len_mask", len_mask)?);
+        Ok(self.lock()?.core.is_aligned(addr_mask, len_mask))
     }
 
     /// The OR of an IOVEC's inner boundaries (`iov_iter_gap_alignment`): 0 if it joins without gaps. 0xffffffff for other kinds but UBUF.
-    fn gap_alignment(&self) -> usize {
-        self.core.gap_alignment()
+    fn gap_alignment(&self) -> PyResult<usize> {
+        Ok(self.lock()?.core.gap_alignment())
     }
 
     /// Pages that the remaining pieces touch, at most `maxpages` (`iov_iter_npages`).
     fn npages(&self, maxpages: &Bound<'_, PyAny>) -> PyResult<usize> {
-        Ok(self.core.npages(size("maxpages", maxpages)?))
+        let maxpages = size("maxpages", maxpages)?;
+        Ok(self.lock()?.core.npages(maxpages))
     }
 
     /// The pages under the next bytes; the iterator moves on (`iov_iter_get_pages2`). Returns a `PageSpan`.
     fn get_pages<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         maxsize: &Bound<'_, PyAny>,
         maxpages: &Bound<'_, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        to_page_span(py, self.core.get_pages(size("maxsize", maxsize)?, size("maxpages", maxpages)?)?)
+        let (maxsize, maxpages) = (size("maxsize", maxsize)?, size("maxpages", maxpages)?);
+        let span = self.lock()?.core.get_pages(maxsize, maxpages)?;
+        to_page_span(py, span)
     }
 
     /// The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`). Returns a
     /// `PageSpan`.
     fn extract_pages<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         maxsize: &Bound<'_, PyAny>,
         maxpages: &Bound<'_, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        to_page_span(py, self.core.extract_pages(size("maxsize", maxsize)?, size("maxpages", maxpages)?)?)
+        let (maxsize, maxpages) = (size("maxsize", maxsize)?, size("maxpages", maxpages)?);
+        let span = self.lock()?.core.extract_pages(maxsize, maxpages)?;
+        to_page_span(py, span)
     }
 
     /// Bytes of the next `nbytes` that could not be faulted in to be read (`fault_in_iov_iter_readable`).
     fn fault_in_readable(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<usize> {
-        Ok(self.core.fault_in(size("nbytes", nbytes)?, false))
+        let nbytes = size("nbytes", nbytes)?;
+        Ok(self.lock()?.core.fault_in(nbytes, false))
     }
 
     /// Bytes of the next `nbytes` that could not be faulted in to be written (`fault_in_iov_iter_writeable`). Contents stay.
     fn fault_in_writeable(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<usize> {
-        Ok(self.core.fault_in(size("nbytes", nbytes)?, true))
+        let nbytes = size("nbytes", nbytes)?;
+        Ok(self.lock()?.core.fault_in(nbytes, true))
     }
 
     /// What remains, clipped to `count`: a `UserRange` for each non-empty segment, page of an XArray (to the first hole) or folio.
     fn ranges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let pieces = self.core.kept_pieces(self.core.count(), usize::MAX)?;
-        list_of(py, pieces, |piece| to_user_range(py, piece.seg))
+        let this = self.lock()?;
+        let pieces = this.core.kept_pieces(this.core.count(), usize::MAX);
+        drop(this);
+        list_of(py, pieces?, |piece| to_user_range(py, piece.seg))
     }
 
     /// What remains as memoryviews, at most the first `maxsegs` segments and `nbytes` bytes of it: writable for a destination,
     /// read-only over pages that are. They keep the memory exported. TypeError over a `UserRange`.
     #[pyo3(signature = (maxsegs=None, nbytes=None))]
     fn views<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         maxsegs: Option<&Bound<'py, PyAny>>,
         nbytes: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let (maxsegs, nbytes) = (size_or("maxsegs", maxsegs, usize::MAX)?, size_or("nbytes", nbytes, usize::MAX)?);
-        self.require_views("views")?;
-        let shows = self.shows();
-        list_of(py, self.core.kept_pieces(nbytes, maxsegs)?, |piece| Ok(shows.view(py, piece)?.into_any()))
+        let this = slf.get().lock()?;
+        this.require_views("views")?;
+        let pieces = this.core.kept_pieces(nbytes, maxsegs);
+        drop(this);
+        list_of(slf.py(), pieces?, |piece| Ok(Self::view(slf, piece)?.into_any()))
     }
 
     /// Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes (clipped to `count`), and
@@ -394,20 +478,20 @@ impl IovIter {
         step: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
         let nbytes = size("nbytes", nbytes)?;
-        let mut this = slf.try_borrow_mut()?;
+        let mut this = slf.get().lock()?;
         this.require_views("iterate_and_advance")?;
         if this.core.direction() == Direction::Dest {
             this.core.require_writable(nbytes)?;
         }
-        let shows = this.shows();
-        iterate_and_advance(&mut this.core, nbytes, step, |py, chunk| shows.view(py, chunk))
+        iterate_and_advance(&mut this.core, nbytes, step, |_, chunk| Self::view(slf, chunk))
     }
 
     /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), clipped to `count`: a `UserRange`. Of an XARRAY it is the
     /// current page, of a FOLIOQ the folio. It is empty where the position rests at the end of a segment, with more to come: `advance(0)`
     /// steps over that. None at the end of all, at a hole, and for PIPE and DISCARD.
     fn segment<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.core.segment().map(|seg| to_user_range(py, seg)).transpose()
+        let segment = self.lock()?.core.segment();
+        segment.map(|seg| to_user_range(py, seg)).transpose()
     }
 
     /// Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns what the last call
@@ -417,57 +501,35 @@ impl IovIter {
         nbytes: &Bound<'py, PyAny>,
         callback: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
         let nbytes = size("nbytes", nbytes)?;
-        let (pieces, shows) = {
-            // The callback may use the iterator: it is not borrowed meanwhile.
-            let this = slf.try_borrow()?;
-            (this.core.callback_ranges(nbytes)?, this.shows())
-        };
-        let mut last = py.None().into_bound(py);
+        // The callback may use the iterator, which is not locked meanwhile.
+        let pieces = slf.get().lock()?.core.callback_ranges(nbytes)?;
+        let mut last = slf.py().None().into_bound(slf.py());
         for piece in pieces {
-            last = callback.call1((shows.view(py, piece)?,))?;
+            last = callback.call1((Self::view(slf, piece)?,))?;
         }
-        if last.is_none() { Ok(PyInt::new(py, 0).into_any()) } else { Ok(last) }
+        if last.is_none() { int(slf.py(), 0) } else { Ok(last) }
     }
 }
 
 impl IovIter {
-    /// Refuses memory that no memoryview can show.
-    fn require_views(&self, operation: &str) -> PyResult<()> {
-        match self.core.kind() {
-            Kind::Pipe | Kind::Discard => Err(PyTypeError::new_err(format!(
-                "{operation}: no memory lies ahead of a {} iterator",
-                self.core.kind()
-            ))),
-            Kind::Ubuf | Kind::Iovec if self.core.backing() == Backing::Unchecked => {
-                Err(PyTypeError::new_err(format!("{operation}: a UserRange cannot be shown as a memoryview")))
-            }
-            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq => Ok(()),
-        }
-    }
-
-    fn shows(&self) -> Shows {
-        Shows { owners: self.owners.clone(), readonly: self.core.direction() == Direction::Source }
-    }
-}
-
-/// How an iterator's memory is shown.
-struct Shows {
-    owners: Option<Arc<Owners>>,
-    readonly: bool,
-}
-
-impl Shows {
     /// A memoryview of a piece, kept by its page or by what the iterator was made over.
-    fn view<'py>(&self, py: Python<'py>, piece: KeptPiece) -> PyResult<Bound<'py, PyMemoryView>> {
+    fn view<'py>(slf: &Bound<'py, Self>, piece: KeptPiece) -> PyResult<Bound<'py, PyMemoryView>> {
         let KeptPiece { seg, page } = piece;
-        match (page, &self.owners) {
+        let is_source = slf.get().shared.direction() == Direction::Source;
+        match page {
             // A page may have come after the iterator was made, and be read-only.
-            (Some(page), _) => memoryview(py, seg, self.readonly || !page.writable(), Arc::clone(page.owner())),
-            (None, Some(owners)) => memoryview(py, seg, self.readonly, Arc::clone(owners) as Owner),
-            (None, None) => Err(PyTypeError::new_err("no memory to show")),
+            Some(page) => {
+                let keeper = Keeper::Page(Arc::clone(page.owner()));
+                memoryview(slf.py(), seg, is_source || !page.writable(), keeper)
+            }
+            None => memoryview(slf.py(), seg, is_source, Keeper::Object(Self::origin(slf))),
         }
+    }
+
+    /// What kind of memory it runs over.
+    pub(super) fn kind(&self) -> Kind {
+        self.shared.kind()
     }
 }
 
@@ -499,19 +561,5 @@ impl IterState {
     fn __repr__(&self) -> String {
         let iter::IterState { iov_offset, count, nr_segs } = self.0;
         format!("IterState(iov_offset={iov_offset}, count={count}, nr_segs={nr_segs})")
-    }
-}
-
-impl IovecArray {
-    /// An iterator over an imported array, which both then own.
-    fn iterator(&self, direction: Direction, count: Option<usize>) -> PyResult<IovIter> {
-        if let (Direction::Dest, Some(index)) = (direction, self.readonly) {
-            return Err(Error::ReadOnly { what: "segment", index }.into());
-        }
-        let memories = self.memories.clone();
-        memories.segs().iter().enumerate().try_for_each(|(index, seg)| check_range(index, *seg))?;
-        let core = iter::IovIter::iovec(direction, memories, count)?;
-        debug_assert_eq!(core.kind(), Kind::Iovec);
-        Ok(IovIter::over(core, Arc::clone(&self.owners), self.readonly))
     }
 }

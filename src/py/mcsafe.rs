@@ -2,16 +2,22 @@
 
 use super::buffer::Access;
 use super::copy::{between, run};
-use super::count::Count;
-use super::entry::{Entry, entry};
+use super::fastcall::{FastFunction, fast_function};
 use super::fault_map::{FaultMap, record};
-use super::iter::InUse;
+use super::in_use::IterArg;
+use super::values::instance;
 use crate::copy::{copy_to_iter, mcsafe};
+use crate::fault::map::shared::SharedMap;
 use pyo3::prelude::*;
 
+/// The map that is an argument.
+fn known<'a>(fault_map: Option<&'a Bound<'_, PyAny>>) -> PyResult<Option<&'a SharedMap>> {
+    fault_map.map(|map| Ok(&instance::<FaultMap>("fault_map", "a FaultMap", map)?.0)).transpose()
+}
+
 /// The function here that is called for every few bytes.
-pub(super) fn entries() -> [Entry; 1] {
-    [entry!(copy_to_iter_mcsafe, "fault_map": FaultMap)]
+pub(super) fn fast_functions() -> [FastFunction; 1] {
+    [fast_function!(copy_to_iter_mcsafe, "fault_map")]
 }
 
 /// `copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the kernel's careful copy
@@ -21,24 +27,22 @@ pub(super) fn entries() -> [Entry; 1] {
 #[pyo3(signature = (addr, i, nbytes=None, *, fault_map=None))]
 pub(super) fn copy_to_iter_mcsafe(
     addr: &Bound<'_, PyAny>,
-    mut i: InUse<'_>,
+    i: IterArg<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
-    fault_map: Option<&Bound<'_, FaultMap>>,
-) -> PyResult<Count> {
+    fault_map: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
     // Without a map it is the plain copy, and takes no longer.
-    let copied = match fault_map.map(|map| &map.get().0) {
-        None => run(addr, &mut i, nbytes, Access::Read, copy_to_iter),
-        Some(map) => {
-            let copied = run(addr, &mut i, nbytes, Access::Read, |flat, core, nbytes| {
-                mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, Some(map))
-            });
-            if let (Ok(_), Some(found)) = (&copied, i.core.fault.as_deref().and_then(mcsafe::learned)) {
+    let copied = match known(fault_map)? {
+        None => run(addr, i, nbytes, Access::Read, copy_to_iter),
+        Some(map) => run(addr, i, nbytes, Access::Read, |flat, core, nbytes| {
+            let copied = mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, Some(map))?;
+            if let Some(found) = core.fault.as_deref().and_then(mcsafe::learned) {
                 record(map, found);
             }
-            copied
-        }
+            Ok(copied)
+        }),
     };
-    copied.map(|(_, copied)| Count(copied))
+    copied.map(|(copied, _)| copied)
 }
 
 /// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
@@ -47,9 +51,9 @@ pub(super) fn copy_to_iter_mcsafe(
 pub(super) fn memcpy_mcsafe<'py>(
     dst: &Bound<'py, PyAny>,
     src: &Bound<'py, PyAny>,
-    fault_map: Option<&Bound<'py, FaultMap>>,
+    fault_map: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let map = fault_map.map(|map| &map.get().0);
+    let map = known(fault_map)?;
     between(dst, src, |dst, src| {
         let (copied, fault) = mcsafe::memcpy_mcsafe(dst, src, map)?;
         if let (Some(map), Some(found)) = (map, fault.as_deref().and_then(mcsafe::learned)) {

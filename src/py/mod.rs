@@ -1,24 +1,26 @@
 //! The binding: arguments in, exceptions out, buffers held meanwhile. No logic of its own.
 
+mod array;
+mod backing;
 mod buffer;
-mod care;
 mod collect;
 mod copy;
-mod count;
 mod cpu;
 mod descriptor;
 mod drive;
 mod durable;
-mod entry;
 mod errors;
+mod fastcall;
 mod fault;
 mod fault_map;
 mod guard;
 mod import;
+mod in_use;
 mod io;
 mod iter;
 mod iterate;
 mod mcsafe;
+mod names;
 mod pmem;
 mod structures;
 mod transfer;
@@ -30,6 +32,8 @@ use pyo3::prelude::*;
 /// The compiled core of `iovec_rs`.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::array::IovecArray;
     #[pymodule_export]
     use super::copy::{
         copy_from_iter, copy_from_iter_full, copy_iter, copy_page_from_iter, copy_page_from_iter_atomic,
@@ -53,7 +57,7 @@ mod _core {
     #[pymodule_export]
     use super::guard::{Guard, guard};
     #[pymodule_export]
-    use super::import::{IovecArray, import_iovec, import_single_range, import_ubuf, iovec_from_user};
+    use super::import::{import_iovec, import_single_range, import_ubuf, iovec_from_user};
     #[pymodule_export]
     use super::io::{
         preadv, preadv_all, process_vm_readv, process_vm_writev, pwritev, pwritev_all, readv, readv_all, readv_part,
@@ -86,9 +90,12 @@ mod _core {
         crate::fault::prepare();
         crate::sys::lock::watch();
         crate::pmem::watch_forks();
-        let entries =
-            super::copy::entries().into_iter().chain(super::durable::entries()).chain(super::mcsafe::entries());
-        super::entry::open(module, entries)?;
+        super::names::init(module.py())?;
+        super::fault_map::init(module.py());
+        super::view::init(module.py());
+        let functions = super::copy::fast_functions().into_iter();
+        let functions = functions.chain(super::durable::fast_functions()).chain(super::mcsafe::fast_functions());
+        super::fastcall::install(module, functions)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("PAGE_SIZE", crate::abi::PAGE_SIZE)?;
         module.add("CACHE_LINE_SIZE", crate::arch::cache_line_size())?;

@@ -1,7 +1,7 @@
 //! What `iovec_rs.pmem.PmemRegion` is made of: the file, and its mapping. Python looks up what the system knows about both.
 
-use super::buffer::{Access, Call, Named};
-use super::copy::raise_if_trusted;
+use super::buffer::{Access, ArgName, Call};
+use super::copy::{raise, trusted_fault};
 use super::fault_map::{FaultMap, record};
 use super::iter::IovIter;
 use super::transfer::transfer;
@@ -208,7 +208,7 @@ impl MappedRegion {
 
     /// Has `fault_map` hold what is known of the file's bytes, and nothing else.
     fn _set_known_bad(&self, bad: &Bound<'_, FaultMap>) -> PyResult<()> {
-        let known = self.mapping()?.known_bad(&bad.get().lock().clone())?;
+        let known = self.mapping()?.known_bad(&bad.get().lock().try_clone()?)?;
         *self.fault_map.get().lock() = known;
         Ok(())
     }
@@ -283,14 +283,16 @@ impl MappedRegion {
         let mapping = self.mapping()?;
         let offset = size("offset", offset)?;
         if let Ok(i) = data.cast::<IovIter>() {
-            let mut i = i.try_borrow_mut()?;
+            let mut i = i.get().lock()?;
             let core = &mut i.core;
             let copied = self.durable(py, core.count(), || mapping.write_from(offset, core))?;
-            raise_if_trusted(py, core, copied)?;
+            let fault = trusted_fault(core);
+            drop(i);
+            raise(py, fault, copied)?;
             return Ok(copied);
         }
         let mut call = Call::new();
-        let src = call.acquire(data, Access::Read, Named::Argument("data"))?;
+        let src = call.acquire(data, Access::Read, ArgName::Argument("data"))?;
         let (copied, fault) = self.durable(py, src.len(), || mapping.write(offset, src))?;
         fault.map_or(Ok(copied), |fault| Err(fault_error(py, &fault, copied)))
     }
@@ -307,17 +309,19 @@ impl MappedRegion {
         let offset = size("offset", offset)?;
         let map = &self.fault_map.get().0;
         if let Ok(i) = dst.cast::<IovIter>() {
-            let mut i = i.try_borrow_mut()?;
+            let mut i = i.get().lock()?;
             let core = &mut i.core;
             let nbytes = core.count();
             let copied = transfer(py, nbytes, || mapping.read_into(offset, core, map))?;
             if let Some(found) = core.fault.as_deref().and_then(|fault| mapping.damage(fault)) {
                 record(map, found);
             }
-            return to_mc_result(py, copied, nbytes, core.fault.as_deref());
+            let fault = core.fault.clone();
+            drop(i);
+            return to_mc_result(py, copied, nbytes, fault.as_deref());
         }
         let mut call = Call::new();
-        let target = call.acquire(dst, Access::Write, Named::Argument("dst"))?;
+        let target = call.acquire(dst, Access::Write, ArgName::Argument("dst"))?;
         let nbytes = target.len();
         let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, map))?;
         if let Some(found) = fault.as_deref().and_then(|fault| mapping.damage(fault)) {
@@ -427,7 +431,7 @@ pub(super) fn fault_map_moved(
     incomplete: bool,
 ) -> PyResult<FaultMap> {
     let pieces = pieces.into_iter().map(|(from, to, len)| Piece { from, to, len });
-    let map = map.get().lock().clone();
+    let map = map.get().lock().try_clone()?;
     let mut moved = pmem::moved(&map, pieces)?;
     if incomplete {
         moved.set_incomplete();

@@ -1,9 +1,9 @@
 //! `PipeRing`, `XArray` and `FolioQueue`.
 
-use super::buffer::{Access, Call, Named, page};
+use super::buffer::{Access, ArgName, Call, page};
 use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size, size_or};
-use super::view::{list_of, memoryview};
+use super::view::{Keeper, list_of, memoryview};
 use crate::abi::PAGE_SIZE;
 use crate::copy;
 use crate::error::Error;
@@ -16,7 +16,7 @@ use pyo3::types::{PyBytes, PyInt, PyList, PyMapping, PyMemoryView, PyTuple};
 use std::sync::Arc;
 
 fn show<'py>(py: Python<'py>, page: &Page, readonly: bool) -> PyResult<Bound<'py, PyMemoryView>> {
-    memoryview(py, page.seg(), readonly, Arc::clone(page.owner()))
+    memoryview(py, page.seg(), readonly, Keeper::Page(Arc::clone(page.owner())))
 }
 
 /// A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and `splice`.
@@ -125,7 +125,7 @@ impl PipeRing {
     /// written, fewer when the ring is full; `FaultError` (`.copied`) where `data` is bad memory.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mut call = Call::new();
-        let flat = call.acquire(data, Access::Read, Named::Argument("data"))?;
+        let flat = call.acquire(data, Access::Read, ArgName::Argument("data"))?;
         let (written, fault) = transfer(data.py(), flat.len(), || copy::ring::write(&self.0, flat))?;
         fault.map_or(Ok(written), |fault| Err(fault_error(data.py(), &fault, written)))
     }
@@ -196,7 +196,7 @@ impl XArray {
     fn store(&self, index: &Bound<'_, PyAny>, page: &Bound<'_, PyAny>) -> PyResult<()> {
         let index = size("index", index)?;
         headroom()?;
-        let stored = super::buffer::page(page, Named::Argument("page"))?;
+        let stored = super::buffer::page(page, ArgName::Argument("page"))?;
         if stored.seg().len != PAGE_SIZE {
             return Err(Error::invalid("page", format!("{} bytes", stored.seg().len), "PAGE_SIZE (4096) bytes").into());
         }
@@ -233,7 +233,7 @@ impl FolioQueue {
         let queue = Self(Arc::new(structure::FolioQueue::new(slots_per_node)));
         if let Some(folios) = folios {
             for (index, folio) in folios.try_iter()?.enumerate() {
-                queue.push(&folio?, Named::Segment(index))?;
+                queue.push(&folio?, ArgName::Segment(index))?;
             }
         }
         Ok(queue)
@@ -241,12 +241,12 @@ impl FolioQueue {
 
     /// Adds a folio at the end. Iterators see it from their next operation on.
     fn append(&self, folio: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.push(folio, Named::Argument("folio"))
+        self.push(folio, ArgName::Argument("folio"))
     }
 }
 
 impl FolioQueue {
-    fn push(&self, folio: &Bound<'_, PyAny>, name: Named) -> PyResult<()> {
+    fn push(&self, folio: &Bound<'_, PyAny>, name: ArgName) -> PyResult<()> {
         headroom()?;
         let folio = page(folio, name)?;
         if folio.seg().len == 0 {

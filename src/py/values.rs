@@ -1,56 +1,66 @@
 //! Small values in both directions: sizes, directions, user ranges, records.
 
-use super::count::Count;
+use super::names::names;
 use crate::abi::Direction;
 use crate::error::Error;
+use crate::fault::map::{Access, Range};
 use crate::fault::shelter::Report;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::PageSpan;
 use crate::memory::Segment;
-use crate::structure::can_have;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyInt, PyTuple, PyType};
-use pyo3::{ffi, intern};
-use std::convert::Infallible;
+use pyo3::pyclass::boolean_struct::True;
+use pyo3::types::{PyInt, PyIterator, PyList, PyString, PyTuple, PyType};
+use pyo3::{PyClass, ffi};
+use std::fmt::Display;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// A class of `iovec_rs._types`, looked up once.
-macro_rules! python_class {
-    ($function:ident, $name:literal) => {
-        pub(super) fn $function(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-            static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-            CLASS.import(py, "iovec_rs._types", $name)
-        }
-    };
+/// What an exception calls an object of the wrong type.
+pub(super) fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
 }
-python_class!(user_range_class, "UserRange");
-python_class!(page_span_class, "PageSpan");
-python_class!(fault_class, "Fault");
-python_class!(direction_class, "Direction");
-python_class!(kind_class, "IterKind");
-python_class!(fault_error_class, "FaultError");
-python_class!(fault_range_class, "FaultRange");
-python_class!(mc_result_class, "McResult");
+
+/// "`argument`: `expected` is expected, not …".
+#[cold]
+pub(super) fn wrong_type(argument: impl Display, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("{argument}: {expected} is expected, not {}", type_name(value)))
+}
+
+/// A number for an exception, cut if it is absurd.
+#[cold]
+fn shown(value: &Bound<'_, PyAny>) -> String {
+    const DIGITS: usize = 80;
+    match value.cast_exact::<PyInt>() {
+        // The interpreter itself refuses to write out thousands of digits.
+        Ok(int) => match int.str() {
+            Ok(text) if text.len().is_ok_and(|digits| digits <= DIGITS) => text.to_string(),
+            _ => "an int of many digits".to_owned(),
+        },
+        Err(_) => format!("this {}", type_name(value)),
+    }
+}
 
 /// A size or offset: an int in `0..2**64`. The exception names the argument.
 pub(super) fn size(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    match value.extract::<usize>() {
-        Ok(size) => Ok(size),
-        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
-            Err(Error::invalid(argument, value.str()?, "0 or more, less than 2**64").into())
-        }
-        Err(error) => Err(with_argument(argument, &error, value)),
-    }
+    value.extract::<usize>().map_err(|error| no_size(argument, value, error))
 }
 
-fn with_argument(argument: &str, error: &PyErr, value: &Bound<'_, PyAny>) -> PyErr {
-    if error.is_instance_of::<PyTypeError>(value.py()) {
-        PyTypeError::new_err(format!("{argument}: {}", error.value(value.py())))
-    } else {
-        error.clone_ref(value.py())
-    }
+#[cold]
+fn no_size(argument: &'static str, value: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    not_an_int(argument, value)
+        .or_else(|| {
+            let is_overflow = error.is_instance_of::<PyOverflowError>(value.py());
+            is_overflow.then(|| Error::invalid(argument, shown(value), "0 or more, less than 2**64").into())
+        })
+        .unwrap_or(error)
+}
+
+/// The refusal of what is no int. `None`: it is one, and whatever its `__index__` raised is for the caller to see.
+fn not_an_int(argument: impl Display, value: &Bound<'_, PyAny>) -> Option<PyErr> {
+    // SAFETY: attached; only looks at the type.
+    let is_int = unsafe { ffi::PyIndex_Check(value.as_ptr()) } != 0;
+    (!is_int).then(|| wrong_type(argument, "an int", value))
 }
 
 /// As [`size`], with a default for `None`.
@@ -61,6 +71,49 @@ pub(super) fn size_or(argument: &'static str, value: Option<&Bound<'_, PyAny>>, 
 /// As [`size`], absent for `None`.
 pub(super) fn optional_size(argument: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
     value.map(|value| size(argument, value)).transpose()
+}
+
+/// A number of 32 bits, 0 by default.
+pub(super) fn word(argument: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
+    let Some(value) = value else { return Ok(0) };
+    let expected = || Error::invalid(argument, shown(value), "0 or more, less than 2**32").into();
+    match value.extract::<u32>() {
+        Ok(word) => Ok(word),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Err(expected()),
+        Err(error) => Err(not_an_int(argument, value).unwrap_or(error)),
+    }
+}
+
+/// The items of an iterable. What its own code raises comes out as it is.
+pub(super) fn iterate<'py>(
+    argument: impl Display,
+    expected: &str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyIterator>> {
+    value.try_iter().map_err(|error| {
+        let has = |method: &str| value.get_type().hasattr(method).unwrap_or(true);
+        if has("__iter__") || has("__getitem__") { error } else { wrong_type(argument, expected, value) }
+    })
+}
+
+/// An instance of a class of ours.
+pub(super) fn instance<'a, T: PyClass<Frozen = True> + Sync>(
+    argument: &'static str,
+    expected: &str,
+    value: &'a Bound<'_, PyAny>,
+) -> PyResult<&'a T> {
+    value.cast::<T>().map(Bound::get).map_err(|_| wrong_type(argument, expected, value))
+}
+
+/// A `str`.
+pub(super) fn text<'a>(argument: &'static str, value: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
+    value.cast::<PyString>().map_err(|_| wrong_type(argument, "a str", value))?.to_str()
+}
+
+/// A `bool`, false by default.
+pub(super) fn flag(argument: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    let Some(value) = value else { return Ok(false) };
+    value.extract::<bool>().map_err(|_| wrong_type(argument, "a bool", value))
 }
 
 /// `[offset, offset + length)` of a range; to its end by default.
@@ -83,15 +136,16 @@ pub(super) fn part(
     }
 }
 
-/// `READ` or `WRITE`, as a `Direction` or an int.
+/// `DEST` (`READ`) or `SOURCE` (`WRITE`), as a `Direction` or an int.
 pub(super) fn direction(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<Direction> {
+    let invalid = || Error::invalid(argument, shown(value), "DEST or READ (0), SOURCE or WRITE (1)").into();
     match value.extract::<i64>() {
         Ok(0) => Ok(Direction::Dest),
         Ok(1) => Ok(Direction::Source),
-        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => {
-            Err(with_argument(argument, &error, value))
-        }
-        _ => Err(Error::invalid(argument, value.str()?, "READ (0) or WRITE (1)").into()),
+        Ok(_) => Err(invalid()),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Err(invalid()),
+        Err(error) if not_an_int(argument, value).is_none() => Err(error),
+        Err(_) => Err(wrong_type(argument, "a Direction, DEST or SOURCE,", value)),
     }
 }
 
@@ -118,7 +172,7 @@ pub(super) fn is_user_range(value: &Bound<'_, PyAny>) -> bool {
 /// The range a `UserRange` names; `None` for anything else.
 pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, index: usize) -> PyResult<Option<Segment>> {
     if !is_user_range(value) {
-        let class = user_range_class(value.py())?;
+        let class = names(value.py()).user_range.bind(value.py());
         if !value.is_instance(class)? {
             return Ok(None);
         }
@@ -126,94 +180,155 @@ pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, index: usiz
     }
     let tuple = value.cast::<PyTuple>()?;
     let (address, length) = (tuple.get_item(0)?, tuple.get_item(1)?);
-    let named = |field: &str, error: PyErr| {
-        let message = format!("segment {index}: {field}: {}", error.value(value.py()));
-        if error.is_instance_of::<PyTypeError>(value.py()) {
-            PyTypeError::new_err(message)
-        } else {
-            PyValueError::new_err(message)
-        }
+    let named = |field: &str| format!("segment {index}: {field}");
+    let beyond = |field: &str, value: &Bound<'_, PyAny>, limit: &str| {
+        PyValueError::new_err(format!("{} is {}: expected 0 or more, less than {limit}", named(field), shown(value)))
     };
-    let addr = size("address", &address).map_err(|error| named("UserRange", error))?;
+    let is_beyond = |error: &PyErr| error.is_instance_of::<PyOverflowError>(value.py());
+    let addr = match address.extract::<usize>() {
+        Ok(addr) => addr,
+        Err(error) if is_beyond(&error) => return Err(beyond("address", &address, "2**64")),
+        Err(error) => return Err(not_an_int(named("address"), &address).unwrap_or(error)),
+    };
     let len = match length.extract::<isize>() {
         Ok(len) if len >= 0 || lengths == Lengths::Signed => len.cast_unsigned(),
-        Err(error) if !error.is_instance_of::<PyOverflowError>(value.py()) => return Err(named("length", error)),
+        Err(error) if !is_beyond(&error) => return Err(not_an_int(named("length"), &length).unwrap_or(error)),
         Err(_) if lengths == Lengths::Signed || (lengths == Lengths::Cut && length.gt(0)?) => usize::MAX,
-        _ => {
-            let message = format!("segment {index}: length is {length}: expected 0 or more, less than 2**63");
-            return Err(PyValueError::new_err(message));
-        }
+        _ => return Err(beyond("length", &length, "2**63")),
     };
     Ok(Some(Segment::new(addr, len)))
 }
 
 /// A `UserRange` for a segment.
 pub(super) fn to_user_range(py: Python<'_>, seg: Segment) -> PyResult<Bound<'_, PyAny>> {
-    user_range_class(py)?.call1((seg.addr, seg.len))
+    new_tuple(&names(py).user_range, [int(py, seg.addr)?, int(py, seg.len)?])
 }
 
 /// A `PageSpan`.
 pub(super) fn to_page_span(py: Python<'_>, span: PageSpan) -> PyResult<Bound<'_, PyAny>> {
-    // A tuple of ints, each of which has 32 bytes.
-    can_have(span.pages.len() * 48)?;
-    page_span_class(py)?.call1((PyTuple::new(py, span.pages)?, span.offset0, span.nbytes))
+    let pages = tuple(py, span.pages.into_iter().map(|page| int(py, page)))?;
+    new_tuple(&names(py).page_span, [pages, int(py, span.offset0)?, int(py, span.nbytes)?])
+}
+
+/// A `FaultRange`, its start told from `base` on.
+pub(super) fn to_fault_range<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<Bound<'py, PyAny>> {
+    let access = match range.access {
+        Access::Read => &names(py).read,
+        Access::Write => &names(py).write,
+        Access::Both => &names(py).both,
+    };
+    let length = match usize::try_from(range.length()) {
+        Ok(length) => int(py, length)?,
+        // The whole line.
+        Err(_) => int(py, 1)?.lshift(64)?,
+    };
+    let access = access.bind(py).to_owned().into_any();
+    new_tuple(&names(py).fault_range, [int(py, range.start - base)?, length, access])
 }
 
 /// A `Fault`.
 pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'py, PyAny>> {
+    let names = names(py);
     let side = match fault.side {
-        Side::Source => intern!(py, "source"),
-        Side::Destination => intern!(py, "destination"),
+        Side::Source => &names.source,
+        Side::Destination => &names.destination,
     };
     let cause = match fault.cause() {
-        Cause::Poison => intern!(py, "poison"),
-        Cause::Gone => intern!(py, "gone"),
-        Cause::Protection => intern!(py, "protection"),
-        Cause::Unmapped => intern!(py, "unmapped"),
-        Cause::BadAddress => intern!(py, "bad_address"),
-        Cause::Unknown => intern!(py, "unknown"),
+        Cause::Poison => &names.poison,
+        Cause::Gone => &names.gone,
+        Cause::Protection => &names.protection,
+        Cause::Unmapped => &names.unmapped,
+        Cause::BadAddress => &names.bad_address,
+        Cause::Unknown => &names.unknown,
     };
     let origin = match fault.origin {
-        Origin::Map => intern!(py, "map"),
-        Origin::Signal => intern!(py, "signal"),
-        Origin::Syscall => intern!(py, "syscall"),
+        Origin::Map => &names.map,
+        Origin::Signal => &names.signal,
+        Origin::Syscall => &names.syscall,
     };
+    let string = |string: &Py<PyString>| string.bind(py).to_owned().into_any();
     let fields = [
-        side.to_owned().into_any(),
-        number(py, fault.offset),
-        number(py, fault.address),
-        number(py, fault.length),
-        cause.to_owned().into_any(),
-        origin.to_owned().into_any(),
-        number(py, fault.signo),
-        number(py, fault.si_code),
-        number(py, fault.lsb),
+        string(side),
+        int(py, fault.offset)?,
+        int(py, fault.address)?,
+        int(py, fault.length)?,
+        string(cause),
+        string(origin),
+        small_int(py, fault.signo.into())?,
+        small_int(py, fault.si_code.into())?,
+        small_int(py, fault.lsb.into())?,
     ];
-    new_tuple(fault_class(py)?, fields)
+    new_tuple(&names.fault, fields)
 }
 
-fn number<'py>(
+/// An int. No memory for it is an exception here; PyO3's own conversions panic.
+pub(super) fn int(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached.
+    let int = unsafe { ffi::PyLong_FromSize_t(value) };
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, int) }
+}
+
+/// As [`int`], for numbers that may be negative.
+fn small_int(py: Python<'_>, value: i64) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached.
+    let int = unsafe { ffi::PyLong_FromLongLong(value) };
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, int) }
+}
+
+/// A `str`. No memory for it is an exception.
+pub(super) fn string<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; the text is valid UTF-8, and no str is longer than isize::MAX.
+    let made = unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len().cast_signed()) };
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, made) }
+}
+
+/// A list of however many items there are. No memory for it is an exception.
+pub(super) fn list<'py>(
     py: Python<'py>,
-    value: impl IntoPyObject<'py, Output = Bound<'py, PyInt>, Error = Infallible>,
-) -> Bound<'py, PyAny> {
-    let Ok(int) = value.into_pyobject(py);
-    int.into_any()
+    items: impl IntoIterator<Item = PyResult<Bound<'py, PyAny>>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    items.into_iter().try_for_each(|item| list.append(item?))?;
+    Ok(list)
+}
+
+/// A tuple of however many items there are. No memory for it is an exception.
+pub(super) fn tuple<'py>(
+    py: Python<'py>,
+    items: impl ExactSizeIterator<Item = PyResult<Bound<'py, PyAny>>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; no vector is longer than isize::MAX.
+    let tuple = unsafe { ffi::PyTuple_New(items.len().cast_signed()) };
+    // SAFETY: a new reference, or null with an exception set.
+    let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;
+    fill_tuple(&tuple, items)?;
+    Ok(tuple)
 }
 
 /// A named tuple, made as its class inherits to be made: the class's own constructor is Python, and takes as long as a copy.
-fn new_tuple<'py, const N: usize>(
-    class: &Bound<'py, PyType>,
-    fields: [Bound<'py, PyAny>; N],
-) -> PyResult<Bound<'py, PyAny>> {
+fn new_tuple<'py, const N: usize>(class: &Py<PyType>, fields: [Bound<'py, PyAny>; N]) -> PyResult<Bound<'py, PyAny>> {
+    let py = fields[0].py();
     // SAFETY: a class that adds nothing to what a tuple is.
-    let tuple = unsafe { ffi::PyType_GenericAlloc(class.as_type_ptr(), N.cast_signed()) };
+    let tuple = unsafe { ffi::PyType_GenericAlloc(class.bind(py).as_type_ptr(), N.cast_signed()) };
     // SAFETY: a new reference, or null with an exception set.
-    let tuple = unsafe { Bound::from_owned_ptr_or_err(class.py(), tuple) }?;
-    for (index, field) in fields.into_iter().enumerate() {
-        // SAFETY: a place in a new tuple, which takes over the reference.
-        unsafe { ffi::PyTuple_SetItem(tuple.as_ptr(), index.cast_signed(), field.into_ptr()) };
-    }
+    let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;
+    fill_tuple(&tuple, fields.into_iter().map(Ok))?;
     Ok(tuple)
+}
+
+/// Fills a new tuple that has a place for each item, and that nobody else knows.
+fn fill_tuple<'py>(
+    tuple: &Bound<'py, PyAny>,
+    items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+) -> PyResult<()> {
+    for (index, item) in items.enumerate() {
+        // SAFETY: a place in a new tuple, which takes over the reference; beyond its places the call fails and changes nothing.
+        unsafe { ffi::PyTuple_SetItem(tuple.as_ptr(), index.cast_signed(), item?.into_ptr()) };
+    }
+    Ok(())
 }
 
 /// An `McResult` for a copy of `nbytes`.
@@ -224,8 +339,7 @@ pub(super) fn to_mc_result<'py>(
     fault: Option<&Fault>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let fault = fault.map_or_else(|| Ok(py.None().into_bound(py)), |fault| to_fault(py, fault))?;
-    let Ok(copied_int) = Count(copied).into_pyobject(py);
-    new_tuple(mc_result_class(py)?, [copied_int.into_any(), number(py, nbytes - copied), fault])
+    new_tuple(&names(py).mc_result, [int(py, copied)?, int(py, nbytes - copied)?, fault])
 }
 
 /// A `FaultError`: its errno by the cause.
@@ -277,7 +391,7 @@ fn raised<'py>(
         Cause::Unmapped | Cause::BadAddress | Cause::Unknown => libc::EFAULT,
     };
     let shown = to_fault(py, fault)?;
-    let error = fault_error_class(py)?.call1((errno, message(&shown)?))?;
+    let error = names(py).fault_error.bind(py).call1((errno, message(&shown)?))?;
     error.setattr("copied", copied)?;
     error.setattr("fault", shown)?;
     Ok(error)

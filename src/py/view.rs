@@ -6,6 +6,7 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyMemoryView};
+use pyo3::{PyTraverseError, PyVisit};
 use std::ffi::c_int;
 
 /// The exporter behind such a memoryview.
@@ -14,11 +15,26 @@ pub(super) struct Span {
     seg: Segment,
     readonly: bool,
     /// Held until the last memoryview is gone.
-    _owner: Owner,
+    keeper: Keeper,
+}
+
+/// What keeps memory that is handed out.
+pub(super) enum Keeper {
+    /// An object, which the collector is shown.
+    Object(Py<PyAny>),
+    /// A page's owner. Copies that run without the interpreter share it, so what it holds is not the collector's to count.
+    Page(#[allow(dead_code)] Owner), // held, not read
 }
 
 #[pymethods]
 impl Span {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match &self.keeper {
+            Keeper::Object(object) => visit.call(object),
+            Keeper::Page(_) => Ok(()),
+        }
+    }
+
     /// # Safety
     /// Called by the interpreter with a record to fill.
     #[allow(clippy::needless_pass_by_value)] // the slot's signature
@@ -33,14 +49,19 @@ impl Span {
     }
 }
 
-/// A memoryview of `seg`, which `owner` keeps.
+/// Makes the class: once, when the module is imported, as [`super::names`] says.
+pub(super) fn init(py: Python<'_>) {
+    py.get_type::<Span>();
+}
+
+/// A memoryview of `seg`, which `keeper` keeps.
 pub(super) fn memoryview(
     py: Python<'_>,
     seg: Segment,
     readonly: bool,
-    owner: Owner,
+    keeper: Keeper,
 ) -> PyResult<Bound<'_, PyMemoryView>> {
-    let span = Bound::new(py, Span { seg, readonly, _owner: owner })?;
+    let span = Bound::new(py, Span { seg, readonly, keeper })?;
     PyMemoryView::from(span.as_any())
 }
 

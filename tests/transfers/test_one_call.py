@@ -335,9 +335,9 @@ class TestRefusals:
         waiter = threading.Thread(target=io.readv, args=(out, i))
         waiter.start()
         wait_until_blocked(waiter)
-        with pytest.raises(RuntimeError, match="in use by another call"):
+        with pytest.raises(RuntimeError, match="is in use: another thread is copying through it"):
             io.readv(out, i)
-        with pytest.raises(RuntimeError, match="in use by another call"):
+        with pytest.raises(RuntimeError, match="is in use: another thread is copying through it"):
             io.readv_all(out, i)
         with pytest.raises(RuntimeError):
             i.advance(1)

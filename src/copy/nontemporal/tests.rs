@@ -139,7 +139,7 @@ fn every_kind(memory: Segment, lengths: &[usize], direction: Direction) -> Vec<I
         IovIter::ubuf(direction, at(memory.addr, memory.len), Some(total)).unwrap(),
         IovIter::iovec(direction, segs.clone(), None).unwrap(),
         IovIter::kvec(direction, segs.clone(), None).unwrap(),
-        IovIter::bvec(direction, segs, vec![0; lengths.len()].into(), None).unwrap(),
+        IovIter::bvec(direction, segs, vec![0; lengths.len()], None).unwrap(),
         IovIter::xarray(direction, Arc::new(xarray), 0, total).unwrap(),
         IovIter::folioq(direction, Arc::new(queue), 0, 0, total).unwrap(),
     ]

@@ -62,10 +62,8 @@ pub fn parse(text: &str, base: usize, sector_size: usize) -> Result<FaultMap> {
         // 128 bits hold the product of two 64-bit numbers and a third beside it.
         let start = u128::from(sector) * sector_size as u128 + base as u128;
         let length = u128::from(count) * sector_size as u128;
-        usize::try_from(start)
-            .ok()
-            .and_then(|start| map.add(start, length, Access::Read).ok())
-            .ok_or_else(|| line.error(begin, "the extent ends past 2**64"))?;
+        let added = usize::try_from(start).ok().map(|start| map.add(start, length, Access::Read));
+        line.require(begin, added, || "the extent ends past 2**64".to_owned())?;
         entries += 1;
     }
     if entries >= TABLE_ENTRIES || is_cut || is_no_list(text) {
@@ -81,7 +79,7 @@ fn decimal(line: &mut Line<'_>, what: &str) -> Result<u64> {
             Err(line.error(at, format!("{what}: a decimal number is expected, not {}", line.found())))
         }
         Some(value) => Ok(value),
-        None => Err(line.error(at, format!("{what} is {}: expected less than 2**64", &line.text[at..line.at]))),
+        None => Err(line.error(at, format!("{what} is {}: expected less than 2**64", line.passed(at)))),
     }
 }
 

@@ -47,10 +47,10 @@ pub fn parse(text: &str, base: usize) -> Result<FaultMap> {
         expected = Some(end);
         let len = end - block.start;
         match block.status {
-            '-' | '*' | '/' => base
-                .checked_add(block.start)
-                .and_then(|start| map.add(start, len as u128, Access::Read).ok())
-                .ok_or_else(|| line.error(begin, format!("the block ends past 2**64 with base {base:#x}")))?,
+            '-' | '*' | '/' => {
+                let added = base.checked_add(block.start).map(|start| map.add(start, len as u128, Access::Read));
+                line.require(begin, added, || format!("the block ends past 2**64 with base {base:#x}"))?;
+            }
             '?' if len > 0 => map.set_incomplete(),
             _ => {}
         }
@@ -75,7 +75,7 @@ fn status_line(line: &mut Line<'_>) -> Result<()> {
     let pass = line.digits(10);
     let valid = !negative && pass.is_some_and(|pass| (1..=PASS_LIMIT).contains(&pass));
     if line.at > digits && !valid {
-        let found = &line.text[at..line.at];
+        let found = line.passed(at);
         return Err(line.error(at, format!("current pass is {found}: expected 1 or more, less than 2**31")));
     }
     Ok(())
@@ -129,11 +129,14 @@ fn number(line: &mut Line<'_>, what: &str) -> Result<usize> {
     match value.map(usize::try_from) {
         Some(Ok(value)) if value <= LIMIT && !(negative && value > 0) => Ok(value),
         _ => {
-            let text = &line.text[begin..line.at];
+            let text = line.passed(begin);
             Err(line.error(begin, format!("{what} is {text}: expected 0 or more, less than 2**63")))
         }
     }
 }
+
+/// The most bytes that a block's line takes: two numbers of up to 16 digits, a status, and what stands between them.
+const LINE: usize = 48;
 
 /// The mapfile of the `size` bytes from `base`, which is position 0: what cannot be read is a bad sector, all else is finished.
 pub fn write(map: &FaultMap, base: usize, size: usize) -> Result<String> {
@@ -148,21 +151,24 @@ pub fn write(map: &FaultMap, base: usize, size: usize) -> Result<String> {
     text.push_str("0x00000000     +               1\n#      pos        size  status\n");
     let mut put = |start: usize, end: usize, status: char| {
         if start < end {
+            // How many lines there are is for the map to say: there may be no memory for them.
+            text.try_reserve(LINE).map_err(|_| Error::NoMemory(text.len() + LINE))?;
             let _ = writeln!(text, "0x{start:08X}  0x{:08X}  {status}", end - start); // a String takes everything
         }
+        Ok(())
     };
     let (mut bad, mut done) = (0, 0);
     for range in map.within(base, size as u128).filter(|range| range.access.intersects(Access::Read)) {
         let start = range.start - base;
         if start > done {
-            put(bad, done, '-');
-            put(done, start, '+');
+            put(bad, done, '-')?;
+            put(done, start, '+')?;
             bad = start;
         }
         done = range.last - base + 1;
     }
-    put(bad, done, '-');
-    put(done, size, '+');
+    put(bad, done, '-')?;
+    put(done, size, '+')?;
     Ok(text)
 }
 

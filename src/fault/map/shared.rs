@@ -27,6 +27,17 @@ impl SharedMap {
         Locked { map: self.map.lock().unwrap_or_else(PoisonError::into_inner), shared: self }
     }
 
+    /// Whether the same bytes are bad in the same way. Both maps are looked at in one moment.
+    pub fn equals(&self, other: &Self) -> bool {
+        if std::ptr::eq(self, other) {
+            return true;
+        }
+        // Always the map with the lower address first: two threads that compare the same maps do not wait for each other.
+        let (low, high) = if std::ptr::from_ref(self) < other { (self, other) } else { (other, self) };
+        let (low, high) = (low.lock(), high.lock());
+        *low == *high
+    }
+
     /// Whether there is nothing in it, or nothing but what another thread adds at this moment.
     #[inline]
     pub fn is_empty(&self) -> bool {

@@ -1,20 +1,46 @@
 //! A set of bytes, kept as the spans it consists of.
+//!
+//! The spans stand in chunks of a few kilobytes, and the chunks in a directory: two binary searches find a span, and an insertion
+//! moves at most one chunk's spans up. (Of the standard library's ordered maps none can be refused memory without ending the process,
+//! and how many spans there are is for a file or another program to say.)
+//!
+//! Changing the set takes two steps. [`Spans::make_room`] may fail and leaves the set as it is; after it [`Spans::insert`] and
+//! [`Spans::remove`] allocate nothing and cannot fail.
 
 use super::Span;
-use std::collections::BTreeMap;
+use crate::error::{Result, reserve};
+
+/// The most spans in a chunk: 4 KiB.
+const CHUNK: usize = if cfg!(test) { 4 } else { 256 };
 
 /// Spans that neither overlap nor touch each other.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub(super) struct Spans {
-    /// First byte to last byte.
-    spans: BTreeMap<usize, usize>,
-    /// No span has reached beyond since there was none: what lies elsewhere need not be looked for.
+    /// In order, and none of them empty.
+    chunks: Vec<Chunk>,
+    /// How many spans there are.
+    len: usize,
+    /// No span has reached beyond since the set was last empty. A lookup elsewhere needs no search.
     reach: Option<Span>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    /// Where the first span begins, so that a search of the directory reads nothing else.
+    first: usize,
+    spans: Vec<Span>,
+}
+
+/// A span by its place: the chunk, and the index in it. One past a chunk's end means the first span of the next chunk.
+#[derive(Clone, Copy)]
+struct Place {
+    chunk: usize,
+    index: usize,
 }
 
 impl PartialEq for Spans {
     fn eq(&self, other: &Self) -> bool {
-        self.spans == other.spans
+        self.len == other.len && self.from(Place { chunk: 0, index: 0 }).eq(other.from(Place { chunk: 0, index: 0 }))
     }
 }
 
@@ -22,57 +48,175 @@ impl Eq for Spans {}
 
 impl Spans {
     pub(super) fn len(&self) -> usize {
-        self.spans.len()
+        self.len
     }
 
-    /// The last span that begins at or before `address`.
-    fn at_or_before(&self, address: usize) -> Option<Span> {
-        self.spans.range(..=address).next_back().map(|(first, last)| Span { first: *first, last: *last })
+    /// A copy of the set.
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        let mut chunks = Vec::new();
+        reserve(&mut chunks, self.chunks.len())?;
+        for chunk in &self.chunks {
+            let mut spans = Vec::new();
+            reserve(&mut spans, chunk.spans.len())?;
+            spans.extend_from_slice(&chunk.spans);
+            chunks.push(Chunk { first: chunk.first, spans });
+        }
+        Ok(Self { chunks, ..*self })
     }
 
-    /// Adds the bytes of `span`, which swallows every span it overlaps or touches.
+    /// Where the last span stands that begins at or before `address`.
+    fn place_at_or_before(&self, address: usize) -> Option<Place> {
+        let chunk = self.chunks.partition_point(|chunk| chunk.first <= address).checked_sub(1)?;
+        let index = self.chunks[chunk].spans.partition_point(|span| span.first <= address).checked_sub(1)?;
+        Some(Place { chunk, index })
+    }
+
+    fn get(&self, place: Place) -> Span {
+        self.chunks[place.chunk].spans[place.index]
+    }
+
+    fn set(&mut self, place: Place, span: Span) {
+        let chunk = &mut self.chunks[place.chunk];
+        chunk.spans[place.index] = span;
+        chunk.first = chunk.spans[0].first;
+    }
+
+    /// Every span from `place` on.
+    fn from(&self, place: Place) -> impl Iterator<Item = Span> {
+        let here = self.chunks.get(place.chunk).map_or(&[][..], |chunk| &chunk.spans[place.index..]);
+        let rest = self.chunks.get(place.chunk + 1..).unwrap_or_default();
+        here.iter().chain(rest.iter().flat_map(|chunk| &chunk.spans)).copied()
+    }
+
+    /// Sees to it that one span may be added at or after `address`, before the next span. The set stays as it is.
+    pub(super) fn make_room(&mut self, address: usize) -> Result<()> {
+        if self.chunks.is_empty() {
+            let mut spans = Vec::new();
+            reserve(&mut spans, 1)?;
+            reserve(&mut self.chunks, 1)?;
+            // The only empty chunk there is, until a span is inserted or the set is looked at again.
+            self.chunks.push(Chunk { first: address, spans });
+            return Ok(());
+        }
+        let number = self.place_at_or_before(address).map_or(0, |place| place.chunk);
+        let is_last = number + 1 == self.chunks.len();
+        let chunk = &mut self.chunks[number];
+        if chunk.spans.len() < CHUNK {
+            return reserve(&mut chunk.spans, 1);
+        }
+        // A list that comes in order leaves full chunks behind.
+        let at = if is_last && chunk.spans[CHUNK - 1].first < address { CHUNK - 1 } else { CHUNK / 2 };
+        let mut upper = Vec::new();
+        reserve(&mut upper, CHUNK - at + 1)?;
+        reserve(&mut self.chunks, 1)?;
+        upper.extend(self.chunks[number].spans.drain(at..));
+        self.chunks.insert(number + 1, Chunk { first: upper[0].first, spans: upper });
+        Ok(())
+    }
+
+    /// Puts a span in front of the one at `place`, or behind the last.
+    fn insert_at(&mut self, place: Place, span: Span) {
+        let chunk = &mut self.chunks[place.chunk];
+        debug_assert!(chunk.spans.len() < chunk.spans.capacity(), "there is no room: see make_room");
+        chunk.spans.insert(place.index, span);
+        chunk.first = chunk.spans[0].first;
+        self.len += 1;
+    }
+
+    /// Takes out `count` spans from `place` on.
+    fn remove_at(&mut self, place: Place, count: usize) {
+        let mut left = count;
+        let Place { mut chunk, mut index } = place;
+        let mut emptied = 0;
+        while left > 0 {
+            let spans = &mut self.chunks[chunk].spans;
+            let end = spans.len().min(index + left);
+            left -= end - index;
+            spans.drain(index..end);
+            if let Some(first) = spans.first() {
+                self.chunks[chunk].first = first.first;
+            } else {
+                emptied += 1;
+            }
+            (chunk, index) = (chunk + 1, 0);
+        }
+        if emptied > 0 {
+            let begin = place.chunk + usize::from(!self.chunks[place.chunk].spans.is_empty());
+            self.chunks.drain(begin..begin + emptied);
+        }
+        self.len -= count;
+    }
+
+    /// Adds the bytes of `span`, which swallows every span it overlaps or touches. [`Self::make_room`] for its first byte came before.
     pub(super) fn insert(&mut self, span: Span) {
         self.reach = Some(self.reach.unwrap_or(span).and(span));
         let Span { mut first, mut last } = span;
-        if let Some(left) = self.at_or_before(first)
-            && left.last >= first.saturating_sub(1)
-        {
-            if left.last >= last {
-                return;
+        let left = self.place_at_or_before(first);
+        let place = match left {
+            None => Place { chunk: 0, index: 0 },
+            Some(place) if self.get(place).last >= first.saturating_sub(1) => {
+                if self.get(place).last >= last {
+                    return;
+                }
+                first = self.get(place).first;
+                place
             }
-            first = left.first;
+            Some(Place { chunk, index }) => Place { chunk, index: index + 1 },
+        };
+        let limit = last.saturating_add(1);
+        let mut swallowed = 0;
+        for other in self.from(place).take_while(|other| other.first <= limit) {
+            swallowed += 1;
+            last = last.max(other.last);
         }
-        let reach = last.saturating_add(1);
-        while let Some((&start, &end)) = self.spans.range(first..=reach).next_back() {
-            last = last.max(end);
-            if start == first {
-                break;
-            }
-            self.spans.remove(&start);
+        let merged = Span { first, last };
+        if swallowed == 0 {
+            self.insert_at(place, merged);
+            return;
         }
-        self.spans.insert(first, last);
+        let place = self.normal(place);
+        self.set(place, merged);
+        self.remove_at(Place { index: place.index + 1, ..place }, swallowed - 1);
     }
 
-    /// Takes the bytes of `span` out.
+    /// The same place in the chunk that its span really stands in.
+    fn normal(&self, place: Place) -> Place {
+        let is_past = self.chunks.get(place.chunk).is_some_and(|chunk| place.index == chunk.spans.len());
+        if is_past { Place { chunk: place.chunk + 1, index: 0 } } else { place }
+    }
+
+    /// Takes the bytes of `span` out. [`Self::make_room`] for its first byte came before: a span may become two.
     pub(super) fn remove(&mut self, span: Span) {
-        if let Some(left) = self.at_or_before(span.first)
-            && left.last >= span.first
+        let mut place = Place { chunk: 0, index: 0 };
+        if let Some(left) = self.place_at_or_before(span.first) {
+            place = left;
+            let Span { first, last } = self.get(left);
+            if first < span.first {
+                place.index += 1;
+                if last >= span.first {
+                    self.set(left, Span { first, last: span.first - 1 });
+                }
+                if last > span.last {
+                    self.insert_at(place, Span { first: span.last + 1, last });
+                    return;
+                }
+            }
+        }
+        let gone = self.from(place).take_while(|other| other.last <= span.last).count();
+        let cut = self.from(place).nth(gone).filter(|other| other.first <= span.last);
+        if let Some(cut) = cut
+            && let Some(behind) = self.place_at_or_before(cut.first)
         {
-            self.spans.remove(&left.first);
-            if left.first < span.first {
-                self.spans.insert(left.first, span.first - 1);
-            }
-            if left.last > span.last {
-                self.spans.insert(span.last + 1, left.last);
-            }
+            self.set(behind, Span { first: span.last + 1, last: cut.last });
         }
-        while let Some((&start, &end)) = self.spans.range(span.first..=span.last).next_back() {
-            self.spans.remove(&start);
-            if end > span.last {
-                self.spans.insert(span.last + 1, end);
-            }
-        }
-        if self.spans.is_empty() {
+        self.remove_at(self.normal(place), gone);
+        self.tidy();
+    }
+
+    /// A set without spans has no chunks and no reach.
+    pub(super) fn tidy(&mut self) {
+        if self.len == 0 {
+            self.chunks.clear();
             self.reach = None;
         }
     }
@@ -85,7 +229,7 @@ impl Spans {
     /// Whether a span shares a byte with `span`: if so, the last that does not begin behind it does.
     pub(super) fn meets(&self, span: Span) -> bool {
         self.reach.is_some_and(|reach| reach.first <= span.last && span.first <= reach.last)
-            && self.at_or_before(span.last).is_some_and(|last| last.last >= span.first)
+            && self.place_at_or_before(span.last).is_some_and(|place| self.get(place).last >= span.first)
     }
 
     /// The first span that shares a byte with `span`.
@@ -95,20 +239,22 @@ impl Spans {
 
     /// Every span that shares a byte with `span`, in order.
     pub(super) fn spans_in(&self, span: Span) -> impl Iterator<Item = Span> {
-        let straddles = self.at_or_before(span.first).filter(|left| left.first < span.first && left.last >= span.first);
-        let inside = self.spans.range(span.first..=span.last).map(|(first, last)| Span { first: *first, last: *last });
-        straddles.into_iter().chain(inside)
+        let place = match self.place_at_or_before(span.first) {
+            None => Place { chunk: 0, index: 0 },
+            Some(place) if self.get(place).last >= span.first => place,
+            Some(Place { chunk, index }) => Place { chunk, index: index + 1 },
+        };
+        self.from(place).take_while(move |other| other.first <= span.last)
     }
 
     /// Whether `address` is in the set, and the widest span around it over which the answer is the same.
     pub(super) fn around(&self, address: usize) -> (bool, Span) {
-        let left = self.at_or_before(address);
-        if let Some(left) = left
-            && left.last >= address
-        {
-            return (true, left);
-        }
-        let right = self.spans.range(address..).next().map_or(usize::MAX, |(first, _)| first - 1);
-        (false, Span { first: left.map_or(0, |left| left.last + 1), last: right })
+        let left = self.place_at_or_before(address);
+        let (first, next) = match left {
+            Some(place) if self.get(place).last >= address => return (true, self.get(place)),
+            Some(place) => (self.get(place).last + 1, Place { index: place.index + 1, ..place }),
+            None => (0, Place { chunk: 0, index: 0 }),
+        };
+        (false, Span { first, last: self.from(next).next().map_or(usize::MAX, |next| next.first - 1) })
     }
 }

@@ -1,0 +1,107 @@
+//! `IovecArray`, the array that an import validates.
+
+use super::collect::SegmentList;
+use super::iter::IovIter;
+use super::values::{list, to_user_range, wrong_type};
+use crate::abi::{Direction, Kind};
+use crate::error::Error;
+use crate::import::check_range;
+use crate::iter;
+use crate::memory::Segment;
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PySlice;
+use pyo3::{PyTraverseError, PyVisit};
+
+/// The validated, truncated copy of a user vector: a sequence of `UserRange`. It shares the array with the iterator over it and keeps the
+/// buffers it names exported.
+#[pyclass(module = "iovec_rs", name = "IovecArray", frozen, sequence)]
+pub(super) struct IovecArray(pub(super) SegmentList);
+
+impl IovecArray {
+    fn segs(&self) -> &[Segment] {
+        self.0.memories.segs()
+    }
+
+    /// Where a range occurs. What is no range occurs nowhere.
+    fn places(&self, value: &Bound<'_, PyAny>) -> PyResult<impl Iterator<Item = usize>> {
+        let py = value.py();
+        let wanted = match value.extract::<(usize, usize)>() {
+            Ok((addr, len)) => Some(Segment::new(addr, len)),
+            Err(error) if error.is_instance_of::<PyTypeError>(py) || error.is_instance_of::<PyOverflowError>(py) => {
+                None
+            }
+            Err(error) if error.is_instance_of::<PyValueError>(py) => None,
+            Err(error) => return Err(error),
+        };
+        let found = self.segs().iter().enumerate().filter(move |(_, seg)| wanted == Some(**seg));
+        Ok(found.map(|(index, _)| index))
+    }
+
+    /// An iterator over an imported array, which keeps the memory for both.
+    pub(super) fn iterator(slf: &Bound<'_, Self>, direction: Direction, count: Option<usize>) -> PyResult<IovIter> {
+        let SegmentList { memories, readonly, .. } = &slf.get().0;
+        if let (Direction::Dest, Some(index)) = (direction, *readonly) {
+            return Err(Error::ReadOnly { what: "segment", index }.into());
+        }
+        memories.segs().iter().enumerate().try_for_each(|(index, seg)| check_range(index, *seg))?;
+        let core = iter::IovIter::iovec(direction, memories.clone(), count)?;
+        debug_assert_eq!(core.kind(), Kind::Iovec);
+        Ok(IovIter::beside(core, slf.clone().into_any().unbind(), *readonly))
+    }
+}
+
+#[pymethods]
+impl IovecArray {
+    fn __len__(&self) -> usize {
+        self.segs().len()
+    }
+
+    fn __getitem__<'py>(&self, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = index.py();
+        let segs = self.segs();
+        if let Ok(slice) = index.cast::<PySlice>() {
+            let indices = slice.indices(segs.len().cast_signed())?;
+            let at = |n: usize| segs[(indices.start + n.cast_signed() * indices.step).cast_unsigned()];
+            return Ok(list(py, (0..indices.slicelength).map(|n| to_user_range(py, at(n))))?.into_any());
+        }
+        let beyond = |shown: &dyn std::fmt::Display| {
+            PyIndexError::new_err(format!("index {shown} is out of range of {} segments", segs.len()))
+        };
+        let index = match index.extract::<isize>() {
+            Ok(index) => index,
+            Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Err(beyond(&"of many digits")),
+            Err(error) if index.hasattr("__index__")? => return Err(error),
+            Err(_) => return Err(wrong_type("index", "an int or a slice", index)),
+        };
+        let at = if index < 0 { index + segs.len().cast_signed() } else { index };
+        match usize::try_from(at).ok().and_then(|at| segs.get(at)) {
+            Some(seg) => to_user_range(py, *seg),
+            None => Err(beyond(&index)),
+        }
+    }
+
+    /// How often a range occurs.
+    fn count(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Ok(self.places(value)?.count())
+    }
+
+    /// Where a range occurs first.
+    fn index(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let found = self.places(value)?.next();
+        found.ok_or_else(|| PyValueError::new_err("this range is not in the array"))
+    }
+
+    fn __contains__(&self, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(self.places(value)?.next().is_some())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<IovecArray of {} segments>", self.segs().len())
+    }
+
+    /// As for an iterator: found by the collector, and broken elsewhere.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.exports.traverse(&visit)
+    }
+}

@@ -1,0 +1,202 @@
+//! One call at a time moves an iterator on; the others may look at it meanwhile.
+
+use super::iter::IovIter;
+use super::values::wrong_type;
+use crate::abi::{Direction, Kind};
+use crate::fault::Fault;
+use crate::iter;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// What a call works on.
+pub(super) struct Cursor {
+    pub(super) core: iter::IovIter,
+    /// The first segment that `zero` must not write to.
+    pub(super) readonly: Option<usize>,
+}
+
+/// A cursor that one call at a time has for itself.
+pub(super) struct Shared {
+    /// The thread whose call has it; 0 while none does.
+    user: AtomicUsize,
+    cursor: UnsafeCell<Cursor>,
+    kind: Kind,
+    direction: Direction,
+    /// What the iterator was when that call began, for whoever looks at it meanwhile.
+    count: AtomicUsize,
+    iov_offset: AtomicUsize,
+    nr_segs: AtomicUsize,
+    has_fault: AtomicBool,
+    fault: Mutex<Option<Box<Fault>>>,
+}
+
+// SAFETY: the cursor is reached through `InUse` alone, of which there is one at a time: see `Shared::lock`.
+unsafe impl Sync for Shared {}
+
+/// A number that no other running thread has, and that is not 0.
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
+impl Shared {
+    pub(super) fn new(core: iter::IovIter, readonly: Option<usize>) -> Self {
+        Self {
+            user: AtomicUsize::new(0),
+            kind: core.kind(),
+            direction: core.direction(),
+            count: AtomicUsize::new(0),
+            iov_offset: AtomicUsize::new(0),
+            nr_segs: AtomicUsize::new(0),
+            has_fault: AtomicBool::new(false),
+            fault: Mutex::new(None),
+            cursor: UnsafeCell::new(Cursor { core, readonly }),
+        }
+    }
+
+    /// The cursor, unless another call has it.
+    #[inline]
+    fn try_lock(&self) -> Option<InUse<'_>> {
+        let free = self.user.compare_exchange(0, this_thread(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        free.then_some(InUse { shared: self })
+    }
+
+    /// The cursor, for a call that may move it on. `RuntimeError` while another call does.
+    #[inline]
+    pub(super) fn lock(&self) -> PyResult<InUse<'_>> {
+        let in_use = self.try_lock().ok_or_else(|| self.refusal())?;
+        let core = &in_use.core;
+        self.count.store(core.count(), Ordering::Relaxed);
+        self.iov_offset.store(core.iov_offset(), Ordering::Relaxed);
+        self.nr_segs.store(core.nr_segs(), Ordering::Relaxed);
+        if core.fault.is_some() || self.has_fault.load(Ordering::Relaxed) {
+            self.show_fault(core.fault.as_deref());
+        }
+        Ok(in_use)
+    }
+
+    #[cold]
+    fn show_fault(&self, fault: Option<&Fault>) {
+        let shown = fault.map(|fault| Box::new(fault.clone()));
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+        self.has_fault.store(fault.is_some(), Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn refusal(&self) -> PyErr {
+        let who = if self.user.load(Ordering::Relaxed) == this_thread() {
+            "a call that this one is part of"
+        } else {
+            "another thread"
+        };
+        PyRuntimeError::new_err(format!("{} is in use: {who} is copying through it", self.state()))
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// What it is now or, while a call has it, was when that began.
+    pub(super) fn state(&self) -> State {
+        let (count, iov_offset, nr_segs) = match self.try_lock() {
+            Some(now) => (now.core.count(), now.core.iov_offset(), now.core.nr_segs()),
+            None => (
+                self.count.load(Ordering::Relaxed),
+                self.iov_offset.load(Ordering::Relaxed),
+                self.nr_segs.load(Ordering::Relaxed),
+            ),
+        };
+        State { kind: self.kind, direction: self.direction, count, iov_offset, nr_segs }
+    }
+
+    /// Why the last copy came out short: of those that have ended.
+    pub(super) fn fault(&self) -> Option<Box<Fault>> {
+        match self.try_lock() {
+            Some(now) => now.core.fault.clone(),
+            None => self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+/// What can be seen of an iterator.
+pub(super) struct State {
+    pub(super) kind: Kind,
+    pub(super) direction: Direction,
+    pub(super) count: usize,
+    pub(super) iov_offset: usize,
+    pub(super) nr_segs: usize,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, count, iov_offset, nr_segs, .. } = self;
+        let direction = if self.direction == Direction::Dest { "READ" } else { "WRITE" };
+        write!(f, "<IovIter {kind} {direction} count={count} iov_offset={iov_offset} nr_segs={nr_segs}>")
+    }
+}
+
+/// An iterator's cursor while one call has it.
+pub(super) struct InUse<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for InUse<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.shared.user.store(0, Ordering::Release);
+    }
+}
+
+impl Deref for InUse<'_> {
+    type Target = Cursor;
+
+    #[inline]
+    fn deref(&self) -> &Cursor {
+        // SAFETY: `try_lock` makes one such value at a time, and whoever had it before has released `user` since.
+        unsafe { &*self.shared.cursor.get() }
+    }
+}
+
+impl DerefMut for InUse<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Cursor {
+        // SAFETY: `try_lock` makes one such value at a time, and this one is borrowed mutably.
+        unsafe { &mut *self.shared.cursor.get() }
+    }
+}
+
+/// The iterator of a copy function, whose name for it is `i`. It is locked after the other arguments were converted, which may run
+/// Python code.
+#[derive(Clone, Copy)]
+pub(super) struct IterArg<'a>(pub(super) &'a IovIter);
+
+impl Deref for IterArg<'_> {
+    type Target = IovIter;
+
+    #[inline]
+    fn deref(&self) -> &IovIter {
+        self.0
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for IterArg<'a> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        iterator("i", object).map(Self)
+    }
+}
+
+/// An iterator that is an argument.
+pub(super) fn iterator<'a>(argument: &'static str, object: Borrowed<'a, '_, PyAny>) -> PyResult<&'a IovIter> {
+    object.cast::<IovIter>().map(Borrowed::get).map_err(|_| wrong_type(argument, "an IovIter", &object))
+}

@@ -1,0 +1,111 @@
+//! The Python classes and strings that results are made of.
+//!
+//! All of them exist from the module's import on. One made at its first use would be made under a lock that is held while its thread
+//! waits for the interpreter, and a child forked in that moment could never take it.
+
+use crate::abi::{Direction, Kind};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyType};
+
+macro_rules! names {
+    (classes { $($class:ident: $name:literal),* $(,)? } strings { $($string:ident: $text:literal),* $(,)? }) => {
+        /// Classes of `iovec_rs._types`, members of its enums, and interned strings.
+        pub(super) struct Names {
+            $(pub(super) $class: Py<PyType>,)*
+            $(pub(super) $string: Py<PyString>,)*
+            directions: [Py<PyAny>; 2],
+            kinds: [Py<PyAny>; 8],
+        }
+
+        impl Names {
+            fn new(py: Python<'_>) -> PyResult<Self> {
+                let types = py.import("iovec_rs._types")?;
+                Ok(Self {
+                    $($class: types.getattr($name)?.cast_into::<PyType>()?.unbind(),)*
+                    $($string: PyString::intern(py, $text).unbind(),)*
+                    directions: members(&types.getattr("Direction")?, DIRECTIONS.map(|direction| direction as u8))?,
+                    kinds: members(&types.getattr("IterKind")?, KINDS.map(|kind| kind.to_string()))?,
+                })
+            }
+        }
+    };
+}
+
+names! {
+    classes {
+        user_range: "UserRange",
+        page_span: "PageSpan",
+        fault: "Fault",
+        fault_error: "FaultError",
+        fault_range: "FaultRange",
+        mc_result: "McResult",
+    }
+    strings {
+        source: "source",
+        destination: "destination",
+        poison: "poison",
+        gone: "gone",
+        protection: "protection",
+        unmapped: "unmapped",
+        bad_address: "bad_address",
+        unknown: "unknown",
+        map: "map",
+        signal: "signal",
+        syscall: "syscall",
+        read: "read",
+        write: "write",
+        both: "both",
+        nbytes: "nbytes",
+        obj: "obj",
+        base: "base",
+        update: "update",
+        characters_written: "characters_written",
+        gettimeout: "gettimeout",
+        sys: "sys",
+        modules: "modules",
+        ssl: "ssl",
+        ssl_socket: "SSLSocket",
+    }
+}
+
+const DIRECTIONS: [Direction; 2] = [Direction::Dest, Direction::Source];
+const KINDS: [Kind; 8] =
+    [Kind::Ubuf, Kind::Iovec, Kind::Kvec, Kind::Bvec, Kind::Pipe, Kind::Xarray, Kind::Folioq, Kind::Discard];
+
+/// The members of an enum that have these values.
+fn members<'py, T: IntoPyObject<'py>, const N: usize>(
+    class: &Bound<'py, PyAny>,
+    values: [T; N],
+) -> PyResult<[Py<PyAny>; N]> {
+    let found: PyResult<Vec<_>> = values.into_iter().map(|value| Ok(class.call1((value,))?.unbind())).collect();
+    Ok(found?.try_into().expect("as many members as values"))
+}
+
+impl Names {
+    /// A member of `iovec_rs.Direction`.
+    pub(super) fn direction(&self, direction: Direction) -> &Py<PyAny> {
+        &self.directions[direction as usize]
+    }
+
+    /// A member of `iovec_rs.IterKind`.
+    pub(super) fn kind(&self, kind: Kind) -> &Py<PyAny> {
+        &self.kinds[kind as usize]
+    }
+}
+
+static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+
+/// Makes them: once, when the module is imported.
+pub(super) fn init(py: Python<'_>) -> PyResult<()> {
+    if NAMES.get(py).is_none() {
+        // Imported a second time meanwhile, it keeps the first.
+        let _ = NAMES.set(py, Names::new(py)?);
+    }
+    Ok(())
+}
+
+/// The names. Reading them takes no lock.
+pub(super) fn names(py: Python<'_>) -> &Names {
+    NAMES.get(py).expect("made when the module is imported")
+}

@@ -1,0 +1,99 @@
+"""Where there is no memory for what somebody else makes large, that is a MemoryError, and the process goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAD = """
+import resource, sys
+from iovec_rs import *
+
+def leave(megabytes):
+    used = int(open("/proc/self/statm").read().split()[0]) * 4096
+    resource.setrlimit(resource.RLIMIT_AS, (used + (megabytes << 20),) * 2)
+"""
+
+GROWING = {
+    "a map that is added to": """
+bad = FaultMap()
+leave(20)
+try:
+    for k in range(10**7):
+        bad.add(2 * k, 1, "both")
+except MemoryError:
+    # What was refused changed nothing: all before it is there, and both accesses are of one mind.
+    assert len(bad) == k
+    assert all(bad.first_in(2 * k, 1, access) is None for access in ("read", "write"))
+    assert bad.first_in(2 * k - 2, 1) == (2 * k - 2, 1, "both")
+    print("refused")
+""",
+    "a list of bad blocks": """
+text = "\\n".join(f"{2 * k} 1" for k in range(10**6))
+leave(10)
+try:
+    FaultMap.from_badblocks(text)
+except MemoryError:
+    print("refused")
+""",
+    "a mapfile that is read": """
+text = "0 +\\n" + "\\n".join(f"{k} 1 {'+-'[k % 2]}" for k in range(10**6))
+leave(4)
+try:
+    FaultMap.from_mapfile(text)
+except MemoryError:
+    print("refused")
+""",
+    "a mapfile that is written": """
+bad = FaultMap((2 * k, 1) for k in range(10**6))
+leave(20)
+try:
+    bad.to_mapfile(2 * 10**6)
+except MemoryError:
+    print("refused")
+""",
+    "the bad parts of a buffer": """
+bad, memory = FaultMap(), UserRange(4096, 2 * 10**6)
+for k in range(10**6):
+    bad.add(4096 + 2 * k, 1)
+leave(20)
+try:
+    bad.within(memory)
+except MemoryError:
+    print("refused")
+""",
+    "segments": """
+segments = [bytearray(8)] * 10**6
+leave(20)
+try:
+    IovIter.iovec(READ, segments)
+except MemoryError:
+    segments[0].append(1)  # BufferError if it were still exported
+    print("refused")
+""",
+    "ranges of an iterator": """
+i = IovIter.iovec(WRITE, [b"x"] * 10**6)
+leave(20)
+try:
+    i.ranges()
+except MemoryError:
+    assert i.count == 10**6
+    print("refused")
+""",
+    "a map that is read one range at a time": """
+bad = FaultMap((2 * k, 1) for k in range(10**6))
+leave(2)
+assert sum(length for _, length, _ in bad) == 10**6
+print("refused nothing")
+""",
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_no_memory_is_an_exception(name: str) -> None:
+    program = [sys.executable, "-c", HEAD + GROWING[name]]
+    done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("refused"), "there was memory for it: the test asks for too little"
