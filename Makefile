@@ -82,6 +82,7 @@ $(VENV)/.tools:
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet --group test
+	-$(BIN)/python -m pip install --quiet --group runtimes
 	@touch $@
 
 $(VENV)/.wheel: pyproject.toml | $(VENV)/.tools
