@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from failing_disk import content as disk_content
-from failing_disk import unreadable_disk
 from iovec_rs import PAGE_SIZE, guard, memcpy_mcsafe, testing
+from support.failing_disk import content as disk_content
+from support.failing_disk import unreadable_disk
 
 from guard.common import extents, lines_of, mappings, places
 

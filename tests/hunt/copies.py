@@ -27,7 +27,7 @@ from iovec_rs import (
     cpu,
     fault_handler,
 )
-from memory import Arena, Page, window
+from support.arena import Arena, Page, window
 
 from hunt.finding import Finding, doing, expect
 

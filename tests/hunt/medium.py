@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from iovec_rs import PAGE_SIZE
 from iovec_rs.pmem import PmemRegion
-from places import can_mount, failing_disk
+from support.places import can_mount, failing_disk
 
 from hunt.finding import doing, expect
 from hunt.scene import ended, together

@@ -27,7 +27,7 @@ from iovec_rs import (
     import_iovec,
     import_ubuf,
 )
-from memory import PAGE_SIZE, Arena, Page, packed_iovec, window
+from support.arena import PAGE_SIZE, Arena, Page, packed_iovec, window
 
 from kernel.syscalls import memory_file, preadv, pwritev, require_comparable_kernel
 

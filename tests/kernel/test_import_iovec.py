@@ -22,7 +22,7 @@ from iovec_rs import (
     UserRange,
     import_iovec,
 )
-from memory import PAGE_SIZE, Arena, Page, packed_iovec
+from support.arena import PAGE_SIZE, Arena, Page, packed_iovec
 
 from kernel.import_model import ELEMENT, Accepted, model_import
 from kernel.syscalls import null_device, readv, require_comparable_kernel, user_limit, writev

@@ -9,8 +9,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import iovec_rs
-from memory import PAGE_SIZE
-from ruin import Land, Ruin
+from support.arena import PAGE_SIZE
+from support.damage import Damage, FaultyArena
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,9 @@ _SA_RESTORER = 0x0400_0000
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 CONTENT = bytes(range(1, 129)) * (PAGE_SIZE // 128)
-CUT, PROTECTED = Land(2, CONTENT), Land(2, CONTENT)
-CUT.ruin(1, Ruin.CUT)
-PROTECTED.ruin(1, Ruin.PROTECTED)
+CUT, PROTECTED = FaultyArena(2, CONTENT), FaultyArena(2, CONTENT)
+CUT.ruin(1, Damage.CUT)
+PROTECTED.ruin(1, Damage.PROTECTED)
 BAD_ADDRESS = {BUS: CUT.start(1), SEGV: PROTECTED.start(1)}
 
 foreign = ctypes.CDLL(os.environ["FOREIGN_LIBRARY"], use_errno=True)

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from iovec_rs import READ, IovIter, copy_to_iter, fault_handler, memcpy_mcsafe
-from memory import PAGE_SIZE
+from support.arena import PAGE_SIZE
 
 from ownership.common import (
     BOTH,

@@ -13,7 +13,6 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from every_kind import DATA_KINDS, TOTAL, build, three_pages
 from iovec_rs import (
     PAGE_SIZE,
     READ,
@@ -27,7 +26,8 @@ from iovec_rs import (
     XArray,
 )
 from iovec_rs.io import IterReader, IterWriter
-from memory import Arena, Page, window
+from support.arena import Arena, Page, window
+from support.every_kind import DATA_KINDS, TOTAL, build, three_pages
 
 from transfers.support import pattern
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from every_kind import DATA_KINDS, TOTAL, build, three_pages
 from iovec_rs import READ, WRITE, FaultError, IovIter, IterKind, UserRange, aio
-from memory import PAGE_SIZE, Arena, Page
+from support.arena import PAGE_SIZE, Arena, Page
+from support.every_kind import DATA_KINDS, TOTAL, build, three_pages
 
 from transfers.support import pattern
 

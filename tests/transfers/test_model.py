@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from every_kind import DATA_KINDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from iovec_rs import PAGE_SIZE, READ, WRITE, FolioQueue, IovIter, IterKind, PipeRing, XArray, aio, io
+from support.every_kind import DATA_KINDS
 
 from transfers.support import pattern
 

@@ -13,7 +13,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from every_kind import DATA_KINDS, TOTAL, build, snapshot, three_pages
 from iovec_rs import (
     MAX_RW_COUNT,
     PAGE_SIZE,
@@ -27,7 +26,8 @@ from iovec_rs import (
     XArray,
     io,
 )
-from memory import Arena, Page
+from support.arena import Arena, Page
+from support.every_kind import DATA_KINDS, TOTAL, build, snapshot, three_pages
 
 from transfers.support import wait_until_blocked
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from every_kind import DATA_KINDS, TOTAL, build, three_pages
 from iovec_rs import (
     PAGE_SIZE,
     READ,
@@ -27,7 +26,8 @@ from iovec_rs import (
     copy_from_iter,
     io,
 )
-from memory import Arena, Page
+from support.arena import Arena, Page
+from support.every_kind import DATA_KINDS, TOTAL, build, three_pages
 
 from transfers.support import pattern, wait_until_blocked
 

@@ -1,0 +1,283 @@
+"""Bad memory under an iterator of every kind: it stops where the memory does, stays exactly there, and can go on.
+
+What the kernel calls user memory comes short; what it trusts raises FaultError; careful copies come short over either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from unittest.mock import ANY
+
+import pytest
+from iovec_rs import (
+    READ,
+    WRITE,
+    FaultError,
+    FaultMap,
+    IovIter,
+    IterKind,
+    PipeRing,
+    copy_from_iter,
+    copy_from_iter_flushcache,
+    copy_from_iter_full,
+    copy_from_iter_full_nocache,
+    copy_from_iter_nocache,
+    copy_iter,
+    copy_page_from_iter,
+    copy_page_to_iter,
+    copy_to_iter,
+    copy_to_iter_flushcache,
+    copy_to_iter_full,
+    copy_to_iter_mcsafe,
+    csum_and_copy_from_iter,
+    csum_and_copy_from_iter_full,
+    csum_and_copy_to_iter,
+    fault_handler,
+    memcpy_mcsafe,
+)
+from support.damage import PAGE_SIZE, Damage, FaultyArena
+from support.damaged_kinds import DATA, KINDS, OTHER, PAGES, SKIP, TOTAL, TRUSTED, build, expect_short, state, state_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from iovec_rs import Fault
+
+
+@pytest.fixture(params=["auto", "syscall"], autouse=True)
+def _mode(request: pytest.FixtureRequest) -> Iterator[None]:
+    with fault_handler.mode(request.param):
+        yield
+
+
+FULL = [copy_to_iter_full, copy_from_iter_full, copy_from_iter_full_nocache, csum_and_copy_from_iter_full]
+FLAVOURS: dict[str, Callable[[memoryview | bytearray, IovIter], int]] = {
+    "copy": copy_from_iter,
+    "nocache": copy_from_iter_nocache,
+    "flushcache": copy_from_iter_flushcache,
+}
+
+
+@pytest.fixture
+def land() -> Iterator[FaultyArena]:
+    with FaultyArena(PAGES, DATA) as made:
+        yield made
+
+
+everywhere = pytest.mark.parametrize("page", range(PAGES))
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_way = pytest.mark.parametrize("how", Damage, ids=lambda how: how.name)
+
+
+@every_kind
+@every_way
+@everywhere
+@pytest.mark.parametrize("flavour", [*FLAVOURS, "page"])
+def test_a_bad_page_in_a_source_stops_it_and_nothing_is_lost(
+    land: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+) -> None:
+    i, reachable = build(kind, WRITE, land.buffer), max(page * PAGE_SIZE - SKIP, 0)
+    land.ruin(page, how)
+    out = bytearray(b"\xee" * TOTAL)
+
+    def copy(at: int) -> int:
+        if flavour == "page":
+            return copy_page_from_iter(out, at, TOTAL - at, i)
+        return FLAVOURS[flavour](memoryview(out)[at:], i)
+
+    expect_short(i, lambda: copy(0), reachable, how, raises=kind in TRUSTED)
+    assert state(i) == state_at(kind, reachable)
+    assert out == DATA[SKIP:][:reachable] + b"\xee" * (TOTAL - reachable)
+    expect_short(i, lambda: copy(reachable), 0, how, raises=kind in TRUSTED)
+    assert state(i) == state_at(kind, reachable)
+    land.mend(page)
+    assert copy(reachable) == TOTAL - reachable
+    assert (bytes(out), i.count, i.fault) == (DATA[SKIP:], 0, None)
+
+
+@every_kind
+@every_way
+@everywhere
+@pytest.mark.parametrize("flavour", ["copy", "page", "mcsafe", "flushcache", "zero"])
+def test_a_bad_page_in_a_destination_stops_it_and_nothing_is_repeated(
+    land: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+) -> None:
+    i, reachable = build(kind, READ, land.buffer), max(page * PAGE_SIZE - SKIP, 0)
+    land.ruin(page, how)
+    wanted = bytes(TOTAL) if flavour == "zero" else OTHER
+
+    def copy(at: int) -> int:
+        match flavour:
+            case "copy":
+                return copy_to_iter(memoryview(OTHER)[at:], i)
+            case "page":
+                return copy_page_to_iter(OTHER, at, TOTAL - at, i)
+            case "mcsafe":
+                return copy_to_iter_mcsafe(memoryview(OTHER)[at:], i)
+            case "flushcache":
+                return copy_to_iter_flushcache(memoryview(OTHER)[at:], i)
+        return i.zero()
+
+    raises = kind in TRUSTED and flavour != "mcsafe"
+    for start, copied in ((0, reachable), (reachable, 0)):
+        expect_short(i, lambda at=start: copy(at), copied, how, raises=raises)  # type: ignore[misc]
+        assert state(i) == state_at(kind, reachable)
+    land.mend(page)
+    assert land.image() == DATA[:SKIP] + wanted[:reachable] + DATA[SKIP + reachable :]
+    assert copy(reachable) == TOTAL - reachable
+    assert (land.image(), i.count, i.fault) == (DATA[:SKIP] + wanted, 0, None)
+
+
+@every_kind
+@everywhere
+def test_a_chunk_of_a_sum_fails_as_a_whole(land: FaultyArena, kind: IterKind, page: int) -> None:
+    """Every byte counted is in the sum, and the sum of the parts is that of the whole."""
+    whole = csum_and_copy_from_iter(bytearray(TOTAL), build(kind, WRITE, land.buffer))
+    for direction in (WRITE, READ):
+        i = build(kind, direction, land.buffer)
+        land.ruin(page, Damage.CUT)
+        out, done, csum = bytearray(TOTAL), 0, 0
+
+        def copy(csum: int) -> tuple[int, int]:
+            if i.direction == WRITE:  # noqa: B023 - called at once
+                return csum_and_copy_from_iter(memoryview(out)[done:], i, csum=csum)  # noqa: B023
+            return csum_and_copy_to_iter(DATA[SKIP + done :], i, csum=csum, offset=done)  # noqa: B023
+
+        try:
+            done, csum = copy(0)
+        except FaultError as error:
+            done = error.copied
+            csum = csum_and_copy_from_iter(bytearray(done), IovIter.kvec(WRITE, [DATA[SKIP : SKIP + done]]))[1]
+        assert done <= max(page * PAGE_SIZE - SKIP, 0)
+        assert state(i)[0] == TOTAL - done
+        summed = csum_and_copy_from_iter(bytearray(TOTAL), IovIter.kvec(WRITE, [DATA[SKIP : SKIP + done]]))[1]
+        assert csum == summed
+        land.mend(page)
+        if direction == READ or done % 2 == 0:
+            copied, csum = copy(csum)
+            assert (done + copied, csum) == whole
+
+
+@every_kind
+@every_way
+def test_several_bad_pages_are_got_over_one_after_the_other(land: FaultyArena, kind: IterKind, how: Damage) -> None:
+    i, out, done = build(kind, WRITE, land.buffer), bytearray(TOTAL), 0
+    for page in (0, 1, 3):
+        land.ruin(page, how)
+    met = []
+    while i.count:
+        try:
+            done += copy_from_iter(memoryview(out)[done:], i)
+            fault = i.fault
+        except FaultError as error:
+            done, fault = done + error.copied, error.fault
+        if fault is not None:
+            met.append((fault.address - land.address) // PAGE_SIZE)
+            land.mend(met[-1])
+    assert (met, done, bytes(out)) == ([0, 1, 3], TOTAL, DATA[SKIP:])
+
+
+@every_kind
+@every_way
+@everywhere
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_bad_page_in_a_flat_destination_moves_an_iterator_as_far_as_it_got(
+    land: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+) -> None:
+    """Also where bytes of segments further on had been read by then."""
+    land.ruin(page, how)
+    reachable, copy = page * PAGE_SIZE, FLAVOURS[flavour]
+    with FaultyArena(PAGES, OTHER) as clean:
+        i = build(kind, WRITE, clean.buffer)
+        expect_short(i, lambda: copy(land.buffer[:TOTAL], i), reachable, how, raises=kind in TRUSTED)
+        assert state(i) == state_at(kind, reachable)
+        expect_short(i, lambda: copy(land.buffer[reachable:TOTAL], i), 0, how, raises=kind in TRUSTED)
+        assert state(i) == state_at(kind, reachable)
+        land.mend(page)
+        wanted = OTHER[SKIP:].ljust(TOTAL, b"\0")
+        assert land.image() == wanted[:reachable] + DATA[reachable:]
+        assert copy(land.buffer[reachable:TOTAL], i) == TOTAL - reachable
+        assert (land.image(), i.count) == (wanted + DATA[TOTAL:], 0)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, IterKind.PIPE])
+@every_way
+def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(
+    land: FaultyArena, kind: IterKind, how: Damage
+) -> None:
+    land.ruin(2, how)
+    reachable = 2 * PAGE_SIZE
+    with FaultyArena(PAGES, bytes(PAGES * PAGE_SIZE)) as clean:
+        ring = PipeRing(8)
+        i = IovIter.pipe(READ, ring, TOTAL) if kind is IterKind.PIPE else build(kind, READ, clean.buffer)
+        copied = copy_to_iter_mcsafe(land.buffer[:TOTAL], i)
+        assert (copied, i.count) == (reachable, TOTAL - reachable)
+        assert i.fault is not None
+        assert (i.fault.side, i.fault.offset) == ("source", reachable)
+        land.mend(2)
+        assert copy_to_iter(land.buffer[reachable:TOTAL], i) == TOTAL - reachable
+        got = ring.read() if kind is IterKind.PIPE else clean.image()[SKIP:]
+        assert got == DATA[:TOTAL]
+
+
+@every_kind
+@every_way
+@pytest.mark.parametrize("full", FULL)
+def test_all_or_nothing_is_nothing_and_stays_where_it_was(
+    land: FaultyArena, kind: IterKind, how: Damage, full: Callable[..., bool | tuple[bool, int]]
+) -> None:
+    """Also where trusted memory fails: what was copied is taken back before the error says that nothing was."""
+    inward = full is copy_to_iter_full
+    i = build(kind, READ if inward else WRITE, land.buffer)
+    data = OTHER if inward else bytearray(TOTAL)
+    there = state(i)
+    land.ruin(2, how)
+    if kind in TRUSTED:
+        with pytest.raises(FaultError) as caught:
+            full(data, i)
+        assert caught.value.copied == 0
+        fault: Fault | None = caught.value.fault
+    else:
+        assert full(data, i) in (False, (False, ANY))
+        fault = i.fault
+    assert state(i) == there
+    assert fault is not None
+    assert how.explains(fault)
+    land.mend(2)
+    assert full(data, i) in (True, (True, ANY))
+    assert i.count == 0
+
+
+@every_kind
+@every_way
+def test_between_two_iterators_both_stop_at_the_bad_page(land: FaultyArena, kind: IterKind, how: Damage) -> None:
+    with FaultyArena(PAGES, DATA) as clean:
+        land.ruin(1, how)
+        for bad, good in ((WRITE, READ), (READ, WRITE)):
+            broken, sound = build(kind, bad, land.buffer), build(kind, good, clean.buffer)
+            dst, src = (broken, sound) if bad is READ else (sound, broken)
+            expect_short(dst, lambda d=dst, s=src: copy_iter(d, s), PAGE_SIZE - SKIP, how, raises=kind in TRUSTED)  # type: ignore[misc]
+            assert state(broken) == state_at(kind, PAGE_SIZE - SKIP)
+            assert broken.count == sound.count
+
+
+@every_way
+def test_poison_met_once_is_known_from_then_on(land: FaultyArena, how: Damage) -> None:
+    land.ruin(1, how)
+    known, out = FaultMap(), bytearray(TOTAL)
+    for again in (False, True, True):
+        before = fault_handler.status().recovered
+        copied, _, fault = memcpy_mcsafe(out, land.buffer[:TOTAL], fault_map=known)
+        assert copied == PAGE_SIZE
+        assert fault is not None
+        if again:
+            assert fault.origin == "map"
+            assert fault_handler.status().recovered == before
+        assert [(found.start, found.length) for found in known] == [(land.start(1), PAGE_SIZE)]
+    i = IovIter.kvec(READ, [out])
+    assert copy_to_iter_mcsafe(land.buffer[:TOTAL], i, fault_map=known) == PAGE_SIZE
+    land.mend(1)
+    assert memcpy_mcsafe(out, land.buffer[:TOTAL], fault_map=known).copied == PAGE_SIZE
+    known.clear(land.start(1), PAGE_SIZE)
+    assert memcpy_mcsafe(out, land.buffer[:TOTAL], fault_map=known) == (TOTAL, 0, None)
+    assert out == DATA[:TOTAL]

@@ -1,0 +1,216 @@
+"""Very many faults: from many threads, across forks, in other interpreters. None goes wrong or leaves anything."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from iovec_rs import READ, WRITE, FaultError, IovIter, copy_from_iter, copy_to_iter, fault_handler, memcpy_mcsafe
+from support.damage import PAGE_SIZE, Damage, FaultyArena
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+THREADS = 8
+FAULTS = 1_000_000
+CONTENT = bytes(range(1, 129)) * (PAGE_SIZE // 128)
+
+
+@pytest.fixture
+def edges() -> Iterator[list[FaultyArena]]:
+    """Two mappings, bad for either signal from the second page on."""
+    with FaultyArena(2, CONTENT) as cut, FaultyArena(2, CONTENT) as protected:
+        cut.ruin(1, Damage.CUT)
+        protected.ruin(1, Damage.PROTECTED)
+        yield [cut, protected]
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_SIZE
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def in_threads(run: list[Callable[[], None]]) -> None:
+    """Runs the functions at once; what one of them raises is raised here."""
+    failures: list[BaseException] = []
+
+    def guarded(function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(function,)) for function in run]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def many_faults(land: FaultyArena, faults: int, seed: int) -> None:
+    """Copies of a few bytes over the edge, both ways round."""
+    befores = [(seed + 7 * index) % 61 for index in range(64)]
+    sources = [land.buffer[PAGE_SIZE - before : PAGE_SIZE + 8] for before in befores]
+    results = [bytearray(len(source)) for source in sources]
+    wanted = [CONTENT[PAGE_SIZE - before :] + bytes(8) for before in befores]
+    for start in range(0, faults, 64):
+        for source, result, before in zip(sources, results, befores, strict=True):
+            copied, remaining, fault = memcpy_mcsafe(result, source)
+            if copied != before or remaining != 8 or fault is None or fault.offset != before:
+                raise AssertionError((copied, before, fault))
+        if start % 6400 == 0:
+            assert results == wanted
+            for result in results:
+                result[:] = bytes(len(result))
+
+
+def test_a_million_faults_in_eight_threads_go_right_and_leave_nothing(edges: list[FaultyArena]) -> None:
+    each = FAULTS // THREADS // 64 * 64 + 64
+    in_threads([partial(many_faults, edges[n % 2], 6400, n) for n in range(THREADS)])
+    gc.collect()
+    memory, files, recovered = resident(), descriptors(), fault_handler.status().recovered
+    with fault_handler.mode("signal"):
+        in_threads([partial(many_faults, edges[n % 2], each, n) for n in range(THREADS)])
+    gc.collect()
+    assert fault_handler.status().recovered - recovered == each * THREADS >= FAULTS
+    # A hundred bytes left behind by each would be a hundred megabytes.
+    assert resident() - memory < 8 << 20
+    assert descriptors() == files
+
+
+def test_short_copies_through_iterators_leave_nothing(edges: list[FaultyArena]) -> None:
+    def short(land: FaultyArena, rounds: int) -> None:
+        out = bytearray(100)
+        for _ in range(rounds):
+            source = IovIter.iovec(WRITE, [land.buffer[PAGE_SIZE - 60 :][:30], land.range(PAGE_SIZE - 30, 70)])
+            assert copy_from_iter(out, source) == 60
+            assert source.fault is not None
+            target = IovIter.ubuf(READ, land.buffer[PAGE_SIZE - 60 :][:100])
+            assert copy_to_iter(CONTENT[PAGE_SIZE - 60 :] + bytes(40), target) == 60
+            with pytest.raises(FaultError) as caught:
+                copy_from_iter(out, IovIter.kvec(WRITE, [land.buffer[PAGE_SIZE - 60 :][:100]]))
+            assert caught.value.copied == 60
+
+    in_threads([partial(short, edges[n % 2], 200) for n in range(THREADS)])
+    gc.collect()
+    memory, files = resident(), descriptors()
+    in_threads([partial(short, edges[n % 2], 2000) for n in range(THREADS)])
+    gc.collect()
+    assert resident() - memory < 4 << 20
+    assert descriptors() == files
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_in_the_middle_of_faults_changes_nothing_for_either_side(edges: list[FaultyArena]) -> None:
+    """Other threads are inside copies when the child is made; it has none of them."""
+    stop = threading.Event()
+
+    def until_stopped(land: FaultyArena, seed: int) -> None:
+        while not stop.is_set():
+            many_faults(land, 640, seed)
+
+    def forks() -> None:
+        try:
+            for index in range(40):
+                child = os.fork()
+                if child == 0:
+                    code = 1
+                    try:
+                        many_faults(edges[index % 2], 640, index)
+                        code = 0
+                    finally:
+                        os._exit(code)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                many_faults(edges[index % 2], 640, index)
+        finally:
+            stop.set()
+
+    in_threads([forks, *(partial(until_stopped, edges[n % 2], n) for n in range(3))])
+
+
+def test_threads_that_come_and_go_are_all_served(edges: list[FaultyArena]) -> None:
+    """More of them, one after the other and at once, than any table of threads would hold."""
+    for _ in range(30):
+        in_threads([partial(many_faults, edges[n % 2], 64, n) for n in range(50)])
+
+
+def test_a_threads_own_signal_stack_is_used_and_left_to_it(edges: list[FaultyArena]) -> None:
+    """The handler runs on it; neither the thread's end nor a later thread is troubled."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = 128 << 10
+
+    def stack_in_use() -> tuple[int, int, int]:
+        now = ctypes.create_string_buffer(24)
+        assert libc.sigaltstack(None, now) == 0
+        return struct.unpack("QixxxxQ", now.raw)
+
+    def faults_on_a_stack_of_its_own(land: FaultyArena, seed: int) -> None:
+        stack = mmap.mmap(-1, size)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(stack))
+        assert libc.sigaltstack(struct.pack("QixxxxQ", address, 0, size), None) == 0
+        many_faults(land, 640, seed)
+        assert stack_in_use() == (address, 0, size)
+        assert any(stack[size // 2 :]), "no signal came by it"
+        off = 2
+        assert libc.sigaltstack(struct.pack("QixxxxQ", 0, off, 0), None) == 0
+        many_faults(land, 640, seed)
+        assert stack_in_use()[1] == off
+
+    with fault_handler.mode("signal"):
+        for _ in range(5):
+            in_threads([partial(faults_on_a_stack_of_its_own, edges[n % 2], n) for n in range(4)])
+
+
+def test_other_interpreters_import_or_refuse_and_never_crash() -> None:
+    program = textwrap.dedent("""
+        import sys
+        import iovec_rs
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        from iovec_rs import testing
+
+        use = '''
+        try:
+            import iovec_rs
+        except ImportError as error:
+            print("refused")
+        else:
+            from iovec_rs import testing
+            with testing.truncated(2, 1) as memory:
+                out = bytearray(memory.length)
+                assert iovec_rs.memcpy_mcsafe(out, memory.buffer).copied == 4096
+            print("works")
+        '''
+        import textwrap
+        for _ in range(3):
+            other = interpreters.create()
+            interpreters.run_string(other, textwrap.dedent(use))
+            with testing.truncated(2, 1) as memory:
+                assert iovec_rs.memcpy_mcsafe(bytearray(memory.length), memory.buffer).copied == 4096
+            interpreters.destroy(other)
+        print("alive")
+    """)
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split()
+    assert lines[-1] == "alive"
+    assert set(lines[:-1]) <= {"refused", "works"}
+    assert len(lines) == 4

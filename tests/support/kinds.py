@@ -1,0 +1,267 @@
+"""A real iterator of every kind beside its oracle, over the same memory, out of one description.
+
+All memory of a subject lies in one mapping. What no segment covers is a red zone, and is compared like everything else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import iovec_rs
+from iovec_rs import READ, WRITE, IovIter, UserRange
+
+from support import oracle as model
+from support import oracle_pages as page_model
+from support import oracle_pipe as pipe_model
+from support.oracle import PAGE, Memory, Oracle, Piece
+
+CAN_MERGE = 0x10
+RING_SLOTS = 8
+XARRAY_FIRST = 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    lengths: tuple[int, ...]
+    lead: int = 0
+    """Where in its page the first byte lies."""
+    cut: int = 0
+    """How far count stays below the data; less than 0 puts it beyond, where a kind allows that."""
+    extra: int = 0
+    """XARRAY: the pages before a hole, if any. FOLIOQ: the folios before the first slot. PIPE: the slots in use."""
+    seed: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.lengths)
+
+    def count(self, available: int, *, checked: bool = True) -> int:
+        return max(available - (max(self.cut, 0) if checked else self.cut), 0)
+
+
+class Ground:
+    """Memory full of noise, a copy of what it should hold, and a cursor that lays segments into it."""
+
+    def __init__(self, npages: int, seed: int = 0) -> None:
+        self.map = mmap.mmap(-1, npages * PAGE)
+        self.map[:] = random.Random(seed).randbytes(npages * PAGE)
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
+        self.memory = Memory(self.base, bytearray(self.map))
+        self.cursor = self.base + PAGE
+
+    def view(self, address: int, length: int) -> memoryview:
+        start = address - self.base
+        assert 0 <= start <= start + length <= len(self.map)
+        return memoryview(self.map)[start : start + length]
+
+    def lay(self, length: int, gap: int) -> Piece:
+        piece = Piece(self.cursor, length)
+        self.cursor += length + gap
+        return piece
+
+    def lay_on_page(self, length: int, offset: int = 0) -> Piece:
+        """Begins `offset` bytes into a page of its own; at least the rest of that page stays unused."""
+        page = self.base + model.ceil_pages(self.cursor - self.base) * PAGE
+        self.cursor = page + offset + length + 1
+        return Piece(page + offset, length, offset)
+
+    def intact(self) -> bool:
+        return self.map[:] == self.memory.content
+
+
+@dataclass
+class Pair:
+    kind: str
+    real: IovIter
+    oracle: Oracle
+    ground: Ground
+    ring: Any = None
+    """PIPE: the real ring."""
+    raw: bool = False
+    """Some of its segments are bare address ranges."""
+    keep: list[object] = field(default_factory=list)
+
+    def check(self) -> None:
+        """State, every byte of memory, and what remains are as the oracle says."""
+        real, oracle = self.real, self.oracle
+        assert state_of(real) == oracle.state
+        assert len(real) == real.count
+        assert real.kind == oracle.kind
+        assert real.direction == (WRITE if oracle.source else READ)
+        assert real.ranges() == oracle.ranges()
+        assert self.ground.intact(), "memory differs"
+        if isinstance(oracle, pipe_model.Pipe):
+            found = [(bytes(page[at:][:n]), at, n, flags) for page, at, n, flags in self.ring.slots]
+            assert found == [(slot.content(), slot.offset, slot.length, slot.flags) for slot in oracle.ring.slots]
+            assert self.ring.used == len(oracle.ring.slots)
+            assert self.ring.full == (oracle.ring.free == 0)
+
+
+def state_of(real: IovIter) -> model.State:
+    return model.State(real.iov_offset, real.count, real.nr_segs)
+
+
+def direction(source: bool) -> iovec_rs.Direction:
+    return WRITE if source else READ
+
+
+def _pages_for(shape: Shape) -> int:
+    """Room for any layout: each segment on pages of its own, and red zones around all of them."""
+    return 4 + sum(model.ceil_pages(length) + 2 for length in shape.lengths) + 2 * shape.extra
+
+
+def ubuf(source: bool, shape: Shape) -> Pair:
+    ground = Ground(_pages_for(shape), shape.seed)
+    ground.cursor += shape.lead
+    piece = ground.lay(shape.total, 1)
+    count = shape.count(shape.total)
+    raw = shape.seed % 2 == 1
+    buffer = UserRange(piece.address, piece.length) if raw else ground.view(piece.address, piece.length)
+    real = IovIter.ubuf(direction(source), buffer, count)
+    return Pair("ubuf", real, model.Ubuf(ground.memory, source, piece, count), ground, raw=raw)
+
+
+def _line(ground: Ground, shape: Shape) -> list[Piece]:
+    ground.cursor += shape.lead
+    return [ground.lay(length, 1 + 13 * index % 67) for index, length in enumerate(shape.lengths)]
+
+
+def iovec(source: bool, shape: Shape) -> Pair:
+    """Every other segment is a bare address range if the seed is odd."""
+    ground = Ground(_pages_for(shape), shape.seed)
+    pieces = _line(ground, shape)
+    count = shape.count(shape.total)
+    bare = [shape.seed % 2 == 1 and index % 2 == 0 for index in range(len(pieces))]
+    segments = [
+        UserRange(piece.address, piece.length) if is_bare else ground.view(piece.address, piece.length)
+        for piece, is_bare in zip(pieces, bare, strict=True)
+    ]
+    real = IovIter.iovec(direction(source), segments, count)
+    return Pair("iovec", real, model.Iovec(ground.memory, source, pieces, count), ground, raw=any(bare))
+
+
+def kvec(source: bool, shape: Shape, *, writable: bool = True) -> Pair:
+    ground = Ground(_pages_for(shape), shape.seed)
+    pieces = _line(ground, shape)
+    count = shape.count(shape.total)
+    segments = [ground.view(piece.address, piece.length) for piece in pieces]
+    if not writable:
+        segments = [segment.toreadonly() for segment in segments]
+    real = IovIter.kvec(direction(source), segments, count)
+    return Pair("kvec", real, model.Kvec(ground.memory, source, pieces, count, writable=writable), ground)
+
+
+def kvec_readonly(source: bool, shape: Shape) -> Pair:
+    return kvec(source, shape, writable=False)
+
+
+def bvec(source: bool, shape: Shape) -> Pair:
+    """No lead: every element begins with its page, so that neighbours may join. Otherwise offsets differ."""
+    ground = Ground(_pages_for(shape), shape.seed)
+    offsets = [(shape.lead + 911 * index) % PAGE if shape.lead else 0 for index in range(len(shape.lengths))]
+    pieces = [ground.lay_on_page(length, offset) for length, offset in zip(shape.lengths, offsets, strict=True)]
+    count = shape.count(shape.total)
+    elements = [
+        (ground.view(piece.address - piece.offset, piece.offset + piece.length), piece.offset, piece.length)
+        for piece in pieces
+    ]
+    real = IovIter.bvec(direction(source), elements, count)
+    return Pair("bvec", real, model.Bvec(ground.memory, source, pieces, count), ground)
+
+
+def xarray(source: bool, shape: Shape) -> Pair:
+    """The pages lie in memory in reverse order, a red zone after each."""
+    ground = Ground(4 + 2 * (model.ceil_pages(PAGE + shape.total) + 1), shape.seed)
+    npages = model.ceil_pages(shape.lead % PAGE + shape.total)
+    pages = {XARRAY_FIRST + index: ground.lay_on_page(PAGE).address for index in reversed(range(npages))}
+    if shape.extra:
+        pages.pop(XARRAY_FIRST + shape.extra, None)
+    start = XARRAY_FIRST * PAGE + shape.lead % PAGE
+    count = shape.count(shape.total, checked=False)
+    array = iovec_rs.XArray({index: ground.view(address, PAGE) for index, address in pages.items()})
+    real = IovIter.xarray(direction(source), array, start, count)
+    return Pair("xarray", real, page_model.Xarray(ground.memory, source, pages, start, count), ground, keep=[array])
+
+
+def _folioq(source: bool, shape: Shape, sizes: list[int]) -> Pair:
+    ground = Ground(_pages_for(shape), shape.seed)
+    folios = [ground.lay_on_page(size) for size in sizes]
+    offset = shape.lead % (sizes[shape.extra] + 1) if shape.extra < len(sizes) else 0
+    available = sum(sizes[shape.extra :]) - offset
+    count = shape.count(available, checked=False)
+    queue = iovec_rs.FolioQueue([ground.view(folio.address, folio.length) for folio in folios], slots_per_node=2)
+    real = IovIter.folioq(direction(source), queue, shape.extra, offset, count)
+    oracle = page_model.Folioq(ground.memory, source, folios, count, slot=shape.extra, offset=offset)
+    return Pair("folioq", real, oracle, ground, keep=[queue])
+
+
+def folioq(source: bool, shape: Shape) -> Pair:
+    """Folios of whole pages, as they are in the kernel."""
+    whole = [max(model.ceil_pages(length), 1) * PAGE for length in shape.lengths]
+    return _folioq(source, shape, [PAGE] * shape.extra + whole)
+
+
+def folioq_odd(source: bool, shape: Shape) -> Pair:
+    return _folioq(source, shape, [33] * shape.extra + [max(length, 1) for length in shape.lengths])
+
+
+def pipe(source: bool, shape: Shape) -> Pair:
+    """Some slots hold data already, the newest of them open for an ordinary pipe write."""
+    ground = Ground(1, shape.seed)
+    max_usage = RING_SLOTS - shape.lead % 2
+    ring = iovec_rs.PipeRing(RING_SLOTS, max_usage)
+    held = random.Random(shape.seed).randbytes(max(shape.extra * PAGE - 96, 0))
+    assert ring.write(held) == len(held)
+    slots = [
+        pipe_model.Slot(bytearray(held[at : at + PAGE]), 0, len(held[at : at + PAGE]), CAN_MERGE)
+        for at in range(0, len(held), PAGE)
+    ]
+    count = shape.count(shape.total, checked=False)
+    real = IovIter.pipe(direction(source), ring, count)
+    oracle = pipe_model.Pipe(ground.memory, pipe_model.Ring(max_usage, slots), count)
+    return Pair("pipe", real, oracle, ground, ring=ring)
+
+
+def discard(source: bool, shape: Shape) -> Pair:
+    ground = Ground(1, shape.seed)
+    count = shape.count(shape.total, checked=False)
+    real = IovIter.discard(direction(source), count)
+    return Pair("discard", real, page_model.Discard(ground.memory, source, count), ground)
+
+
+Builder = Callable[[bool, Shape], Pair]
+
+BUILDERS: dict[str, Builder] = {
+    "ubuf": ubuf,
+    "iovec": iovec,
+    "kvec": kvec,
+    "kvec_readonly": kvec_readonly,
+    "bvec": bvec,
+    "xarray": xarray,
+    "folioq": folioq,
+    "folioq_odd": folioq_odd,
+    "pipe": pipe,
+    "discard": discard,
+}
+
+DESTINATION_ONLY = ("pipe", "discard")
+SOURCE_ONLY = ("kvec_readonly",)
+
+CASES: list[tuple[str, bool]] = [
+    (kind, source)
+    for kind in BUILDERS
+    for source in (False, True)
+    if kind not in (DESTINATION_ONLY if source else SOURCE_ONLY)
+]
+"""Every kind, in every direction it has."""
+
+
+def build(kind: str, source: bool, shape: Shape) -> Pair:
+    subject = BUILDERS[kind](source, shape)
+    subject.check()
+    return subject

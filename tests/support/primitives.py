@@ -1,0 +1,194 @@
+"""Every copy as a function between memory that is bad somewhere and good memory as long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+
+from iovec_rs import (
+    READ,
+    WRITE,
+    Fault,
+    FaultError,
+    IovIter,
+    McResult,
+    UserRange,
+    copy_from_iter,
+    copy_from_iter_flushcache,
+    copy_from_iter_nocache,
+    copy_iter,
+    copy_page_from_iter,
+    copy_page_to_iter,
+    copy_to_iter,
+    copy_to_iter_flushcache,
+    copy_to_iter_mcsafe,
+    csum_and_copy_from_iter,
+    csum_and_copy_to_iter,
+    memcpy_flushcache,
+    memcpy_mcsafe,
+    memcpy_nocache,
+)
+
+from support.damage import FaultyArena
+
+__all__ = ["FROM_BAD", "NONTEMPORAL_FROM_BAD", "NONTEMPORAL_INTO_BAD", "TO_BAD"]
+
+Outcome = tuple[int, Fault | None]
+Primitive = Callable[[FaultyArena, int, int, memoryview], Outcome]
+"""Copies between `n` bytes of the land from an offset on, and good memory as long."""
+
+
+def through(i: IovIter, call: Callable[[IovIter], int]) -> Outcome:
+    """The count and the fault, however they are reported."""
+    count = i.count
+    try:
+        copied, fault = call(i), i.fault
+    except FaultError as error:
+        copied, fault = error.copied, error.fault
+    assert i.count == count - copied
+    return copied, fault
+
+
+def across(dst: IovIter, src: IovIter) -> Outcome:
+    count = dst.count
+    copied, fault = through(src, lambda i: copy_iter(dst, i))
+    assert dst.count == count - copied
+    return copied, fault
+
+
+def flat(
+    dst: memoryview | UserRange,
+    src: memoryview | UserRange,
+    copy: Callable[[memoryview | UserRange, memoryview | UserRange], McResult] = memcpy_mcsafe,
+) -> Outcome:
+    copied, remaining, fault = copy(dst, src)
+    assert copied + remaining == (len(src) if isinstance(src, memoryview) else src.length)
+    return copied, fault
+
+
+def pieces(view: memoryview) -> list[memoryview]:
+    """The same bytes, cut within lines, at their ends, and where there is nothing."""
+    found: list[memoryview] = []
+    start = 0
+    for length in cycle((1, 0, 63, 64, 5, 300, 0, 131, 2, 600)):
+        if start >= len(view):
+            return found
+        found.append(view[start : start + length])
+        start += length
+    return found
+
+
+FROM_BAD: dict[str, Primitive] = {
+    "copy_to_iter": lambda bad, at, n, good: through(
+        IovIter.ubuf(READ, good), lambda i: copy_to_iter(bad.buffer[at : at + n], i)
+    ),
+    "copy_to_iter range": lambda bad, at, n, good: through(
+        IovIter.iovec(READ, [good]), lambda i: copy_to_iter(bad.range(at, n), i)
+    ),
+    "copy_page_to_iter": lambda bad, at, n, good: through(
+        IovIter.kvec(READ, [good]), lambda i: copy_page_to_iter(bad.buffer, at, n, i)
+    ),
+    "copy_from_iter ubuf": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, bad.buffer[at : at + n]), lambda i: copy_from_iter(good, i)
+    ),
+    "copy_from_iter iovec range": lambda bad, at, n, good: through(
+        IovIter.iovec(WRITE, [bad.range(at, n)]), lambda i: copy_from_iter(good, i)
+    ),
+    "copy_from_iter kvec": lambda bad, at, n, good: through(
+        IovIter.kvec(WRITE, [bad.buffer[at : at + n]]), lambda i: copy_from_iter(good, i)
+    ),
+    "copy_iter": lambda bad, at, n, good: across(
+        IovIter.ubuf(READ, good), IovIter.iovec(WRITE, [bad.buffer[at : at + n]])
+    ),
+    "copy_to_iter_mcsafe": lambda bad, at, n, good: through(
+        IovIter.kvec(READ, [good]), lambda i: copy_to_iter_mcsafe(bad.buffer[at : at + n], i)
+    ),
+    "memcpy_mcsafe": lambda bad, at, n, good: flat(good, bad.buffer[at : at + n]),
+    "memcpy_mcsafe range": lambda bad, at, n, good: flat(good, bad.range(at, n)),
+    "csum_and_copy_to_iter": lambda bad, at, n, good: through(
+        IovIter.ubuf(READ, good), lambda i: csum_and_copy_to_iter(bad.buffer[at : at + n], i)[0]
+    ),
+    "csum_and_copy_from_iter": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, bad.range(at, n)), lambda i: csum_and_copy_from_iter(good, i)[0]
+    ),
+    "copy_from_iter_nocache": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, bad.buffer[at : at + n]), lambda i: copy_from_iter_nocache(good, i)
+    ),
+    "copy_from_iter_nocache pieces": lambda bad, at, n, good: through(
+        IovIter.iovec(WRITE, pieces(bad.buffer[at : at + n])), lambda i: copy_from_iter_nocache(good, i)
+    ),
+    "copy_from_iter_flushcache range": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, bad.range(at, n)), lambda i: copy_from_iter_flushcache(good, i)
+    ),
+    "copy_from_iter_flushcache pieces": lambda bad, at, n, good: through(
+        IovIter.kvec(WRITE, pieces(bad.buffer[at : at + n])), lambda i: copy_from_iter_flushcache(good, i)
+    ),
+    "copy_to_iter_flushcache": lambda bad, at, n, good: through(
+        IovIter.ubuf(READ, good), lambda i: copy_to_iter_flushcache(bad.buffer[at : at + n], i)
+    ),
+    "copy_to_iter_flushcache pieces": lambda bad, at, n, good: through(
+        IovIter.iovec(READ, pieces(good)), lambda i: copy_to_iter_flushcache(bad.range(at, n), i)
+    ),
+    "memcpy_nocache": lambda bad, at, n, good: flat(good, bad.buffer[at : at + n], memcpy_nocache),
+    "memcpy_flushcache": lambda bad, at, n, good: flat(good, bad.range(at, n), memcpy_flushcache),
+}
+
+TO_BAD: dict[str, Primitive] = {
+    "copy_to_iter ubuf": lambda bad, at, n, good: through(
+        IovIter.ubuf(READ, bad.buffer[at : at + n]), lambda i: copy_to_iter(good, i)
+    ),
+    "copy_to_iter iovec range": lambda bad, at, n, good: through(
+        IovIter.iovec(READ, [bad.range(at, n)]), lambda i: copy_to_iter(good, i)
+    ),
+    "copy_to_iter kvec": lambda bad, at, n, good: through(
+        IovIter.kvec(READ, [bad.buffer[at : at + n]]), lambda i: copy_to_iter(good, i)
+    ),
+    "copy_from_iter": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, good), lambda i: copy_from_iter(bad.buffer[at : at + n], i)
+    ),
+    "copy_from_iter range": lambda bad, at, n, good: through(
+        IovIter.iovec(WRITE, [good]), lambda i: copy_from_iter(bad.range(at, n), i)
+    ),
+    "copy_page_from_iter": lambda bad, at, n, good: through(
+        IovIter.kvec(WRITE, [good]), lambda i: copy_page_from_iter(bad.buffer, at, n, i)
+    ),
+    "copy_iter": lambda bad, at, n, good: across(
+        IovIter.iovec(READ, [bad.buffer[at : at + n]]), IovIter.ubuf(WRITE, good)
+    ),
+    "zero": lambda bad, at, n, _: through(IovIter.ubuf(READ, bad.buffer[at : at + n]), lambda i: i.zero()),
+    "zero kvec": lambda bad, at, n, _: through(IovIter.kvec(READ, [bad.buffer[at : at + n]]), lambda i: i.zero()),
+    "copy_to_iter_mcsafe": lambda bad, at, n, good: through(
+        IovIter.iovec(READ, [bad.buffer[at : at + n]]), lambda i: copy_to_iter_mcsafe(good, i)
+    ),
+    "memcpy_mcsafe": lambda bad, at, n, good: flat(bad.buffer[at : at + n], good),
+    "memcpy_mcsafe range": lambda bad, at, n, good: flat(bad.range(at, n), good),
+    "csum_and_copy_to_iter": lambda bad, at, n, good: through(
+        IovIter.ubuf(READ, bad.range(at, n)), lambda i: csum_and_copy_to_iter(good, i)[0]
+    ),
+    "csum_and_copy_from_iter": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, good), lambda i: csum_and_copy_from_iter(bad.buffer[at : at + n], i)[0]
+    ),
+    "copy_from_iter_nocache": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, good), lambda i: copy_from_iter_nocache(bad.buffer[at : at + n], i)
+    ),
+    "copy_from_iter_nocache pieces": lambda bad, at, n, good: through(
+        IovIter.kvec(WRITE, pieces(good)), lambda i: copy_from_iter_nocache(bad.range(at, n), i)
+    ),
+    "copy_from_iter_flushcache": lambda bad, at, n, good: through(
+        IovIter.ubuf(WRITE, good), lambda i: copy_from_iter_flushcache(bad.range(at, n), i)
+    ),
+    "copy_from_iter_flushcache pieces": lambda bad, at, n, good: through(
+        IovIter.iovec(WRITE, pieces(good)), lambda i: copy_from_iter_flushcache(bad.buffer[at : at + n], i)
+    ),
+    "copy_to_iter_flushcache range": lambda bad, at, n, good: through(
+        IovIter.ubuf(READ, bad.range(at, n)), lambda i: copy_to_iter_flushcache(good, i)
+    ),
+    "copy_to_iter_flushcache pieces": lambda bad, at, n, good: through(
+        IovIter.kvec(READ, pieces(bad.buffer[at : at + n])), lambda i: copy_to_iter_flushcache(good, i)
+    ),
+    "memcpy_nocache": lambda bad, at, n, good: flat(bad.range(at, n), good, memcpy_nocache),
+    "memcpy_flushcache": lambda bad, at, n, good: flat(bad.buffer[at : at + n], good, memcpy_flushcache),
+}
+
+NONTEMPORAL_FROM_BAD = [name for name in FROM_BAD if "cache" in name]
+NONTEMPORAL_INTO_BAD = [name for name in TO_BAD if "cache" in name]
