@@ -52,7 +52,9 @@ from iovec_rs._core import (
     memcpy_nocache,
 )
 from iovec_rs._types import (
+    DEST,
     READ,
+    SOURCE,
     WRITE,
     BioVec,
     Direction,
@@ -76,9 +78,11 @@ copy_mc_to_iter = copy_to_iter_mcsafe
 
 __all__ = [
     "CACHE_LINE_SIZE",
+    "DEST",
     "MAX_RW_COUNT",
     "PAGE_SIZE",
     "READ",
+    "SOURCE",
     "UIO_FASTIOV",
     "UIO_MAXIOV",
     "WRITE",

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from iovec_rs._core import Guard
 
 __all__ = [
+    "DEST",
     "READ",
+    "SOURCE",
     "WRITE",
     "BioVec",
     "Direction",
@@ -26,16 +28,20 @@ __all__ = [
 
 
 class Direction(IntEnum):
-    """What an iterator is in a transfer, seen from the file operation."""
+    """What an iterator is in a transfer: `DEST` or `SOURCE`. `READ` and `WRITE` say the same of the file operation."""
 
     READ = 0
-    """Data goes to the iterator's memory (`ITER_DEST`)."""
+    """The kernel's word for `DEST`: the file operation reads."""
     WRITE = 1
-    """Data comes from the iterator's memory (`ITER_SOURCE`)."""
+    """The kernel's word for `SOURCE`: the file operation writes."""
     DEST = 0
+    """Data goes to the iterator's memory (`ITER_DEST`)."""
     SOURCE = 1
+    """Data comes from the iterator's memory (`ITER_SOURCE`)."""
 
 
+DEST = Direction.DEST
+SOURCE = Direction.SOURCE
 READ = Direction.READ
 WRITE = Direction.WRITE
 

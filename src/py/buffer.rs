@@ -111,13 +111,19 @@ impl Exports {
         Ok(Exported { seg: memory_of(view), readonly: view.readonly != 0, backing: backing_of(object) })
     }
 
-    /// Shows the collector every reference that is held.
+    /// Shows the collector the references to bytearrays, subclasses included, which can be part of a cycle.
+    ///
+    /// Not those to other exporters: the collector clears what it takes for garbage, and a memoryview or a ctypes object that is
+    /// cleared lets go of memory that is still exported. (A memoryview then crashes the interpreter when the export ends.) A cycle
+    /// through one of them is not collected. A bytearray that is cleared keeps its memory.
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.objects.iter().try_for_each(|object| visit.call(object))?;
         for view in self.views.iter().filter(|view| !view.obj.is_null()) {
-            // SAFETY: a `Py` is a pointer to an object, transparently, and the record owns a reference to this one.
-            let exporter = unsafe { &*ptr::from_ref(&view.obj).cast::<Py<PyAny>>() };
-            visit.call(exporter)?;
+            // SAFETY: the record owns a reference to it; only its type is looked at.
+            if unsafe { ffi::PyByteArray_Check(view.obj) } != 0 {
+                // SAFETY: a `Py` is a pointer to an object, transparently, and the record owns a reference to this one.
+                let exporter = unsafe { &*ptr::from_ref(&view.obj).cast::<Py<PyAny>>() };
+                visit.call(exporter)?;
+            }
         }
         Ok(())
     }

@@ -29,7 +29,8 @@ pub(super) fn isas() -> Vec<&'static str> {
 
 /// Uses the named instruction set from now on.
 #[pyfunction]
-pub(super) fn use_isa(name: &str) -> PyResult<()> {
+pub(super) fn use_isa(name: &Bound<'_, PyAny>) -> PyResult<()> {
+    let name = super::values::text("name", name)?;
     match arch::choose(name) {
         Some(_) => Ok(()),
         None => Err(Error::invalid("name", name, format!("one of {}", isas().join(", "))).into()),
@@ -50,7 +51,8 @@ pub(super) fn flush_instructions() -> Vec<&'static str> {
 
 /// Writes back with the named instruction from now on.
 #[pyfunction]
-pub(super) fn use_flush_instruction(name: &str) -> PyResult<()> {
+pub(super) fn use_flush_instruction(name: &Bound<'_, PyAny>) -> PyResult<()> {
+    let name = super::values::text("name", name)?;
     match arch::choose_write_back(name) {
         Some(_) => Ok(()),
         None => Err(Error::invalid("name", name, format!("one of {}", flush_instructions().join(", "))).into()),

@@ -34,7 +34,8 @@ pub(super) fn fault_handler_mode() -> &'static str {
 
 /// Meets faults another way from now on.
 #[pyfunction]
-pub(super) fn fault_handler_set_mode(name: &str) -> PyResult<()> {
+pub(super) fn fault_handler_set_mode(name: &Bound<'_, PyAny>) -> PyResult<()> {
+    let name = super::values::text("name", name)?;
     let Some((_, mode)) = MODES.iter().find(|(known, _)| *known == name) else {
         return Err(Error::invalid("name", format!("{name:?}"), "\"auto\", \"signal\" or \"syscall\"").into());
     };

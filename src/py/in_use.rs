@@ -1,11 +1,12 @@
 //! One call at a time moves an iterator on; the others may look at it meanwhile.
 
+use super::buffer::is_buffer;
 use super::iter::IovIter;
-use super::values::wrong_type;
+use super::values::{type_name, wrong_type};
 use crate::abi::{Direction, Kind};
 use crate::fault::Fault;
 use crate::iter;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -63,7 +64,8 @@ impl Shared {
     #[inline]
     fn try_lock(&self) -> Option<InUse<'_>> {
         let free = self.user.compare_exchange(0, this_thread(), Ordering::Acquire, Ordering::Relaxed).is_ok();
-        free.then_some(InUse { shared: self })
+        // Lazily: to drop one is to unlock.
+        if free { Some(InUse { shared: self }) } else { None }
     }
 
     /// The cursor, for a call that may move it on. `RuntimeError` while another call does.
@@ -196,7 +198,36 @@ impl<'a, 'py> FromPyObject<'a, 'py> for IterArg<'a> {
     }
 }
 
+/// An iterator by the name `i`, for a function that locks it again and again.
+#[derive(Clone, Copy)]
+pub(super) struct BoundIter<'a, 'py>(Borrowed<'a, 'py, IovIter>);
+
+impl<'py> Deref for BoundIter<'_, 'py> {
+    type Target = Bound<'py, IovIter>;
+
+    fn deref(&self) -> &Bound<'py, IovIter> {
+        &self.0
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for BoundIter<'a, 'py> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        object.cast::<IovIter>().map(Self).map_err(|_| no_iterator("i", &object))
+    }
+}
+
 /// An iterator that is an argument.
 pub(super) fn iterator<'a>(argument: &'static str, object: Borrowed<'a, '_, PyAny>) -> PyResult<&'a IovIter> {
-    object.cast::<IovIter>().map(Borrowed::get).map_err(|_| wrong_type(argument, "an IovIter", &object))
+    object.cast::<IovIter>().map(Borrowed::get).map_err(|_| no_iterator(argument, &object))
+}
+
+#[cold]
+fn no_iterator(argument: &'static str, object: &Bound<'_, PyAny>) -> PyErr {
+    if argument == "i" && is_buffer(object) {
+        let message = format!("i: an IovIter is expected, not {}: the buffer comes first", type_name(object));
+        return PyTypeError::new_err(message);
+    }
+    wrong_type(argument, "an IovIter", object)
 }

@@ -3,7 +3,7 @@
 use super::buffer::{Access, ArgName, Call};
 use super::descriptor::Descriptor;
 use super::drive::{all, once};
-use super::iter::IovIter;
+use super::in_use::BoundIter;
 use super::values::{Lengths, size, user_range};
 use crate::abi::UIO_MAXIOV;
 use crate::error::Error;
@@ -15,7 +15,7 @@ use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-type Iter<'a, 'py> = &'a Bound<'py, IovIter>;
+type Iter<'a, 'py> = BoundIter<'a, 'py>;
 
 /// A file offset: an int in `0..2**63`.
 fn file_offset(value: &Bound<'_, PyAny>) -> PyResult<i64> {
@@ -45,7 +45,7 @@ fn sockets(sock: &Bound<'_, PyAny>, flags: i32) -> PyResult<Descriptor> {
 #[pyo3(signature = (fd, i, flags=0))]
 pub(super) fn readv(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
     let file = files(fd, flags)?;
-    once(i, &file, Ready::Read, |i| io::read(i, file.fd, None, flags, usize::MAX))
+    once(&i, &file, Ready::Read, |i| io::read(i, file.fd, None, flags, usize::MAX))
 }
 
 /// As `readv`, at an offset in bytes; the file's position stays (`preadv`, `preadv2` with flags).
@@ -53,7 +53,7 @@ pub(super) fn readv(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyRes
 #[pyo3(signature = (fd, i, offset, flags=0))]
 pub(super) fn preadv(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, offset: &Bound<'_, PyAny>, flags: i32) -> PyResult<usize> {
     let (file, at) = (files(fd, flags)?, Some(file_offset(offset)?));
-    once(i, &file, Ready::Read, |i| io::read(i, file.fd, at, flags, usize::MAX))
+    once(&i, &file, Ready::Read, |i| io::read(i, file.fd, at, flags, usize::MAX))
 }
 
 /// Writes what a WRITE iterator has with one `writev` (`pwritev2` with flags, `RWF_*`) and returns the bytes.
@@ -64,7 +64,7 @@ pub(super) fn preadv(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, offset: &Bound<'_, 
 #[pyo3(signature = (fd, i, flags=0))]
 pub(super) fn writev(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
     let file = files(fd, flags)?;
-    once(i, &file, Ready::Write, |i| io::write(i, file.fd, None, flags, usize::MAX))
+    once(&i, &file, Ready::Write, |i| io::write(i, file.fd, None, flags, usize::MAX))
 }
 
 /// As `writev`, at an offset in bytes; the file's position stays (`pwritev`, `pwritev2` with flags).
@@ -77,7 +77,7 @@ pub(super) fn pwritev(
     flags: i32,
 ) -> PyResult<usize> {
     let (file, at) = (files(fd, flags)?, Some(file_offset(offset)?));
-    once(i, &file, Ready::Write, |i| io::write(i, file.fd, at, flags, usize::MAX))
+    once(&i, &file, Ready::Write, |i| io::write(i, file.fd, at, flags, usize::MAX))
 }
 
 /// Reads until the iterator is full or the file ends: the bytes, less than `i.count` was only at the end of the file.
@@ -87,7 +87,7 @@ pub(super) fn pwritev(
 #[pyfunction]
 pub(super) fn readv_all(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>) -> PyResult<usize> {
     let file = Descriptor::new(fd)?;
-    all(i, &file, Ready::Read, "readv_all", |i, limit, _| io::read(i, file.fd, None, 0, limit))
+    all(&i, &file, Ready::Read, "readv_all", |i, limit, _| io::read(i, file.fd, None, 0, limit))
 }
 
 /// As `readv_all`, from an offset on; the file's position stays.
@@ -100,7 +100,7 @@ pub(super) fn preadv_all(
     flags: i32,
 ) -> PyResult<usize> {
     let (file, offset) = (files(fd, flags)?, file_offset(offset)?);
-    all(i, &file, Ready::Read, "preadv_all", |i, limit, done| {
+    all(&i, &file, Ready::Read, "preadv_all", |i, limit, done| {
         io::read(i, file.fd, further(offset, done)?, flags, limit)
     })
 }
@@ -112,7 +112,7 @@ pub(super) fn preadv_all(
 #[pyfunction]
 pub(super) fn writev_all(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>) -> PyResult<usize> {
     let file = Descriptor::new(fd)?;
-    all(i, &file, Ready::Write, "writev_all", |i, limit, _| io::write(i, file.fd, None, 0, limit))
+    all(&i, &file, Ready::Write, "writev_all", |i, limit, _| io::write(i, file.fd, None, 0, limit))
 }
 
 /// As `writev_all`, from an offset on; the file's position stays.
@@ -125,7 +125,7 @@ pub(super) fn pwritev_all(
     flags: i32,
 ) -> PyResult<usize> {
     let (file, offset) = (files(fd, flags)?, file_offset(offset)?);
-    all(i, &file, Ready::Write, "pwritev_all", |i, limit, done| {
+    all(&i, &file, Ready::Write, "pwritev_all", |i, limit, done| {
         io::write(i, file.fd, further(offset, done)?, flags, limit)
     })
 }
@@ -134,14 +134,14 @@ pub(super) fn pwritev_all(
 #[pyfunction]
 pub(super) fn writev_part(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, limit: usize) -> PyResult<usize> {
     let file = Descriptor::new(fd)?;
-    once(i, &file, Ready::Write, |i| io::whole(i, limit, |i, limit| io::write(i, file.fd, None, 0, limit)))
+    once(&i, &file, Ready::Write, |i| io::whole(i, limit, |i, limit| io::write(i, file.fd, None, 0, limit)))
 }
 
 /// Calls `readv` for at most `limit` bytes.
 #[pyfunction]
 pub(super) fn readv_part(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, limit: usize) -> PyResult<usize> {
     let file = Descriptor::new(fd)?;
-    once(i, &file, Ready::Read, |i| io::whole(i, limit, |i, limit| io::read(i, file.fd, None, 0, limit)))
+    once(&i, &file, Ready::Read, |i| io::whole(i, limit, |i, limit| io::read(i, file.fd, None, 0, limit)))
 }
 
 /// Where a `bytes` object is that goes beside a message, for as long as `call` and the argument last.
@@ -164,7 +164,7 @@ pub(super) fn sendmsg_raw(
     let (mut control_call, mut name_call) = (Call::new(), Call::new());
     let beside =
         Beside { name: held(&mut name_call, name, "address")?, control: held(&mut control_call, control, "ancdata")? };
-    once(i, &socket, Ready::Write, |i| match limit {
+    once(&i, &socket, Ready::Write, |i| match limit {
         Some(limit) => io::whole(i, limit, |i, limit| io::send(i, socket.fd, beside, flags, limit)),
         None => io::send(i, socket.fd, beside, flags, usize::MAX),
     })
@@ -184,7 +184,7 @@ pub(super) fn sendmsg_all_raw(
     if let Ok(i) = i.get().lock() {
         io::require_one_message(&i.core, socket.fd)?;
     }
-    all(i, &socket, Ready::Write, "sendmsg_all", |i, limit, done| {
+    all(&i, &socket, Ready::Write, "sendmsg_all", |i, limit, done| {
         io::send(i, socket.fd, if done == 0 { first } else { Beside::default() }, flags, limit)
     })
 }
@@ -213,7 +213,7 @@ pub(super) fn recvmsg_raw<'py>(
         name: Segment::new(name.as_mut_ptr().expose_provenance(), NAME),
         control: Segment::new(control.as_mut_ptr().expose_provenance(), room),
     };
-    let received = once(i, &socket, Ready::Read, |i| {
+    let received = once(&i, &socket, Ready::Read, |i| {
         // SAFETY: both ranges are arrays of this function's, not borrowed until the call is done.
         let receive = |i: &mut _, limit| unsafe { io::receive(i, socket.fd, beside, flags, limit) };
         match limit {
@@ -237,7 +237,7 @@ pub(super) fn recvmsg_all(sock: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) 
         return Err(Error::invalid("flags", format!("{flags:#x}"), expected).into());
     }
     let socket = sockets(sock, flags)?;
-    all(i, &socket, Ready::Read, "recvmsg_all", |i, limit, _| {
+    all(&i, &socket, Ready::Read, "recvmsg_all", |i, limit, _| {
         // SAFETY: nothing is received beside the data.
         unsafe { io::receive(i, socket.fd, Beside::default(), flags, limit) }
     })
@@ -250,7 +250,7 @@ pub(super) fn recvmsg_all(sock: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) 
 #[pyo3(signature = (fd, i, flags=0))]
 pub(super) fn vmsplice(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: u32) -> PyResult<usize> {
     let pipe = Descriptor::new(fd)?;
-    once(i, &pipe, Ready::Write, |i| io::vmsplice(i, pipe.fd, flags))
+    once(&i, &pipe, Ready::Write, |i| io::vmsplice(i, pipe.fd, flags))
 }
 
 /// The first ranges, as many as one call takes.
@@ -271,14 +271,14 @@ fn remote_ranges(remote: &Bound<'_, PyAny>) -> PyResult<Vec<Segment>> {
 #[pyfunction]
 pub(super) fn process_vm_readv(pid: i32, local: Iter<'_, '_>, remote: &Bound<'_, PyAny>) -> PyResult<usize> {
     let remote = remote_ranges(remote)?;
-    once(local, &Descriptor::none(), Ready::Read, |i| io::process_vm_read(i, pid, &remote))
+    once(&local, &Descriptor::none(), Ready::Read, |i| io::process_vm_read(i, pid, &remote))
 }
 
 /// One `process_vm_writev`: from a WRITE iterator to the ranges of another process's memory. The first 1024 ranges count.
 #[pyfunction]
 pub(super) fn process_vm_writev(pid: i32, local: Iter<'_, '_>, remote: &Bound<'_, PyAny>) -> PyResult<usize> {
     let remote = remote_ranges(remote)?;
-    once(local, &Descriptor::none(), Ready::Write, |i| {
+    once(&local, &Descriptor::none(), Ready::Write, |i| {
         // SAFETY: a UserRange is where its maker says that memory may be changed, in this process or another.
         unsafe { io::process_vm_write(i, pid, &remote) }
     })

@@ -65,6 +65,7 @@ names! {
         sys: "sys",
         modules: "modules",
         ssl: "ssl",
+        items: "items",
         ssl_socket: "SSLSocket",
     }
 }

@@ -1,8 +1,10 @@
 //! `PipeRing`, `XArray` and `FolioQueue`.
 
 use super::buffer::{Access, ArgName, Call, page};
+use super::collect::segments_of;
+use super::names::names;
 use super::transfer::transfer;
-use super::values::{fault_error, optional_size, size, size_or};
+use super::values::{fault_error, optional_size, size, size_or, wrong_type};
 use super::view::{Keeper, list_of, memoryview};
 use crate::abi::PAGE_SIZE;
 use crate::copy;
@@ -12,7 +14,7 @@ use crate::structure::{self, FOLIOS_PER_NODE, PIPE_SLOTS, Reader, headroom};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt, PyList, PyMapping, PyMemoryView, PyTuple};
+use pyo3::types::{PyBytes, PyInt, PyList, PyMemoryView};
 use std::sync::Arc;
 
 fn show<'py>(py: Python<'py>, page: &Page, readonly: bool) -> PyResult<Bound<'py, PyMemoryView>> {
@@ -181,12 +183,16 @@ pub(super) struct XArray(pub(super) Arc<structure::XArray>);
 impl XArray {
     #[new]
     #[pyo3(signature = (pages=None))]
-    fn new(pages: Option<&Bound<'_, PyMapping>>) -> PyResult<Self> {
+    fn new(pages: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let array = Self(Arc::default());
         if let Some(pages) = pages {
-            for item in pages.items()? {
-                let item = item.cast::<PyTuple>()?;
-                array.store(&item.get_item(0)?, &item.get_item(1)?)?;
+            // (Whether it is a Mapping is a question that imports a class when it is first asked.)
+            let Some(items) = pages.getattr_opt(&names(pages.py()).items)? else {
+                return Err(wrong_type("pages", "a mapping of indexes to pages", pages));
+            };
+            for item in items.call0()?.try_iter()? {
+                let (index, page): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item?.extract()?;
+                array.store(&index, &page)?;
             }
         }
         Ok(array)
@@ -232,7 +238,7 @@ impl FolioQueue {
         }
         let queue = Self(Arc::new(structure::FolioQueue::new(slots_per_node)));
         if let Some(folios) = folios {
-            for (index, folio) in folios.try_iter()?.enumerate() {
+            for (index, folio) in segments_of("folios", folios)?.enumerate() {
                 queue.push(&folio?, ArgName::Segment(index))?;
             }
         }

@@ -1,0 +1,160 @@
+"""An iterator can be looked at while another thread copies through it; all else is refused by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from iovec_rs import (
+    DEST,
+    READ,
+    SOURCE,
+    WRITE,
+    Direction,
+    FaultMap,
+    IovIter,
+    copy_from_iter,
+    copy_iter,
+    copy_to_iter,
+    copy_to_iter_mcsafe,
+    hash_and_copy_to_iter,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SIZE = 128 << 20
+
+LOOKS: dict[str, tuple[Callable[[IovIter], object], object]] = {
+    "repr": (repr, f"<IovIter ubuf READ count={SIZE} iov_offset=0 nr_segs=1>"),
+    "kind": (lambda i: i.kind, "ubuf"),
+    "direction": (lambda i: i.direction, READ),
+    "count": (lambda i: i.count, SIZE),
+    "len": (len, SIZE),
+    "bool": (bool, True),
+    "iov_offset": (lambda i: i.iov_offset, 0),
+    "nr_segs": (lambda i: i.nr_segs, 1),
+    "fault": (lambda i: i.fault, None),
+}
+
+
+@pytest.fixture(scope="module")
+def source() -> bytearray:
+    return bytearray(SIZE)
+
+
+@pytest.fixture(scope="module")
+def busy(source: bytearray) -> Iterator[IovIter]:
+    """An iterator that a thread copies through most of the time."""
+    i = IovIter.ubuf(READ, bytearray(SIZE))
+    start, stop = i.save_state(), threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            assert copy_to_iter(source, i) == SIZE
+            while True:
+                try:
+                    i.restore(start)
+                    break
+                except RuntimeError:  # the test uses it for a moment
+                    pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield i
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_it_shows_what_it_was_when_the_copy_began(busy: IovIter, name: str) -> None:
+    look, expected = LOOKS[name]
+    # Between two copies it has nothing left, for a moment.
+    seen: set[str] = set()
+    end = time.monotonic() + 60
+    while str(expected) not in seen and time.monotonic() < end:
+        seen.add(str(look(busy)))
+        time.sleep(0)
+    assert str(expected) in seen
+    assert len(seen) <= 2
+
+
+USES: dict[str, Callable[[IovIter], object]] = {
+    "a copy": lambda i: copy_to_iter(b"", i),
+    "a careful copy": lambda i: copy_to_iter_mcsafe(b"", i, fault_map=FaultMap([(1, 1)])),
+    "a copy of another kind of call": lambda i: copy_to_iter(i=i, addr=b""),
+    "one side of a copy": lambda i: copy_iter(i, IovIter.ubuf(WRITE, b"")),
+    "a move": lambda i: i.advance(0),
+    "a position": lambda i: i.save_state(),
+    "a duplicate": lambda i: i.dup(),
+    "a question": lambda i: i.npages(1),
+    "its ranges": lambda i: i.ranges(),
+    "its views": lambda i: i.views(),
+    "a zero": lambda i: i.zero(0),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_use_is_refused_by_the_name_of_the_iterator(busy: IovIter, name: str) -> None:
+    message = f"<IovIter ubuf READ count={SIZE} iov_offset=0 nr_segs=1> is in use: another thread is copying through it"
+    refused: list[str] = []
+    end = time.monotonic() + 60
+    while not refused and time.monotonic() < end:
+        try:
+            USES[name](busy)
+        except RuntimeError as error:
+            refused.append(str(error))
+        time.sleep(0)
+    assert refused == [message]
+
+
+def test_a_call_inside_a_call_is_told_so() -> None:
+    i = IovIter.ubuf(READ, bytearray(8))
+    refused: list[str] = []
+
+    class Hash:
+        def update(self, _: object) -> None:
+            assert i.count == 8
+            try:
+                copy_to_iter(b"", i)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    assert hash_and_copy_to_iter(b"12345678", i, Hash()) == 8
+    expected = (
+        "<IovIter ubuf READ count=8 iov_offset=0 nr_segs=1> is in use: a call that this one is part of is copying"
+    )
+    assert refused == [f"{expected} through it"]
+    assert hash_and_copy_to_iter(b"", i, hashlib.sha256()) == 0
+
+
+def test_an_argument_that_uses_the_iterator_itself() -> None:
+    """Arguments are converted before the iterator is locked: what their code does to it comes before the copy."""
+    i = IovIter.ubuf(READ, bytearray(8))
+
+    class Length:
+        def __index__(self) -> int:
+            i.advance(6)
+            return 2
+
+    length: Any = Length()
+    assert copy_to_iter(b"12345678", i, length) == 2
+    assert i.count == 0
+
+
+def test_an_iterator_is_made_by_class_methods() -> None:
+    for arguments in [(), (READ, bytearray(1))]:
+        with pytest.raises(TypeError, match=r"IovIter\.ubuf, iovec, kvec, bvec, pipe, xarray, folioq and discard"):
+            IovIter(*arguments)  # type: ignore[arg-type]
+
+
+def test_the_two_names_of_a_direction() -> None:
+    assert (DEST, SOURCE) == (READ, WRITE) == (Direction.DEST, Direction.SOURCE)
+    assert repr(DEST) == repr(READ)
+    out = bytearray(2)
+    assert copy_from_iter(out, IovIter.ubuf(SOURCE, b"ab")) == 2
+    assert IovIter.ubuf(DEST, out).direction is READ
+    assert out == b"ab"
