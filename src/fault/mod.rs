@@ -140,6 +140,14 @@ impl Fault {
         Self { cause, origin: Origin::Signal, signo: libc::SIGBUS, si_code: code, lsb, ..Self::known(side, seg, 0) }
     }
 
+    /// The same, its cause found out where its first page is now.
+    pub(in crate::fault) fn asked_at(self, page: usize) -> Self {
+        let is_poison = self.cause.get().is_none() && poisoned(page, Side::Source);
+        let cause = if is_poison { Cause::Poison } else { Cause::Gone };
+        self.cause.get_or_init(|| cause);
+        self
+    }
+
     /// Part of a file's mapping that the file has no bytes for any more.
     pub fn cut(side: Side, lost: Segment, offset: usize) -> Self {
         let cut = Self::known(side, lost, offset);
@@ -172,6 +180,9 @@ impl Fault {
     /// Finds out what stopped a system call that was to copy from `src` to `dst`, both now at the first byte it could not. The
     /// offset is for the caller to fill in, who alone knows where the copy began.
     pub fn diagnose(dst: usize, src: usize) -> Self {
+        if let Some(fault) = shelter::fault_at(dst, src) {
+            return fault;
+        }
         let (side, at) = if memory::is_readable(src) { (Side::Destination, dst) } else { (Side::Source, src) };
         let page = at - at % PAGE_SIZE;
         let cause = if at >= memory::user_limit() {

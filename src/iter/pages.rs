@@ -3,8 +3,8 @@
 use super::{Body, IovIter};
 use crate::abi::{Direction, Kind, MAX_RW_COUNT, PAGE_SIZE};
 use crate::error::{Error, Result};
+use crate::fault::shelter;
 use crate::memory::{Page, Segment};
-use crate::sys::memory;
 use std::ops::ControlFlow;
 
 /// Pages under the next bytes of an iterator.
@@ -165,7 +165,7 @@ impl IovIter {
     fn fault_in_span(&self, span: &mut PageSpan) -> Result<()> {
         let write = self.direction == Direction::Dest;
         let whole = Segment::new(span.pages[0], span.pages.len() * PAGE_SIZE);
-        let good = memory::fault_in(whole, write) / PAGE_SIZE;
+        let good = shelter::fault_in(whole, write) / PAGE_SIZE;
         if good == 0 {
             let first = span.pages[0];
             return Err(Error::os(libc::EFAULT, format!("the page at {first:#x} cannot be faulted in")));
@@ -183,7 +183,7 @@ impl IovIter {
         }
         let mut left = nbytes;
         self.pieces(nbytes.min(self.count), |piece| {
-            let good = memory::fault_in(piece.seg, write);
+            let good = shelter::fault_in(piece.seg, write);
             left -= good;
             if good == piece.seg.len { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });

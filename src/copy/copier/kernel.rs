@@ -1,7 +1,7 @@
 //! Copies that the kernel makes, where the CPU must not touch the memory: there is no handler that would recover a fault.
 
 use super::Copier;
-use crate::fault::Fault;
+use crate::fault::{Fault, shelter};
 use crate::sys::memory;
 use std::mem::MaybeUninit;
 
@@ -37,8 +37,11 @@ impl Copier {
     }
 
     unsafe fn copy_apart_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        let clear = shelter::clear(dst, src, len);
         // SAFETY: the caller promises that the destination may be written to.
-        let done = unsafe { memory::copy(dst, src, len) };
+        let done = unsafe { memory::copy(dst, src, clear) };
+        // More may have come under zeroes meanwhile.
+        let done = shelter::clear(dst, src, done);
         if done < len {
             self.fault = Some(Box::new(Fault::diagnose(dst.wrapping_add(done), src.wrapping_add(done))));
         }

@@ -5,10 +5,10 @@ use super::kernel::ZEROES;
 use crate::arch::guard::{self, Cut};
 use crate::arch::{self, WriteBack};
 use crate::copy::nontemporal::{LineStore, Rest};
-use crate::fault::Fault;
 use crate::fault::arm::Path;
+use crate::fault::{Fault, shelter};
 use crate::memory::Segment;
-use crate::sys::{mapping, maps, memory};
+use crate::sys::{mapping, maps};
 
 #[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
 impl LineStore for Copier {
@@ -134,7 +134,7 @@ impl Copier {
                 // SAFETY: the caller's promise, of a part.
                 return unsafe { copier.over_lines_directly(instruction, addr, size) };
             }
-            let there = memory::fault_in(Segment::new(addr, size), false);
+            let there = shelter::fault_in(Segment::new(addr, size), false);
             // SAFETY: the caller's promise, of a part, which was there just now.
             let left = unsafe { copier.over_lines_by_kernel(instruction, Segment::new(addr, there)) };
             let done = there - left;

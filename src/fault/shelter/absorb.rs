@@ -5,6 +5,7 @@ use super::claims::{self, Claim, Scope};
 use super::extents::{self, EXTENTS, Extent, RESERVED};
 use super::turn::{NoTurn, Turn, text};
 use crate::abi::PAGE_SIZE;
+use crate::fault::arm;
 use crate::memory::Segment;
 use crate::sys::{maps, memory, remap};
 use std::sync::atomic::Ordering;
@@ -179,6 +180,8 @@ impl Zeroes {
         let Met { code, lsb, is_store, .. } = self.met;
         let entry = Extent { seg, kept, thread: self.thread, number: self.number, code, lsb, is_store, is_marked };
         extents::insert(&entry, turn);
+        // Copies look at the table from now on.
+        arm::invalidate_all();
         Ok(())
     }
 

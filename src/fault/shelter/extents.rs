@@ -128,6 +128,11 @@ fn place_behind(address: usize) -> usize {
     low
 }
 
+/// The first extent that overlaps a range.
+pub(super) fn first(seg: Segment, turn: &Turn) -> Option<Extent> {
+    within(seg, turn).next()
+}
+
 /// The extent with an address in it: how many faults it has had since it was put under zeroes, this one counted.
 pub(super) fn fault_again(address: usize, _turn: &Turn) -> Option<u32> {
     let place = place_behind(address);

@@ -16,11 +16,11 @@ mod turn;
 pub use absorb::{Met, absorb};
 pub use report::Report;
 
-use super::arm;
+use super::{Fault, Side, arm};
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::memory::Segment;
-use crate::sys::remap;
+use crate::sys::{memory, remap};
 use claims::{CLAIMS, Held, Scope};
 use extents::Extent;
 use report::Collected;
@@ -62,8 +62,7 @@ impl Guard {
         for (_, scope) in &self.0 {
             collect(*scope, &turn, &mut report);
         }
-        drop(turn);
-        report.finish()
+        report.finish(false)
     }
 
     /// Ends it, puts back the pages that no other guard is over, and tells what it met.
@@ -76,6 +75,40 @@ impl Drop for Guard {
     fn drop(&mut self) {
         end(std::mem::take(&mut self.0));
     }
+}
+
+/// Whether there is nothing under zeroes.
+pub fn is_empty() -> bool {
+    extents::len() == 0
+}
+
+/// How many of the `len` bytes at both addresses come before the first on either side that is under zeroes.
+pub fn clear(dst: usize, src: usize, len: usize) -> usize {
+    if is_empty() {
+        return len;
+    }
+    let turn = Turn::take();
+    let until = |start: usize| {
+        let found = extents::first(Segment::new(start, len), &turn);
+        found.map_or(len, |extent| extent.seg.addr.saturating_sub(start).min(len))
+    };
+    until(src).min(until(dst))
+}
+
+/// Faults a range in, to read or to write: how many bytes from its start on can be had, none of them under zeroes.
+pub fn fault_in(seg: Segment, write: bool) -> usize {
+    clear(seg.addr, seg.addr, memory::fault_in(seg, write))
+}
+
+/// What is under zeroes at one of two addresses, the source's first.
+pub fn fault_at(dst: usize, src: usize) -> Option<Fault> {
+    if is_empty() {
+        return None;
+    }
+    let turn = Turn::take();
+    let at = |side, address: usize| Some((side, extents::first(Segment::new(address, 1), &turn)?));
+    let (side, extent) = at(Side::Source, src).or_else(|| at(Side::Destination, dst))?;
+    Some(report::fault(&extent, side, extent.seg, extent.kept))
 }
 
 /// Whether there is nothing under zeroes, and nobody about to put anything there.
@@ -100,7 +133,7 @@ fn end(claims: Vec<(Held, Scope)>) -> Report {
     let scopes: Vec<_> = claims.into_iter().map(told).collect();
     report.left = put_back_all(&scopes, &mut turn);
     drop(turn);
-    report.finish()
+    report.finish(true)
 }
 
 /// Adds every extent that a claim covers, as far as it is in its range.

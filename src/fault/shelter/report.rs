@@ -39,13 +39,20 @@ impl Collected {
         self.met.push((*extent, seg));
     }
 
-    pub(super) fn finish(mut self) -> Report {
+    /// Before the pages were put back, or after.
+    pub(super) fn finish(mut self, is_put_back: bool) -> Report {
         self.met.sort_by_key(|(extent, _)| extent.number);
-        let fault = |(extent, seg): &(Extent, Segment)| {
+        let told = |(extent, seg): &(Extent, Segment)| {
             let side = if extent.is_store { Side::Destination } else { Side::Source };
-            Fault::sheltered(side, *seg, extent.code, extent.lsb)
+            fault(extent, side, *seg, if is_put_back { 0 } else { extent.kept })
         };
         let lost = self.met.iter().map(|(_, seg)| seg.len).sum();
-        Report { faults: self.met.iter().map(fault).collect(), lost, left: self.left }
+        Report { faults: self.met.iter().map(told).collect(), lost, left: self.left }
     }
+}
+
+/// The fault that put a part of an extent under zeroes; its pages are where it was, or kept aside.
+pub(super) fn fault(extent: &Extent, side: Side, seg: Segment, kept: usize) -> Fault {
+    let fault = Fault::sheltered(side, seg, extent.code, extent.lsb);
+    if kept == 0 { fault } else { fault.asked_at(kept) }
 }
