@@ -51,6 +51,7 @@ from iovec_rs._core import (
     memcpy_mcsafe,
     memcpy_nocache,
 )
+from iovec_rs._safe_map import SafeMap
 from iovec_rs._types import (
     DEST,
     READ,
@@ -101,6 +102,7 @@ __all__ = [
     "McResult",
     "PageSpan",
     "PipeRing",
+    "SafeMap",
     "UserRange",
     "XArray",
     "__version__",

@@ -22,6 +22,7 @@ mod iterate;
 mod mcsafe;
 mod names;
 mod pmem;
+mod safe_map;
 mod structures;
 mod transfer;
 mod values;
@@ -69,6 +70,8 @@ mod _core {
     use super::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
     #[pymodule_export]
     use super::pmem::{MappedRegion, RegionFile, fault_map_moved};
+    #[pymodule_export]
+    use super::safe_map::MappedFile;
     #[pymodule_export]
     use super::structures::{FolioQueue, PipeRing, XArray};
     use pyo3::exceptions::PyImportError;

@@ -1,0 +1,95 @@
+//! Any part of a file, mapped as any program maps it, with nothing promised of what it holds.
+
+use super::{errno, mapping};
+use crate::abi::PAGE_SIZE;
+use crate::error::{Error, Result};
+use crate::memory::Segment;
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// What stores to a mapping do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stores {
+    /// They are not allowed.
+    Refused,
+    /// They change the file.
+    Shared,
+    /// They are seen in this mapping only.
+    Private,
+}
+
+/// A mapping of any part of a file. Unmapped when it is dropped.
+#[derive(Debug)]
+pub struct FileMapping {
+    /// Whole pages.
+    whole: Segment,
+    seg: Segment,
+    stores: Stores,
+    /// Open for as long as it is mapped, so that the file can be asked for its size.
+    _file: File,
+}
+
+impl FileMapping {
+    /// Maps `length` bytes from `offset` on, by default the rest of the file, which has that many.
+    pub fn new(file: BorrowedFd<'_>, stores: Stores, offset: usize, length: Option<usize>) -> Result<Self> {
+        let failed =
+            |errno: i32, call| Error::os(errno, format!("{call}: {}", std::io::Error::from_raw_os_error(errno)));
+        let file =
+            File::from(file.try_clone_to_owned().map_err(|error| failed(error.raw_os_error().unwrap_or(0), "dup"))?);
+        let found = file.metadata().map_err(|error| failed(error.raw_os_error().unwrap_or(0), "fstat"))?;
+        let size = if found.is_file() { Some(usize::try_from(found.len()).unwrap_or(usize::MAX)) } else { None };
+        if let Some(size) = size.filter(|size| offset >= *size) {
+            return Err(Error::invalid("offset", offset, format!("less than {size}, the bytes the file has")));
+        }
+        let rest = size.map(|size| size - offset);
+        let length = match (length, rest) {
+            (Some(length), Some(rest)) if length == 0 || length > rest => {
+                let expected = format!("1 to {rest}, what the file has from offset {offset}");
+                return Err(Error::invalid("length", length, expected));
+            }
+            (Some(length), _) => length,
+            (None, Some(rest)) => rest,
+            (None, None) => {
+                return Err(Error::invalid("length", "None", "a number of bytes, as this is no regular file"));
+            }
+        };
+        let skip = offset % PAGE_SIZE;
+        let pages = length.checked_add(skip).filter(|pages| isize::try_from(*pages).is_ok());
+        let pages = pages.ok_or_else(|| Error::invalid("length", length, "less than 2**63"))?;
+        let protection = libc::PROT_READ | if stores == Stores::Refused { 0 } else { libc::PROT_WRITE };
+        let sharing = if stores == Stores::Private { libc::MAP_PRIVATE } else { libc::MAP_SHARED };
+        let from = libc::off_t::try_from(offset - skip).map_err(|_| failed(libc::EOVERFLOW, "mmap"))?;
+        // SAFETY: without an address given, the kernel takes one where nothing is mapped.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), pages, protection, sharing, file.as_raw_fd(), from) };
+        if start == libc::MAP_FAILED {
+            return Err(failed(errno(), "mmap"));
+        }
+        let whole = Segment::new(start.expose_provenance(), pages);
+        Ok(Self { whole, seg: whole.skip(skip), stores, _file: file })
+    }
+
+    /// Where the bytes are.
+    pub fn seg(&self) -> Segment {
+        self.seg
+    }
+
+    /// What stores do.
+    pub fn stores(&self) -> Stores {
+        self.stores
+    }
+
+    /// Has the file hold what was stored, where stores go to the file.
+    pub fn sync(&self) -> Result<()> {
+        if self.stores != Stores::Shared {
+            return Ok(());
+        }
+        mapping::sync(self.seg).map_err(|errno| Error::os(errno, format!("msync of {} bytes", self.seg.len)))
+    }
+}
+
+impl Drop for FileMapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and used by nobody any more.
+        unsafe { mapping::unmap(self.whole) };
+    }
+}
