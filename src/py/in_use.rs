@@ -6,7 +6,7 @@ use super::values::{type_name, wrong_type};
 use crate::abi::{Direction, Kind};
 use crate::fault::Fault;
 use crate::iter;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -20,6 +20,9 @@ pub(super) struct Cursor {
     /// The first segment that `zero` must not write to.
     pub(super) readonly: Option<usize>,
 }
+
+/// Stands for the thread of a call that never ends: the iterator was released.
+const RELEASED: usize = usize::MAX;
 
 /// A cursor that one call at a time has for itself.
 pub(super) struct Shared {
@@ -91,12 +94,35 @@ impl Shared {
 
     #[cold]
     fn refusal(&self) -> PyErr {
+        if self.is_released() {
+            return PyValueError::new_err("the iterator was released: its memory has been given back");
+        }
         let who = if self.user.load(Ordering::Relaxed) == this_thread() {
             "a call that this one is part of"
         } else {
             "another thread"
         };
         PyRuntimeError::new_err(format!("{} is in use: {who} is copying through it", self.state()))
+    }
+
+    /// Whether it was released.
+    pub(super) fn is_released(&self) -> bool {
+        self.user.load(Ordering::Acquire) == RELEASED
+    }
+
+    /// Refuses to say anything of an iterator that was released.
+    pub(super) fn require_alive(&self) -> PyResult<()> {
+        if self.is_released() { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// Has nobody use the cursor any more; it comes back, to be dropped when nothing is locked. `RuntimeError` while a call has it.
+    pub(super) fn retire(&self) -> PyResult<iter::IovIter> {
+        let nothing = iter::IovIter::discard(Direction::Dest, 0)?;
+        let mut in_use = self.lock()?;
+        let core = std::mem::replace(&mut in_use.core, nothing);
+        std::mem::forget(in_use);
+        self.user.store(RELEASED, Ordering::Release);
+        Ok(core)
     }
 
     pub(super) fn kind(&self) -> Kind {

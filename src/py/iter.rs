@@ -6,6 +6,7 @@ use super::collect::{Collected, SegmentList, collect, segments_of};
 use super::copy::{raise, trusted_fault};
 use super::in_use::{Cursor, InUse, Shared};
 use super::iterate::iterate_and_advance;
+use super::kept::Kept;
 use super::names::names;
 use super::structures::{FolioQueue, PipeRing, XArray};
 use super::transfer::transfer;
@@ -31,10 +32,7 @@ use std::sync::Arc;
 #[pyclass(module = "iovec_rs", name = "IovIter", frozen, weakref)]
 pub(super) struct IovIter {
     shared: Shared,
-    /// What keeps its memory: exports of its own,
-    exports: Exports,
-    /// or the object that has them, an iterator or an array.
-    origin: Option<Py<PyAny>>,
+    kept: Kept,
 }
 
 impl IovIter {
@@ -44,20 +42,12 @@ impl IovIter {
 
     /// An iterator that keeps its memory itself.
     pub(super) fn over(core: iter::IovIter, exports: Exports, readonly: Option<usize>) -> Self {
-        Self { shared: Shared::new(core, readonly), exports, origin: None }
+        Self { shared: Shared::new(core, readonly), kept: Kept::own(exports) }
     }
 
     /// An iterator over memory that another object keeps.
-    pub(super) fn beside(core: iter::IovIter, origin: Py<PyAny>, readonly: Option<usize>) -> Self {
-        Self { shared: Shared::new(core, readonly), exports: Exports::default(), origin: Some(origin) }
-    }
-
-    /// The object that keeps its memory.
-    fn origin(slf: &Bound<'_, Self>) -> Py<PyAny> {
-        match &slf.get().origin {
-            Some(origin) => origin.clone_ref(slf.py()),
-            None => slf.clone().into_any().unbind(),
-        }
+    pub(super) fn beside(core: iter::IovIter, keeper: Py<PyAny>, readonly: Option<usize>) -> Self {
+        Self { shared: Shared::new(core, readonly), kept: Kept::shared(keeper) }
     }
 
     /// The cursor, for one call. `RuntimeError` while another has it.
@@ -255,46 +245,52 @@ impl IovIter {
     /// What kind of memory it runs over: an `IterKind`.
     #[getter]
     #[pyo3(name = "kind")]
-    fn kind_of(&self, py: Python<'_>) -> Py<PyAny> {
-        names(py).kind(self.kind()).clone_ref(py)
+    fn kind_of(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.shared.require_alive()?;
+        Ok(names(py).kind(self.kind()).clone_ref(py))
     }
 
     /// What it is in a transfer: a `Direction`.
     #[getter]
-    fn direction(&self, py: Python<'_>) -> Py<PyAny> {
-        names(py).direction(self.shared.direction()).clone_ref(py)
+    fn direction(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.shared.require_alive()?;
+        Ok(names(py).direction(self.shared.direction()).clone_ref(py))
     }
 
     /// Bytes that remain to be transferred.
     #[getter]
-    fn count(&self) -> usize {
-        self.shared.state().count
+    fn count(&self) -> PyResult<usize> {
+        self.shared.require_alive()?;
+        Ok(self.shared.state().count)
     }
 
     /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
     #[getter]
-    fn iov_offset(&self) -> usize {
-        self.shared.state().iov_offset
+    fn iov_offset(&self) -> PyResult<usize> {
+        self.shared.require_alive()?;
+        Ok(self.shared.state().iov_offset)
     }
 
     /// Segments that remain, the current one included; 0 for the kinds that do not count them.
     #[getter]
-    fn nr_segs(&self) -> usize {
-        self.shared.state().nr_segs
+    fn nr_segs(&self) -> PyResult<usize> {
+        self.shared.require_alive()?;
+        Ok(self.shared.state().nr_segs)
     }
 
     /// Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the reason.
     #[getter]
     fn fault<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.shared.require_alive()?;
         self.shared.fault().map(|fault| to_fault(py, &fault)).transpose()
     }
 
-    fn __len__(&self) -> usize {
-        self.shared.state().count
+    fn __len__(&self) -> PyResult<usize> {
+        self.count()
     }
 
-    fn __bool__(&self) -> bool {
-        self.shared.state().count != 0
+    fn __bool__(&self) -> PyResult<bool> {
+        Ok(self.count()? != 0)
     }
 
     /// `IovIter()` itself makes none: there is a class method for each kind of memory.
@@ -308,14 +304,39 @@ impl IovIter {
     }
 
     fn __repr__(&self) -> String {
+        if self.shared.is_released() {
+            return "<IovIter released>".to_owned();
+        }
         self.shared.state().to_string()
+    }
+
+    /// Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the iterator keep what they
+    /// need. Any later use of it: ValueError. Once more: nothing. `RuntimeError` while a call uses the iterator.
+    fn release(&self) -> PyResult<()> {
+        if !self.shared.is_released() {
+            let core = self.shared.retire()?;
+            // Both may run Python code, which finds it released.
+            drop(core);
+            self.kept.release();
+        }
+        Ok(())
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().shared.require_alive()?;
+        Ok(slf)
+    }
+
+    /// Releases it.
+    #[pyo3(signature = (*_exc), text_signature = "($self, *exc)")]
+    fn __exit__(&self, _exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.release()
     }
 
     /// A cycle through the memory is found by the collector, and broken elsewhere: there is no `__clear__`, since an iterator whose
     /// memory was given back could not be told from one over it.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.exports.traverse(&visit)?;
-        visit.call(&self.origin)
+        self.kept.traverse(&visit)
     }
 
     /// Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when `nbytes` is 0.
@@ -357,7 +378,7 @@ impl IovIter {
     /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
     fn dup(slf: &Bound<'_, Self>) -> PyResult<Self> {
         let this = slf.get().lock()?;
-        Ok(Self::beside(this.core.dup()?, Self::origin(slf), this.readonly))
+        Ok(Self::beside(this.core.dup()?, slf.get().kept.keeper(slf.py())?, this.readonly))
     }
 
     /// Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not by the direction: the
@@ -460,9 +481,10 @@ impl IovIter {
         let (maxsegs, nbytes) = (size_or("maxsegs", maxsegs, usize::MAX)?, size_or("nbytes", nbytes, usize::MAX)?);
         let this = slf.get().lock()?;
         this.require_views("views")?;
+        let shows = Self::shows(slf)?;
         let pieces = this.core.kept_pieces(nbytes, maxsegs);
         drop(this);
-        list_of(slf.py(), pieces?, |piece| Ok(Self::view(slf, piece)?.into_any()))
+        list_of(slf.py(), pieces?, |piece| Ok(shows.view(slf.py(), piece)?.into_any()))
     }
 
     /// Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes (clipped to `count`), and
@@ -483,7 +505,8 @@ impl IovIter {
         if this.core.direction() == Direction::Dest {
             this.core.require_writable(nbytes)?;
         }
-        iterate_and_advance(&mut this.core, nbytes, step, |_, chunk| Self::view(slf, chunk))
+        let shows = Self::shows(slf)?;
+        iterate_and_advance(&mut this.core, nbytes, step, |py, chunk| shows.view(py, chunk))
     }
 
     /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), clipped to `count`: a `UserRange`. Of an XARRAY it is the
@@ -503,33 +526,48 @@ impl IovIter {
     ) -> PyResult<Bound<'py, PyAny>> {
         let nbytes = size("nbytes", nbytes)?;
         // The callback may use the iterator, which is not locked meanwhile.
-        let pieces = slf.get().lock()?.core.callback_ranges(nbytes)?;
+        let this = slf.get().lock()?;
+        let (pieces, shows) = (this.core.callback_ranges(nbytes)?, Self::shows(slf)?);
+        drop(this);
         let mut last = slf.py().None().into_bound(slf.py());
         for piece in pieces {
-            last = callback.call1((Self::view(slf, piece)?,))?;
+            last = callback.call1((shows.view(slf.py(), piece)?,))?;
         }
         if last.is_none() { int(slf.py(), 0) } else { Ok(last) }
     }
 }
 
 impl IovIter {
-    /// A memoryview of a piece, kept by its page or by what the iterator was made over.
-    fn view<'py>(slf: &Bound<'py, Self>, piece: KeptPiece) -> PyResult<Bound<'py, PyMemoryView>> {
-        let KeptPiece { seg, page } = piece;
-        let is_source = slf.get().shared.direction() == Direction::Source;
-        match page {
-            // A page may have come after the iterator was made, and be read-only.
-            Some(page) => {
-                let keeper = Keeper::Page(Arc::clone(page.owner()));
-                memoryview(slf.py(), seg, is_source || !page.writable(), keeper)
-            }
-            None => memoryview(slf.py(), seg, is_source, Keeper::Object(Self::origin(slf))),
-        }
+    /// How its memory is shown, also when it has been released since.
+    fn shows(slf: &Bound<'_, Self>) -> PyResult<Shows> {
+        let this = slf.get();
+        Ok(Shows { keeper: this.kept.keeper(slf.py())?, readonly: this.shared.direction() == Direction::Source })
     }
 
     /// What kind of memory it runs over.
     pub(super) fn kind(&self) -> Kind {
         self.shared.kind()
+    }
+}
+
+/// How an iterator's memory is shown.
+struct Shows {
+    keeper: Py<PyAny>,
+    readonly: bool,
+}
+
+impl Shows {
+    /// A memoryview of a piece, kept by its page or by what the iterator was made over.
+    fn view<'py>(&self, py: Python<'py>, piece: KeptPiece) -> PyResult<Bound<'py, PyMemoryView>> {
+        let KeptPiece { seg, page } = piece;
+        match page {
+            // A page may have come after the iterator was made, and be read-only.
+            Some(page) => {
+                let keeper = Keeper::Page(Arc::clone(page.owner()));
+                memoryview(py, seg, self.readonly || !page.writable(), keeper)
+            }
+            None => memoryview(py, seg, self.readonly, Keeper::Object(self.keeper.clone_ref(py))),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod in_use;
 mod io;
 mod iter;
 mod iterate;
+mod kept;
 mod mcsafe;
 mod names;
 mod pmem;
@@ -96,6 +97,7 @@ mod _core {
         super::names::init(module.py())?;
         super::fault_map::init(module.py());
         super::view::init(module.py());
+        super::kept::init(module.py());
         let functions = super::copy::fast_functions().into_iter();
         let functions = functions.chain(super::durable::fast_functions()).chain(super::mcsafe::fast_functions());
         super::fastcall::install(module, functions)?;
