@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import iovec_rs
 import pytest
-from every_kind import build, three_pages
 from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, IterKind, PipeRing
+from support.every_kind import build, three_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
