@@ -35,7 +35,10 @@ impl<'i> BlockCopy<'i> {
         let mut copier = Copier::new(&[source], &[])?;
         // SAFETY: the copier was made for the source.
         let read = Segment::new(ahead.addr(), unsafe { ahead.fill(&mut copier, source.seg()) });
-        let fault = copier.into_fault(read.len, nbytes);
+        let mut fault = copier.into_fault(read.len, nbytes);
+        if read.len == 0 {
+            i.fault = fault.take();
+        }
         // SAFETY: the buffer stays beside it in `self`, which hands it to nobody.
         let source = unsafe { Memory::new(read, Backing::Heap) };
         Ok(Self { i, source, _ahead: Some(ahead), fault, done: 0 })

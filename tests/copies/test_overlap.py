@@ -231,8 +231,9 @@ def test_the_source_reads_as_if_first(arena: Arena, distance: int) -> None:
 def test_up_to_the_first_byte_that_cannot_be_read_or_written(arena: Arena, distance: int) -> None:
     for good in (0, 1, 63, 700, 3000):
         edge, length = SIZE - good, good + 600
-        check(arena, edge - 600 - distance, edge, length)
-        check(arena, edge, edge - 600 - distance, length)
+        for below in (600 + distance, 1 + distance):
+            check(arena, edge - below, edge, length)
+            check(arena, edge, edge - below, length)
 
 
 @pytest.mark.usefixtures("_mode")
@@ -318,3 +319,37 @@ def test_a_pipe_is_filled_from_its_own_newest_page(length: int) -> None:
         before = bytes(page)
         assert copy(page[100 : 100 + length], i) == length
         assert ring.read() == before[:1024] + before[100 : 100 + length]
+
+
+LITTLE_MEMORY = """
+import mmap, resource
+from iovec_rs import *
+SIZE = 256 << 20
+memory = mmap.mmap(-1, 2 * SIZE)
+memory[: 1 << 20] = b"m" * (1 << 20)
+view, before = memoryview(memory), bytes(memory[: 2 << 20])
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+low, high = view[:SIZE], view[100 : SIZE + 100]
+class Hash:
+    def update(self, data): raise AssertionError("nothing was copied")
+to, source, pieces = IovIter.ubuf(READ, high), IovIter.iovec(WRITE, [low]), IovIter.iovec(READ, [high[:9], high[9:]])
+copies = [
+    lambda: copy_to_iter(low, to), lambda: copy_to_iter_flushcache(low, to), lambda: csum_and_copy_to_iter(low, to),
+    lambda: hash_and_copy_to_iter(low, to, Hash()), lambda: copy_from_iter(high, source),
+    lambda: copy_from_iter_nocache(high, source), lambda: csum_and_copy_from_iter(high, source),
+    lambda: copy_iter(pieces, source), lambda: memcpy_mcsafe(high, low), lambda: memcpy_flushcache(high, low),
+]
+refused = 0
+for copy in copies:
+    try: copy()
+    except MemoryError: refused += 1
+print(refused, len(copies), {i.count for i in (to, source, pieces)} == {SIZE}, bytes(memory[: 2 << 20]) == before)
+"""
+
+
+def test_without_memory_to_read_ahead_into_nothing_changes() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert (run.stderr, run.stdout.split()) == ("", ["10", "10", "True", "True"])

@@ -230,10 +230,10 @@ fn what_could_not_be_read_is_neither_counted_nor_made_up() {
     assert!(!original.contains(&POISON));
     every_mode(|mode| {
         for distance in DISTANCES {
-            for before in [0, 1, 5, 64, 700, 3000] {
+            for (before, gap) in [0, 1, 5, 64, 700, 3000].into_iter().flat_map(|before| [(before, 500), (before, 1)]) {
                 // The source leaves the accessible pages after `before` bytes.
                 let (src, len) = (pages.len - before, before + 500);
-                let dst = src - distance - 500;
+                let dst = src - distance - gap;
                 pages.set(&original);
                 every_way(&pages, dst, src, len, |name, done| {
                     let case = format!("{name} {mode} {dst} <- {src}, {before} of {len}");
