@@ -6,6 +6,7 @@
 use super::cycles::{Delegation, Unmended};
 use super::handler::{self, Arrival};
 use super::predecessors::{Action, Predecessors};
+use super::record::{SEGV_ACCERR, SEGV_MAPERR};
 use super::threads;
 use crate::abi::PAGE_SIZE;
 use crate::arch::{self, Attempt};
@@ -119,7 +120,7 @@ fn is_pending(signal: i32) -> bool {
 fn would_fault_again(arrival: &Arrival) -> bool {
     let by_mapping = match arrival.signal {
         libc::SIGBUS => matches!(arrival.code(), libc::BUS_ADRERR | libc::BUS_MCEERR_AR),
-        _ => matches!(arrival.code(), super::SEGV_MAPERR | super::SEGV_ACCERR),
+        _ => matches!(arrival.code(), SEGV_MAPERR | SEGV_ACCERR),
     };
     let page = arrival.address() / PAGE_SIZE * PAGE_SIZE;
     // SAFETY: the context that came with the signal.

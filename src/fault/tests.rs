@@ -57,15 +57,16 @@ fn distances() -> impl Iterator<Item = usize> {
 
 const SKEWS: [usize; 6] = [0, 1, 7, 33, 40, 63];
 
-fn armed() -> Path {
+/// `None` where no fault is survived.
+fn armed() -> Option<Path> {
     let path = arm::arm(Backing::Mapping).unwrap();
-    assert!(matches!(path, Path::Direct(_)));
-    path
+    assert_eq!(matches!(path, Path::Direct(_)), arch::RECOVERS);
+    arch::RECOVERS.then_some(path)
 }
 
 #[test]
 fn a_source_that_ends_is_copied_to_its_last_byte_and_no_further() {
-    let _way = armed();
+    let Some(_path) = armed() else { return };
     let source = Edge::new(7);
     let target = Edge::new(0);
     for set in arch::available() {
@@ -89,7 +90,7 @@ fn a_source_that_ends_is_copied_to_its_last_byte_and_no_further() {
 
 #[test]
 fn a_destination_that_ends_is_written_to_its_last_byte() {
-    let _way = armed();
+    let Some(_path) = armed() else { return };
     let source = Edge::new(7);
     let target = Edge::new(0);
     for set in arch::available() {
@@ -116,7 +117,7 @@ fn a_destination_that_ends_is_written_to_its_last_byte() {
 
 #[test]
 fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
-    let _way = armed();
+    let Some(_path) = armed() else { return };
     let (source, target) = (Edge::new(7), Edge::new(0));
     for (set, before) in arch::available().flat_map(|set| distances().map(move |before| (set, before))) {
         for (skew, beyond) in (0..arch::LINE).flat_map(|skew| [1, 2, 3, 100].map(|beyond| (skew, beyond))) {
@@ -152,7 +153,7 @@ fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
 
 #[test]
 fn long_copies_that_fault_are_exact_strings_or_not() {
-    let _way = armed();
+    let Some(_path) = armed() else { return };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let length = 1 << 20;
     // SAFETY: a new anonymous mapping; the result is checked.

@@ -4,6 +4,8 @@
 mod table;
 #[macro_use]
 mod partial;
+#[cfg(test)]
+mod disassembly;
 mod flush;
 mod signal;
 mod vector;
