@@ -66,7 +66,7 @@ def live(case: Case, tally: Tally) -> None:
 
 def nests(case: Case) -> bool:
     """Whether neighbour a is called while it runs. What b chains to it is blocked meanwhile."""
-    return "nodefer" in case.flags and "b" not in case.order
+    return "nodefer" in case.flags and ("b" not in case.order or "-b" in case.order)
 
 
 def end(case: Case, library: ctypes.CDLL) -> None:
