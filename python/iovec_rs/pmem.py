@@ -98,7 +98,8 @@ class PmemRegion(MappedRegion):
 def flush(buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
     """Writes every cache line of `length` bytes (all the rest by default) from `offset` on back to memory.
 
-    They have arrived when `drain` returns. ValueError if the range leaves the buffer, FaultError if its memory is bad.
+    They have arrived when `drain` returns. In a region of granularity "page" that does not make them durable: `persist`
+    does. ValueError if the range leaves the buffer, FaultError if its memory is bad.
     """
     _core.pmem_flush(buffer, offset, length)
 

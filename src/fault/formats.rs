@@ -62,7 +62,8 @@ impl<'a> Line<'a> {
         here
     }
 
-    /// The digits here: their value, or `None` if it takes more than 64 bits. Without any the value is 0 and nothing is stepped over.
+    /// The digits here: their value, or `None` if it takes more than 64 bits. Without any the value is 0 and nothing is
+    /// stepped over.
     fn digits(&mut self, radix: u32) -> Option<u64> {
         let mut value = Some(0u64);
         while let Some(digit) = self.peek().and_then(|c| c.to_digit(radix)) {

@@ -1,20 +1,20 @@
-//! Bad blocks carried from one line of bytes to another: from a device to a partition, to a file on it, to a mapping of the file.
+//! Bad blocks carried from one thing's bytes to another's: from a device's to a partition's, to a file's, to a mapping's.
 
 use crate::error::{Error, Result};
 use crate::fault::map::{Access, FaultMap};
 
-/// A stretch of one line that is a stretch of another.
+/// Bytes that two things share: a disk and a file on it, a file and a mapping of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Piece {
-    /// Where it is in the line the map speaks of.
+    /// Where they begin in the thing that the map describes.
     pub from: usize,
-    /// Where it is in the other one.
+    /// Where they begin in the other one.
     pub to: usize,
-    /// How long it is.
+    /// How many they are.
     pub len: usize,
 }
 
-/// What the map says about the pieces, told of the line they go to. Incomplete if the map is.
+/// What the map says about the pieces, by where they are in the other thing. Incomplete if the map is.
 pub fn moved(map: &FaultMap, pieces: impl IntoIterator<Item = Piece>) -> Result<FaultMap> {
     let mut out = FaultMap::new();
     for Piece { from, to, len } in pieces {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_would_end_past_the_line_is_refused() {
+    fn a_piece_that_would_end_past_the_last_address_is_refused() {
         let far = |to| moved(&map(&[(8, 4)]), [Piece { from: 0, to, len: 20 }]);
         assert!(far(usize::MAX - 11).is_ok());
         assert!(far(usize::MAX - 10).is_err());

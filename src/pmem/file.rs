@@ -42,7 +42,7 @@ pub enum Purpose {
     Create,
 }
 
-/// An open file. Dropped before [`Opened::settle`], it leaves the file's bytes and length as they were.
+/// An open file. Dropped before [`Opened::commit`], it leaves the file's bytes and length as they were.
 ///
 /// Holes that got room stay filled: they cannot be told from what somebody else has written there since.
 pub struct Opened {
@@ -126,7 +126,7 @@ impl Opened {
     }
 
     /// The number of the device it lies on.
-    pub fn lies_on(&self) -> u64 {
+    pub fn device_number(&self) -> u64 {
         self.meta.dev()
     }
 
@@ -149,8 +149,8 @@ impl Opened {
         self.purpose != Purpose::Read
     }
 
-    /// Chooses `size` bytes (all the rest by default) from `offset` on, and makes room for them, so that no store can find the disk full.
-    /// After EINTR it may be asked again. `device` is what it is if it is a DAX device.
+    /// Chooses `size` bytes (all the rest by default) from `offset` on, and makes room for them, so that no store can
+    /// find the disk full. After EINTR it may be asked again. `device` is what it is if it is a DAX device.
     pub fn reserve(&mut self, size: Option<usize>, offset: usize, device: Option<Device>) -> Result<Part> {
         if let Some(Device { size: len, align }) = device {
             return part(len, align, size, offset, false);
@@ -187,7 +187,7 @@ impl Opened {
     }
 
     /// The file is what it is to be: a new one is made durable with its length and its name.
-    pub(super) fn settle(&mut self) -> Result<()> {
+    pub(super) fn commit(&mut self) -> Result<()> {
         if self.created || self.grown_to != 0 {
             self.sync_all()?;
         }
@@ -214,7 +214,8 @@ impl Drop for Opened {
     }
 }
 
-/// `size` bytes (all the rest by default) from `offset` on, of a file of `len` bytes that can be mapped in units of `align`.
+/// `size` bytes (all the rest by default) from `offset` on, of a file of `len` bytes that can be mapped in units of
+/// `align`.
 fn part(len: usize, align: usize, size: Option<usize>, offset: usize, may_grow: bool) -> Result<Part> {
     if !offset.is_multiple_of(align) {
         return Err(Error::invalid("offset", offset, format!("a multiple of {align}, the alignment of mappings")));

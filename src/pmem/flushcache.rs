@@ -1,5 +1,5 @@
-//! The copies that flush caches (`copy_from_iter_flushcache` and its kin), durable also where that takes an msync: in a mapped region of page
-//! granularity.
+//! The copies that flush caches (`copy_from_iter_flushcache` and its kin), durable also where that takes an msync: in a
+//! mapped region of page granularity.
 
 use super::mapping::{msync_failed, reopening_failed};
 use crate::abi::{Direction, PAGE_SIZE};
@@ -43,7 +43,8 @@ impl Destination {
         Ok(())
     }
 
-    /// Makes the first `done` bytes durable. Returns how many of them are, and why not all: a file that was cut holds no more.
+    /// Makes the first `done` bytes durable. Returns how many of them are, and why not all: a file that was cut holds
+    /// no more.
     fn sync(&self, done: usize) -> Result<Outcome> {
         let stored = |piece: &Piece| piece.seg.take(done.saturating_sub(piece.at));
         let mut order: Vec<&Piece> = Vec::new();
@@ -79,7 +80,8 @@ pub fn may_need_msync() -> bool {
     shared_mapping::any_needs_msync()
 }
 
-/// Runs a copy between flat memory and an iterator, which stands where it stood if what was copied cannot be made durable.
+/// Runs a copy between flat memory and an iterator, which stands where it stood if what was copied cannot be made
+/// durable.
 fn through(
     destination: &Destination,
     i: &mut IovIter,
@@ -108,8 +110,8 @@ pub fn copy_from_iter_flushcache(dst: Memory, i: &mut IovIter, nbytes: usize) ->
     through(&destination, i, |i| flushcache::copy_from_iter_flushcache(dst, i, nbytes))
 }
 
-/// `copy_to_iter_flushcache` to any memory; an error as from [`copy_from_iter_flushcache`]. The pages of an XArray or a FolioQueue are looked up
-/// before the copy: one that another thread puts there meanwhile is not synced.
+/// `copy_to_iter_flushcache` to any memory; an error as from [`copy_from_iter_flushcache`]. The pages of an XArray or a
+/// FolioQueue are looked up before the copy: one that another thread puts there meanwhile is not synced.
 pub fn copy_to_iter_flushcache(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     let mut destination = Destination::default();
     if may_need_msync() && i.direction() == Direction::Dest {

@@ -24,17 +24,18 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps a part that was reserved of what was opened. `caches_last` says that the caches above its memory outlive a loss of power.
-    pub fn new(opened: Opened, part: Part, caches_last: bool) -> Result<Self> {
+    /// Maps a part that was reserved of what was opened. `caches_persist` says that the caches above its memory outlive a
+    /// loss of power.
+    pub fn new(opened: Opened, part: Part, caches_persist: bool) -> Result<Self> {
         let shared = SharedMapping::new(Arc::clone(opened.file()), part.offset, part.mapped, opened.writable())
             .map_err(|errno| failed_with("mmap", errno))?;
-        let granularity = match (shared.is_map_sync() || opened.character_device().is_some(), caches_last) {
+        let granularity = match (shared.is_map_sync() || opened.character_device().is_some(), caches_persist) {
             (true, true) => Granularity::Byte,
             (true, false) => Granularity::CacheLine,
             (false, _) => Granularity::Page,
         };
         let mut new = Self { opened, part, shared, granularity };
-        new.opened.settle()?;
+        new.opened.commit()?;
         Ok(new)
     }
 
@@ -58,8 +59,8 @@ impl Mapping {
         &self.opened
     }
 
-    /// The addresses of this mapping that a list of the file's bad bytes speaks of. A page with a bad byte in it cannot be mapped at all; a
-    /// device is mapped whatever is in it, and only a load of the bad bytes fails.
+    /// The addresses of this mapping that a list of the file's bad bytes speaks of. A page with a bad byte in it cannot
+    /// be mapped at all; a device is mapped whatever is in it, and only a load of the bad bytes fails.
     pub fn known_bad(&self, file: &FaultMap) -> Result<FaultMap> {
         let seg = self.seg();
         let piece = Piece { from: usize::try_from(self.part.offset).unwrap_or(usize::MAX), to: seg.addr, len: seg.len };
@@ -72,14 +73,15 @@ impl Mapping {
     /// A range of the region, to be used no longer than the mapping lives.
     pub(crate) fn range(&self, offset: usize, length: usize) -> Result<Memory> {
         let whole = self.seg();
-        // SAFETY: the mapping is ours until it is dropped, which every caller's copy comes before; its file may shrink meanwhile.
+        // SAFETY: the mapping is ours until it is dropped, which every caller's copy comes before; its file may shrink
+        // meanwhile.
         let memory = unsafe { Memory::new(whole, Backing::Mapping) };
         memory.range(offset, length).ok_or(Error::BeyondRegion { offset, length, limit: whole.len })
     }
 
-    /// Makes what was stored to a range durable, as its granularity asks for. Returns the bytes of it that are, and why not all: msync is
-    /// content with a page that a cut file ends in, and what was stored to it behind that end is lost. An error for every failed write-back that
-    /// this thread was not told of by `caller`.
+    /// Makes what was stored to a range durable, as its granularity asks for. Returns the bytes of it that are, and why
+    /// not all: msync is content with a page that a cut file ends in, and what was stored to it behind that end is
+    /// lost. An error for every failed write-back that this thread was not told of by `caller`.
     pub fn persist(&self, caller: Caller, offset: usize, length: usize) -> Result<Outcome> {
         let range = self.range(offset, length)?;
         match self.granularity {
@@ -94,14 +96,15 @@ impl Mapping {
         Ok((range.len(), None))
     }
 
-    /// How many write-backs are known to have failed. In a forked child this opens the file again, if nothing did before.
+    /// How many write-backs are known to have failed. In a forked child this opens the file again, if nothing did
+    /// before.
     fn failures(&self) -> Result<u64> {
         self.shared.failures().map_err(reopening_failed)
     }
 
-    /// Stores to the region and makes durable what was stored, for `Granularity::Page`. `store` returns what it stored from `offset` on, and why
-    /// it came short; it is called again, if it may be, to tell a medium that fails under these pages from one that fails elsewhere. Returns
-    /// the bytes stored that are durable, and why not all.
+    /// Stores to the region and makes durable what was stored, for `Granularity::Page`. `store` returns what it stored
+    /// from `offset` on, and why it came short; it is called again, if it may be, to tell a medium that fails under
+    /// these pages from one that fails elsewhere. Returns the bytes stored that are durable, and why not all.
     pub(super) fn store_durably(
         &self,
         offset: usize,
@@ -151,7 +154,8 @@ impl Mapping {
         Ok((held, Some(Box::new(Fault::cut(Side::Destination, lost, held)))))
     }
 
-    /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Not for devices, which know neither.
+    /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Not for devices, which
+    /// know neither.
     pub fn sync_all(&self) -> Result<()> {
         let seg = self.seg();
         self.failures()?;

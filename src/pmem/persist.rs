@@ -12,9 +12,9 @@ pub fn needs_msync(range: Memory) -> bool {
     shared_mapping::overlapping(range.seg()).iter().any(|mapping| mapping.needs_msync())
 }
 
-/// Makes what was stored to a range durable: by an msync in a mapped region that needs one, and by flushing cache lines elsewhere. Returns
-/// the bytes of it, from its start on, that are, and why not all of them. An error for every failed write-back of such a region that this
-/// thread was not told of by this function.
+/// Makes what was stored to a range durable: by an msync in a mapped region that needs one, and by flushing cache lines
+/// elsewhere. Returns the bytes of it, from its start on, that are, and why not all of them. An error for every failed
+/// write-back of such a region that this thread was not told of by this function.
 pub fn persist(range: Memory) -> Result<Outcome> {
     let whole = range.seg();
     let mut mappings = shared_mapping::overlapping(whole);

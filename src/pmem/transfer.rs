@@ -11,12 +11,13 @@ use crate::fault::{Cause, Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
 
-/// From here on what msync is going to write out is better not left in the caches: it is read by a device, or by nobody.
+/// From here on what msync is going to write out is better not left in the caches: it is read by a device, or by
+/// nobody.
 const NONTEMPORAL_FROM: usize = 256 << 10;
 
-/// What of a fault is damage of a region that is worth remembering: poison, and what its file holds and cannot be had, which before
-/// Linux 6.6 is how poison on DAX looks. What a cut file no longer holds is not: the file may grow again. Where a copy went to is
-/// somebody else's memory. `in_file` says what of the region its file holds now.
+/// What of a fault is damage of a region that is worth remembering: poison, and what its file holds and cannot be had,
+/// which before Linux 6.6 is how poison on DAX looks. What a cut file no longer holds is not: the file may grow again.
+/// Where a copy went to is somebody else's memory. `in_file` says what of the region its file holds now.
 fn damage(
     (seg, touch): (Segment, Touch),
     cause: Cause,
@@ -37,8 +38,8 @@ impl Mapping {
         if self.opened().writable() { Ok(()) } else { Err(Error::ReadOnlyRegion) }
     }
 
-    /// Copies flat memory into the region, as if all of it had been read first. Returns the bytes copied, which are durable, and why not all.
-    /// If they cannot be made durable, that is the error and nothing counts.
+    /// Copies flat memory into the region, as if all of it had been read first. Returns the bytes copied, which are
+    /// durable, and why not all. If they cannot be made durable, that is the error and nothing counts.
     pub fn write(&self, offset: usize, src: Memory) -> Result<Outcome> {
         self.require_writable()?;
         let dst = self.range(offset, src.len())?;
@@ -57,8 +58,9 @@ impl Mapping {
         )
     }
 
-    /// Copies all that is left of an iterator into the region. It advances by the bytes copied, which are durable; bad memory leaves
-    /// its reason in `i.fault`. If they cannot be made durable, that is the error, and it stands where it stood.
+    /// Copies all that is left of an iterator into the region. It advances by the bytes copied, which are durable; bad
+    /// memory leaves its reason in `i.fault`. If they cannot be made durable, that is the error, and it stands where it
+    /// stood.
     pub fn write_from(&self, offset: usize, i: &mut IovIter) -> Result<usize> {
         self.require_writable()?;
         i.require(Direction::Source, "write")?;
@@ -81,12 +83,14 @@ impl Mapping {
         Ok(durable)
     }
 
-    /// What a fault in a copy out of the region tells of damage to it that no map knew: for the caller to add to the region's map.
+    /// What a fault in a copy out of the region tells of damage to it that no map knew: for the caller to add to the
+    /// region's map.
     pub fn damage(&self, fault: &Fault) -> Option<(Segment, Touch)> {
         damage(learned(fault)?, fault.cause(), self.seg(), || self.in_file().unwrap_or_default())
     }
 
-    /// How much of what was read from a range is the file's, and what the rest is: the page that a cut file ends in reads as zeroes behind it.
+    /// How much of what was read from a range is the file's, and what the rest is: the page that a cut file ends in
+    /// reads as zeroes behind it.
     fn of_the_file(&self, range: Memory, read: Outcome) -> Result<Outcome> {
         let (done, fault) = read;
         let held = self.in_file()?.end().saturating_sub(range.seg().addr);
@@ -103,8 +107,8 @@ impl Mapping {
         self.of_the_file(range, memcpy_mcsafe(dst, range, Some(map))?)
     }
 
-    /// Copies out of the region into all that is left of an iterator, up to what the map knows to be bad or turns out to be. Returns the bytes
-    /// copied, by which it advances.
+    /// Copies out of the region into all that is left of an iterator, up to what the map knows to be bad or turns out
+    /// to be. Returns the bytes copied, by which it advances.
     pub fn read_into<K: KnownBad + ?Sized>(&self, offset: usize, i: &mut IovIter, map: &K) -> Result<usize> {
         i.require(Direction::Dest, "read_into")?;
         let nbytes = i.count();

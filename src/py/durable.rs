@@ -46,11 +46,11 @@ pub(super) fn copy_from_iter_full_nocache(
     run_full(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
 }
 
-/// `copy_from_iter` after which every byte counted is durable if its memory is that of a `PmemRegion`, of any granularity, or of a
-/// mapping with `MAP_SYNC`, for every kind and also after a short copy (`copy_from_iter_flushcache`). Of other memory it has left the
-/// CPU's caches, no more: a file that somebody else has mapped takes an msync, too. Fenced once. OSError if a region's msync fails, or
-/// anybody's of that region while this runs: nothing counts, and `i` is where it was. OSError EOPNOTSUPP where the CPU cannot write
-/// lines back.
+/// `copy_from_iter` after which every byte counted is durable if its memory is that of a `PmemRegion`, of any
+/// granularity, or of a mapping with `MAP_SYNC`, for every kind and also after a short copy
+/// (`copy_from_iter_flushcache`). Of other memory it has left the CPU's caches, no more: a file that somebody else has
+/// mapped takes an msync, too. Fenced once. OSError if a region's msync fails, or anybody's of that region while this
+/// runs: nothing counts, and `i` is where it was. OSError EOPNOTSUPP where the CPU cannot write lines back.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_flushcache(
@@ -64,9 +64,9 @@ pub(super) fn copy_from_iter_flushcache(
     run_short(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_flushcache)
 }
 
-/// `copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. Pages that another thread
-/// puts into an XArray or a FolioQueue meanwhile are stored to, but not msynced. The kernel has no such function: there the iterator is
-/// always the source.
+/// `copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. Pages that
+/// another thread puts into an XArray or a FolioQueue meanwhile are stored to, but not msynced. The kernel has no such
+/// function: there the iterator is always the source.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter_flushcache(
@@ -86,8 +86,8 @@ pub(super) fn memcpy_nocache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAn
     between(dst, src, flushcache::memcpy_nocache)
 }
 
-/// A flat copy with the promise of `copy_from_iter_flushcache`. `dst` and `src` are of one length. Returns an `McResult`. OSError if a
-/// region's msync fails, or anybody's of that region while this runs: nothing counts.
+/// A flat copy with the promise of `copy_from_iter_flushcache`. `dst` and `src` are of one length. Returns an
+/// `McResult`. OSError if a region's msync fails, or anybody's of that region while this runs: nothing counts.
 #[pyfunction]
 pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if !pmem::flushcache::may_need_msync() {
@@ -121,8 +121,8 @@ fn run_waiting(
     Ok(copied)
 }
 
-/// Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many. `FaultError` with the
-/// bytes written back if the memory is bad.
+/// Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many.
+/// `FaultError` with the bytes written back if the memory is bad.
 #[pyfunction]
 #[pyo3(signature = (buffer, offset=None, length=None))]
 pub(super) fn pmem_flush(
@@ -151,7 +151,8 @@ pub(super) fn pmem_persist(
     })
 }
 
-/// Evicts the lines of `buffer[offset:offset + length]` from this CPU's caches, for a reader of memory that others write to past them.
+/// Evicts the lines of `buffer[offset:offset + length]` from this CPU's caches, for a reader of memory that others
+/// write to past them.
 #[pyfunction]
 #[pyo3(signature = (buffer, offset=None, length=None))]
 pub(super) fn pmem_invalidate(

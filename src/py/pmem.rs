@@ -1,4 +1,5 @@
-//! What `iovec_rs.pmem.PmemRegion` is made of: the file, and its mapping. Python looks up what the system knows about both.
+//! What `iovec_rs.pmem.PmemRegion` is made of: the file, and its mapping. Python looks up what the system knows about
+//! both.
 
 use super::buffer::{Access, ArgName, Call};
 use super::copy::{raise, trusted_fault};
@@ -17,7 +18,8 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and length as they were.
+/// A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and
+/// length as they were.
 #[pyclass(module = "iovec_rs._core", name = "RegionFile", frozen)]
 pub(super) struct RegionFile {
     /// `None` once it is mapped or closed.
@@ -79,7 +81,7 @@ impl RegionFile {
     /// The number of the device that its bytes are on: its own if it is one.
     #[getter]
     fn device(&self) -> PyResult<u64> {
-        self.with(|opened| opened.character_device().unwrap_or_else(|| opened.lies_on()))
+        self.with(|opened| opened.character_device().unwrap_or_else(|| opened.device_number()))
     }
 
     /// Its descriptor.
@@ -168,19 +170,19 @@ fn closed() -> PyErr {
 
 #[pymethods]
 impl MappedRegion {
-    /// Maps a file that was given room. `bad` are its bytes that are known to be bad; `caches_last` says that the caches above its memory outlive
-    /// a loss of power.
+    /// Maps a file that was given room. `bad` are its bytes that are known to be bad; `caches_persist` says that the
+    /// caches above its memory outlive a loss of power.
     #[new]
     fn new(
         py: Python<'_>,
         file: &Bound<'_, RegionFile>,
         bad: &Bound<'_, FaultMap>,
-        caches_last: bool,
+        caches_persist: bool,
     ) -> PyResult<Self> {
         let file = file.get();
         let (opened, part) = file.lock().take().ok_or_else(file_closed)?;
         let part = part.ok_or_else(|| PyValueError::new_err("the file was given no room"))?;
-        let mapping = py.detach(|| Mapping::new(opened, part, caches_last));
+        let mapping = py.detach(|| Mapping::new(opened, part, caches_persist));
         let mapping = mapping.map_err(|error| with_path(error, file.path.bind(py)))?;
         let known = mapping.known_bad(&bad.get().lock())?;
         Ok(Self {
@@ -261,24 +263,26 @@ impl MappedRegion {
         self.lock().mapping.is_none()
     }
 
-    /// The addresses in it that are known to be bad: from the system's list when it was opened or refreshed, and the poison in it that `read_into`
-    /// ran into since. Not what a file lacks that was cut: it may grow again.
-    /// A page with a bad block in it cannot be mapped, so all of it is in there; of a device only the blocks are.
+    /// The addresses in it that are known to be bad: from the system's list when it was opened or refreshed, and the
+    /// poison in it that `read_into` ran into since. Not what a file lacks that was cut: it may grow again. A page with
+    /// a bad block in it cannot be mapped, so all of it is in there; of a device only the blocks are.
     #[getter]
     fn fault_map(&self, py: Python<'_>) -> PyResult<Py<FaultMap>> {
         self.mapping()?;
         Ok(self.fault_map.clone_ref(py))
     }
 
-    /// Copies all of a buffer, or all that is left of an iterator, to `offset`; returns the bytes copied, which are durable.
+    /// Copies all of a buffer, or all that is left of an iterator, to `offset`; returns the bytes copied, which are
+    /// durable.
     ///
-    /// Bad memory: what was written before it is durable, too. Over user memory (UBUF, IOVEC) the count is short and `data.fault` says
-    /// why; otherwise `FaultError`, with `.copied`. If the kernel cannot make it durable (msync): OSError, nothing counts, and an
-    /// iterator is back where it was; the bytes are to be written again, as a second msync would not find them. With granularity
-    /// "page" a write-back of the file that fails anywhere, whoever was told of it, has the bytes stored and synced again, up to three
-    /// times, so that the good part of a failing medium stays writable; a source that overlaps its destination is stored once.
-    /// A file that has become shorter is bad memory from its end on.
-    /// ValueError if `data` leaves the region, BufferError if it is read-only: then nothing was stored.
+    /// Bad memory: what was written before it is durable, too. Over user memory (UBUF, IOVEC) the count is short and
+    /// `data.fault` says why; otherwise `FaultError`, with `.copied`. If the kernel cannot make it durable (msync):
+    /// OSError, nothing counts, and an iterator is back where it was; the bytes are to be written again, as a second
+    /// msync would not find them. With granularity "page" a write-back of the file that fails anywhere, whoever was
+    /// told of it, has the bytes stored and synced again, up to three times, so that the good part of a failing medium
+    /// stays writable; a source that overlaps its destination is stored once. A file that has become shorter is bad
+    /// memory from its end on. ValueError if `data` leaves the region, BufferError if it is read-only: then nothing was
+    /// stored.
     fn write(&self, py: Python<'_>, offset: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mapping = self.mapping()?;
         let offset = size("offset", offset)?;
@@ -297,8 +301,9 @@ impl MappedRegion {
         fault.map_or(Ok(copied), |fault| Err(fault_error(py, &fault, copied)))
     }
 
-    /// Fills a buffer, or all that is left of an iterator, from `offset` on. It stops before what `fault_map` knows and at what turns out to
-    /// be bad; poison in the region is added to it. Never an exception for bad memory. Returns an `McResult`.
+    /// Fills a buffer, or all that is left of an iterator, from `offset` on. It stops before what `fault_map` knows and
+    /// at what turns out to be bad; poison in the region is added to it. Never an exception for bad memory. Returns an
+    /// `McResult`.
     fn read_into<'py>(
         &self,
         py: Python<'py>,
@@ -330,10 +335,11 @@ impl MappedRegion {
         to_mc_result(py, copied, nbytes, fault.as_deref())
     }
 
-    /// Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by flushing lines, or by
-    /// msync, as `granularity` asks for. `FaultError` if the memory is bad, or the file has become too short to hold them. OSError if the
-    /// kernel cannot, or could not at any time since this thread last called `persist` on this region, whoever was told of it then: what the
-    /// thread has stored to the region since `persist` last succeeded is to be stored again. A failure is reported once to each thread.
+    /// Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by
+    /// flushing lines, or by msync, as `granularity` asks for. `FaultError` if the memory is bad, or the file has
+    /// become too short to hold them. OSError if the kernel cannot, or could not at any time since this thread last
+    /// called `persist` on this region, whoever was told of it then: what the thread has stored to the region since
+    /// `persist` last succeeded is to be stored again. A failure is reported once to each thread.
     #[pyo3(signature = (offset=None, length=None), text_signature = "($self, offset=0, length=None)")]
     fn persist(
         &self,
@@ -348,7 +354,8 @@ impl MappedRegion {
         fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, done)))
     }
 
-    /// Unmaps it. BufferError while views of it, iterators over it or copies are alive. Stores that were not made durable are left to the kernel.
+    /// Unmaps it. BufferError while views of it, iterators over it or copies are alive. Stores that were not made
+    /// durable are left to the kernel.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.lock();
         if let Some(mapping) = &state.mapping {
@@ -406,7 +413,8 @@ impl MappedRegion {
         };
         let seg = mapping.seg();
         let (start, readonly) = (seg.as_mut_ptr().cast(), c_int::from(!this.writable));
-        // SAFETY: `view` is the interpreter's; the memory stays mapped while `exports` counts the record, and no length passes isize.
+        // SAFETY: `view` is the interpreter's; the memory stays mapped while `exports` counts the record, and no length
+        // passes isize.
         if unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, seg.len.cast_signed(), readonly, flags) } != 0 {
             return Err(PyErr::fetch(slf.py()));
         }
@@ -421,8 +429,9 @@ impl MappedRegion {
     }
 }
 
-/// What a map says about `(from, to, length)` stretches of the bytes it speaks of, by where they are in others. Incomplete if the
-/// map is, or if `incomplete` says that other stretches belong to those bytes, too, and are not known.
+/// What a map says about `(from, to, length)` stretches of the bytes it speaks of, by where they are in others.
+/// Incomplete if the map is, or if `incomplete` says that other stretches belong to those bytes, too, and are not
+/// known.
 #[pyfunction]
 #[pyo3(signature = (map, pieces, incomplete=false))]
 pub(super) fn fault_map_moved(

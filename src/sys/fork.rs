@@ -1,5 +1,5 @@
-//! Forks: what a child may not go on using as it finds it, because another thread held its lock or because the parent shares it; and memory
-//! that the two share on purpose.
+//! Forks: what a child may not go on using as it finds it, because another thread held its lock or because the parent
+//! shares it; and memory that the two share on purpose.
 
 use super::errno;
 use crate::abi::PAGE_SIZE;
@@ -7,7 +7,8 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Forks between the first process and this one that the C library made. A child may be given the number of an ancestor that has ended.
+/// Forks between the first process and this one that the C library made. A child may be given the number of an ancestor
+/// that has ended.
 pub(super) static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Tells this process from its ancestors: its number is the kernel's own answer, which a fork of any kind changes.
@@ -20,7 +21,8 @@ fn process() -> u64 {
 /// No process: the kernel numbers them from 1.
 const NONE: u64 = 0;
 
-/// A value that belongs to one process. A forked child makes its own out of the one it inherited before it is handed out there.
+/// A value that belongs to one process. A forked child makes its own out of the one it inherited before it is handed
+/// out there.
 pub(super) struct PerProcess<T> {
     /// Whose the value is.
     owner: AtomicU64,
@@ -37,8 +39,8 @@ impl<T> PerProcess<T> {
         Self { owner: AtomicU64::new(process()), renewing: AtomicU64::new(NONE), value: UnsafeCell::new(value) }
     }
 
-    /// The value of this process. In a forked child the first call makes it with `renew`, from what was inherited, whose locks may be held for
-    /// good. If that fails, the next call tries again.
+    /// The value of this process. In a forked child the first call makes it with `renew`, from what was inherited,
+    /// whose locks may be held for good. If that fails, the next call tries again.
     pub(super) fn get<E>(&self, renew: impl FnOnce(&T) -> Result<T, E>) -> Result<&T, E> {
         let me = process();
         while self.owner.load(Ordering::Acquire) != me {
@@ -48,7 +50,8 @@ impl<T> PerProcess<T> {
                 std::thread::yield_now();
                 continue;
             }
-            // SAFETY: this process has handed out no reference yet, since `owner` is another, and `renewing` lets no second thread in here.
+            // SAFETY: this process has handed out no reference yet, since `owner` is another, and `renewing` lets no
+            // second thread in here.
             let value = unsafe { &mut *self.value.get() };
             let renewed = renew(value).map(|new| *value = new);
             if renewed.is_ok() {
@@ -66,7 +69,8 @@ impl<T> PerProcess<T> {
 /// A value that forked children share.
 pub(super) struct SharedPage<T>(NonNull<T>);
 
-// SAFETY: the page is this value's own until it is dropped; other threads and processes touch it as they may touch `&T`.
+// SAFETY: the page is this value's own until it is dropped; other threads and processes touch it as they may touch
+// `&T`.
 unsafe impl<T: Send + Sync> Send for SharedPage<T> {}
 // SAFETY: `get` hands out `&T` only.
 unsafe impl<T: Sync> Sync for SharedPage<T> {}
@@ -75,7 +79,8 @@ impl<T> SharedPage<T> {
     /// Maps a page for a value.
     ///
     /// # Safety
-    /// Zeroes are a value of `T`, which has nothing to drop and may be touched by several processes at once: it is atomic.
+    /// Zeroes are a value of `T`, which has nothing to drop and may be touched by several processes at once: it is
+    /// atomic.
     pub(super) unsafe fn zeroed() -> Result<Self, i32> {
         const { assert!(size_of::<T>() <= PAGE_SIZE && align_of::<T>() <= PAGE_SIZE) };
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
@@ -88,7 +93,8 @@ impl<T> SharedPage<T> {
     }
 
     pub(super) fn get(&self) -> &T {
-        // SAFETY: `zeroed` mapped a page for it, which the assertion there says is large and aligned enough, full of zeroes.
+        // SAFETY: `zeroed` mapped a page for it, which the assertion there says is large and aligned enough, full of
+        // zeroes.
         unsafe { self.0.as_ref() }
     }
 }

@@ -12,8 +12,8 @@ const fn flags(is_map_sync: bool) -> i32 {
     if is_map_sync { libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC } else { libc::MAP_SHARED }
 }
 
-/// Maps `len` bytes of a file, shared, at an address of the kernel's choice: the mapping, and whether it is `MAP_SYNC`, which is asked
-/// for first. The caller unmaps it.
+/// Maps `len` bytes of a file, shared, at an address of the kernel's choice: the mapping, and whether it is `MAP_SYNC`,
+/// which is asked for first. The caller unmaps it.
 pub(super) fn map(file: &File, offset: u64, len: usize, writable: bool) -> Result<(Segment, bool), i32> {
     let anywhere = Segment::new(0, len);
     // SAFETY: without an address given, the kernel takes one where nothing is mapped.
@@ -45,7 +45,8 @@ pub(super) unsafe fn replace(
 unsafe fn map_with(file: &File, offset: u64, seg: Segment, writable: bool, flags: i32) -> Result<Segment, i32> {
     let offset = libc::off_t::try_from(offset).map_err(|_| libc::EOVERFLOW)?;
     let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
-    // SAFETY: without `MAP_FIXED`, the kernel takes an address where nothing is mapped; with it, the caller promises that it may.
+    // SAFETY: without `MAP_FIXED`, the kernel takes an address where nothing is mapped; with it, the caller promises
+    // that it may.
     let start = unsafe { libc::mmap(seg.as_mut_ptr().cast(), seg.len, protection, flags, file.as_raw_fd(), offset) };
     if start == libc::MAP_FAILED { Err(errno()) } else { Ok(Segment::new(start.expose_provenance(), seg.len)) }
 }
@@ -59,8 +60,8 @@ pub(super) unsafe fn unmap(seg: Segment) {
     let _ = unsafe { libc::munmap(seg.as_mut_ptr().cast(), seg.len) };
 }
 
-/// `msync(MS_SYNC)` over every page that the range touches. Of a mapping made here, this takes errors away from those who are to know of them:
-/// [`super::shared_mapping`] counts them.
+/// `msync(MS_SYNC)` over every page that the range touches. Of a mapping made here, this takes errors away from those
+/// who are to know of them: [`super::shared_mapping`] counts them.
 pub(super) fn msync(seg: Segment) -> Result<(), i32> {
     if seg.len == 0 {
         return Ok(());

@@ -1,7 +1,7 @@
 //! What `/proc` knows of a mapping: where it ends, what may be done to it, and whether its file reaches as far.
 //!
-//! A signal handler asks, too. So nothing here allocates, locks or panics: the text is read piece by piece with system calls into
-//! a buffer that the caller brings.
+//! A signal handler asks, too. So nothing here allocates, locks or panics: the text is read piece by piece with system
+//! calls into a buffer that the caller brings.
 
 use super::errno;
 use crate::abi::PAGE_SIZE;
@@ -62,8 +62,8 @@ impl<'b> Mapping<'b> {
         is_it.then_some(found.st_size.unsigned_abs())
     }
 
-    /// The size of its file, if that can be found: through the mapping itself, which takes privilege; by its path; or by a
-    /// descriptor this process has of it.
+    /// The size of its file, if that can be found: through the mapping itself, which takes privilege; by its path; or
+    /// by a descriptor this process has of it.
     fn file_size(&self) -> Option<u64> {
         let mut name = [0; NAME];
         let (start, end) = (self.seg.addr, self.seg.end());
@@ -74,7 +74,8 @@ impl<'b> Mapping<'b> {
         by_path.or_else(|| (0..DESCRIPTORS).find_map(|descriptor| self.size_of(&self.open_as(descriptor)?)))
     }
 
-    /// What a descriptor refers to, if that is the file. It is asked for its name first: no file that is not meant is waited for.
+    /// What a descriptor refers to, if that is the file. It is asked for its name first: no file that is not meant is
+    /// waited for.
     fn open_as(&self, descriptor: i32) -> Option<libc::stat> {
         let mut name = [0; NAME];
         let name = named(&mut name, format_args!("/proc/self/fd/{descriptor}"))?;
@@ -183,8 +184,8 @@ pub fn at<R>(address: usize, buffer: &mut [u8; BUFFER], answer: impl Fn(&Mapping
     found.ok().flatten().flatten()
 }
 
-/// The pages of the mapping around `page` that lie behind the end of its file, if that page is one of them. `None` if it is otherwise,
-/// or cannot be found out. Touches none of that memory.
+/// The pages of the mapping around `page` that lie behind the end of its file, if that page is one of them. `None` if
+/// it is otherwise, or cannot be found out. Touches none of that memory.
 pub fn behind_file(page: usize, buffer: &mut [u8; BUFFER]) -> Option<Segment> {
     let lost = at(page, buffer, |mapping| {
         let last_page = mapping.file_size()?.checked_next_multiple_of(PAGE_SIZE as u64)?;

@@ -89,7 +89,8 @@ impl SharedMapping {
         if (is.dev(), is.ino()) != (was.dev(), was.ino()) {
             return Err(libc::ESTALE);
         }
-        // SAFETY: the range is this value's own, in this process, too, and a mapping of the same bytes takes its place at once.
+        // SAFETY: the range is this value's own, in this process, too, and a mapping of the same bytes takes its place
+        // at once.
         unsafe { mapping::replace(self.seg, &new, self.offset, self.writable, self.is_map_sync)? };
         // SAFETY: both descriptors are open; `file` stays so, and refers to the same file as before.
         match unsafe { libc::dup3(new.as_raw_fd(), self.file.as_raw_fd(), libc::O_CLOEXEC) } {
@@ -103,8 +104,8 @@ impl SharedMapping {
         self.syncs().map(Syncs::failures)
     }
 
-    /// `msync` over every page that a range touches. An error if a write-back of this mapping has failed since `failures` were noted, whichever
-    /// sync was told.
+    /// `msync` over every page that a range touches. An error if a write-back of this mapping has failed since
+    /// `failures` were noted, whichever sync was told.
     pub fn sync_since(&self, failures: u64, seg: Segment) -> Result<(), i32> {
         self.syncs()?.together(|| mapping::msync(seg)).since(failures)
     }
@@ -123,7 +124,8 @@ impl SharedMapping {
         Ok(self.syncs()?.alone(store, |store| mapping::msync(stored(store))))
     }
 
-    /// `msync` over every page that a range touches. An error for every failure that this thread was not told of by this function.
+    /// `msync` over every page that a range touches. An error for every failure that this thread was not told of by
+    /// this function.
     pub fn sync(&self, caller: Caller, seg: Segment) -> Result<(), i32> {
         self.tell(caller, self.syncs()?.together(|| mapping::msync(seg)))
     }
@@ -173,7 +175,8 @@ fn registry() -> MutexGuard<'static, Registry> {
     MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has forks keep the registry whole. To be called before there are threads: a child cannot finish what another thread had begun.
+/// Has forks keep the registry whole. To be called before there are threads: a child cannot finish what another thread
+/// had begun.
 pub fn watch_forks() {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| {
@@ -233,8 +236,8 @@ pub fn outside(seg: Segment, mappings: &[Arc<SharedMapping>]) -> impl Iterator<I
     })
 }
 
-/// `msync` over every page that a range of anybody's memory touches. In mappings made here it knows of the failures that other syncs were told
-/// of.
+/// `msync` over every page that a range of anybody's memory touches. In mappings made here it knows of the failures
+/// that other syncs were told of.
 pub fn sync(seg: Segment) -> Result<(), i32> {
     let mappings = overlapping(seg);
     for mapping in &mappings {

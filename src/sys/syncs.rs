@@ -1,16 +1,18 @@
 //! Who has to be told that a write-back failed.
 //!
-//! The kernel reports a failed write-back once per open file description: to whichever msync or fsync of it asks first, whatever range that
-//! one is about. Another thread's msync that runs at the same time returns 0, although it may be its pages that were lost. So all syncs of a
-//! description are counted here, and a success is one only if no sync that could have been handed the error in its place failed:
+//! The kernel reports a failed write-back once per open file description: to whichever msync or fsync of it asks first,
+//! whatever range that one is about. Another thread's msync that runs at the same time returns 0, although it may be
+//! its pages that were lost. So all syncs of a description are counted here, and a success is one only if no sync that
+//! could have been handed the error in its place failed:
 //!
 //! * whoever stores notes [`Syncs::failures`] before, and compares it after its sync;
-//! * a sync that has returned waits for those that were running then ([`Syncs::together`]), since one of them may have been handed its error
-//!   and not have counted it yet;
+//! * a sync that has returned waits for those that were running then ([`Syncs::together`]), since one of them may have
+//!   been handed its error and not have counted it yet;
 //! * whoever must know whether its own pages are good stores and syncs while no other sync runs ([`Syncs::alone`]).
 //!
-//! A forked child shares the description with its parent and must not sync it. It opens its own, and goes on counting where the parent was
-//! when it forked; one more if the parent may have been handed an error since ([`Syncs::inherit`]).
+//! A forked child shares the description with its parent and must not sync it. It opens its own, and goes on counting
+//! where the parent was when it forked; one more if the parent may have been handed an error since
+//! ([`Syncs::inherit`]).
 
 use super::fork::SharedPage;
 use super::turn;
@@ -18,24 +20,31 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-/// The counts that a forked child can still read after its parent has changed them.
+/// What a forked child can still read after its parent has changed it. Syncs are numbered from 0.
 #[derive(Default)]
 struct Counts {
-    /// Syncs that have begun.
-    begun: AtomicU64,
-    /// Syncs that have returned and, if they failed, have been counted in `failed`.
-    finished: AtomicU64,
+    /// The next sync's number.
+    next: AtomicU64,
+    /// All syncs with lower numbers have returned and, if they failed, have been counted in `failed`.
+    oldest: AtomicU64,
     /// Syncs that have failed.
     failed: AtomicU64,
 }
+
+/// How long a forked child waits for its parent's syncs to return: one that died in them never will.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it looks.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// What is running.
 #[derive(Default)]
 struct Running {
     /// The next sync's number.
     next: u64,
-    /// The numbers of those that have not finished.
+    /// The numbers of those that have not finished, the oldest first.
     numbers: Vec<u64>,
     /// Whether one has the description for itself.
     alone: bool,
@@ -83,15 +92,19 @@ impl Syncs {
         })
     }
 
-    /// The syncs of the description that a forked child has just opened for itself, going on from those of the inherited one. One more has
-    /// failed if the parent's have since the fork, or if one is running: by the time that it has counted its failure, it is too late.
+    /// The syncs of the description that a forked child has just opened for itself, going on from those of the inherited
+    /// one. One more has failed if any of the parent's has since the fork. Those that run now are waited for: the new
+    /// description is not told of what they are told. If they do not return, they count as a failure.
     pub(super) fn inherit(&self) -> Result<Self, i32> {
         let new = Self::new()?;
         let counts = self.shared.get();
-        // In this order: if the two are equal, none was running when the first was read.
-        let (finished, begun) = (counts.finished.load(Ordering::SeqCst), counts.begun.load(Ordering::SeqCst));
+        let (begun, start) = (counts.next.load(Ordering::SeqCst), Instant::now());
+        let all_returned = || counts.oldest.load(Ordering::SeqCst) >= begun;
+        while !all_returned() && start.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
         let known = self.failures.load(Ordering::SeqCst);
-        let more = finished != begun || counts.failed.load(Ordering::SeqCst) != known;
+        let more = !all_returned() || counts.failed.load(Ordering::SeqCst) != known;
         let failures = known + u64::from(more);
         new.failures.store(failures, Ordering::SeqCst);
         new.shared.get().failed.store(failures, Ordering::SeqCst);
@@ -116,7 +129,7 @@ impl Syncs {
         let number = running.next;
         running.next += 1;
         running.numbers.push(number);
-        self.shared.get().begun.fetch_add(1, Ordering::SeqCst);
+        self.shared.get().next.store(running.next, Ordering::SeqCst);
         Begun { syncs: self, number, failed: Some(libc::EIO) }
     }
 
@@ -135,8 +148,8 @@ impl Syncs {
         synced
     }
 
-    /// Runs what stores and then syncs while no other sync runs: it is told of its own pages' failures, and else only of those that the kernel
-    /// or another process has caused meanwhile.
+    /// Runs what stores and then syncs while no other sync runs: it is told of its own pages' failures, and else only
+    /// of those that the kernel or another process has caused meanwhile.
     pub(super) fn alone<T>(
         &self,
         store: impl FnOnce() -> T,
@@ -183,8 +196,9 @@ impl Drop for Begun<'_> {
             counts.failed.fetch_add(1, Ordering::SeqCst);
             syncs.failures.fetch_add(1, Ordering::SeqCst);
         }
-        counts.finished.fetch_add(1, Ordering::SeqCst);
         running.numbers.retain(|number| *number != self.number);
+        let oldest = running.numbers.first().copied().unwrap_or(running.next);
+        counts.oldest.store(oldest, Ordering::SeqCst);
         syncs.finished.notify_all();
     }
 }
@@ -217,7 +231,8 @@ thread_local! {
     static TOLD: RefCell<BTreeMap<(u64, Caller), u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Success if this thread has been told by this function of every failure of the mapping with that number. It is told now.
+/// Success if this thread has been told by this function of every failure of the mapping with that number. It is told
+/// now.
 pub(super) fn tell(mapping: u64, caller: Caller, synced: Synced) -> Result<(), i32> {
     let told = |told: &RefCell<BTreeMap<_, _>>| match synced.failures {
         0 => 0,
@@ -282,7 +297,7 @@ mod tests {
         });
         assert_eq!(syncs.failures(), 3000);
         let counts = syncs.shared.get();
-        assert_eq!(counts.begun.load(Ordering::SeqCst), counts.finished.load(Ordering::SeqCst));
+        assert_eq!(counts.next.load(Ordering::SeqCst), counts.oldest.load(Ordering::SeqCst));
     }
 
     #[test]
@@ -318,6 +333,20 @@ mod tests {
         parent.together(|| {
             assert_eq!(parent.inherit().unwrap().failures(), 2);
             Ok(())
+        });
+        let (began, done) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| {
+                parent.together(|| {
+                    began.wait();
+                    done.wait();
+                    Ok(())
+                })
+            });
+            began.wait();
+            let child = scope.spawn(|| parent.inherit().unwrap().failures());
+            done.wait();
+            assert_eq!((child.join().unwrap(), running.join().unwrap().since(1)), (1, Ok(())));
         });
         // As if the parent went on: the child's own count stays.
         parent.shared.get().failed.fetch_add(1, Ordering::SeqCst);

@@ -1,8 +1,8 @@
 //! A turn that processes take which were forked from one another.
 //!
-//! Two processes that sync one file disturb each other: each is told of the other's failures and cannot tell them from its own. So who stores
-//! again after a failure does it while the others begin no sync. Nothing that is promised hangs on it: a process that dies in its turn, or
-//! takes longer than [`LONGEST`], only has the others go on.
+//! Two processes that sync one file disturb each other: each is told of the other's failures and cannot tell them from
+//! its own. So who stores again after a failure does it while the others begin no sync. Nothing that is promised hangs
+//! on it: a process that dies in its turn, or takes longer than [`LONGEST`], only has the others go on.
 
 use super::fork::SharedPage;
 use std::sync::OnceLock;

@@ -11,13 +11,14 @@ pub const TABLE_ENTRIES: usize = 512;
 /// A read of a sysfs file returns at most this many characters: a page, less the zero that ends it.
 const SYSFS_LIMIT: usize = PAGE_SIZE - 1;
 
-/// Whether this is what a disk's `badblocks` file holds if its driver keeps no list: an empty line. A list that is empty has no line at all.
+/// Whether this is what a disk's `badblocks` file holds if its driver keeps no list: an empty line. A list that is
+/// empty has no line at all.
 fn is_no_list(text: &str) -> bool {
     !text.is_empty() && text.trim_ascii().is_empty()
 }
 
-/// The text without a last line that was cut, and whether it may have been cut at all. A cut text has exactly the most characters
-/// there can be, or one less if its last line's end was stripped.
+/// The text without a last line that was cut, and whether it may have been cut at all. A cut text has exactly the most
+/// characters there can be, or one less if its last line's end was stripped.
 fn believed(text: &str) -> (&str, bool) {
     let lines = text.rfind('\n').map_or(0, |end| end + 1);
     match text.len() {
@@ -30,7 +31,8 @@ fn believed(text: &str) -> (&str, bool) {
     }
 }
 
-/// A map of the extents, `base` bytes further on. It is incomplete if the table is full, the text may have been cut, or there is no list.
+/// A map of the extents, `base` bytes further on. It is incomplete if the table is full, the text may have been cut, or
+/// there is no list.
 pub fn parse(text: &str, base: usize, sector_size: usize) -> Result<FaultMap> {
     if sector_size == 0 {
         return Err(Error::invalid("sector_size", sector_size, "1 or more"));

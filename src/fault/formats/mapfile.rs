@@ -1,9 +1,10 @@
 //! Mapfiles of GNU ddrescue: a line of status, then contiguous blocks, each with what is known of it.
 //!
-//! What is accepted is what `ddrescuelog` accepts, which reads fields as `scanf` does: space between them may be missing where
-//! the next one cannot be taken for a part of the last, and what follows the last is ignored. Three texts are refused that it lets
-//! through, because a map made from them would say that all is well: one without a status line, numbers of more than 63 bits,
-//! which it takes for 2^63 - 1, and passes of more than 31, of which it takes the lower 32.
+//! What is accepted is what `ddrescuelog` accepts, which reads fields as `scanf` does: space between them may be
+//! missing where the next one cannot be taken for a part of the last, and what follows the last is ignored. Three texts
+//! are refused that it lets through, because a map made from them would say that all is well: one without a status
+//! line, numbers of more than 63 bits, which it takes for 2^63 - 1, and passes of more than 31, of which it takes the
+//! lower 32.
 
 use super::Line;
 use crate::error::{Error, Result};
@@ -138,7 +139,8 @@ fn number(line: &mut Line<'_>, what: &str) -> Result<usize> {
 /// The most bytes that a block's line takes: two numbers of up to 16 digits, a status, and what stands between them.
 const LINE: usize = 48;
 
-/// The mapfile of the `size` bytes from `base`, which is position 0: what cannot be read is a bad sector, all else is finished.
+/// The mapfile of the `size` bytes from `base`, which is position 0: what cannot be read is a bad sector, all else is
+/// finished.
 pub fn write(map: &FaultMap, base: usize, size: usize) -> Result<String> {
     if size > LIMIT {
         return Err(Error::invalid("size", size, "less than 2**63, the end of every mapfile"));

@@ -1,7 +1,8 @@
-//! The JSON of `ndctl list -N -M`: objects, arrays of them, or several documents in a row, as one is printed for each bus.
+//! The JSON of `ndctl list -N -M`: objects, arrays of them, or several documents in a row, as one is printed for each
+//! bus.
 //!
-//! A region's list counts from the region's start, a namespace's from its own, so the two are never added to each other:
-//! without a name all namespaces are taken, and a region only by its name.
+//! A region's list counts from the region's start, a namespace's from its own, so the two are never added to each
+//! other: without a name all namespaces are taken, and a region only by its name.
 
 use crate::error::{Error, Result};
 use crate::fault::map::{Access, FaultMap};
@@ -14,8 +15,8 @@ use std::marker::PhantomData;
 /// Bytes in the blocks that ndctl counts in, whatever the namespace's own sectors are.
 const BLOCK: u128 = 512;
 
-/// A map of the bad blocks, `base` bytes further on: of the namespace or region of that name, or of every namespace. It is
-/// incomplete if more blocks are counted than are listed.
+/// A map of the bad blocks, `base` bytes further on: of the namespace or region of that name, or of every namespace. It
+/// is incomplete if more blocks are counted than are listed.
 pub fn parse(text: &str, base: usize, name: Option<&str>) -> Result<FaultMap> {
     let mut map = FaultMap::new();
     let documents = documents(text)?;
