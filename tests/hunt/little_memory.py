@@ -33,6 +33,7 @@ _MAPFILE = _MAP.to_mapfile(2 * NUMBER)
 _NDCTL = (
     '[{"dev":"namespace0.0","badblocks":[' + ",".join(f'{{"offset":{2 * k},"length":1}}' for k in range(50_000)) + "]}]"
 )
+_DIGEST = hashlib.sha256()
 _LARGE = mmap.mmap(-1, 64 << 20)
 
 
@@ -93,7 +94,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "FolioQueue.append": _grow_queue,
     "XArray": lambda: XArray(dict.fromkeys(range(NUMBER), _PAGE)),
     "XArray.store": _grow_array,
-    "PipeRing": lambda: PipeRing(1 << 24),
+    "PipeRing": lambda: PipeRing(1 << 17),
     "PipeRing filled": _fill_ring,
     "overlap": _overlap,
     "hash": lambda: iovec_rs.hash_and_copy_to_iter(
