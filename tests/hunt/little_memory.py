@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import resource
@@ -97,9 +98,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "PipeRing": lambda: PipeRing(1 << 17),
     "PipeRing filled": _fill_ring,
     "overlap": _overlap,
-    "hash": lambda: iovec_rs.hash_and_copy_to_iter(
-        _LARGE, IovIter.discard(READ, 64 << 20), __import__("hashlib").sha256()
-    ),
+    "hash": lambda: iovec_rs.hash_and_copy_to_iter(_LARGE, IovIter.discard(READ, 64 << 20), _DIGEST),
     "checksum": lambda: iovec_rs.csum_and_copy_to_iter(_LARGE, IovIter.ubuf(READ, _LARGE)),
     "mcsafe": lambda: iovec_rs.memcpy_mcsafe(_LARGE, _LARGE, fault_map=_MAP),
 }
