@@ -40,16 +40,16 @@ _UFFDIO_UNREGISTER = 0x8010AA01
 _UFFDIO_POISON = 0xC020AA08
 
 
-class FaultyMemory:
-    """A mapping of whole pages, some of which fault when they are touched."""
+class FaultyMemory(mmap.mmap):
+    """A mapping of whole pages, some of which fault when they are touched. A buffer itself, as every `mmap` is."""
 
-    def __init__(self, mapping: mmap.mmap) -> None:
-        self._mapping = mapping
-        self.length: int = len(mapping)
+    def __init__(self, fileno: int, length: int, flags: int) -> None:
+        del fileno, flags
+        self.length: int = length
         """The size of the mapping in bytes, bad pages included."""
-        self.address: int = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        self.address: int = ctypes.addressof(ctypes.c_char.from_buffer(self))
         """Where it begins: always the start of a page."""
-        self.buffer: memoryview = memoryview(mapping)
+        self.buffer: memoryview = memoryview(self)
         """All of it, writable. It holds the mapping: see `poisoned`."""
 
     def range(self, offset: int = 0, length: int | None = None) -> UserRange:
@@ -76,7 +76,7 @@ class FaultyMemory:
         with contextlib.suppress(BufferError):
             self.buffer.release()
         with contextlib.suppress(BufferError):
-            self._mapping.close()
+            self.close()
 
 
 _RUN = bytes(at % 255 + 1 for at in range(255 + 251))
@@ -105,9 +105,8 @@ def poisoned(npages: int, bad: Iterable[tuple[int, int]] = ()) -> Iterator[Fault
     ValueError if `npages` is not positive or a range is outside the mapping.
     """
     _positive(npages)
-    mapping = mmap.mmap(-1, npages * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    pages = _touched(bad, len(mapping))
-    memory = FaultyMemory(mapping)
+    memory = FaultyMemory(-1, npages * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages = _touched(bad, memory.length)
     try:
         if pages:
             _poison(memory.address, memory.length, pages)
@@ -130,7 +129,7 @@ def truncated(npages: int, keep: int) -> Iterator[FaultyMemory]:
     fd = os.memfd_create("iovec_rs.testing.truncated", os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, npages * PAGE_SIZE)
-        memory = FaultyMemory(mmap.mmap(fd, npages * PAGE_SIZE, mmap.MAP_SHARED))
+        memory = FaultyMemory(fd, npages * PAGE_SIZE, mmap.MAP_SHARED)
         try:
             memory._fill(range(keep))
             os.ftruncate(fd, keep * PAGE_SIZE)

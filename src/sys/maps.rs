@@ -65,6 +65,9 @@ impl<'b> Mapping<'b> {
     /// The size of its file, if that can be found: through the mapping itself, which takes privilege; by its path; or
     /// by a descriptor this process has of it.
     fn file_size(&self) -> Option<u64> {
+        if !self.is_of_file() {
+            return None;
+        }
         let mut name = [0; NAME];
         let (start, end) = (self.seg.addr, self.seg.end());
         if let Some(found) = named(&mut name, format_args!("/proc/self/map_files/{start:x}-{end:x}")).and_then(stat) {

@@ -36,8 +36,13 @@ CLAIM = re.compile(r"^ *(.+?)  # ([-0-9]+|<.+>|\w+\(.+\))(?::|$)")
 """A line of a program that says what its expression comes to. Three dots stand for anything."""
 
 
-def test_the_readme_begins_with_three_programs() -> None:
-    assert list(README) == ["The crash that does not happen", "Writes that are durable when they return", "The cursor"]
+def test_the_readme_begins_with_four_programs() -> None:
+    assert list(README) == [
+        "The crash that does not happen",
+        "Any code over a file that may go away",
+        "Writes that are durable when they return",
+        "The cursor",
+    ]
 
 
 @pytest.mark.parametrize("heading", README)
@@ -162,3 +167,11 @@ def test_tensors_that_do_not_fit_are_refused_and_the_slot_keeps_what_it_has(stor
     assert is_loaded(store, 0)
     with pytest.raises(DamagedError, match=f"slot 0: these are not the {NBYTES} bytes"):
         store.load(0, large)
+
+
+def test_sums_of_files_that_are_there_are_not_spoilt_by_one_that_was_cut() -> None:
+    program = [sys.executable, str(ROOT / "examples" / "guarded_sums.py")]
+    done = subprocess.run(program, check=True, capture_output=True, text=True, timeout=120)
+    found = done.stdout.splitlines()
+    assert re.fullmatch(r"b.npy: \d+ bytes could not be had: gone", found[0])
+    assert found[1:] == ["a.npy 262144.0", "b.npy damaged", "c.npy 262144.0"]

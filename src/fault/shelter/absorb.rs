@@ -137,7 +137,8 @@ fn is_to_be_asked(claim: &Claim, page: Segment) -> bool {
     let run = if goes_on { claim.run.load(Ordering::Relaxed) + 1 } else { 1 };
     claim.run.store(run, Ordering::Relaxed);
     let is_one_of_few = |count: u32| count > 1 && count.is_power_of_two();
-    claim.growth.load(Ordering::Relaxed) > 0 || is_one_of_few(faults) || is_one_of_few(run)
+    let is_fourth = faults.trailing_zeros().is_multiple_of(2);
+    claim.growth.load(Ordering::Relaxed) > 0 || is_fourth && is_one_of_few(faults) || is_one_of_few(run)
 }
 
 fn remember(claim: &Claim, seg: Segment) {
