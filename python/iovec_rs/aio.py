@@ -15,7 +15,9 @@ BlockingIOError.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
 import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,10 +32,13 @@ if TYPE_CHECKING:
     from iovec_rs._core import IovIter, _Fileno
     from iovec_rs._message import Ancillary
 
+    Part = Callable[[int | _Fileno, IovIter, int], int]
+
 __all__ = ["readv_all", "recvmsg_all", "sendmsg_all", "writev_all"]
 
 TURN = 1 << 20
 PIECE = 8 << 20
+_CALL = 16 << 10  # what a transfer counts for beside its bytes
 
 # The descriptors that transfers wait for, by loop: a second one would silently take the first one's place in the loop.
 _watched: set[tuple[int, int, Direction]] = set()
@@ -45,13 +50,15 @@ async def sendmsg_all(sock: Any, i: IovIter, ancdata: Iterable[Ancillary] = (), 
 
     ValueError for a socket that blocks; RuntimeError while another task sends on it, OSError from the socket.
     """
-    fd = _fileno_of(sock)
     control = encode_control(ancdata) if ancdata != () else b""
 
     def turn(done: int) -> int:
-        return sendmsg_raw(fd, i, b"" if done else control, flags, b"", TURN)
+        return sendmsg_raw(sock, i, b"" if done else control, flags, b"", TURN)
 
-    return await _Transfer(fd, i, Direction.WRITE, turn).run()
+    transfer = _Transfer(_fileno_of(sock), i, Direction.WRITE, turn)
+    if control and not i.count:
+        return turn(0)
+    return await transfer.run()
 
 
 async def recvmsg_all(sock: Any, i: IovIter, flags: int = 0) -> int:
@@ -59,12 +66,11 @@ async def recvmsg_all(sock: Any, i: IovIter, flags: int = 0) -> int:
 
     ValueError for a socket that blocks; RuntimeError while another task receives from it, OSError from the socket.
     """
-    fd = _fileno_of(sock)
 
     def turn(_done: int) -> int:
-        return recvmsg_raw(fd, i, 0, flags, TURN)[0]
+        return recvmsg_raw(sock, i, 0, flags, TURN)[0]
 
-    return await _Transfer(fd, i, Direction.READ, turn).run()
+    return await _Transfer(_fileno_of(sock), i, Direction.READ, turn).run()
 
 
 async def writev_all(fd: int | _Fileno, i: IovIter) -> int:
@@ -90,21 +96,31 @@ def _fileno_of(sock: Any) -> int:
         raise ValueError(f"sock: it blocks (its timeout is {timeout}): call setblocking(False) first")
     fd: int = sock.fileno()
     if fd < 0:
-        raise OSError(9, os.strerror(9))
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return fd
 
 
-async def _file(file: int | _Fileno, i: IovIter, direction: Direction, part: Callable[[int, IovIter, int], int]) -> int:
+async def _file(file: int | _Fileno, i: IovIter, direction: Direction, part: Part) -> int:
     fd = file if isinstance(file, int) else file.fileno()
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-        return await _in_executor(i, direction, partial(part, fd, i, PIECE))
-    transfer = _Transfer(fd, i, direction, lambda _done: part(fd, i, TURN))
+        return await _in_executor(i, direction, partial(part, file, i, PIECE))
+    transfer = _Transfer(fd, i, direction, lambda _done: part(file, i, TURN))
     if os.get_blocking(fd):
-        if transfer.is_watchable():
+        if _is_watchable(fd):
             raise ValueError(f"fd: {fd} blocks: call os.set_blocking({fd}, False) first")
-        return await _in_executor(i, direction, partial(part, fd, i, PIECE))
+        return await _in_executor(i, direction, partial(part, file, i, PIECE))
     return await transfer.run()
+
+
+def _is_watchable(fd: int) -> bool:
+    """Whether a selector takes the descriptor."""
+    with select.epoll() as probe:
+        try:
+            probe.register(fd)
+        except PermissionError:
+            return False
+    return True
 
 
 def _check(i: IovIter, direction: Direction) -> None:
@@ -115,6 +131,19 @@ def _check(i: IovIter, direction: Direction) -> None:
 def _count(error: OSError, done: int) -> None:
     """What the io module has BlockingIOError say, said by every OSError."""
     error.characters_written = done  # type: ignore[attr-defined]
+
+
+_at_once = 0
+
+
+def _is_turn_over(done: int) -> bool:
+    """Counts transfers that did not have to wait: a task that makes one after the other gives way after a turn, too."""
+    global _at_once  # noqa: PLW0603
+    _at_once += done + _CALL
+    if _at_once < TURN:
+        return False
+    _at_once = 0
+    return True
 
 
 class _Transfer:
@@ -131,15 +160,6 @@ class _Transfer:
         self.watch = self.loop.add_writer if writes else self.loop.add_reader
         self.unwatch = self.loop.remove_writer if writes else self.loop.remove_reader
         _check(i, direction)
-
-    def is_watchable(self) -> bool:
-        """Whether the loop's selector takes the descriptor."""
-        try:
-            self.watch(self.fd, int)
-        except PermissionError:
-            return False
-        self.unwatch(self.fd)
-        return True
 
     def is_over(self) -> bool:
         """Takes a turn: whether it was the last. BlockingIOError is for the loop to wait for."""
@@ -159,6 +179,8 @@ class _Transfer:
         try:
             if not self.is_over():
                 await self._until_over()
+            elif _is_turn_over(self.done):
+                await asyncio.sleep(0)
         except OSError as error:
             _count(error, self.done)
             raise

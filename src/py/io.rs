@@ -23,10 +23,12 @@ fn file_offset(value: &Bound<'_, PyAny>) -> PyResult<i64> {
     i64::try_from(offset).map_err(|_| Error::invalid("offset", offset, "0 or more, less than 2**63").into())
 }
 
-/// Where a transfer that began at `offset` goes on after `done` bytes; EFBIG past the last offset there is.
-fn further(offset: i64, done: usize) -> io::Result<Option<i64>> {
-    let there = i64::try_from(done).ok().and_then(|done| offset.checked_add(done));
-    there.map(Some).ok_or(io::Failure::Errno(libc::EFBIG))
+/// Where a transfer that began at `offset`, with `start` bytes to do, goes on when `left` are: by the iterator, which a signal handler may
+/// have moved. EFBIG past the last offset there is, EINVAL before the first.
+fn further(offset: i64, start: usize, left: usize) -> io::Result<Option<i64>> {
+    let there = i128::from(offset) + start as i128 - left as i128;
+    let errno = if there < 0 { libc::EINVAL } else { libc::EFBIG };
+    i64::try_from(there).ok().filter(|there| *there >= 0).map(Some).ok_or(io::Failure::Errno(errno))
 }
 
 fn files(fd: &Bound<'_, PyAny>, flags: i32) -> PyResult<Descriptor> {
@@ -85,9 +87,10 @@ pub(super) fn pwritev(
 /// Any number of segments and bytes. `BlockingIOError` and every other `OSError` have the bytes as `characters_written`; the iterator
 /// stands at the first byte not read, and the call can be made again. `FaultError` where its memory is bad.
 #[pyfunction]
-pub(super) fn readv_all(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>) -> PyResult<usize> {
-    let file = Descriptor::new(fd)?;
-    all(&i, &file, Ready::Read, "readv_all", |i, limit, _| io::read(i, file.fd, None, 0, limit))
+#[pyo3(signature = (fd, i, flags=0))]
+pub(super) fn readv_all(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
+    let file = files(fd, flags)?;
+    all(&i, &file, Ready::Read, "readv_all", |i, limit, _| io::read(i, file.fd, None, flags, limit))
 }
 
 /// As `readv_all`, from an offset on; the file's position stays.
@@ -100,8 +103,9 @@ pub(super) fn preadv_all(
     flags: i32,
 ) -> PyResult<usize> {
     let (file, offset) = (files(fd, flags)?, file_offset(offset)?);
-    all(&i, &file, Ready::Read, "preadv_all", |i, limit, done| {
-        io::read(i, file.fd, further(offset, done)?, flags, limit)
+    let start = i.get().lock()?.core.count();
+    all(&i, &file, Ready::Read, "preadv_all", |i, limit, _| {
+        io::read(i, file.fd, further(offset, start, i.count())?, flags, limit)
     })
 }
 
@@ -110,9 +114,10 @@ pub(super) fn preadv_all(
 /// Any number of segments and bytes. `BlockingIOError` and every other `OSError` have the bytes as `characters_written`; the iterator
 /// stands at the first byte not written, and the call can be made again. `FaultError` where its memory is bad.
 #[pyfunction]
-pub(super) fn writev_all(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>) -> PyResult<usize> {
-    let file = Descriptor::new(fd)?;
-    all(&i, &file, Ready::Write, "writev_all", |i, limit, _| io::write(i, file.fd, None, 0, limit))
+#[pyo3(signature = (fd, i, flags=0))]
+pub(super) fn writev_all(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
+    let file = files(fd, flags)?;
+    all(&i, &file, Ready::Write, "writev_all", |i, limit, _| io::write(i, file.fd, None, flags, limit))
 }
 
 /// As `writev_all`, from an offset on; the file's position stays.
@@ -125,8 +130,9 @@ pub(super) fn pwritev_all(
     flags: i32,
 ) -> PyResult<usize> {
     let (file, offset) = (files(fd, flags)?, file_offset(offset)?);
-    all(&i, &file, Ready::Write, "pwritev_all", |i, limit, done| {
-        io::write(i, file.fd, further(offset, done)?, flags, limit)
+    let start = i.get().lock()?.core.count();
+    all(&i, &file, Ready::Write, "pwritev_all", |i, limit, _| {
+        io::write(i, file.fd, further(offset, start, i.count())?, flags, limit)
     })
 }
 
@@ -149,7 +155,7 @@ fn held(call: &mut Call, bytes: &Bound<'_, PyBytes>, name: &'static str) -> PyRe
     Ok(call.acquire(bytes, Access::Read, ArgName::Argument(name))?.seg())
 }
 
-/// One `sendmsg`: control messages and address as the kernel has them.
+/// One `sendmsg`: control messages and address as the kernel has them. With a limit, a turn of a whole transfer.
 #[pyfunction]
 #[pyo3(signature = (sock, i, control, flags, name, limit=None))]
 pub(super) fn sendmsg_raw(
@@ -164,6 +170,9 @@ pub(super) fn sendmsg_raw(
     let (mut control_call, mut name_call) = (Call::new(), Call::new());
     let beside =
         Beside { name: held(&mut name_call, name, "address")?, control: held(&mut control_call, control, "ancdata")? };
+    if limit.is_some() {
+        io::require_one_message(&i.get().lock()?.core, socket.fd)?;
+    }
     once(&i, &socket, Ready::Write, |i| match limit {
         Some(limit) => io::whole(i, limit, |i, limit| io::send(i, socket.fd, beside, flags, limit)),
         None => io::send(i, socket.fd, beside, flags, usize::MAX),
@@ -181,14 +190,14 @@ pub(super) fn sendmsg_all_raw(
     let socket = sockets(sock, flags)?;
     let mut call = Call::new();
     let first = Beside { control: held(&mut call, control, "ancdata")?, ..Beside::default() };
-    if let Ok(i) = i.get().lock() {
-        io::require_one_message(&i.core, socket.fd)?;
-    }
+    io::require_one_message(&i.get().lock()?.core, socket.fd)?;
     all(&i, &socket, Ready::Write, "sendmsg_all", |i, limit, done| {
         io::send(i, socket.fd, if done == 0 { first } else { Beside::default() }, flags, limit)
     })
 }
 
+/// Room for more control messages than any socket has: most are limited to some 20 KB (`optmem_max`).
+const CONTROL: usize = 1 << 20;
 /// Room for the longest socket address (`struct sockaddr_storage`).
 const NAME: usize = 128;
 
@@ -202,9 +211,13 @@ pub(super) fn recvmsg_raw<'py>(
     flags: i32,
     limit: Option<usize>,
 ) -> PyResult<(usize, Bound<'py, PyBytes>, i32, Bound<'py, PyBytes>)> {
+    if limit.is_some() {
+        require_new_bytes(flags)?;
+    }
     let socket = sockets(sock, flags)?;
     let ancbufsize = u32::try_from(ancbufsize).ok().filter(|size| i32::try_from(*size).is_ok());
     let room = ancbufsize.ok_or_else(|| PyValueError::new_err("invalid ancillary data buffer length"))? as usize;
+    let room = room.min(CONTROL);
     let (mut control, mut name) = (Vec::new(), [0_u8; NAME]);
     control.try_reserve_exact(room).map_err(|_| PyMemoryError::new_err(format!("no memory for {room} bytes")))?;
     // The kernel leaves gaps between messages as they are.
@@ -226,16 +239,22 @@ pub(super) fn recvmsg_raw<'py>(
     Ok((received.nbytes, control, received.flags, PyBytes::new(py, &name[..received.name.min(NAME)])))
 }
 
+/// Refuses flags that receive the same bytes again or none, which would make a whole transfer of nothing.
+fn require_new_bytes(flags: i32) -> PyResult<()> {
+    if flags & (libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_ERRQUEUE) == 0 {
+        return Ok(());
+    }
+    let expected = "no MSG_PEEK, MSG_TRUNC or MSG_ERRQUEUE in a whole transfer";
+    Err(Error::invalid("flags", format!("{flags:#x}"), expected).into())
+}
+
 /// Receives until the iterator is full or the peer has shut down: the bytes.
 ///
 /// As `readv_all`; `ValueError` for flags that receive the same bytes again (`MSG_PEEK`) or none (`MSG_TRUNC`, `MSG_ERRQUEUE`).
 #[pyfunction]
 #[pyo3(signature = (sock, i, flags=0))]
 pub(super) fn recvmsg_all(sock: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
-    if flags & (libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_ERRQUEUE) != 0 {
-        let expected = "no MSG_PEEK, MSG_TRUNC or MSG_ERRQUEUE in a whole transfer";
-        return Err(Error::invalid("flags", format!("{flags:#x}"), expected).into());
-    }
+    require_new_bytes(flags)?;
     let socket = sockets(sock, flags)?;
     all(&i, &socket, Ready::Read, "recvmsg_all", |i, limit, _| {
         // SAFETY: nothing is received beside the data.

@@ -171,6 +171,27 @@ def test_other_tasks_run_while_a_fast_peer_takes_everything(run: Run) -> None:
     assert run(main()) >= total // aio.TURN
 
 
+def test_other_tasks_run_beside_small_transfers_that_never_wait(run: Run) -> None:
+    async def main() -> int:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        with connected() as (left, right):
+            ticking = asyncio.ensure_future(tick())
+            for _ in range(1000):
+                assert await aio.sendmsg_all(left, IovIter.ubuf(WRITE, b"abc")) == 3
+                assert await aio.recvmsg_all(right, IovIter.ubuf(READ, bytearray(3))) == 3
+            ticking.cancel()
+        return ticks
+
+    assert run(main()) >= 10
+
+
 def test_waiting_is_no_work(run: Run) -> None:
     """A transfer that waits takes no processor time: nothing polls."""
 
@@ -246,6 +267,46 @@ class TestRefusals:
 
         run(main())
 
+    def test_a_tls_socket(self, run: Run) -> None:
+        ssl = pytest.importorskip("ssl")
+
+        async def main() -> None:
+            with connected() as (left, right):
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname = False
+                with context.wrap_socket(left, do_handshake_on_connect=False) as encrypted:
+                    for transfer in (
+                        aio.sendmsg_all(encrypted, IovIter.ubuf(WRITE, b"secret")),
+                        aio.writev_all(encrypted, IovIter.ubuf(WRITE, b"secret")),
+                    ):
+                        with pytest.raises(TypeError, match="TLS"):
+                            await transfer
+                assert not right.recv(10), "nothing came before the end"
+
+        run(main())
+
+    def test_one_message_made_into_several(self, run: Run) -> None:
+        async def main() -> None:
+            left, right = socket.socketpair(type=socket.SOCK_DGRAM)
+            with left, right:
+                left.setblocking(False)
+                i = IovIter.iovec(WRITE, [b"x"] * 1025)
+                with pytest.raises(OSError, match="one message takes 1024"):
+                    await aio.sendmsg_all(left, i)
+                assert i.count == 1025
+
+        run(main())
+
+    def test_flags_that_would_repeat_bytes(self, run: Run) -> None:
+        async def main() -> None:
+            with connected() as (left, right):
+                left.send(b"abc")
+                with pytest.raises(ValueError, match="flags is"):
+                    await aio.recvmsg_all(right, IovIter.ubuf(READ, bytearray(3)), socket.MSG_PEEK)
+                assert right.recv(10) == b"abc"
+
+        run(main())
+
     def test_a_pipe_that_blocks(self, run: Run) -> None:
         async def main() -> None:
             out, into = os.pipe()
@@ -259,6 +320,18 @@ class TestRefusals:
             os.close(into)
 
         run(main())
+
+    def test_nobody_else_s_watch_is_taken_away(self) -> None:
+        async def main() -> None:
+            out, into = os.pipe()
+            asyncio.get_running_loop().add_reader(out, int)
+            with pytest.raises(ValueError, match="blocks"):
+                await aio.readv_all(out, IovIter.ubuf(READ, bytearray(3)))
+            assert asyncio.get_running_loop().remove_reader(out)
+            os.close(out)
+            os.close(into)
+
+        _on_asyncio(main())  # uvloop makes what it watches non-blocking
 
     def test_the_wrong_direction(self, run: Run, tmp_path: Path) -> None:
         async def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import resource
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,14 @@ def test_sizes_that_no_control_buffer_has(ancbufsize: int, unix_datagrams: tuple
     with pytest.raises(ValueError, match="ancillary"):
         io.recvmsg(unix_datagrams[1], i, ancbufsize)
     assert (i.count, unix_datagrams[1].recv(3)) == (3, b"abc")
+
+
+def test_an_absurd_size_takes_no_memory(unix_datagrams: tuple[socket.socket, socket.socket]) -> None:
+    left, right = unix_datagrams
+    left.send(b"abc")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert io.recvmsg(right, IovIter.ubuf(READ, bytearray(3)), (1 << 31) - 1)[0] == 3
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
 def test_control_messages_go_once_with_the_first_bytes_of_a_whole_transfer() -> None:

@@ -335,6 +335,29 @@ class TestSignals:
         os.close(out)
         os.close(into)
 
+    def test_one_that_moves_the_iterator_moves_the_place_in_the_file(self) -> None:
+        """Each byte of the iterator has its place in the file, whoever steps over some."""
+        data = pattern(160 << 20)
+        i = IovIter.iovec(WRITE, segments(data, 32 << 20))
+        skipped: list[tuple[int, int]] = []
+
+        def skip() -> None:
+            if not skipped and len(data) - i.count > 0:
+                skipped.append((len(data) - i.count, min(i.count, 1000)))
+                i.advance(1000)
+
+        fd = os.memfd_create("file")
+        with alarms(skip, 0.001):
+            done = io.pwritev_all(fd, i, 10)
+        written = bytearray(os.pread(fd, len(data) + 10, 0))
+        os.close(fd)
+        assert not i
+        if skipped:
+            [(start, length)] = skipped
+            assert done == len(data) - length
+            written[10 + start : 10 + start + length] = data[start : start + length]
+        assert written == bytes(10) + data
+
     def test_ctrl_c_within_ten_gigabytes(self) -> None:
         zero = os.open("/dev/zero", os.O_RDONLY)
         i = IovIter.iovec(READ, [bytearray(1 << 20)] * (10 << 10))
