@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from iovec_rs._core import IovIter, _Fileno
     from iovec_rs._message import Ancillary
 
-    Part = Callable[[int | _Fileno, IovIter, int], int]
+    _Part = Callable[[int | _Fileno, IovIter, int], int]
 
 __all__ = ["readv_all", "recvmsg_all", "sendmsg_all", "writev_all"]
 
@@ -100,7 +100,7 @@ def _fileno_of(sock: Any) -> int:
     return fd
 
 
-async def _file(file: int | _Fileno, i: IovIter, direction: Direction, part: Part) -> int:
+async def _file(file: int | _Fileno, i: IovIter, direction: Direction, part: _Part) -> int:
     fd = file if isinstance(file, int) else file.fileno()
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
