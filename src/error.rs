@@ -169,8 +169,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Sees to it that `additional` more elements fit, without ending the process where there is no memory for them. How many there are
-/// is for a caller, a file or another program to say.
+/// Sees to it that `additional` more elements fit, without ending the process where there is no memory for them. How
+/// many there are is for a caller, a file or another program to say.
 pub fn reserve<T>(vec: &mut Vec<T>, additional: usize) -> Result<()> {
     vec.try_reserve(additional).map_err(|_| Error::NoMemory(additional.saturating_mul(size_of::<T>())))
 }

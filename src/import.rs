@@ -1,9 +1,10 @@
 //! Importing user vectors: the kernel's checks, in the kernel's order (6.4 and later), with the kernel's errnos.
 //!
 //! 1. No segments: nothing is read. More than [`UIO_MAXIOV`]: EINVAL, before anything is read.
-//! 2. The array's own range: EFAULT. Then element by element: unreadable is EFAULT, a negative length EINVAL; the first wins.
-//! 3. Per segment, in order: a range outside user space is EFAULT, with the length as given; then the running total is cut at
-//!    [`MAX_RW_COUNT`], which shortens one segment and empties those after it.
+//! 2. The array's own range: EFAULT. Then element by element: unreadable is EFAULT, a negative length EINVAL; the first
+//!    wins.
+//! 3. Per segment, in order: a range outside user space is EFAULT, with the length as given; then the running total is
+//!    cut at [`MAX_RW_COUNT`], which shortens one segment and empties those after it.
 //!
 //! A single segment takes another way: it becomes a UBUF, and its length is cut *before* its range is checked.
 
@@ -85,8 +86,8 @@ impl<'a> Source<'a> {
 
     /// The ranges at `segs`, which are those that [`Self::read`] returned, or parts of them.
     fn vouch(self, segs: Vec<Segment>) -> Memories {
-        // SAFETY: parts of ranges that the maker of `ranges` promised, or of those an array named, which the caller of `packed` or
-        // `address` promised.
+        // SAFETY: parts of ranges that the maker of `ranges` promised, or of those an array named, which the caller of
+        // `packed` or `address` promised.
         unsafe { Memories::new(segs, self.backing()) }
     }
 
@@ -143,8 +144,8 @@ fn read_native(array: Memory, nr_segs: usize) -> Result<(Vec<Segment>, usize)> {
     segs.try_reserve_exact(nr_segs)
         .map_err(|_| Error::os(libc::ENOMEM, format!("no memory for {nr_segs} segments")))?;
     let got = copy::read_into(as_bytes(segs.spare_capacity_mut()), array)?.0 / Layout::Native.size();
-    // SAFETY: capacity was reserved for nr_segs >= got elements, of which the first `got` were just filled; a Segment is two
-    // words (repr(C), laid out as struct iovec), any bits of which are valid.
+    // SAFETY: capacity was reserved for nr_segs >= got elements, of which the first `got` were just filled; a Segment
+    // is two words (repr(C), laid out as struct iovec), any bits of which are valid.
     unsafe { segs.set_len(got) };
     Ok((segs, got))
 }
@@ -195,7 +196,8 @@ pub(crate) fn check_range(index: usize, seg: Segment) -> Result<()> {
     )))
 }
 
-/// Whether all ranges are in user space and come to no more than [`MAX_RW_COUNT`] together: nothing to refuse, nothing to cut.
+/// Whether all ranges are in user space and come to no more than [`MAX_RW_COUNT`] together: nothing to refuse, nothing
+/// to cut.
 fn all_good(segs: &[Segment]) -> bool {
     let limit = memory::user_limit();
     let mut total = 0_usize;

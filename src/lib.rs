@@ -1,6 +1,7 @@
 //! Linux's `iov_iter` in user space.
 //!
-//! The core of the Python package `iovec_rs`; it builds without Python (`--no-default-features`). ARCHITECTURE.md is the map.
+//! The core of the Python package `iovec_rs`; it builds without Python (`--no-default-features`). ARCHITECTURE.md is
+//! the map.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("iovec_rs needs 64-bit Linux");

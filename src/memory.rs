@@ -1,11 +1,11 @@
 //! Memory that cannot be forged, and the rules for touching it.
 //!
-//! 1. **No references.** Memory that belongs to Python, to another process or to nobody at all may change or vanish while it is
-//!    copied, so no `&[u8]` or `&mut [u8]` ever covers it: an address and a length do.
+//! 1. **No references.** Memory that belongs to Python, to another process or to nobody at all may change or vanish
+//!    while it is copied, so no `&[u8]` or `&mut [u8]` ever covers it: an address and a length do.
 //! 2. **One door.** Only the primitives in [`crate::arch`] and the system calls in [`crate::sys`] access such memory.
-//! 3. **One promise.** A [`Segment`] is a pair of numbers that anybody may write down. Nothing accepts it for memory to copy to or
-//!    from: copies and iterators take [`Memory`] and [`Memories`], whose constructors are unsafe and whose safe operations only
-//!    narrow the range.
+//! 3. **One promise.** A [`Segment`] is a pair of numbers that anybody may write down. Nothing accepts it for memory to
+//!    copy to or from: copies and iterators take [`Memory`] and [`Memories`], whose constructors are unsafe and whose
+//!    safe operations only narrow the range.
 //!
 //! Safe code cannot make memory out of an address, neither by calling the constructor,
 //!
@@ -114,10 +114,11 @@ impl Segment {
     }
 }
 
-/// How memory may fail while it is copied, the safest first: of several, the greatest decides how a copy touches all of them.
+/// How memory may fail while it is copied, the safest first: of several, the greatest decides how a copy touches all of
+/// them.
 ///
-/// As wide as the addresses it travels with. Padding beside a single byte is moved in pieces that overlap what was just stored, and
-/// each such load waits for the store: 8 ns, several times a call.
+/// As wide as the addresses it travels with. Padding beside a single byte is moved in pieces that overlap what was just
+/// stored, and each such load waits for the store: 8 ns, several times a call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(usize)]
 pub enum Backing {
@@ -148,8 +149,9 @@ impl Memory {
     ///
     /// # Safety
     /// Until the last use of the value, its copies and whatever is built from them:
-    /// * Copying from the range, and to it wherever the value gets to be a destination, breaks nobody's assumptions: no Rust
-    ///   reference, and no object that is taken for immutable, covers a byte of it. Others may change the contents at any time.
+    /// * Copying from the range, and to it wherever the value gets to be a destination, breaks nobody's assumptions: no
+    ///   Rust reference, and no object that is taken for immutable, covers a byte of it. Others may change the contents
+    ///   at any time.
     /// * [`Backing::Heap`]: every byte stays mapped and accessible for what is done to it.
     /// * [`Backing::Mapping`]: the same, but for pages that the object behind the mapping no longer has.
     /// * [`Backing::Unchecked`]: nothing more. The range may be unmapped, protected or outside user space.

@@ -1,8 +1,9 @@
 //! Accesses that may fault, and how far a copy got when one did.
 //!
 //! Every instruction in the routines that touches foreign memory has an [`Entry`]: where it is, where to go on if it
-//! faults, what kind of access it is. A signal handler (see [`crate::fault`]) finds the entry by instruction pointer, leaves
-//! what it knows in registers and resumes at the fixup, which stores it in the call's [`Trap`] and returns the bytes left.
+//! faults, what kind of access it is. A signal handler (see [`crate::fault`]) finds the entry by instruction pointer,
+//! leaves what it knows in registers and resumes at the fixup, which stores it in the call's [`Trap`] and returns the
+//! bytes left.
 
 use super::{LINE, Primitives, WriteBack};
 use std::mem::MaybeUninit;
@@ -28,8 +29,8 @@ pub struct Entry {
     start: i32,
     end: i32,
     fixup: i32,
-    /// The [`Access`] in the low byte; in the 12 bits above it the bytes of this turn that were stored before, in the 12 above those
-    /// how many more had been loaded and not stored.
+    /// The [`Access`] in the low byte; in the 12 bits above it the bytes of this turn that were stored before, in the
+    /// 12 above those how many more had been loaded and not stored.
     meta: i32,
 }
 
@@ -56,7 +57,8 @@ impl Table {
     pub fn entries(self) -> impl DoubleEndedIterator<Item = Resume> {
         let count = (self.end.addr() - self.start.addr()) / size_of::<Entry>();
         (0..count).map(move |index| {
-            // SAFETY: index < count, so the entry lies between the two symbols, which the assembler filled with entries.
+            // SAFETY: index < count, so the entry lies between the two symbols, which the assembler filled with
+            // entries.
             let entry = unsafe { &*self.start.wrapping_add(index) };
             let at = |field: &i32| std::ptr::from_ref(field).addr().wrapping_add_signed(*field as isize);
             Resume { start: at(&entry.start), end: at(&entry.end), fixup: at(&entry.fixup), meta: entry.meta }
@@ -180,7 +182,8 @@ impl Cut {
         Self { dst, src, left: left - stored, readable: 0, is_store, trap }
     }
 
-    /// A load that reached into a bad line left readable the bytes before that line, behind those that were loaded and not stored.
+    /// A load that reached into a bad line left readable the bytes before that line, behind those that were loaded and
+    /// not stored.
     fn before_bad_line(&self) -> usize {
         let ahead = self.trap.ahead();
         let is_load = self.trap.access() == Some(Access::Load);
@@ -207,8 +210,8 @@ unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Cut> {
 
 /// Copies front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`.
 ///
-/// Exact on both sides: bytes before the first bad line of the source are copied, bytes up to the first bad page of the destination
-/// are written, nothing else is, and no bad line is touched a second time.
+/// Exact on both sides: bytes before the first bad line of the source are copied, bytes up to the first bad page of the
+/// destination are written, nothing else is, and no bad line is touched a second time.
 ///
 /// # Safety
 /// Writing to `[dst, dst + len)` breaks nobody's assumptions. The memory may be bad in any way if a handler that knows
@@ -243,7 +246,8 @@ unsafe fn finish_line(set: &Primitives, cut: Cut) -> Cut {
     }
 }
 
-/// Copies past the caches, front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`. Not fenced. As exact as [`copy`], but for the bytes it says are still readable.
+/// Copies past the caches, front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`. Not
+/// fenced. As exact as [`copy`], but for the bytes it says are still readable.
 ///
 /// # Safety
 /// As for [`copy`]; `len` is not 0.
@@ -259,7 +263,8 @@ pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Op
     Some(Cut { readable: cut.before_bad_line(), ..cut })
 }
 
-/// Writes back every line that `[addr, addr + len)` touches. Not fenced. What is left of the range is not in written-back lines.
+/// Writes back every line that `[addr, addr + len)` touches. Not fenced. What is left of the range is not in
+/// written-back lines.
 ///
 /// # Safety
 /// The memory is mapped and readable, or a handler that knows [`find`] owns SIGBUS and SIGSEGV.

@@ -1,7 +1,8 @@
 //! Instructions: detected once, every set reachable by name so that each is tested on one machine.
 //!
 //! A set is a table of [`Primitives`]. All of them have one contract: process bytes in order, return how many were
-//! **not** processed (the kernel's convention for everything that may stop early), survive a fault where a handler is there.
+//! **not** processed (the kernel's convention for everything that may stop early), survive a fault where a handler is
+//! there.
 
 pub mod guard;
 #[cfg(any(test, iovec_rs_portable, not(target_arch = "x86_64")))]
@@ -12,8 +13,9 @@ pub mod stream;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 mod x86_64;
 
-// The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, detect, store_fence, full_fence, prefetch,
-// prefetch_far, ticks, features, cache_line_size, last_cache, and for the signal handler resume, state and attempt.
+// The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, detect, store_fence,
+// full_fence, prefetch, prefetch_far, ticks, features, cache_line_size, last_cache, and for the signal handler resume,
+// state and attempt.
 #[cfg(any(iovec_rs_portable, not(target_arch = "x86_64")))]
 use portable as native;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
@@ -26,13 +28,13 @@ use std::ffi::OsStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if `dst` is
-/// below `src`. Called through [`guard::copy`], which knows what a short count means.
+/// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if
+/// `dst` is below `src`. Called through [`guard::copy`], which knows what a short count means.
 pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-/// Copies past the caches, front to back; `len` is not 0. Returns the bytes not copied. The ranges may overlap only if `dst` is below
-/// `src`: each turn of a loop loads all it stores before it stores any of it, and stores nothing at or above what is loaded next. A
-/// store, non-temporal or not, is never visible to a load that comes before it in the same thread, and no load here has to see one.
-/// Called through [`guard::stream`].
+/// Copies past the caches, front to back; `len` is not 0. Returns the bytes not copied. The ranges may overlap only if
+/// `dst` is below `src`: each turn of a loop loads all it stores before it stores any of it, and stores nothing at or
+/// above what is loaded next. A store, non-temporal or not, is never visible to a load that comes before it in the same
+/// thread, and no load here has to see one. Called through [`guard::stream`].
 pub type StreamFn = CopyFn;
 /// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Called through [`guard::zero`].
 pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
@@ -117,7 +119,8 @@ fn choose_default() -> &'static Primitives {
     named.or_else(best).unwrap_or(SETS[0])
 }
 
-/// The write-back instructions this CPU has, the best one last. None where the lines are not of the length they are written for.
+/// The write-back instructions this CPU has, the best one last. None where the lines are not of the length they are
+/// written for.
 pub fn write_backs() -> impl DoubleEndedIterator<Item = &'static WriteBack> {
     let known = cache_line_size() == LINE;
     WRITE_BACKS.iter().copied().filter(move |instruction| known && (instruction.available)())
@@ -164,8 +167,8 @@ pub fn full_fence() {
     native::full_fence();
 }
 
-/// `si_addr_lsb`, log2 of the extent that a signal about poison tells of; 0 for any other. The C library's struct has it and libc's does
-/// not name it: the 16 bits behind the address.
+/// `si_addr_lsb`, log2 of the extent that a signal about poison tells of; 0 for any other. The C library's struct has
+/// it and libc's does not name it: the 16 bits behind the address.
 pub(crate) fn extent(info: &libc::siginfo_t) -> u16 {
     const OFFSET: usize = 24;
     if info.si_signo != libc::SIGBUS || info.si_code != libc::BUS_MCEERR_AR {

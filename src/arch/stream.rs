@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Of a long copy the chunks that are long enough themselves: below, the lines at both ends and the reads that wait for nothing outweigh it.
+/// Of a long copy the chunks that are long enough themselves: below, the lines at both ends and the reads that wait for
+/// nothing outweigh it.
 const CHUNK: usize = 1 << 10;
 
 /// What the last cache holds where the CPU does not tell.
@@ -18,7 +19,8 @@ pub fn chunks_from(nbytes: usize) -> usize {
     if nbytes < from { usize::MAX } else { CHUNK.min(from) }
 }
 
-/// From which length on copies go past the caches: three quarters of the last one. What was written first is no longer there at the end.
+/// From which length on copies go past the caches: three quarters of the last one. What was written first is no longer
+/// there at the end.
 #[inline]
 fn copies_from() -> usize {
     match COPIES_FROM.load(Ordering::Relaxed) {

@@ -120,7 +120,8 @@ fn a_set_can_be_chosen_by_name_and_only_if_it_exists() {
     assert!(cache_line_size().is_power_of_two());
 }
 
-/// A string instruction says which side it was by the address alone, and poison is told of by the page, or by what is larger.
+/// A string instruction says which side it was by the address alone, and poison is told of by the page, or by what is
+/// larger.
 #[test]
 fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
     let (dst, src, left) = (0x70_0000_0840, 0x50_0000_0840, 0x9000);

@@ -1,11 +1,12 @@
 //! Every copy ends as if its source had been read before anything was written.
 //!
-//! Where the two sides overlap, one front-to-back copy to a lower address does that by itself. Anything else bounces: the source is
-//! read into a buffer of our own, and what could be read is copied on from there. The copy is then short by what was not read and
-//! what was not written, the iterator stands where the last byte written leaves it, and the fault is that of the side that stopped.
+//! Where the two sides overlap, one front-to-back copy to a lower address does that by itself. Anything else bounces:
+//! the source is read into a buffer of our own, and what could be read is copied on from there. The copy is then short
+//! by what was not read and what was not written, the iterator stands where the last byte written leaves it, and the
+//! fault is that of the side that stopped.
 //!
-//! [`to_iter`], [`from_iter`], [`across`] and [`flat`] do all of this for every flavour of copy. A flavour is the closure they are
-//! given.
+//! [`to_iter`], [`from_iter`], [`across`] and [`flat`] do all of this for every flavour of copy. A flavour is the
+//! closure they are given.
 
 use super::chunk::{CopyChunk, poison};
 use super::copier::Copier;
@@ -80,8 +81,8 @@ fn other_length(other: usize, len: usize) -> Error {
     Error::invalid("dst", format!("{other} bytes"), format!("{len} bytes, as many as src has"))
 }
 
-/// Copies `nbytes` from `src` into the iterator. `copy` is given the bytes to copy, which nothing that it writes overlaps but from
-/// below, and returns how many of them it copied: as many as it moved the iterator by.
+/// Copies `nbytes` from `src` into the iterator. `copy` is given the bytes to copy, which nothing that it writes
+/// overlaps but from below, and returns how many of them it copied: as many as it moved the iterator by.
 #[inline(always)]
 #[allow(clippy::inline_always)] // into each flavour, so that its copier stays in registers
 pub(super) fn to_iter(
@@ -94,8 +95,8 @@ pub(super) fn to_iter(
     to_iter_until(src, i, nbytes, usize::MAX, operation, copy)
 }
 
-/// The same, but nothing behind the first `readable` bytes of the source is read ahead. `copy` is given fewer bytes than those if
-/// not even they could be read.
+/// The same, but nothing behind the first `readable` bytes of the source is read ahead. `copy` is given fewer bytes
+/// than those if not even they could be read.
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above
 pub(super) fn to_iter_until(
@@ -123,9 +124,9 @@ pub(super) fn to_iter_until(
     Ok(done)
 }
 
-/// Copies `nbytes` out of the iterator to `dst`. `copy` is given an iterator over the source, which is read ahead where it has to be,
-/// and a destination of as many bytes, which overlaps nothing of it but from below. It returns the bytes copied; where it moved the
-/// iterator by more, that is taken back.
+/// Copies `nbytes` out of the iterator to `dst`. `copy` is given an iterator over the source, which is read ahead where
+/// it has to be, and a destination of as many bytes, which overlaps nothing of it but from below. It returns the bytes
+/// copied; where it moved the iterator by more, that is taken back.
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above
 pub(super) fn from_iter(
@@ -156,8 +157,8 @@ pub(super) fn from_iter(
     Ok(done)
 }
 
-/// Copies from one range to another of the same length. `copy` is given the destination and the bytes to copy, which nothing that it
-/// writes overlaps but from below, and returns how many it copied.
+/// Copies from one range to another of the same length. `copy` is given the destination and the bytes to copy, which
+/// nothing that it writes overlaps but from below, and returns how many it copied.
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above
 pub(super) fn flat(
@@ -181,7 +182,8 @@ pub(super) fn flat(
     Ok((done, copier.into_fault(done, nbytes)))
 }
 
-/// Copies `nbytes`, which both have, from one iterator to the other; both advance by the bytes copied, which it returns.
+/// Copies `nbytes`, which both have, from one iterator to the other; both advance by the bytes copied, which it
+/// returns.
 pub(super) fn across(copier: &mut Copier, dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<usize> {
     if !share_memory(dst, src, nbytes) {
         // SAFETY: the copier was made for both iterators.
@@ -233,7 +235,8 @@ fn is_one_range_moved_down(i: &IovIter, flat: Segment, direction: Direction) -> 
     }
 }
 
-/// Whether the next `nbytes` bytes of the two have a byte in common, or may have: where there is no memory to find out with.
+/// Whether the next `nbytes` bytes of the two have a byte in common, or may have: where there is no memory to find out
+/// with.
 fn share_memory(dst: &IovIter, src: &IovIter, nbytes: usize) -> bool {
     if let (Some(a), Some(b)) = (dst.hull(), src.hull())
         && !a.overlaps(b)

@@ -1,4 +1,5 @@
-//! How one chunk is copied, and what stopped it: by the CPU under the fault handler, or by the kernel where there is no handler.
+//! How one chunk is copied, and what stopped it: by the CPU under the fault handler, or by the kernel where there is no
+//! handler.
 
 mod kernel;
 mod line_store;
@@ -13,7 +14,8 @@ use crate::fault::arm::{self, Path, RECHECK_EVERY};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 
-/// Copies chunks through the caches, or past them if they are long chunks of a long copy, and remembers the fault that stopped it.
+/// Copies chunks through the caches, or past them if they are long chunks of a long copy, and remembers the fault that
+/// stopped it.
 ///
 /// Its address is not taken where a copy is short: it stays in registers there. See [`Copier::out_of_line`].
 pub(super) struct Copier {
@@ -29,7 +31,8 @@ pub(super) struct Copier {
     fault: Option<Box<Fault>>,
 }
 
-/// Of a next source that is longer than this, only the first lines are prefetched: the hardware's own prefetcher sees to the rest.
+/// Of a next source that is longer than this, only the first lines are prefetched: the hardware's own prefetcher sees
+/// to the rest.
 const PREFETCH_UP_TO: usize = 16 << 10;
 
 impl Copier {
@@ -62,8 +65,8 @@ impl Copier {
         self.nontemporal_from = arch::stream::chunks_from(nbytes);
     }
 
-    /// Whether a range may be touched by the CPU in one go. A longer one is touched in spans, between which it is asked again whether
-    /// the handler is still ours.
+    /// Whether a range may be touched by the CPU in one go. A longer one is touched in spans, between which it is asked
+    /// again whether the handler is still ours.
     #[inline]
     fn fits_one_span(&self, len: usize) -> bool {
         len <= RECHECK_EVERY && !matches!(self.path, Path::Syscalls)
@@ -81,13 +84,14 @@ impl Copier {
         }
     }
 
-    /// Runs an uncommon path on a copy of `self`: taking the address of `self` would force its fields out of registers on the common
-    /// path, too.
+    /// Runs an uncommon path on a copy of `self`: taking the address of `self` would force its fields out of registers
+    /// on the common path, too.
     #[inline(always)]
     #[allow(clippy::inline_always)] // as its callers are
     pub(super) fn out_of_line<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
         let path = std::mem::replace(&mut self.path, Path::Syscalls);
-        // The set is read anew, so that it need not be kept at hand for this. If another was chosen meanwhile, that one does as well.
+        // The set is read anew, so that it need not be kept at hand for this. If another was chosen meanwhile, that one
+        // does as well.
         let mut spilled = Self { set: arch::primitives(), path, fault: self.fault.take(), ..*self };
         let result = run(&mut spilled);
         (self.path, self.fault) = (spilled.path, spilled.fault);
@@ -123,17 +127,17 @@ impl Copier {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
         debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
-        // SAFETY: the ranges are parts of `Memory`, whose maker promised what `guard::copy` asks for: the destination may be written
-        // to, and `Backing::Heap` stays accessible. For any other backing `arm::arm` returns `Path::Direct`, without which nobody
-        // gets here, only while the handler is installed.
+        // SAFETY: the ranges are parts of `Memory`, whose maker promised what `guard::copy` asks for: the destination
+        // may be written to, and `Backing::Heap` stays accessible. For any other backing `arm::arm` returns
+        // `Path::Direct`, without which nobody gets here, only while the handler is installed.
         match unsafe { guard::copy(self.set, dst, src, len) } {
             None => 0,
             Some(cut) => self.out_of_line(|copier| copier.stopped(&cut)),
         }
     }
 
-    /// Notes a fault that a signal told of; returns the bytes not done. A later fault replaces an earlier one: it is met in bytes
-    /// before the first, which could still be read.
+    /// Notes a fault that a signal told of; returns the bytes not done. A later fault replaces an earlier one: it is
+    /// met in bytes before the first, which could still be read.
     #[cold]
     #[inline(never)]
     fn stopped(&mut self, cut: &Cut) -> usize {
@@ -143,8 +147,8 @@ impl Copier {
         cut.left
     }
 
-    /// In spans, before each of which the handler may turn out to be lost. `span` is given where one begins and how long it is, and
-    /// returns the bytes of it that are left.
+    /// In spans, before each of which the handler may turn out to be lost. `span` is given where one begins and how
+    /// long it is, and returns the bytes of it that are left.
     fn in_spans(&mut self, len: usize, mut span: impl FnMut(&mut Self, usize, usize) -> usize) -> usize {
         let mut done = 0;
         while done < len {
@@ -199,7 +203,8 @@ impl Copier {
     }
 
     unsafe fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
-        // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Path::Direct` holds: what `copy_directly` relies on, too.
+        // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Path::Direct` holds: what `copy_directly`
+        // relies on, too.
         let cut = unsafe { guard::zero(self.set, dst, len) };
         cut.map_or(0, |cut| self.stopped(&cut))
     }

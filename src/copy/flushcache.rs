@@ -1,8 +1,8 @@
-//! Copies that spare the caches (`copy_from_iter_nocache`), copies after which nothing is in them alone (`copy_from_iter_flushcache`
-//! and its kin), and write-backs of what was written before.
+//! Copies that spare the caches (`copy_from_iter_nocache`), copies after which nothing is in them alone
+//! (`copy_from_iter_flushcache` and its kin), and write-backs of what was written before.
 //!
-//! A counted byte has been stored past the caches, or written back where that is promised, and fenced: once a call, before the count
-//! is returned.
+//! A counted byte has been stored past the caches, or written back where that is promised, and fenced: once a call,
+//! before the count is returned.
 
 use super::bounce::{self, Outcome};
 use super::copier::Copier;
@@ -18,13 +18,15 @@ pub fn copy_from_iter_nocache(dst: Memory, i: &mut IovIter, nbytes: usize) -> Re
     gather(dst, i, nbytes, Flush::None, "copy_from_iter_nocache")
 }
 
-/// `copy_from_iter` after which no counted byte is in the CPU's caches alone, for every kind (`copy_from_iter_flushcache`).
+/// `copy_from_iter` after which no counted byte is in the CPU's caches alone, for every kind
+/// (`copy_from_iter_flushcache`).
 pub fn copy_from_iter_flushcache(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     require_write_back()?;
     gather(dst, i, nbytes, Flush::Lines, "copy_from_iter_flushcache")
 }
 
-/// `copy_to_iter` after which no counted byte is in the CPU's caches alone: scattered memory made durable with one fence.
+/// `copy_to_iter` after which no counted byte is in the CPU's caches alone: scattered memory made durable with one
+/// fence.
 pub fn copy_to_iter_flushcache(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     require_write_back()?;
     bounce::to_iter(src, i, nbytes, "copy_to_iter_flushcache", |copier, i, src| {
@@ -42,7 +44,8 @@ pub fn memcpy_nocache(dst: Memory, src: Memory) -> Result<Outcome> {
     flat(dst, src, Flush::None)
 }
 
-/// A flat copy after which no counted byte is in the CPU's caches alone. Returns the bytes copied, and why not all of them.
+/// A flat copy after which no counted byte is in the CPU's caches alone. Returns the bytes copied, and why not all of
+/// them.
 pub fn memcpy_flushcache(dst: Memory, src: Memory) -> Result<Outcome> {
     require_write_back()?;
     flat(dst, src, Flush::Lines)
@@ -83,8 +86,8 @@ pub fn flush(range: Memory) -> Result<Outcome> {
     over_lines(range, require_write_back()?)
 }
 
-/// Evicts the range from the caches, for a reader of memory that somebody else writes to past them. What this CPU itself wrote
-/// there is written back first.
+/// Evicts the range from the caches, for a reader of memory that somebody else writes to past them. What this CPU
+/// itself wrote there is written back first.
 pub fn invalidate(range: Memory) -> Result<Outcome> {
     let evicted = over_lines(range, arch::evict().ok_or_else(no_write_back)?)?;
     arch::full_fence();

@@ -1,10 +1,12 @@
 //! Copies that stop before memory known to be bad (`copy_to_iter_mcsafe`, `copy_mc_to_iter`, `memcpy_mcsafe`).
 //!
-//! The kernel's careful copy goes byte by byte until the source is aligned to a word, then word by word, then byte by byte again,
-//! and stops at the first unit that fails; only a word whose *store* fails is tried again byte by byte. Where it would stop can be
-//! computed, so nothing is copied that way: [`kernel_mc_count`] finds the count, and then that much is copied at full speed.
+//! The kernel's careful copy goes byte by byte until the source is aligned to a word, then word by word, then byte by
+//! byte again, and stops at the first unit that fails; only a word whose *store* fails is tried again byte by byte.
+//! Where it would stop can be computed, so nothing is copied that way: [`kernel_mc_count`] finds the count, and then
+//! that much is copied at full speed.
 //!
-//! Maps are only read here. What a copy ran into is in the fault it returns: the caller records what [`learned`] makes of it.
+//! Maps are only read here. What a copy ran into is in the fault it returns: the caller records what [`learned`] makes
+//! of it.
 
 use super::bounce::{self, Outcome, same_length};
 use super::copier::Copier;
@@ -37,8 +39,8 @@ pub trait KnownBad: Sync {
     fn first_bad(&self, seg: Segment, touch: Touch) -> Option<Segment>;
 }
 
-/// What a fault teaches that no map knew: the damaged extent, and what must not be done to it. `None` if the copy stopped before
-/// memory that a map knew.
+/// What a fault teaches that no map knew: the damaged extent, and what must not be done to it. `None` if the copy
+/// stopped before memory that a map knew.
 pub fn learned(fault: &Fault) -> Option<(Segment, Touch)> {
     let touch = match (fault.origin, fault.cause(), fault.side) {
         (Origin::Map, _, _) => return None,
@@ -51,8 +53,8 @@ pub fn learned(fault: &Fault) -> Option<(Segment, Touch)> {
 
 const WORD: usize = 8;
 
-/// How many of `len` bytes the kernel's careful copy copies from `src`, when the first `readable` of them can be read and the first
-/// `writable` bytes of the destination written.
+/// How many of `len` bytes the kernel's careful copy copies from `src`, when the first `readable` of them can be read
+/// and the first `writable` bytes of the destination written.
 pub fn kernel_mc_count(src: usize, len: usize, readable: usize, writable: usize) -> usize {
     let lead = if len < WORD { len } else { src.wrapping_neg() % WORD };
     let words = (len - lead) / WORD * WORD;
@@ -112,8 +114,8 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
     }
 }
 
-/// `copy_to_iter` that stops where the careful copy would before memory the map knows, on either side. Every kind advances by exactly
-/// what was copied; `i.fault` says why that is short.
+/// `copy_to_iter` that stops where the careful copy would before memory the map knows, on either side. Every kind
+/// advances by exactly what was copied; `i.fault` says why that is short.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a range that is passed on is copied right after it was written, and waits for that
 pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
@@ -128,7 +130,8 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     }
 }
 
-/// A flat copy that stops where the careful copy would before memory the map knows. Returns the bytes copied, and why not all.
+/// A flat copy that stops where the careful copy would before memory the map knows. Returns the bytes copied, and why
+/// not all.
 pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option<&K>) -> Result<Outcome> {
     match map {
         Some(map) if !map.is_empty() && !map.is_clear([(src.seg(), Touch::Read), (dst.seg(), Touch::Any)]) => {
@@ -161,8 +164,8 @@ fn copy_carefully<K: KnownBad + ?Sized>(src: Memory, i: &mut IovIter, nbytes: us
         copier.expect(data.len);
         // Where less was read ahead than the map leaves readable, the copy ends there. Otherwise the step ends it.
         let limit = if data.len < readable { data.len } else { nbytes };
-        // SAFETY: `bounce::to_iter_until` gives a source of `readable` bytes unless it is shorter, and `kernel_mc_count` keeps to
-        // those; it made the copier for both sides.
+        // SAFETY: `bounce::to_iter_until` gives a source of `readable` bytes unless it is shorter, and
+        // `kernel_mc_count` keeps to those; it made the copier for both sides.
         let inner = unsafe { ToIter::new(data.addr, copier) };
         let mut step = Careful { inner, source: source.addr, map, bad_source, is_destination_bad, stop: None };
         let done = i.walk(limit, &mut step);

@@ -24,8 +24,8 @@ use copier::Copier;
 use std::mem::MaybeUninit;
 use step::{FromIter, ToIter, Zero};
 
-/// Copies `nbytes` from `src` into the iterator, as if all of them had been read first (`copy_to_iter`). Returns the bytes
-/// copied; a count short for bad memory leaves the reason in `i.fault`.
+/// Copies `nbytes` from `src` into the iterator, as if all of them had been read first (`copy_to_iter`). Returns the
+/// bytes copied; a count short for bad memory leaves the reason in `i.fault`.
 pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     bounce::to_iter(src, i, nbytes, "copy_to_iter", |copier, i, src| {
         copier.expect(src.len);
@@ -35,8 +35,8 @@ pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize
     })
 }
 
-/// Copies `nbytes` out of the iterator to `dst`, as if all of them had been read first (`copy_from_iter`). Returns the bytes
-/// copied; a count short for bad memory leaves the reason in `i.fault`.
+/// Copies `nbytes` out of the iterator to `dst`, as if all of them had been read first (`copy_from_iter`). Returns the
+/// bytes copied; a count short for bad memory leaves the reason in `i.fault`.
 pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     bounce::from_iter(dst, i, nbytes, "copy_from_iter", |copier, i, dst| {
         copier.expect(dst.len);
@@ -46,7 +46,8 @@ pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usi
     })
 }
 
-/// Copies up to `nbytes` from one iterator to another, the largest common piece at a time; both advance by what was copied.
+/// Copies up to `nbytes` from one iterator to another, the largest common piece at a time; both advance by what was
+/// copied.
 pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<usize> {
     dst.require(Direction::Dest, "copy_iter: dst")?;
     src.require(Direction::Source, "copy_iter: src")?;
@@ -61,8 +62,8 @@ pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<
     Ok(done)
 }
 
-/// A flat copy between ranges of one length, as if all of the source had been read first. Returns the bytes copied, and why not all
-/// of them.
+/// A flat copy between ranges of one length, as if all of the source had been read first. Returns the bytes copied, and
+/// why not all of them.
 #[inline(always)]
 #[allow(clippy::inline_always)] // ranges that are passed on are copied right after they were written, and wait for that
 pub fn memcpy(dst: Memory, src: Memory) -> Result<Outcome> {
@@ -73,7 +74,8 @@ pub fn memcpy(dst: Memory, src: Memory) -> Result<Outcome> {
     })
 }
 
-/// Copies memory into a buffer of our own, as much as that takes: the bytes copied, which are initialised now, and what stopped it.
+/// Copies memory into a buffer of our own, as much as that takes: the bytes copied, which are initialised now, and what
+/// stopped it.
 pub(crate) fn read_into(own: &mut [MaybeUninit<u8>], src: Memory) -> Result<Outcome> {
     let src = src.take(own.len());
     let own = &mut own[..src.len()];
@@ -83,8 +85,8 @@ pub(crate) fn read_into(own: &mut [MaybeUninit<u8>], src: Memory) -> Result<Outc
     memcpy(unsafe { Memory::new(seg, Backing::Heap) }, src)
 }
 
-/// All or nothing: a short copy is taken back and `false` (`copy_to_iter_full`, `copy_from_iter_full`). What was written by then
-/// stays written; `i.fault` still tells why.
+/// All or nothing: a short copy is taken back and `false` (`copy_to_iter_full`, `copy_from_iter_full`). What was
+/// written by then stays written; `i.fault` still tells why.
 pub fn full(copied: usize, nbytes: usize, i: &mut IovIter) -> Result<bool> {
     if copied == nbytes {
         return Ok(true);
@@ -100,15 +102,16 @@ pub fn full(copied: usize, nbytes: usize, i: &mut IovIter) -> Result<bool> {
 pub unsafe fn zero(i: &mut IovIter, nbytes: usize) -> Result<usize> {
     i.require_writable(nbytes)?;
     let mut copier = Copier::new(&[], &[i])?;
-    // SAFETY: the copier was made for the iterator, whose memory is a destination: its direction says so, or the caller does.
+    // SAFETY: the copier was made for the iterator, whose memory is a destination: its direction says so, or the caller
+    // does.
     let mut step = unsafe { Zero::new(&mut copier) };
     let done = i.walk(nbytes, &mut step);
     i.fault = copier.into_fault(done, nbytes);
     Ok(done)
 }
 
-/// Copies `page[offset..offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the page instead
-/// of the bytes, all or nothing: later changes of the page show in the pipe.
+/// Copies `page[offset..offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the page
+/// instead of the bytes, all or nothing: later changes of the page show in the pipe.
 pub fn copy_page_to_iter(page: &Page, offset: usize, nbytes: usize, i: &mut IovIter) -> Result<usize> {
     i.require(Direction::Dest, "copy_page_to_iter")?;
     let flat = within_page(page, offset, nbytes)?;

@@ -1,11 +1,11 @@
-//! Non-temporal copies: how a range is written past the caches, in whole lines and in parts of lines, and what of it goes through
-//! the cache and is written back instead.
+//! Non-temporal copies: how a range is written past the caches, in whole lines and in parts of lines, and what of it
+//! goes through the cache and is written back instead.
 //!
-//! No line is written in both ways. A line that takes a cached and a non-temporal store costs three times either, as the CPU has to
-//! evict it in between.
+//! No line is written in both ways. A line that takes a cached and a non-temporal store costs three times either, as
+//! the CPU has to evict it in between.
 //!
-//! The algorithm is generic over what it writes to ([`LineStore`]), so that the same code runs over a model that records what each
-//! store, write-back and fence does to each byte.
+//! The algorithm is generic over what it writes to ([`LineStore`]), so that the same code runs over a model that
+//! records what each store, write-back and fence does to each byte.
 
 mod gather;
 #[cfg(test)]
@@ -29,8 +29,8 @@ pub(super) trait LineStore {
     unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize;
     /// Copies through the cache; returns the bytes not copied.
     unsafe fn store(&mut self, dst: usize, src: usize, len: usize) -> usize;
-    /// Copies `len` bytes, not 0, past the caches. If it does not get to all of them, `finish` may go on, and returns how many are
-    /// left then.
+    /// Copies `len` bytes, not 0, past the caches. If it does not get to all of them, `finish` may go on, and returns
+    /// how many are left then.
     unsafe fn stream(
         &mut self,
         dst: usize,
@@ -107,7 +107,8 @@ unsafe fn copy_part_out_of_line<S: LineStore>(
     unsafe { copy(store, flush, dst, src, len) }
 }
 
-/// Whether all of a range is streamed. The partial lines at its ends are, too, if they had to be written back otherwise.
+/// Whether all of a range is streamed. The partial lines at its ends are, too, if they had to be written back
+/// otherwise.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 fn is_streamed_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: usize) -> bool {
@@ -134,7 +135,8 @@ unsafe fn finish_line<S: LineStore>(store: &mut S, flush: Flush, rest: &Rest) ->
     rest.len - rest.readable + unsafe { through_cache(store, flush, rest.dst, rest.src, rest.readable) }
 }
 
-/// Streams whole lines. The partial line at either end goes through the cache, where the program may be using its other bytes.
+/// Streams whole lines. The partial line at either end goes through the cache, where the program may be using its other
+/// bytes.
 unsafe fn copy_ragged<S: LineStore>(store: &mut S, dst: usize, src: usize, len: usize) -> usize {
     let head = dst.wrapping_neg() % LINE;
     let tail = (dst + len) % LINE;

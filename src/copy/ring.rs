@@ -31,8 +31,8 @@ pub fn copy_out(dst: Memory, slots: &[Slot]) -> Result<Outcome> {
     Ok((done, None))
 }
 
-/// One `writev` of the ring's oldest bytes, at most `nbytes` of them: how many it took out of the ring (an errno if none),
-/// and the slots they were in, to be dropped when the next may read.
+/// One `writev` of the ring's oldest bytes, at most `nbytes` of them: how many it took out of the ring (an errno if
+/// none), and the slots they were in, to be dropped when the next may read.
 pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Result<(std::result::Result<usize, i32>, Vec<Slot>)> {
     let slots = reader.peek(nbytes, UIO_MAXIOV)?;
     let mut batch = Batch::new(nbytes);

@@ -13,7 +13,8 @@ pub(super) struct ToIter<'m, C = Copier> {
 
 impl<'m, C: CopyChunk> ToIter<'m, C> {
     /// # Safety
-    /// As many bytes from `src` on as are walked over are a source that [`CopyChunk::copy`] accepts, and so is the iterator's memory.
+    /// As many bytes from `src` on as are walked over are a source that [`CopyChunk::copy`] accepts, and so is the
+    /// iterator's memory.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value it would be stored in pieces and loaded whole
     pub(super) unsafe fn new(src: usize, copier: &'m mut C) -> Self {
@@ -25,7 +26,8 @@ impl<C: CopyChunk> Step for ToIter<'_, C> {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
-        // SAFETY: `addr` is in the iterator's memory, and `progress + len` is no more than is walked over: the promise of `new`.
+        // SAFETY: `addr` is in the iterator's memory, and `progress + len` is no more than is walked over: the promise
+        // of `new`.
         unsafe { self.copier.copy(addr, self.src + progress, len) }
     }
 
@@ -44,8 +46,8 @@ pub(super) struct FromIter<'m, C = Copier> {
 
 impl<'m, C: CopyChunk> FromIter<'m, C> {
     /// # Safety
-    /// As many bytes from `dst` on as are walked over are a destination that [`CopyChunk::copy`] accepts, and the iterator's memory
-    /// is a source.
+    /// As many bytes from `dst` on as are walked over are a destination that [`CopyChunk::copy`] accepts, and the
+    /// iterator's memory is a source.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value it would be stored in pieces and loaded whole
     pub(super) unsafe fn new(dst: usize, copier: &'m mut C) -> Self {
@@ -57,7 +59,8 @@ impl<C: CopyChunk> Step for FromIter<'_, C> {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
-        // SAFETY: `addr` is in the iterator's memory, and `progress + len` is no more than is walked over: the promise of `new`.
+        // SAFETY: `addr` is in the iterator's memory, and `progress + len` is no more than is walked over: the promise
+        // of `new`.
         unsafe { self.copier.copy(self.dst + progress, addr, len) }
     }
 
@@ -96,7 +99,8 @@ pub(super) struct Across<'m, 'd> {
 
 impl<'m, 'd> Across<'m, 'd> {
     /// # Safety
-    /// [`CopyChunk::copy`] accepts the memory of `dst` as a destination and that of the iterator walked over as a source.
+    /// [`CopyChunk::copy`] accepts the memory of `dst` as a destination and that of the iterator walked over as a
+    /// source.
     pub(super) unsafe fn new(dst: &'d mut IovIter, copier: &'m mut Copier) -> Self {
         Self { dst, copier }
     }

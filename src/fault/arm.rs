@@ -1,7 +1,8 @@
 //! Whether a copy may fault: who owns the signals, and what to do when we cannot.
 //!
-//! Asking the kernel who owns two signals and what this thread blocks takes three system calls, many times a 64-byte copy. So an answer
-//! is used again: how often is decided in [`super::freshness`]. docs/faults.md has the guarantee as a table.
+//! Asking the kernel who owns two signals and what this thread blocks takes three system calls, many times a 64-byte
+//! copy. So an answer is used again: how often is decided in [`super::freshness`]. docs/faults.md has the guarantee as
+//! a table.
 
 use super::freshness::Freshness;
 use super::handler::{self, SIGNALS};
@@ -57,8 +58,8 @@ pub fn uninstall() {
     LEAVING.store(false, Ordering::SeqCst);
 }
 
-/// Clock ticks that asking for this thread's signal mask has taken at the least: no system call that changes anything about its signals
-/// takes less. Kept by all threads together; `u64::MAX` until the first has asked.
+/// Clock ticks that asking for this thread's signal mask has taken at the least: no system call that changes anything
+/// about its signals takes less. Kept by all threads together; `u64::MAX` until the first has asked.
 static QUICKEST_CALL: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Bytes of memory that can vanish after which a copy asks again.
@@ -98,8 +99,8 @@ impl Drop for OwnSlot {
 
 /// How a copy is to touch memory.
 pub enum Path {
-    /// By the CPU: a fault is recovered by the handler while the guard lives. Where the handler cannot be had only heap memory is touched
-    /// so, as safely as by any other copy.
+    /// By the CPU: a fault is recovered by the handler while the guard lives. Where the handler cannot be had only heap
+    /// memory is touched so, as safely as by any other copy.
     Direct(Armed),
     /// Through system calls.
     Syscalls,
@@ -185,7 +186,8 @@ pub fn finish() {
     THREAD.with(|thread| thread.freshness.finish(ticks()));
 }
 
-/// Looks at the clock on a long way from one copy to the next: each part of it may be too short for a system call where all of it is not.
+/// Looks at the clock on a long way from one copy to the next: each part of it may be too short for a system call where
+/// all of it is not.
 #[inline]
 pub fn extend() {
     THREAD.with(|thread| thread.freshness.extend(ticks(), QUICKEST_CALL.load(Ordering::Relaxed)));
@@ -215,12 +217,14 @@ pub fn require_handler() -> Result<()> {
     Err(Error::Handler(reason))
 }
 
-/// Whether the faults of this thread still come to our handler, which goes on top again if it can. For long copies, in between.
+/// Whether the faults of this thread still come to our handler, which goes on top again if it can. For long copies, in
+/// between.
 pub fn recheck() -> bool {
     blocked_signal().is_none() && (handler::is_installed() || handler::install())
 }
 
-/// Asks the kernel whether faults of this thread come to our handler. If they do, it is known from now on, in this `epoch`.
+/// Asks the kernel whether faults of this thread come to our handler. If they do, it is known from now on, in this
+/// `epoch`.
 fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> {
     thread.freshness.invalidate();
     if LEAVING.load(Ordering::SeqCst) {

@@ -4,7 +4,8 @@ use super::handler::Arrival;
 use super::threads;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Signals that threads can be known to be inside of at once. One more takes the place of another, which is then not recognised.
+/// Signals that threads can be known to be inside of at once. One more takes the place of another, which is then not
+/// recognised.
 const RECORDS: usize = 128;
 
 /// Signals inside one another that a handler below may have: one that leaves by longjmp is never seen to return.
@@ -115,8 +116,8 @@ impl Drop for Delegation {
     }
 }
 
-/// A signal that a handler below returned from with nothing changed. The same thread's next one with the same registers is the same
-/// fault, or the same signal raised again by that handler.
+/// A signal that a handler below returned from with nothing changed. The same thread's next one with the same registers
+/// is the same fault, or the same signal raised again by that handler.
 pub(super) struct Unmended {
     /// Thread and signal; 0 is free.
     key: AtomicU64,
@@ -129,8 +130,8 @@ static UNMENDED: [Unmended; RECORDS] =
     [const { Unmended { key: AtomicU64::new(0), state: AtomicU64::new(0), next: AtomicUsize::new(0) } }; RECORDS];
 
 impl Unmended {
-    /// The level whose predecessor this thread's signal is for: the one that comes next if the signal is the one that was noted, `first`
-    /// otherwise; `None` if none comes next. Forgets what was noted.
+    /// The level whose predecessor this thread's signal is for: the one that comes next if the signal is the one that
+    /// was noted, `first` otherwise; `None` if none comes next. Forgets what was noted.
     pub(super) fn level(signal: i32, state: u64, first: usize) -> Option<usize> {
         let key = key(signal, 0);
         let Some(noted) = UNMENDED.iter().find(|noted| noted.key.load(Ordering::Relaxed) == key) else {

@@ -1,7 +1,8 @@
 //! Hands a signal that is not a copy's on to whoever was below us, as the kernel would have called it.
 //!
-//! It never goes round for ever ([`super::cycles`]): a handler that chains back to us, or that returns from a fault and has changed
-//! nothing about it, is not asked a second time. The next older predecessor is, and after the oldest the default action is taken.
+//! It never goes round for ever ([`super::cycles`]): a handler that chains back to us, or that returns from a fault and
+//! has changed nothing about it, is not asked a second time. The next older predecessor is, and after the oldest the
+//! default action is taken.
 
 use super::cycles::{Delegation, Unmended};
 use super::handler::{self, Arrival};
@@ -46,9 +47,10 @@ pub(super) fn hand_on(arrival: &Arrival) -> bool {
     true
 }
 
-/// Blocks the signals that the handler below wants blocked, and calls it for the last time if it wants that. Only if it was the kernel
-/// that called us: a handler above us that chains has seen to its own. What is blocked is let through when our handler returns. (The
-/// stack may differ: we run on the thread's alternate one if it has one, and so does the handler below.)
+/// Blocks the signals that the handler below wants blocked, and calls it for the last time if it wants that. Only if it
+/// was the kernel that called us: a handler above us that chains has seen to its own. What is blocked is let through
+/// when our handler returns. (The stack may differ: we run on the thread's alternate one if it has one, and so does the
+/// handler below.)
 fn prepare_as_the_kernel_would(signal: i32, level: usize, below: Action, predecessors: &Predecessors) {
     if below.flags & libc::SA_RESETHAND != 0 {
         predecessors.reset(level);
@@ -90,8 +92,8 @@ fn default_action(arrival: &Arrival) {
     }
 }
 
-/// Whether the handler below returned and changed nothing: the registers are those that came with the signal, who is `on_top` still is,
-/// and the access would fault again, or the signal is on its way again.
+/// Whether the handler below returned and changed nothing: the registers are those that came with the signal, who is
+/// `on_top` still is, and the access would fault again, or the signal is on its way again.
 fn is_unmended(arrival: &Arrival, state: u64, on_top: Action) -> bool {
     state == self::state(arrival)
         && handler::current(arrival.signal) == on_top
@@ -115,8 +117,8 @@ fn is_pending(signal: i32) -> bool {
     unsafe { libc::sigismember(&raw const pending, signal) == 1 }
 }
 
-/// Whether the access is still not possible, as far as the kernel can tell without making it. What no mapping was the cause of
-/// (a general protection fault, misalignment, code that may not run) no mapping has mended.
+/// Whether the access is still not possible, as far as the kernel can tell without making it. What no mapping was the
+/// cause of (a general protection fault, misalignment, code that may not run) no mapping has mended.
 fn would_fault_again(arrival: &Arrival) -> bool {
     let by_mapping = match arrival.signal {
         libc::SIGBUS => matches!(arrival.code(), libc::BUS_ADRERR | libc::BUS_MCEERR_AR),

@@ -33,7 +33,8 @@ impl<'a> Line<'a> {
         Error::Text { format: self.format, line: self.number, column, message: message.into() }
     }
 
-    /// What became of adding an extent that `at` describes: it may pass the end of the line of bytes, or there may be no memory.
+    /// What became of adding an extent that `at` describes: it may pass the end of the line of bytes, or there may be
+    /// no memory.
     fn require(&self, at: usize, added: Option<Result<()>>, beyond: impl FnOnce() -> String) -> Result<()> {
         match added {
             None | Some(Err(Error::BeyondLine { .. })) => Err(self.error(at, beyond())),

@@ -1,8 +1,9 @@
 //! For how long the kernel's answer, that a thread's faults come to our handler, is worth something.
 //!
-//! A thread that does anything to its signals makes a system call. So an answer is as good as new for a copy that begins less time
-//! after the thread's last one ended than the quickest such call takes: there was no time for anything. Other threads may act at any
-//! time, so no answer is good for long. The clock and the time of the quickest call are the caller's, in the same unit.
+//! A thread that does anything to its signals makes a system call. So an answer is as good as new for a copy that
+//! begins less time after the thread's last one ended than the quickest such call takes: there was no time for
+//! anything. Other threads may act at any time, so no answer is good for long. The clock and the time of the quickest
+//! call are the caller's, in the same unit.
 
 use std::cell::Cell;
 

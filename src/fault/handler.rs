@@ -1,7 +1,8 @@
 //! The signal handler: resumes a guarded access at its fixup, hands everything else on to whoever was there before.
 //!
-//! What it decides by: the instruction pointer and the signal's code. It allocates nothing, takes no lock, calls no Python
-//! and jumps nowhere but back; it preserves errno. SIGBUS and SIGSEGV are each installed, saved and checked on their own.
+//! What it decides by: the instruction pointer and the signal's code. It allocates nothing, takes no lock, calls no
+//! Python and jumps nowhere but back; it preserves errno. SIGBUS and SIGSEGV are each installed, saved and checked on
+//! their own.
 
 use super::delegate;
 use super::predecessors::{Action, LEVELS, Predecessors};
@@ -90,7 +91,8 @@ pub(super) fn replace(signal: i32, action: Action) -> Option<Action> {
     new.sa_flags = action.flags;
     new.sa_mask = mask_to_libc(action.mask);
     let mut old = empty();
-    // SAFETY: the handler is ours, which is async-signal-safe, as the module says, or one that sigaction gave us; both structs are ours.
+    // SAFETY: the handler is ours, which is async-signal-safe, as the module says, or one that sigaction gave us; both
+    // structs are ours.
     let result = unsafe { libc::sigaction(signal, &raw const new, &raw mut old) };
     (result == 0).then(|| from_libc(&old))
 }
@@ -143,8 +145,8 @@ pub(super) fn unlock_after_fork() {
     INSTALLING.store(false, Ordering::Release);
 }
 
-/// Puts our handler on top for both signals and remembers what was there. `false` if it could not be had: somebody keeps
-/// others from installing handlers (a sanitizer does).
+/// Puts our handler on top for both signals and remembers what was there. `false` if it could not be had: somebody
+/// keeps others from installing handlers (a sanitizer does).
 pub fn install() -> bool {
     // Found out here, because the handler may have to know.
     super::prepare();
@@ -161,7 +163,8 @@ fn install_one(signal: i32, predecessors: &Predecessors) -> bool {
     while level(below).is_none() {
         // Remembered first: the handler may run as soon as it is there.
         let at = predecessors.remember(below);
-        // On the thread's alternate stack if it has one: a stack overflow passes through here on its way to a handler below.
+        // On the thread's alternate stack if it has one: a stack overflow passes through here on its way to a handler
+        // below.
         let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
         match replace(signal, Action { handler: address(ENTRIES[at]), flags, mask: 0 }) {
             None => return false,
@@ -204,7 +207,8 @@ pub(super) struct Arrival {
 impl Arrival {
     /// `None` if a handler above us that got none itself chained to us, without the interrupted context then.
     fn info(&self) -> Option<&libc::siginfo_t> {
-        // SAFETY: the kernel passes a filled siginfo to an SA_SIGINFO handler, as does whoever calls us in its place, or null.
+        // SAFETY: the kernel passes a filled siginfo to an SA_SIGINFO handler, as does whoever calls us in its place,
+        // or null.
         unsafe { self.info.as_ref() }.filter(|_| !self.context.is_null())
     }
 
@@ -213,8 +217,8 @@ impl Arrival {
         self.info().map_or(0, |info| info.si_code)
     }
 
-    /// Whether the interrupted instruction raised it, so that returning runs it again. A report of damage somewhere else
-    /// (`BUS_MCEERR_AO`) is no fault of the instruction it happens to interrupt.
+    /// Whether the interrupted instruction raised it, so that returning runs it again. A report of damage somewhere
+    /// else (`BUS_MCEERR_AO`) is no fault of the instruction it happens to interrupt.
     pub(super) fn is_fault(&self) -> bool {
         let code = self.code();
         code > 0 && !(self.signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO)
@@ -243,7 +247,8 @@ fn handle(arrival: &Arrival) {
 
 /// A fault in a guarded access of a copy: goes on at its fixup.
 fn resume_copy(arrival: &Arrival) -> bool {
-    // SAFETY: the kernel passes its siginfo and context to an SA_SIGINFO handler, as does whoever calls us in its place.
+    // SAFETY: the kernel passes its siginfo and context to an SA_SIGINFO handler, as does whoever calls us in its
+    // place.
     let resumed = arrival.is_fault() && unsafe { arch::resume(arrival.signal, arrival.info, arrival.context) };
     if resumed {
         RECOVERED.fetch_add(1, Ordering::Relaxed);
@@ -251,8 +256,8 @@ fn resume_copy(arrival: &Arrival) -> bool {
     resumed
 }
 
-/// A load or store of code that is not ours, under a guard: goes on over zeroes. Not an instruction that cannot be fetched: it would be zeroes
-/// that run.
+/// A load or store of code that is not ours, under a guard: goes on over zeroes. Not an instruction that cannot be
+/// fetched: it would be zeroes that run.
 fn shelter_code(arrival: &Arrival) -> bool {
     let Some(info) = arrival.info().filter(|_| arrival.signal == libc::SIGBUS && arrival.is_fault()) else {
         return false;
@@ -268,7 +273,8 @@ fn shelter_code(arrival: &Arrival) -> bool {
     is_sheltered
 }
 
-/// Somebody above us took a copy's fault for a crash, put us back and raises it again: running the access again brings the real one.
+/// Somebody above us took a copy's fault for a crash, put us back and raises it again: running the access again brings
+/// the real one.
 fn drop_raised_again(arrival: &Arrival) -> bool {
     arrival.is_raised() && threads::is_active()
 }

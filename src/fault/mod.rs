@@ -16,8 +16,8 @@ pub use record::{Cause, Fault, Origin, Side};
 
 use crate::sys::memory;
 
-/// Finds out now what would otherwise be found out at first use, under a lock, and has forked children start afresh: a fork while another
-/// thread held such a lock would leave it shut in the child. Called when the library is loaded.
+/// Finds out now what would otherwise be found out at first use, under a lock, and has forked children start afresh: a
+/// fork while another thread held such a lock would leave it shut in the child. Called when the library is loaded.
 pub fn prepare() {
     threads::watch_forks();
     memory::can_populate();

@@ -1,9 +1,9 @@
 //! Who handled a signal below us, at each of the times we went on top.
 //!
-//! Our handler exists under [`LEVELS`] addresses. Each time it has to go on top of somebody new it does so under an address of its own,
-//! its level, and remembers who was below that. So whoever puts back "what was there before", as `faulthandler.disable` does, puts back
-//! the level it found, and with it that level's own predecessor: we behave like as many libraries as there are levels, each of which
-//! was installed once.
+//! Our handler exists under [`LEVELS`] addresses. Each time it has to go on top of somebody new it does so under an
+//! address of its own, its level, and remembers who was below that. So whoever puts back "what was there before", as
+//! `faulthandler.disable` does, puts back the level it found, and with it that level's own predecessor: we behave like
+//! as many libraries as there are levels, each of which was installed once.
 
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 

@@ -69,8 +69,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Reads what a signal said about the copy it stopped, `dst` and `src` being the first byte it could not copy. The offset is
-    /// for the caller to fill in, who alone knows where the copy began.
+    /// Reads what a signal said about the copy it stopped, `dst` and `src` being the first byte it could not copy. The
+    /// offset is for the caller to fill in, who alone knows where the copy began.
     pub fn from_signal(trap: &Trap, is_store: bool, dst: usize, src: usize) -> Self {
         let (side, at) = if is_store { (Side::Destination, dst) } else { (Side::Source, src) };
         let (signo, si_code, lsb) = (trap.signo(), trap.code(), trap.lsb());
@@ -134,15 +134,16 @@ impl Fault {
         Self { cause: Cause::Gone.into(), origin: Origin::Syscall, ..cut }
     }
 
-    /// What is wrong with the memory. A kernel that does not handle memory failures signals poison as if the page were gone: to
-    /// tell the two apart takes a third as long again as the fault, so it is done when somebody first wants to know.
+    /// What is wrong with the memory. A kernel that does not handle memory failures signals poison as if the page were
+    /// gone: to tell the two apart takes a third as long again as the fault, so it is done when somebody first wants to
+    /// know.
     pub fn cause(&self) -> Cause {
         let ask = || if poisoned(self.address, self.side) { Cause::Poison } else { Cause::Gone };
         *self.cause.get_or_init(ask)
     }
 
-    /// A mapping whose file was cut is gone to its end, which is one extent, not one fault a page. Looked up where `rest`, the
-    /// bytes that the copy still had to do, makes it worth while: it takes a hundred microseconds or more.
+    /// A mapping whose file was cut is gone to its end, which is one extent, not one fault a page. Looked up where
+    /// `rest`, the bytes that the copy still had to do, makes it worth while: it takes a hundred microseconds or more.
     #[must_use]
     pub fn reach(mut self, rest: usize) -> Self {
         let next = self.address.saturating_add(PAGE_SIZE);
@@ -157,8 +158,8 @@ impl Fault {
         self
     }
 
-    /// Finds out what stopped a system call that was to copy from `src` to `dst`, both now at the first byte it could not. The
-    /// offset is for the caller to fill in, who alone knows where the copy began.
+    /// Finds out what stopped a system call that was to copy from `src` to `dst`, both now at the first byte it could
+    /// not. The offset is for the caller to fill in, who alone knows where the copy began.
     pub fn diagnose(dst: usize, src: usize) -> Self {
         if let Some(fault) = shelter::fault_at(dst, src) {
             return fault;
@@ -190,8 +191,8 @@ pub(super) const SEGV_ACCERR: i32 = 2;
 const SEGV_PKUERR: i32 = 4;
 const SI_KERNEL: i32 = 0x80;
 
-/// Whether the kernel handles memory failures. Then poison has a signal code of its own; without, it is reported as if the page were
-/// gone.
+/// Whether the kernel handles memory failures. Then poison has a signal code of its own; without, it is reported as if
+/// the page were gone.
 pub(super) fn signals_poison() -> bool {
     static HANDLED: OnceLock<bool> = OnceLock::new();
     *HANDLED.get_or_init(|| Path::new("/proc/sys/vm/memory_failure_early_kill").exists())

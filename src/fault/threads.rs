@@ -1,4 +1,5 @@
-//! What the handler has to know about threads, in tables it can read without thread-local storage, which might allocate.
+//! What the handler has to know about threads, in tables it can read without thread-local storage, which might
+//! allocate.
 //!
 //! No lock guards them: a fork may come at any time, and nobody would open the lock again in the child.
 
@@ -20,7 +21,8 @@ pub(super) fn invalidate_all() {
     EPOCH.fetch_add(1, Ordering::Release);
 }
 
-/// What is told of one thread, on a cache line of its own: it is stored to around every copy. All zeroes is a free slot.
+/// What is told of one thread, on a cache line of its own: it is stored to around every copy. All zeroes is a free
+/// slot.
 #[repr(align(64))]
 pub(super) struct Slot {
     /// The thread's id while it is inside a copy, 0 otherwise.
@@ -51,8 +53,9 @@ impl Slot {
 
 const SLOTS_PER_BLOCK: usize = 256;
 
-/// Slots, and where more of them are. Blocks are added when all slots are taken and never freed, because the handler may be reading them;
-/// there are as many as the threads that ever copied at the same time need. All zeroes is a block of free slots.
+/// Slots, and where more of them are. Blocks are added when all slots are taken and never freed, because the handler
+/// may be reading them; there are as many as the threads that ever copied at the same time need. All zeroes is a block
+/// of free slots.
 struct Block {
     slots: [Slot; SLOTS_PER_BLOCK],
     next: AtomicPtr<Block>,
@@ -108,7 +111,8 @@ pub(super) fn is_another_active() -> bool {
     slots().map(|slot| slot.active.load(Ordering::Relaxed)).any(|active| active != 0 && active != tid)
 }
 
-/// Has every other thread see what was stored here before, at the point where it is. Where the kernel cannot, a millisecond has to do.
+/// Has every other thread see what was stored here before, at the point where it is. Where the kernel cannot, a
+/// millisecond has to do.
 pub(super) fn order_all_threads() {
     const REGISTER: i32 = 1 << 4;
     const PRIVATE: i32 = 1 << 3;
@@ -128,8 +132,8 @@ extern "C" fn in_child() {
     invalidate_all();
 }
 
-/// Has the tables cleared in forked children from now on. Called when the library is loaded, before any of them is used. Locks nothing:
-/// a fork in the middle of the first call would leave such a lock shut in the child.
+/// Has the tables cleared in forked children from now on. Called when the library is loaded, before any of them is
+/// used. Locks nothing: a fork in the middle of the first call would leave such a lock shut in the child.
 pub(super) fn watch_forks() {
     static WATCHING: AtomicBool = AtomicBool::new(false);
     if !WATCHING.swap(true, Ordering::Relaxed) {

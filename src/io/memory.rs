@@ -8,9 +8,9 @@ use std::ops::ControlFlow;
 
 /// One call of a whole transfer, for at most `limit` bytes, that stops exactly at bad memory.
 ///
-/// A call over memory that is bad somewhere may fail as a whole, though its first bytes are good: a socket drops the chunk that a
-/// fault was met in, a pipe the page. So a call that fails with EFAULT is made again for the good bytes only, and one with no good
-/// byte ahead fails with [`Failure::Fault`]. EFAULT for another reason stays what it is.
+/// A call over memory that is bad somewhere may fail as a whole, though its first bytes are good: a socket drops the
+/// chunk that a fault was met in, a pipe the page. So a call that fails with EFAULT is made again for the good bytes
+/// only, and one with no good byte ahead fails with [`Failure::Fault`]. EFAULT for another reason stays what it is.
 pub fn whole<T>(i: &mut IovIter, limit: usize, mut call: impl FnMut(&mut IovIter, usize) -> Result<T>) -> Result<T> {
     // Under a guard of other code, what the kernel would take may be zeroes in place of bad memory.
     if shelter::is_empty() {

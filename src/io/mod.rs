@@ -1,8 +1,8 @@
 //! One system call over what remains of an iterator, and the cursor moved by exactly its result.
 //!
-//! The kernel fills a file's read from, and a file's write to, an `iov_iter`; here the same cursor stands on the caller's side of the
-//! call. [`over`] is the one dispatch over kinds. Every function below makes one call of [`crate::sys::vectored`]; what to do about
-//! EINTR, EAGAIN and short counts is for the caller, whose loop it is.
+//! The kernel fills a file's read from, and a file's write to, an `iov_iter`; here the same cursor stands on the
+//! caller's side of the call. [`over`] is the one dispatch over kinds. Every function below makes one call of
+//! [`crate::sys::vectored`]; what to do about EINTR, EAGAIN and short counts is for the caller, whose loop it is.
 
 mod memory;
 
@@ -75,8 +75,8 @@ pub fn send(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize
     over(i, limit, |segs| vectored::send(fd, segs, beside, flags))
 }
 
-/// `recvmsg` into a destination: at most `limit` bytes. Of a datagram's bytes only those that came into memory move the iterator,
-/// whatever number `MSG_TRUNC` has the call return.
+/// `recvmsg` into a destination: at most `limit` bytes. Of a datagram's bytes only those that came into memory move the
+/// iterator, whatever number `MSG_TRUNC` has the call return.
 ///
 /// # Safety
 /// Every byte of the ranges in `beside` that is mapped and writable is the caller's to overwrite.
@@ -86,8 +86,8 @@ pub unsafe fn receive(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, li
     over(i, limit, |segs| unsafe { vectored::receive(fd, segs, beside, flags) })
 }
 
-/// `vmsplice`: a source's pages into a pipe by reference, or a pipe's bytes into a destination. EBADF unless `fd` is the end of the
-/// pipe that goes with the direction: the kernel would go by the descriptor and transfer the other way.
+/// `vmsplice`: a source's pages into a pipe by reference, or a pipe's bytes into a destination. EBADF unless `fd` is
+/// the end of the pipe that goes with the direction: the kernel would go by the descriptor and transfer the other way.
 pub fn vmsplice(i: &mut IovIter, fd: RawFd, flags: u32) -> Result<usize> {
     let (readable, writable) = vectored::access_mode(fd).map_err(Failure::Errno)?;
     let fits = match i.direction() {
@@ -97,7 +97,8 @@ pub fn vmsplice(i: &mut IovIter, fd: RawFd, flags: u32) -> Result<usize> {
     if !fits {
         return Err(Failure::Errno(libc::EBADF));
     }
-    // SAFETY: a source is only spliced into a descriptor that is open for writing; a destination was given to be overwritten.
+    // SAFETY: a source is only spliced into a descriptor that is open for writing; a destination was given to be
+    // overwritten.
     over(i, usize::MAX, |segs| unsafe { vectored::vmsplice(fd, segs, flags) })
 }
 
@@ -118,10 +119,12 @@ pub unsafe fn process_vm_write(i: &mut IovIter, pid: i32, remote: &[Segment]) ->
     over(i, usize::MAX, |segs| unsafe { vectored::process_vm_write(pid, segs, remote) })
 }
 
-/// Calls `call` with the next pieces, as many as one call takes and at most `limit` bytes, and moves the iterator by its result.
+/// Calls `call` with the next pieces, as many as one call takes and at most `limit` bytes, and moves the iterator by
+/// its result.
 ///
-/// Where bytes remain but no memory for them, nothing is called and the answer is EFAULT, as the kernel's file operations answer a copy
-/// that got nowhere: at a hole of an XARRAY, at the end of a FOLIOQ, and for a PIPE that is full.
+/// Where bytes remain but no memory for them, nothing is called and the answer is EFAULT, as the kernel's file
+/// operations answer a copy that got nowhere: at a hole of an XARRAY, at the end of a FOLIOQ, and for a PIPE that is
+/// full.
 fn over<T: Transferred>(
     i: &mut IovIter,
     limit: usize,
@@ -241,7 +244,8 @@ fn collect_pages(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Ow
     refused.map_or(Ok(kept), |index| Err(Error::ReadOnly { what, index }))
 }
 
-/// Where DISCARD has the kernel put bytes that nobody reads: the same memory for every piece of every call of every thread.
+/// Where DISCARD has the kernel put bytes that nobody reads: the same memory for every piece of every call of every
+/// thread.
 #[repr(align(4096))]
 struct Sink(std::cell::UnsafeCell<[u8; 16 * PAGE_SIZE]>);
 

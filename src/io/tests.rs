@@ -1,4 +1,5 @@
-//! One call over the kinds that need nobody's memory, against a pipe of the kernel's. The other kinds are tested from Python.
+//! One call over the kinds that need nobody's memory, against a pipe of the kernel's. The other kinds are tested from
+//! Python.
 
 use super::{Failure, SINK, read, vmsplice, write};
 use crate::abi::{Direction, PAGE_SIZE};

@@ -18,14 +18,14 @@ impl IovIter {
         }
     }
 
-    /// The OR of every address and length that would be transferred (`iov_iter_alignment`). BVEC counts offsets in pages for
-    /// addresses, XARRAY and FOLIOQ their position.
+    /// The OR of every address and length that would be transferred (`iov_iter_alignment`). BVEC counts offsets in
+    /// pages for addresses, XARRAY and FOLIOQ their position.
     pub fn alignment(&self) -> usize {
         match &self.body {
             Body::Ubuf(memory) if self.count > 0 => (memory.seg().addr + self.offset) | self.count,
             Body::Vector(vector) => {
-                // An empty BVEC element counts with its offset. The current segment counts even if nothing of it is left to
-                // transfer, as long as it has bytes.
+                // An empty BVEC element counts with its offset. The current segment counts even if nothing of it is
+                // left to transfer, as long as it has bytes.
                 let counts_empty =
                     vector.kind() == Kind::Bvec || (self.count == 0 && vector.left_of_current(self.offset) != 0);
                 let pieces = vector.clipped(self.offset, self.count).filter(|(seg, _)| seg.len != 0 || counts_empty);

@@ -1,6 +1,6 @@
-//! PIPE filled by a system call, which may block for as long as it likes: the bytes go to pages that are not in the ring yet, with
-//! no lock held, and the pages enter the ring with exactly the bytes that came. Slots are reserved meanwhile, so that no byte read
-//! from a descriptor ever finds the ring full.
+//! PIPE filled by a system call, which may block for as long as it likes: the bytes go to pages that are not in the
+//! ring yet, with no lock held, and the pages enter the ring with exactly the bytes that came. Slots are reserved
+//! meanwhile, so that no byte read from a descriptor ever finds the ring full.
 
 use super::pipe::PipeCursor;
 use super::{Body, IovIter};
@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// The most pages one call is offered. A call that reads little has allocated them all for nothing.
 const MAX_PAGES: usize = 64;
 
-/// Room that a pipe offers to one system call: the rest of the newest page, if the iterator wrote it last, and new pages. Their
-/// slots stay reserved until the offer is accepted or dropped.
+/// Room that a pipe offers to one system call: the rest of the newest page, if the iterator wrote it last, and new
+/// pages. Their slots stay reserved until the offer is accepted or dropped.
 pub(crate) struct Offer {
     ring: Arc<PipeRing>,
     places: Vec<Place>,
@@ -55,7 +55,8 @@ impl PipeCursor {
 }
 
 impl IovIter {
-    /// Room for up to `nbytes` bytes (and `count`) in a PIPE, to be filled with no lock held; `None` for any other kind.
+    /// Room for up to `nbytes` bytes (and `count`) in a PIPE, to be filled with no lock held; `None` for any other
+    /// kind.
     pub(crate) fn offer(&self, nbytes: usize) -> Option<Offer> {
         match &self.body {
             Body::Pipe(pipe) => Some(pipe.offer(nbytes.min(self.count))),

@@ -92,8 +92,8 @@ impl FolioCursor {
         Ok(())
     }
 
-    /// Shows the folios from `offset` on, each with the offset it is entered at and none of them used up, until `show` has
-    /// had enough.
+    /// Shows the folios from `offset` on, each with the offset it is entered at and none of them used up, until `show`
+    /// has had enough.
     pub(super) fn folios(&self, offset: usize, mut show: impl FnMut(&Page, usize) -> bool) {
         let folios = self.queue.snapshot();
         let mut skip = offset;

@@ -70,7 +70,7 @@ impl IovIter {
 
     /// One range, all of it.
     #[inline(always)]
-    #[allow(clippy::inline_always)] // one end of a flat copy: returned by value it would be copied right after it was written
+    #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
     pub(crate) fn whole(direction: Direction, memory: Memory) -> Self {
         Self::with_body(direction, memory.len(), Body::Ubuf(memory))
     }

@@ -19,8 +19,8 @@ pub struct PageSpan {
 }
 
 impl IovIter {
-    /// Refuses a destination with a read-only page under the next `nbytes` bytes; pages are counted from here. The other kinds
-    /// were looked at when they were made.
+    /// Refuses a destination with a read-only page under the next `nbytes` bytes; pages are counted from here. The
+    /// other kinds were looked at when they were made.
     #[inline]
     pub fn require_writable(&self, nbytes: usize) -> Result<()> {
         match &self.body {
@@ -55,7 +55,8 @@ impl IovIter {
         refused.map_or(Ok(()), |index| Err(Error::ReadOnly { what, index }))
     }
 
-    /// How many pages the pieces touch, at most `maxpages` (`iov_iter_npages`). A page that two pieces share counts twice.
+    /// How many pages the pieces touch, at most `maxpages` (`iov_iter_npages`). A page that two pieces share counts
+    /// twice.
     pub fn npages(&self, maxpages: usize) -> usize {
         if self.count == 0 {
             return 0;
@@ -88,8 +89,8 @@ impl IovIter {
         vector.clipped(self.offset, self.count).filter(is_empty_inside_a_page).count()
     }
 
-    /// The pages under the next bytes, made part of the caller's world: user memory is faulted in, a pipe grows; the iterator
-    /// moves on by what is listed (`iov_iter_get_pages2`).
+    /// The pages under the next bytes, made part of the caller's world: user memory is faulted in, a pipe grows; the
+    /// iterator moves on by what is listed (`iov_iter_get_pages2`).
     pub fn get_pages(&mut self, maxsize: usize, maxpages: usize) -> Result<PageSpan> {
         let nbytes = maxsize.min(self.count).min(MAX_RW_COUNT);
         if nbytes == 0 || maxpages == 0 {
@@ -111,8 +112,8 @@ impl IovIter {
         }
     }
 
-    /// The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`). User
-    /// memory is faulted in. Consecutive BVEC elements that meet at page boundaries are listed together.
+    /// The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`).
+    /// User memory is faulted in. Consecutive BVEC elements that meet at page boundaries are listed together.
     pub fn extract_pages(&mut self, maxsize: usize, maxpages: usize) -> Result<PageSpan> {
         let nbytes = maxsize.min(self.count).min(MAX_RW_COUNT);
         if nbytes == 0 || maxpages == 0 {

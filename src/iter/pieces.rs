@@ -1,4 +1,5 @@
-//! What remains, piece by piece: where it is and whether it shares bytes with other memory. Nothing here moves the iterator.
+//! What remains, piece by piece: where it is and whether it shares bytes with other memory. Nothing here moves the
+//! iterator.
 
 use super::{Body, IovIter};
 use crate::abi::{Kind, PAGE_SIZE};
@@ -58,8 +59,8 @@ impl<'a> Piece<'a> {
 }
 
 impl IovIter {
-    /// Hands out what remains, at most `limit` bytes of it, in order and without empty pieces: a segment each, a page of an
-    /// XArray up to the first hole, a folio. PIPE and DISCARD have none.
+    /// Hands out what remains, at most `limit` bytes of it, in order and without empty pieces: a segment each, a page
+    /// of an XArray up to the first hole, a folio. PIPE and DISCARD have none.
     pub fn pieces(&self, limit: usize, mut each: impl FnMut(Piece<'_>) -> ControlFlow<()>) {
         let mut left = limit;
         let mut hand_out = |piece: Piece<'_>| {
@@ -105,8 +106,8 @@ impl IovIter {
         result.map(|()| kept.0)
     }
 
-    /// The pieces of kernel-backed memory that `iov_iter_for_each_range` hands to its callback, with what keeps them if the iterator does
-    /// not: at most a page each where there are pages, not clipped to `count`.
+    /// The pieces of kernel-backed memory that `iov_iter_for_each_range` hands to its callback, with what keeps them if
+    /// the iterator does not: at most a page each where there are pages, not clipped to `count`.
     pub fn callback_ranges(&self, nbytes: usize) -> Result<Vec<KeptPiece>> {
         if nbytes == 0 {
             return Ok(Vec::new());
@@ -186,7 +187,8 @@ impl IovIter {
         }
     }
 
-    /// The next chunk of a walk over `nbytes` bytes, to be used when the iterator has moved on; `None` where the walk ends.
+    /// The next chunk of a walk over `nbytes` bytes, to be used when the iterator has moved on; `None` where the walk
+    /// ends.
     pub fn next_chunk(&self, nbytes: usize) -> Option<KeptPiece> {
         let paged = self.is_paged();
         let mut chunk = None;
@@ -198,8 +200,9 @@ impl IovIter {
         chunk
     }
 
-    /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), page of an XArray or folio, clipped to `count`.
-    /// Empty where the position rests at the end of a segment. `None` at the end, at a hole, and for PIPE and DISCARD.
+    /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), page of an XArray or folio, clipped to
+    /// `count`. Empty where the position rests at the end of a segment. `None` at the end, at a hole, and for PIPE and
+    /// DISCARD.
     pub fn segment(&self) -> Option<Segment> {
         if self.count == 0 {
             return None;

@@ -1,5 +1,5 @@
-//! PIPE: a destination that appends to a ring, as it was in its last form (6.0 to 6.4): each step extends the newest own
-//! page or takes one more slot, so nothing is ever reserved that is not filled.
+//! PIPE: a destination that appends to a ring, as it was in its last form (6.0 to 6.4): each step extends the newest
+//! own page or takes one more slot, so nothing is ever reserved that is not filled.
 
 use super::walk::Step;
 use crate::abi::PAGE_SIZE;

@@ -48,7 +48,8 @@ impl IovIter {
         self.take_back(nbytes)
     }
 
-    /// The same for what a copy has taken and does not keep, which may be more than one call of the kernel's ever transfers.
+    /// The same for what a copy has taken and does not keep, which may be more than one call of the kernel's ever
+    /// transfers.
     pub(crate) fn take_back(&mut self, nbytes: usize) -> Result<()> {
         if nbytes == 0 {
             return Ok(());

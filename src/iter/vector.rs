@@ -94,8 +94,8 @@ impl Vector {
         segs.map(move |(index, seg)| (*seg, offsets.map_or(seg.addr, |o| o[index])))
     }
 
-    /// The segments that hold the next `count` bytes after `offset`, empty ones among them, cut at both ends; each with its
-    /// offset in its page (BVEC) or its address. There is one also for a `count` of 0.
+    /// The segments that hold the next `count` bytes after `offset`, empty ones among them, cut at both ends; each with
+    /// its offset in its page (BVEC) or its address. There is one also for a `count` of 0.
     pub(super) fn clipped(&self, offset: usize, count: usize) -> impl Iterator<Item = (Segment, usize)> {
         let (mut skip, mut left, mut is_last) = (offset, count, false);
         self.rest().map_while(move |(seg, at)| {
@@ -176,7 +176,8 @@ impl Vector {
         Err(nbytes - left)
     }
 
-    /// Moves to where `nr_segs` segments remain, `offset` bytes into the first; the bytes available there, if that exists.
+    /// Moves to where `nr_segs` segments remain, `offset` bytes into the first; the bytes available there, if that
+    /// exists.
     pub(super) fn seek(&self, nr_segs: usize, offset: usize) -> Option<Self> {
         let cur = self.ranges.segs().len().checked_sub(nr_segs)?;
         let fits = match self.ranges.segs().get(cur) {

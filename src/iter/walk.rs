@@ -34,8 +34,8 @@ pub trait Step {
     /// What it does to the memory.
     const TOUCH: Touch = Touch::ByDirection;
 
-    /// Processes `len` bytes (never 0) at `addr`, the `progress`-th byte of the walk on; returns how many of them it did **not**
-    /// process. Anything but 0 ends the walk.
+    /// Processes `len` bytes (never 0) at `addr`, the `progress`-th byte of the walk on; returns how many of them it
+    /// did **not** process. Anything but 0 ends the walk.
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize;
 
     /// Told of a segment that comes up soon.
@@ -59,9 +59,10 @@ impl Step for Pass {
 
 /// What a copy over pages that others may exchange meanwhile is prepared for.
 ///
-/// A copy checks that the pages may be written to and asks how they may fail, and then walks over them. In between another
-/// thread may have put a page there that is read-only, or one of a file that may be truncated. So the walk looks at each page
-/// again, in the one snapshot it goes over, and ends in front of such a page as it does in front of a hole.
+/// A copy checks that the pages may be written to and asks how they may fail, and then walks over them. In between
+/// another thread may have put a page there that is read-only, or one of a file that may be truncated. So the walk
+/// looks at each page again, in the one snapshot it goes over, and ends in front of such a page as it does in front of
+/// a hole.
 pub(super) struct Prepared(AtomicUsize);
 
 impl Prepared {
@@ -92,8 +93,8 @@ impl IovIter {
     /// Walks over at most `nbytes` bytes (and `count`), moves the iterator by what was processed and returns that.
     ///
     /// The position afterwards is the kernel's copying walker's: at the end of a segment it moves on to the next one
-    /// once, empty ones that follow are stepped over only when more is asked for. A walk of zero bytes changes nothing. A page
-    /// of an XArray or a folio that the copy is not prepared for ends it ([`Prepared`]).
+    /// once, empty ones that follow are stepped over only when more is asked for. A walk of zero bytes changes nothing.
+    /// A page of an XArray or a folio that the copy is not prepared for ends it ([`Prepared`]).
     #[inline(always)]
     #[allow(clippy::inline_always)] // there is nothing to walk over in a single range
     pub fn walk<S: Step>(&mut self, nbytes: usize, step: &mut S) -> usize {
@@ -117,20 +118,22 @@ impl IovIter {
         done
     }
 
-    /// Moves on by `nbytes`, to the position that a copy of as many ends at: empty segments behind them are not stepped over.
-    /// Refused as [`Self::advance`] is.
+    /// Moves on by `nbytes`, to the position that a copy of as many ends at: empty segments behind them are not stepped
+    /// over. Refused as [`Self::advance`] is.
     pub fn pass(&mut self, nbytes: usize) -> Result<()> {
         match &self.body {
             Body::Vector(_) => {
                 self.walk(nbytes, &mut Pass);
                 Ok(())
             }
-            // Where there are no empty segments, it is the same position; and pages may have changed that were looked at.
+            // Where there are no empty segments, it is the same position; and pages may have changed that were looked
+            // at.
             Body::Ubuf(_) | Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => self.advance(nbytes),
         }
     }
 
-    /// Gives a PIPE a reference to `page[offset..offset + nbytes]`, cut to `count`; all or nothing. Returns the bytes it stands for.
+    /// Gives a PIPE a reference to `page[offset..offset + nbytes]`, cut to `count`; all or nothing. Returns the bytes
+    /// it stands for.
     pub(crate) fn append_page(&mut self, page: &Page, offset: usize, nbytes: usize) -> usize {
         let nbytes = nbytes.min(self.count);
         let Body::Pipe(pipe) = &mut self.body else { return 0 };

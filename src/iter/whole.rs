@@ -1,13 +1,14 @@
-//! Segments taken as they lie in their array: a system call reads a `struct iovec` array, which is what a vector's segments are, so that
-//! most calls need no copy of them, and a call that transferred them all moves the iterator past them in one step.
+//! Segments taken as they lie in their array: a system call reads a `struct iovec` array, which is what a vector's
+//! segments are, so that most calls need no copy of them, and a call that transferred them all moves the iterator past
+//! them in one step.
 
 use super::vector::Vector;
 use super::{Body, IovIter};
 use crate::memory::Segment;
 
 impl Vector {
-    /// The next segments, at most `most`, and their bytes; nothing unless the position is at the beginning of one, and they come to at
-    /// least one byte and no more than `limit`.
+    /// The next segments, at most `most`, and their bytes; nothing unless the position is at the beginning of one, and
+    /// they come to at least one byte and no more than `limit`.
     fn next_whole(&self, offset: usize, most: usize, limit: usize) -> Option<(&[Segment], usize)> {
         if offset != 0 {
             return None;
@@ -20,8 +21,9 @@ impl Vector {
 }
 
 impl IovIter {
-    /// The next segments of an IOVEC, KVEC or BVEC as they lie in its array, at most `most` of them, and how many bytes they have: if the
-    /// iterator stands at the beginning of one, and none of them has to be cut to `limit` and `count`.
+    /// The next segments of an IOVEC, KVEC or BVEC as they lie in its array, at most `most` of them, and how many bytes
+    /// they have: if the iterator stands at the beginning of one, and none of them has to be cut to `limit` and
+    /// `count`.
     #[inline]
     pub(crate) fn next_whole(&self, most: usize, limit: usize) -> Option<(&[Segment], usize)> {
         match &self.body {
@@ -30,8 +32,8 @@ impl IovIter {
         }
     }
 
-    /// Moves on past the `segments` segments that [`Self::next_whole`] gave, which have `nbytes` bytes, and all empty ones after them: to
-    /// where an advance by `nbytes` would lead.
+    /// Moves on past the `segments` segments that [`Self::next_whole`] gave, which have `nbytes` bytes, and all empty
+    /// ones after them: to where an advance by `nbytes` would lead.
     pub(crate) fn skip_whole(&mut self, segments: usize, nbytes: usize) {
         if let Body::Vector(vector) = &mut self.body {
             vector.skip_segments(segments);

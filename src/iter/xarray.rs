@@ -38,8 +38,8 @@ impl XarrayCursor {
         progress
     }
 
-    /// Shows the pages over `nbytes` bytes from `offset` on, up to the first hole, each with the offset it is entered at,
-    /// until `show` has had enough.
+    /// Shows the pages over `nbytes` bytes from `offset` on, up to the first hole, each with the offset it is entered
+    /// at, until `show` has had enough.
     pub(super) fn pages(&self, offset: usize, nbytes: usize, mut show: impl FnMut(&Page, usize) -> bool) {
         let tree = self.array.snapshot();
         let at = self.start + offset;

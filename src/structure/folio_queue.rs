@@ -35,8 +35,8 @@ impl Folios {
         Ok(Self { nodes: try_copy(&self.nodes, self.nodes.len() + 1)?, slots_per_node: self.slots_per_node })
     }
 
-    /// Adds a folio at the end. A node that somebody has a snapshot of is copied first. Whatever memory cannot be had for,
-    /// the queue stays as it was.
+    /// Adds a folio at the end. A node that somebody has a snapshot of is copied first. Whatever memory cannot be had
+    /// for, the queue stays as it was.
     fn append(&mut self, folio: Page) -> Result<()> {
         match self.nodes.last_mut() {
             Some(last) if last.len() < self.slots_per_node => {

@@ -1,8 +1,8 @@
 //! The structures of pages that some kinds of iterator walk: a pipe's ring, an XArray, a folio queue.
 //!
 //! They hold pages alive and know nothing of iterators. An XArray and a folio queue hand out snapshots, so no lock is
-//! held while pages are copied. A ring is filled page by page, locked only for the moments in which a page is reserved and
-//! in which it becomes part of the pipe.
+//! held while pages are copied. A ring is filled page by page, locked only for the moments in which a page is reserved
+//! and in which it becomes part of the pipe.
 
 mod folio_queue;
 mod pipe_ring;
@@ -16,8 +16,9 @@ pub use xarray::{Tree, XArray};
 
 use crate::error::{Error, Result};
 
-/// Refuses to go on when memory is nearly gone. What one page more takes is a few small allocations (tree nodes, reference
-/// counts) that end the process if they fail. So more than they need is asked for, and given back, before they are made.
+/// Refuses to go on when memory is nearly gone. What one page more takes is a few small allocations (tree nodes,
+/// reference counts) that end the process if they fail. So more than they need is asked for, and given back, before
+/// they are made.
 pub fn headroom() -> Result<()> {
     can_have(96 << 10)
 }

@@ -1,8 +1,9 @@
 //! A pipe's ring of page slots (`struct pipe_inode_info`), head and tail as free-running 32-bit counters.
 //!
 //! The ring is locked for moments only, so that anybody may ask how full it is while others fill and drain it. A writer
-//! reserves room, copies into it with no lock held, and then makes what it copied part of the pipe (see [`super::Writer`]).
-//! A reader has the oldest bytes to itself until it says how many of them it has taken (see [`Reader`]).
+//! reserves room, copies into it with no lock held, and then makes what it copied part of the pipe (see
+//! [`super::Writer`]). A reader has the oldest bytes to itself until it says how many of them it has taken (see
+//! [`Reader`]).
 
 use crate::error::{Error, Result};
 use crate::memory::{Memory, Page, Segment};
@@ -141,8 +142,8 @@ impl Ring {
         self.bytes += nbytes as u128;
     }
 
-    /// Takes the last `nbytes` off the ring, all of them `writer`'s, or says how many it could take. The slots that emptied
-    /// come back, to be dropped with no lock held.
+    /// Takes the last `nbytes` off the ring, all of them `writer`'s, or says how many it could take. The slots that
+    /// emptied come back, to be dropped with no lock held.
     pub(super) fn take_back(&mut self, writer: u64, nbytes: usize) -> Result<std::result::Result<Vec<Slot>, usize>> {
         let (mut found, mut emptied) = (0_usize, 0);
         for slot in self.slots.iter().rev().take_while(|slot| slot.writer == writer && !slot.filling) {
@@ -253,7 +254,8 @@ impl PipeRing {
         Ok(Reader { pipe: self, generation: ring.generation })
     }
 
-    /// Waits for the reader that was there at `turn` to finish; for a moment only, so that the caller can look after signals.
+    /// Waits for the reader that was there at `turn` to finish; for a moment only, so that the caller can look after
+    /// signals.
     pub fn wait(&self, turn: u32) {
         futex::wait(&self.turn, turn, Duration::from_millis(100));
     }
@@ -278,8 +280,8 @@ impl Reader<'_> {
         self.pipe.lock().bytes
     }
 
-    /// The oldest bytes, at most `nbytes` in at most `most` slots. They stay where they are until they are consumed, and
-    /// nobody takes them back meanwhile.
+    /// The oldest bytes, at most `nbytes` in at most `most` slots. They stay where they are until they are consumed,
+    /// and nobody takes them back meanwhile.
     pub fn peek(&self, nbytes: usize, most: usize) -> Result<Vec<Slot>> {
         let mut ring = self.pipe.lock();
         let mut left = nbytes;

@@ -1,7 +1,8 @@
-//! Writing into a pipe's ring: room is reserved, filled with no lock held, and becomes part of the pipe when it is filled.
+//! Writing into a pipe's ring: room is reserved, filled with no lock held, and becomes part of the pipe when it is
+//! filled.
 //!
-//! So a reader never sees bytes that were not copied, a fork in the middle of a copy finds them not yet there, and whoever
-//! asks how full the ring is does not wait for the copy. Writers in several threads take turns page by page.
+//! So a reader never sees bytes that were not copied, a fork in the middle of a copy finds them not yet there, and
+//! whoever asks how full the ring is does not wait for the copy. Writers in several threads take turns page by page.
 
 use super::pipe_ring::{CAN_MERGE, PipeRing, Ring, Slot};
 use crate::abi::PAGE_SIZE;
@@ -30,8 +31,8 @@ impl OwnPage {
         // SAFETY: PAGE_LAYOUT has a non-zero size.
         let start = NonNull::new(unsafe { alloc_zeroed(PAGE_LAYOUT) })?;
         let seg = Segment::new(start.as_ptr().expose_provenance(), PAGE_SIZE);
-        // SAFETY: nobody else has the allocation, which stays until its owner `Self` is dropped: the page's memory is used no
-        // longer than the page is held, and the page holds the owner.
+        // SAFETY: nobody else has the allocation, which stays until its owner `Self` is dropped: the page's memory is
+        // used no longer than the page is held, and the page holds the owner.
         let memory = unsafe { Memory::new(seg, Backing::Heap) };
         Some(Page::new(memory, true, Arc::new(Self(start))))
     }
@@ -103,8 +104,8 @@ impl Writer {
         self.last.map_or(0, |(_, end)| end)
     }
 
-    /// The newest slot and its counter, if the next byte may be added to it: once a reader has drained it, or somebody else
-    /// has appended, the next byte opens a new slot.
+    /// The newest slot and its counter, if the next byte may be added to it: once a reader has drained it, or somebody
+    /// else has appended, the next byte opens a new slot.
     fn open<'a>(&self, ring: &'a mut Ring) -> Option<(u32, &'a mut Slot)> {
         let counter = ring.head().wrapping_sub(1);
         let slot = ring.newest_mut().filter(|slot| !slot.filling)?;
@@ -198,7 +199,8 @@ impl Writer {
         true
     }
 
-    /// Takes back the last `nbytes` it wrote, or says how many there are that nobody has read and nobody has appended to.
+    /// Takes back the last `nbytes` it wrote, or says how many there are that nobody has read and nobody has appended
+    /// to.
     pub fn revert(&mut self, nbytes: usize) -> Result<std::result::Result<(), usize>> {
         let mut ring = self.ring.lock();
         let taken = ring.take_back(self.id, nbytes)?;

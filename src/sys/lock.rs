@@ -1,9 +1,10 @@
 //! Locks that a forked child finds open.
 //!
-//! A child has one thread: the one that forked. A lock that another thread held at that moment stays shut in the child for
-//! ever, over half-made changes. So a fork waits until nobody holds a [`Lock`], and lets nobody take one until it is done.
-//! That is cheap as long as locks are held briefly: over a few lines of arithmetic, never over a copy, a system call that
-//! may wait, or Python code. A thread holds at most one of them at a time, and does not fork meanwhile.
+//! A child has one thread: the one that forked. A lock that another thread held at that moment stays shut in the child
+//! for ever, over half-made changes. So a fork waits until nobody holds a [`Lock`], and lets nobody take one until it
+//! is done. That is cheap as long as locks are held briefly: over a few lines of arithmetic, never over a copy, a
+//! system call that may wait, or Python code. A thread holds at most one of them at a time, and does not fork
+//! meanwhile.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;

@@ -17,8 +17,9 @@ fn pid() -> i32 {
     std::process::id().cast_signed()
 }
 
-/// Copies `len` bytes from `src` to `dst`, both addresses in this process, neither of them necessarily valid. Returns the bytes copied:
-/// all of them, or exactly those before the first that cannot be read or written. No signal is raised.
+/// Copies `len` bytes from `src` to `dst`, both addresses in this process, neither of them necessarily valid. Returns
+/// the bytes copied: all of them, or exactly those before the first that cannot be read or written. No signal is
+/// raised.
 ///
 /// The ranges must not overlap: the kernel copies in blocks of its own choice.
 ///
@@ -46,8 +47,8 @@ pub unsafe fn copy(dst: usize, src: usize, len: usize) -> usize {
 /// As for [`copy`].
 unsafe fn copy_once(dst: Segment, src: Segment) -> Result<usize, i32> {
     let (local, remote) = (iovec(dst), iovec(src));
-    // SAFETY: both descriptors are valid for the call, which checks every address they name and writes to `dst` only, the
-    // caller's to overwrite.
+    // SAFETY: both descriptors are valid for the call, which checks every address they name and writes to `dst` only,
+    // the caller's to overwrite.
     let copied = unsafe { libc::process_vm_readv(pid(), &raw const local, 1, &raw const remote, 1, 0) };
     usize::try_from(copied).map_err(|_| errno())
 }
@@ -90,8 +91,8 @@ pub fn is_readable(addr: usize) -> bool {
     unsafe { copy((&raw mut byte).expose_provenance(), addr, 1) == 1 }
 }
 
-/// `madvise(MADV_POPULATE_READ | MADV_POPULATE_WRITE)` (5.14): maps pages in without touching their contents. The errno tells
-/// truncated (EFAULT), protected (EINVAL), unmapped (ENOMEM) and poisoned (EHWPOISON) memory apart.
+/// `madvise(MADV_POPULATE_READ | MADV_POPULATE_WRITE)` (5.14): maps pages in without touching their contents. The errno
+/// tells truncated (EFAULT), protected (EINVAL), unmapped (ENOMEM) and poisoned (EHWPOISON) memory apart.
 pub fn populate(page: usize, npages: usize, write: bool) -> Result<(), i32> {
     let advice = if write { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
     let range = Segment::new(page, npages * PAGE_SIZE);
@@ -149,7 +150,8 @@ fn good_prefix(n: usize, good: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-/// One past the greatest address the kernel takes for user memory (`TASK_SIZE_MAX`): what its `access_ok` compares with.
+/// One past the greatest address the kernel takes for user memory (`TASK_SIZE_MAX`): what its `access_ok` compares
+/// with.
 pub fn user_limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
     const FOUR_LEVELS: usize = (1 << 47) - PAGE_SIZE;

@@ -1,4 +1,5 @@
-//! System calls over raw memory, and over the files it is mapped from. The kernel reports bad addresses instead of raising a signal.
+//! System calls over raw memory, and over the files it is mapped from. The kernel reports bad addresses instead of
+//! raising a signal.
 
 pub mod file;
 pub mod file_mapping;

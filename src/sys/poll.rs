@@ -13,7 +13,8 @@ pub enum Ready {
     Write,
 }
 
-/// Waits until the descriptor is ready or has failed, for at most `timeout`: whether it is. EINTR when a signal came first.
+/// Waits until the descriptor is ready or has failed, for at most `timeout`: whether it is. EINTR when a signal came
+/// first.
 pub fn wait(fd: RawFd, ready: Ready, timeout: Duration) -> Result<bool, i32> {
     let events = match ready {
         Ready::Read => libc::POLLIN,

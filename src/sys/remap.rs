@@ -1,15 +1,15 @@
 //! Pages exchanged for zeroes, and back: what the SIGBUS handler does to a mapping under a guard.
 //!
-//! Each function is a system call or three, made without the C library's wrappers, which a sanitizer or a preloaded library may
-//! have replaced by something that a signal handler must not call.
+//! Each function is a system call or three, made without the C library's wrappers, which a sanitizer or a preloaded
+//! library may have replaced by something that a signal handler must not call.
 
 use super::errno;
 use crate::abi::PAGE_SIZE;
 use crate::memory::Segment;
 use std::ffi::{CStr, c_long};
 
-/// What zeroes are mapped from. Each byte of them stands at the offset that is its own address, which no other mapping of this file
-/// does: so they are told from whatever is mapped there later.
+/// What zeroes are mapped from. Each byte of them stands at the offset that is its own address, which no other mapping
+/// of this file does: so they are told from whatever is mapped there later.
 pub const ZEROES: &CStr = c"/dev/zero";
 
 fn call(number: c_long, arguments: [usize; 6]) -> Result<usize, i32> {
@@ -23,8 +23,8 @@ const fn flags(bits: i32) -> usize {
     bits.cast_unsigned() as usize
 }
 
-/// Moves pages to where nothing is mapped, and leaves the mapping where it was, empty of them: the new address. EINVAL: not of such
-/// a mapping (of files before Linux 5.13), or not in pages of this size.
+/// Moves pages to where nothing is mapped, and leaves the mapping where it was, empty of them: the new address. EINVAL:
+/// not of such a mapping (of files before Linux 5.13), or not in pages of this size.
 ///
 /// # Safety
 /// Whoever uses the range bears that its pages are read anew from what is mapped there.
@@ -56,7 +56,8 @@ pub unsafe fn map_zeroes(seg: Segment, is_writable: bool) -> Result<bool, i32> {
 /// Moves pages that were kept aside to where they were, over whatever is mapped there.
 ///
 /// # Safety
-/// `kept` is what [`keep_aside`] returned for the range and was not moved back since, and what is mapped over the range is nobody's.
+/// `kept` is what [`keep_aside`] returned for the range and was not moved back since, and what is mapped over the range
+/// is nobody's.
 pub unsafe fn put_back(kept: usize, seg: Segment) -> Result<(), i32> {
     let how = flags(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED);
     call(libc::SYS_mremap, [kept, seg.len, seg.len, how, seg.addr, 0]).map(|_| ())
@@ -70,8 +71,8 @@ pub unsafe fn unmap(seg: Segment) {
     let _ = call(libc::SYS_munmap, [seg.addr, seg.len, 0, 0, 0, 0]);
 }
 
-/// Makes so many mappings of a page each, or as many as there may be, of no use but to be unmapped when there may be no more: where
-/// they begin.
+/// Makes so many mappings of a page each, or as many as there may be, of no use but to be unmapped when there may be no
+/// more: where they begin.
 pub fn map_ballast(mappings: usize) -> Result<Segment, i32> {
     let how = flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
     let len = mappings * PAGE_SIZE;

@@ -92,9 +92,9 @@ impl Syncs {
         })
     }
 
-    /// The syncs of the description that a forked child has just opened for itself, going on from those of the inherited
-    /// one. One more has failed if any of the parent's has since the fork. Those that run now are waited for: the new
-    /// description is not told of what they are told. If they do not return, they count as a failure.
+    /// The syncs of the description that a forked child has just opened for itself, going on from those of the
+    /// inherited one. One more has failed if any of the parent's has since the fork. Those that run now are waited for:
+    /// the new description is not told of what they are told. If they do not return, they count as a failure.
     pub(super) fn inherit(&self) -> Result<Self, i32> {
         let new = Self::new()?;
         let counts = self.shared.get();

@@ -1,10 +1,12 @@
-//! Vectored system calls over raw memory: the one place that hands segments to `readv`, `writev`, `sendmsg` and their family.
+//! Vectored system calls over raw memory: the one place that hands segments to `readv`, `writev`, `sendmsg` and their
+//! family.
 //!
-//! Each function makes exactly one system call and returns its result, or the errno. None retries, waits or allocates: what an
-//! interrupted or a short call means is for the caller, who knows what it is a part of. The kernel checks every address and reports
-//! a bad one (EFAULT) instead of raising a signal, so the segments may be anywhere.
+//! Each function makes exactly one system call and returns its result, or the errno. None retries, waits or allocates:
+//! what an interrupted or a short call means is for the caller, who knows what it is a part of. The kernel checks every
+//! address and reports a bad one (EFAULT) instead of raising a signal, so the segments may be anywhere.
 //!
-//! A call that only reads memory is safe whatever the addresses. One that writes is `unsafe`: the bytes must be the caller's.
+//! A call that only reads memory is safe whatever the addresses. One that writes is `unsafe`: the bytes must be the
+//! caller's.
 
 use super::errno;
 use crate::abi::{MAX_RW_COUNT, UIO_MAXIOV};
@@ -12,7 +14,8 @@ use crate::memory::Segment;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-/// The pieces of one call: at most [`UIO_MAXIOV`] of them and [`MAX_RW_COUNT`] bytes, which is all the kernel takes at once.
+/// The pieces of one call: at most [`UIO_MAXIOV`] of them and [`MAX_RW_COUNT`] bytes, which is all the kernel takes at
+/// once.
 ///
 /// They lie in the value itself (16 KiB, uninitialised until pushed), so that collecting them allocates nothing.
 pub struct Batch {
@@ -104,16 +107,18 @@ fn result(returned: isize) -> Result<usize, i32> {
     usize::try_from(returned).map_err(|_| errno())
 }
 
-/// `writev`; `pwritev` at an offset; `pwritev2` with flags (`RWF_*`). The file's own position is used where `at` is `None`.
+/// `writev`; `pwritev` at an offset; `pwritev2` with flags (`RWF_*`). The file's own position is used where `at` is
+/// `None`.
 pub fn write(fd: RawFd, segs: &[Segment], at: Option<i64>, flags: i32) -> Result<usize, i32> {
     let (iov, n) = vector(segs);
     let written = match (at, flags) {
-        // SAFETY: `iov` points to `n` elements, borrowed for the call, which only reads the memory they name and checks it.
+        // SAFETY: `iov` points to `n` elements, borrowed for the call, which only reads the memory they name and checks
+        // it.
         (None, 0) => unsafe { libc::writev(fd, iov, n) },
         // SAFETY: `iov` and `n` are one slice, and pwritev only reads the memory it names and checks it.
         (Some(at), 0) => unsafe { libc::pwritev(fd, iov, n, at) },
-        // SAFETY: `iov` and `n` are one slice, and pwritev2 only reads the memory it names and checks it. The offset's upper half is
-        // an argument of its own, unused on 64 bits.
+        // SAFETY: `iov` and `n` are one slice, and pwritev2 only reads the memory it names and checks it. The offset's
+        // upper half is an argument of its own, unused on 64 bits.
         (at, flags) => unsafe {
             libc::syscall(libc::SYS_pwritev2, fd, iov, n as usize, at.unwrap_or(-1), 0, flags) as isize
         },
@@ -121,19 +126,22 @@ pub fn write(fd: RawFd, segs: &[Segment], at: Option<i64>, flags: i32) -> Result
     result(written)
 }
 
-/// `readv`; `preadv` at an offset; `preadv2` with flags (`RWF_*`). The file's own position is used where `at` is `None`.
+/// `readv`; `preadv` at an offset; `preadv2` with flags (`RWF_*`). The file's own position is used where `at` is
+/// `None`.
 ///
 /// # Safety
 /// Every byte of the segments that is mapped and writable is the caller's to overwrite.
 pub unsafe fn read(fd: RawFd, segs: &[Segment], at: Option<i64>, flags: i32) -> Result<usize, i32> {
     let (iov, n) = vector(segs);
     let read = match (at, flags) {
-        // SAFETY: `iov` points to `n` elements, borrowed for the call; the memory they name is checked, and the caller's to overwrite.
+        // SAFETY: `iov` points to `n` elements, borrowed for the call; the memory they name is checked, and the
+        // caller's to overwrite.
         (None, 0) => unsafe { libc::readv(fd, iov, n) },
-        // SAFETY: `iov` and `n` are one slice, and preadv writes to the memory it names only: the caller's to overwrite.
+        // SAFETY: `iov` and `n` are one slice, and preadv writes to the memory it names only: the caller's to
+        // overwrite.
         (Some(at), 0) => unsafe { libc::preadv(fd, iov, n, at) },
-        // SAFETY: `iov` and `n` are one slice, and preadv2 writes to the memory it names only: the caller's to overwrite. The offset's
-        // upper half is an argument of its own, unused on 64 bits.
+        // SAFETY: `iov` and `n` are one slice, and preadv2 writes to the memory it names only: the caller's to
+        // overwrite. The offset's upper half is an argument of its own, unused on 64 bits.
         (at, flags) => unsafe {
             libc::syscall(libc::SYS_preadv2, fd, iov, n as usize, at.unwrap_or(-1), 0, flags) as isize
         },
@@ -160,7 +168,8 @@ fn message(segs: &[Segment], beside: Beside) -> libc::msghdr {
 /// `sendmsg`, to `beside.name` if there is one, with `beside.control`.
 pub fn send(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<usize, i32> {
     let message = message(segs, beside);
-    // SAFETY: the message names the slice and the two ranges beside it; sendmsg only reads them and the memory they name, and checks it.
+    // SAFETY: the message names the slice and the two ranges beside it; sendmsg only reads them and the memory they
+    // name, and checks it.
     result(unsafe { libc::sendmsg(fd, &raw const message, flags) })
 }
 
@@ -189,8 +198,8 @@ pub fn access_mode(fd: RawFd) -> Result<(bool, bool), i32> {
     Ok((mode != libc::O_WRONLY, mode != libc::O_RDONLY))
 }
 
-/// Whether a descriptor is a stream, which keeps no boundaries between what one call and the next send. Only datagram and packet
-/// sockets are not.
+/// Whether a descriptor is a stream, which keeps no boundaries between what one call and the next send. Only datagram
+/// and packet sockets are not.
 pub fn is_stream(fd: RawFd) -> bool {
     let (mut kind, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
     let (to, to_len) = ((&raw mut kind).cast(), &raw mut len);
@@ -215,7 +224,8 @@ pub unsafe fn vmsplice(fd: RawFd, segs: &[Segment], flags: u32) -> Result<usize,
 /// Every byte of `local` that is mapped and writable is the caller's to overwrite.
 pub unsafe fn process_vm_read(pid: i32, local: &[Segment], remote: &[Segment]) -> Result<usize, i32> {
     let ((to, n), (from, m)) = (vector(local), vector(remote));
-    // SAFETY: both vectors are borrowed for the call, which checks all they name and writes to `local` only: the caller's to overwrite.
+    // SAFETY: both vectors are borrowed for the call, which checks all they name and writes to `local` only: the
+    // caller's to overwrite.
     result(unsafe { libc::process_vm_readv(pid, to, n as _, from, m as _, 0) })
 }
 
@@ -225,7 +235,8 @@ pub unsafe fn process_vm_read(pid: i32, local: &[Segment], remote: &[Segment]) -
 /// `pid` is another process, or every byte of `remote` that is mapped and writable is the caller's to overwrite.
 pub unsafe fn process_vm_write(pid: i32, local: &[Segment], remote: &[Segment]) -> Result<usize, i32> {
     let ((from, n), (to, m)) = (vector(local), vector(remote));
-    // SAFETY: both vectors are borrowed for the call, which only reads `local`; what it writes to is the caller's to overwrite.
+    // SAFETY: both vectors are borrowed for the call, which only reads `local`; what it writes to is the caller's to
+    // overwrite.
     result(unsafe { libc::process_vm_writev(pid, from, n as _, to, m as _, 0) })
 }
 

@@ -1,8 +1,8 @@
-//! Whether the handler knows every access to foreign memory in the guarded routines, and nothing else: the routines are disassembled as
-//! they are in memory, and what the table says is compared with what each instruction does.
+//! Whether the handler knows every access to foreign memory in the guarded routines, and nothing else: the routines are
+//! disassembled as they are in memory, and what the table says is compared with what each instruction does.
 //!
-//! What they may touch without an entry: constants relative to the instruction pointer, the call's trap record (in `r10`) in the fixup,
-//! and the return address.
+//! What they may touch without an entry: constants relative to the instruction pointer, the call's trap record (in
+//! `r10`) in the fixup, and the return address.
 
 use super::{SETS, WRITE_BACKS};
 use crate::arch::guard::{self, Access, Resume};
@@ -74,7 +74,8 @@ fn disassemble(start: *const ()) -> Vec<Instruction> {
     let (mut at, mut last_fixup) = (start.addr(), 0);
     loop {
         let here = std::ptr::with_exposed_provenance::<[u8; LONGEST]>(at);
-        // SAFETY: `at` is inside a routine of this binary, behind which there are more bytes of its text than an instruction has.
+        // SAFETY: `at` is inside a routine of this binary, behind which there are more bytes of its text than an
+        // instruction has.
         let bytes = unsafe { here.read() };
         let code = Decoder::with_ip(64, &bytes, at as u64, DecoderOptions::NONE).decode();
         assert!(!code.is_invalid(), "{at:#x} is no instruction");

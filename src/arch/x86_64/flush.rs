@@ -41,5 +41,7 @@ macro_rules! write_back {
 }
 
 write_back!(CLFLUSH, "clflush", "iovec_rs_clflush" clflush, true, || true);
-write_back!(CLFLUSHOPT, "clflushopt", "iovec_rs_clflushopt" clflushopt, true, || structured_features().0 & 1 << 23 != 0);
+write_back!(CLFLUSHOPT, "clflushopt", "iovec_rs_clflushopt" clflushopt, true, || {
+    structured_features().0 & 1 << 23 != 0
+});
 write_back!(CLWB, "clwb", "iovec_rs_clwb" clwb, false, || structured_features().0 & 1 << 24 != 0);

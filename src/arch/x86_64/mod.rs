@@ -51,7 +51,8 @@ fn amd_l1_kib() -> u32 {
     if __cpuid(0x8000_0000).eax < LEAF { 0 } else { __cpuid(LEAF).ecx >> 24 }
 }
 
-/// Whether 512 bits are moved in one piece. AMD's leaf of data paths tells where they are not; other CPUs that have them do not have that leaf.
+/// Whether 512 bits are moved in one piece. AMD's leaf of data paths tells where they are not; other CPUs that have
+/// them do not have that leaf.
 fn moves_512_bits_whole() -> bool {
     const LEAF: u32 = 0x8000_001A;
     const FP512: u32 = 1 << 3;

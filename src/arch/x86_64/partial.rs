@@ -20,8 +20,10 @@ macro_rules! small_copy {
             guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+rdx-16], xmm1"),
             "jmp 27", $l, "f\n",
             "23", $l, ":\n",
-            guarded!($r, "load", "0", "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+16]\n movdqu xmm2, [rsi+rdx-32]\n movdqu xmm3, [rsi+rdx-16]"),
-            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm1\n movdqu [rdi+rdx-32], xmm2\n movdqu [rdi+rdx-16], xmm3"),
+            guarded!($r, "load", "0", "movdqu xmm0, [rsi]\n movdqu xmm1, [rsi+16]\n \
+                 movdqu xmm2, [rsi+rdx-32]\n movdqu xmm3, [rsi+rdx-16]"),
+            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm1\n \
+                 movdqu [rdi+rdx-32], xmm2\n movdqu [rdi+rdx-16], xmm3"),
             "jmp 27", $l, "f\n",
             "24", $l, ":\n",
             guarded!($r, "load", "0", "mov rax, [rsi]\n mov rcx, [rsi+rdx-8]"),
@@ -49,7 +51,8 @@ macro_rules! small_zero {
             guarded!($r, "store", "0", "mov [rdi], al"),
             "jmp 27", $l, "f\n",
             "22", $l, ":\n",
-            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm0\n movdqu [rdi+rsi-32], xmm0\n movdqu [rdi+rsi-16], xmm0"),
+            guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+16], xmm0\n \
+                 movdqu [rdi+rsi-32], xmm0\n movdqu [rdi+rsi-16], xmm0"),
             "jmp 27", $l, "f\n",
             "23", $l, ":\n",
             guarded!($r, "store", "0", "movdqu [rdi], xmm0\n movdqu [rdi+rsi-16], xmm0"),
@@ -67,9 +70,10 @@ macro_rules! small_zero {
     };
 }
 
-/// Streams `r8` bytes of a word, fewer than it has and not none, and advances over them: turned to their place in the word, which is
-/// stored in every place of 16 bytes under a mask that is set for them alone. Changes `rax`, `r9` and `xmm0` to `xmm2`. The store wants
-/// its address in `rdi`, which has a fixup of its own to become the first byte's again.
+/// Streams `r8` bytes of a word, fewer than it has and not none, and advances over them: turned to their place in the
+/// word, which is stored in every place of 16 bytes under a mask that is set for them alone. Changes `rax`, `r9` and
+/// `xmm0` to `xmm2`. The store wants its address in `rdi`, which has a fixup of its own to become the first byte's
+/// again.
 #[rustfmt::skip]
 macro_rules! stream_bytes {
     ($r:literal, $l:literal, $m:literal) => {

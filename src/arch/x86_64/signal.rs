@@ -13,8 +13,8 @@ fn registers(context: *mut libc::c_void) -> *mut Registers {
     unsafe { &raw mut (*context).uc_mcontext.gregs }
 }
 
-/// Goes on at the fixup if the interrupted instruction is a guarded access: signal, code and extent are left in two registers.
-/// `false` if it is none.
+/// Goes on at the fixup if the interrupted instruction is a guarded access: signal, code and extent are left in two
+/// registers. `false` if it is none.
 ///
 /// # Safety
 /// `info` and `context` are those of a SIGBUS or SIGSEGV that a fault raised, inside its handler.
@@ -35,7 +35,8 @@ pub(crate) unsafe fn resume(signal: i32, info: *mut libc::siginfo_t, context: *m
     true
 }
 
-/// A number that two contexts share if the same instruction would run with the same registers, and hardly any others do.
+/// A number that two contexts share if the same instruction would run with the same registers, and hardly any others
+/// do.
 ///
 /// # Safety
 /// `context` is what the kernel passed to the handler that is running.

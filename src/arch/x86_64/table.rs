@@ -1,7 +1,7 @@
 //! How a routine is framed, and how its accesses get into its table.
 
-/// Code that touches foreign memory, entered into the routine's table: what it does, how many bytes of the turn were stored before, and
-/// how many behind those had only been loaded.
+/// Code that touches foreign memory, entered into the routine's table: what it does, how many bytes of the turn were
+/// stored before, and how many behind those had only been loaded.
 #[rustfmt::skip]
 macro_rules! guarded {
     ($routine:literal, $access:literal, $stored:literal, $code:expr) => {
@@ -15,13 +15,15 @@ macro_rules! guarded {
             "771:\n",
             $code, "\n772:\n",
             ".pushsection .rodata.iovec_rs.", $routine, ",\"a\",@progbits\n",
-            ".long 771b - ., 772b - ., .L", $routine, $fixup, " - ., ({", $access, "}) | ((", $stored, ") << 8) | ((", $ahead, ") << 20)\n",
+            ".long 771b - ., 772b - ., .L", $routine, $fixup, " - .,\
+             ({", $access, "}) | ((", $stored, ") << 8) | ((", $ahead, ") << 20)\n",
             ".popsection\n",
         )
     };
 }
 
-/// Fills the call's record at a fixup: with what the handler left in two registers, and with how far both pointers had come.
+/// Fills the call's record at a fixup: with what the handler left in two registers, and with how far both pointers had
+/// come.
 macro_rules! tell {
     () => {
         "mov [r10], r8\n mov [r10+8], r9\n mov [r10+16], rdi\n mov [r10+24], rsi\n"

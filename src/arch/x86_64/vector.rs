@@ -1,19 +1,19 @@
 //! One copy, one streaming and one zeroing algorithm, written once and stamped out per register width.
 //!
-//! They are assembly so that their memory accesses are exactly the ones written here and each is known to the fault table
-//! beside the code: an access that faults resumes at the routine's fixup, which returns how far it got.
+//! They are assembly so that their memory accesses are exactly the ones written here and each is known to the fault
+//! table beside the code: an access that faults resumes at the routine's fixup, which returns how far it got.
 //!
 //! The copy: a head brings the *destination* to a line boundary (measured faster than aligning the source: a store that
 //! crosses a line costs more than a load that does), then whole lines, each loaded whole before it is stored, pointers
-//! advanced after the stores; then a tail. Head and tail are a line's worth each that reaches over what is beside them: no
-//! choice by length, which varying lengths would mispredict. Where a store of it would straddle pages, or a load see what
-//! was stored before, they go by the moves of their length. From `STRING_MIN` bytes on, when source and
-//! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims destination
-//! lines without reading them first.
+//! advanced after the stores; then a tail. Head and tail are a line's worth each that reaches over what is beside them:
+//! no choice by length, which varying lengths would mispredict. Where a store of it would straddle pages, or a load see
+//! what was stored before, they go by the moves of their length. From `STRING_MIN` bytes on, when source and
+//! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims
+//! destination lines without reading them first.
 //!
-//! The stream: what comes before a line boundary of the destination, whole lines, what is behind them, all by non-temporal stores, asking
-//! for the source ahead but never beyond its end. Of a partial line the words go by `movnti`, the bytes beside them by `maskmovdqu`. It
-//! does not fence.
+//! The stream: what comes before a line boundary of the destination, whole lines, what is behind them, all by
+//! non-temporal stores, asking for the source ahead but never beyond its end. Of a partial line the words go by
+//! `movnti`, the bytes beside them by `maskmovdqu`. It does not fence.
 //!
 //! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
 //! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
@@ -26,8 +26,9 @@ use crate::arch::guard::{Access, Trap};
 use core::arch::global_asm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// From here `rep movsb` beats any vector loop, between congruent addresses: L1 is left behind. A loop may also trip over its own stores
-/// there, where source and destination are a few lines apart modulo 4 KiB (Zen 4, 16 KiB, 64 bytes: 740 ns against 380).
+/// From here `rep movsb` beats any vector loop, between congruent addresses: L1 is left behind. A loop may also trip
+/// over its own stores there, where source and destination are a few lines apart modulo 4 KiB (Zen 4, 16 KiB, 64 bytes:
+/// 740 ns against 380).
 const STRING_MIN: usize = 32 << 10;
 /// The same where L1 has 32 KiB.
 const STRING_MIN_SMALL_L1: usize = 16 << 10;
@@ -40,20 +41,23 @@ pub(super) fn use_strings(small_l1: bool) {
     STRING_FROM.store(if small_l1 { STRING_MIN_SMALL_L1 } else { STRING_MIN }, Ordering::Relaxed);
 }
 
-/// From here a copy asks for its source `AHEAD` bytes ahead: it is in no L2. Below, between L2 and L3, asking costs a sixth on Zen 4.
+/// From here a copy asks for its source `AHEAD` bytes ahead: it is in no L2. Below, between L2 and L3, asking costs a
+/// sixth on Zen 4.
 const AHEAD_MIN: usize = 2 << 20;
 const AHEAD: usize = 2 << 10;
-/// A longer stream does, this far: behind its first turn all at once, which the hardware would have to find out about line by line.
+/// A longer stream does, this far: behind its first turn all at once, which the hardware would have to find out about
+/// line by line.
 const STREAM_AHEAD: usize = 1 << 10;
 
-/// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.) Before the group at
-/// offset `o` of it, `$stored o` bytes of the turn were stored.
+/// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
+/// Before the group at offset `o` of it, `$stored o` bytes of the turn were stored.
 #[rustfmt::skip]
 macro_rules! copy_line {
     ($r:literal, $mov:literal, $put:literal, $at:literal, $line:tt) => {
         copy_line!($r, $mov, $put, $at, concat!($at, "+"), $line)
     };
-    ($r:literal, $mov:literal, $put:literal, $at:literal, $stored:expr, [$([$first:literal $start:literal $(, $reg:literal $o:literal)*]),*]) => {
+    ($r:literal, $mov:literal, $put:literal, $at:literal, $stored:expr,
+     [$([$first:literal $start:literal $(, $reg:literal $o:literal)*]),*]) => {
         concat!($(
             guarded!($r, "load", concat!($stored, $start), "0", concat!(
                 $mov, " ", $first, ", [rsi+", $at, "+", $start, "]\n",
@@ -95,13 +99,14 @@ macro_rules! copy_lines {
     };
 }
 
-/// Four lines past the caches: each group of registers is loaded, from where it starts on, and then stored. Loads ahead of the
-/// stores, because a load waits for a store whose address is alike in its low bits.
+/// Four lines past the caches: each group of registers is loaded, from where it starts on, and then stored. Loads ahead
+/// of the stores, because a load waits for a store whose address is alike in its low bits.
 #[rustfmt::skip]
 macro_rules! stream_turn {
     ($r:literal, $mov:literal, $put:literal, [$([$start:literal: $($reg:literal $o:literal),*]),*]) => {
         concat!($(
-            $( guarded!($r, "load", $start, concat!($o, "-", $start), concat!($mov, " ", $reg, ", [rsi+", $o, "]\n")), )*
+            $( guarded!($r, "load", $start, concat!($o, "-", $start),
+                concat!($mov, " ", $reg, ", [rsi+", $o, "]\n")), )*
             $( guarded!($r, "store", $o, concat!($put, " [rdi+", $o, "], ", $reg, "\n")), )*
         )*)
     };
@@ -136,7 +141,8 @@ macro_rules! routines {
     (
         $set:ident, $name:literal, $test:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
         stream: $stream:literal $stream_fn:ident, zero: $zero:literal $zero_fn:ident,
-        mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal, line: $line:tt, turn: $turn:tt, zeroes: $zeroes:tt
+        mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal,
+        line: $line:tt, turn: $turn:tt, zeroes: $zeroes:tt
     ) => {
         pub(in crate::arch) static $set: Primitives = Primitives {
             name: $name,
@@ -173,7 +179,8 @@ macro_rules! routines {
             guarded!($copy, "first", "0", "mov al, [rsi]"),
             copy_line!($copy, $mov, $mov, "0", $line),
             "mov rax, rdi\n neg rax\n and eax, 63\n add rdi, rax\n add rsi, rax\n sub rdx, rax\n jmp 2f",
-            // Byte by byte where that would straddle pages, or reach source bytes that are still to be read. r9 keeps the length.
+            // Byte by byte where that would straddle pages, or reach source bytes that are still to be read. r9 keeps
+            // the length.
             "11: mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63",
             small_copy!($copy, "2"),
             "add rdi, rdx\n add rsi, rdx\n sub r9, rdx\n mov rdx, r9", "2:",
@@ -208,9 +215,11 @@ macro_rules! routines {
             // A line alone.
             "test edi, 63\n jnz 9f\n cmp rdx, 64\n jne 10f",
             copy_line!($stream, $mov, $put, "0", $line),
-            $leave, "xor eax, eax\n ret", "9: mov ecx, edi\n neg ecx\n and ecx, 63\n cmp rcx, rdx\n cmova rcx, rdx\n sub rdx, rcx",
+            $leave, "xor eax, eax\n ret",
+            "9: mov ecx, edi\n neg ecx\n and ecx, 63\n cmp rcx, rdx\n cmova rcx, rdx\n sub rdx, rcx",
             stream_part!($stream, "1"),
-            "10: sub rdx, 256\n jb 5f\n cmp rdx, {stream_ahead} - 256\n jbe 4f", hint!("256"), hint!("512"), hint!("768"),
+            "10: sub rdx, 256\n jb 5f\n cmp rdx, {stream_ahead} - 256\n jbe 4f",
+            hint!("256"), hint!("512"), hint!("768"),
             "sub rdx, {stream_ahead}\n jb 1f",
             stream_turns!($stream, "2", $mov, $put, $turn, hint!("{stream_ahead}")),
             "1: add rdx, {stream_ahead}",
@@ -280,7 +289,8 @@ routines!(
     line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
     turn: [[
         "0": "xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48", "xmm4" "64", "xmm5" "80", "xmm6" "96", "xmm7" "112",
-        "xmm8" "128", "xmm9" "144", "xmm10" "160", "xmm11" "176", "xmm12" "192", "xmm13" "208", "xmm14" "224", "xmm15" "240"
+        "xmm8" "128", "xmm9" "144", "xmm10" "160", "xmm11" "176",
+        "xmm12" "192", "xmm13" "208", "xmm14" "224", "xmm15" "240"
     ]],
     zeroes: [["xmm0" "0", "xmm0" "16", "xmm0" "32", "xmm0" "48"]]
 );
@@ -289,12 +299,14 @@ routines!(
     stream: "iovec_rs_stream_avx2" stream_avx2, zero: "iovec_rs_zero_avx2" zero_avx2,
     mov: "vmovdqu", put: "vmovntdq", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
     line: [["ymm0" "0", "ymm1" "32"]],
-    turn: [["0": "ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96", "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"]],
+    turn: [["0": "ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96",
+        "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"]],
     zeroes: [["ymm0" "0", "ymm0" "32"]]
 );
 // Registers 16 and up leave no upper halves for legacy code to trip over, so nothing has to be cleared on leaving.
 routines!(
-    AVX512, "avx512", is_x86_feature_detected!("avx512f"), whole: super::moves_512_bits_whole, copy: "iovec_rs_copy_avx512" copy_avx512,
+    AVX512, "avx512", is_x86_feature_detected!("avx512f"), whole: super::moves_512_bits_whole,
+    copy: "iovec_rs_copy_avx512" copy_avx512,
     stream: "iovec_rs_stream_avx512" stream_avx512, zero: "iovec_rs_zero_avx512" zero_avx512,
     mov: "vmovdqu64", put: "vmovntdq", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
     line: [["zmm16" "0"]],

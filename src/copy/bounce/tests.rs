@@ -1,4 +1,5 @@
-//! Overlap in every shape, in every way a copy can be made, with and without a fault: against a model that knows slices alone.
+//! Overlap in every shape, in every way a copy can be made, with and without a fault: against a model that knows slices
+//! alone.
 
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch;

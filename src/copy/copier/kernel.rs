@@ -1,4 +1,5 @@
-//! Copies that the kernel makes, where the CPU must not touch the memory: there is no handler that would recover a fault.
+//! Copies that the kernel makes, where the CPU must not touch the memory: there is no handler that would recover a
+//! fault.
 
 use super::Copier;
 use crate::fault::{Fault, shelter};
@@ -12,8 +13,8 @@ pub(super) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 const KERNEL_BLOCK: usize = 4096;
 
 impl Copier {
-    /// The kernel copies in an order of its own, so that overlapping ranges, which go to a lower address, pass through a buffer block
-    /// by block.
+    /// The kernel copies in an order of its own, so that overlapping ranges, which go to a lower address, pass through
+    /// a buffer block by block.
     pub(super) unsafe fn copy_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if src.wrapping_sub(dst) >= len {
             // SAFETY: the ranges do not overlap; the caller promises the destination.

@@ -145,8 +145,8 @@ impl Copier {
         })
     }
 
-    /// Without the handler a range that is there is written back by its file: msync. Memory without a file lasts nowhere. Only device
-    /// memory, which no call writes back, is touched: no truncation takes it away.
+    /// Without the handler a range that is there is written back by its file: msync. Memory without a file lasts
+    /// nowhere. Only device memory, which no call writes back, is touched: no truncation takes it away.
     unsafe fn over_lines_by_kernel(&mut self, instruction: &WriteBack, seg: Segment) -> usize {
         if seg.len == 0 {
             0
@@ -162,8 +162,8 @@ impl Copier {
 
     #[inline]
     unsafe fn over_lines_directly(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
-        // SAFETY: a write-back changes no contents. The range stays readable if it is `Backing::Heap` or a device's, and for any
-        // other the handler is installed: `Path::Direct`.
+        // SAFETY: a write-back changes no contents. The range stays readable if it is `Backing::Heap` or a device's,
+        // and for any other the handler is installed: `Path::Direct`.
         match unsafe { guard::write_back(instruction, addr, len) } {
             None => 0,
             Some(cut) => self.out_of_line(|copier| copier.stopped(&cut)),

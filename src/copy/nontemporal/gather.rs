@@ -1,4 +1,5 @@
-//! Gathering into consecutive memory, past the caches: a line that several chunks share is put together first and written once.
+//! Gathering into consecutive memory, past the caches: a line that several chunks share is put together first and
+//! written once.
 
 use super::{Flush, LineStore, copy_part};
 use crate::arch::{self, LINE};

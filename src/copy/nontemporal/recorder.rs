@@ -28,7 +28,8 @@ struct Ways {
     written_back: usize,
 }
 
-/// Memory of the test's own in which every byte's place is known. Outside `[base, base + places.len())` everything is the copy's own.
+/// Memory of the test's own in which every byte's place is known. Outside `[base, base + places.len())` everything is
+/// the copy's own.
 pub(super) struct Recorder {
     base: usize,
     pub(super) places: Vec<Place>,
@@ -96,7 +97,8 @@ impl LineStore for Recorder {
     unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
         let good = self.readable(src, len);
         let from = std::ptr::with_exposed_provenance::<u8>(src);
-        // SAFETY: the tests pass ranges of their own vectors, and the copy its line buffer; both last and do not overlap.
+        // SAFETY: the tests pass ranges of their own vectors, and the copy its line buffer; both last and do not
+        // overlap.
         unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut(own), good) };
         len - good
     }

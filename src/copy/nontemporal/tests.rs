@@ -1,4 +1,5 @@
-//! Durability, proven: the same code over a recorder of what was done to each byte, and over a ledger of lengths no test could hold.
+//! Durability, proven: the same code over a recorder of what was done to each byte, and over a ledger of lengths no
+//! test could hold.
 
 use super::gather::BUFFER_SIZE;
 use super::recorder::{Place, Recorder};
@@ -195,7 +196,8 @@ fn scattered_to_every_kind_all_is_durable_on_return() {
     }
 }
 
-/// The kernel's user copy, after a fault in an aligned source, stored the bytes before it through the cache and wrote none of them back.
+/// The kernel's user copy, after a fault in an aligned source, stored the bytes before it through the cache and wrote
+/// none of them back.
 #[test]
 fn what_a_fault_cut_short_is_durable_to_the_byte() {
     let mut numbers = Numbers(3);
@@ -229,8 +231,8 @@ fn what_a_fault_cut_short_is_durable_to_the_byte() {
     }
 }
 
-/// Two bugs of the kernel's flush copy: of fewer than eight bytes over a line's end only one line was written back, and only the user
-/// copy fenced.
+/// Two bugs of the kernel's flush copy: of fewer than eight bytes over a line's end only one line was written back, and
+/// only the user copy fenced.
 #[test]
 fn seven_bytes_over_the_end_of_a_line_leave_both_lines() {
     let mut source = Arena::pattern(LINE);
