@@ -38,18 +38,12 @@ from iovec_rs import (
     hash_and_copy_to_iter,
 )
 from support.arena import Arena, Page, window
+from support.checksum import internet_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Buffer
-
-
-def internet_sum(data: bytes) -> int:
-    total = sum(int.from_bytes(data[at : at + 2].ljust(2, b"\0"), "little") for at in range(0, len(data), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 DATA = random.Random(5).randbytes(20_001)
@@ -59,10 +53,10 @@ DATA = random.Random(5).randbytes(20_001)
 def test_a_sum_is_that_of_the_bytes_however_they_are_scattered(isa: str, lengths: list[int]) -> None:
     del isa
     blocks = [bytearray(length) for length in lengths]
-    assert csum_and_copy_to_iter(DATA, IovIter.kvec(READ, blocks)) == (len(DATA), internet_sum(DATA))
+    assert csum_and_copy_to_iter(DATA, IovIter.kvec(READ, blocks)) == (len(DATA), internet_checksum(DATA))
     assert b"".join(blocks) == DATA
     flat = bytearray(len(DATA))
-    assert csum_and_copy_from_iter(flat, IovIter.iovec(WRITE, blocks)) == (len(DATA), internet_sum(DATA))
+    assert csum_and_copy_from_iter(flat, IovIter.iovec(WRITE, blocks)) == (len(DATA), internet_checksum(DATA))
     assert flat == DATA
 
 
@@ -73,7 +67,7 @@ def test_a_sum_goes_on_where_the_last_one_ended() -> None:
     for part in (1, 2, 997, 4096, 1, 14_904):
         copied, csum = csum_and_copy_to_iter(DATA[done : done + part], i, csum=csum, offset=done)
         done += copied
-    assert (done, csum) == (len(DATA), internet_sum(DATA))
+    assert (done, csum) == (len(DATA), internet_checksum(DATA))
 
 
 def test_a_sum_of_nothing_is_what_it_was() -> None:
@@ -86,9 +80,9 @@ def test_a_sum_of_nothing_is_what_it_was() -> None:
 def test_all_or_nothing_with_a_sum_takes_the_copy_back() -> None:
     i = IovIter.kvec(WRITE, [b"abc", b"de"])
     flat = bytearray(6)
-    assert csum_and_copy_from_iter_full(flat, i) == (False, internet_sum(b"abcde"))
+    assert csum_and_copy_from_iter_full(flat, i) == (False, internet_checksum(b"abcde"))
     assert i.count == 5
-    assert csum_and_copy_from_iter_full(flat, i, 5) == (True, internet_sum(b"abcde"))
+    assert csum_and_copy_from_iter_full(flat, i, 5) == (True, internet_checksum(b"abcde"))
     assert i.count == 0
     assert flat == b"abcde\0"
 

@@ -41,6 +41,7 @@ from iovec_rs import (
     memcpy_nocache,
 )
 from support.arena import PAGE_SIZE, Arena, Page, window
+from support.checksum import internet_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,13 +65,6 @@ class Fed:
 
     def update(self, data: bytes) -> None:
         self.data += data
-
-
-def internet_sum(data: bytes) -> int:
-    total = sum(int.from_bytes(data[at : at + 2].ljust(2, b"\0"), "little") for at in range(0, len(data), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 def through(i: IovIter, call: Callable[[], int]) -> int:
@@ -211,7 +205,7 @@ def check(arena: Arena, dst: int, src: int, length: int) -> None:
             # Of a chunk that fails nothing counts, and what of it is overwritten is left open.
             assert copied.nbytes == good == length or copied.nbytes < length, case
             assert now[: dst + copied.nbytes] == ORIGINAL[:dst] + moved[: copied.nbytes], case
-            assert copied.csum == internet_sum(moved[: copied.nbytes]), case
+            assert copied.csum == internet_checksum(moved[: copied.nbytes]), case
         else:
             assert copied.nbytes == good, case
             assert now == ORIGINAL[:dst] + moved + ORIGINAL[dst + good :], case

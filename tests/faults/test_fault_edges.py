@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 import random
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +27,7 @@ from iovec_rs import (
     memcpy_flushcache,
     memcpy_mcsafe,
     memcpy_nocache,
+    testing,
 )
 from support.arena import Arena, Page
 from support.damage import PAGE_SIZE, Damage, FaultyArena
@@ -49,9 +49,9 @@ def _by_signal(isa: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def far() -> Iterator[FaultyArena]:
-    with FaultyArena(FAR_PAGES + 1, NOISE) as land:
-        land.ruin(FAR_PAGES, Damage.CUT)
-        yield land
+    with FaultyArena(FAR_PAGES + 1, NOISE) as arena:
+        arena.damage(FAR_PAGES, Damage.CUT)
+        yield arena
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +144,8 @@ def test_with_both_ends_bad_the_nearer_one_stops_the_copy(copy: Callable[..., Mc
     """Equally near, it is the source: nothing can be written that was not read."""
     cases = 0
     with FaultyArena(3, NOISE[: 3 * PAGE_SIZE]) as source, FaultyArena(3, bytes(3 * PAGE_SIZE)) as target:
-        source.ruin(2, Damage.CUT)
-        target.ruin(2, Damage.PROTECTED)
+        source.damage(2, Damage.CUT)
+        target.damage(2, Damage.PROTECTED)
         edge = 2 * PAGE_SIZE
         for readable in NEAR:
             for writable in NEAR:
@@ -168,10 +168,10 @@ def test_with_both_ends_bad_the_nearer_one_stops_the_copy(copy: Callable[..., Mc
 @pytest.mark.parametrize("how", Damage)
 def test_a_fault_in_one_of_many_segments_is_counted_from_the_start(how: Damage) -> None:
     """Both iterators cut differently, so that the fault falls into the middle of somebody's segment."""
-    with FaultyArena(3, NOISE[: 3 * PAGE_SIZE]) as land:
-        land.ruin(1, how)
+    with FaultyArena(3, NOISE[: 3 * PAGE_SIZE]) as arena:
+        arena.damage(1, how)
         for step in (1, 5, 64, 100, 1000):
-            pieces = [land.buffer[at : min(at + step, 2 * PAGE_SIZE)] for at in range(17, 2 * PAGE_SIZE, step)]
+            pieces = [arena.buffer[at : min(at + step, 2 * PAGE_SIZE)] for at in range(17, 2 * PAGE_SIZE, step)]
             collected = bytearray(2 * PAGE_SIZE)
             source = IovIter.iovec(WRITE, pieces[:1024])
             reachable = min(PAGE_SIZE - 17, source.count)
@@ -180,7 +180,7 @@ def test_a_fault_in_one_of_many_segments_is_counted_from_the_start(how: Damage) 
             assert (source.fault is not None) == (source.count > 0)
             blocks = [bytearray(333) for _ in range(25)]
             target = IovIter.kvec(READ, blocks)
-            source = IovIter.iovec(WRITE, [land.range(17, 8000)])
+            source = IovIter.iovec(WRITE, [arena.range(17, 8000)])
             if source.count:
                 try:
                     copied = copy_iter(target, source)
@@ -208,8 +208,8 @@ def test_segments_read_in_vain_are_taken_back_exactly(
     """Short segments wait for the rest of their line, and turn out to have no place; another may be bad itself."""
     numbers = random.Random(6)
     with FaultyArena(2, NOISE[: 2 * PAGE_SIZE]) as source, FaultyArena(2) as target, fault_handler.mode(mode):
-        source.ruin(1, Damage.CUT)
-        target.ruin(1, Damage.PROTECTED)
+        source.damage(1, Damage.CUT)
+        target.damage(1, Damage.PROTECTED)
         sides = set()
         for _ in range(400):
             lengths = [
@@ -300,28 +300,28 @@ def test_a_range_moved_within_memory_that_ends_is_exact(
 ) -> None:
     """Up: the source ends later than the destination. Down: the other way round."""
     n = 3 * PAGE_SIZE
-    with FaultyArena(3, NOISE[:n]) as land:
-        land.ruin(2, how)
+    with FaultyArena(3, NOISE[:n]) as arena:
+        arena.damage(2, how)
         edge = 2 * PAGE_SIZE
         up = edge - distance
-        assert copy(land.buffer[distance:], land.buffer[: n - distance]).copied == up
-        assert land.buffer[:edge] == NOISE[:distance] + NOISE[:up]
-        land.buffer[:edge] = NOISE[:edge]
-        result = copy(land.buffer[: n - distance], land.buffer[distance:])
+        assert copy(arena.buffer[distance:], arena.buffer[: n - distance]).copied == up
+        assert arena.buffer[:edge] == NOISE[:distance] + NOISE[:up]
+        arena.buffer[:edge] = NOISE[:edge]
+        result = copy(arena.buffer[: n - distance], arena.buffer[distance:])
         assert result.copied == up
         assert result.fault is not None
-        assert (result.fault.side, result.fault.address) == ("source", land.start(2))
-        assert land.buffer[:edge] == NOISE[distance:edge] + NOISE[up:edge]
+        assert (result.fault.side, result.fault.address) == ("source", arena.start(2))
+        assert arena.buffer[:edge] == NOISE[distance:edge] + NOISE[up:edge]
 
 
 def test_a_copy_of_nothing_touches_nothing() -> None:
-    with FaultyArena(2, NOISE[: 2 * PAGE_SIZE]) as land:
-        land.ruin(1, Damage.CUT)
+    with FaultyArena(2, NOISE[: 2 * PAGE_SIZE]) as arena:
+        arena.damage(1, Damage.CUT)
         before = fault_handler.status().recovered
-        nowhere = land.buffer[PAGE_SIZE:PAGE_SIZE]
+        nowhere = arena.buffer[PAGE_SIZE:PAGE_SIZE]
         for flat in FLAT:
             assert flat(nowhere, nowhere) == (0, 0, None)
-        i = IovIter.ubuf(WRITE, land.buffer[PAGE_SIZE:])
+        i = IovIter.ubuf(WRITE, arena.buffer[PAGE_SIZE:])
         for copy in (copy_from_iter, copy_from_iter_nocache, copy_from_iter_flushcache):
             assert (copy(bytearray(0), i), i.fault, i.count) == (0, None, PAGE_SIZE)
         assert fault_handler.status().recovered == before
@@ -330,14 +330,14 @@ def test_a_copy_of_nothing_touches_nothing() -> None:
 @pytest.mark.parametrize("copy", FLAT)
 def test_a_copy_that_ends_at_the_edge_is_whole(copy: Callable[..., McResult]) -> None:
     """The byte behind the range is never looked at, nor the line it lies in."""
-    with FaultyArena(2, NOISE[: 2 * PAGE_SIZE]) as land:
-        land.ruin(1, Damage.UNMAPPED)
+    with FaultyArena(2, NOISE[: 2 * PAGE_SIZE]) as arena:
+        arena.damage(1, Damage.UNMAPPED)
         before = fault_handler.status().recovered
         for n in (*range(300), 1023, 4096):
             out = bytearray(n)
-            assert copy(out, land.buffer[PAGE_SIZE - n : PAGE_SIZE]) == (n, 0, None)
+            assert copy(out, arena.buffer[PAGE_SIZE - n : PAGE_SIZE]) == (n, 0, None)
             assert out == NOISE[PAGE_SIZE - n : PAGE_SIZE]
-            assert copy(land.buffer[PAGE_SIZE - n : PAGE_SIZE], out) == (n, 0, None)
+            assert copy(arena.buffer[PAGE_SIZE - n : PAGE_SIZE], out) == (n, 0, None)
         assert fault_handler.status().recovered == before
 
 
@@ -357,27 +357,22 @@ def test_a_copy_too_long_for_the_caches_is_exact() -> None:
     """Of more than most caches hold: long pieces are written past them."""
     held, beyond = 48 << 20, 3 * PAGE_SIZE
     size = held + beyond
-    fd = os.memfd_create("long")
-    os.ftruncate(fd, size)
-    source = mmap.mmap(fd, size)
-    for at in range(0, held, len(NOISE)):
-        source[at : at + len(NOISE)] = NOISE[: size - at]
-    os.ftruncate(fd, held)
-    os.close(fd)
-    expected = hashlib.blake2b(memoryview(source)[5:held]).digest()
     target = mmap.mmap(-1, size + 64)
     room = memoryview(target)[17 : 17 + size - 5]
-    for pieces in (1, 3, 5000):
-        room[-beyond:] = b"=" * beyond
-        step = -(-len(room) // pieces)
-        i = IovIter.iovec(READ, [room[at : at + step] for at in range(0, len(room), step)])
-        assert copy_to_iter(memoryview(source)[5:], i) == held - 5
-        assert i.fault is not None
-        assert (i.fault.side, i.fault.offset, i.fault.cause) == ("source", held - 5, "gone")
-        assert hashlib.blake2b(room[: held - 5]).digest() == expected
-        assert bytes(room[-beyond:]) == b"=" * beyond
-        room[: held - 5] = bytes(held - 5)
-        i = IovIter.iovec(WRITE, [memoryview(source)[at : at + step] for at in range(5, size, step)])
-        assert copy_from_iter(room, i) == held - 5
-        assert hashlib.blake2b(room[: held - 5]).digest() == expected
-        assert bytes(room[-beyond:]) == b"=" * beyond
+    with testing.truncated(size // PAGE_SIZE, held // PAGE_SIZE) as memory:
+        source = memory.buffer[5:]
+        expected = hashlib.blake2b(source[: held - 5]).digest()
+        for pieces in (1, 3, 5000):
+            room[-beyond:] = b"=" * beyond
+            step = -(-len(room) // pieces)
+            i = IovIter.iovec(READ, [room[at : at + step] for at in range(0, len(room), step)])
+            assert copy_to_iter(source, i) == held - 5
+            assert i.fault is not None
+            assert (i.fault.side, i.fault.offset, i.fault.cause) == ("source", held - 5, "gone")
+            assert hashlib.blake2b(room[: held - 5]).digest() == expected
+            assert bytes(room[-beyond:]) == b"=" * beyond
+            room[: held - 5] = bytes(held - 5)
+            i = IovIter.iovec(WRITE, [source[at : at + step] for at in range(0, len(source), step)])
+            assert copy_from_iter(room, i) == held - 5
+            assert hashlib.blake2b(room[: held - 5]).digest() == expected
+            assert bytes(room[-beyond:]) == b"=" * beyond

@@ -34,9 +34,9 @@ BLANK = b"\xee" * (GOOD_PAGES * PAGE_SIZE)
 
 @pytest.fixture(params=Damage, ids=lambda how: how.name, scope="module")
 def bad(request: pytest.FixtureRequest) -> Iterator[tuple[FaultyArena, Damage]]:
-    with FaultyArena(GOOD_PAGES + 1, DATA) as land:
-        land.ruin(GOOD_PAGES, request.param)
-        yield land, request.param
+    with FaultyArena(GOOD_PAGES + 1, DATA) as arena:
+        arena.damage(GOOD_PAGES, request.param)
+        yield arena, request.param
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def origin(isa: str) -> Iterator[str]:
         yield "signal"
 
 
-def facts(land: FaultyArena, how: Damage, fault: Fault | None) -> tuple[str, int, str] | None:
+def facts(arena: FaultyArena, how: Damage, fault: Fault | None) -> tuple[str, int, str] | None:
     """Side, offset and origin of a fault that is where it should be and looks as it should."""
-    if fault is None or (fault.address, fault.length) != (land.address + EDGE, PAGE_SIZE) or not how.explains(fault):
+    if fault is None or (fault.address, fault.length) != (arena.address + EDGE, PAGE_SIZE) or not how.explains(fault):
         return None
     return fault.side, fault.offset, fault.origin
 
@@ -69,15 +69,15 @@ def sweep_sources(
     *,
     after: int = AFTER,
 ) -> int:
-    cases, run, (land, how) = 0, FROM_BAD[name], bad
+    cases, run, (arena, how) = 0, FROM_BAD[name], bad
     whole_chunk, recovered = name.startswith("csum"), fault_handler.status().recovered
     good[:] = BLANK
     for before in befores:
         for misalignment in MISALIGNMENTS:
             n, case = before + after, (before, misalignment)
-            copied, fault = run(land, EDGE - before, n, good[misalignment : misalignment + n])
+            copied, fault = run(arena, EDGE - before, n, good[misalignment : misalignment + n])
             assert copied == (0 if whole_chunk else before), case
-            assert facts(land, how, fault) == ("source", copied, origin), (case, fault)
+            assert facts(arena, how, fault) == ("source", copied, origin), (case, fault)
             end = misalignment + before
             assert good[:misalignment] == BLANK[:misalignment], case
             assert whole_chunk or good[misalignment:end] == DATA[EDGE - before :], case
@@ -97,22 +97,22 @@ def sweep_destinations(
     *,
     after: int = AFTER,
 ) -> int:
-    cases, run, (land, how) = 0, TO_BAD[name], bad
+    cases, run, (arena, how) = 0, TO_BAD[name], bad
     whole_chunk, recovered = name.startswith("csum"), fault_handler.status().recovered
     good[:] = DATA if not name.startswith("zero") else bytes(len(DATA))
-    land.buffer[:EDGE] = BLANK
+    arena.buffer[:EDGE] = BLANK
     for before in befores:
         for misalignment in MISALIGNMENTS:
             n, case = before + after, (before, misalignment)
             source = good[misalignment : misalignment + n]
-            copied, fault = run(land, EDGE - before, n, source)
+            copied, fault = run(arena, EDGE - before, n, source)
             assert copied == (0 if whole_chunk else before), case
-            assert facts(land, how, fault) == ("destination", copied, origin), (case, fault)
-            assert land.buffer[EDGE - before - 64 : EDGE - before] == BLANK[:64], case
-            assert whole_chunk or land.buffer[EDGE - before : EDGE] == source[:before], case
-            land.buffer[EDGE - before : EDGE] = BLANK[:before]
+            assert facts(arena, how, fault) == ("destination", copied, origin), (case, fault)
+            assert arena.buffer[EDGE - before - 64 : EDGE - before] == BLANK[:64], case
+            assert whole_chunk or arena.buffer[EDGE - before : EDGE] == source[:before], case
+            arena.buffer[EDGE - before : EDGE] = BLANK[:before]
             cases += 1
-    land.buffer[:EDGE] = DATA
+    arena.buffer[:EDGE] = DATA
     assert fault_handler.status().recovered - recovered == (cases if origin == "signal" else 0), "touched once more"
     return cases
 

@@ -22,7 +22,9 @@ from iovec_rs import (
     copy_to_iter_mcsafe,
     fault_handler,
     memcpy_mcsafe,
+    testing,
 )
+from support import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +35,6 @@ PAGES = 200
 LEAST = 64
 """Pages that have to be left of a copy before it is looked up how far they are gone."""
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_FIXED = 0x10
-_ACCESS = mmap.PROT_READ | mmap.PROT_WRITE
 
 
 class Part(NamedTuple):
@@ -86,14 +83,14 @@ def laid_out(layout: Layout, fd: int) -> Iterator[int]:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if anonymous else layout.flags
         offset = 0 if part.first is None else part.first * PAGE_SIZE
         length = part.npages * PAGE_SIZE
-        assert _libc.mmap(at, length, _ACCESS, flags | _FIXED, -1 if anonymous else fd, offset) == at
+        mapping.map_at(at, length, flags, -1 if anonymous else fd, offset)
         ctypes.memset(at, 1 + len(layout.parts), length)
         at += length
     os.ftruncate(fd, layout.size)
     try:
         yield BASE
     finally:
-        assert _libc.munmap(BASE, at - BASE) == 0
+        mapping.unmap(BASE, at - BASE)
 
 
 def readable(address: int) -> bool:
@@ -182,16 +179,12 @@ def test_what_is_left_counts_for_the_whole_copy_not_for_its_segments(room: memor
 def test_a_gigabyte_that_is_gone_is_known_after_a_handful_of_faults(piece: int) -> None:
     """By whoever copies on behind each fault, whatever the size of his copies."""
     size, keep, calls = 1 << 30, 5 * PAGE_SIZE, 0
-    fd = os.memfd_create("gigabyte")
-    os.ftruncate(fd, size)
-    with mmap.mmap(fd, size, mmap.MAP_SHARED) as source, mmap.mmap(-1, size) as target:
-        os.ftruncate(fd, keep)
-        os.close(fd)
-        base = IovIter.ubuf(WRITE, source).ranges()[0].address
+    with testing.truncated(size // PAGE_SIZE, keep // PAGE_SIZE) as source, mmap.mmap(-1, size) as target:
+        base = source.address
         known = FaultMap()
         at = saved = 0
         before = fault_handler.status().recovered
-        with memoryview(source) as src, memoryview(target) as dst:
+        with source.buffer as src, memoryview(target) as dst:
             while at < size:
                 copied, _, fault = memcpy_mcsafe(dst[at : at + piece], src[at : at + piece], fault_map=known)
                 saved += copied

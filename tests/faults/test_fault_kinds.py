@@ -59,7 +59,7 @@ FLAVOURS: dict[str, Callable[[memoryview | bytearray, IovIter], int]] = {
 
 
 @pytest.fixture
-def land() -> Iterator[FaultyArena]:
+def arena() -> Iterator[FaultyArena]:
     with FaultyArena(PAGES, DATA) as made:
         yield made
 
@@ -74,10 +74,10 @@ every_way = pytest.mark.parametrize("how", Damage, ids=lambda how: how.name)
 @everywhere
 @pytest.mark.parametrize("flavour", [*FLAVOURS, "page"])
 def test_a_bad_page_in_a_source_stops_it_and_nothing_is_lost(
-    land: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+    arena: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
 ) -> None:
-    i, reachable = build(kind, WRITE, land.buffer), max(page * PAGE_SIZE - SKIP, 0)
-    land.ruin(page, how)
+    i, reachable = build(kind, WRITE, arena.buffer), max(page * PAGE_SIZE - SKIP, 0)
+    arena.damage(page, how)
     out = bytearray(b"\xee" * TOTAL)
 
     def copy(at: int) -> int:
@@ -90,7 +90,7 @@ def test_a_bad_page_in_a_source_stops_it_and_nothing_is_lost(
     assert out == DATA[SKIP:][:reachable] + b"\xee" * (TOTAL - reachable)
     expect_short(i, lambda: copy(reachable), 0, how, raises=kind in TRUSTED)
     assert state(i) == state_at(kind, reachable)
-    land.mend(page)
+    arena.mend(page)
     assert copy(reachable) == TOTAL - reachable
     assert (bytes(out), i.count, i.fault) == (DATA[SKIP:], 0, None)
 
@@ -100,10 +100,10 @@ def test_a_bad_page_in_a_source_stops_it_and_nothing_is_lost(
 @everywhere
 @pytest.mark.parametrize("flavour", ["copy", "page", "mcsafe", "flushcache", "zero"])
 def test_a_bad_page_in_a_destination_stops_it_and_nothing_is_repeated(
-    land: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+    arena: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
 ) -> None:
-    i, reachable = build(kind, READ, land.buffer), max(page * PAGE_SIZE - SKIP, 0)
-    land.ruin(page, how)
+    i, reachable = build(kind, READ, arena.buffer), max(page * PAGE_SIZE - SKIP, 0)
+    arena.damage(page, how)
     wanted = bytes(TOTAL) if flavour == "zero" else OTHER
 
     def copy(at: int) -> int:
@@ -122,20 +122,20 @@ def test_a_bad_page_in_a_destination_stops_it_and_nothing_is_repeated(
     for start, copied in ((0, reachable), (reachable, 0)):
         expect_short(i, lambda at=start: copy(at), copied, how, raises=raises)  # type: ignore[misc]
         assert state(i) == state_at(kind, reachable)
-    land.mend(page)
-    assert land.image() == DATA[:SKIP] + wanted[:reachable] + DATA[SKIP + reachable :]
+    arena.mend(page)
+    assert arena.image() == DATA[:SKIP] + wanted[:reachable] + DATA[SKIP + reachable :]
     assert copy(reachable) == TOTAL - reachable
-    assert (land.image(), i.count, i.fault) == (DATA[:SKIP] + wanted, 0, None)
+    assert (arena.image(), i.count, i.fault) == (DATA[:SKIP] + wanted, 0, None)
 
 
 @every_kind
 @everywhere
-def test_a_chunk_of_a_sum_fails_as_a_whole(land: FaultyArena, kind: IterKind, page: int) -> None:
+def test_a_chunk_of_a_sum_fails_as_a_whole(arena: FaultyArena, kind: IterKind, page: int) -> None:
     """Every byte counted is in the sum, and the sum of the parts is that of the whole."""
-    whole = csum_and_copy_from_iter(bytearray(TOTAL), build(kind, WRITE, land.buffer))
+    whole = csum_and_copy_from_iter(bytearray(TOTAL), build(kind, WRITE, arena.buffer))
     for direction in (WRITE, READ):
-        i = build(kind, direction, land.buffer)
-        land.ruin(page, Damage.CUT)
+        i = build(kind, direction, arena.buffer)
+        arena.damage(page, Damage.CUT)
         out, done, csum = bytearray(TOTAL), 0, 0
 
         def copy(csum: int) -> tuple[int, int]:
@@ -152,7 +152,7 @@ def test_a_chunk_of_a_sum_fails_as_a_whole(land: FaultyArena, kind: IterKind, pa
         assert state(i)[0] == TOTAL - done
         summed = csum_and_copy_from_iter(bytearray(TOTAL), IovIter.kvec(WRITE, [DATA[SKIP : SKIP + done]]))[1]
         assert csum == summed
-        land.mend(page)
+        arena.mend(page)
         if direction == READ or done % 2 == 0:
             copied, csum = copy(csum)
             assert (done + copied, csum) == whole
@@ -160,10 +160,10 @@ def test_a_chunk_of_a_sum_fails_as_a_whole(land: FaultyArena, kind: IterKind, pa
 
 @every_kind
 @every_way
-def test_several_bad_pages_are_got_over_one_after_the_other(land: FaultyArena, kind: IterKind, how: Damage) -> None:
-    i, out, done = build(kind, WRITE, land.buffer), bytearray(TOTAL), 0
+def test_several_bad_pages_are_got_over_one_after_the_other(arena: FaultyArena, kind: IterKind, how: Damage) -> None:
+    i, out, done = build(kind, WRITE, arena.buffer), bytearray(TOTAL), 0
     for page in (0, 1, 3):
-        land.ruin(page, how)
+        arena.damage(page, how)
     met = []
     while i.count:
         try:
@@ -172,8 +172,8 @@ def test_several_bad_pages_are_got_over_one_after_the_other(land: FaultyArena, k
         except FaultError as error:
             done, fault = done + error.copied, error.fault
         if fault is not None:
-            met.append((fault.address - land.address) // PAGE_SIZE)
-            land.mend(met[-1])
+            met.append((fault.address - arena.address) // PAGE_SIZE)
+            arena.mend(met[-1])
     assert (met, done, bytes(out)) == ([0, 1, 3], TOTAL, DATA[SKIP:])
 
 
@@ -182,40 +182,40 @@ def test_several_bad_pages_are_got_over_one_after_the_other(land: FaultyArena, k
 @everywhere
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_bad_page_in_a_flat_destination_moves_an_iterator_as_far_as_it_got(
-    land: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+    arena: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
 ) -> None:
     """Also where bytes of segments further on had been read by then."""
-    land.ruin(page, how)
+    arena.damage(page, how)
     reachable, copy = page * PAGE_SIZE, FLAVOURS[flavour]
     with FaultyArena(PAGES, OTHER) as clean:
         i = build(kind, WRITE, clean.buffer)
-        expect_short(i, lambda: copy(land.buffer[:TOTAL], i), reachable, how, raises=kind in TRUSTED)
+        expect_short(i, lambda: copy(arena.buffer[:TOTAL], i), reachable, how, raises=kind in TRUSTED)
         assert state(i) == state_at(kind, reachable)
-        expect_short(i, lambda: copy(land.buffer[reachable:TOTAL], i), 0, how, raises=kind in TRUSTED)
+        expect_short(i, lambda: copy(arena.buffer[reachable:TOTAL], i), 0, how, raises=kind in TRUSTED)
         assert state(i) == state_at(kind, reachable)
-        land.mend(page)
+        arena.mend(page)
         wanted = OTHER[SKIP:].ljust(TOTAL, b"\0")
-        assert land.image() == wanted[:reachable] + DATA[reachable:]
-        assert copy(land.buffer[reachable:TOTAL], i) == TOTAL - reachable
-        assert (land.image(), i.count) == (wanted + DATA[TOTAL:], 0)
+        assert arena.image() == wanted[:reachable] + DATA[reachable:]
+        assert copy(arena.buffer[reachable:TOTAL], i) == TOTAL - reachable
+        assert (arena.image(), i.count) == (wanted + DATA[TOTAL:], 0)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, IterKind.PIPE])
 @every_way
 def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(
-    land: FaultyArena, kind: IterKind, how: Damage
+    arena: FaultyArena, kind: IterKind, how: Damage
 ) -> None:
-    land.ruin(2, how)
+    arena.damage(2, how)
     reachable = 2 * PAGE_SIZE
     with FaultyArena(PAGES, bytes(PAGES * PAGE_SIZE)) as clean:
         ring = PipeRing(8)
         i = IovIter.pipe(READ, ring, TOTAL) if kind is IterKind.PIPE else build(kind, READ, clean.buffer)
-        copied = copy_to_iter_mcsafe(land.buffer[:TOTAL], i)
+        copied = copy_to_iter_mcsafe(arena.buffer[:TOTAL], i)
         assert (copied, i.count) == (reachable, TOTAL - reachable)
         assert i.fault is not None
         assert (i.fault.side, i.fault.offset) == ("source", reachable)
-        land.mend(2)
-        assert copy_to_iter(land.buffer[reachable:TOTAL], i) == TOTAL - reachable
+        arena.mend(2)
+        assert copy_to_iter(arena.buffer[reachable:TOTAL], i) == TOTAL - reachable
         got = ring.read() if kind is IterKind.PIPE else clean.image()[SKIP:]
         assert got == DATA[:TOTAL]
 
@@ -224,14 +224,14 @@ def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(
 @every_way
 @pytest.mark.parametrize("full", FULL)
 def test_all_or_nothing_is_nothing_and_stays_where_it_was(
-    land: FaultyArena, kind: IterKind, how: Damage, full: Callable[..., bool | tuple[bool, int]]
+    arena: FaultyArena, kind: IterKind, how: Damage, full: Callable[..., bool | tuple[bool, int]]
 ) -> None:
     """Also where trusted memory fails: what was copied is taken back before the error says that nothing was."""
     inward = full is copy_to_iter_full
-    i = build(kind, READ if inward else WRITE, land.buffer)
+    i = build(kind, READ if inward else WRITE, arena.buffer)
     data = OTHER if inward else bytearray(TOTAL)
     there = state(i)
-    land.ruin(2, how)
+    arena.damage(2, how)
     if kind in TRUSTED:
         with pytest.raises(FaultError) as caught:
             full(data, i)
@@ -243,18 +243,18 @@ def test_all_or_nothing_is_nothing_and_stays_where_it_was(
     assert state(i) == there
     assert fault is not None
     assert how.explains(fault)
-    land.mend(2)
+    arena.mend(2)
     assert full(data, i) in (True, (True, ANY))
     assert i.count == 0
 
 
 @every_kind
 @every_way
-def test_between_two_iterators_both_stop_at_the_bad_page(land: FaultyArena, kind: IterKind, how: Damage) -> None:
+def test_between_two_iterators_both_stop_at_the_bad_page(arena: FaultyArena, kind: IterKind, how: Damage) -> None:
     with FaultyArena(PAGES, DATA) as clean:
-        land.ruin(1, how)
+        arena.damage(1, how)
         for bad, good in ((WRITE, READ), (READ, WRITE)):
-            broken, sound = build(kind, bad, land.buffer), build(kind, good, clean.buffer)
+            broken, sound = build(kind, bad, arena.buffer), build(kind, good, clean.buffer)
             dst, src = (broken, sound) if bad is READ else (sound, broken)
             expect_short(dst, lambda d=dst, s=src: copy_iter(d, s), PAGE_SIZE - SKIP, how, raises=kind in TRUSTED)  # type: ignore[misc]
             assert state(broken) == state_at(kind, PAGE_SIZE - SKIP)
@@ -262,22 +262,22 @@ def test_between_two_iterators_both_stop_at_the_bad_page(land: FaultyArena, kind
 
 
 @every_way
-def test_poison_met_once_is_known_from_then_on(land: FaultyArena, how: Damage) -> None:
-    land.ruin(1, how)
+def test_poison_met_once_is_known_from_then_on(arena: FaultyArena, how: Damage) -> None:
+    arena.damage(1, how)
     known, out = FaultMap(), bytearray(TOTAL)
     for again in (False, True, True):
         before = fault_handler.status().recovered
-        copied, _, fault = memcpy_mcsafe(out, land.buffer[:TOTAL], fault_map=known)
+        copied, _, fault = memcpy_mcsafe(out, arena.buffer[:TOTAL], fault_map=known)
         assert copied == PAGE_SIZE
         assert fault is not None
         if again:
             assert fault.origin == "map"
             assert fault_handler.status().recovered == before
-        assert [(found.start, found.length) for found in known] == [(land.start(1), PAGE_SIZE)]
+        assert [(found.start, found.length) for found in known] == [(arena.start(1), PAGE_SIZE)]
     i = IovIter.kvec(READ, [out])
-    assert copy_to_iter_mcsafe(land.buffer[:TOTAL], i, fault_map=known) == PAGE_SIZE
-    land.mend(1)
-    assert memcpy_mcsafe(out, land.buffer[:TOTAL], fault_map=known).copied == PAGE_SIZE
-    known.clear(land.start(1), PAGE_SIZE)
-    assert memcpy_mcsafe(out, land.buffer[:TOTAL], fault_map=known) == (TOTAL, 0, None)
+    assert copy_to_iter_mcsafe(arena.buffer[:TOTAL], i, fault_map=known) == PAGE_SIZE
+    arena.mend(1)
+    assert memcpy_mcsafe(out, arena.buffer[:TOTAL], fault_map=known).copied == PAGE_SIZE
+    known.clear(arena.start(1), PAGE_SIZE)
+    assert memcpy_mcsafe(out, arena.buffer[:TOTAL], fault_map=known) == (TOTAL, 0, None)
     assert out == DATA[:TOTAL]

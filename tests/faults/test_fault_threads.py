@@ -31,8 +31,8 @@ CONTENT = bytes(range(1, 129)) * (PAGE_SIZE // 128)
 def edges() -> Iterator[list[FaultyArena]]:
     """Two mappings, bad for either signal from the second page on."""
     with FaultyArena(2, CONTENT) as cut, FaultyArena(2, CONTENT) as protected:
-        cut.ruin(1, Damage.CUT)
-        protected.ruin(1, Damage.PROTECTED)
+        cut.damage(1, Damage.CUT)
+        protected.damage(1, Damage.PROTECTED)
         yield [cut, protected]
 
 
@@ -63,10 +63,10 @@ def in_threads(run: list[Callable[[], None]]) -> None:
         raise failures[0]
 
 
-def many_faults(land: FaultyArena, faults: int, seed: int) -> None:
+def many_faults(arena: FaultyArena, faults: int, seed: int) -> None:
     """Copies of a few bytes over the edge, both ways round."""
     befores = [(seed + 7 * index) % 61 for index in range(64)]
-    sources = [land.buffer[PAGE_SIZE - before : PAGE_SIZE + 8] for before in befores]
+    sources = [arena.buffer[PAGE_SIZE - before : PAGE_SIZE + 8] for before in befores]
     results = [bytearray(len(source)) for source in sources]
     wanted = [CONTENT[PAGE_SIZE - before :] + bytes(8) for before in befores]
     for start in range(0, faults, 64):
@@ -95,16 +95,16 @@ def test_a_million_faults_in_eight_threads_go_right_and_leave_nothing(edges: lis
 
 
 def test_short_copies_through_iterators_leave_nothing(edges: list[FaultyArena]) -> None:
-    def short(land: FaultyArena, rounds: int) -> None:
+    def short(arena: FaultyArena, rounds: int) -> None:
         out = bytearray(100)
         for _ in range(rounds):
-            source = IovIter.iovec(WRITE, [land.buffer[PAGE_SIZE - 60 :][:30], land.range(PAGE_SIZE - 30, 70)])
+            source = IovIter.iovec(WRITE, [arena.buffer[PAGE_SIZE - 60 :][:30], arena.range(PAGE_SIZE - 30, 70)])
             assert copy_from_iter(out, source) == 60
             assert source.fault is not None
-            target = IovIter.ubuf(READ, land.buffer[PAGE_SIZE - 60 :][:100])
+            target = IovIter.ubuf(READ, arena.buffer[PAGE_SIZE - 60 :][:100])
             assert copy_to_iter(CONTENT[PAGE_SIZE - 60 :] + bytes(40), target) == 60
             with pytest.raises(FaultError) as caught:
-                copy_from_iter(out, IovIter.kvec(WRITE, [land.buffer[PAGE_SIZE - 60 :][:100]]))
+                copy_from_iter(out, IovIter.kvec(WRITE, [arena.buffer[PAGE_SIZE - 60 :][:100]]))
             assert caught.value.copied == 60
 
     in_threads([partial(short, edges[n % 2], 200) for n in range(THREADS)])
@@ -121,9 +121,9 @@ def test_a_fork_in_the_middle_of_faults_changes_nothing_for_either_side(edges: l
     """Other threads are inside copies when the child is made; it has none of them."""
     stop = threading.Event()
 
-    def until_stopped(land: FaultyArena, seed: int) -> None:
+    def until_stopped(arena: FaultyArena, seed: int) -> None:
         while not stop.is_set():
-            many_faults(land, 640, seed)
+            many_faults(arena, 640, seed)
 
     def forks() -> None:
         try:
@@ -160,16 +160,16 @@ def test_a_threads_own_signal_stack_is_used_and_left_to_it(edges: list[FaultyAre
         assert libc.sigaltstack(None, now) == 0
         return struct.unpack("QixxxxQ", now.raw)
 
-    def faults_on_a_stack_of_its_own(land: FaultyArena, seed: int) -> None:
+    def faults_on_a_stack_of_its_own(arena: FaultyArena, seed: int) -> None:
         stack = mmap.mmap(-1, size)
         address = ctypes.addressof(ctypes.c_char.from_buffer(stack))
         assert libc.sigaltstack(struct.pack("QixxxxQ", address, 0, size), None) == 0
-        many_faults(land, 640, seed)
+        many_faults(arena, 640, seed)
         assert stack_in_use() == (address, 0, size)
         assert any(stack[size // 2 :]), "no signal came by it"
         off = 2
         assert libc.sigaltstack(struct.pack("QixxxxQ", 0, off, 0), None) == 0
-        many_faults(land, 640, seed)
+        many_faults(arena, 640, seed)
         assert stack_in_use()[1] == off
 
     with fault_handler.mode("signal"):

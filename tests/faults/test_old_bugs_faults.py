@@ -26,6 +26,7 @@ from iovec_rs import (
     csum_and_copy_to_iter,
 )
 from support.arena import PAGE_SIZE, Arena, Page
+from support.checksum import internet_checksum
 from support.damage import Damage, FaultyArena
 from support.damaged_kinds import DATA, KINDS, PAGES, SKIP, TOTAL, TRUSTED, build
 from support.every_kind import snapshot
@@ -39,37 +40,28 @@ TRUSTED_MEMORY = [kind for kind in KINDS if kind in TRUSTED]
 PATTERN = bytes((index * 13 + index // 241) % 256 for index in range(3 * PAGE_SIZE))
 
 
-def internet_checksum(data: bytes) -> int:
-    """The sum of all 16-bit words of the machine, with end-around carry."""
-    padded = data + bytes(len(data) % 2)
-    total = sum(int.from_bytes(padded[at : at + 2], "little") for at in range(0, len(padded), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_bug_02_a_careful_copy_of_poison_forgot_to_advance(kind: IterKind) -> None:
     """The caller goes on behind what was copied, and has the poison taken away when there is nothing to be had."""
-    with FaultyArena(PAGES, DATA) as land, FaultyArena(PAGES) as target:
-        land.ruin(1, Damage.POISON)
+    with FaultyArena(PAGES, DATA) as arena, FaultyArena(PAGES) as target:
+        arena.damage(1, Damage.POISON)
         i, steps = build(kind, READ, target.buffer), [0]
         while i.count:
-            steps.append(copy_to_iter_mcsafe(land.buffer[sum(steps) : TOTAL], i))
+            steps.append(copy_to_iter_mcsafe(arena.buffer[sum(steps) : TOTAL], i))
             assert i.count == TOTAL - sum(steps)
             if steps[-1] == 0:
-                land.mend(1)
+                arena.mend(1)
         assert steps == [0, PAGE_SIZE, 0, TOTAL - PAGE_SIZE]
         assert target.image() == bytes(SKIP) + DATA[:TOTAL]
 
 
 @pytest.mark.parametrize("poison", [0, 1, 2])
 def test_bug_03_a_careful_copy_left_surplus_slots_in_the_pipe(poison: int) -> None:
-    with FaultyArena(3, PATTERN) as land:
-        land.ruin(poison, Damage.POISON)
+    with FaultyArena(3, PATTERN) as arena:
+        arena.damage(poison, Damage.POISON)
         ring = PipeRing(8)
         i = IovIter.pipe(READ, ring, 3 * PAGE_SIZE)
-        assert copy_to_iter_mcsafe(land.buffer, i) == poison * PAGE_SIZE
+        assert copy_to_iter_mcsafe(arena.buffer, i) == poison * PAGE_SIZE
         i.advance(0)
         assert (ring.used, i.count) == (poison, (3 - poison) * PAGE_SIZE)
         assert ring.read() == PATTERN[: poison * PAGE_SIZE]
@@ -176,9 +168,9 @@ def test_bug_09_a_dump_of_memory_that_gives_nothing_never_ended() -> None:
 @pytest.mark.parametrize("kind", TRUSTED_MEMORY)
 def test_bug_09_a_dump_of_poisoned_memory_never_ended(kind: IterKind) -> None:
     """Here a writer cannot overlook that there is nothing to be had: it is an exception each time, nothing moves."""
-    with FaultyArena(PAGES, DATA) as land:
-        land.ruin(1, Damage.POISON)
-        iterator, page = build(kind, WRITE, land.buffer), bytearray(TOTAL)
+    with FaultyArena(PAGES, DATA) as arena:
+        arena.damage(1, Damage.POISON)
+        iterator, page = build(kind, WRITE, arena.buffer), bytearray(TOTAL)
         for copied in (PAGE_SIZE - SKIP, 0, 0):
             assert iterator.fault_in_readable(iterator.count) == 0
             with pytest.raises(FaultError) as caught:

@@ -71,7 +71,7 @@ def pursue(name: str, seed: int, seconds: float, rounds: int) -> Outcome:
     while at < seed + rounds if rounds else time.monotonic() < end:
         left = seed + rounds - at if rounds else 0
         with tempfile.TemporaryDirectory(prefix="hunt-", ignore_cleanup_errors=True) as place:
-            at += _one_worker(outcome, at, end - time.monotonic(), left, patience, Path(place))
+            at += _one_worker(outcome, at, max(end - time.monotonic(), 0.0), left, patience, Path(place))
     return outcome
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import mmap
 import os
 import signal
@@ -12,15 +11,13 @@ import time
 from typing import TYPE_CHECKING
 
 from iovec_rs import PAGE_SIZE, READ, IovIter
+from support import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
 __all__ = ["Mapping", "address_of", "ended", "together"]
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def address_of(buffer: mmap.mmap | memoryview) -> int:
@@ -43,8 +40,7 @@ class Mapping:
         os.ftruncate(self.fd, size)
 
     def protect(self, page: int, protection: int) -> None:
-        if _libc.mprotect(self.address + page * PAGE_SIZE, PAGE_SIZE, protection) != 0:
-            raise OSError(ctypes.get_errno(), "mprotect")
+        mapping.protect(self.address + page * PAGE_SIZE, PAGE_SIZE, protection)
 
     def __enter__(self) -> Mapping:
         return self

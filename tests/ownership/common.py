@@ -24,8 +24,8 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 CONTENT = bytes(range(1, 129)) * (PAGE_SIZE // 128)
 CUT, PROTECTED = FaultyArena(2, CONTENT), FaultyArena(2, CONTENT)
-CUT.ruin(1, Damage.CUT)
-PROTECTED.ruin(1, Damage.PROTECTED)
+CUT.damage(1, Damage.CUT)
+PROTECTED.damage(1, Damage.PROTECTED)
 BAD_ADDRESS = {BUS: CUT.start(1), SEGV: PROTECTED.start(1)}
 
 foreign = ctypes.CDLL(os.environ["FOREIGN_LIBRARY"], use_errno=True)
@@ -49,10 +49,10 @@ def handle_in_python(handler: Callable[[int, object], None] | signal.Handlers) -
 def survive(library: ModuleType = iovec_rs) -> list[str]:
     """Copies over the edge of both kinds of bad memory and checks every byte; how the faults came to be known."""
     origins = []
-    for land, cause in ((CUT, "gone"), (PROTECTED, "protection")):
+    for arena, cause in ((CUT, "gone"), (PROTECTED, "protection")):
         for before in (0, 1, 10, 77):
             out = bytearray(b"\xee" * 150)
-            copied, remaining, fault = library.memcpy_mcsafe(out, land.buffer[PAGE_SIZE - before :][:150])
+            copied, remaining, fault = library.memcpy_mcsafe(out, arena.buffer[PAGE_SIZE - before :][:150])
             assert (copied, remaining) == (before, 150 - before), (copied, before, fault)
             assert out == CONTENT[PAGE_SIZE - before :] + b"\xee" * (150 - before)
             assert (fault.side, fault.offset, fault.cause) == ("source", before, cause), fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from iovec_rs import FaultError, UserRange, pmem
+from iovec_rs import FaultError, UserRange, fault_handler, pmem
 from support.arena import Arena, Page
 from support.damage import PAGE_SIZE, Damage, FaultyArena
 from support.damaged_kinds import DATA, ERRNO, PAGES
@@ -18,7 +18,7 @@ every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 @pytest.fixture
-def land() -> Iterator[FaultyArena]:
+def arena() -> Iterator[FaultyArena]:
     with FaultyArena(PAGES, DATA) as made:
         yield made
 
@@ -26,8 +26,8 @@ def land() -> Iterator[FaultyArena]:
 @every_call
 @pytest.mark.usefixtures("flush_instruction", "way")
 @pytest.mark.parametrize("how", Damage, ids=lambda how: how.name)
-def test_bad_memory_ends_it_at_its_page_and_says_so(land: FaultyArena, call: Callable[..., None], how: Damage) -> None:
-    land.ruin(2, how)
+def test_bad_memory_ends_it_at_its_page_and_says_so(arena: FaultyArena, call: Callable[..., None], how: Damage) -> None:
+    arena.damage(2, how)
     edge = 2 * PAGE_SIZE
     for offset in (0, 1, 63, 64, PAGE_SIZE - 1, PAGE_SIZE + 17, edge - 65, edge - 1, edge, edge + 1, edge + 100):
         for length in (None, 1, 64, 130, PAGE_SIZE, 2 * PAGE_SIZE):
@@ -35,48 +35,60 @@ def test_bad_memory_ends_it_at_its_page_and_says_so(land: FaultyArena, call: Cal
             if end > PAGES * PAGE_SIZE:
                 continue
             if end <= edge:
-                call(land.buffer, offset, length)
+                call(arena.buffer, offset, length)
                 continue
             for buffer, start in (
-                (land.buffer, 0),
-                (land.range(0, PAGES * PAGE_SIZE), 0),
-                (land.buffer[offset:], offset),
+                (arena.buffer, 0),
+                (arena.range(0, PAGES * PAGE_SIZE), 0),
+                (arena.buffer[offset:], offset),
             ):
                 with pytest.raises(FaultError) as caught:
                     call(buffer, offset - start, length)
                 good = max(edge - offset, 0)
                 error, fault = caught.value, caught.value.fault
                 assert (error.copied, fault.offset, fault.side) == (good, good, "destination"), (offset, length)
-                assert (fault.address, fault.length) == (land.start(2), PAGE_SIZE)
+                assert (fault.address, fault.length) == (arena.start(2), PAGE_SIZE)
                 assert how.explains(fault)
                 assert error.errno == ERRNO[fault.cause]
-    land.mend(2)
-    call(land.buffer)
-    assert land.image() == DATA
+    arena.mend(2)
+    call(arena.buffer)
+    assert arena.image() == DATA
 
 
 @every_call
-@pytest.mark.usefixtures("way")
-def test_of_no_length_nothing_is_touched(land: FaultyArena, call: Callable[..., None]) -> None:
-    land.ruin(1, Damage.UNMAPPED)
-    for offset in (PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, PAGES * PAGE_SIZE):
-        call(land.buffer, offset, 0)
-    call(land.buffer, PAGES * PAGE_SIZE)
+@pytest.mark.usefixtures("flush_instruction", "way")
+def test_of_no_length_nothing_is_touched(arena: FaultyArena, call: Callable[..., None]) -> None:
+    """Not even the bad page that an offset is in: that is a fault as soon as the length is 1."""
+    arena.damage(1, Damage.UNMAPPED)
+    recovered = fault_handler.status().recovered
+    for offset in (PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE - 1):
+        call(arena.buffer, offset, 0)
+        call(arena.range(offset, 0))
+    for offset in (0, PAGE_SIZE - 1, 2 * PAGE_SIZE, PAGES * PAGE_SIZE):
+        call(arena.buffer, offset, 0)
+    call(arena.buffer, PAGES * PAGE_SIZE)
     call(b"")
     call(UserRange(0, 0))
+    assert fault_handler.status().recovered == recovered
+    for offset in (PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE - 1):
+        with pytest.raises(FaultError) as caught:
+            call(arena.buffer, offset, 1)
+        assert (caught.value.copied, caught.value.fault.address) == (0, arena.start(1))
+    arena.mend(1)
+    assert arena.image() == DATA
 
 
 @every_call
 @pytest.mark.usefixtures("flush_instruction")
-def test_what_memory_holds_stays_what_it_is(land: FaultyArena, call: Callable[..., None]) -> None:
+def test_what_memory_holds_stays_what_it_is(arena: FaultyArena, call: Callable[..., None]) -> None:
     for offset in range(0, 200, 7):
         for length in (1, 7, 64, 65, 200):
-            land.buffer[offset : offset + length] = DATA[:length]
-            call(land.buffer, offset, length)
-            assert land.buffer[offset : offset + length] == DATA[:length]
-            land.buffer[offset : offset + length] = DATA[offset : offset + length]
+            arena.buffer[offset : offset + length] = DATA[:length]
+            call(arena.buffer, offset, length)
+            assert arena.buffer[offset : offset + length] == DATA[:length]
+            arena.buffer[offset : offset + length] = DATA[offset : offset + length]
     call(memoryview(DATA)[5:])
-    assert land.image() == DATA
+    assert arena.image() == DATA
 
 
 @every_call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import random
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from iovec_rs import PAGE_SIZE, READ, WRITE, FaultError, FolioQueue, IovIter, XArray, pmem, testing
 from iovec_rs.pmem import PmemRegion
-from support import places
+from support import mapping, places
 from support.kinds import CASES, Shape, build, state_of
 from support.places import dirty, pages
 from support.refusal import os_error
@@ -267,9 +266,7 @@ def test_bytes_behind_the_end_of_a_file_that_was_cut_do_not_count(tmp_path: Path
 
 def test_a_page_that_cannot_be_synced_is_an_error(region: PmemRegion) -> None:
     """The second page is unmapped behind the region's back; the kernel then has nothing to write."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    hole = places.address(region) + PAGE_SIZE
-    assert libc.munmap(ctypes.c_void_p(hole), ctypes.c_size_t(PAGE_SIZE)) == 0
+    mapping.unmap(places.address(region) + PAGE_SIZE, PAGE_SIZE)
     region.persist(0, PAGE_SIZE)
     for length in (1, PAGE_SIZE, 3 * PAGE_SIZE):
         with os_error(errno.ENOMEM):

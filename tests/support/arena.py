@@ -7,11 +7,14 @@ allocator that grows while a test runs fills the highest gap first and never rea
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
 from iovec_rs import PAGE_SIZE, UserRange
+
+from support import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,15 +24,7 @@ __all__ = ["PAGE_SIZE", "Arena", "Page", "packed_iovec", "window"]
 
 _BASE = 0x1000_0000_0000
 _STRIDE = 0x1000_0000
-_PROT_NONE, _PROT_READ, _PROT_WRITE = 0, 1, 2
-_MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE = 0x01, 0x02, 0x10, 0x20, 0x100000
-_MAP_FAILED = ctypes.c_void_p(-1).value
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Page(Enum):
@@ -57,13 +52,6 @@ class Page(Enum):
         return "gone" if self is Page.GONE else "protection"
 
 
-def _check(result: int | None, call: str) -> int:
-    if result is None or result in (-1, _MAP_FAILED):
-        number = ctypes.get_errno()
-        raise OSError(number, f"{call}: {os.strerror(number)}")
-    return result
-
-
 class Arena:
     """Consecutive pages, each with its own fate. A context manager; the pages go when it ends."""
 
@@ -75,7 +63,7 @@ class Arena:
         self.address = self._reserve() if address is None else self._map(address, self.length)
         ctypes.memmove(self.address, content, min(len(content), self.length))
         for index, page in enumerate(self.pages):
-            self._spoil(self.address + index * PAGE_SIZE, page)
+            self._spoil(self.start(index), page)
 
     def _reserve(self) -> int:
         address = Arena._cursor
@@ -83,31 +71,35 @@ class Arena:
         return self._map(address, self.length)
 
     @staticmethod
-    def _map(address: int, length: int, placement: int = _MAP_FIXED_NOREPLACE) -> int:
-        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | placement
-        return _check(_libc.mmap(address, length, _PROT_READ | _PROT_WRITE, flags, -1, 0), "mmap")
+    def _map(address: int, length: int) -> int:
+        mapping.map_at(address, length, _ANONYMOUS, replace=False)
+        return address
 
     @staticmethod
     def _spoil(address: int, page: Page) -> None:
-        if page is Page.READ_ONLY:
-            _check(_libc.mprotect(address, PAGE_SIZE, _PROT_READ), "mprotect")
-        elif page is Page.PROTECTED:
-            _check(_libc.mprotect(address, PAGE_SIZE, _PROT_NONE), "mprotect")
-        elif page is Page.UNMAPPED:
-            _check(_libc.munmap(address, PAGE_SIZE), "munmap")
-        elif page is Page.GONE:
-            fd = os.memfd_create("gone")
-            try:
-                os.ftruncate(fd, PAGE_SIZE)
-                flags = _MAP_SHARED | _MAP_FIXED
-                _check(_libc.mmap(address, PAGE_SIZE, _PROT_READ | _PROT_WRITE, flags, fd, 0), "mmap")
-                os.ftruncate(fd, 0)
-            finally:
-                os.close(fd)
+        match page:
+            case Page.GOOD:
+                pass
+            case Page.READ_ONLY:
+                mapping.protect(address, PAGE_SIZE, mmap.PROT_READ)
+            case Page.PROTECTED:
+                mapping.protect(address, PAGE_SIZE, 0)
+            case Page.UNMAPPED:
+                mapping.unmap(address, PAGE_SIZE)
+            case Page.GONE:
+                fd = os.memfd_create("gone")
+                try:
+                    mapping.map_cut_page(address, fd)
+                finally:
+                    os.close(fd)
+
+    def start(self, index: int) -> int:
+        """The address of a page."""
+        return self.address + index * PAGE_SIZE
 
     def repair(self, index: int) -> None:
         """Put a good page full of zeros where this one was."""
-        self._map(self.address + index * PAGE_SIZE, PAGE_SIZE, _MAP_FIXED)
+        mapping.map_at(self.start(index), PAGE_SIZE, _ANONYMOUS)
         self.pages[index] = Page.GOOD
 
     def range(self, offset: int, length: int) -> UserRange:
@@ -138,7 +130,7 @@ class Arena:
 
     def close(self) -> None:
         if self.address:
-            _check(_libc.munmap(self.address, self.length), "munmap")
+            mapping.unmap(self.address, self.length)
             self.address = 0
 
     def __enter__(self) -> Arena:

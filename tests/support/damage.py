@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import os
 import signal
 import tempfile
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from iovec_rs import testing
 
+from support import mapping
 from support.arena import PAGE_SIZE, Arena, Page, window
 
 if TYPE_CHECKING:
@@ -21,15 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE_SIZE", "Damage", "FaultyArena"]
 
-_MADV_GUARD_INSTALL, _MADV_GUARD_REMOVE = 102, 103
 _BUS, _SEGV = int(signal.SIGBUS), int(signal.SIGSEGV)
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Damage(Enum):
@@ -56,12 +47,6 @@ class Damage(Enum):
         return fault.cause in causes and (fault.signo, fault.si_code) in signals
 
 
-def _check(result: int | None, call: str) -> None:
-    if result in (None, -1, ctypes.c_void_p(-1).value):
-        number = ctypes.get_errno()
-        raise OSError(number, f"{call}: {os.strerror(number)}")
-
-
 class FaultyArena(Arena):
     """Pages that are good at first. `buffer` covers them all, whatever becomes of them."""
 
@@ -70,39 +55,27 @@ class FaultyArena(Arena):
         self.buffer = memoryview(window(self.address, self.length)).cast("B")
         self._before: dict[int, tuple[Damage, bytes, int]] = {}
 
-    def start(self, index: int) -> int:
-        return self.address + index * PAGE_SIZE
-
-    def _place(self, index: int, flags: int, fd: int = -1) -> None:
-        placed = _libc.mmap(
-            self.start(index), PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags | 0x10, fd, 0
-        )  # MAP_FIXED
-        _check(placed, "mmap")
-
-    def ruin(self, index: int, how: Damage) -> None:
+    def damage(self, index: int, how: Damage) -> None:
         """Makes a good page bad."""
         assert index not in self._before
-        content, fd = self.read(index * PAGE_SIZE, PAGE_SIZE), -1
+        address, content, fd = self.start(index), self.read(index * PAGE_SIZE, PAGE_SIZE), -1
         match how:
-            case Damage.CUT | Damage.CUT_FILE:
-                if how is Damage.CUT:
-                    fd = os.memfd_create("ruin")
-                else:
-                    fd, path = tempfile.mkstemp(dir="/var/tmp")
-                    os.unlink(path)  # noqa: PTH108
-                os.ftruncate(fd, PAGE_SIZE)
-                self._place(index, mmap.MAP_SHARED, fd)
-                ctypes.memset(self.start(index), 1, PAGE_SIZE)
-                os.ftruncate(fd, 0)
+            case Damage.CUT:
+                fd = os.memfd_create("cut")
+                mapping.map_cut_page(address, fd)
+            case Damage.CUT_FILE:
+                fd, path = tempfile.mkstemp(dir="/var/tmp")
+                os.unlink(path)  # noqa: PTH108
+                mapping.map_cut_page(address, fd)
             case Damage.PROTECTED:
-                _check(_libc.mprotect(self.start(index), PAGE_SIZE, 0), "mprotect")
+                mapping.protect(address, PAGE_SIZE, 0)
             case Damage.UNMAPPED:
-                _check(_libc.munmap(self.start(index), PAGE_SIZE), "munmap")
+                mapping.unmap(address, PAGE_SIZE)
             case Damage.GUARD:
-                _check(_libc.madvise(self.start(index), PAGE_SIZE, _MADV_GUARD_INSTALL), "madvise(MADV_GUARD_INSTALL)")
+                mapping.advise(address, PAGE_SIZE, mapping.GUARD_INSTALL)
             case Damage.POISON:
-                self._place(index, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                testing._poison(self.start(index), PAGE_SIZE, {0})
+                self.repair(index)  # only a page that nobody has touched can be poisoned
+                testing._poison(address, PAGE_SIZE, {0})
         self.pages[index] = Page.PROTECTED
         self._before[index] = how, content, fd
 
@@ -114,11 +87,11 @@ class FaultyArena(Arena):
                 os.ftruncate(fd, PAGE_SIZE)
                 os.close(fd)
             case Damage.PROTECTED:
-                _check(_libc.mprotect(self.start(index), PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE), "mprotect")
+                mapping.protect(self.start(index), PAGE_SIZE, mapping.READ_WRITE)
             case Damage.GUARD:
-                _check(_libc.madvise(self.start(index), PAGE_SIZE, _MADV_GUARD_REMOVE), "madvise(MADV_GUARD_REMOVE)")
+                mapping.advise(self.start(index), PAGE_SIZE, mapping.GUARD_REMOVE)
             case Damage.UNMAPPED | Damage.POISON:
-                self._place(index, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                self.repair(index)
         self.pages[index] = Page.GOOD
         self.write(index * PAGE_SIZE, content)
 

@@ -35,7 +35,7 @@ __all__ = ["FROM_BAD", "NONTEMPORAL_FROM_BAD", "NONTEMPORAL_INTO_BAD", "TO_BAD"]
 
 Outcome = tuple[int, Fault | None]
 Primitive = Callable[[FaultyArena, int, int, memoryview], Outcome]
-"""Copies between `n` bytes of the land from an offset on, and good memory as long."""
+"""Copies between `n` bytes of the arena from an offset on, and good memory as long."""
 
 
 def through(i: IovIter, call: Callable[[IovIter], int]) -> Outcome:

@@ -8,6 +8,7 @@ import random
 import socket
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,21 +25,20 @@ if TYPE_CHECKING:
     Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-def _on_asyncio(main: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner() as runner:
+def _on(make_loop: Callable[[], asyncio.AbstractEventLoop], main: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         return runner.run(main)
 
 
-def _on_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
-    uvloop = pytest.importorskip("uvloop")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
+on_asyncio: Run = partial(_on, asyncio.new_event_loop)
 
 
-@pytest.fixture(params=[_on_asyncio, _on_uvloop], ids=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    chosen: Run = request.param
-    return chosen
+    """Runs a coroutine on a new loop. Without uvloop the test is skipped before it makes a coroutine."""
+    if request.param == "asyncio":
+        return on_asyncio
+    return partial(_on, pytest.importorskip("uvloop", reason="uvloop is not installed").new_event_loop)
 
 
 @contextmanager
@@ -331,7 +331,7 @@ class TestRefusals:
             os.close(out)
             os.close(into)
 
-        _on_asyncio(main())  # uvloop makes what it watches non-blocking
+        on_asyncio(main())  # uvloop makes what it watches non-blocking
 
     def test_the_wrong_direction(self, run: Run, tmp_path: Path) -> None:
         async def main() -> None:
