@@ -106,14 +106,26 @@ pub struct Trap {
 }
 
 impl Trap {
-    /// What the handler leaves in the second register: signal, code, extent, and the entry's meta.
-    pub fn encode(signo: i32, code: i32, lsb: u16, meta: i32) -> u64 {
-        u64::from(signo as u8) | u64::from(code as u8) << 8 | u64::from(lsb) << 16 | u64::from(meta as u32) << 32
+    /// What the handler leaves in the second register: signal, whether a store raised it as far as is told, code, extent, and the
+    /// entry's meta.
+    pub fn encode(signo: i32, is_write: bool, code: i32, lsb: u16, meta: i32) -> u64 {
+        let signal = (signo as u8 & Self::SIGNAL) | (u8::from(is_write) * Self::WRITE);
+        u64::from(signal) | u64::from(code as u8) << 8 | u64::from(lsb) << 16 | u64::from(meta as u32) << 32
     }
+
+    /// Of the low byte, the signal: the two that faults raise are below 32.
+    const SIGNAL: u8 = 0x7f;
+    /// Of the low byte, that a store raised it. A machine check does not tell.
+    const WRITE: u8 = 0x80;
 
     /// The signal.
     pub fn signo(&self) -> i32 {
-        i32::from(self.info as u8)
+        i32::from(self.info as u8 & Self::SIGNAL)
+    }
+
+    /// Whether it is known that a store raised it.
+    fn is_write(&self) -> bool {
+        self.info as u8 & Self::WRITE != 0
     }
 
     /// Its code, as far as a fault's can go.
@@ -175,7 +187,8 @@ impl Cut {
         let stored = trap.stored();
         let is_store = match trap.access() {
             Some(Access::Store) => true,
-            Some(Access::String) => !trap.is_within(trap.src, left),
+            // A byte may be on both sides, so the address alone does not tell.
+            Some(Access::String) => trap.is_write() || !trap.is_within(trap.src, left),
             _ => false,
         };
         let (dst, src) = (trap.dst.wrapping_add(stored), trap.src.wrapping_add(stored));

@@ -126,7 +126,7 @@ fn a_set_can_be_chosen_by_name_and_only_if_it_exists() {
 fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
     let (dst, src, left) = (0x70_0000_0840, 0x50_0000_0840, 0x9000);
     let side = |addr: usize, lsb: u16| {
-        let info = Trap::encode(libc::SIGBUS, libc::BUS_MCEERR_AR, lsb, Access::String as i32);
+        let info = Trap::encode(libc::SIGBUS, false, libc::BUS_MCEERR_AR, lsb, Access::String as i32);
         let cut = Cut::new(Trap { addr, info, dst, src }, left);
         assert_eq!((cut.dst, cut.src, cut.left), (dst, src, left));
         cut.is_store
@@ -137,6 +137,17 @@ fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
         assert!(side(told(dst), lsb), "{at:#x} {lsb}");
     }
     assert!(side(src + left, 0) && side(src - 1, 0), "no byte of the source");
+}
+
+/// Where a byte is on both sides, the address alone does not tell which access failed: a page fault's error code does.
+#[test]
+fn a_store_in_a_string_over_itself_is_the_destinations() {
+    let (at, left) = (0x50_0000_0840, 0x9000);
+    let is_store = |is_write| {
+        let info = Trap::encode(libc::SIGSEGV, is_write, 2, 0, Access::String as i32);
+        Cut::new(Trap { addr: at + 0x1000, info, dst: at, src: at }, left).is_store
+    };
+    assert!(is_store(true) && !is_store(false));
 }
 
 #[test]

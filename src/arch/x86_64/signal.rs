@@ -20,6 +20,8 @@ fn registers(context: *mut libc::c_void) -> *mut Registers {
 /// `info` and `context` are those of a SIGBUS or SIGSEGV that a fault raised, inside its handler.
 pub(crate) unsafe fn resume(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) -> bool {
     const DIRECTION_FLAG: i64 = 0x400;
+    // SAFETY: the context is this handler's own, for a fault: `resume`'s contract.
+    let is_write = unsafe { attempt(context) } == Attempt::Write;
     // SAFETY: the caller's promise; nobody else has the context of this thread's own handler.
     let registers = unsafe { &mut *registers(context) };
     let Some(entry) = guard::find(registers[libc::REG_RIP as usize] as usize) else { return false };
@@ -29,7 +31,7 @@ pub(crate) unsafe fn resume(signal: i32, info: *mut libc::siginfo_t, context: *m
     let address = unsafe { info.si_addr() };
     let (code, lsb) = (info.si_code, extent(info));
     registers[libc::REG_R8 as usize] = address.addr() as i64;
-    registers[libc::REG_R9 as usize] = Trap::encode(signal, code, lsb, entry.meta).cast_signed();
+    registers[libc::REG_R9 as usize] = Trap::encode(signal, is_write, code, lsb, entry.meta).cast_signed();
     registers[libc::REG_RIP as usize] = entry.fixup as i64;
     registers[libc::REG_EFL as usize] &= !DIRECTION_FLAG;
     true
