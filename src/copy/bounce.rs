@@ -228,11 +228,10 @@ pub(super) fn must_read_ahead(i: &IovIter, flat: Segment, direction: Direction) 
 /// One front-to-back copy to a lower address overwrites only what it has read.
 #[cold]
 fn is_one_range_moved_down(i: &IovIter, flat: Segment, direction: Direction) -> bool {
-    match (i.kind(), i.hull(), direction) {
-        (Kind::Ubuf, Some(seg), Direction::Dest) => seg.addr + i.iov_offset() <= flat.addr,
-        (Kind::Ubuf, Some(seg), Direction::Source) => flat.addr <= seg.addr + i.iov_offset(),
-        _ => false,
-    }
+    i.one_range().is_some_and(|range| match direction {
+        Direction::Dest => range.addr <= flat.addr,
+        Direction::Source => flat.addr <= range.addr,
+    })
 }
 
 /// Whether the next `nbytes` bytes of the two have a byte in common, or may have: where there is no memory to find out

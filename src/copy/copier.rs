@@ -94,6 +94,8 @@ impl Copier {
         // does as well.
         let mut spilled = Self { set: arch::primitives(), path, fault: self.fault.take(), ..*self };
         let result = run(&mut spilled);
+        // What `into_fault` goes by, the fence among it, comes back.
+        self.nontemporal_from = spilled.nontemporal_from;
         (self.path, self.fault) = (spilled.path, spilled.fault);
         result
     }
@@ -259,5 +261,21 @@ impl CopyChunk for Copier {
         if next.len < self.nontemporal_from {
             arch::prefetch(next.addr, next.len);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Copier;
+
+    /// The fence at the end of a copy goes by it, also where all of the copy ran out of line.
+    #[test]
+    fn what_is_expected_out_of_line_is_still_expected_at_the_end() {
+        let mut copier = Copier::new(&[], &[]).unwrap();
+        copier.out_of_line(|copier| copier.expect(usize::MAX));
+        let at_the_end = copier.nontemporal_from;
+        copier.expect(usize::MAX);
+        assert_eq!(at_the_end, copier.nontemporal_from);
+        assert_ne!(at_the_end, usize::MAX);
     }
 }

@@ -8,7 +8,7 @@ mod memory;
 
 pub use memory::whole;
 
-use crate::abi::{Direction, Kind, MAX_RW_COUNT, PAGE_SIZE, UIO_MAXIOV};
+use crate::abi::{Direction, MAX_RW_COUNT, PAGE_SIZE, UIO_MAXIOV};
 use crate::error::{Error, Result as Checked};
 use crate::fault::Fault;
 use crate::iter::IovIter;
@@ -153,31 +153,23 @@ fn over_pieces<T: Transferred>(
     call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
 ) -> Result<T> {
     let mut batch = Batch::new(limit);
-    match i.kind() {
-        Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec => {
-            i.pieces(limit, |piece| go_on(batch.push(piece.seg)));
-            finish(i, &batch, call, IovIter::advance)
-        }
-        Kind::Xarray | Kind::Folioq => {
-            // The pages stay while the kernel works on them, whatever somebody stores in their place meanwhile.
-            let kept = collect_pages(i, limit, &mut batch)?;
-            let result = finish(i, &batch, call, IovIter::advance);
-            drop(kept);
-            result
-        }
-        Kind::Pipe => {
-            let Some(offer) = i.offer(limit) else { return Err(no_memory(i).into()) };
-            let _ = offer.segs().all(|seg| batch.push(seg));
-            finish(i, &batch, call, |i, nbytes| {
-                i.accept(offer, nbytes);
-                Ok(())
-            })
-        }
-        Kind::Discard => {
-            while batch.push(SINK.seg()) {}
-            finish(i, &batch, call, IovIter::advance)
-        }
+    if let Some(offer) = i.offer(limit) {
+        let _ = offer.segs().all(|seg| batch.push(seg));
+        return finish(i, &batch, call, |i, nbytes| {
+            i.accept(offer, nbytes);
+            Ok(())
+        });
     }
+    if i.kind().is_destination_only() {
+        // DISCARD: the call needs memory, though nobody reads it.
+        while batch.push(SINK.seg()) {}
+        return finish(i, &batch, call, IovIter::advance);
+    }
+    // The pages stay while the kernel works on them, whatever somebody stores in their place meanwhile.
+    let kept = collect(i, limit, &mut batch)?;
+    let result = finish(i, &batch, call, IovIter::advance);
+    drop(kept);
+    result
 }
 
 fn go_on(more: bool) -> ControlFlow<()> {
@@ -205,13 +197,7 @@ fn finish<T: Transferred>(
 
 #[cold]
 fn no_memory(i: &IovIter) -> Error {
-    let why = match i.kind() {
-        Kind::Xarray => "the xarray has a hole here",
-        Kind::Folioq => "the queue of folios ends here",
-        Kind::Pipe => "the pipe is full",
-        Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Discard => "there is no memory here",
-    };
-    Error::os(libc::EFAULT, format!("{why}, {} bytes before the iterator's end", i.count()))
+    Error::os(libc::EFAULT, format!("{}, {} bytes before the iterator's end", i.kind().end_of_memory(), i.count()))
 }
 
 /// Refuses to send as one message what one call cannot take, to a socket that would make several messages of it.
@@ -226,8 +212,9 @@ pub fn require_one_message(i: &IovIter, fd: RawFd) -> Checked<()> {
     Err(Error::os(libc::EMSGSIZE, context))
 }
 
-/// The next pages into `batch`, and what keeps each. Refuses a destination that has become read-only.
-fn collect_pages(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Owner>> {
+/// Puts the next pieces into `batch`; returns what keeps the pages among them. Refuses a destination with a page that has
+/// become read-only.
+fn collect(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Owner>> {
     let (mut kept, mut refused) = (Vec::new(), None);
     let is_destination = i.direction() == Direction::Dest;
     i.pieces(limit, |piece| {
@@ -240,8 +227,7 @@ fn collect_pages(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Ow
         }
         go_on(batch.push(piece.seg))
     });
-    let what = if i.kind() == Kind::Folioq { "folio" } else { "page" };
-    refused.map_or(Ok(kept), |index| Err(Error::ReadOnly { what, index }))
+    refused.map_or(Ok(kept), |index| Err(Error::ReadOnly { what: i.kind().unit(), index }))
 }
 
 /// Where DISCARD has the kernel put bytes that nobody reads: the same memory for every piece of every call of every

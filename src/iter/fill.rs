@@ -2,8 +2,8 @@
 //! ring yet, with no lock held, and the pages enter the ring with exactly the bytes that came. Slots are reserved
 //! meanwhile, so that no byte read from a descriptor ever finds the ring full.
 
+use super::IovIter;
 use super::pipe::PipeCursor;
-use super::{Body, IovIter};
 use crate::memory::Segment;
 use crate::structure::{PipeRing, Place, Writer};
 use std::sync::Arc;
@@ -58,16 +58,14 @@ impl IovIter {
     /// Room for up to `nbytes` bytes (and `count`) in a PIPE, to be filled with no lock held; `None` for any other
     /// kind.
     pub(crate) fn offer(&self, nbytes: usize) -> Option<Offer> {
-        match &self.body {
-            Body::Pipe(pipe) => Some(pipe.offer(nbytes.min(self.count))),
-            Body::Ubuf { .. } | Body::Vector(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => None,
-        }
+        self.as_pipe().map(|pipe| pipe.offer(nbytes.min(self.count)))
     }
 
     /// Moves the PIPE that made the offer on by the `nbytes` bytes the offer was filled with.
     pub(crate) fn accept(&mut self, offer: Offer, nbytes: usize) {
-        if let Body::Pipe(pipe) = &mut self.body {
-            self.count -= pipe.accept(offer, nbytes.min(self.count));
+        let nbytes = nbytes.min(self.count);
+        if let Some(pipe) = self.as_pipe_mut() {
+            self.count -= pipe.accept(offer, nbytes);
         }
     }
 }

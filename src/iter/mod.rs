@@ -24,7 +24,7 @@ pub use walk::{Step, Touch};
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
-use crate::memory::{Backing, Memories, Memory};
+use crate::memory::{Backing, Memories, Memory, Segment};
 use crate::structure::{FolioQueue, PipeRing, Writer, XArray};
 use folioq::FolioCursor;
 use pipe::PipeCursor;
@@ -100,7 +100,7 @@ impl IovIter {
 
     /// A pipe to fill (`iov_iter_pipe`, until 6.4). `count` may be more than it can take.
     pub fn pipe(direction: Direction, ring: Arc<PipeRing>, count: usize) -> Result<Self> {
-        destination_only(direction, Kind::Pipe)?;
+        require_possible(direction, Kind::Pipe)?;
         Ok(Self::with_body(direction, count, Body::Pipe(PipeCursor(Writer::iterator(ring)))))
     }
 
@@ -133,7 +133,7 @@ impl IovIter {
 
     /// Counts and drops (`iov_iter_discard`).
     pub fn discard(direction: Direction, count: usize) -> Result<Self> {
-        destination_only(direction, Kind::Discard)?;
+        require_possible(direction, Kind::Discard)?;
         Ok(Self::with_body(direction, count, Body::Discard))
     }
 
@@ -190,9 +190,65 @@ impl IovIter {
 
     /// Whether it is the kernel's "user-backed": UBUF or IOVEC.
     pub fn is_user_backed(&self) -> bool {
-        match self.kind() {
-            Kind::Ubuf | Kind::Iovec => true,
-            Kind::Kvec | Kind::Bvec | Kind::Pipe | Kind::Xarray | Kind::Folioq | Kind::Discard => false,
+        self.kind().is_user_backed()
+    }
+
+    /// The memory ahead, where that is one range.
+    #[inline]
+    pub(crate) fn one_range(&self) -> Option<Segment> {
+        match &self.body {
+            Body::Ubuf(memory) => Some(memory.seg().skip(self.offset)),
+            Body::Vector(_) | Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => None,
+        }
+    }
+
+    /// The length that [`Self::single_seg_count`] counts of the current segment, where there are several.
+    fn current_segment(&self) -> Option<usize> {
+        match &self.body {
+            Body::Vector(vector) => (vector.nr_segs() > 1).then(|| vector.left_of_current(self.offset)),
+            Body::Folioq(folioq) => Some(folioq.current_size()),
+            Body::Ubuf(_) | Body::Pipe(_) | Body::Xarray(_) | Body::Discard => None,
+        }
+    }
+
+    /// The position whose low bits decide the alignment, where what remains is one line of bytes.
+    fn place(&self) -> Option<usize> {
+        match &self.body {
+            Body::Ubuf(memory) => Some(memory.seg().addr + self.offset),
+            Body::Xarray(xarray) => Some(xarray.start.wrapping_add(self.offset)),
+            Body::Folioq(_) => Some(self.offset),
+            Body::Pipe(pipe) => Some(pipe.0.free_slots().1),
+            Body::Vector(_) | Body::Discard => None,
+        }
+    }
+
+    /// Whether it goes over the pages of a structure that others may change meanwhile.
+    #[inline]
+    fn has_changing_pages(&self) -> bool {
+        match &self.body {
+            Body::Xarray(_) | Body::Folioq(_) => true,
+            Body::Ubuf(_) | Body::Vector(_) | Body::Pipe(_) | Body::Discard => false,
+        }
+    }
+
+    fn as_vector(&self) -> Option<&Vector> {
+        match &self.body {
+            Body::Vector(vector) => Some(vector),
+            Body::Ubuf(_) | Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => None,
+        }
+    }
+
+    fn as_pipe(&self) -> Option<&PipeCursor> {
+        match &self.body {
+            Body::Pipe(pipe) => Some(pipe),
+            Body::Ubuf(_) | Body::Vector(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => None,
+        }
+    }
+
+    fn as_pipe_mut(&mut self) -> Option<&mut PipeCursor> {
+        match &mut self.body {
+            Body::Pipe(pipe) => Some(pipe),
+            Body::Ubuf(_) | Body::Vector(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => None,
         }
     }
 
@@ -215,10 +271,13 @@ fn within(count: Option<usize>, available: usize) -> Result<usize> {
     }
 }
 
-fn destination_only(direction: Direction, kind: Kind) -> Result<()> {
+/// Refuses a source of a kind that is a destination only.
+fn require_possible(direction: Direction, kind: Kind) -> Result<()> {
     match direction {
-        Direction::Dest => Ok(()),
-        Direction::Source => Err(Error::invalid("direction", "WRITE", format!("READ: {kind} is a destination only"))),
+        Direction::Source if kind.is_destination_only() => {
+            Err(Error::invalid("direction", "WRITE", format!("READ: {kind} is a destination only")))
+        }
+        Direction::Source | Direction::Dest => Ok(()),
     }
 }
 

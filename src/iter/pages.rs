@@ -1,10 +1,10 @@
 //! Pages under the next bytes: counting them, listing them, faulting them in, and whether they may be written to.
 
-use super::{Body, IovIter};
+use super::IovIter;
 use crate::abi::{Direction, Kind, MAX_RW_COUNT, PAGE_SIZE};
 use crate::error::{Error, Result};
 use crate::fault::shelter;
-use crate::memory::{Page, Segment};
+use crate::memory::Segment;
 use std::ops::ControlFlow;
 
 /// Pages under the next bytes of an iterator.
@@ -23,35 +23,20 @@ impl IovIter {
     /// other kinds were looked at when they were made.
     #[inline]
     pub fn require_writable(&self, nbytes: usize) -> Result<()> {
-        match &self.body {
-            Body::Xarray(_) | Body::Folioq(_) => self.require_writable_pages(nbytes),
-            Body::Ubuf(_) | Body::Vector(_) | Body::Pipe(_) | Body::Discard => Ok(()),
-        }
+        if self.has_changing_pages() { self.require_writable_pages(nbytes) } else { Ok(()) }
     }
 
     fn require_writable_pages(&self, nbytes: usize) -> Result<()> {
-        let mut left = nbytes.min(self.count);
-        let mut refused = None;
-        let mut index = 0;
-        let mut check = |page: &Page, skip: usize| {
-            if left > 0 && !page.writable() {
+        let (mut index, mut refused) = (0, None);
+        self.pieces(nbytes.min(self.count), |piece| {
+            if piece.page.is_some_and(|page| !page.writable()) {
                 refused = Some(index);
+                return ControlFlow::Break(());
             }
             index += 1;
-            left = left.saturating_sub(page.seg().len - skip);
-            left > 0 && refused.is_none()
-        };
-        let what = match &self.body {
-            Body::Xarray(xarray) => {
-                xarray.pages(self.offset, nbytes.min(self.count), &mut check);
-                "page"
-            }
-            Body::Folioq(folioq) if self.count > 0 => {
-                folioq.folios(self.offset, &mut check);
-                "folio"
-            }
-            Body::Folioq(_) | Body::Ubuf(_) | Body::Vector(_) | Body::Pipe(_) | Body::Discard => return Ok(()),
-        };
+            ControlFlow::Continue(())
+        });
+        let what = self.kind().unit();
         refused.map_or(Ok(()), |index| Err(Error::ReadOnly { what, index }))
     }
 
@@ -61,30 +46,25 @@ impl IovIter {
         if self.count == 0 {
             return 0;
         }
-        let pages = match &self.body {
-            Body::Discard => 0,
-            Body::Pipe(pipe) => pipe.0.free_slots().0,
-            // Their pages are counted by position: a hole or the end of the queue is found when they are listed.
-            Body::Xarray(xarray) => ((xarray.start + self.offset) % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE),
-            Body::Folioq(_) => (self.offset % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE),
-            Body::Ubuf(_) | Body::Vector(_) => {
-                let mut pages = self.empty_pages();
-                self.pieces(self.count, |piece| {
-                    pages += piece.npages();
-                    if pages < maxpages { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                });
-                pages
-            }
+        let pages = if let Some(pipe) = self.as_pipe() {
+            pipe.0.free_slots().0
+        } else if let Some(place) = self.place() {
+            // A hole or the end of the queue is found when the pages are listed.
+            (place % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE)
+        } else {
+            let mut pages = self.empty_pages();
+            self.pieces(self.count, |piece| {
+                pages += piece.npages();
+                if pages < maxpages { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            pages
         };
         pages.min(maxpages)
     }
 
     /// An empty BVEC element inside a page counts as one page.
     fn empty_pages(&self) -> usize {
-        let Body::Vector(vector) = &self.body else { return 0 };
-        if vector.kind() != Kind::Bvec {
-            return 0;
-        }
+        let Some(vector) = self.as_vector().filter(|vector| vector.kind() == Kind::Bvec) else { return 0 };
         let is_empty_inside_a_page = |(seg, at): &(Segment, usize)| seg.len == 0 && at % PAGE_SIZE != 0;
         vector.clipped(self.offset, self.count).filter(is_empty_inside_a_page).count()
     }
@@ -96,7 +76,7 @@ impl IovIter {
         if nbytes == 0 || maxpages == 0 {
             return Ok(PageSpan::default());
         }
-        if let Body::Pipe(pipe) = &mut self.body {
+        if let Some(pipe) = self.as_pipe_mut() {
             let (pages, offset0, nbytes) = pipe.extend(nbytes, maxpages)?;
             if nbytes == 0 {
                 return Err(Error::os(libc::EFAULT, "get_pages: the pipe is full"));
@@ -104,12 +84,10 @@ impl IovIter {
             self.count -= nbytes;
             return Ok(PageSpan { pages, offset0, nbytes });
         }
-        match self.kind() {
-            Kind::Kvec | Kind::Discard => Err(self.no_pages("get_pages")),
-            Kind::Ubuf | Kind::Iovec | Kind::Bvec | Kind::Pipe | Kind::Xarray | Kind::Folioq => {
-                self.list_pages(nbytes, maxpages, false)
-            }
+        if !self.is_user_backed() && !self.kind().is_paged() {
+            return Err(self.no_pages("get_pages"));
         }
+        self.list_pages(nbytes, maxpages, false)
     }
 
     /// The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`).
@@ -119,12 +97,10 @@ impl IovIter {
         if nbytes == 0 || maxpages == 0 {
             return Ok(PageSpan::default());
         }
-        match self.kind() {
-            Kind::Pipe | Kind::Discard => Err(self.no_pages("extract_pages")),
-            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq => {
-                self.list_pages(nbytes, maxpages, true)
-            }
+        if self.kind().is_destination_only() {
+            return Err(self.no_pages("extract_pages"));
         }
+        self.list_pages(nbytes, maxpages, true)
     }
 
     fn no_pages(&self, operation: &str) -> Error {
@@ -132,11 +108,7 @@ impl IovIter {
     }
 
     fn list_pages(&mut self, nbytes: usize, maxpages: usize, join_elements: bool) -> Result<PageSpan> {
-        let joins = match self.kind() {
-            Kind::Xarray | Kind::Folioq => true,
-            Kind::Bvec => join_elements,
-            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Pipe | Kind::Discard => false,
-        };
+        let joins = self.has_changing_pages() || (join_elements && self.kind().is_paged());
         let (mut span, mut result) = (PageSpan::default(), Ok(()));
         self.pieces(nbytes, |piece| {
             let is_first = span.pages.is_empty();

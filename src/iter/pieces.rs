@@ -2,7 +2,7 @@
 //! iterator.
 
 use super::{Body, IovIter};
-use crate::abi::{Kind, PAGE_SIZE};
+use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::memory::{Page, Segment};
 use std::ops::ControlFlow;
@@ -112,14 +112,14 @@ impl IovIter {
         if nbytes == 0 {
             return Ok(Vec::new());
         }
-        match self.kind() {
-            Kind::Ubuf | Kind::Iovec | Kind::Discard => {
-                return Err(Error::os(libc::EINVAL, format!("for_each_range: not over a {} iterator", self.kind())));
-            }
-            Kind::Pipe => return Err(Error::Unsupported { operation: "for_each_range", kind: Kind::Pipe }),
-            Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq => {}
+        let kind = self.kind();
+        if self.as_pipe().is_some() {
+            return Err(Error::Unsupported { operation: "for_each_range", kind });
         }
-        let paged = self.is_paged();
+        if kind.is_user_backed() || kind.is_destination_only() {
+            return Err(Error::os(libc::EINVAL, format!("for_each_range: not over a {kind} iterator")));
+        }
+        let paged = kind.is_paged();
         let (mut ranges, mut available, mut result) = (Kept::default(), 0, Ok(()));
         self.pieces(nbytes, |piece| {
             available += piece.seg.len;
@@ -143,24 +143,17 @@ impl IovIter {
     #[inline(always)]
     #[allow(clippy::inline_always)] // no more than two comparisons for most kinds
     pub fn overlaps(&self, flat: Segment, nbytes: usize) -> bool {
-        match &self.body {
-            Body::Ubuf(memory) => memory.seg().skip(self.offset).take(nbytes).overlaps(flat),
-            Body::Vector(vector) => vector.hull().overlaps(flat) && self.a_piece_overlaps(flat, nbytes),
-            Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => self.a_page_overlaps(flat, nbytes),
+        if let Some(range) = self.one_range() {
+            return range.take(nbytes).overlaps(flat);
         }
-    }
-
-    #[inline(never)]
-    fn a_page_overlaps(&self, flat: Segment, nbytes: usize) -> bool {
-        match &self.body {
-            Body::Pipe(pipe) => pipe.0.overlapping_page().is_some_and(|page| page.overlaps(flat)),
-            Body::Discard => false,
-            Body::Ubuf(_) | Body::Vector(_) | Body::Xarray(_) | Body::Folioq(_) => self.a_piece_overlaps(flat, nbytes),
-        }
+        self.hull().is_none_or(|hull| hull.overlaps(flat)) && self.a_piece_overlaps(flat, nbytes)
     }
 
     #[inline(never)]
     fn a_piece_overlaps(&self, flat: Segment, nbytes: usize) -> bool {
+        if let Some(pipe) = self.as_pipe() {
+            return pipe.0.overlapping_page().is_some_and(|page| page.overlaps(flat));
+        }
         let mut shared = false;
         self.pieces(nbytes.min(self.count), |piece| {
             shared = piece.seg.overlaps(flat);
@@ -179,18 +172,10 @@ impl IovIter {
         }
     }
 
-    /// Whether a walk goes page by page even where pages lie side by side.
-    fn is_paged(&self) -> bool {
-        match self.kind() {
-            Kind::Bvec | Kind::Xarray | Kind::Folioq => true,
-            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Pipe | Kind::Discard => false,
-        }
-    }
-
     /// The next chunk of a walk over `nbytes` bytes, to be used when the iterator has moved on; `None` where the walk
     /// ends.
     pub fn next_chunk(&self, nbytes: usize) -> Option<KeptPiece> {
-        let paged = self.is_paged();
+        let paged = self.kind().is_paged();
         let mut chunk = None;
         self.pieces(nbytes.min(self.count), |piece| {
             let most = if paged { PAGE_SIZE - piece.at % PAGE_SIZE } else { usize::MAX };
@@ -207,18 +192,14 @@ impl IovIter {
         if self.count == 0 {
             return None;
         }
-        match &self.body {
-            Body::Ubuf(memory) => Some(memory.seg().skip(self.offset).take(self.count)),
-            Body::Vector(vector) => vector.clipped(self.offset, self.count).next().map(|(seg, _)| seg),
-            Body::Xarray(_) | Body::Folioq(_) => {
-                let mut first = None;
-                self.pieces(self.count, |piece| {
-                    first = Some(piece.seg);
-                    ControlFlow::Break(())
-                });
-                first
-            }
-            Body::Pipe(_) | Body::Discard => None,
+        if let Some(vector) = self.as_vector() {
+            return vector.clipped(self.offset, self.count).next().map(|(seg, _)| seg);
         }
+        let mut first = None;
+        self.pieces(self.count, |piece| {
+            first = Some(piece.seg);
+            ControlFlow::Break(())
+        });
+        first
     }
 }

@@ -1,7 +1,7 @@
 //! Moving without copying: advance, revert, truncate, reexpand, save, restore, duplicate.
 
 use super::{Body, IovIter};
-use crate::abi::{Kind, MAX_RW_COUNT};
+use crate::abi::MAX_RW_COUNT;
 use crate::error::{Error, Result};
 
 /// A saved position (`struct iov_iter_state`).
@@ -127,9 +127,8 @@ impl IovIter {
 
     /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
     pub fn dup(&self) -> Result<Self> {
-        match self.kind() {
-            Kind::Pipe => return Err(Error::Unsupported { operation: "dup", kind: Kind::Pipe }),
-            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq | Kind::Discard => {}
+        if self.as_pipe().is_some() {
+            return Err(Error::Unsupported { operation: "dup", kind: self.kind() });
         }
         let mut dup = self.clone();
         dup.fault = None;

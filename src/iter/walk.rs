@@ -121,22 +121,20 @@ impl IovIter {
     /// Moves on by `nbytes`, to the position that a copy of as many ends at: empty segments behind them are not stepped
     /// over. Refused as [`Self::advance`] is.
     pub fn pass(&mut self, nbytes: usize) -> Result<()> {
-        match &self.body {
-            Body::Vector(_) => {
-                self.walk(nbytes, &mut Pass);
-                Ok(())
-            }
-            // Where there are no empty segments, it is the same position; and pages may have changed that were looked
-            // at.
-            Body::Ubuf(_) | Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => self.advance(nbytes),
+        if self.as_vector().is_some() {
+            self.walk(nbytes, &mut Pass);
+            return Ok(());
         }
+        // The other kinds have no empty segments, so both lead to the same position. A walk could end early here, at a
+        // page that somebody has exchanged since it was copied.
+        self.advance(nbytes)
     }
 
     /// Gives a PIPE a reference to `page[offset..offset + nbytes]`, cut to `count`; all or nothing. Returns the bytes
     /// it stands for.
     pub(crate) fn append_page(&mut self, page: &Page, offset: usize, nbytes: usize) -> usize {
         let nbytes = nbytes.min(self.count);
-        let Body::Pipe(pipe) = &mut self.body else { return 0 };
+        let Some(pipe) = self.as_pipe_mut() else { return 0 };
         if nbytes == 0 || !pipe.0.lend(page, offset, nbytes) {
             return 0;
         }

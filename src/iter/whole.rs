@@ -26,10 +26,7 @@ impl IovIter {
     /// `count`.
     #[inline]
     pub(crate) fn next_whole(&self, most: usize, limit: usize) -> Option<(&[Segment], usize)> {
-        match &self.body {
-            Body::Vector(vector) => vector.next_whole(self.offset, most, limit.min(self.count)),
-            Body::Ubuf(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Pipe(_) | Body::Discard => None,
-        }
+        self.as_vector()?.next_whole(self.offset, most, limit.min(self.count))
     }
 
     /// Moves on past the `segments` segments that [`Self::next_whole`] gave, which have `nbytes` bytes, and all empty

@@ -60,16 +60,14 @@ impl IovIter {
 impl Cursor {
     /// Refuses memory that no memoryview can show.
     fn require_views(&self, operation: &str) -> PyResult<()> {
-        match self.core.kind() {
-            Kind::Pipe | Kind::Discard => Err(PyTypeError::new_err(format!(
-                "{operation}: no memory lies ahead of a {} iterator",
-                self.core.kind()
-            ))),
-            Kind::Ubuf | Kind::Iovec if self.core.backing() == Backing::Unchecked => {
-                Err(PyTypeError::new_err(format!("{operation}: a UserRange cannot be shown as a memoryview")))
-            }
-            Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq => Ok(()),
+        let kind = self.core.kind();
+        if kind.is_destination_only() {
+            return Err(PyTypeError::new_err(format!("{operation}: no memory lies ahead of a {kind} iterator")));
         }
+        if kind.is_user_backed() && self.core.backing() == Backing::Unchecked {
+            return Err(PyTypeError::new_err(format!("{operation}: a UserRange cannot be shown as a memoryview")));
+        }
+        Ok(())
     }
 
     /// Zero goes by the memory, not by the direction.

@@ -25,7 +25,7 @@ macro_rules! names {
                     $($class: types.getattr($name)?.cast_into::<PyType>()?.unbind(),)*
                     $($string: PyString::intern(py, $text).unbind(),)*
                     directions: members(&types.getattr("Direction")?, DIRECTIONS.map(|direction| direction as u8))?,
-                    kinds: members(&types.getattr("IterKind")?, KINDS.map(|kind| kind.to_string()))?,
+                    kinds: members(&types.getattr("IterKind")?, Kind::ALL.map(Kind::name))?,
                 })
             }
         }
@@ -71,8 +71,6 @@ names! {
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::Dest, Direction::Source];
-const KINDS: [Kind; 8] =
-    [Kind::Ubuf, Kind::Iovec, Kind::Kvec, Kind::Bvec, Kind::Pipe, Kind::Xarray, Kind::Folioq, Kind::Discard];
 
 /// The members of an enum that have these values.
 fn members<'py, T: IntoPyObject<'py>, const N: usize>(
