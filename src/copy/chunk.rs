@@ -43,8 +43,13 @@ pub(super) const POISON: u8 = 0xa5;
 /// Fills a buffer that is about to be used uninitialised, so that a byte which was counted but never read shows in a
 /// test: in debug builds, and where `IOVEC_RS_POISON` is set in the environment.
 pub(super) fn poison(buffer: &mut [MaybeUninit<u8>]) {
-    static ASKED_FOR: OnceLock<bool> = OnceLock::new();
-    if cfg!(debug_assertions) || *ASKED_FOR.get_or_init(|| std::env::var_os("IOVEC_RS_POISON").is_some()) {
+    if is_poison_asked_for() {
         buffer.fill(MaybeUninit::new(POISON));
     }
+}
+
+/// Whether buffers are to be poisoned.
+pub(super) fn is_poison_asked_for() -> bool {
+    static ASKED_FOR: OnceLock<bool> = OnceLock::new();
+    cfg!(debug_assertions) || *ASKED_FOR.get_or_init(|| std::env::var_os("IOVEC_RS_POISON").is_some())
 }

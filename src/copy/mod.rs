@@ -24,6 +24,12 @@ use copier::Copier;
 use std::mem::MaybeUninit;
 use step::{FromIter, ToIter, Zero};
 
+/// Finds out now what would otherwise be found out at first use, under a lock that a fork may leave shut. Called when
+/// the library is loaded.
+pub fn prepare() {
+    chunk::is_poison_asked_for();
+}
+
 /// Copies `nbytes` from `src` into the iterator, as if all of them had been read first (`copy_to_iter`). Returns the
 /// bytes copied; a count short for bad memory leaves the reason in `i.fault`.
 pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {

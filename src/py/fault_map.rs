@@ -2,7 +2,7 @@
 
 use super::buffer::{Access as BufferAccess, Call};
 use super::copy::flat_side;
-use super::values::{iterate, list, part, size, size_or, string, text, to_fault_range};
+use super::values::{few, iterate, list, part, size, size_or, string, text, to_fault_range};
 use crate::copy::mcsafe::{KnownBad, Touch};
 use crate::error::{Error, try_push};
 use crate::fault::formats::{badblocks, mapfile, ndctl};
@@ -115,8 +115,7 @@ impl FaultMap {
             let item = item?;
             let name = format!("ranges[{index}]");
             // One more than there may be, however many there are.
-            let parts: Vec<_> =
-                iterate(&name, "(start, length) or a FaultRange", &item)?.take(4).collect::<PyResult<_>>()?;
+            let parts = few(iterate(&name, "(start, length) or a FaultRange", &item)?, 4)?;
             let ([start, length], access) = match &parts[..] {
                 [start, length] => ([start, length], None),
                 [start, length, access] => ([start, length], Some(access)),

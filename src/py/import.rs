@@ -109,7 +109,7 @@ impl Uvector {
 }
 
 fn layout(compat: Option<&Bound<'_, PyAny>>) -> PyResult<Layout> {
-    Ok(if flag("compat", compat)? { Layout::Compat } else { Layout::Native })
+    Ok(if flag("compat", compat, false)? { Layout::Compat } else { Layout::Native })
 }
 
 /// Validates a user vector and makes the iterator over it (`import_iovec`). Returns the array and the iterator.

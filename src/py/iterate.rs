@@ -1,8 +1,8 @@
 //! Walking over an iterator's memory with a function of the caller's: the kernel's `iterate_and_advance`, in Python.
 
+use super::names::names;
 use crate::iter::{IovIter, KeptPiece};
 use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
 
@@ -20,7 +20,7 @@ pub(super) fn iterate_and_advance<'py>(
         let len = chunk.seg.len;
         let view = show(py, chunk)?;
         let processed = step.call1((&view, progress)).and_then(|left| processed(&left, len));
-        let released = view.call_method0(intern!(py, "release"));
+        let released = view.call_method0(names(py).release.bind(py));
         let processed = processed?;
         core.pass(processed)?;
         progress += processed;
@@ -39,7 +39,7 @@ fn processed(left: &Bound<'_, PyAny>, len: usize) -> PyResult<usize> {
         return Ok(len);
     }
     // A negative number, or one beyond any size, is an int all the same.
-    let number = left.call_method0(intern!(left.py(), "__index__")).map_err(|_| {
+    let number = left.call_method0(names(left.py()).index.bind(left.py())).map_err(|_| {
         let kind = left.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!("step: an int or None is expected of it, not {kind}"))
     })?;

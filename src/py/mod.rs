@@ -94,13 +94,17 @@ mod _core {
         crate::fault::prepare();
         crate::sys::lock::watch();
         crate::pmem::watch_forks();
+        crate::copy::prepare();
         super::names::init(module.py())?;
+        super::transfer::init();
         super::fault_map::init(module.py());
         super::view::init(module.py());
         super::kept::init(module.py());
         let functions = super::copy::fast_functions().into_iter();
         let functions = functions.chain(super::durable::fast_functions()).chain(super::mcsafe::fast_functions());
         super::fastcall::install(module, functions)?;
+        // PyO3 makes what it refuses an argument with at the first one that it refuses.
+        drop(module.getattr("copy_to_iter")?.call1((module.py().None(), module.py().None())));
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("PAGE_SIZE", crate::abi::PAGE_SIZE)?;
         module.add("CACHE_LINE_SIZE", crate::arch::cache_line_size())?;

@@ -4,6 +4,7 @@
 //! waits for the interpreter, and a child forked in that moment could never take it.
 
 use crate::abi::{Direction, Kind};
+use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
@@ -60,6 +61,8 @@ names! {
         obj: "obj",
         base: "base",
         update: "update",
+        release: "release",
+        index: "__index__",
         characters_written: "characters_written",
         gettimeout: "gettimeout",
         sys: "sys",
@@ -97,6 +100,8 @@ static NAMES: PyOnceLock<Names> = PyOnceLock::new();
 
 /// Makes them: once, when the module is imported.
 pub(super) fn init(py: Python<'_>) -> PyResult<()> {
+    // PyO3 makes the class of a panic at the first one.
+    py.get_type::<PanicException>();
     if NAMES.get(py).is_none() {
         // Imported a second time meanwhile, it keeps the first.
         let _ = NAMES.set(py, Names::new(py)?);

@@ -6,10 +6,11 @@ use super::copy::{raise, trusted_fault};
 use super::fault_map::{FaultMap, record};
 use super::iter::IovIter;
 use super::transfer::transfer;
-use super::values::{fault_error, optional_size, size, to_mc_result};
-use crate::error::{Error, Result};
+use super::values::{fault_error, few, flag, instance, iterate, optional_size, size, to_mc_result, wrong_type};
+use crate::error::{Error, Result, try_push};
+use crate::memory::Segment;
 use crate::pmem::{self, Device, Granularity, Mapping, Opened, Part, Piece, Purpose};
-use pyo3::exceptions::{PyBufferError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyOSError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -48,14 +49,19 @@ fn file_closed() -> PyErr {
 impl RegionFile {
     /// Opens a file, or makes one if `create` says so. Nothing is opened if an argument is wrong.
     #[new]
-    #[pyo3(signature = (path, *, size=None, create=false, offset=None, writable=true))]
+    #[pyo3(
+        signature = (path, *, size=None, create=None, offset=None, writable=None),
+        text_signature = "(path, *, size=None, create=False, offset=None, writable=True)"
+    )]
     fn new(
-        path: &Bound<'_, PyString>,
+        path: &Bound<'_, PyAny>,
         size: Option<&Bound<'_, PyAny>>,
-        create: bool,
+        create: Option<&Bound<'_, PyAny>>,
         offset: Option<&Bound<'_, PyAny>>,
-        writable: bool,
+        writable: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let path = path.cast::<PyString>().map_err(|_| wrong_type("path", "a str", path))?;
+        let (create, writable) = (flag("create", create, false)?, flag("writable", writable, true)?);
         let (size, offset) = (optional_size("size", size)?, optional_size("offset", offset)?.unwrap_or(0));
         let purpose = match (create, writable) {
             (true, false) => return Err(Error::invalid("create", "True", "False where writable is False").into()),
@@ -157,6 +163,14 @@ impl MappedRegion {
         self.lock().mapping.clone().ok_or_else(closed)
     }
 
+    /// Counts one more view; `None` once it is closed.
+    fn export(&self) -> Option<Segment> {
+        let mut state = self.lock();
+        let seg = state.mapping.as_ref()?.seg();
+        state.exports += 1;
+        Some(seg)
+    }
+
     /// Runs what may wait for a device without the interpreter.
     fn durable<T: Send>(&self, py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
         let may_wait = self.granularity == Granularity::Page;
@@ -177,8 +191,9 @@ impl MappedRegion {
         py: Python<'_>,
         file: &Bound<'_, RegionFile>,
         bad: &Bound<'_, FaultMap>,
-        caches_persist: bool,
+        caches_persist: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
+        let caches_persist = flag("caches_persist", Some(caches_persist), false)?;
         let file = file.get();
         let (opened, part) = file.lock().take().ok_or_else(file_closed)?;
         let part = part.ok_or_else(|| PyValueError::new_err("the file was given no room"))?;
@@ -405,20 +420,19 @@ impl MappedRegion {
     #[allow(clippy::needless_pass_by_value)] // the slot's signature
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
-        let mut state = this.lock();
-        let Some(mapping) = &state.mapping else {
+        let Some(seg) = this.export() else {
             // SAFETY: `view` is the interpreter's, which wants to see that it was not filled.
             unsafe { (*view).obj = std::ptr::null_mut() };
             return Err(closed());
         };
-        let seg = mapping.seg();
         let (start, readonly) = (seg.as_mut_ptr().cast(), c_int::from(!this.writable));
+        // A refusal makes an exception, which may run the collector and with it anything: nothing is locked here.
         // SAFETY: `view` is the interpreter's; the memory stays mapped while `exports` counts the record, and no length
         // passes isize.
         if unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, seg.len.cast_signed(), readonly, flags) } != 0 {
+            this.lock().exports -= 1;
             return Err(PyErr::fetch(slf.py()));
         }
-        state.exports += 1;
         Ok(())
     }
 
@@ -433,15 +447,25 @@ impl MappedRegion {
 /// Incomplete if the map is, or if `incomplete` says that other stretches belong to those bytes, too, and are not
 /// known.
 #[pyfunction]
-#[pyo3(signature = (map, pieces, incomplete=false))]
+#[pyo3(signature = (map, pieces, incomplete=None), text_signature = "(map, pieces, incomplete=False)")]
 pub(super) fn fault_map_moved(
-    map: &Bound<'_, FaultMap>,
-    pieces: Vec<(usize, usize, usize)>,
-    incomplete: bool,
+    map: &Bound<'_, PyAny>,
+    pieces: &Bound<'_, PyAny>,
+    incomplete: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<FaultMap> {
-    let pieces = pieces.into_iter().map(|(from, to, len)| Piece { from, to, len });
-    let map = map.get().lock().try_clone()?;
-    let mut moved = pmem::moved(&map, pieces)?;
+    let map = instance::<FaultMap>("map", "a FaultMap", map)?;
+    let incomplete = flag("incomplete", incomplete, false)?;
+    let mut found = Vec::new();
+    for (index, item) in iterate("pieces", "an iterable of (from, to, length)", pieces)?.enumerate() {
+        let (item, name) = (item?, format!("pieces[{index}]"));
+        let parts = few(iterate(&name, "(from, to, length)", &item)?, 4)?;
+        let [from, to, len] = &parts[..] else {
+            return Err(PyTypeError::new_err(format!("{name}: (from, to, length) is expected")));
+        };
+        try_push(&mut found, Piece { from: size("from", from)?, to: size("to", to)?, len: size("length", len)? })?;
+    }
+    let map = map.lock().try_clone()?;
+    let mut moved = pmem::moved(&map, found)?;
     if incomplete {
         moved.set_incomplete();
     }

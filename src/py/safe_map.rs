@@ -1,7 +1,8 @@
 //! What `SafeMap` is made of: a mapping of a file, as a buffer.
 
-use super::values::{optional_size, size};
+use super::values::{optional_size, size, text};
 use crate::error::Error;
+use crate::memory::Segment;
 use crate::sys::file_mapping::{FileMapping, Stores};
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
@@ -35,6 +36,15 @@ impl MappedFile {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Counts one more view; `None` once it is closed.
+    fn export(&self) -> Option<(Segment, Stores)> {
+        let mut state = self.lock();
+        let mapping = state.mapping.as_ref()?;
+        let shown = (mapping.seg(), mapping.stores());
+        state.exports += 1;
+        Some(shown)
+    }
 }
 
 #[pymethods]
@@ -44,10 +54,11 @@ impl MappedFile {
     fn new(
         py: Python<'_>,
         file: RawFd,
-        mode: &str,
+        mode: &Bound<'_, PyAny>,
         offset: &Bound<'_, PyAny>,
         length: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let mode = text("mode", mode)?;
         let Some((mode, stores)) = MODES.into_iter().find(|(known, _)| *known == mode) else {
             return Err(Error::invalid("mode", format!("{mode:?}"), "\"r\", \"r+\" or \"c\"").into());
         };
@@ -109,19 +120,18 @@ impl MappedFile {
     #[allow(clippy::needless_pass_by_value)] // the slot's signature
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
-        let mut state = this.lock();
-        let Some(mapping) = &state.mapping else {
+        let Some((seg, stores)) = this.export() else {
             // SAFETY: `view` is the interpreter's, which wants to see that it was not filled.
             unsafe { (*view).obj = std::ptr::null_mut() };
             return Err(closed());
         };
-        let seg = mapping.seg();
-        let (start, readonly) = (seg.as_mut_ptr().cast(), c_int::from(mapping.stores() == Stores::Refused));
+        let (start, readonly) = (seg.as_mut_ptr().cast(), c_int::from(stores == Stores::Refused));
+        // A refusal makes an exception, which may run the collector and with it anything: nothing is locked here.
         // SAFETY: `view` is the interpreter's; the memory stays mapped while `exports` counts the record, and no length passes isize.
         if unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, seg.len.cast_signed(), readonly, flags) } != 0 {
+            this.lock().exports -= 1;
             return Err(PyErr::fetch(slf.py()));
         }
-        state.exports += 1;
         Ok(())
     }
 

@@ -47,6 +47,11 @@ static THREADS: LazyLock<Option<Threads>> = LazyLock::new(|| {
     })
 });
 
+/// Finds them: once, when the module is imported, as [`super::names`] says.
+pub(super) fn init() {
+    LazyLock::force(&THREADS);
+}
+
 fn function(name: &CStr) -> Option<NonNull<c_void>> {
     // SAFETY: the name is a terminated string.
     NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })

@@ -11,7 +11,7 @@ use crate::memory::Segment;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyInt, PyIterator, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyInt, PyIterator, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyClass, ffi};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -96,6 +96,18 @@ pub(super) fn iterate<'py>(
     })
 }
 
+/// The first items of an iterable, at most so many. How many there are shows when it ends: what it says before is not asked for.
+pub(super) fn few<'py>(items: Bound<'py, PyIterator>, most: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let mut found = Vec::with_capacity(most);
+    for item in items {
+        found.push(item?);
+        if found.len() == most {
+            break;
+        }
+    }
+    Ok(found)
+}
+
 /// An instance of a class of ours.
 pub(super) fn instance<'a, T: PyClass<Frozen = True> + Sync>(
     argument: &'static str,
@@ -110,10 +122,14 @@ pub(super) fn text<'a>(argument: &'static str, value: &'a Bound<'_, PyAny>) -> P
     value.cast::<PyString>().map_err(|_| wrong_type(argument, "a str", value))?.to_str()
 }
 
-/// A `bool`, false by default.
-pub(super) fn flag(argument: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    let Some(value) = value else { return Ok(false) };
-    value.extract::<bool>().map_err(|_| wrong_type(argument, "a bool", value))
+/// A `bool`, or numpy's.
+pub(super) fn flag(argument: &'static str, value: Option<&Bound<'_, PyAny>>, default: bool) -> PyResult<bool> {
+    let Some(value) = value else { return Ok(default) };
+    match value.cast::<PyBool>() {
+        Ok(value) => Ok(value.is_true()),
+        Err(_) if matches!(type_name(value).as_str(), "bool" | "bool_") => value.is_truthy(),
+        Err(_) => Err(wrong_type(argument, "a bool", value)),
+    }
 }
 
 /// `[offset, offset + length)` of a range; to its end by default.

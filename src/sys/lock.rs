@@ -73,6 +73,23 @@ impl<T> Lock<T> {
         let gate = GATE.read().unwrap_or_else(PoisonError::into_inner);
         Guard { inner: self.0.lock().unwrap_or_else(PoisonError::into_inner), _gate: gate }
     }
+
+    /// Looks at what this lock and another one guard, in one moment. Two calls of [`Lock::lock`] would wait for ever if a fork came
+    /// between them. The locks are taken in the order of their addresses, so that two threads with the same pair do not wait for each
+    /// other. They must be two.
+    pub fn both<R>(&self, other: &Self, look: impl FnOnce(&T, &T) -> R) -> R {
+        let _gate = GATE.read().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(!std::ptr::eq(self, other));
+        if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
+            let here = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let there = other.0.lock().unwrap_or_else(PoisonError::into_inner);
+            look(&here, &there)
+        } else {
+            let there = other.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let here = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            look(&here, &there)
+        }
+    }
 }
 
 impl<T> Deref for Guard<'_, T> {

@@ -2,40 +2,34 @@
 
 use super::{FaultMap, Span};
 use crate::memory::Segment;
+use crate::sys::lock::{Guard, Lock};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A [`FaultMap`] behind a lock.
+/// A [`FaultMap`] behind a lock, which a forked child finds open. It is held for a look or a change, never over a copy or Python code.
 pub struct SharedMap {
     /// All of its ranges lie in `first..=last`, so that a copy elsewhere takes no lock.
     first: AtomicUsize,
     last: AtomicUsize,
-    map: Mutex<FaultMap>,
+    map: Lock<FaultMap>,
 }
 
 impl SharedMap {
     /// Shares the map.
     pub fn new(map: FaultMap) -> Self {
-        let shared = Self { first: AtomicUsize::new(0), last: AtomicUsize::new(0), map: Mutex::new(map) };
+        let shared = Self { first: AtomicUsize::new(0), last: AtomicUsize::new(0), map: Lock::new(map) };
         drop(shared.lock());
         shared
     }
 
     /// The map, while nobody else has it.
     pub fn lock(&self) -> Locked<'_> {
-        Locked { map: self.map.lock().unwrap_or_else(PoisonError::into_inner), shared: self }
+        Locked { map: self.map.lock(), shared: self }
     }
 
     /// Whether the same bytes are bad in the same way. Both maps are looked at in one moment.
     pub fn equals(&self, other: &Self) -> bool {
-        if std::ptr::eq(self, other) {
-            return true;
-        }
-        // Always the map with the lower address first: two threads that compare the same maps do not wait for each other.
-        let (low, high) = if std::ptr::from_ref(self) < other { (self, other) } else { (other, self) };
-        let (low, high) = (low.lock(), high.lock());
-        *low == *high
+        std::ptr::eq(self, other) || self.map.both(&other.map, |map, other| map == other)
     }
 
     /// Whether there is nothing in it, or nothing but what another thread adds at this moment.
@@ -54,7 +48,7 @@ impl SharedMap {
 
 /// A [`SharedMap`] that is looked at or changed.
 pub struct Locked<'a> {
-    map: MutexGuard<'a, FaultMap>,
+    map: Guard<'a, FaultMap>,
     shared: &'a SharedMap,
 }
 
