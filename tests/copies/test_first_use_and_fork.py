@@ -43,6 +43,18 @@ def ranges():
     bad = FaultMap([(1, 2)])
     assert list(bad) == [(1, 2, "read")] and copy_to_iter_mcsafe(b"x", i, fault_map=bad) == 1
 
+def maps():
+    bad = FaultMap([(1, 2), (4, 2, "write")])
+    assert list(bad) == [(1, 2, "read"), (4, 2, "write")] and bad == FaultMap(bad)
+    bad.poison(bytearray(8))
+
+def refusals():
+    for call in [lambda: copy_to_iter(b"", None), lambda: FaultMap(0), lambda: IovIter.ubuf(READ, b"x")]:
+        try:
+            call()
+        except (TypeError, BufferError):
+            pass
+
 use = globals()[sys.argv[1]]
 running = threading.Event()
 def work():
@@ -68,7 +80,7 @@ os._exit(len(children))
 """
 
 
-@pytest.mark.parametrize("use", ["result", "error", "attributes", "ranges"])
+@pytest.mark.parametrize("use", ["result", "error", "attributes", "ranges", "maps", "refusals"])
 def test_no_child_waits_for_ever(use: str) -> None:
     for _ in range(20):
         subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM, use], check=True, timeout=300)
