@@ -97,7 +97,7 @@ pub(super) fn iterate<'py>(
 }
 
 /// The first items of an iterable, at most so many. How many there are shows when it ends: what it says before is not asked for.
-pub(super) fn few<'py>(items: Bound<'py, PyIterator>, most: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+pub(super) fn few(items: Bound<'_, PyIterator>, most: usize) -> PyResult<Vec<Bound<'_, PyAny>>> {
     let mut found = Vec::with_capacity(most);
     for item in items {
         found.push(item?);
