@@ -313,7 +313,9 @@ pub(super) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, n
 
 /// Whether the object's class exports by a method in Python (3.12 and later).
 fn is_python_exporter(object: &Bound<'_, PyAny>) -> bool {
-    object.get_type().getattr("__buffer__").is_ok_and(|method| !type_name(&method).ends_with("_descriptor"))
+    // An older interpreter asks no such method, which a class may have for its other callers.
+    object.py().version_info() >= (3, 12)
+        && object.get_type().getattr("__buffer__").is_ok_and(|method| !type_name(&method).ends_with("_descriptor"))
 }
 
 /// One buffer for the length of a call.
