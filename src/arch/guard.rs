@@ -12,7 +12,7 @@ use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 /// What an access was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
-pub enum Access {
+pub enum Instruction {
     /// Reads the first byte of a stretch: its line is the bad one.
     First = 1,
     /// Reads on from bytes whose line has been read before, if they do not begin one.
@@ -29,8 +29,8 @@ pub struct Entry {
     start: i32,
     end: i32,
     fixup: i32,
-    /// The [`Access`] in the low byte; in the 12 bits above it the bytes of this turn that were stored before, in the
-    /// 12 above those how many more had been loaded and not stored.
+    /// The [`Instruction`] in the low byte; in the 12 bits above it the bytes of this turn that were stored before, in
+    /// the 12 above those how many more had been loaded and not stored.
     meta: i32,
 }
 
@@ -43,7 +43,7 @@ pub struct Table {
 
 // SAFETY: the pointers are to read-only data of this library, which nothing changes.
 unsafe impl Sync for Table {}
-// SAFETY: as for Sync.
+// SAFETY: read-only data of this library may be read from any thread.
 unsafe impl Send for Table {}
 
 impl Table {
@@ -106,8 +106,8 @@ pub struct Trap {
 }
 
 impl Trap {
-    /// What the handler leaves in the second register: signal, whether a store raised it as far as is told, code, extent, and the
-    /// entry's meta.
+    /// What the handler leaves in the second register: signal, whether a store raised it as far as is told, code,
+    /// extent, and the entry's meta.
     pub fn encode(signo: i32, is_write: bool, code: i32, lsb: u16, meta: i32) -> u64 {
         let signal = (signo as u8 & Self::SIGNAL) | (u8::from(is_write) * Self::WRITE);
         u64::from(signal) | u64::from(code as u8) << 8 | u64::from(lsb) << 16 | u64::from(meta as u32) << 32
@@ -138,10 +138,10 @@ impl Trap {
         u32::from((self.info >> 16) as u16)
     }
 
-    fn access(&self) -> Option<Access> {
-        [Access::First, Access::Load, Access::Store, Access::String]
+    fn instruction(&self) -> Option<Instruction> {
+        [Instruction::First, Instruction::Load, Instruction::Store, Instruction::String]
             .into_iter()
-            .find(|access| *access as u64 == self.info >> 32 & 0xff)
+            .find(|one| *one as u64 == self.info >> 32 & 0xff)
     }
 
     /// Whether the signal's address, or the extent it stands for (poison is told of by the page), meets a range.
@@ -164,7 +164,7 @@ impl Trap {
 
 /// Where a routine stopped, and why.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct Interrupted {
     /// The first byte not written.
     pub dst: usize,
     /// The byte that would have gone there; nothing where only one side is touched.
@@ -179,16 +179,16 @@ pub struct Cut {
     pub trap: Trap,
 }
 
-impl Cut {
+impl Interrupted {
     /// `left` counts from where the interrupted turn began.
     #[cold]
     #[inline(never)]
     pub(super) fn new(trap: Trap, left: usize) -> Self {
         let stored = trap.stored();
-        let is_store = match trap.access() {
-            Some(Access::Store) => true,
+        let is_store = match trap.instruction() {
+            Some(Instruction::Store) => true,
             // A byte may be on both sides, so the address alone does not tell.
-            Some(Access::String) => trap.is_write() || !trap.is_within(trap.src, left),
+            Some(Instruction::String) => trap.is_write() || !trap.is_within(trap.src, left),
             _ => false,
         };
         let (dst, src) = (trap.dst.wrapping_add(stored), trap.src.wrapping_add(stored));
@@ -199,7 +199,7 @@ impl Cut {
     /// not stored.
     fn before_bad_line(&self) -> usize {
         let ahead = self.trap.ahead();
-        let is_load = self.trap.access() == Some(Access::Load);
+        let is_load = self.trap.instruction() == Some(Instruction::Load);
         let rest = if is_load { self.src.wrapping_add(ahead).wrapping_neg() % LINE } else { 0 };
         (ahead + rest).min(self.left)
     }
@@ -211,14 +211,14 @@ impl Cut {
 /// The routine fills the record, whenever it leaves any bytes.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a record that is not cleared first costs nothing, if nobody sees where it is
-unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Cut> {
+unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Interrupted> {
     let mut trap = MaybeUninit::uninit();
     let left = routine(trap.as_mut_ptr());
     if left == 0 {
         return None;
     }
-    // SAFETY: the caller's promise.
-    Some(Cut::new(unsafe { trap.assume_init() }, left))
+    // SAFETY: the caller of `run` promises it.
+    Some(Interrupted::new(unsafe { trap.assume_init() }, left))
 }
 
 /// Copies front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`.
@@ -231,31 +231,34 @@ unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Cut> {
 /// [`find`] owns SIGBUS and SIGSEGV; otherwise both ranges are readable and writable as a copy needs.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
-pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Cut> {
+pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Interrupted> {
     let (to, from) = (with_exposed_provenance_mut(dst), with_exposed_provenance(src));
-    // SAFETY: the caller's promise is the routine's.
+    // SAFETY: the routine asks for what the caller of `copy` promises.
     let routine = |trap| unsafe { (set.copy)(to, from, len, trap) };
     // SAFETY: every set's copy fills the record.
-    let cut = unsafe { run(routine) }?;
-    // SAFETY: the caller's promise, of a part of the range.
-    Some(unsafe { finish_line(set, cut) })
+    let stop = unsafe { run(routine) }?;
+    // SAFETY: the caller of `copy` promises it of the whole range, of which this is a part of the range.
+    Some(unsafe { finish_line(set, stop) })
 }
 
 /// Copies what could still be read.
+///
+/// # Safety
+/// As for [`copy`], of the range that it was called with and that `stop` is about.
 #[cold]
 #[inline(never)]
-unsafe fn finish_line(set: &Primitives, cut: Cut) -> Cut {
-    let rest = cut.before_bad_line();
+unsafe fn finish_line(set: &Primitives, stop: Interrupted) -> Interrupted {
+    let rest = stop.before_bad_line();
     if rest == 0 {
-        return cut;
+        return stop;
     }
-    let (to, from) = (with_exposed_provenance_mut(cut.dst), with_exposed_provenance(cut.src));
+    let (to, from) = (with_exposed_provenance_mut(stop.dst), with_exposed_provenance(stop.src));
     // SAFETY: a part of the range the caller speaks for.
     let routine = |trap| unsafe { (set.copy)(to, from, rest, trap) };
     // SAFETY: every set's copy fills the record.
     match unsafe { run(routine) } {
-        None => Cut { dst: cut.dst + rest, src: cut.src + rest, left: cut.left - rest, ..cut },
-        Some(second) => Cut { left: cut.left - rest + second.left, ..second },
+        None => Interrupted { dst: stop.dst + rest, src: stop.src + rest, left: stop.left - rest, ..stop },
+        Some(second) => Interrupted { left: stop.left - rest + second.left, ..second },
     }
 }
 
@@ -266,14 +269,14 @@ unsafe fn finish_line(set: &Primitives, cut: Cut) -> Cut {
 /// As for [`copy`]; `len` is not 0.
 #[inline(always)]
 #[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
-pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Cut> {
+pub unsafe fn copy_nontemporal(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Interrupted> {
     debug_assert!(len != 0);
     let (to, from) = (with_exposed_provenance_mut(dst), with_exposed_provenance(src));
-    // SAFETY: the caller's promise is the routine's.
-    let routine = |trap| unsafe { (set.stream)(to, from, len, trap) };
-    // SAFETY: every set's stream fills the record.
-    let cut = unsafe { run(routine) }?;
-    Some(Cut { readable: cut.before_bad_line(), ..cut })
+    // SAFETY: the routine asks for what the caller of `copy_nontemporal` promises.
+    let routine = |trap| unsafe { (set.nontemporal)(to, from, len, trap) };
+    // SAFETY: every set's non-temporal copy fills the record.
+    let stop = unsafe { run(routine) }?;
+    Some(Interrupted { readable: stop.before_bad_line(), ..stop })
 }
 
 /// Writes back every line that `[addr, addr + len)` touches. Not fenced. What is left of the range is not in
@@ -282,18 +285,19 @@ pub unsafe fn stream(set: &Primitives, dst: usize, src: usize, len: usize) -> Op
 /// # Safety
 /// The memory is mapped and readable, or a handler that knows [`find`] owns SIGBUS and SIGSEGV.
 #[inline]
-pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> Option<Cut> {
+pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> Option<Interrupted> {
     if len == 0 {
         return None;
     }
     let start = addr - addr % LINE;
     let lines = (addr % LINE + len).next_multiple_of(LINE);
-    // SAFETY: the lines hold the range's bytes and nothing of another page; the caller's promise is the routine's.
+    // SAFETY: the lines hold the bytes of the range and nothing of another page, so what the caller of `write_back`
+    // promises of the range holds of them.
     let routine = |trap| unsafe { (instruction.run)(with_exposed_provenance_mut(start), lines, trap) };
     // SAFETY: every instruction's loop fills the record.
-    let cut = unsafe { run(routine) }?;
-    let done = (lines - cut.left).saturating_sub(addr % LINE);
-    Some(Cut { dst: addr + done, left: len - done, ..cut })
+    let stop = unsafe { run(routine) }?;
+    let done = (lines - stop.left).saturating_sub(addr % LINE);
+    Some(Interrupted { dst: addr + done, left: len - done, ..stop })
 }
 
 /// Zeroes; tells what stopped it. Exact to the page.
@@ -301,8 +305,8 @@ pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> Op
 /// # Safety
 /// As for [`copy`].
 #[inline]
-pub unsafe fn zero(set: &Primitives, dst: usize, len: usize) -> Option<Cut> {
-    // SAFETY: the caller's promise is the routine's.
+pub unsafe fn zero(set: &Primitives, dst: usize, len: usize) -> Option<Interrupted> {
+    // SAFETY: the routine asks for what the caller of `zero` promises.
     let routine = |trap| unsafe { (set.zero)(with_exposed_provenance_mut(dst), len, trap) };
     // SAFETY: every set's zero fills the record.
     unsafe { run(routine) }

@@ -9,20 +9,20 @@ pub mod guard;
 #[cfg_attr(all(target_arch = "x86_64", not(iovec_rs_portable)), allow(dead_code))]
 // its copies are tested beside the others
 mod portable;
-pub mod stream;
+pub mod threshold;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 mod x86_64;
 
 // The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, detect, store_fence,
 // full_fence, prefetch, prefetch_far, ticks, features, cache_line_size, last_cache, and for the signal handler resume,
-// state and attempt.
+// state and fault_kind.
 #[cfg(any(iovec_rs_portable, not(target_arch = "x86_64")))]
 use portable as native;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 use x86_64 as native;
 
 use guard::{Table, Trap};
-pub(crate) use native::{RECOVERS, attempt, resume, state, ticks};
+pub(crate) use native::{RECOVERS, fault_kind, resume, state, ticks};
 use native::{SETS, WRITE_BACKS};
 use std::ffi::OsStr;
 use std::sync::OnceLock;
@@ -34,8 +34,8 @@ pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize,
 /// Copies past the caches, front to back; `len` is not 0. Returns the bytes not copied. The ranges may overlap only if
 /// `dst` is below `src`: each turn of a loop loads all it stores before it stores any of it, and stores nothing at or
 /// above what is loaded next. A store, non-temporal or not, is never visible to a load that comes before it in the same
-/// thread, and no load here has to see one. Called through [`guard::stream`].
-pub type StreamFn = CopyFn;
+/// thread, and no load here has to see one. Called through [`guard::copy_nontemporal`].
+pub type NontemporalFn = CopyFn;
 /// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Called through [`guard::zero`].
 pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
 
@@ -46,7 +46,7 @@ pub struct Primitives {
     /// Plain copy.
     pub copy: CopyFn,
     /// Copy past the caches.
-    pub stream: StreamFn,
+    pub nontemporal: NontemporalFn,
     /// Plain zeroing.
     pub zero: ZeroFn,
     /// Whether this CPU can run it.
@@ -181,7 +181,7 @@ pub(crate) fn extent(info: &libc::siginfo_t) -> u16 {
 
 /// What an instruction that faulted was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Attempt {
+pub(crate) enum FaultKind {
     /// It loaded.
     Read,
     /// It stored, or both.

@@ -4,7 +4,7 @@
 //! reads the same twice nor turn the loop into a call whose contract rules that out.
 
 use super::guard::Trap;
-use super::{Attempt, Primitives, WriteBack};
+use super::{FaultKind, Primitives, WriteBack};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -18,7 +18,7 @@ pub(super) static WRITE_BACKS: &[&WriteBack] = &[];
 pub(crate) const RECOVERS: bool = false;
 
 pub(super) static SCALAR: Primitives =
-    Primitives { name: "scalar", copy, stream: copy, zero, available: || true, whole: || true, tables: &[] };
+    Primitives { name: "scalar", copy, nontemporal: copy, zero, available: || true, whole: || true, tables: &[] };
 
 /// Eight bytes without alignment; a single load or store on every CPU that allows unaligned ones.
 type Word = [u8; 8];
@@ -31,7 +31,7 @@ unsafe extern "C" fn copy(dst: *mut u8, src: *const u8, len: usize, _trap: *mut 
     for at in (0..words).step_by(WORD) {
         // SAFETY: at + WORD <= len, so both words lie in the ranges the caller vouches for; Word has alignment 1.
         let word = unsafe { ptr::read_volatile(src.wrapping_add(at).cast::<Word>()) };
-        // SAFETY: as above, for the destination.
+        // SAFETY: at + WORD <= len, so the word lies in the destination, which the caller of `copy` lets be written to.
         unsafe { ptr::write_volatile(dst.wrapping_add(at).cast::<Word>(), word) };
     }
     for at in words..len {
@@ -113,6 +113,6 @@ pub(crate) unsafe fn state(_context: *mut libc::c_void) -> u64 {
 ///
 /// # Safety
 /// None; other instruction sets read what they are given.
-pub(crate) unsafe fn attempt(_context: *mut libc::c_void) -> Attempt {
-    Attempt::Read
+pub(crate) unsafe fn fault_kind(_context: *mut libc::c_void) -> FaultKind {
+    FaultKind::Read
 }

@@ -1,6 +1,6 @@
 //! Every set runs the identical cases: all small sizes at all alignments, block boundaries, the string path.
 
-use super::guard::{self, Access, Cut, Trap, find};
+use super::guard::{self, Instruction, Interrupted, Trap, find};
 use super::{LINE, Primitives, RECOVERS, available, cache_line_size, choose, portable, primitives, store_fence};
 use std::path::Path;
 
@@ -24,10 +24,10 @@ fn check_copy(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
     let mut dest = vec![RED; ZONE + dst_at + len + ZONE];
     let to = ZONE + dst_at;
     // SAFETY: both ranges lie inside the vectors just made, which do not overlap.
-    let cut = unsafe {
+    let stop = unsafe {
         guard::copy(set, dest.as_mut_ptr().expose_provenance() + to, source.as_ptr().expose_provenance() + src_at, len)
     };
-    assert!(cut.is_none());
+    assert!(stop.is_none());
     let case = (set.name, len, src_at, dst_at);
     assert_eq!(dest[to..to + len], source[src_at..], "{case:?}");
     assert!(dest[..to].iter().chain(&dest[to + len..]).all(|b| *b == RED), "outside touched: {case:?}");
@@ -62,16 +62,16 @@ fn long_copies_are_exact_congruent_or_not() {
     }
 }
 
-fn check_stream(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
+fn check_nontemporal(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
     let source = pattern(src_at + len);
     let mut dest = vec![RED; ZONE + LINE + dst_at + len + ZONE];
     let base = dest.as_mut_ptr().expose_provenance();
     let to = (base + ZONE).next_multiple_of(LINE) - base + dst_at;
     // SAFETY: both ranges lie inside the vectors just made, which do not overlap.
-    let cut = unsafe { guard::stream(set, base + to, source.as_ptr().expose_provenance() + src_at, len) };
+    let stop = unsafe { guard::copy_nontemporal(set, base + to, source.as_ptr().expose_provenance() + src_at, len) };
     store_fence();
     let case = (set.name, len, src_at, dst_at);
-    assert!(cut.is_none(), "{case:?}");
+    assert!(stop.is_none(), "{case:?}");
     assert_eq!(dest[to..to + len], source[src_at..], "{case:?}");
     assert!(dest[..to].iter().chain(&dest[to + len..]).all(|b| *b == RED), "outside touched: {case:?}");
 }
@@ -81,11 +81,11 @@ fn streams_every_length_to_every_address() {
     for set in sets() {
         for dst_at in 0..LINE {
             for len in 1..400 {
-                check_stream(set, len, (dst_at + len) * 5 % 67, dst_at);
+                check_nontemporal(set, len, (dst_at + len) * 5 % 67, dst_at);
             }
             for len in (960..1600).step_by(60) {
-                check_stream(set, len, len % 61, dst_at);
-                check_stream(set, 8 * len, 0, dst_at);
+                check_nontemporal(set, len, len % 61, dst_at);
+                check_nontemporal(set, 8 * len, 0, dst_at);
             }
         }
     }
@@ -99,8 +99,8 @@ fn zeroes_every_length_and_nothing_else() {
                 let mut dest = vec![RED; ZONE + dst_at + len + ZONE];
                 let to = ZONE + dst_at;
                 // SAFETY: the range lies inside the vector just made.
-                let cut = unsafe { guard::zero(set, dest.as_mut_ptr().expose_provenance() + to, len) };
-                assert!(cut.is_none());
+                let stop = unsafe { guard::zero(set, dest.as_mut_ptr().expose_provenance() + to, len) };
+                assert!(stop.is_none());
                 assert!(dest[to..to + len].iter().all(|b| *b == 0), "{} {len} {dst_at}", set.name);
                 assert!(dest[..to].iter().chain(&dest[to + len..]).all(|b| *b == RED), "{} {len}", set.name);
             }
@@ -126,10 +126,10 @@ fn a_set_can_be_chosen_by_name_and_only_if_it_exists() {
 fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
     let (dst, src, left) = (0x70_0000_0840, 0x50_0000_0840, 0x9000);
     let side = |addr: usize, lsb: u16| {
-        let info = Trap::encode(libc::SIGBUS, false, libc::BUS_MCEERR_AR, lsb, Access::String as i32);
-        let cut = Cut::new(Trap { addr, info, dst, src }, left);
-        assert_eq!((cut.dst, cut.src, cut.left), (dst, src, left));
-        cut.is_store
+        let info = Trap::encode(libc::SIGBUS, false, libc::BUS_MCEERR_AR, lsb, Instruction::String as i32);
+        let stop = Interrupted::new(Trap { addr, info, dst, src }, left);
+        assert_eq!((stop.dst, stop.src, stop.left), (dst, src, left));
+        stop.is_store
     };
     for (at, lsb) in [(0, 0), (0x8fff, 0), (0, 12), (0x1000, 12), (0x8fff, 12), (0x4000, 21)] {
         let told = |start: usize| (start + at) >> lsb << lsb;
@@ -144,8 +144,8 @@ fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
 fn a_store_in_a_string_over_itself_is_the_destinations() {
     let (at, left) = (0x50_0000_0840, 0x9000);
     let is_store = |is_write| {
-        let info = Trap::encode(libc::SIGSEGV, is_write, 2, 0, Access::String as i32);
-        Cut::new(Trap { addr: at + 0x1000, info, dst: at, src: at }, left).is_store
+        let info = Trap::encode(libc::SIGSEGV, is_write, 2, 0, Instruction::String as i32);
+        Interrupted::new(Trap { addr: at + 0x1000, info, dst: at, src: at }, left).is_store
     };
     assert!(is_store(true) && !is_store(false));
 }
@@ -186,16 +186,16 @@ fn overlapping_ranges_are_moved_down_by_every_routine() {
             for (dst, len) in [(0, 1), (3, 100), (17, 256), (63, 700), (64, 1024), (1, 1900)] {
                 let mut expected = original.clone();
                 expected.copy_within(dst + distance..dst + distance + len, dst);
-                for routine in [guard::copy, guard::stream] {
+                for routine in [guard::copy, guard::copy_nontemporal] {
                     // On a line, so that `dst` is an offset in one.
                     let mut memory = vec![0_u8; original.len() + LINE];
                     let start = memory.as_ptr().align_offset(LINE);
                     memory[start..start + original.len()].copy_from_slice(&original);
                     let to = memory[start..].as_mut_ptr().expose_provenance() + dst;
                     // SAFETY: both ranges lie inside the vector just made, to which there is no other reference.
-                    let cut = unsafe { routine(set, to, to + distance, len) };
+                    let stop = unsafe { routine(set, to, to + distance, len) };
                     store_fence();
-                    assert!(cut.is_none());
+                    assert!(stop.is_none());
                     let moved = &memory[start..start + original.len()];
                     assert!(moved == expected, "{} {distance} {dst} {len}", set.name);
                 }

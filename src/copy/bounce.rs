@@ -98,7 +98,7 @@ pub(super) fn to_iter(
 /// The same, but nothing behind the first `readable` bytes of the source is read ahead. `copy` is given fewer bytes
 /// than those if not even they could be read.
 #[inline(always)]
-#[allow(clippy::inline_always)] // as above
+#[allow(clippy::inline_always)] // into each flavour, so that its copier stays in registers
 pub(super) fn to_iter_until(
     src: Memory,
     i: &mut IovIter,
@@ -128,7 +128,7 @@ pub(super) fn to_iter_until(
 /// it has to be, and a destination of as many bytes, which overlaps nothing of it but from below. It returns the bytes
 /// copied; where it moved the iterator by more, that is taken back.
 #[inline(always)]
-#[allow(clippy::inline_always)] // as above
+#[allow(clippy::inline_always)] // into each flavour, so that its copier stays in registers
 pub(super) fn from_iter(
     dst: Memory,
     i: &mut IovIter,
@@ -160,7 +160,7 @@ pub(super) fn from_iter(
 /// Copies from one range to another of the same length. `copy` is given the destination and the bytes to copy, which
 /// nothing that it writes overlaps but from below, and returns how many it copied.
 #[inline(always)]
-#[allow(clippy::inline_always)] // as above
+#[allow(clippy::inline_always)] // into each flavour, so that its copier stays in registers
 pub(super) fn flat(
     dst: Memory,
     src: Memory,

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 /// Destinations shorter than this that may leave partial lines in the cache go there whole: two edge lines would be
 /// most of them. In bytes.
-pub(super) const STREAM_FROM: usize = 256;
+pub(super) const NONTEMPORAL_FROM: usize = 256;
 
 /// How many bytes of the next source are prefetched at a time while another one is copied past the caches.
 pub(super) const PREFETCH_CHUNK: usize = 1 << 10;

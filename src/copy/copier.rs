@@ -4,9 +4,9 @@
 mod kernel;
 mod line_store;
 
-use super::chunk::{CopyChunk, PREFETCH_CHUNK, STREAM_FROM};
+use super::chunk::{CopyChunk, NONTEMPORAL_FROM, PREFETCH_CHUNK};
 use super::nontemporal::{self, Flush};
-use crate::arch::guard::{self, Cut};
+use crate::arch::guard::{self, Interrupted};
 use crate::arch::{self, LINE, Primitives};
 use crate::error::Result;
 use crate::fault::Fault;
@@ -62,7 +62,7 @@ impl Copier {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per call
     pub(super) fn expect(&mut self, nbytes: usize) {
-        self.nontemporal_from = arch::stream::chunks_from(nbytes);
+        self.nontemporal_from = arch::threshold::chunks_from(nbytes);
     }
 
     /// Whether a range may be touched by the CPU in one go. A longer one is touched in spans, between which it is asked
@@ -72,14 +72,16 @@ impl Copier {
         len <= RECHECK_EVERY && !matches!(self.path, Path::Syscalls)
     }
 
+    /// # Safety
+    /// As for [`CopyChunk::copy`].
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy_through_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if self.fits_one_span(len) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller of `copy_through_caches` promises it.
             unsafe { self.copy_directly(dst, src, len) }
         } else {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller of `copy_through_caches` promises it.
             self.out_of_line(|copier| unsafe { copier.copy_rechecking(dst, src, len) })
         }
     }
@@ -101,21 +103,24 @@ impl Copier {
     }
 
     /// Overlapping ranges go through the cache: the loads fetch the destination's lines anyway.
+    ///
+    /// # Safety
+    /// As for [`CopyChunk::copy`].
     #[inline(never)]
-    unsafe fn copy_past_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
+    unsafe fn copy_nontemporal(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if dst.abs_diff(src) < len {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller of `copy_nontemporal` promises it.
             return unsafe { self.copy_through_caches(dst, src, len) };
         }
         let next = std::mem::take(&mut self.next_source);
         let mut done = 0;
         while done < len {
             // Each piece but the last ends at a line of the destination, and none is too short to be streamed.
-            let is_last = next.len == 0 || len - done < PREFETCH_CHUNK + STREAM_FROM;
+            let is_last = next.len == 0 || len - done < PREFETCH_CHUNK + NONTEMPORAL_FROM;
             let end = if is_last { len } else { done + PREFETCH_CHUNK - (dst + done) % LINE };
             let prefetched = next.skip(done).take(end - done);
             arch::prefetch_far(prefetched.addr, prefetched.len);
-            // SAFETY: the caller's promise, of a part.
+            // SAFETY: the caller of `copy_nontemporal` promises it of the whole range, of which this is a part.
             let left = unsafe { nontemporal::copy(self, Flush::None, dst + done, src + done, end - done) };
             if left != 0 {
                 return len - end + left;
@@ -125,6 +130,8 @@ impl Copier {
         0
     }
 
+    /// # Safety
+    /// As for [`CopyChunk::copy`], and the path is [`Path::Direct`].
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
@@ -134,7 +141,7 @@ impl Copier {
         // `Path::Direct`, without which nobody gets here, only while the handler is installed.
         match unsafe { guard::copy(self.set, dst, src, len) } {
             None => 0,
-            Some(cut) => self.out_of_line(|copier| copier.stopped(&cut)),
+            Some(stop) => self.out_of_line(|copier| copier.stopped(&stop)),
         }
     }
 
@@ -142,11 +149,11 @@ impl Copier {
     /// met in bytes before the first, which could still be read.
     #[cold]
     #[inline(never)]
-    fn stopped(&mut self, cut: &Cut) -> usize {
+    fn stopped(&mut self, stop: &Interrupted) -> usize {
         arm::invalidate();
-        let (dst, src) = (cut.dst + cut.readable, cut.src.wrapping_add(cut.readable));
-        self.fault = Some(Box::new(Fault::from_signal(&cut.trap, cut.is_store, dst, src)));
-        cut.left
+        let (dst, src) = (stop.dst + stop.readable, stop.src.wrapping_add(stop.readable));
+        self.fault = Some(Box::new(Fault::from_signal(&stop.trap, stop.is_store, dst, src)));
+        stop.left
     }
 
     /// In spans, before each of which the handler may turn out to be lost. `span` is given where one begins and how
@@ -164,15 +171,17 @@ impl Copier {
         len - done
     }
 
+    /// # Safety
+    /// As for [`CopyChunk::copy`].
     #[cold]
     unsafe fn copy_rechecking(&mut self, dst: usize, src: usize, len: usize) -> usize {
         self.in_spans(len, |copier, at, size| {
             let (to, from) = (dst.wrapping_add(at), src.wrapping_add(at));
             if copier.may_touch(at) {
-                // SAFETY: the caller's promise, of a part.
+                // SAFETY: the caller of `copy_rechecking` promises it of the whole range, of which this is a part.
                 unsafe { copier.copy_directly(to, from, size) }
             } else {
-                // SAFETY: the caller's promise, of a part.
+                // SAFETY: the caller of `copy_rechecking` promises it of the whole range, of which this is a part.
                 unsafe { copier.copy_by_kernel(to, from, size) }
             }
         })
@@ -195,20 +204,22 @@ impl Copier {
         self.in_spans(len, |copier, at, size| {
             let dst = dst.wrapping_add(at);
             if copier.may_touch(at) {
-                // SAFETY: the caller's promise, of a part.
+                // SAFETY: the caller of `zero` promises it of the whole range, of which this is a part.
                 unsafe { copier.zero_directly(dst, size) }
             } else {
-                // SAFETY: the caller's promise, of a part.
+                // SAFETY: the caller of `zero` promises it of the whole range, of which this is a part.
                 unsafe { copier.zero_by_kernel(dst, size) }
             }
         })
     }
 
+    /// # Safety
+    /// As for [`Self::zero`], and the path is [`Path::Direct`].
     unsafe fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
         // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Path::Direct` holds: what `copy_directly`
         // relies on, too.
-        let cut = unsafe { guard::zero(self.set, dst, len) };
-        cut.map_or(0, |cut| self.stopped(&cut))
+        let stop = unsafe { guard::zero(self.set, dst, len) };
+        stop.map_or(0, |stop| self.stopped(&stop))
     }
 
     /// Ends a copy that came to `copied` of `wanted` bytes: what stopped it.
@@ -237,11 +248,11 @@ impl CopyChunk for Copier {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if len < self.nontemporal_from {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller of `copy` promises it.
             unsafe { self.copy_through_caches(dst, src, len) }
         } else {
-            // SAFETY: the caller's promise.
-            unsafe { self.copy_past_caches(dst, src, len) }
+            // SAFETY: the caller of `copy` promises it.
+            unsafe { self.copy_nontemporal(dst, src, len) }
         }
     }
 

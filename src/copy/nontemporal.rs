@@ -15,23 +15,30 @@ mod tests;
 
 pub(super) use gather::Gather;
 
-use super::chunk::{CopyChunk, STREAM_FROM};
+use super::chunk::{CopyChunk, NONTEMPORAL_FROM};
 use crate::arch::LINE;
 use crate::memory::Segment;
 
 /// What can be done to memory on the way to the medium. Everything may come short, and returns by how many bytes.
-///
-/// The unsafe functions ask for what [`CopyChunk::copy`] asks for.
 pub(super) trait LineStore {
     /// Whether there are non-temporal stores.
-    fn can_stream(&self) -> bool;
+    fn can_bypass(&self) -> bool;
     /// Copies into a buffer of our own; returns the bytes not copied.
+    ///
+    /// # Safety
+    /// The source is one that [`CopyChunk::copy`] accepts; the buffer has room.
     unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize;
     /// Copies through the cache; returns the bytes not copied.
+    ///
+    /// # Safety
+    /// As for [`CopyChunk::copy`].
     unsafe fn store(&mut self, dst: usize, src: usize, len: usize) -> usize;
     /// Copies `len` bytes, not 0, past the caches. If it does not get to all of them, `finish` may go on, and returns
     /// how many are left then.
-    unsafe fn stream(
+    ///
+    /// # Safety
+    /// As for [`CopyChunk::copy`].
+    unsafe fn nontemporal(
         &mut self,
         dst: usize,
         src: usize,
@@ -39,6 +46,9 @@ pub(super) trait LineStore {
         finish: impl FnOnce(&mut Self, &Rest) -> usize,
     ) -> usize;
     /// Writes back the lines of a range; returns the bytes not written back.
+    ///
+    /// # Safety
+    /// The range is a destination that [`CopyChunk::copy`] accepts.
     unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize;
     /// Waits for every store and write-back before it.
     fn fence(&mut self);
@@ -67,34 +77,42 @@ pub(super) enum Flush {
 }
 
 /// One range, not fenced; returns the bytes that did not get there.
+///
+/// # Safety
+/// As for [`CopyChunk::copy`].
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per call
 pub(super) unsafe fn copy<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
-    if is_streamed_whole(store, flush, dst, len) {
-        // SAFETY: the caller's promise.
-        unsafe { stream(store, flush, dst, src, len) }
-    } else if !store.can_stream() || len < STREAM_FROM {
-        // SAFETY: the caller's promise.
+    if is_nontemporal_whole(store, flush, dst, len) {
+        // SAFETY: the caller of `copy` promises it.
+        unsafe { nontemporal(store, flush, dst, src, len) }
+    } else if !store.can_bypass() || len < NONTEMPORAL_FROM {
+        // SAFETY: the caller of `copy` promises it.
         unsafe { through_cache(store, flush, dst, src, len) }
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `copy` promises it.
         unsafe { copy_ragged(store, dst, src, len) }
     }
 }
 
 /// One range of many, not fenced. What is not streamed whole is kept out of line.
+///
+/// # Safety
+/// As for [`CopyChunk::copy`].
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 unsafe fn copy_part<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
-    if is_streamed_whole(store, flush, dst, len) {
-        // SAFETY: the caller's promise.
-        unsafe { stream(store, flush, dst, src, len) }
+    if is_nontemporal_whole(store, flush, dst, len) {
+        // SAFETY: the caller of `copy_part` promises it.
+        unsafe { nontemporal(store, flush, dst, src, len) }
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `copy_part` promises it.
         unsafe { copy_part_out_of_line(store, flush, dst, src, len) }
     }
 }
 
+/// # Safety
+/// As for [`CopyChunk::copy`].
 #[inline(never)]
 unsafe fn copy_part_out_of_line<S: LineStore>(
     store: &mut S,
@@ -103,7 +121,7 @@ unsafe fn copy_part_out_of_line<S: LineStore>(
     src: usize,
     len: usize,
 ) -> usize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller of `copy_part_out_of_line` promises it.
     unsafe { copy(store, flush, dst, src, len) }
 }
 
@@ -111,58 +129,69 @@ unsafe fn copy_part_out_of_line<S: LineStore>(
 /// otherwise.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
-fn is_streamed_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: usize) -> bool {
+fn is_nontemporal_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: usize) -> bool {
     let streams_partial_lines = flush == Flush::Lines || (dst | len).is_multiple_of(LINE);
-    streams_partial_lines && len != 0 && store.can_stream()
+    streams_partial_lines && len != 0 && store.can_bypass()
 }
 
 /// Past the caches; returns the bytes that did not get there.
+///
+/// # Safety
+/// As for [`CopyChunk::copy`].
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
-unsafe fn stream<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
+unsafe fn nontemporal<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
     let finish = move |store: &mut S, rest: &Rest| {
-        // SAFETY: the caller's promise, of the part that `stream` did not get to.
+        // SAFETY: the caller of `nontemporal` promises it, of the part that `nontemporal` did not get to.
         unsafe { finish_line(store, flush, rest) }
     };
-    // SAFETY: the caller's promise.
-    unsafe { store.stream(dst, src, len, finish) }
+    // SAFETY: the caller of `nontemporal` promises it.
+    unsafe { store.nontemporal(dst, src, len, finish) }
 }
 
 /// Copies what could still be read of a stream that stopped; returns the bytes that did not get there.
+///
+/// # Safety
+/// As for [`CopyChunk::copy`], of the range that `rest` is about.
 #[cold]
 unsafe fn finish_line<S: LineStore>(store: &mut S, flush: Flush, rest: &Rest) -> usize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller of `finish_line` promises it.
     rest.len - rest.readable + unsafe { through_cache(store, flush, rest.dst, rest.src, rest.readable) }
 }
 
 /// Streams whole lines. The partial line at either end goes through the cache, where the program may be using its other
 /// bytes.
+///
+/// # Safety
+/// As for [`CopyChunk::copy`].
 unsafe fn copy_ragged<S: LineStore>(store: &mut S, dst: usize, src: usize, len: usize) -> usize {
     let head = dst.wrapping_neg() % LINE;
     let tail = (dst + len) % LINE;
     let end = len - tail;
-    // SAFETY: the caller's promise, of a part.
+    // SAFETY: the caller of `copy_ragged` promises it of the whole range, of which this is a part.
     let left = unsafe { store.store(dst, src, head) };
     if left != 0 {
         return left + len - head;
     }
-    // SAFETY: the caller's promise, of a part.
-    let left = unsafe { stream(store, Flush::None, dst + head, src + head, end - head) };
+    // SAFETY: the caller of `copy_ragged` promises it of the whole range, of which this is a part.
+    let left = unsafe { nontemporal(store, Flush::None, dst + head, src + head, end - head) };
     if left != 0 {
         return left + tail;
     }
-    // SAFETY: the caller's promise, of a part.
+    // SAFETY: the caller of `copy_ragged` promises it of the whole range, of which this is a part.
     unsafe { store.store(dst + end, src + end, tail) }
 }
 
+/// # Safety
+/// As for [`CopyChunk::copy`].
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 unsafe fn through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller of `through_cache` promises it.
     let stored = len - unsafe { store.store(dst, src, len) };
     match flush {
         Flush::None => len - stored,
-        // SAFETY: the caller's promise, of a part.
+        // SAFETY: the caller of `through_cache` promises it of the whole range, of which this is a part.
         Flush::Lines => len - stored + unsafe { store.write_back(dst, stored) },
     }
 }
@@ -187,7 +216,7 @@ impl<S: LineStore> CopyChunk for Scatter<'_, S> {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `copy` promises it.
         unsafe { copy_part(self.store, Flush::Lines, dst, src, len) }
     }
 

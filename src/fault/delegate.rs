@@ -10,7 +10,7 @@ use super::predecessors::{Action, Predecessors};
 use super::record::{SEGV_ACCERR, SEGV_MAPERR};
 use super::threads;
 use crate::abi::PAGE_SIZE;
-use crate::arch::{self, Attempt};
+use crate::arch::{self, FaultKind};
 use crate::sys::memory;
 use std::ptr;
 
@@ -126,11 +126,11 @@ fn would_fault_again(arrival: &Arrival) -> bool {
     };
     let page = arrival.address() / PAGE_SIZE * PAGE_SIZE;
     // SAFETY: the context that came with the signal.
-    let attempt = unsafe { arch::attempt(arrival.context) };
-    if !by_mapping || attempt == Attempt::Execute {
+    let kind = unsafe { arch::fault_kind(arrival.context) };
+    if !by_mapping || kind == FaultKind::Execute {
         return true;
     }
-    match memory::populate(page, 1, attempt == Attempt::Write) {
+    match memory::populate(page, 1, kind == FaultKind::Write) {
         Err(libc::EFAULT | libc::ENOMEM | libc::EHWPOISON) => true,
         // Protected; or a kernel before 5.14, which cannot tell, so that it may be mended.
         Err(libc::EINVAL) => memory::is_known_to_populate(),

@@ -8,7 +8,7 @@ use super::delegate;
 use super::predecessors::{Action, LEVELS, Predecessors};
 use super::shelter::{self, Met};
 use super::threads;
-use crate::arch::{self, Attempt};
+use crate::arch::{self, FaultKind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -117,7 +117,7 @@ fn mask_from_libc(set: &libc::sigset_t) -> u64 {
 pub(super) fn mask_to_libc(mask: u64) -> libc::sigset_t {
     // SAFETY: a set is plain bits, for which zeroes are valid.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: as in `mask_from_libc`.
+    // SAFETY: a set is plain bits, at least 64 of them, as `mask_from_libc` asserts; this one is ours.
     unsafe { (&raw mut set).cast::<u64>().write(mask) };
     set
 }
@@ -188,10 +188,10 @@ pub fn uninstall() {
 extern "C" fn on_signal<const LEVEL: usize>(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the address of the thread's own errno is valid.
     let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as `__errno_location` promises.
+    // SAFETY: `__errno_location` returns this thread's errno, which is there as long as the thread.
     let saved = unsafe { *errno };
     handle(&Arrival { level: LEVEL, signal, info, context });
-    // SAFETY: as `__errno_location` promises.
+    // SAFETY: `__errno_location` returns this thread's errno, which is there as long as the thread.
     unsafe { *errno = saved };
 }
 
@@ -263,10 +263,10 @@ fn shelter_code(arrival: &Arrival) -> bool {
         return false;
     };
     // SAFETY: `info` only returns one that came with the interrupted context.
-    let attempt = unsafe { arch::attempt(arrival.context) };
+    let kind = unsafe { arch::fault_kind(arrival.context) };
     let (address, code, lsb) = (arrival.address(), arrival.code(), arch::extent(info).into());
     let is_sheltered =
-        attempt != Attempt::Execute && shelter::absorb(Met { address, code, lsb, is_store: attempt == Attempt::Write });
+        kind != FaultKind::Execute && shelter::absorb(Met { address, code, lsb, is_store: kind == FaultKind::Write });
     if is_sheltered {
         RECOVERED.fetch_add(1, Ordering::Relaxed);
     }

@@ -74,14 +74,14 @@ fn a_source_that_ends_is_copied_to_its_last_byte_and_no_further() {
             for skew in SKEWS {
                 target.fill(0, before + skew + 200, 0);
                 // SAFETY: the target is ours; the handler is installed.
-                let cut = unsafe { guard::copy(set, target.0 + skew, source.end() - before, before + 100) };
+                let stop = unsafe { guard::copy(set, target.0 + skew, source.end() - before, before + 100) };
                 let case = (set.name, before, skew);
-                let cut = cut.expect("the page behind is protected");
+                let stop = stop.expect("the page behind is protected");
                 let expected = (target.0 + skew + before, source.end(), 100, 0, false);
-                assert_eq!((cut.dst, cut.src, cut.left, cut.readable, cut.is_store), expected, "{case:?}");
+                assert_eq!((stop.dst, stop.src, stop.left, stop.readable, stop.is_store), expected, "{case:?}");
                 assert!((skew..skew + before).all(|at| target.byte(at) == 7), "{case:?}");
                 assert!((skew + before..skew + before + 100).all(|at| target.byte(at) == 0), "{case:?}");
-                let fault = Fault::from_signal(&cut.trap, false, cut.dst, cut.src);
+                let fault = Fault::from_signal(&stop.trap, false, stop.dst, stop.src);
                 assert_eq!((fault.side, fault.cause(), fault.address), (Side::Source, Cause::Protection, source.end()));
             }
         }
@@ -99,16 +99,16 @@ fn a_destination_that_ends_is_written_to_its_last_byte() {
                 let start = PAGES * PAGE_SIZE - before;
                 target.fill(start, before, 0);
                 // SAFETY: the target is ours; the handler is installed.
-                let cut = unsafe { guard::copy(set, target.end() - before, source.0 + skew, before + 100) };
+                let stop = unsafe { guard::copy(set, target.end() - before, source.0 + skew, before + 100) };
                 let case = (set.name, before, skew);
-                let cut = cut.expect("the page behind is protected");
+                let stop = stop.expect("the page behind is protected");
                 let expected = (target.end(), source.0 + skew + before, 100, 0, true);
-                assert_eq!((cut.dst, cut.src, cut.left, cut.readable, cut.is_store), expected, "{case:?}");
+                assert_eq!((stop.dst, stop.src, stop.left, stop.readable, stop.is_store), expected, "{case:?}");
                 assert!((start..start + before).all(|at| target.byte(at) == 7), "{case:?}");
                 target.fill(start, before, 9);
-                // SAFETY: as above.
-                let cut = unsafe { guard::zero(set, target.end() - before, before + 100) };
-                assert_eq!(cut.map(|cut| (cut.dst, cut.left)), Some((target.end(), 100)), "zero {case:?}");
+                // SAFETY: the target is ours; the handler is installed.
+                let stop = unsafe { guard::zero(set, target.end() - before, before + 100) };
+                assert_eq!(stop.map(|stop| (stop.dst, stop.left)), Some((target.end(), 100)), "zero {case:?}");
                 assert!((start..start + before).all(|at| target.byte(at) == 0), "zero {case:?}");
             }
         }
@@ -124,29 +124,29 @@ fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
             let (len, case) = (before + beyond, (set.name, before, skew, beyond));
             target.fill(0, skew + len, 0);
             // SAFETY: the target is ours; the handler is installed.
-            let cut = unsafe { guard::stream(set, target.0 + skew, source.end() - before, len) };
+            let stop = unsafe { guard::copy_nontemporal(set, target.0 + skew, source.end() - before, len) };
             arch::store_fence();
-            let cut = cut.expect("the page behind is protected");
-            let done = len - cut.left;
-            assert!(!cut.is_store && done + cut.readable == before, "{case:?}");
-            assert_eq!((cut.dst, cut.src), (target.0 + skew + done, source.end() - cut.readable), "{case:?}");
+            let stop = stop.expect("the page behind is protected");
+            let done = len - stop.left;
+            assert!(!stop.is_store && done + stop.readable == before, "{case:?}");
+            assert_eq!((stop.dst, stop.src), (target.0 + skew + done, source.end() - stop.readable), "{case:?}");
             let expected = |at| if (skew..skew + done).contains(&at) { 7 } else { 0 };
             assert!((0..skew + len).all(|at| target.byte(at) == expected(at)), "{case:?}");
 
             let mut written = PAGES * PAGE_SIZE - before..PAGES * PAGE_SIZE;
             target.fill(written.start, before, 0);
-            // SAFETY: as above; what lies behind the target belongs to nobody.
-            let cut = unsafe { guard::stream(set, target.end() - before, source.0 + skew, len) };
+            // SAFETY: the target is ours, and what lies behind it cannot be accessed; the handler is installed.
+            let stop = unsafe { guard::copy_nontemporal(set, target.end() - before, source.0 + skew, len) };
             arch::store_fence();
-            let cut = cut.expect("the page behind is protected");
+            let stop = stop.expect("the page behind is protected");
             let expected = (target.end(), source.0 + skew + before, beyond, true);
-            assert_eq!((cut.dst, cut.src, cut.left, cut.is_store), expected, "{case:?}");
+            assert_eq!((stop.dst, stop.src, stop.left, stop.is_store), expected, "{case:?}");
             assert!(written.all(|at| target.byte(at) == 7), "{case:?}");
 
-            // SAFETY: as above.
-            let cut =
-                unsafe { guard::stream(set, target.end() + skew, source.0, len) }.expect("nothing can be written");
-            assert_eq!((cut.dst, cut.src, cut.left), (target.end() + skew, source.0, len), "{case:?}");
+            // SAFETY: the target is ours; the handler is installed.
+            let stop = unsafe { guard::copy_nontemporal(set, target.end() + skew, source.0, len) }
+                .expect("nothing can be written");
+            assert_eq!((stop.dst, stop.src, stop.left), (target.end() + skew, source.0, len), "{case:?}");
         }
     }
 }
@@ -169,14 +169,19 @@ fn long_copies_that_fault_are_exact_strings_or_not() {
         for set in arch::available() {
             for (from, to) in [(0, 0), (0, 17), (5, 0), (64, 64), (63, 62)] {
                 // SAFETY: the target is ours; the handler is installed.
-                let cut = unsafe { guard::copy(set, target + to, source + from, length - 64) };
-                let cut = cut.expect("protected");
+                let stop = unsafe { guard::copy(set, target + to, source + from, length - 64) };
+                let stop = stop.expect("protected");
                 let done = bad * PAGE_SIZE - from;
-                assert_eq!((cut.dst, cut.src), (target + to + done, source + from + done), "{} {from} {to}", set.name);
-                assert_eq!((cut.left, cut.is_store), (length - 64 - done, false), "{} {from} {to}", set.name);
+                assert_eq!(
+                    (stop.dst, stop.src),
+                    (target + to + done, source + from + done),
+                    "{} {from} {to}",
+                    set.name
+                );
+                assert_eq!((stop.left, stop.is_store), (length - 64 - done, false), "{} {from} {to}", set.name);
             }
         }
-        // SAFETY: as above.
+        // SAFETY: the target is ours; the handler is installed.
         assert_eq!(unsafe { libc::mprotect(hole, PAGE_SIZE, libc::PROT_READ) }, 0);
     }
     // SAFETY: the mapping made above.
@@ -190,7 +195,7 @@ fn at(memory: &mut [u8], len: usize) -> Segment {
 #[test]
 fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
     // The other tests may find it so meanwhile: it changes no result.
-    arch::stream::use_from(1);
+    arch::threshold::use_from(1);
     let source = Edge::new(7);
     for set in arch::available() {
         arch::choose(set.name);
@@ -216,7 +221,7 @@ fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
 /// Where the next segment is asked for while one is copied, in parts.
 #[test]
 fn a_gather_too_long_for_the_caches_stops_at_the_exact_byte_of_a_segment() {
-    arch::stream::use_from(1);
+    arch::threshold::use_from(1);
     let source = Edge::new(0);
     let byte = |at: usize| (at * 7 + at / 256) as u8 | 1;
     (0..PAGES * PAGE_SIZE).for_each(|at| source.fill(at, 1, byte(at)));

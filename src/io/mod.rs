@@ -212,8 +212,8 @@ pub fn require_one_message(i: &IovIter, fd: RawFd) -> Checked<()> {
     Err(Error::os(libc::EMSGSIZE, context))
 }
 
-/// Puts the next pieces into `batch`; returns what keeps the pages among them. Refuses a destination with a page that has
-/// become read-only.
+/// Puts the next pieces into `batch`; returns what keeps the pages among them. Refuses a destination with a page that
+/// has become read-only.
 fn collect(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Owner>> {
     let (mut kept, mut refused) = (Vec::new(), None);
     let is_destination = i.direction() == Direction::Dest;

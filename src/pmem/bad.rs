@@ -1,4 +1,5 @@
-//! Bad blocks carried from one thing's bytes to another's: from a device's to a partition's, to a file's, to a mapping's.
+//! Bad blocks carried from one thing's bytes to another's: from a device's to a partition's, to a file's, to a
+//! mapping's.
 
 use crate::error::{Error, Result};
 use crate::fault::map::{Access, FaultMap};

@@ -24,8 +24,8 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps a part that was reserved of what was opened. `caches_persist` says that the caches above its memory outlive a
-    /// loss of power.
+    /// Maps a part that was reserved of what was opened. `caches_persist` says that the caches above its memory outlive
+    /// a loss of power.
     pub fn new(opened: Opened, part: Part, caches_persist: bool) -> Result<Self> {
         let shared = SharedMapping::new(Arc::clone(opened.file()), part.offset, part.mapped, opened.writable())
             .map_err(|errno| failed_with("mmap", errno))?;

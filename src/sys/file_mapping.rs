@@ -1,6 +1,6 @@
 //! Any part of a file, mapped as any program maps it, with nothing promised of what it holds.
 
-use super::{errno, mapping};
+use super::{errno, mapping, shared_mapping};
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::memory::Segment;
@@ -83,7 +83,7 @@ impl FileMapping {
         if self.stores != Stores::Shared {
             return Ok(());
         }
-        mapping::sync(self.seg).map_err(|errno| Error::os(errno, format!("msync of {} bytes", self.seg.len)))
+        shared_mapping::sync(self.seg).map_err(|errno| Error::os(errno, format!("msync of {} bytes", self.seg.len)))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Shared mappings of files.
 
 use super::errno;
-pub use super::shared_mapping::sync;
 use crate::abi::PAGE_SIZE;
 use crate::memory::Segment;
 use std::fs::File;

@@ -36,7 +36,7 @@ pub unsafe fn copy(dst: usize, src: usize, len: usize) -> usize {
             Ok(0) | Err(libc::EFAULT) => break,
             Ok(copied) => done += copied,
             // The call is filtered (seccomp) or not built in: take the long way.
-            // SAFETY: as for `copy_once`, of the rest.
+            // SAFETY: what is left of the destination, which the caller of `copy` lets be written to.
             Err(_) => return done + unsafe { relay(dst.wrapping_add(done), src.wrapping_add(done), len - done) },
         }
     }

@@ -5,25 +5,25 @@
 //! `r10`) in the fixup, and the return address.
 
 use super::{SETS, WRITE_BACKS};
-use crate::arch::guard::{self, Access, Resume};
+use crate::arch::guard::{self, Instruction, Resume};
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A routine as it is in memory now.
 struct Routine {
     name: String,
-    instructions: Vec<Instruction>,
+    instructions: Vec<Decoded>,
 }
 
 /// An instruction, and whether it reads and writes memory in a way that can fault.
-struct Instruction {
+struct Decoded {
     address: usize,
     code: iced_x86::Instruction,
     reads: bool,
     writes: bool,
 }
 
-impl Instruction {
+impl Decoded {
     fn new(code: iced_x86::Instruction) -> Self {
         let is_write_back = matches!(code.mnemonic(), Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb);
         let mut info = InstructionInfoFactory::new();
@@ -59,8 +59,8 @@ impl Instruction {
 /// All guarded routines, by the addresses they are called at.
 fn routines() -> Vec<Routine> {
     let of_sets = SETS.iter().flat_map(|set| {
-        let [copy, stream, zero] = [set.copy as *const (), set.stream as *const (), set.zero as *const ()];
-        [("copy", copy), ("stream", stream), ("zero", zero)]
+        let [copy, nontemporal, zero] = [set.copy as *const (), set.nontemporal as *const (), set.zero as *const ()];
+        [("copy", copy), ("nontemporal", nontemporal), ("zero", zero)]
             .map(|(kind, start)| (format!("{kind} {}", set.name), start))
     });
     let of_write_backs = WRITE_BACKS.iter().map(|one| (one.name.to_owned(), one.run as *const ()));
@@ -68,9 +68,9 @@ fn routines() -> Vec<Routine> {
 }
 
 /// From the start of a routine to the return of the last fixup that an entry of it names.
-fn disassemble(start: *const ()) -> Vec<Instruction> {
+fn disassemble(start: *const ()) -> Vec<Decoded> {
     const LONGEST: usize = 15;
-    let mut found: Vec<Instruction> = Vec::new();
+    let mut found: Vec<Decoded> = Vec::new();
     let (mut at, mut last_fixup) = (start.addr(), 0);
     loop {
         let here = std::ptr::with_exposed_provenance::<[u8; LONGEST]>(at);
@@ -82,7 +82,7 @@ fn disassemble(start: *const ()) -> Vec<Instruction> {
         last_fixup = guard::find(at).map_or(last_fixup, |entry| last_fixup.max(entry.fixup));
         let is_end = code.mnemonic() == Mnemonic::Ret && last_fixup != 0 && at >= last_fixup;
         at += code.len();
-        found.push(Instruction::new(code));
+        found.push(Decoded::new(code));
         if is_end {
             return found;
         }
@@ -116,7 +116,7 @@ fn every_access_to_foreign_memory_has_an_entry_and_nothing_else_has() {
             accesses += usize::from(foreign);
             // The byte behind a string instruction is where some CPUs report that poison stopped it.
             let behind =
-                entry.is_some_and(|entry| entry.meta & 0xff == Access::String as i32 && entry.start != address);
+                entry.is_some_and(|entry| entry.meta & 0xff == Instruction::String as i32 && entry.start != address);
             assert_eq!(entry.is_some(), foreign || behind, "{case}");
         }
     }
@@ -129,8 +129,8 @@ fn an_entry_holds_whole_instructions_and_names_what_they_do() {
         let entries = entries(&routine);
         let fixup = entries.values().map(|entry| entry.fixup).max();
         for entry in entries.values() {
-            let within = |one: &&Instruction| (entry.start..entry.end).contains(&one.address);
-            let covered: Vec<&Instruction> = routine.instructions.iter().filter(within).collect();
+            let within = |one: &&Decoded| (entry.start..entry.end).contains(&one.address);
+            let covered: Vec<&Decoded> = routine.instructions.iter().filter(within).collect();
             let codes: Vec<_> = covered.iter().map(|one| one.code.code()).collect();
             let case = format!("{}: {codes:?}", routine.name);
             assert_eq!(covered[0].address, entry.start, "{case}");
@@ -142,12 +142,14 @@ fn an_entry_holds_whole_instructions_and_names_what_they_do() {
                 "{case}: masked stores' own fixup"
             );
             match entry.meta & 0xff {
-                kind if kind == Access::String as i32 => {
+                kind if kind == Instruction::String as i32 => {
                     assert!(covered[0].is_string() && covered.len() == 2 && !covered[1].touches_memory(), "{case}");
                 }
-                kind if kind == Access::Store as i32 => assert!(covered.iter().all(|one| one.writes), "{case}"),
-                kind if kind == Access::First as i32 => assert!(covered.len() == 1 && !covered[0].writes, "{case}"),
-                kind if kind == Access::Load as i32 => assert!(!covered.iter().any(|one| one.writes), "{case}"),
+                kind if kind == Instruction::Store as i32 => assert!(covered.iter().all(|one| one.writes), "{case}"),
+                kind if kind == Instruction::First as i32 => {
+                    assert!(covered.len() == 1 && !covered[0].writes, "{case}");
+                }
+                kind if kind == Instruction::Load as i32 => assert!(!covered.iter().any(|one| one.writes), "{case}"),
                 kind => panic!("{case}: an unknown kind of access, {kind}"),
             }
         }
@@ -166,7 +168,7 @@ fn all_routines_are_looked_at_to_their_ends() {
 
 #[test]
 fn an_instruction_is_read_for_what_it_does() {
-    let of = |bytes: &[u8]| Instruction::new(Decoder::new(64, bytes, DecoderOptions::NONE).decode());
+    let of = |bytes: &[u8]| Decoded::new(Decoder::new(64, bytes, DecoderOptions::NONE).decode());
     let harmless: [(&str, &[u8]); 5] = [
         ("lea r11, [rsi+rdx]", &[0x4C, 0x8D, 0x1C, 0x16]),
         ("nop word ptr [rax+rax]", &[0x66, 0x0F, 0x1F, 0x44, 0x00, 0x00]),

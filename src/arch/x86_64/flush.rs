@@ -2,7 +2,7 @@
 
 use super::structured_features;
 use crate::arch::WriteBack;
-use crate::arch::guard::{Access, Trap};
+use crate::arch::guard::{Instruction, Trap};
 use core::arch::global_asm;
 
 /// The routine of one instruction: `rdi` is a line's start, `rsi` a multiple of the line's length.
@@ -35,7 +35,7 @@ macro_rules! write_back {
             tell!(), "mov rax, r11\n sub rax, rdi\n ret",
             closing!($routine),
             ".popsection",
-            store = const Access::Store as i32,
+            store = const Instruction::Store as i32,
         );
     };
 }

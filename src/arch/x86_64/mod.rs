@@ -10,7 +10,7 @@ mod flush;
 mod signal;
 mod vector;
 
-pub(crate) use signal::{attempt, resume, state};
+pub(crate) use signal::{fault_kind, resume, state};
 
 use super::{Primitives, WriteBack};
 use flush::{CLFLUSH, CLFLUSHOPT, CLWB};
@@ -107,7 +107,7 @@ pub(super) fn prefetch(addr: usize, len: usize) {
 #[inline]
 pub(super) fn prefetch_far(addr: usize, len: usize) {
     for line in (0..len).step_by(64) {
-        // SAFETY: as in `prefetch`.
+        // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::with_exposed_provenance(addr.wrapping_add(line))) };
     }
 }

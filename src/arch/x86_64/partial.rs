@@ -75,7 +75,7 @@ macro_rules! small_zero {
 /// `xmm0` to `xmm2`. The store wants its address in `rdi`, which has a fixup of its own to become the first byte's
 /// again.
 #[rustfmt::skip]
-macro_rules! stream_bytes {
+macro_rules! nontemporal_bytes {
     ($r:literal, $l:literal, $m:literal) => {
         concat!(
             guarded!($r, "load", "0", "movzx eax, byte ptr [rsi+r8-1]"),
@@ -96,7 +96,7 @@ macro_rules! stream_bytes {
 
 /// Streams a word of `rcx` bytes, by way of a register of its size, and advances over it.
 #[rustfmt::skip]
-macro_rules! stream_word {
+macro_rules! nontemporal_word {
     ($r:literal, $reg:literal, $size:literal) => {
         concat!(
             guarded!($r, "load", "0", concat!("mov ", $reg, ", [rsi]")),
@@ -108,20 +108,20 @@ macro_rules! stream_word {
 
 /// Streams `rcx` bytes, within a line and not none, and advances over them: up to a word, words, what is left.
 #[rustfmt::skip]
-macro_rules! stream_part {
+macro_rules! nontemporal_part {
     ($r:literal, $l:literal) => {
         concat!(
             "mov r8d, edi\n neg r8d\n and r8d, 3\n jz 20", $l, "f\n cmp r8, rcx\n cmova r8, rcx\n sub rcx, r8\n",
-            stream_bytes!($r, $l, "4"),
+            nontemporal_bytes!($r, $l, "4"),
             "20", $l, ": cmp rcx, 4\n jb 24", $l, "f\n test edi, 4\n jz 21", $l, "f\n",
-            stream_word!($r, "eax", "4"),
+            nontemporal_word!($r, "eax", "4"),
             "21", $l, ": sub rcx, 8\n jb 23", $l, "f\n22", $l, ":\n",
-            stream_word!($r, "rax", "8"),
+            nontemporal_word!($r, "rax", "8"),
             "jae 22", $l, "b\n",
             "23", $l, ": add rcx, 8\n test ecx, 4\n jz 24", $l, "f\n",
-            stream_word!($r, "eax", "4"),
+            nontemporal_word!($r, "eax", "4"),
             "24", $l, ": mov r8d, ecx\n test ecx, ecx\n jz 25", $l, "f\n",
-            stream_bytes!($r, $l, "5"),
+            nontemporal_bytes!($r, $l, "5"),
             "25", $l, ":\n",
         )
     };

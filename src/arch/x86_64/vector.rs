@@ -11,7 +11,7 @@
 //! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims
 //! destination lines without reading them first.
 //!
-//! The stream: what comes before a line boundary of the destination, whole lines, what is behind them, all by
+//! The nontemporal: what comes before a line boundary of the destination, whole lines, what is behind them, all by
 //! non-temporal stores, asking for the source ahead but never beyond its end. Of a partial line the words go by
 //! `movnti`, the bytes beside them by `maskmovdqu`. It does not fence.
 //!
@@ -19,10 +19,10 @@
 //! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
 //! * a destination line never straddles pages, so a store that faults has stored nothing of its line;
 //! * a source line is either loaded or not, and where a load reaches into a second line, the first has been read before
-//!   ([`Access::First`] sees to it where nothing else did).
+//!   ([`Instruction::First`] sees to it where nothing else did).
 
 use crate::arch::Primitives;
-use crate::arch::guard::{Access, Trap};
+use crate::arch::guard::{Instruction, Trap};
 use core::arch::global_asm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -47,7 +47,7 @@ const AHEAD_MIN: usize = 2 << 20;
 const AHEAD: usize = 2 << 10;
 /// A longer stream does, this far: behind its first turn all at once, which the hardware would have to find out about
 /// line by line.
-const STREAM_AHEAD: usize = 1 << 10;
+const PREFETCH_AHEAD: usize = 1 << 10;
 
 /// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
 /// Before the group at offset `o` of it, `$stored o` bytes of the turn were stored.
@@ -102,7 +102,7 @@ macro_rules! copy_lines {
 /// Four lines past the caches: each group of registers is loaded, from where it starts on, and then stored. Loads ahead
 /// of the stores, because a load waits for a store whose address is alike in its low bits.
 #[rustfmt::skip]
-macro_rules! stream_turn {
+macro_rules! nontemporal_turn {
     ($r:literal, $mov:literal, $put:literal, [$([$start:literal: $($reg:literal $o:literal),*]),*]) => {
         concat!($(
             $( guarded!($r, "load", $start, concat!($o, "-", $start),
@@ -112,15 +112,16 @@ macro_rules! stream_turn {
     };
 }
 
-/// Turns of [`stream_turn`] while `rdx` (the bytes left, less what the caller has set aside) does not go below zero.
+/// Turns of [`nontemporal_turn`] while `rdx` (the bytes left, less what the caller has set aside) does not go below
+/// zero.
 #[rustfmt::skip]
-macro_rules! stream_turns {
+macro_rules! nontemporal_turns {
     ($r:literal, $label:literal, $mov:literal, $put:literal, $turn:tt, $hint:expr) => {
         concat!(
             ".p2align 5\n",
             $label, ":\n",
             $hint,
-            stream_turn!($r, $mov, $put, $turn),
+            nontemporal_turn!($r, $mov, $put, $turn),
             "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
         )
     };
@@ -140,31 +141,31 @@ macro_rules! zero_line {
 macro_rules! routines {
     (
         $set:ident, $name:literal, $test:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
-        stream: $stream:literal $stream_fn:ident, zero: $zero:literal $zero_fn:ident,
+        nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident,
         mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal,
         line: $line:tt, turn: $turn:tt, zeroes: $zeroes:tt
     ) => {
         pub(in crate::arch) static $set: Primitives = Primitives {
             name: $name,
             copy: $copy_fn,
-            stream: $stream_fn,
+            nontemporal: $nontemporal_fn,
             zero: $zero_fn,
             available: || $test,
             whole: $whole,
-            tables: &[$copy_fn::TABLE, $stream_fn::TABLE, $zero_fn::TABLE],
+            tables: &[$copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE],
         };
 
         unsafe extern "C" {
             #[link_name = $copy]
             fn $copy_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-            #[link_name = $stream]
-            fn $stream_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
+            #[link_name = $nontemporal]
+            fn $nontemporal_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
             #[link_name = $zero]
             fn $zero_fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
         }
 
         table!($copy_fn, $copy);
-        table!($stream_fn, $stream);
+        table!($nontemporal_fn, $nontemporal);
         table!($zero_fn, $zero);
 
         global_asm!(
@@ -209,30 +210,30 @@ macro_rules! routines {
             tell!(), "mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($copy),
 
-            opening!($stream),
+            opening!($nontemporal),
             "mov r10, rcx\n lea r11, [rsi+rdx]",
-            guarded!($stream, "first", "0", "mov al, [rsi]"),
+            guarded!($nontemporal, "first", "0", "mov al, [rsi]"),
             // A line alone.
             "test edi, 63\n jnz 9f\n cmp rdx, 64\n jne 10f",
-            copy_line!($stream, $mov, $put, "0", $line),
+            copy_line!($nontemporal, $mov, $put, "0", $line),
             $leave, "xor eax, eax\n ret",
             "9: mov ecx, edi\n neg ecx\n and ecx, 63\n cmp rcx, rdx\n cmova rcx, rdx\n sub rdx, rcx",
-            stream_part!($stream, "1"),
-            "10: sub rdx, 256\n jb 5f\n cmp rdx, {stream_ahead} - 256\n jbe 4f",
+            nontemporal_part!($nontemporal, "1"),
+            "10: sub rdx, 256\n jb 5f\n cmp rdx, {prefetch_ahead} - 256\n jbe 4f",
             hint!("256"), hint!("512"), hint!("768"),
-            "sub rdx, {stream_ahead}\n jb 1f",
-            stream_turns!($stream, "2", $mov, $put, $turn, hint!("{stream_ahead}")),
-            "1: add rdx, {stream_ahead}",
-            stream_turns!($stream, "4", $mov, $put, $turn, ""),
+            "sub rdx, {prefetch_ahead}\n jb 1f",
+            nontemporal_turns!($nontemporal, "2", $mov, $put, $turn, hint!("{prefetch_ahead}")),
+            "1: add rdx, {prefetch_ahead}",
+            nontemporal_turns!($nontemporal, "4", $mov, $put, $turn, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
-            copy_line!($stream, $mov, $put, "0", $line),
+            copy_line!($nontemporal, $mov, $put, "0", $line),
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7:", $leave, "add rdx, 64\n jz 8f\n mov rcx, rdx",
-            stream_part!($stream, "2"),
+            nontemporal_part!($nontemporal, "2"),
             "8:", "xor eax, eax\n ret",
-            concat!(".L", $stream, "_masked_fixup: mov rdi, rax"),
-            concat!(".L", $stream, "_fixup:"),
+            concat!(".L", $nontemporal, "_masked_fixup: mov rdi, rax"),
+            concat!(".L", $nontemporal, "_fixup:"),
             tell!(), "mov rax, r11\n sub rax, rsi", $leave, "ret",
-            closing!($stream),
+            closing!($nontemporal),
 
             opening!($zero),
             "mov r10, rdx\n lea r11, [rdi+rsi]", "xor eax, eax\n pxor xmm0, xmm0", "cmp rsi, 64\n jb 8f",
@@ -254,12 +255,12 @@ macro_rules! routines {
             string_from = sym STRING_FROM,
             lanes = sym super::partial::LANES,
             ahead_min = const AHEAD_MIN,
-            stream_ahead = const STREAM_AHEAD,
+            prefetch_ahead = const PREFETCH_AHEAD,
             ahead = const AHEAD,
-            first = const Access::First as i32,
-            load = const Access::Load as i32,
-            store = const Access::Store as i32,
-            string = const Access::String as i32,
+            first = const Instruction::First as i32,
+            load = const Instruction::Load as i32,
+            store = const Instruction::Store as i32,
+            string = const Instruction::String as i32,
         );
     };
 }
@@ -267,7 +268,7 @@ macro_rules! routines {
 // With 32-byte groups a line takes two; the first is stored, and counted, when the second faults.
 routines!(
     SCALAR, "scalar", true, whole: || true, copy: "iovec_rs_copy_scalar" copy_scalar,
-    stream: "iovec_rs_stream_scalar" stream_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
+    nontemporal: "iovec_rs_nontemporal_scalar" nontemporal_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
     mov: "mov", put: "movnti", clear: "", leave: "",
     line: [["rax" "0", "rcx" "8", "r8" "16", "r9" "24"], ["rax" "32", "rcx" "40", "r8" "48", "r9" "56"]],
     turn: [
@@ -284,7 +285,7 @@ routines!(
 );
 routines!(
     SSE2, "sse2", true, whole: || true, copy: "iovec_rs_copy_sse2" copy_sse2,
-    stream: "iovec_rs_stream_sse2" stream_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
+    nontemporal: "iovec_rs_nontemporal_sse2" nontemporal_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
     mov: "movdqu", put: "movntdq", clear: "", leave: "",
     line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
     turn: [[
@@ -296,7 +297,7 @@ routines!(
 );
 routines!(
     AVX2, "avx2", is_x86_feature_detected!("avx2"), whole: || true, copy: "iovec_rs_copy_avx2" copy_avx2,
-    stream: "iovec_rs_stream_avx2" stream_avx2, zero: "iovec_rs_zero_avx2" zero_avx2,
+    nontemporal: "iovec_rs_nontemporal_avx2" nontemporal_avx2, zero: "iovec_rs_zero_avx2" zero_avx2,
     mov: "vmovdqu", put: "vmovntdq", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
     line: [["ymm0" "0", "ymm1" "32"]],
     turn: [["0": "ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96",
@@ -307,7 +308,7 @@ routines!(
 routines!(
     AVX512, "avx512", is_x86_feature_detected!("avx512f"), whole: super::moves_512_bits_whole,
     copy: "iovec_rs_copy_avx512" copy_avx512,
-    stream: "iovec_rs_stream_avx512" stream_avx512, zero: "iovec_rs_zero_avx512" zero_avx512,
+    nontemporal: "iovec_rs_nontemporal_avx512" nontemporal_avx512, zero: "iovec_rs_zero_avx512" zero_avx512,
     mov: "vmovdqu64", put: "vmovntdq", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
     line: [["zmm16" "0"]],
     turn: [["0": "zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192"]],

@@ -15,6 +15,10 @@ const KERNEL_BLOCK: usize = 4096;
 impl Copier {
     /// The kernel copies in an order of its own, so that overlapping ranges, which go to a lower address, pass through
     /// a buffer block by block.
+    ///
+    /// # Safety
+    /// The destination is one that [`CopyChunk::copy`](crate::copy::chunk::CopyChunk::copy) accepts. The source may be
+    /// anything.
     pub(super) unsafe fn copy_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if src.wrapping_sub(dst) >= len {
             // SAFETY: the ranges do not overlap; the caller promises the destination.
@@ -37,6 +41,8 @@ impl Copier {
         len - done
     }
 
+    /// # Safety
+    /// As for [`Self::copy_by_kernel`]; the ranges do not overlap.
     unsafe fn copy_apart_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
         let clear = shelter::clear(dst, src, len);
         // SAFETY: the caller promises that the destination may be written to.
@@ -49,6 +55,8 @@ impl Copier {
         len - done
     }
 
+    /// # Safety
+    /// As for [`Self::copy_by_kernel`].
     pub(super) unsafe fn zero_by_kernel(&mut self, dst: usize, len: usize) -> usize {
         let mut done = 0;
         while done < len {

@@ -2,35 +2,35 @@
 
 use super::Copier;
 use super::kernel::ZEROES;
-use crate::arch::guard::{self, Cut};
+use crate::arch::guard::{self, Interrupted};
 use crate::arch::{self, WriteBack};
 use crate::copy::nontemporal::{LineStore, Rest};
 use crate::fault::arm::Path;
 use crate::fault::{Fault, shelter};
 use crate::memory::Segment;
-use crate::sys::{mapping, maps};
+use crate::sys::{maps, shared_mapping};
 
 #[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
 impl LineStore for Copier {
     #[inline(always)]
-    fn can_stream(&self) -> bool {
+    fn can_bypass(&self) -> bool {
         !matches!(self.path, Path::Syscalls)
     }
 
     #[inline(always)]
     unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `load` promises it.
         unsafe { self.copy_through_caches(own, src, len) }
     }
 
     #[inline(always)]
     unsafe fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `store` promises it.
         unsafe { self.copy_through_caches(dst, src, len) }
     }
 
     #[inline(always)]
-    unsafe fn stream(
+    unsafe fn nontemporal(
         &mut self,
         dst: usize,
         src: usize,
@@ -38,22 +38,22 @@ impl LineStore for Copier {
         finish: impl FnOnce(&mut Self, &Rest) -> usize,
     ) -> usize {
         let streamed = if self.fits_one_span(len) {
-            // SAFETY: the caller's promise.
-            match unsafe { self.stream_directly(dst, src, len) } {
+            // SAFETY: the caller of `nontemporal` promises it.
+            match unsafe { self.nontemporal_directly(dst, src, len) } {
                 None => return 0,
-                Some(cut) => Ok(cut),
+                Some(stop) => Ok(stop),
             }
         } else {
             Err((dst, src, len))
         };
-        // SAFETY: the caller's promise.
-        self.out_of_line(|copier| unsafe { copier.go_on_streaming(streamed, finish) })
+        // SAFETY: the caller of `nontemporal` promises it.
+        self.out_of_line(|copier| unsafe { copier.finish_nontemporal(streamed, finish) })
     }
 
     #[inline(always)]
     unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize {
         match arch::write_back() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller of `write_back` promises it.
             Some(instruction) => unsafe { self.over_lines(instruction, dst, len) },
             None => len,
         }
@@ -66,41 +66,51 @@ impl LineStore for Copier {
 }
 
 impl Copier {
+    /// # Safety
+    /// As for [`LineStore::nontemporal`], and the path is [`Path::Direct`].
     #[inline(always)]
-    #[allow(clippy::inline_always)] // a part of `stream`
-    unsafe fn stream_directly(&self, dst: usize, src: usize, len: usize) -> Option<Cut> {
+    #[allow(clippy::inline_always)] // a part of `nontemporal`
+    unsafe fn nontemporal_directly(&self, dst: usize, src: usize, len: usize) -> Option<Interrupted> {
         debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
-        // SAFETY: as `Copier::copy_directly` proves; callers of `stream` have something to stream.
-        unsafe { guard::stream(self.set, dst, src, len) }
+        // SAFETY: the ranges are parts of `Memory`, which may be written to where it is a destination. It is
+        // `Backing::Heap`, which stays accessible, or `Path::Direct` says that the handler is installed. `len` is not
+        // 0: the caller of `LineStore::nontemporal` promises it.
+        unsafe { guard::copy_nontemporal(self.set, dst, src, len) }
     }
 
     /// What is left of a stream that faulted, or of a range that does not fit one span.
+    ///
+    /// # Safety
+    /// As for [`LineStore::nontemporal`], of the range in `streamed`.
     #[cold]
     #[inline(never)]
-    unsafe fn go_on_streaming(
+    unsafe fn finish_nontemporal(
         &mut self,
-        streamed: Result<Cut, (usize, usize, usize)>,
+        streamed: Result<Interrupted, (usize, usize, usize)>,
         finish: impl FnOnce(&mut Self, &Rest) -> usize,
     ) -> usize {
         let rest = match streamed {
-            Ok(cut) => Some(self.rest_of(&cut)),
-            // SAFETY: the caller's promise.
-            Err((dst, src, len)) => unsafe { self.stream_rechecking(dst, src, len) },
+            Ok(stop) => Some(self.rest_of(&stop)),
+            // SAFETY: the caller of `finish_nontemporal` promises it.
+            Err((dst, src, len)) => unsafe { self.nontemporal_rechecking(dst, src, len) },
         };
         rest.map_or(0, |rest| finish(self, &rest))
     }
 
-    fn rest_of(&mut self, cut: &Cut) -> Rest {
-        Rest { dst: cut.dst, src: cut.src, len: self.stopped(cut), readable: cut.readable }
+    fn rest_of(&mut self, stop: &Interrupted) -> Rest {
+        Rest { dst: stop.dst, src: stop.src, len: self.stopped(stop), readable: stop.readable }
     }
 
-    unsafe fn stream_rechecking(&mut self, dst: usize, src: usize, len: usize) -> Option<Rest> {
+    /// # Safety
+    /// As for [`LineStore::nontemporal`].
+    unsafe fn nontemporal_rechecking(&mut self, dst: usize, src: usize, len: usize) -> Option<Rest> {
         let mut rest = None;
         let left = self.in_spans(len, |copier, at, size| {
             let (dst, src) = (dst + at, src + at);
             rest = if copier.may_touch(at) {
-                // SAFETY: the caller's promise, of a part that is not empty.
-                unsafe { copier.stream_directly(dst, src, size) }.map(|cut| copier.rest_of(&cut))
+                // SAFETY: the caller of `nontemporal_rechecking` promises it of the whole range, of which this is a
+                // part that is not empty.
+                unsafe { copier.nontemporal_directly(dst, src, size) }.map(|stop| copier.rest_of(&stop))
             } else {
                 // Nothing is known against the rest, which the kernel may copy.
                 Some(Rest { dst, src, len: size, readable: len - at })
@@ -118,24 +128,28 @@ impl Copier {
     #[allow(clippy::inline_always)] // once per call
     pub(in crate::copy) unsafe fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         if self.fits_one_span(len) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller of `over_lines` promises it.
             unsafe { self.over_lines_directly(instruction, addr, len) }
         } else {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller of `over_lines` promises it.
             self.out_of_line(|copier| unsafe { copier.over_lines_rechecking(instruction, addr, len) })
         }
     }
 
+    /// # Safety
+    /// As for [`Self::over_lines`].
     #[cold]
     unsafe fn over_lines_rechecking(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         self.in_spans(len, |copier, at, size| {
             let addr = addr + at;
             if copier.may_touch(at) {
-                // SAFETY: the caller's promise, of a part.
+                // SAFETY: the caller of `over_lines_rechecking` promises it of the whole range, of which this is a
+                // part.
                 return unsafe { copier.over_lines_directly(instruction, addr, size) };
             }
             let there = shelter::fault_in(Segment::new(addr, size), false);
-            // SAFETY: the caller's promise, of a part, which was there just now.
+            // SAFETY: the caller of `over_lines_rechecking` promises it of the whole range, of which this is a part,
+            // which was there just now.
             let left = unsafe { copier.over_lines_by_kernel(instruction, Segment::new(addr, there)) };
             let done = there - left;
             if done < size && copier.fault.is_none() {
@@ -147,26 +161,31 @@ impl Copier {
 
     /// Without the handler a range that is there is written back by its file: msync. Memory without a file lasts
     /// nowhere. Only device memory, which no call writes back, is touched: no truncation takes it away.
+    ///
+    /// # Safety
+    /// As for [`Self::over_lines`].
     unsafe fn over_lines_by_kernel(&mut self, instruction: &WriteBack, seg: Segment) -> usize {
         if seg.len == 0 {
             0
         } else if maps::is_device(seg.addr) {
-            // SAFETY: the caller's promise; `maps::is_device` says that it does not vanish.
+            // SAFETY: the caller of `over_lines_by_kernel` promises it; `maps::is_device` says that it does not vanish.
             unsafe { self.over_lines_directly(instruction, seg.addr, seg.len) }
-        } else if mapping::sync(seg).is_ok() {
+        } else if shared_mapping::sync(seg).is_ok() {
             0
         } else {
             seg.len
         }
     }
 
+    /// # Safety
+    /// As for [`Self::over_lines`], and the path is [`Path::Direct`] or the range cannot vanish.
     #[inline]
     unsafe fn over_lines_directly(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         // SAFETY: a write-back changes no contents. The range stays readable if it is `Backing::Heap` or a device's,
         // and for any other the handler is installed: `Path::Direct`.
         match unsafe { guard::write_back(instruction, addr, len) } {
             None => 0,
-            Some(cut) => self.out_of_line(|copier| copier.stopped(&cut)),
+            Some(stop) => self.out_of_line(|copier| copier.stopped(&stop)),
         }
     }
 }

@@ -35,10 +35,10 @@ impl<S: LineStore> CopyChunk for Gather<'_, S> {
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
         let end = Segment::new(dst, len).end();
         if self.buffered == 0 && (end == self.end || end.is_multiple_of(LINE)) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller of `copy` promises it.
             return unsafe { copy_part(self.store, self.flush, dst, src, len) };
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `copy` promises it.
         unsafe { self.gather(Segment::new(dst, len), src) }
     }
 
@@ -61,13 +61,15 @@ impl<'m, S: LineStore> Gather<'m, S> {
         Self { store, flush, end, buffer, buffered: 0, buffered_dst: 0, lost: 0 }
     }
 
+    /// # Safety
+    /// As for [`CopyChunk::copy`].
     unsafe fn gather(&mut self, dst: Segment, src: usize) -> usize {
         let mut done = 0;
         while done < dst.len {
             let (to, from) = (dst.skip(done), src + done);
             let lines = to.len.saturating_sub(to.end() % LINE);
             if self.buffered == 0 && lines >= DIRECT_FROM {
-                // SAFETY: the caller's promise, of a part.
+                // SAFETY: the caller of `gather` promises it of the whole range, of which this is a part.
                 let left = unsafe { copy_part(self.store, self.flush, to.addr, from, lines) };
                 done += lines - left;
                 if left != 0 {
@@ -117,6 +119,9 @@ impl<'m, S: LineStore> Gather<'m, S> {
     }
 
     /// Writes what is buffered; returns the bytes that did not get there.
+    ///
+    /// # Safety
+    /// What is buffered came through [`CopyChunk::copy`], whose caller vouched for where it goes.
     unsafe fn drain(&mut self) -> usize {
         let own = self.own();
         let buffered = std::mem::take(&mut self.buffered);

@@ -90,7 +90,7 @@ impl Recorder {
 }
 
 impl LineStore for Recorder {
-    fn can_stream(&self) -> bool {
+    fn can_bypass(&self) -> bool {
         true
     }
 
@@ -109,7 +109,7 @@ impl LineStore for Recorder {
         len - good
     }
 
-    unsafe fn stream(
+    unsafe fn nontemporal(
         &mut self,
         dst: usize,
         src: usize,

@@ -268,7 +268,7 @@ impl Ledger {
 }
 
 impl LineStore for Ledger {
-    fn can_stream(&self) -> bool {
+    fn can_bypass(&self) -> bool {
         !self.is_bare
     }
 
@@ -282,7 +282,7 @@ impl LineStore for Ledger {
         0
     }
 
-    unsafe fn stream(
+    unsafe fn nontemporal(
         &mut self,
         dst: usize,
         _src: usize,

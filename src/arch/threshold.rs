@@ -1,4 +1,4 @@
-//! From where on a copy had better not go through the caches.
+//! From which length on a copy is non-temporal: what the last cache cannot hold.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +9,7 @@ const CHUNK: usize = 1 << 10;
 /// What the last cache holds where the CPU does not tell.
 const USUAL_CACHE: usize = 32 << 20;
 
-/// The length of copies that go past the caches from there on; 0 until it was first asked for.
+/// The length of copies that go past the caches from there on; 0 until it is first needed.
 static COPIES_FROM: AtomicUsize = AtomicUsize::new(0);
 
 /// From which length on a chunk of a copy of `nbytes` goes past the caches; `usize::MAX` if none does.
@@ -24,7 +24,7 @@ pub fn chunks_from(nbytes: usize) -> usize {
 #[inline]
 fn copies_from() -> usize {
     match COPIES_FROM.load(Ordering::Relaxed) {
-        0 => ask(),
+        0 => detect(),
         from => from,
     }
 }
@@ -35,7 +35,7 @@ pub fn use_from(nbytes: usize) {
 }
 
 #[cold]
-fn ask() -> usize {
+fn detect() -> usize {
     use_from(super::native::last_cache().unwrap_or(USUAL_CACHE) / 4 * 3);
     COPIES_FROM.load(Ordering::Relaxed)
 }
