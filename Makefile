@@ -71,7 +71,7 @@ clean:  ## remove what was built
 	rm -rf $(VENV) target dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.tools:
-	@command -v cargo >/dev/null || { echo "iovec_rs needs cargo: install Rust 1.88 or later (https://rustup.rs)" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "iovec_rs needs cargo: install Rust 1.89 or later (https://rustup.rs)" >&2; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "iovec_rs needs Python 3.11 or later: no $(PYTHON) found; make PYTHON=... names another" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "iovec_rs needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) -V 2>&1); make PYTHON=... names another" >&2; exit 1; }

@@ -14,9 +14,11 @@ pub mod fault;
 pub mod import;
 pub mod io;
 pub mod iter;
+pub mod log;
 pub mod memory;
 pub mod pmem;
 #[cfg(feature = "python")]
 mod py;
+pub mod slot;
 pub mod structure;
 pub mod sys;

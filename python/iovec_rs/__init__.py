@@ -23,6 +23,7 @@ from iovec_rs._core import (
     IovIter,
     IterState,
     PipeRing,
+    Slot,
     XArray,
     __version__,
     copy_from_iter,
@@ -51,6 +52,7 @@ from iovec_rs._core import (
     memcpy_mcsafe,
     memcpy_nocache,
 )
+from iovec_rs._log import PmemLog
 from iovec_rs._safe_map import SafeMap
 from iovec_rs._types import (
     DEST,
@@ -58,6 +60,7 @@ from iovec_rs._types import (
     SOURCE,
     WRITE,
     BioVec,
+    CorruptError,
     Direction,
     Fault,
     FaultError,
@@ -65,6 +68,8 @@ from iovec_rs._types import (
     IterKind,
     McResult,
     PageSpan,
+    Record,
+    TornError,
     UserRange,
 )
 
@@ -88,6 +93,7 @@ __all__ = [
     "UIO_MAXIOV",
     "WRITE",
     "BioVec",
+    "CorruptError",
     "Direction",
     "Fault",
     "FaultError",
@@ -102,7 +108,11 @@ __all__ = [
     "McResult",
     "PageSpan",
     "PipeRing",
+    "PmemLog",
+    "Record",
     "SafeMap",
+    "Slot",
+    "TornError",
     "UserRange",
     "XArray",
     "__version__",

@@ -16,6 +16,7 @@ __all__ = [
     "SOURCE",
     "WRITE",
     "BioVec",
+    "CorruptError",
     "Direction",
     "Fault",
     "FaultError",
@@ -23,6 +24,8 @@ __all__ = [
     "IterKind",
     "McResult",
     "PageSpan",
+    "Record",
+    "TornError",
     "UserRange",
 ]
 
@@ -130,3 +133,27 @@ class FaultError(OSError):
     def __reduce__(self) -> tuple[type[FaultError], tuple[object, ...], dict[str, object]]:
         state = {name: value for name, value in vars(self).items() if name != "guard"}
         return type(self), (self.errno, self.strerror), state
+
+
+class Record(NamedTuple):
+    """Where a record of a `PmemLog` is."""
+
+    sequence: int
+    """Its number, from 0 on; never used again."""
+    offset: int
+    """Where its data begin in the region: a multiple of a cache line."""
+    length: int
+    """Bytes of data."""
+    crc32c: int
+    """The CRC-32C of the data."""
+
+
+class CorruptError(OSError):
+    """The bytes of a record are not those that were appended (errno EBADMSG)."""
+
+    sequence: int
+    """The record's number."""
+
+
+class TornError(OSError):
+    """A publication was changed each time it was read (errno EAGAIN): to be tried again."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import iovec_rs
-from iovec_rs import cpu, demo, selftest
+from iovec_rs import _log_command, cpu, demo, selftest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,6 +116,26 @@ def run_demo(args: argparse.Namespace) -> int:
 )
 def run_selftest(args: argparse.Namespace) -> int:
     return OK if selftest.run(args.json) else FAILURE
+
+
+@command(
+    "log",
+    "show, print, check or extend an append-only log (PmemLog)",
+    argument("action", choices=_log_command.ACTIONS, help="append takes one record from FILE or the standard input"),
+    argument("log", type=Path, metavar="LOG", help="the log's file"),
+    argument("file", type=Path, nargs="?", metavar="FILE", help="append: where the record's bytes are"),
+    argument("--sequence", type=int, metavar="N", help="dump: the bytes of this record alone, as they are"),
+    argument("--size", type=positive, metavar="BYTES", help="append: make a log of this size if there is none"),
+    argument("--json", action="store_true", help="info and verify: as one JSON object"),
+)
+def run_log(args: argparse.Namespace) -> int:
+    try:
+        return OK if _log_command.run(args) else FAILURE
+    except (OSError, ValueError, IndexError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        print(f"iovec-rs log: {error}", file=sys.stderr)
+        return FAILURE
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from iovec_rs import _badblocks, _core, _nvdimm
 from iovec_rs._badblocks import ClearError
-from iovec_rs._core import FaultMap, MappedRegion, RegionFile
+from iovec_rs._core import FaultMap, MappedRegion, RegionFile, Slot
+from iovec_rs._log import PmemLog
+from iovec_rs._types import CorruptError, Record, TornError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -28,7 +30,22 @@ if TYPE_CHECKING:
 _WRITABLE = 1
 """PyBUF_WRITABLE."""
 
-__all__ = ["ClearError", "PmemRegion", "badblocks", "clear_badblocks", "drain", "flush", "invalidate", "persist"]
+__all__ = [
+    "ClearError",
+    "CorruptError",
+    "PmemLog",
+    "PmemRegion",
+    "Record",
+    "Slot",
+    "TornError",
+    "badblocks",
+    "clear_badblocks",
+    "drain",
+    "flush",
+    "flush_range",
+    "invalidate",
+    "persist",
+]
 
 
 class PmemRegion(MappedRegion):
@@ -110,6 +127,16 @@ def invalidate(buffer: Buffer | UserRange, offset: int = 0, length: int | None =
     ValueError if the range leaves the buffer, FaultError if its memory is bad.
     """
     _core.pmem_invalidate(buffer, offset, length)
+
+
+def flush_range(buffer: Buffer | UserRange, offset: int = 0, length: int = -1) -> None:
+    """`invalidate` as maru's extension of that name is called: `length` -1 is all the rest.
+
+    ValueError if the range leaves the buffer or `length` is below -1, FaultError if its memory is bad.
+    """
+    if length < -1:
+        raise ValueError(f"length is {length}: expected 0 or more, or -1 for all the rest")
+    _core.pmem_invalidate(buffer, offset, None if length == -1 else length)
 
 
 def drain() -> None:

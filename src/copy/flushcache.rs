@@ -107,7 +107,7 @@ fn over_lines(range: Memory, instruction: &arch::WriteBack) -> Result<Outcome> {
     Ok((done, copier.into_fault(done, range.len())))
 }
 
-fn require_write_back() -> Result<&'static arch::WriteBack> {
+pub(super) fn require_write_back() -> Result<&'static arch::WriteBack> {
     arch::write_back().ok_or_else(no_write_back)
 }
 

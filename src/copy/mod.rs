@@ -6,6 +6,7 @@ mod checksum;
 mod chunk;
 mod copier;
 pub mod flushcache;
+pub(crate) mod framed;
 pub mod mcsafe;
 mod nontemporal;
 pub mod ring;

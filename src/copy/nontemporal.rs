@@ -9,7 +9,7 @@
 
 mod gather;
 #[cfg(test)]
-mod recorder;
+pub(crate) mod recorder;
 #[cfg(test)]
 mod tests;
 

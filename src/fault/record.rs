@@ -134,6 +134,11 @@ impl Fault {
         Self { cause: Cause::Gone.into(), origin: Origin::Syscall, ..cut }
     }
 
+    /// Memory that can be read, and does not hold what it should.
+    pub fn changed(seg: Segment, offset: usize) -> Self {
+        Self { cause: Cause::Unknown.into(), ..Self::known(Side::Source, seg, offset) }
+    }
+
     /// What is wrong with the memory. A kernel that does not handle memory failures signals poison as if the page were
     /// gone: to tell the two apart takes a third as long again as the fault, so it is done when somebody first wants to
     /// know.

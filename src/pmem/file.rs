@@ -130,7 +130,7 @@ impl Opened {
         self.meta.dev()
     }
 
-    pub(super) fn file(&self) -> &Arc<File> {
+    pub(crate) fn file(&self) -> &Arc<File> {
         &self.file
     }
 
@@ -179,6 +179,16 @@ impl Opened {
             return Err(libc::ENOSPC);
         }
         sys::file::allocate(&self.file, offset, len)
+    }
+
+    /// Leaves the file where it is, whatever becomes of this: somebody else has begun to use it.
+    pub(crate) fn leave(&mut self) {
+        self.created = false;
+    }
+
+    /// Bytes it has.
+    pub(crate) fn length(&self) -> u64 {
+        self.meta.len()
     }
 
     /// `fsync`.

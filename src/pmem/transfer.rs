@@ -3,7 +3,9 @@
 use super::Granularity;
 use super::mapping::Mapping;
 use crate::abi::{Direction, Kind};
+use crate::arch::LINE;
 use crate::copy::flushcache::{copy_from_iter_flushcache, copy_from_iter_nocache, memcpy_flushcache, memcpy_nocache};
+use crate::copy::framed::copy_framed_from_iter;
 use crate::copy::mcsafe::{KnownBad, Touch, copy_to_iter_mcsafe, learned, memcpy_mcsafe};
 use crate::copy::{Outcome, copy_from_iter, memcpy};
 use crate::error::{Error, Result};
@@ -81,6 +83,32 @@ impl Mapping {
         i.take_back(before - i.count() - durable)?;
         i.fault = stored?.1;
         Ok(durable)
+    }
+
+    /// Writes a line of the caller's and all that is left of an iterator behind it, `len` bytes in whole lines, in one
+    /// copy with one fence. Returns `len` if all of it is durable; otherwise 0 or less than that, and why, with the
+    /// iterator where it stood. An error as from [`Self::write`].
+    pub fn write_framed(
+        &self,
+        offset: usize,
+        len: usize,
+        i: &mut IovIter,
+        line: impl Fn(u32) -> [u8; LINE],
+    ) -> Result<Outcome> {
+        self.require_writable()?;
+        let dst = self.range(offset, len)?;
+        if self.granularity() != Granularity::Page {
+            return copy_framed_from_iter(dst, i, true, line);
+        }
+        let before = i.count();
+        let stored = self.store_durably(offset, true, || {
+            i.take_back(before - i.count())?;
+            copy_framed_from_iter(dst, i, false, &line)
+        });
+        if !matches!(stored, Ok((done, None)) if done == len) {
+            i.take_back(before - i.count())?;
+        }
+        stored
     }
 
     /// What a fault in a copy out of the region tells of damage to it that no map knew: for the caller to add to the

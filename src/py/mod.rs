@@ -20,10 +20,12 @@ mod io;
 mod iter;
 mod iterate;
 mod kept;
+mod log;
 mod mcsafe;
 mod names;
 mod pmem;
 mod safe_map;
+mod slot;
 mod structures;
 mod transfer;
 mod values;
@@ -68,11 +70,15 @@ mod _core {
     #[pymodule_export]
     use super::iter::{IovIter, IterState};
     #[pymodule_export]
+    use super::log::{LogClaim, LogRecords, MappedLog};
+    #[pymodule_export]
     use super::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
     #[pymodule_export]
     use super::pmem::{MappedRegion, RegionFile, fault_map_moved};
     #[pymodule_export]
     use super::safe_map::MappedFile;
+    #[pymodule_export]
+    use super::slot::Slot;
     #[pymodule_export]
     use super::structures::{FolioQueue, PipeRing, XArray};
     use pyo3::exceptions::PyImportError;

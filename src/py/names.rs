@@ -40,6 +40,9 @@ names! {
         fault: "Fault",
         fault_error: "FaultError",
         fault_range: "FaultRange",
+        corrupt_error: "CorruptError",
+        record: "Record",
+        torn_error: "TornError",
         mc_result: "McResult",
     }
     strings {

@@ -41,6 +41,28 @@ impl RegionFile {
     }
 }
 
+impl RegionFile {
+    /// What it was opened by.
+    pub(super) fn path(&self) -> &Py<PyAny> {
+        &self.path
+    }
+
+    /// The file and the part of it that was given room, to be mapped.
+    pub(super) fn take(&self) -> PyResult<(Opened, Part)> {
+        let (opened, part) = self.lock().take().ok_or_else(file_closed)?;
+        Ok((opened, part.ok_or_else(|| PyValueError::new_err("the file was given no room"))?))
+    }
+
+    /// Claims it for a log.
+    pub(super) fn claim_log(&self, py: Python<'_>, create: bool) -> PyResult<crate::log::region::Claim> {
+        // Taken, since the interpreter runs meanwhile.
+        let (mut opened, part) = self.lock().take().ok_or_else(file_closed)?;
+        let claimed = py.detach(|| crate::log::region::Claim::new(&mut opened, self.size, create));
+        *self.lock() = Some((opened, part));
+        claimed.map_err(|error| with_path(error, self.path.bind(py)))
+    }
+}
+
 fn file_closed() -> PyErr {
     PyValueError::new_err("the file is mapped or closed")
 }
@@ -95,13 +117,16 @@ impl RegionFile {
         self.with(Opened::fd)
     }
 
-    /// Chooses its bytes and makes room for them. `device` is `(size, align)` of a DAX device in bytes.
-    fn reserve(&self, py: Python<'_>, device: Option<(usize, usize)>) -> PyResult<()> {
+    /// Chooses its bytes and makes room for them. `device` is `(size, align)` of a DAX device in bytes, `size` how many bytes are chosen if it is
+    /// known better than when it was opened.
+    #[pyo3(signature = (device, size=None))]
+    fn reserve(&self, py: Python<'_>, device: Option<(usize, usize)>, size: Option<usize>) -> PyResult<()> {
+        let size = size.or(self.size);
         let device = device.map(|(size, align)| Device { size, align });
         // Taken, since the interpreter runs meanwhile.
         let (mut opened, _) = self.lock().take().ok_or_else(file_closed)?;
         let reserved = loop {
-            match py.detach(|| opened.reserve(self.size, self.offset, device)) {
+            match py.detach(|| opened.reserve(size, self.offset, device)) {
                 Err(Error::Os { errno: libc::EINTR, .. }) => py.check_signals()?,
                 reserved => break reserved.map_err(|error| with_path(error, self.path.bind(py))),
             }
@@ -147,7 +172,7 @@ struct State {
 }
 
 /// A refusal while opening, which names the file.
-fn with_path<T>(error: Error, path: &Bound<'_, T>) -> PyErr {
+pub(super) fn with_path<T>(error: Error, path: &Bound<'_, T>) -> PyErr {
     match error {
         Error::Os { errno, context } => PyOSError::new_err((errno, context, path.clone().into_any().unbind())),
         other => other.into(),

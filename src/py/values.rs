@@ -7,6 +7,7 @@ use crate::fault::map::{Access, Range};
 use crate::fault::shelter::Report;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::PageSpan;
+use crate::log::Record;
 use crate::memory::Segment;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -356,6 +357,13 @@ pub(super) fn to_mc_result<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let fault = fault.map_or_else(|| Ok(py.None().into_bound(py)), |fault| to_fault(py, fault))?;
     new_tuple(&names(py).mc_result, [int(py, copied)?, int(py, nbytes - copied)?, fault])
+}
+
+/// A `Record` of a log.
+pub(super) fn to_record<'py>(py: Python<'py>, record: &Record) -> PyResult<Bound<'py, PyAny>> {
+    let fields = [record.sequence as usize, record.offset, record.length, record.crc as usize];
+    let [sequence, offset, length, crc] = fields.map(|field| int(py, field));
+    new_tuple(&names(py).record, [sequence?, offset?, length?, crc?])
 }
 
 /// A `FaultError`: its errno by the cause.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(super) static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Tells this process from its ancestors: its number is the kernel's own answer, which a fork of any kind changes.
-fn process() -> u64 {
+pub(super) fn process() -> u64 {
     // SAFETY: getpid has no preconditions and touches no memory.
     let number = unsafe { libc::getpid() };
     u64::from(FORKS.load(Ordering::Relaxed)) << 32 | number as u64

@@ -15,6 +15,7 @@ pub mod shared_mapping;
 mod syncs;
 mod turn;
 pub mod vectored;
+pub mod writer_lock;
 
 fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)

@@ -20,6 +20,16 @@ pub(super) enum Place {
     Medium,
 }
 
+/// What was done, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    /// Bytes of one line were stored, from where on in the memory. They may reach the medium from now on, and have at
+    /// the next fence.
+    Store(usize, Vec<u8>),
+    /// Everything before is on the medium. Left out where nothing was stored since the last one.
+    Fence,
+}
+
 /// How the lines of one copy were written. One way each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Ways {
@@ -30,21 +40,23 @@ struct Ways {
 
 /// Memory of the test's own in which every byte's place is known. Outside `[base, base + places.len())` everything is
 /// the copy's own.
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     base: usize,
     pub(super) places: Vec<Place>,
     lines: Vec<Ways>,
     /// What of the source cannot be read, and the first destination address that cannot be written.
     pub(super) bad_source: Segment,
-    pub(super) bad_destination: usize,
+    pub(crate) bad_destination: usize,
     pub(super) fences: usize,
+    /// What was done.
+    pub(crate) events: Vec<Event>,
     /// Steps that broke a rule.
     pub(super) broken: Vec<String>,
 }
 
 impl Recorder {
     /// Over the `len` bytes at `base`, a line's start.
-    pub(super) fn new(base: usize, len: usize) -> Self {
+    pub(crate) fn new(base: usize, len: usize) -> Self {
         assert!(base.is_multiple_of(LINE));
         Self {
             base,
@@ -53,6 +65,7 @@ impl Recorder {
             bad_source: Segment::default(),
             bad_destination: usize::MAX,
             fences: 0,
+            events: Vec::new(),
             broken: Vec::new(),
         }
     }
@@ -63,6 +76,14 @@ impl Recorder {
         unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut(dst), len) };
         let at = dst - self.base;
         self.places[at..at + len].fill(place);
+        for start in (at / LINE * LINE..at + len).step_by(LINE) {
+            let (start, end) = (start.max(at), (start + LINE).min(at + len));
+            let mut bytes = vec![0; end - start];
+            let stored = std::ptr::with_exposed_provenance::<u8>(self.base + start);
+            // SAFETY: just written, in memory of the tests' own.
+            unsafe { std::ptr::copy_nonoverlapping(stored, bytes.as_mut_ptr(), bytes.len()) };
+            self.events.push(Event::Store(start, bytes));
+        }
         for line in at / LINE..(at + len).div_ceil(LINE) {
             let ways = &mut self.lines[line];
             ways.cached |= place == Place::Dirty;
@@ -150,6 +171,12 @@ impl LineStore for Recorder {
 
     fn fence(&mut self) {
         self.fences += 1;
+        if self.places.contains(&Place::Dirty) {
+            self.broken.push("something is fenced before it was written back".to_owned());
+        }
+        if !matches!(self.events.last(), Some(Event::Fence) | None) {
+            self.events.push(Event::Fence);
+        }
         for place in &mut self.places {
             if *place == Place::Leaving {
                 *place = Place::Medium;

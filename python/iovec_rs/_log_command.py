@@ -1,0 +1,81 @@
+"""`iovec-rs log`: a log for people to look at."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from iovec_rs._log import PmemLog
+from iovec_rs._types import CorruptError, FaultError
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+ACTIONS = ("info", "dump", "verify", "append")
+
+PREVIEW = 32
+"""How many bytes of a record are shown."""
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Does what `args.action` says; whether all is well with the log."""
+    if args.action == "append":
+        return append(args.log, args.file, args.size)
+    with PmemLog.open(args.log, writable=False) as log:
+        if args.action == "dump":
+            return dump(log, args.sequence)
+        return info(log, args.json) if args.action == "info" else verify(log, args.json)
+
+
+def append(path: Path, file: Path | None, size: int | None) -> bool:
+    data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+    with PmemLog.open(path, size=size, create=size is not None) as log:
+        if log.recovered:
+            print(f"a torn tail of {log.recovered} bytes was cut", file=sys.stderr)
+        print(log.append(data))
+    return True
+
+
+def info(log: PmemLog, as_json: bool) -> bool:
+    names = ("path", "size", "granularity", "first", "last", "nbytes", "free")
+    facts = {name: getattr(log, name) for name in names}
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        for name, value in facts.items():
+            print(f"{name:<12}{value}")
+    return True
+
+
+def dump(log: PmemLog, sequence: int | None) -> bool:
+    if sequence is not None:
+        sys.stdout.buffer.write(log.read(sequence))
+        return True
+    is_well = True
+    for number in range(log.first, log.last + 1):
+        try:
+            data, length = log.read(number), log.record(number).length
+        except IndexError:
+            continue  # Discarded meanwhile.
+        except (CorruptError, FaultError) as error:
+            print(f"{number}\tDAMAGED: {error.strerror}")
+            is_well = False
+        else:
+            rest = "..." if length > PREVIEW else ""
+            print(f"{number}\t{length}\t{data[:PREVIEW]!r}{rest}")
+    return is_well
+
+
+def verify(log: PmemLog, as_json: bool) -> bool:
+    records, found = log.last + 1 - log.first, log.verify()
+    if as_json:
+        damaged = [{"offset": fault.offset, "length": fault.length, "cause": fault.cause} for fault in found]
+        print(json.dumps({"records": records, "damaged": damaged}, indent=2))
+        return not found
+    for fault in found:
+        what = "changed" if fault.cause == "unknown" else f"bad memory ({fault.cause})"
+        print(f"offset {fault.offset}: {what}, {fault.length} bytes")
+    print(f"{records} records, {len(found)} damaged")
+    return not found

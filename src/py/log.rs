@@ -1,0 +1,408 @@
+//! What `iovec_rs.pmem.PmemLog` is made of.
+
+use super::buffer::{Access, ArgName, Call, is_buffer};
+use super::collect::{SegmentList, collect};
+use super::fault_map::FaultMap;
+use super::iter::IovIter;
+use super::names::names;
+use super::pmem::{RegionFile, with_path};
+use super::structures::new_bytes;
+use super::transfer::transfer;
+use super::values::{fault_error, int, list, size, to_fault, to_mc_result, to_record};
+use crate::abi::Direction;
+use crate::iter;
+use crate::log::region::{Claim, Region};
+use crate::log::{Failure, Numbers, Open, PmemLog};
+use crate::pmem::{Granularity, Mapping};
+use pyo3::exceptions::{PyBufferError, PyIndexError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A file that a log is or comes to be in: locked against other writers until this is dropped.
+#[pyclass(module = "iovec_rs._core", frozen)]
+pub(super) struct LogClaim {
+    claim: Mutex<Option<Claim>>,
+    size: Option<usize>,
+}
+
+#[pymethods]
+impl LogClaim {
+    /// Claims a file that was opened and nothing else. What refuses it has changed nothing.
+    #[new]
+    fn new(py: Python<'_>, file: &Bound<'_, RegionFile>, create: bool) -> PyResult<Self> {
+        let claim = file.get().claim_log(py, create)?;
+        let size = claim.size();
+        Ok(Self { claim: Mutex::new(Some(claim)), size })
+    }
+
+    /// Bytes of the log that is in the file; `None` if one is to be made.
+    #[getter]
+    fn size(&self) -> Option<usize> {
+        self.size
+    }
+}
+
+/// A log in a mapped file: the part of `iovec_rs.pmem.PmemLog` that looks for nothing in the system.
+#[pyclass(module = "iovec_rs._core", frozen, weakref, subclass)]
+pub(super) struct MappedLog {
+    /// Shared with the calls that run; `None` once closed.
+    log: Mutex<Option<Arc<PmemLog<Region>>>>,
+    path: Py<PyAny>,
+    size: usize,
+    granularity: Granularity,
+    recovered: u64,
+    writable: bool,
+}
+
+/// Runs a call over data that are a buffer, buffers in order, or what is left of an iterator.
+pub(super) fn from_data<T>(
+    data: &Bound<'_, PyAny>,
+    call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
+) -> PyResult<T> {
+    if let Ok(i) = data.cast::<IovIter>() {
+        return call(&mut i.get().lock()?.core);
+    }
+    if is_buffer(data) {
+        let mut held = Call::new();
+        let memory = held.acquire(data, Access::Read, ArgName::Argument("data"))?;
+        return call(&mut iter::IovIter::whole(Direction::Source, memory));
+    }
+    let SegmentList { memories, exports, .. } = collect(Direction::Source, data, None)?.finish();
+    let done = call(&mut iter::IovIter::kvec(Direction::Source, memories, None)?);
+    drop(exports);
+    done
+}
+
+/// Runs a call over a destination that is a buffer or what is left of an iterator.
+pub(super) fn to_destination<T>(
+    dst: &Bound<'_, PyAny>,
+    call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
+) -> PyResult<T> {
+    if let Ok(i) = dst.cast::<IovIter>() {
+        return call(&mut i.get().lock()?.core);
+    }
+    let mut held = Call::new();
+    let memory = held.acquire(dst, Access::Write, ArgName::Argument("dst"))?;
+    call(&mut iter::IovIter::whole(Direction::Dest, memory))
+}
+
+/// What a failure is in Python. `path` names the log.
+fn raised(py: Python<'_>, failure: Failure) -> PyErr {
+    match failure {
+        Failure::Refused(error) => error.into(),
+        Failure::Fault(fault, copied) => fault_error(py, &fault, copied),
+        Failure::Missing { sequence, first, end } => missing(&sequence, first, end),
+        Failure::Corrupt { sequence, offset, what, .. } => {
+            let message = format!("record {sequence} at offset {offset} is not what was appended: {what}");
+            let build = || {
+                let error = names(py).corrupt_error.bind(py).call1((libc::EBADMSG, message))?;
+                error.setattr("sequence", sequence)?;
+                Ok(error)
+            };
+            build().map_or_else(|error: PyErr| error, PyErr::from_value)
+        }
+    }
+}
+
+fn missing(sequence: &dyn std::fmt::Display, first: u64, end: u64) -> PyErr {
+    PyIndexError::new_err(match first {
+        first if first == end => format!("sequence is {sequence}: the log is empty, the next record is {end}"),
+        first => format!("sequence is {sequence}: the log has the records {first} to {}", end - 1),
+    })
+}
+
+fn closed() -> PyErr {
+    PyValueError::new_err("the log is closed")
+}
+
+impl MappedLog {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<PmemLog<Region>>>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self) -> PyResult<Arc<PmemLog<Region>>> {
+        self.lock().clone().ok_or_else(closed)
+    }
+
+    /// Runs what may wait for a device, or for somebody who does, without the interpreter.
+    fn attempt<T: Send>(
+        &self,
+        py: Python<'_>,
+        nbytes: usize,
+        work: impl FnOnce() -> Result<T, Failure> + Send,
+    ) -> PyResult<Result<T, Failure>> {
+        if self.granularity == Granularity::Page { Ok(py.detach(work)) } else { transfer(py, nbytes, || Ok(work())) }
+    }
+
+    /// The same, where no iterator is in use that an exception's making could want.
+    fn run<T: Send>(
+        &self,
+        py: Python<'_>,
+        nbytes: usize,
+        work: impl FnOnce() -> Result<T, Failure> + Send,
+    ) -> PyResult<T> {
+        self.attempt(py, nbytes, work)?.map_err(|failure| raised(py, failure))
+    }
+
+    fn numbers(&self, py: Python<'_>) -> PyResult<Numbers> {
+        let log = self.log()?;
+        self.run(py, 0, || Ok(log.numbers()?))
+    }
+
+    /// The number of a record: any that there cannot be is an `IndexError`.
+    fn sequence(&self, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+        match size("sequence", value) {
+            Ok(sequence) => Ok(sequence as u64),
+            Err(error) if error.is_instance_of::<PyValueError>(value.py()) => {
+                let Numbers { first, end, .. } = self.numbers(value.py())?;
+                Err(missing(value, first, end))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[pymethods]
+impl MappedLog {
+    /// Opens the log in a file that was claimed and given room, or makes one. `bad` are the file's bytes that are known
+    /// to be bad; `caches_persist` says that the caches above its memory outlive a loss of power.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        file: &Bound<'_, RegionFile>,
+        claim: &Bound<'_, LogClaim>,
+        bad: &Bound<'_, FaultMap>,
+        caches_persist: bool,
+        create: bool,
+    ) -> PyResult<Self> {
+        let (file, claim) = (file.get(), claim.get());
+        let claim = claim.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let claim = claim.ok_or_else(|| PyValueError::new_err("the file was claimed for another log"))?;
+        let (opened, part) = file.take()?;
+        let (writable, bad) = (opened.writable(), bad.get().lock().try_clone()?);
+        let how = match (writable, create) {
+            (false, _) => Open::Read,
+            (true, false) => Open::Write,
+            (true, true) => Open::Create,
+        };
+        let opened = py.detach(|| {
+            let mapping = Mapping::new(opened, part, caches_persist)?;
+            PmemLog::open(Region::new(mapping, claim, &bad)?, how)
+        });
+        let log = opened.map_err(|failure| match failure {
+            Failure::Refused(error) => with_path(error, file.path().bind(py)),
+            failure => raised(py, failure),
+        })?;
+        let mapping = log.medium().mapping();
+        Ok(Self {
+            path: file.path().clone_ref(py),
+            size: mapping.seg().len,
+            granularity: mapping.granularity(),
+            recovered: log.recovered(),
+            writable,
+            log: Mutex::new(Some(Arc::new(log))),
+        })
+    }
+
+    /// The path it was opened by.
+    #[getter]
+    fn path(&self, py: Python<'_>) -> Py<PyAny> {
+        self.path.clone_ref(py)
+    }
+
+    /// Bytes of its region, the superblocks included.
+    #[getter]
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    /// What makes a record durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an
+    /// msync.
+    #[getter]
+    fn granularity(&self) -> &'static str {
+        self.granularity.name()
+    }
+
+    /// Whether it was opened to be appended to.
+    #[getter]
+    fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether it is closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// The oldest record's number; one past `last` if there is none.
+    #[getter]
+    fn first<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        int(py, self.numbers(py)?.first as usize)
+    }
+
+    /// The newest record's number; `first - 1` if there is none.
+    #[getter]
+    fn last<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        int(py, self.numbers(py)?.end as usize)?.sub(1)
+    }
+
+    /// Bytes in use: of the records, their headers, and what lies unused between them.
+    #[getter]
+    fn nbytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        int(py, self.numbers(py)?.used as usize)
+    }
+
+    /// The most bytes that the next append can take; 0, too, where not even an empty record has room.
+    #[getter]
+    fn free<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        int(py, self.numbers(py)?.free as usize)
+    }
+
+    /// Bytes of a torn tail that were cut when it was opened: an append that was interrupted, or damage with nothing
+    /// good behind it. 0 for a reader, who cuts nothing.
+    #[getter]
+    fn recovered<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        int(py, self.recovered as usize)
+    }
+
+    /// Appends a buffer, buffers in order, or all that is left of an iterator, as one record; returns its number. The
+    /// record is durable and whole when this returns, with one fence.
+    ///
+    /// OSError ENOSPC if it does not fit into `free`; `FaultError` if the data, or the log's memory, is bad; OSError if
+    /// msync fails; `BlockingIOError` in a forked child; BufferError if the log was opened to be read. Then the record
+    /// is not there, after a crash neither, and an iterator stands where it stood. What of the log turned out to be bad
+    /// is not used again: the next append goes behind it.
+    fn append<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let log = self.log()?;
+        let appended = from_data(data, |core| self.attempt(py, core.count(), || log.append(core)))?;
+        int(py, appended.map_err(|failure| raised(py, failure))? as usize)
+    }
+
+    /// A record's data. `IndexError` if there is no such record, `CorruptError` if its bytes are not those that were
+    /// appended, `FaultError` with the bytes that could be read if its memory is bad.
+    fn read<'py>(&self, py: Python<'py>, sequence: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let log = self.log()?;
+        let sequence = self.sequence(sequence)?;
+        let length = self.run(py, 0, || log.record(sequence))?.length;
+        let (bytes, memory) = new_bytes(py, length)?;
+        let (copied, fault) =
+            self.run(py, length, || log.read_into(sequence, &mut iter::IovIter::whole(Direction::Dest, memory)))?;
+        match fault {
+            Some(fault) => Err(fault_error(py, &fault, copied)),
+            None => Ok(bytes),
+        }
+    }
+
+    /// Copies a record's data into a buffer, or into what is left of an iterator, either of which may be longer.
+    /// Returns an `McResult` about the record's bytes, short if memory is bad. `IndexError` and `CorruptError` as from
+    /// `read`: then the destination may hold anything, and an iterator stands where it stood. ValueError if the record
+    /// does not fit: then nothing was written.
+    fn read_into<'py>(
+        &self,
+        py: Python<'py>,
+        sequence: &Bound<'py, PyAny>,
+        dst: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let log = self.log()?;
+        let sequence = self.sequence(sequence)?;
+        let length = self.run(py, 0, || log.record(sequence))?.length;
+        let done = to_destination(dst, |core| self.attempt(py, length, || log.read_into(sequence, core)))?;
+        let (copied, fault) = done.map_err(|failure| raised(py, failure))?;
+        to_mc_result(py, copied, length, fault.as_deref())
+    }
+
+    /// Frees every record before `sequence`, which may be one past the last; the ring uses their space again. Durable
+    /// when it returns. ValueError beyond that; the errors of `append` otherwise, with nothing freed.
+    fn discard_before(&self, py: Python<'_>, sequence: &Bound<'_, PyAny>) -> PyResult<()> {
+        let log = self.log()?;
+        let sequence = size("sequence", sequence)? as u64;
+        self.run(py, 0, || log.discard_before(sequence))
+    }
+
+    /// Reads every record, carefully. A `Fault` for each that cannot be read, or whose bytes are not those that were
+    /// appended: of cause "unknown" then. Its `offset` is where in the region.
+    fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let log = self.log()?;
+        let found = py.detach(|| log.verify()).map_err(|failure| raised(py, failure))?;
+        list(py, found.iter().map(|fault| to_fault(py, fault)))
+    }
+
+    /// Where a record is; `IndexError` and `CorruptError` as from `read`, of its header alone.
+    fn record<'py>(&self, py: Python<'py>, sequence: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let log = self.log()?;
+        let sequence = self.sequence(sequence)?;
+        to_record(py, &self.run(py, 0, || log.record(sequence))?)
+    }
+
+    fn __iter__(slf: &Bound<'_, Self>) -> PyResult<LogRecords> {
+        slf.get().log()?;
+        Ok(LogRecords { log: slf.clone().unbind(), next: AtomicU64::new(0) })
+    }
+
+    /// Closes it: another writer may open it. BufferError while calls run.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let mut open = self.lock();
+        if open.as_ref().is_some_and(|log| Arc::strong_count(log) > 1) {
+            return Err(PyBufferError::new_err("the log is in use by a running call"));
+        }
+        let log = open.take();
+        drop(open);
+        py.detach(|| {
+            if let Some(log) = log {
+                // What it fails to note is looked for by whoever opens it next.
+                let _ = log.close();
+            }
+        });
+        Ok(())
+    }
+
+    fn __enter__(slf: PyRef<'_, Self>) -> PyResult<PyRef<'_, Self>> {
+        slf.log()?;
+        Ok(slf)
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _kind: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let path = self.path.bind(py).repr()?;
+        if self.lock().is_none() {
+            return Ok(format!("<PmemLog {path} closed>"));
+        }
+        let Numbers { first, end, free, .. } = self.numbers(py)?;
+        let mode = if self.writable { "" } else { " read-only" };
+        Ok(format!("<PmemLog {path} first={first} last={} free={free}{mode}>", i128::from(end) - 1))
+    }
+}
+
+/// The records of a log, oldest first, those included that are appended meanwhile.
+#[pyclass(module = "iovec_rs._core", frozen)]
+pub(super) struct LogRecords {
+    log: Py<MappedLog>,
+    next: AtomicU64,
+}
+
+#[pymethods]
+impl LogRecords {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let mapped = self.log.get();
+        let (log, next) = (mapped.log()?, self.next.load(Ordering::Relaxed));
+        let Some(record) = mapped.run(py, 0, || Ok(log.record_from(next)?))? else { return Ok(None) };
+        self.next.store(record.sequence + 1, Ordering::Relaxed);
+        to_record(py, &record).map(Some)
+    }
+}

@@ -1,0 +1,94 @@
+//! `Slot`.
+
+use super::buffer::{ArgName, page};
+use super::log::{from_data, to_destination};
+use super::names::names;
+use super::transfer::transfer;
+use super::values::{fault_error, int, optional_size, size, tuple};
+use crate::error::Error;
+use crate::slot::{self, Failure};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+/// Publications in memory that others may have, too: one writer, any number of readers, in processes or on hosts that
+/// share it.
+///
+/// `region` is a `PmemRegion` or any buffer, which a reader's may be read-only; `offset` a multiple of 64; `capacity`
+/// the most data of a publication, all that fits by default. It takes `size_for(capacity)` bytes, which are zero before
+/// the first publication: a header line, and two buffers that take turns.
+#[pyclass(module = "iovec_rs", frozen, weakref)]
+pub(super) struct Slot(slot::Slot);
+
+fn raised(py: Python<'_>, failure: Failure) -> PyErr {
+    match failure {
+        Failure::Refused(error) => error.into(),
+        Failure::Fault(fault, done) => fault_error(py, &fault, done),
+        Failure::Torn => {
+            let message = "the publication was changed each time it was read";
+            let error = names(py).torn_error.bind(py).call1((libc::EAGAIN, message));
+            error.map_or_else(|error| error, PyErr::from_value)
+        }
+    }
+}
+
+#[pymethods]
+impl Slot {
+    #[new]
+    #[pyo3(signature = (region, offset=None, capacity=None), text_signature = "(region, offset=0, capacity=None)")]
+    fn new(
+        region: &Bound<'_, PyAny>,
+        offset: Option<&Bound<'_, PyAny>>,
+        capacity: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let (offset, capacity) = (optional_size("offset", offset)?.unwrap_or(0), optional_size("capacity", capacity)?);
+        let page = page(region, ArgName::Argument("region"))?;
+        Ok(Self(slot::Slot::new(&page, offset, capacity)?))
+    }
+
+    /// Bytes that a slot for publications of up to `capacity` bytes takes.
+    #[classmethod]
+    fn size_for<'py>(class: &Bound<'py, PyType>, capacity: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let capacity = size("capacity", capacity)?;
+        let size = slot::size_for(capacity);
+        int(class.py(), size.ok_or_else(|| Error::invalid("capacity", capacity, "less than 2**63"))?)
+    }
+
+    /// The most data of a publication, in bytes.
+    #[getter]
+    fn capacity<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        int(py, self.0.capacity())
+    }
+
+    /// Publishes a buffer, buffers in order, or all that is left of an iterator; returns the publication's number, from
+    /// 1 on. The data have left the caches, and then the header has, when this returns. ValueError for more than
+    /// `capacity`, BufferError if the memory is read-only, `FaultError` if it or the data are bad: then the publication
+    /// before is still there, and an iterator stands where it stood.
+    fn publish<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let published = from_data(data, |core| transfer(py, core.count(), || Ok(self.0.publish(core))))?;
+        int(py, published.map_err(|failure| raised(py, failure))? as usize)
+    }
+
+    /// Copies one publication, whole and checked, into a buffer or what is left of an iterator: its length and its
+    /// number, or `(0, newer_than)` if there is none that is newer. `TornError` if the writer kept changing it: `dst`
+    /// may hold anything then, and an iterator stands where it stood. ValueError if `dst` is too small: then nothing
+    /// was written. `FaultError` if memory is bad.
+    #[pyo3(signature = (dst, *, newer_than=None), text_signature = "($self, dst, *, newer_than=0)")]
+    fn consume<'py>(
+        &self,
+        py: Python<'py>,
+        dst: &Bound<'py, PyAny>,
+        newer_than: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let newer_than = optional_size("newer_than", newer_than)?.unwrap_or(0) as u64;
+        let consumed = to_destination(dst, |core| {
+            let nbytes = core.count().min(self.0.capacity());
+            transfer(py, nbytes, || Ok(self.0.consume(core, newer_than)))
+        })?;
+        let (length, sequence) = consumed.map_err(|failure| raised(py, failure))?;
+        tuple(py, [int(py, length), int(py, sequence as usize)].into_iter())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Slot capacity={}>", self.0.capacity())
+    }
+}

@@ -1,0 +1,212 @@
+"""`Slot`: every publication is consumed whole or not at all, whoever writes meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import pickle
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from iovec_rs import READ, WRITE, FaultError, IovIter, Slot, TornError, pmem
+from iovec_rs.testing import truncated
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECONDS = float(os.environ.get("IOVEC_RS_SLOT_SECONDS", "2"))
+
+
+def shared(capacity: int) -> mmap.mmap:
+    return mmap.mmap(-1, Slot.size_for(capacity))
+
+
+def publication(number: int, length: int) -> bytes:
+    """Any two differ in every word, so that a mix of them is neither."""
+    return number.to_bytes(8, "little") * (length // 8)
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 64, 4096, 8192, 8193, 100_000])
+def test_what_was_published_is_consumed_once(length: int) -> None:
+    slot = Slot(shared(100_000), 0, 100_000)
+    dst = bytearray(100_000)
+    assert slot.consume(dst) == (0, 0)
+    for n in range(1, 5):
+        data = os.urandom(length)
+        half = length // 2
+        shapes: list[Any] = [data, [data[:half], data[half:]], IovIter.kvec(WRITE, [data]), memoryview(data)]
+        assert slot.publish(shapes[n - 1]) == n
+        assert slot.consume(dst, newer_than=n - 1) == (length, n)
+        assert dst[:length] == data
+        assert slot.consume(dst, newer_than=n) == (0, n)
+        i = IovIter.iovec(READ, [bytearray(10), bytearray(100_000)])
+        assert slot.consume(i) == (length, n)
+        assert i.count == 100_010 - length
+
+
+def test_the_space_of_a_slot() -> None:
+    for capacity in (0, 1, 32, 33, 64, 65, 4096, 100_001):
+        size = Slot.size_for(capacity)
+        assert Slot(bytearray(size), 0, capacity).capacity == capacity
+        assert Slot(bytearray(size)).capacity >= capacity
+        with pytest.raises(ValueError, match=r"capacity|offset"):
+            Slot(bytearray(size - 1), 0, max(capacity, 1))
+        beside = bytearray(b"\xaa" * (size + 128))
+        beside[64 : 64 + size] = bytes(size)
+        slot = Slot(beside, 64, capacity)
+        slot.publish(b"x" * capacity)
+        slot.publish(b"y" * capacity)
+        assert bytes(beside[:64]) + bytes(beside[64 + size :]) == b"\xaa" * 128
+    for offset in (1, 63, 128, -64, 1 << 70):
+        with pytest.raises(ValueError, match="offset"):
+            Slot(bytearray(128), offset)
+    with pytest.raises(ValueError, match="capacity"):
+        Slot.size_for(1 << 63)
+
+
+def test_what_is_refused_has_changed_nothing() -> None:
+    memory = bytearray(Slot.size_for(100))
+    slot = Slot(memory, 0, 100)
+    slot.publish(b"x" * 100)
+    before = bytes(memory)
+    with pytest.raises(ValueError, match="at most 100"):
+        slot.publish(bytes(101))
+    dst = bytearray(b"." * 99)
+    with pytest.raises(ValueError, match="100 or more"):
+        slot.consume(dst)
+    assert dst == b"." * 99
+    reader = Slot(memoryview(memory).toreadonly(), 0, 100)
+    with pytest.raises(BufferError):
+        reader.publish(b"y")
+    assert memory == before
+    assert reader.consume(bytearray(100)) == (100, 1)
+    with pytest.raises(ValueError, match="direction"):
+        slot.publish(IovIter.ubuf(READ, bytearray(4)))
+
+
+def test_bad_data_leave_the_publication_before() -> None:
+    slot = Slot(shared(1 << 16), 0, 1 << 16)
+    slot.publish(b"before" * 1000)
+    with truncated(8, 4) as memory:
+        for source in (memory, IovIter.kvec(WRITE, [memory])):
+            with pytest.raises(FaultError):
+                slot.publish(source)
+    dst = bytearray(1 << 16)
+    assert slot.consume(dst) == (6000, 1)
+    assert dst[:6000] == b"before" * 1000
+
+
+def test_memory_that_is_gone_is_a_fault() -> None:
+    with truncated(8, 4) as memory:
+        slot = Slot(memory, 0, 200)
+        assert slot.publish(b"x" * 100) == 1
+        with pytest.raises(FaultError):
+            Slot(memory, 4 * 4096, 32).publish(b"x")
+        with pytest.raises(FaultError):
+            Slot(memory, 4 * 4096, 32).consume(bytearray(32))
+
+
+def test_a_header_that_stays_torn_is_told() -> None:
+    memory = bytearray(Slot.size_for(100))
+    slot = Slot(memory, 0, 100)
+    slot.publish(b"x" * 100)
+    memory[9] ^= 1
+    i = IovIter.ubuf(READ, bytearray(100))
+    with pytest.raises(TornError) as torn:
+        slot.consume(i)
+    assert (torn.value.errno, i.count) == (errno.EAGAIN, 100)
+    assert pickle.loads(pickle.dumps(torn.value)).errno == errno.EAGAIN
+    memory[9] ^= 1
+    data = memory.index(b"x" * 100)
+    memory[data + 50] ^= 1
+    with pytest.raises(TornError):
+        slot.consume(i)
+    slot.publish(b"y" * 100)
+    assert slot.consume(i)[0] == 100
+
+
+def test_slots_of_a_region(tmp_path: Path) -> None:
+    path = tmp_path / "region"
+    with pmem.PmemRegion.open(path, size=1 << 16, create=True) as region:
+        slot = Slot(region, 4096, 1000)
+        slot.publish(b"kept" * 100)
+        del slot
+    with pmem.PmemRegion.open(path, writable=False) as region:
+        dst = bytearray(1000)
+        assert Slot(region, 4096, 1000).consume(dst) == (400, 1)
+        assert dst[:400] == b"kept" * 100
+
+
+def consume_whole(memory: mmap.mmap, capacity: int, end: float, least: int) -> None:
+    """Consumes until the time is over, and `least` publications were seen."""
+    slot = Slot(memory, 0, capacity)
+    dst, newest, seen = bytearray(capacity), 0, 0
+    while time.monotonic() < end or seen < least:
+        try:
+            length, number = slot.consume(dst, newer_than=newest)
+        except TornError:
+            continue
+        if number == newest:
+            continue
+        assert number > newest
+        assert dst[:length] == publication(number, length), f"publication {number} is a mix"
+        newest, seen = number, seen + 1
+
+
+def publish_until(memory: mmap.mmap, capacity: int, over: threading.Event) -> None:
+    slot = Slot(memory, 0, capacity)
+    lengths = (capacity, capacity // 16 * 8, 16, capacity)
+    number = 0
+    while not over.is_set():
+        number += 1
+        assert slot.publish(publication(number, lengths[number % 4])) == number
+
+
+@pytest.mark.parametrize("capacity", [64, 4096, 1 << 18])
+def test_readers_in_threads_never_see_a_mix(capacity: int) -> None:
+    memory = shared(capacity)
+    over, failures = threading.Event(), []
+
+    def read() -> None:
+        try:
+            consume_whole(memory, capacity, time.monotonic() + SECONDS, 3)
+        except BaseException as error:
+            failures.append(error)
+
+    writer = threading.Thread(target=publish_until, args=(memory, capacity, over))
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for thread in (writer, *readers):
+        thread.start()
+    for thread in readers:
+        thread.join()
+    over.set()
+    writer.join()
+    assert not failures
+
+
+@pytest.mark.parametrize("capacity", [64, 4096, 1 << 18])
+def test_readers_in_processes_never_see_a_mix(capacity: int) -> None:
+    memory = shared(capacity)
+    readers = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(120)
+                consume_whole(memory, capacity, time.monotonic() + SECONDS, 3)
+                code = 0
+            finally:
+                os._exit(code)
+        readers.append(child)
+    over = threading.Event()
+    writer = threading.Thread(target=publish_until, args=(memory, capacity, over))
+    writer.start()
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in readers]
+    over.set()
+    writer.join()
+    assert codes == [0, 0]
