@@ -16,7 +16,7 @@ macro_rules! names {
             $(pub(super) $class: Py<PyType>,)*
             $(pub(super) $string: Py<PyString>,)*
             directions: [Py<PyAny>; 2],
-            kinds: [Py<PyAny>; 8],
+            kinds: [Py<PyAny>; Kind::ALL.len()],
         }
 
         impl Names {
