@@ -1,8 +1,4 @@
-"""Bugs that iov_iter had once: where the cursor stands.
-
-The other files named test_old_bugs hold the rest, but for numbers 21 and 22, which are about the lines that a copy
-writes back and about lengths beyond 4 GiB: memory that records both is in `src/copy/nontemporal/tests.rs`.
-"""
+"""Bugs that iov_iter had once: where the cursor stands. docs/old_bugs.md has all of them, with their commits."""
 
 from __future__ import annotations
 
