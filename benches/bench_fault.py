@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import mmap
-import os
 import random
 import subprocess
 import sys
@@ -195,32 +194,28 @@ def gone(size: int, quick: bool) -> Table:
     """Until all of a mapping whose file was cut to one page is known to be gone: copy, skip the extent, go on."""
     table = Table(NAME, f"{size >> 20} MiB, all gone but a page: copy, skip the damage, go on", "us", identical=True)
     watch = Stopwatch(table, quick)
-    fd = os.memfd_create("bench")
-    os.ftruncate(fd, size)
-    source, target = mmap.mmap(fd, size, mmap.MAP_SHARED), mmap.mmap(-1, size)
-    os.ftruncate(fd, PAGE_SIZE)
-    base = IovIter.ubuf(WRITE, source).ranges()[0].address
-    src, dst = memoryview(source), memoryview(target)
+    dst = memoryview(mmap.mmap(-1, size))
+    with testing.truncated(size // PAGE_SIZE, 1) as source:
+        src, base = source.buffer, source.address
 
-    def rescue(piece: int, end: int) -> None:
-        at = saved = 0
-        known = FaultMap()
-        while at < end:
-            copied, _, fault = memcpy_mcsafe(dst[at : at + piece], src[at : at + piece], fault_map=known)
-            saved += copied
-            at += copied
-            if fault is not None:
-                at = fault.address + fault.length - base
-        if saved != PAGE_SIZE or known.first_in(base, size) != known.first_in(base + PAGE_SIZE, 1):
-            raise MismatchError(f"{saved} bytes were saved, not {PAGE_SIZE}")
+        def rescue(piece: int, end: int) -> None:
+            at = saved = 0
+            known = FaultMap()
+            while at < end:
+                copied, _, fault = memcpy_mcsafe(dst[at : at + piece], src[at : at + piece], fault_map=known)
+                saved += copied
+                at += copied
+                if fault is not None:
+                    at = fault.address + fault.length - base
+            if saved != PAGE_SIZE or known.first_in(base, size) != known.first_in(base + PAGE_SIZE, 1):
+                raise MismatchError(f"{saved} bytes were saved, not {PAGE_SIZE}")
 
-    watch.time("in one copy", lambda: rescue(size, size), 21, below=GONE_LIMIT)
-    watch.time("in copies of 1 MiB", lambda: rescue(1 << 20, size), 21, below=GONE_LIMIT)
-    by_page = watch.time("in copies of a page (64th part)", lambda: rescue(PAGE_SIZE, size // 64), 3)
+        watch.time("in one copy", lambda: rescue(size, size), 21, below=GONE_LIMIT)
+        watch.time("in copies of 1 MiB", lambda: rescue(1 << 20, size), 21, below=GONE_LIMIT)
+        by_page = watch.time("in copies of a page (64th part)", lambda: rescue(PAGE_SIZE, size // 64), 3)
     by_page.median *= 64
     by_page.minimum *= 64
     table.notes.append("Copies of a page: a fault for each, measured over a 64th of them.")
-    os.close(fd)
     return _against_first(table)
 
 

@@ -6,10 +6,11 @@ memory is touched only once.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import random
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from iovec_rs import Fault, fault_handler
@@ -53,82 +54,85 @@ def origin(isa: str) -> Iterator[str]:
         yield "signal"
 
 
-def facts(arena: FaultyArena, how: Damage, fault: Fault | None) -> tuple[str, int, str] | None:
-    """Side, offset and origin of a fault that is where it should be and looks as it should."""
-    if fault is None or (fault.address, fault.length) != (arena.address + EDGE, PAGE_SIZE) or not how.explains(fault):
-        return None
-    return fault.side, fault.offset, fault.origin
+class Sweep(NamedTuple):
+    """One way to copy, over every distance from the bad page and every misalignment of the good side."""
 
+    name: str
+    arena: FaultyArena
+    how: Damage
+    good: memoryview
+    origin: str
+    befores: Sequence[int] = BEFORE
+    after: int = AFTER
 
-def sweep_sources(
-    name: str,
-    bad: tuple[FaultyArena, Damage],
-    good: memoryview,
-    origin: str,
-    befores: Sequence[int] = BEFORE,
-    *,
-    after: int = AFTER,
-) -> int:
-    cases, run, (arena, how) = 0, FROM_BAD[name], bad
-    whole_chunk, recovered = name.startswith("csum"), fault_handler.status().recovered
-    good[:] = BLANK
-    for before in befores:
-        for misalignment in MISALIGNMENTS:
-            n, case = before + after, (before, misalignment)
-            copied, fault = run(arena, EDGE - before, n, good[misalignment : misalignment + n])
-            assert copied == (0 if whole_chunk else before), case
-            assert facts(arena, how, fault) == ("source", copied, origin), (case, fault)
+    @property
+    def whole_chunk(self) -> bool:
+        """Of a chunk with a fault in it nothing counts."""
+        return self.name.startswith("csum")
+
+    def facts(self, fault: Fault | None) -> tuple[str, int, str] | None:
+        """Side, offset and origin of a fault that is where it should be and looks as it should."""
+        if fault is None or (fault.address, fault.length) != (self.arena.address + EDGE, PAGE_SIZE):
+            return None
+        return (fault.side, fault.offset, fault.origin) if self.how.explains(fault) else None
+
+    def cases(self) -> Iterator[tuple[int, int]]:
+        """Bytes before the bad page, and a misalignment. At the end the bad page was touched once for each."""
+        recovered = fault_handler.status().recovered
+        yield from itertools.product(self.befores, MISALIGNMENTS)
+        expected = len(self.befores) * len(MISALIGNMENTS) if self.origin == "signal" else 0
+        assert fault_handler.status().recovered - recovered == expected, "touched once more"
+
+    def from_bad(self) -> int:
+        """How many copies from bad memory were right."""
+        count, run, good, after = 0, FROM_BAD[self.name], self.good, self.after
+        good[:] = BLANK
+        for case in self.cases():
+            before, misalignment = case
+            n = before + after
+            copied, fault = run(self.arena, EDGE - before, n, good[misalignment : misalignment + n])
+            assert copied == (0 if self.whole_chunk else before), case
+            assert self.facts(fault) == ("source", copied, self.origin), (case, fault)
             end = misalignment + before
             assert good[:misalignment] == BLANK[:misalignment], case
-            assert whole_chunk or good[misalignment:end] == DATA[EDGE - before :], case
+            assert self.whole_chunk or good[misalignment:end] == DATA[EDGE - before :], case
             assert good[end : end + after + 64] == BLANK[: after + 64], case
             good[misalignment:end] = BLANK[:before]
-            cases += 1
-    assert fault_handler.status().recovered - recovered == (cases if origin == "signal" else 0), "touched once more"
-    return cases
+            count += 1
+        return count
 
-
-def sweep_destinations(
-    name: str,
-    bad: tuple[FaultyArena, Damage],
-    good: memoryview,
-    origin: str,
-    befores: Sequence[int] = BEFORE,
-    *,
-    after: int = AFTER,
-) -> int:
-    cases, run, (arena, how) = 0, TO_BAD[name], bad
-    whole_chunk, recovered = name.startswith("csum"), fault_handler.status().recovered
-    good[:] = DATA if not name.startswith("zero") else bytes(len(DATA))
-    arena.buffer[:EDGE] = BLANK
-    for before in befores:
-        for misalignment in MISALIGNMENTS:
-            n, case = before + after, (before, misalignment)
+    def into_bad(self) -> int:
+        """How many copies into bad memory were right."""
+        count, run, good, target = 0, TO_BAD[self.name], self.good, self.arena.buffer
+        good[:] = bytes(len(DATA)) if self.name.startswith("zero") else DATA
+        target[:EDGE] = BLANK
+        for case in self.cases():
+            before, misalignment = case
+            n = before + self.after
             source = good[misalignment : misalignment + n]
-            copied, fault = run(arena, EDGE - before, n, source)
-            assert copied == (0 if whole_chunk else before), case
-            assert facts(arena, how, fault) == ("destination", copied, origin), (case, fault)
-            assert arena.buffer[EDGE - before - 64 : EDGE - before] == BLANK[:64], case
-            assert whole_chunk or arena.buffer[EDGE - before : EDGE] == source[:before], case
-            arena.buffer[EDGE - before : EDGE] = BLANK[:before]
-            cases += 1
-    arena.buffer[:EDGE] = DATA
-    assert fault_handler.status().recovered - recovered == (cases if origin == "signal" else 0), "touched once more"
-    return cases
+            copied, fault = run(self.arena, EDGE - before, n, source)
+            assert copied == (0 if self.whole_chunk else before), case
+            assert self.facts(fault) == ("destination", copied, self.origin), (case, fault)
+            assert target[EDGE - before - 64 : EDGE - before] == BLANK[:64], case
+            assert self.whole_chunk or target[EDGE - before : EDGE] == source[:before], case
+            target[EDGE - before : EDGE] = BLANK[:before]
+            count += 1
+        target[:EDGE] = DATA
+        return count
 
 
 @pytest.mark.parametrize("name", FROM_BAD)
 def test_a_bad_source_ends_the_copy_at_its_first_byte(
     name: str, bad: tuple[FaultyArena, Damage], good: memoryview, origin: str
 ) -> None:
-    assert sweep_sources(name, bad, good, origin) == CASES
+    assert Sweep(name, *bad, good, origin).from_bad() == CASES
 
 
 @pytest.mark.parametrize("name", TO_BAD)
 def test_a_bad_destination_ends_the_copy_at_its_first_byte(
     name: str, bad: tuple[FaultyArena, Damage], good: memoryview, origin: str
 ) -> None:
-    assert sweep_destinations(name, bad, good, origin) == CASES
+    assert Sweep(name, *bad, good, origin).into_bad() == CASES
 
 
 def test_the_sweep_is_as_wide_as_it_should_be() -> None:
@@ -141,14 +145,14 @@ def test_a_bad_line_anywhere_in_a_stream_ends_it_at_its_first_byte(
     name: str, bad: tuple[FaultyArena, Damage], good: memoryview, origin: str
 ) -> None:
     """Four lines are loaded before they are stored: those read before the bad one are not lost."""
-    assert sweep_sources(name, bad, good, origin, IN_STREAMS, after=600) == len(IN_STREAMS) * len(MISALIGNMENTS)
+    assert Sweep(name, *bad, good, origin, IN_STREAMS, 600).from_bad() == len(IN_STREAMS) * len(MISALIGNMENTS)
 
 
 @pytest.mark.parametrize("name", NONTEMPORAL_INTO_BAD)
 def test_a_stream_into_a_bad_page_ends_at_its_first_byte(
     name: str, bad: tuple[FaultyArena, Damage], good: memoryview, origin: str
 ) -> None:
-    assert sweep_destinations(name, bad, good, origin, IN_STREAMS, after=600) == len(IN_STREAMS) * len(MISALIGNMENTS)
+    assert Sweep(name, *bad, good, origin, IN_STREAMS, 600).into_bad() == len(IN_STREAMS) * len(MISALIGNMENTS)
 
 
 WITHOUT_SIGNALS = [("signals blocked", BEFORE[::7]), ("mode", BEFORE)]
@@ -173,11 +177,11 @@ def befores(request: pytest.FixtureRequest) -> Iterator[Sequence[int]]:
 def test_system_calls_alone_count_a_source_as_exactly(
     name: str, bad: tuple[FaultyArena, Damage], good: memoryview, befores: Sequence[int]
 ) -> None:
-    assert sweep_sources(name, bad, good, "syscall", befores) == len(befores) * len(MISALIGNMENTS)
+    assert Sweep(name, *bad, good, "syscall", befores).from_bad() == len(befores) * len(MISALIGNMENTS)
 
 
 @pytest.mark.parametrize("name", ["copy_to_iter kvec", "zero", "memcpy_mcsafe", *NONTEMPORAL_INTO_BAD])
 def test_system_calls_alone_count_a_destination_as_exactly(
     name: str, bad: tuple[FaultyArena, Damage], good: memoryview, befores: Sequence[int]
 ) -> None:
-    assert sweep_destinations(name, bad, good, "syscall", befores) == len(befores) * len(MISALIGNMENTS)
+    assert Sweep(name, *bad, good, "syscall", befores).into_bad() == len(befores) * len(MISALIGNMENTS)

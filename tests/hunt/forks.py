@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from pathlib import Path
@@ -26,15 +24,13 @@ from iovec_rs import (
 from iovec_rs.pmem import PmemRegion, badblocks
 
 from hunt.finding import doing, expect, noted
-from hunt.scene import Mapping, ended
+from hunt.scene import Mapping, ended, forked
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
 PATIENCE = 400.0
-LIMIT = 60
-"""Seconds that a child may take; it needs hundredths."""
 FORKS = 12
 PAGES = 64
 
@@ -133,17 +129,7 @@ def hunt(rng: random.Random) -> None:
 def _fork_once(rng: random.Random, shared: Shared, threads: list[str]) -> None:
     order = shared.everything()
     rng.shuffle(order)
-    pid = os.fork()
-    if pid == 0:
-        code = 4
-        try:
-            signal.alarm(LIMIT)
-            code = _in_child(shared, order)
-        except BaseException as error:
-            os.write(2, f"child: {type(error).__name__}: {error}\n".encode())
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
+    status = forked(lambda: _in_child(shared, order))
     how = ended(status)
     names = f"the parent's threads: {', '.join(threads)}"
     expect(status == 0, f"a forked child ends in {how}: {noted()}", names, [step.__name__ for step in order])

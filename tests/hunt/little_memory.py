@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 import resource
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +13,12 @@ import iovec_rs
 from iovec_rs import READ, WRITE, FaultMap, FolioQueue, IovIter, PipeRing, XArray
 
 from hunt.finding import doing, expect
-from hunt.scene import ended
+from hunt.scene import ended, forked
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-LIMIT = 60
-"""Seconds that a child may take."""
 NUMBER = 200_000
 _BUFFER = bytearray(1 << 20)
 _VIEWS = [memoryview(_BUFFER)[k : k + 1] for k in range(1000)] * (NUMBER // 1000)
@@ -122,16 +118,6 @@ def hunt(rng: random.Random) -> None:
     room = rng.choice((0, 64 << 10, 1 << 20, 3 << 20, rng.randrange(30 << 20)))
     doing(f"{name}, {room} bytes left")
     sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        code = 4
-        try:
-            signal.alarm(LIMIT)
-            code = child(name, room)
-        except BaseException as error:
-            os.write(2, f"{type(error).__name__}: {error}\n".encode())
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
+    status = forked(lambda: child(name, room))
     how = ended(status)
     expect(status == 0, f"{name} with little memory ends in {how}", f"{room} bytes left")

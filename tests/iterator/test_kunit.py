@@ -4,8 +4,6 @@ Its pages are vmapped out of order so that no code may take one page to follow a
 are made of pages get them in that order.
 """
 
-import ctypes
-import mmap
 from collections.abc import Callable, Iterator
 
 import iovec_rs
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from iovec_rs import PAGE_SIZE, READ, WRITE, FolioQueue, IovIter, PageSpan, XArray
 from numpy.typing import NDArray
+from support.own_pages import OwnPages
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -58,13 +57,12 @@ def pattern(start: int, stop: int) -> Image:
     return image
 
 
-class Area:
+class Area(OwnPages):
     """The megabyte: as one line of bytes, and as pages that do not lie in the order they are numbered in."""
 
     def __init__(self, *, patterned: bool) -> None:
-        self.map = mmap.mmap(-1, SIZE)
+        super().__init__(NPAGES)
         self.line = memoryview(self.map)
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         self.pages = [self.line[at * PAGE_SIZE :][:PAGE_SIZE] for at in ORDER]
         if patterned:
             for index, page in enumerate(self.pages):
@@ -74,8 +72,9 @@ class Area:
         """What the pages hold, in the order of their numbers."""
         return np.concatenate([np.frombuffer(page, np.uint8) for page in self.pages])
 
-    def address(self, page: int) -> int:
-        return self.base + ORDER[page] * PAGE_SIZE
+    def numbered(self, page: int) -> int:
+        """The address of the page that has this number."""
+        return self.address(ORDER[page])
 
 
 def kvec(direction: iovec_rs.Direction, line: memoryview) -> IovIter:
@@ -243,7 +242,7 @@ def test_extract_pages_of_a_kvec() -> None:
 
 def test_extract_pages_of_a_bvec() -> None:
     area = Area(patterned=False)
-    expected = [(area.address(n), at) for start, stop in BVEC_WINDOWS for n, at in touched(start, stop)]
+    expected = [(area.numbered(n), at) for start, stop in BVEC_WINDOWS for n, at in touched(start, stop)]
     expect_pages(bvec(READ, area), expected)
 
 
@@ -251,6 +250,6 @@ def test_extract_pages_of_a_bvec() -> None:
 def test_extract_pages_of_pages(kind: Builder) -> None:
     area = Area(patterned=False)
     for (start, stop), i in kind(READ, area):
-        expect_pages(i, [(area.address(n), at) for n, at in touched(start, stop)])
+        expect_pages(i, [(area.numbered(n), at) for n, at in touched(start, stop)])
         if kind is xarray:
             assert i.iov_offset == stop - start

@@ -113,22 +113,22 @@ class IterMachine(RuleBasedStateMachine):
     @initialize(shape=shapes)
     def construct(self, shape: Shape) -> None:
         self.rng = random.Random(shape.seed)
-        self.subject = build(self.kind, self.source, shape)
+        self.pair = build(self.kind, self.source, shape)
         self.pages = [bytearray(self.rng.randbytes(2 * PAGE)) for _ in range(2)]
         self.page_content = [bytes(page) for page in self.pages]
 
     @property
     def real(self) -> IovIter:
-        return self.subject.real
+        return self.pair.real
 
     @property
     def oracle(self) -> model.Oracle:
-        return self.subject.oracle
+        return self.pair.oracle
 
     @invariant()
     def nothing_differs(self) -> None:
-        if hasattr(self, "subject"):
-            self.subject.check()
+        if hasattr(self, "pair"):
+            self.pair.check()
             self.answers_agree(self.rng.choice(MASKS), self.rng.choice(MASKS), self.rng.choice([*range(9), 1000]))
             assert self.real.fault is None
             assert [bytes(page) for page in self.pages] == self.page_content, "a page lent to a pipe was written to"
@@ -190,15 +190,15 @@ class IterMachine(RuleBasedStateMachine):
     @rule(start=st.integers(0, 20_000), amount=amounts)
     def copy_overlapping(self, start: int, amount: Amount) -> None:
         """The linear side is a part of the same memory: the result is as if it had been read first."""
-        ground = self.subject.ground
-        start = min(start, len(ground.map))
-        n = min(amount.of(self.oracle.room()), len(ground.map) - start)
-        linear = ground.view(ground.base + start, n)
+        space = self.pair.space
+        start = min(start, len(space.map))
+        n = min(amount.of(self.oracle.room()), len(space.map) - start)
+        linear = space.view(space.base + start, n)
         if self.source:
             data = self.oracle.copy_from(n)
             copy = self.rng.choice((iovec_rs.copy_from_iter, iovec_rs.copy_from_iter_flushcache))
             assert copy(linear, self.real) == len(data)
-            ground.memory.write(ground.base + start, data)
+            space.memory.write(space.base + start, data)
         else:
             to = self.rng.choice((iovec_rs.copy_to_iter, iovec_rs.copy_to_iter_flushcache))
             agree(lambda: to(linear, self.real), lambda: self.oracle.copy_to(bytes(linear)))
@@ -210,7 +210,7 @@ class IterMachine(RuleBasedStateMachine):
         if kind != "pipe":
             first = min(skip.of(peer.oracle.room()), peer.oracle.room())
             agree(lambda: peer.real.advance(first), lambda: peer.oracle.advance(first))
-        dst, src = (peer, self.subject) if self.source else (self.subject, peer)
+        dst, src = (peer, self.pair) if self.source else (self.pair, peer)
         n = None if amount is None else amount.of(min(dst.oracle.room(), src.oracle.room()))
         agree(lambda: iovec_rs.copy_iter(dst.real, src.real, n), lambda: model.copy_iter(dst.oracle, src.oracle, n))
         for side in (dst, src):
@@ -264,10 +264,10 @@ class IterMachine(RuleBasedStateMachine):
         if self.kind == "pipe":
             agree(self.real.dup, self.oracle.dup)
             return
-        twin = dataclasses.replace(self.subject, real=self.real.dup(), oracle=self.oracle.dup())
+        twin = dataclasses.replace(self.pair, real=self.real.dup(), oracle=self.oracle.dup())
         twin.check()
         if adopt:
-            self.subject = twin
+            self.pair = twin
         else:
             n = amount.of(self.oracle.room())
             agree(lambda: twin.real.advance(n), lambda: twin.oracle.advance(n))
@@ -280,7 +280,7 @@ class IterMachine(RuleBasedStateMachine):
         if self.oracle.writable:
             assert self.real.fault_in_writeable(n) == self.oracle.fault_in(n)
 
-    @precondition(lambda self: not self.subject.raw and self.kind not in {"pipe", "discard"})
+    @precondition(lambda self: not self.pair.raw and self.kind not in {"pipe", "discard"})
     @rule()
     def look(self) -> None:
         views = self.real.views()
@@ -317,7 +317,7 @@ class IterMachine(RuleBasedStateMachine):
             span = real(maxsize, maxpages)
             if self.kind != "pipe":
                 return model.Span(*span)
-            addresses = [IovIter.kvec(WRITE, [page]).ranges()[0].address for page, *_ in self.subject.ring.slots]
+            addresses = [IovIter.kvec(WRITE, [page]).ranges()[0].address for page, *_ in self.pair.ring.slots]
             return model.Span(tuple(addresses.index(page) for page in span.pages), span.offset0, span.nbytes)
 
         span = agree(listed, lambda: oracle(maxsize, maxpages))
@@ -344,7 +344,7 @@ class IterMachine(RuleBasedStateMachine):
         oracle = self.oracle
         assert isinstance(oracle, pipe_model.Pipe)
         n = amount.of(sum(slot.length for slot in oracle.ring.slots))
-        agree(lambda: self.subject.ring.read(n), lambda: oracle.read(n))
+        agree(lambda: self.pair.ring.read(n), lambda: oracle.read(n))
         self.fill_from("exact", 1 if oracle.room() else 0, 0)
 
     def fill_listed(self, span: model.Span) -> None:
@@ -355,7 +355,7 @@ class IterMachine(RuleBasedStateMachine):
             part = min(left, PAGE - at)
             data = self.rng.randbytes(part)
             oracle.ring.slots[index].page[at : at + part] = data
-            page = IovIter.kvec(WRITE, [self.subject.ring.slots[index][0]]).ranges()[0]
+            page = IovIter.kvec(WRITE, [self.pair.ring.slots[index][0]]).ranges()[0]
             assert iovec_rs.copy_to_iter(data, IovIter.ubuf(READ, UserRange(page.address + at, part))) == part
             at, left = 0, left - part
 

@@ -73,7 +73,7 @@ TABLE: dict[str, tuple[tuple[int, ...], int | None, list[Step]]] = {
 }
 
 
-def subject(kind: str, source: bool, lengths: tuple[int, ...], count: int | None = None) -> Pair:
+def pair_over(kind: str, source: bool, lengths: tuple[int, ...], count: int | None = None) -> Pair:
     total = sum(lengths)
     return BUILDERS[kind](source, Shape(lengths, lead=37, cut=0 if count is None else total - count))
 
@@ -112,7 +112,7 @@ def act(i: IovIter | model.Oracle, what: str, n: int, flavour: str = "copy") -> 
 def test_every_row_of_the_state_table(row: str, kind: str, source: bool, flavour: str) -> None:
     """The oracle the random tests rely on is held to the same table."""
     lengths, count, steps = TABLE[row]
-    made = subject(kind, source, lengths, count)
+    made = pair_over(kind, source, lengths, count)
     real, oracle = made.real, made.oracle
     for what, n, returns, (segment, offset, left, nr_segs) in steps:
         assert segment + nr_segs == len(lengths)
@@ -166,7 +166,7 @@ def test_queries_of_the_state_table_at_its_own_addresses() -> None:
 @pytest.mark.parametrize("kind", VECTORS)
 def test_single_seg_count_of_the_state_table(kind: str) -> None:
     for what, n, expected in [(COPY, 4, 0), (ADVANCE, 4, 5), (COPY, 6, 3)]:
-        i = subject(kind, False, LENGTHS).real
+        i = pair_over(kind, False, LENGTHS).real
         act(i, what, n)
         assert i.single_seg_count() == expected, (what, n)
 
@@ -174,7 +174,7 @@ def test_single_seg_count_of_the_state_table(kind: str) -> None:
 @pytest.mark.parametrize("kind", VECTORS)
 @pytest.mark.parametrize("walk", ["single takes", "copies of one"])
 def test_a_loop_over_an_empty_first_segment_ends(kind: str, walk: str) -> None:
-    i = subject(kind, False, (0, 1)).real
+    i = pair_over(kind, False, (0, 1)).real
     for _ in range(3):
         if walk == "single takes":
             i.advance(i.single_seg_count())
@@ -186,12 +186,12 @@ def test_a_loop_over_an_empty_first_segment_ends(kind: str, walk: str) -> None:
 @pytest.mark.parametrize("kind", VECTORS)
 def test_a_full_copy_that_fails_may_rest_behind_the_empty_segment_it_began_at(kind: str) -> None:
     """It goes back by reverting, which does not find the same of two equivalent positions again."""
-    i = subject(kind, True, (4, 5)).real
+    i = pair_over(kind, True, (4, 5)).real
     copy(i, 4)
     assert state_of(i) == model.State(0, 5, 1)
     assert not iovec_rs.copy_from_iter_full(bytearray(6), i)
     assert state_of(i) == model.State(0, 5, 1)
-    i = subject(kind, True, (4, 0, 5)).real
+    i = pair_over(kind, True, (4, 0, 5)).real
     copy(i, 4)
     assert state_of(i) == model.State(0, 5, 2)
     assert not iovec_rs.copy_from_iter_full(bytearray(6), i)
@@ -200,7 +200,7 @@ def test_a_full_copy_that_fails_may_rest_behind_the_empty_segment_it_began_at(ki
 
 @pytest.mark.parametrize("kind", [*VECTORS, "ubuf"])
 def test_restore_returns_after_truncate_and_advance(kind: str) -> None:
-    i = subject(kind, False, (4096, 4096)).real
+    i = pair_over(kind, False, (4096, 4096)).real
     saved = i.save_state()
     i.truncate(4096)
     i.advance(4096)
@@ -225,10 +225,10 @@ def test_restore_returns_after_truncate_and_advance(kind: str) -> None:
     ],
 )
 def test_the_state_of_another_vector_is_refused(lengths: tuple[int, ...], moved: int, left: int, kind: str) -> None:
-    other = subject(kind, False, lengths).real
+    other = pair_over(kind, False, lengths).real
     other.advance(moved)
     other.truncate(left)
-    i = subject(kind, False, (4, 4, 4)).real
+    i = pair_over(kind, False, (4, 4, 4)).real
     i.advance(5)
     with pytest.raises(ValueError, match=r"."):
         i.restore(other.save_state())
@@ -236,7 +236,7 @@ def test_the_state_of_another_vector_is_refused(lengths: tuple[int, ...], moved:
 
 
 def test_a_duplicate_does_not_restore_what_came_before_it() -> None:
-    original = subject("iovec", False, (4, 6)).real
+    original = pair_over("iovec", False, (4, 6)).real
     before = original.save_state()
     original.advance(7)
     here = original.save_state()
@@ -252,7 +252,7 @@ def test_a_duplicate_does_not_restore_what_came_before_it() -> None:
 
 @pytest.mark.parametrize("kind", [*VECTORS, "ubuf", "xarray", "folioq", "discard", "pipe"])
 def test_an_impossible_revert_changes_nothing(kind: str) -> None:
-    i = subject(kind, False, (100, 50)).real
+    i = pair_over(kind, False, (100, 50)).real
     copy(i, 60)
     before = state_of(i)
     with pytest.raises(ValueError, match=r"."):
@@ -266,7 +266,7 @@ def test_an_impossible_revert_changes_nothing(kind: str) -> None:
 
 
 def test_a_duplicate_cannot_go_back_beyond_its_segment() -> None:
-    original = subject("kvec", False, (4, 6)).real
+    original = pair_over("kvec", False, (4, 6)).real
     original.advance(7)
     twin = original.dup()
     assert state_of(twin) == state_of(original) == model.State(3, 3, 1)

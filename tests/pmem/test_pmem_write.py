@@ -64,25 +64,25 @@ def test_a_buffer_is_written_where_it_was_said_and_nowhere_else(
     [Shape((100,)), Shape((5, 0, 4097, 3, 8190), lead=13, seed=1), Shape((4096, 4096, 4096), seed=2), Shape((0, 0))],
 )
 def test_every_kind_of_iterator_is_written_whole(path: Path, region: PmemRegion, kind: str, shape: Shape) -> None:
-    subject = build(kind, True, shape)
-    data = subject.oracle.copy_from(subject.real.count)
-    assert region.write(77, subject.real) == len(data)
-    subject.oracle.settle(state_of(subject.real))
-    subject.check()
+    pair = build(kind, True, shape)
+    data = pair.oracle.copy_from(pair.real.count)
+    assert region.write(77, pair.real) == len(data)
+    pair.oracle.settle(state_of(pair.real))
+    pair.check()
     assert dirty(region) == 0
     assert path.read_bytes() == expected(77, data)
-    assert region.write(77, subject.real) == 0 or subject.real.count
+    assert region.write(77, pair.real) == 0 or pair.real.count
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_write_goes_on_where_the_last_one_ended(path: Path, region: PmemRegion, kind: str) -> None:
-    subject = build(kind, True, Shape((3000, 1, 6000, 4096), lead=5))
-    total, part = subject.real.count, 4500
-    data = subject.oracle.copy_from(total)
-    subject.real.truncate(part)
-    assert region.write(0, subject.real) == part
-    subject.real.reexpand(total - part)
-    assert region.write(part, subject.real) == total - part
+    pair = build(kind, True, Shape((3000, 1, 6000, 4096), lead=5))
+    total, part = pair.real.count, 4500
+    data = pair.oracle.copy_from(total)
+    pair.real.truncate(part)
+    assert region.write(0, pair.real) == part
+    pair.real.reexpand(total - part)
+    assert region.write(part, pair.real) == total - part
     assert path.read_bytes() == expected(0, data)
 
 
@@ -248,12 +248,12 @@ def test_bytes_behind_the_end_of_a_file_that_was_cut_do_not_count(tmp_path: Path
     os.truncate(path, end)
     data = memoryview(bytearray(testing.pattern(0, length)))
     for offset, good in ((PAGE_SIZE, 100), (PAGE_SIZE + 50, 50), (PAGE_SIZE + 100, 0), (PAGE_SIZE + 200, 0)):
-        subject = OVER[kind](data)
-        copied, fault = attempt(region, offset, subject)
+        source = OVER[kind](data)
+        copied, fault = attempt(region, offset, source)
         assert (copied, fault.side, fault.offset, fault.cause) == (good, "destination", good, "gone")
         assert fault.address == places.address(region) + offset + good
-        if isinstance(subject, IovIter):
-            assert subject.count == length - good
+        if isinstance(source, IovIter):
+            assert source.count == length - good
     assert path.read_bytes()[-100:] == bytes(data[:50]) * 2
     assert path.stat().st_size == end
     assert region.write(PAGE_SIZE, data[:100]) == 100

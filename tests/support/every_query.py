@@ -1,10 +1,9 @@
 """Iterators over literal addresses and over page-aligned memory, for tests of what they answer."""
 
-import ctypes
-import mmap
-
 from iovec_rs import PAGE_SIZE, READ, FolioQueue, IovIter, PageSpan, PipeRing, UserRange
 from iovec_rs import XArray as PageArray
+
+from support.own_pages import OwnPages
 
 NONE = PageSpan((), 0, 0)
 EVERY_GAP = 0xFFFF_FFFF
@@ -18,21 +17,11 @@ def iovec(*segments: tuple[int, int], count: int | None = None) -> IovIter:
     return IovIter.iovec(READ, [UserRange(*segment) for segment in segments], count)
 
 
-class Pages:
-    """Page-aligned memory for the kinds that must own theirs."""
-
-    def __init__(self, npages: int) -> None:
-        self.map = mmap.mmap(-1, npages * PAGE_SIZE)
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
-
-    def __getitem__(self, where: slice) -> memoryview:
-        return memoryview(self.map)[where]
+class Pages(OwnPages):
+    """Memory for the kinds that must own theirs, and iterators over it."""
 
     def pages(self, *numbers: int) -> tuple[int, ...]:
-        return tuple(self.base + number * PAGE_SIZE for number in numbers)
-
-    def page(self, number: int) -> memoryview:
-        return self[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
+        return tuple(self.address(number) for number in numbers)
 
     def kvec(self, *segments: tuple[int, int], count: int | None = None) -> IovIter:
         return IovIter.kvec(READ, [self[at : at + length] for at, length in segments], count)

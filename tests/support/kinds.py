@@ -1,12 +1,10 @@
 """A real iterator of every kind beside its oracle, over the same memory, out of one description.
 
-All memory of a subject lies in one mapping. What no segment covers is a red zone, and is compared like everything else.
+All memory of a pair lies in one mapping. What no segment covers is a red zone, and is compared like everything else.
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from support import oracle as model
 from support import oracle_pages as page_model
 from support import oracle_pipe as pipe_model
 from support.oracle import PAGE, Memory, Oracle, Piece
+from support.own_pages import OwnPages
 
 CAN_MERGE = 0x10
 RING_SLOTS = 8
@@ -44,27 +43,26 @@ class Shape:
         return max(available - (max(self.cut, 0) if checked else self.cut), 0)
 
 
-class Ground:
-    """Memory full of noise, a copy of what it should hold, and a cursor that lays segments into it."""
+class AddressSpace(OwnPages):
+    """Pages full of noise, a copy of what they should hold, and the address that the next segment gets."""
 
     def __init__(self, npages: int, seed: int = 0) -> None:
-        self.map = mmap.mmap(-1, npages * PAGE)
+        super().__init__(npages)
         self.map[:] = random.Random(seed).randbytes(npages * PAGE)
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         self.memory = Memory(self.base, bytearray(self.map))
         self.cursor = self.base + PAGE
 
     def view(self, address: int, length: int) -> memoryview:
         start = address - self.base
         assert 0 <= start <= start + length <= len(self.map)
-        return memoryview(self.map)[start : start + length]
+        return self[start : start + length]
 
-    def lay(self, length: int, gap: int) -> Piece:
+    def place(self, length: int, gap: int) -> Piece:
         piece = Piece(self.cursor, length)
         self.cursor += length + gap
         return piece
 
-    def lay_on_page(self, length: int, offset: int = 0) -> Piece:
+    def place_on_page(self, length: int, offset: int = 0) -> Piece:
         """Begins `offset` bytes into a page of its own; at least the rest of that page stays unused."""
         page = self.base + model.ceil_pages(self.cursor - self.base) * PAGE
         self.cursor = page + offset + length + 1
@@ -79,7 +77,7 @@ class Pair:
     kind: str
     real: IovIter
     oracle: Oracle
-    ground: Ground
+    space: AddressSpace
     ring: Any = None
     """PIPE: the real ring."""
     raw: bool = False
@@ -94,7 +92,7 @@ class Pair:
         assert real.kind == oracle.kind
         assert real.direction == (WRITE if oracle.source else READ)
         assert real.ranges() == oracle.ranges()
-        assert self.ground.intact(), "memory differs"
+        assert self.space.intact(), "memory differs"
         if isinstance(oracle, pipe_model.Pipe):
             found = [(bytes(page[at:][:n]), at, n, flags) for page, at, n, flags in self.ring.slots]
             assert found == [(slot.content(), slot.offset, slot.length, slot.flags) for slot in oracle.ring.slots]
@@ -116,44 +114,44 @@ def _pages_for(shape: Shape) -> int:
 
 
 def ubuf(source: bool, shape: Shape) -> Pair:
-    ground = Ground(_pages_for(shape), shape.seed)
-    ground.cursor += shape.lead
-    piece = ground.lay(shape.total, 1)
+    space = AddressSpace(_pages_for(shape), shape.seed)
+    space.cursor += shape.lead
+    piece = space.place(shape.total, 1)
     count = shape.count(shape.total)
     raw = shape.seed % 2 == 1
-    buffer = UserRange(piece.address, piece.length) if raw else ground.view(piece.address, piece.length)
+    buffer = UserRange(piece.address, piece.length) if raw else space.view(piece.address, piece.length)
     real = IovIter.ubuf(direction(source), buffer, count)
-    return Pair("ubuf", real, model.Ubuf(ground.memory, source, piece, count), ground, raw=raw)
+    return Pair("ubuf", real, model.Ubuf(space.memory, source, piece, count), space, raw=raw)
 
 
-def _line(ground: Ground, shape: Shape) -> list[Piece]:
-    ground.cursor += shape.lead
-    return [ground.lay(length, 1 + 13 * index % 67) for index, length in enumerate(shape.lengths)]
+def _in_a_row(space: AddressSpace, shape: Shape) -> list[Piece]:
+    space.cursor += shape.lead
+    return [space.place(length, 1 + 13 * index % 67) for index, length in enumerate(shape.lengths)]
 
 
 def iovec(source: bool, shape: Shape) -> Pair:
     """Every other segment is a bare address range if the seed is odd."""
-    ground = Ground(_pages_for(shape), shape.seed)
-    pieces = _line(ground, shape)
+    space = AddressSpace(_pages_for(shape), shape.seed)
+    pieces = _in_a_row(space, shape)
     count = shape.count(shape.total)
     bare = [shape.seed % 2 == 1 and index % 2 == 0 for index in range(len(pieces))]
     segments = [
-        UserRange(piece.address, piece.length) if is_bare else ground.view(piece.address, piece.length)
+        UserRange(piece.address, piece.length) if is_bare else space.view(piece.address, piece.length)
         for piece, is_bare in zip(pieces, bare, strict=True)
     ]
     real = IovIter.iovec(direction(source), segments, count)
-    return Pair("iovec", real, model.Iovec(ground.memory, source, pieces, count), ground, raw=any(bare))
+    return Pair("iovec", real, model.Iovec(space.memory, source, pieces, count), space, raw=any(bare))
 
 
 def kvec(source: bool, shape: Shape, *, writable: bool = True) -> Pair:
-    ground = Ground(_pages_for(shape), shape.seed)
-    pieces = _line(ground, shape)
+    space = AddressSpace(_pages_for(shape), shape.seed)
+    pieces = _in_a_row(space, shape)
     count = shape.count(shape.total)
-    segments = [ground.view(piece.address, piece.length) for piece in pieces]
+    segments = [space.view(piece.address, piece.length) for piece in pieces]
     if not writable:
         segments = [segment.toreadonly() for segment in segments]
     real = IovIter.kvec(direction(source), segments, count)
-    return Pair("kvec", real, model.Kvec(ground.memory, source, pieces, count, writable=writable), ground)
+    return Pair("kvec", real, model.Kvec(space.memory, source, pieces, count, writable=writable), space)
 
 
 def kvec_readonly(source: bool, shape: Shape) -> Pair:
@@ -162,42 +160,42 @@ def kvec_readonly(source: bool, shape: Shape) -> Pair:
 
 def bvec(source: bool, shape: Shape) -> Pair:
     """No lead: every element begins with its page, so that neighbours may join. Otherwise offsets differ."""
-    ground = Ground(_pages_for(shape), shape.seed)
+    space = AddressSpace(_pages_for(shape), shape.seed)
     offsets = [(shape.lead + 911 * index) % PAGE if shape.lead else 0 for index in range(len(shape.lengths))]
-    pieces = [ground.lay_on_page(length, offset) for length, offset in zip(shape.lengths, offsets, strict=True)]
+    pieces = [space.place_on_page(length, offset) for length, offset in zip(shape.lengths, offsets, strict=True)]
     count = shape.count(shape.total)
     elements = [
-        (ground.view(piece.address - piece.offset, piece.offset + piece.length), piece.offset, piece.length)
+        (space.view(piece.address - piece.offset, piece.offset + piece.length), piece.offset, piece.length)
         for piece in pieces
     ]
     real = IovIter.bvec(direction(source), elements, count)
-    return Pair("bvec", real, model.Bvec(ground.memory, source, pieces, count), ground)
+    return Pair("bvec", real, model.Bvec(space.memory, source, pieces, count), space)
 
 
 def xarray(source: bool, shape: Shape) -> Pair:
     """The pages lie in memory in reverse order, a red zone after each."""
-    ground = Ground(4 + 2 * (model.ceil_pages(PAGE + shape.total) + 1), shape.seed)
+    space = AddressSpace(4 + 2 * (model.ceil_pages(PAGE + shape.total) + 1), shape.seed)
     npages = model.ceil_pages(shape.lead % PAGE + shape.total)
-    pages = {XARRAY_FIRST + index: ground.lay_on_page(PAGE).address for index in reversed(range(npages))}
+    pages = {XARRAY_FIRST + index: space.place_on_page(PAGE).address for index in reversed(range(npages))}
     if shape.extra:
         pages.pop(XARRAY_FIRST + shape.extra, None)
     start = XARRAY_FIRST * PAGE + shape.lead % PAGE
     count = shape.count(shape.total, checked=False)
-    array = iovec_rs.XArray({index: ground.view(address, PAGE) for index, address in pages.items()})
+    array = iovec_rs.XArray({index: space.view(address, PAGE) for index, address in pages.items()})
     real = IovIter.xarray(direction(source), array, start, count)
-    return Pair("xarray", real, page_model.Xarray(ground.memory, source, pages, start, count), ground, keep=[array])
+    return Pair("xarray", real, page_model.Xarray(space.memory, source, pages, start, count), space, keep=[array])
 
 
 def _folioq(source: bool, shape: Shape, sizes: list[int]) -> Pair:
-    ground = Ground(_pages_for(shape), shape.seed)
-    folios = [ground.lay_on_page(size) for size in sizes]
+    space = AddressSpace(_pages_for(shape), shape.seed)
+    folios = [space.place_on_page(size) for size in sizes]
     offset = shape.lead % (sizes[shape.extra] + 1) if shape.extra < len(sizes) else 0
     available = sum(sizes[shape.extra :]) - offset
     count = shape.count(available, checked=False)
-    queue = iovec_rs.FolioQueue([ground.view(folio.address, folio.length) for folio in folios], slots_per_node=2)
+    queue = iovec_rs.FolioQueue([space.view(folio.address, folio.length) for folio in folios], slots_per_node=2)
     real = IovIter.folioq(direction(source), queue, shape.extra, offset, count)
-    oracle = page_model.Folioq(ground.memory, source, folios, count, slot=shape.extra, offset=offset)
-    return Pair("folioq", real, oracle, ground, keep=[queue])
+    oracle = page_model.Folioq(space.memory, source, folios, count, slot=shape.extra, offset=offset)
+    return Pair("folioq", real, oracle, space, keep=[queue])
 
 
 def folioq(source: bool, shape: Shape) -> Pair:
@@ -212,7 +210,7 @@ def folioq_odd(source: bool, shape: Shape) -> Pair:
 
 def pipe(source: bool, shape: Shape) -> Pair:
     """Some slots hold data already, the newest of them open for an ordinary pipe write."""
-    ground = Ground(1, shape.seed)
+    space = AddressSpace(1, shape.seed)
     max_usage = RING_SLOTS - shape.lead % 2
     ring = iovec_rs.PipeRing(RING_SLOTS, max_usage)
     held = random.Random(shape.seed).randbytes(max(shape.extra * PAGE - 96, 0))
@@ -223,15 +221,15 @@ def pipe(source: bool, shape: Shape) -> Pair:
     ]
     count = shape.count(shape.total, checked=False)
     real = IovIter.pipe(direction(source), ring, count)
-    oracle = pipe_model.Pipe(ground.memory, pipe_model.Ring(max_usage, slots), count)
-    return Pair("pipe", real, oracle, ground, ring=ring)
+    oracle = pipe_model.Pipe(space.memory, pipe_model.Ring(max_usage, slots), count)
+    return Pair("pipe", real, oracle, space, ring=ring)
 
 
 def discard(source: bool, shape: Shape) -> Pair:
-    ground = Ground(1, shape.seed)
+    space = AddressSpace(1, shape.seed)
     count = shape.count(shape.total, checked=False)
     real = IovIter.discard(direction(source), count)
-    return Pair("discard", real, page_model.Discard(ground.memory, source, count), ground)
+    return Pair("discard", real, page_model.Discard(space.memory, source, count), space)
 
 
 Builder = Callable[[bool, Shape], Pair]
@@ -262,6 +260,6 @@ CASES: list[tuple[str, bool]] = [
 
 
 def build(kind: str, source: bool, shape: Shape) -> Pair:
-    subject = BUILDERS[kind](source, shape)
-    subject.check()
-    return subject
+    pair = BUILDERS[kind](source, shape)
+    pair.check()
+    return pair
