@@ -9,6 +9,8 @@ pub mod guard;
 #[cfg_attr(all(target_arch = "x86_64", not(iovec_rs_portable)), allow(dead_code))]
 // its copies are tested beside the others
 mod portable;
+#[cfg(test)]
+pub mod setting;
 pub mod threshold;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 mod x86_64;

@@ -22,7 +22,7 @@ pub fn chunks_from(nbytes: usize) -> usize {
 /// From which length on copies go past the caches: three quarters of the last one. What was written first is no longer
 /// there at the end.
 #[inline]
-fn copies_from() -> usize {
+pub(super) fn copies_from() -> usize {
     match COPIES_FROM.load(Ordering::Relaxed) {
         0 => detect(),
         from => from,

@@ -3,6 +3,7 @@
 use super::arm::{self, Path};
 use super::{Cause, Fault, Side};
 use crate::abi::{Direction, PAGE_SIZE};
+use crate::arch::setting::Setting;
 use crate::arch::{self, guard};
 use crate::copy;
 use crate::iter::IovIter;
@@ -194,7 +195,8 @@ fn at(memory: &mut [u8], len: usize) -> Segment {
 
 #[test]
 fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
-    // The other tests may find it so meanwhile: it changes no result.
+    let _setting = Setting::keep();
+    // Tests that keep no setting may find it so meanwhile: it changes no result.
     arch::threshold::use_from(1);
     let source = Edge::new(7);
     for set in arch::available() {
@@ -221,6 +223,7 @@ fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
 /// Where the next segment is asked for while one is copied, in parts.
 #[test]
 fn a_gather_too_long_for_the_caches_stops_at_the_exact_byte_of_a_segment() {
+    let _setting = Setting::keep();
     arch::threshold::use_from(1);
     let source = Edge::new(0);
     let byte = |at: usize| (at * 7 + at / 256) as u8 | 1;

@@ -191,15 +191,18 @@ def test_cycles_are_collected() -> None:
 def test_a_cycle_through_a_memoryview_ends_no_process() -> None:
     """The interpreter clears a memoryview that is garbage without asking whether its memory is exported."""
 
-    def cycle() -> None:
-        view = memoryview(bytearray(64))
-        parts = [view[at : at + 8] for at in range(0, 64, 8)]
+    def cycle(memory: bytearray) -> None:
+        view = memoryview(memory)
+        parts: list[object] = [view[at : at + 8] for at in range(0, 64, 8)]
         i = IovIter.iovec(READ, parts)
         parts.append([i, parts])
 
     for _ in range(20):
-        cycle()
+        memory = bytearray(b"m" * 64)
+        cycle(memory)
         gc.collect()
+        assert memory == b"m" * 64
+        memory.append(1)  # BufferError if it were still exported
 
 
 def test_no_collection_takes_what_is_in_use() -> None:

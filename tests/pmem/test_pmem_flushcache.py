@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import random
+from contextlib import ExitStack
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,11 +110,17 @@ def test_two_regions_in_one_destination_are_both_synced(region: PmemRegion, view
 
 
 def test_a_range_that_reaches_beyond_a_region_is_synced_where_it_is_one(region: PmemRegion, directory: Path) -> None:
-    """Two mappings side by side, given as raw addresses: the kernel puts the second below the first."""
-    with PmemRegion.open(directory / "other", size=SIZE, create=True) as other:
-        low, high = sorted((region, other), key=address)
-        if address(low) + SIZE != address(high):
-            pytest.skip("the mappings are not neighbours here")
+    """Two mappings side by side, given as raw addresses. The kernel fills its holes first, then goes down."""
+    with ExitStack() as stack:
+        regions = [region]
+        neighbours: list[tuple[PmemRegion, PmemRegion]] = []
+        while not neighbours:
+            assert len(regions) < 100, "none of them lies beside another"
+            opened = PmemRegion.open(directory / f"file {len(regions)}", size=SIZE, create=True)
+            regions.append(stack.enter_context(opened))
+            pairs = pairwise(sorted(regions, key=address))
+            neighbours = [(low, high) for low, high in pairs if address(low) + SIZE == address(high)]
+        low, high = neighbours[0]
         both = UserRange(address(low) + SIZE - PAGE_SIZE, 2 * PAGE_SIZE)
         assert memcpy_flushcache(both, DATA[: 2 * PAGE_SIZE]).remaining == 0
         assert (dirty(low), dirty(high)) == (0, 0)

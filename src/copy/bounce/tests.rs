@@ -3,6 +3,7 @@
 
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch;
+use crate::arch::setting::Setting;
 use crate::copy::chunk::POISON;
 use crate::copy::flushcache::{
     copy_from_iter_flushcache, copy_from_iter_nocache, copy_to_iter_flushcache, memcpy_flushcache, memcpy_nocache,
@@ -169,8 +170,24 @@ fn every_way(pages: &Pages, dst: usize, src: usize, len: usize, mut check: impl 
     }
 }
 
-/// Blocks or unblocks the signals of bad memory in this thread, in which no fault is recovered then.
-fn block_signals(how: i32) {
+/// This thread with the signals of bad memory blocked, so that no fault is recovered in it, until this is dropped.
+struct Blocked;
+
+impl Blocked {
+    fn new() -> Self {
+        change_signals(libc::SIG_BLOCK);
+        Self
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        change_signals(libc::SIG_UNBLOCK);
+    }
+}
+
+/// Blocks or unblocks the signals of bad memory in this thread.
+fn change_signals(how: i32) {
     // SAFETY: a sigset is plain bits, for which zeroes are valid.
     let mut signals: libc::sigset_t = unsafe { std::mem::zeroed() };
     for signal in [libc::SIGBUS, libc::SIGSEGV] {
@@ -184,15 +201,16 @@ fn block_signals(how: i32) {
 
 /// Runs `test` under the handler with every instruction set, and where there is no handler for this thread.
 fn every_mode(test: impl Fn(&str)) {
+    let setting = Setting::keep();
     for set in arch::available() {
-        // Other tests may run with it meanwhile: it changes no result.
+        // Tests that keep no setting may run with it meanwhile: it changes no result.
         arch::choose(set.name);
         test(set.name);
     }
-    block_signals(libc::SIG_BLOCK);
+    drop(setting);
+    let _blocked = Blocked::new();
     assert!(matches!(arm::arm(Backing::Mapping), Ok(Path::Syscalls)));
     test("system calls");
-    block_signals(libc::SIG_UNBLOCK);
 }
 
 /// Bytes of which none is what scratch memory is poisoned with.
