@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,15 @@ def pytest_collection_finish() -> None:
     """Thousands of tests are no garbage: the collections that tests ask for need not look through them each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process that dies leaves its temporary files to pytest, which removes them some runs later."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+        patch.setattr(tempfile, "tempdir", None)  # asks the environment again
+        yield
 
 
 @pytest.fixture(params=cpu.available())
