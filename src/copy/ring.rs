@@ -1,13 +1,10 @@
 //! Bytes into a pipe's ring and out of it.
 
 use super::{Outcome, copy_to_iter, memcpy};
-use crate::abi::UIO_MAXIOV;
 use crate::error::Result;
 use crate::iter::IovIter;
 use crate::memory::Memory;
-use crate::structure::{PipeRing, Reader, Slot};
-use crate::sys::vectored::{self, Batch};
-use std::os::fd::RawFd;
+use crate::structure::{PipeRing, Slot};
 use std::sync::Arc;
 
 /// An ordinary write into the pipe: what fits, and what stopped it.
@@ -29,22 +26,4 @@ pub fn copy_out(dst: Memory, slots: &[Slot]) -> Result<Outcome> {
         }
     }
     Ok((done, None))
-}
-
-/// One `writev` of the ring's oldest bytes, at most `nbytes` of them: how many it took out of the ring (an errno if
-/// none), and the slots they were in, to be dropped when the next may read.
-pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Result<(std::result::Result<usize, i32>, Vec<Slot>)> {
-    let slots = reader.peek(nbytes, UIO_MAXIOV)?;
-    let mut batch = Batch::new(nbytes);
-    for slot in &slots {
-        batch.push(slot.seg());
-    }
-    if batch.nbytes() == 0 {
-        return Ok((Ok(0), slots));
-    }
-    let written = vectored::write(fd, batch.pieces(), None, 0);
-    if let Ok(written) = written {
-        reader.consume(&slots, written);
-    }
-    Ok((written, slots))
 }

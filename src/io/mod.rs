@@ -5,8 +5,10 @@
 //! [`crate::sys::vectored`]; what to do about EINTR, EAGAIN and short counts is for the caller, whose loop it is.
 
 mod memory;
+mod splice;
 
 pub use memory::whole;
+pub use splice::splice;
 
 use crate::abi::{Direction, MAX_RW_COUNT, PAGE_SIZE, UIO_MAXIOV};
 use crate::error::{Error, Result as Checked};
@@ -105,8 +107,9 @@ pub fn vmsplice(i: &mut IovIter, fd: RawFd, flags: u32) -> Result<usize> {
 /// `process_vm_readv` into a destination, from the remote ranges one after the other.
 pub fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
     i.require(Direction::Dest, "process_vm_readv")?;
+    let limit = remote_limit(pid, remote)?;
     // SAFETY: `over` hands out memory of a READ iterator, given to be overwritten.
-    over(i, usize::MAX, |segs| unsafe { vectored::process_vm_read(pid, segs, remote) })
+    over(i, limit, |segs| unsafe { vectored::process_vm_read(pid, segs, remote) })
 }
 
 /// `process_vm_writev` from a source, to the remote ranges one after the other.
@@ -115,8 +118,22 @@ pub fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<
 /// `pid` is another process, or every byte of `remote` that is mapped and writable is the caller's to overwrite.
 pub unsafe fn process_vm_write(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
     i.require(Direction::Source, "process_vm_writev")?;
+    let limit = remote_limit(pid, remote)?;
     // SAFETY: the caller answers for `remote`.
-    over(i, usize::MAX, |segs| unsafe { vectored::process_vm_write(pid, segs, remote) })
+    over(i, limit, |segs| unsafe { vectored::process_vm_write(pid, segs, remote) })
+}
+
+/// The most bytes that can go to or come from the remote ranges: in this process they may be under zeroes, too.
+fn remote_limit(pid: i32, remote: &[Segment]) -> Result<usize> {
+    let nbytes = remote.iter().fold(0_usize, |nbytes, seg| nbytes.saturating_add(seg.len));
+    if i64::from(pid) != i64::from(std::process::id()) {
+        return Ok(usize::MAX);
+    }
+    match memory::clear(remote) {
+        clear if clear == nbytes => Ok(usize::MAX),
+        0 => Err(Failure::Errno(libc::EFAULT)),
+        clear => Ok(clear),
+    }
 }
 
 /// Calls `call` with the next pieces, as many as one call takes and at most `limit` bytes, and moves the iterator by
@@ -124,7 +141,7 @@ pub unsafe fn process_vm_write(i: &mut IovIter, pid: i32, remote: &[Segment]) ->
 ///
 /// Where bytes remain but no memory for them, nothing is called and the answer is EFAULT, as the kernel's file
 /// operations answer a copy that got nowhere: at a hole of an XARRAY, at the end of a FOLIOQ, and for a PIPE that is
-/// full.
+/// full. Memory that a guard has zeroes in place of ends a call before it.
 fn over<T: Transferred>(
     i: &mut IovIter,
     limit: usize,
@@ -132,7 +149,9 @@ fn over<T: Transferred>(
 ) -> Result<T> {
     i.fault = None;
     let limit = limit.min(i.count());
-    if let Some((segs, offered)) = i.next_whole(UIO_MAXIOV, limit.min(MAX_RW_COUNT)) {
+    if let Some((segs, offered)) = i.next_whole(UIO_MAXIOV, limit.min(MAX_RW_COUNT))
+        && memory::clear(segs) == offered
+    {
         let segments = segs.len();
         let done = call(segs).map_err(Failure::Errno)?;
         match done.nbytes().min(offered) {
@@ -155,7 +174,7 @@ fn over_pieces<T: Transferred>(
     let mut batch = Batch::new(limit);
     if let Some(offer) = i.offer(limit) {
         let _ = offer.segs().all(|seg| batch.push(seg));
-        return finish(i, &batch, call, |i, nbytes| {
+        return finish(i, &mut batch, call, |i, nbytes| {
             i.accept(offer, nbytes);
             Ok(())
         });
@@ -163,11 +182,11 @@ fn over_pieces<T: Transferred>(
     if i.kind().is_destination_only() {
         // DISCARD: the call needs memory, though nobody reads it.
         while batch.push(SINK.seg()) {}
-        return finish(i, &batch, call, IovIter::advance);
+        return finish(i, &mut batch, call, IovIter::advance);
     }
     // The pages stay while the kernel works on them, whatever somebody stores in their place meanwhile.
     let kept = collect(i, limit, &mut batch)?;
-    let result = finish(i, &batch, call, IovIter::advance);
+    let result = finish(i, &mut batch, call, IovIter::advance);
     drop(kept);
     result
 }
@@ -178,13 +197,18 @@ fn go_on(more: bool) -> ControlFlow<()> {
 
 fn finish<T: Transferred>(
     i: &mut IovIter,
-    batch: &Batch,
+    batch: &mut Batch,
     call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
     moved: impl FnOnce(&mut IovIter, usize) -> Checked<()>,
 ) -> Result<T> {
     if batch.nbytes() == 0 && i.count() != 0 && batch.limit() != 0 {
         return Err(no_memory(i).into());
     }
+    let clear = memory::clear(batch.pieces());
+    if let (0, Some(first)) = (clear, batch.pieces().first()) {
+        return Err(memory::fault(i, first.addr));
+    }
+    batch.cut(clear);
     let done = call(batch.pieces()).map_err(Failure::Errno)?;
     // MSG_TRUNC makes recvmsg return bytes that went nowhere.
     let nbytes = done.nbytes().min(batch.nbytes());

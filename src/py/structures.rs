@@ -7,10 +7,10 @@ use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size, size_or, wrong_type};
 use super::view::{Keeper, list_of, memoryview};
 use crate::abi::PAGE_SIZE;
-use crate::copy;
 use crate::error::Error;
 use crate::memory::{Backing, Memory, Page, Segment};
 use crate::structure::{self, FOLIOS_PER_NODE, PIPE_SLOTS, Reader, headroom};
+use crate::{copy, io};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -147,7 +147,7 @@ impl PipeRing {
         let mut done = 0;
         while done < nbytes {
             let reader = self.reader(py)?;
-            let (written, slots) = py.detach(|| copy::ring::splice(&reader, fd, nbytes - done))?;
+            let (written, slots) = py.detach(|| io::splice(&reader, fd, nbytes - done))?;
             // The pages go last: that may run Python code, which may read.
             drop(reader);
             drop(slots);

@@ -49,6 +49,25 @@ impl Batch {
         self.len < UIO_MAXIOV && self.nbytes < self.limit
     }
 
+    /// Keeps the first `nbytes` bytes only.
+    pub fn cut(&mut self, nbytes: usize) {
+        if nbytes >= self.nbytes {
+            return;
+        }
+        let all = std::mem::take(&mut self.len);
+        self.nbytes = 0;
+        let limit = std::mem::replace(&mut self.limit, nbytes);
+        for index in 0..all {
+            // SAFETY: `push` wrote the first `all` elements, and writes none that is still to be read: it takes each
+            // in its turn.
+            let piece = unsafe { self.pieces[index].assume_init() };
+            if !self.push(piece) {
+                break;
+            }
+        }
+        self.limit = limit;
+    }
+
     /// The pieces. (The slice covers their addresses, not the memory behind them.)
     #[inline]
     pub fn pieces(&self) -> &[Segment] {

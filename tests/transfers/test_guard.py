@@ -1,0 +1,156 @@
+"""Transfers inside a guard: what it has zeroes in place of is bad memory for them, not data."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import socket
+import tempfile
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from iovec_rs import (
+    PAGE_SIZE,
+    READ,
+    WRITE,
+    FaultError,
+    IovIter,
+    PipeRing,
+    UserRange,
+    XArray,
+    copy_page_to_iter,
+    guard,
+    io,
+)
+from support.places import address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DATA = b"D" * PAGE_SIZE
+PAGES = 4
+
+
+@contextmanager
+def met() -> Iterator[mmap.mmap]:
+    """Four mapped pages of a file, of which the first alone is there, and a guard that has met the other three."""
+    with tempfile.TemporaryFile() as file:
+        file.write(DATA * PAGES)
+        file.flush()
+        memory = mmap.mmap(file.fileno(), PAGES * PAGE_SIZE)
+        file.truncate(PAGE_SIZE)
+        with guard(memory, on_fault="record"):
+            assert memory[:] == DATA + bytes(3 * PAGE_SIZE)
+            yield memory
+        memory.close()
+
+
+def to_file(i: IovIter) -> tuple[int, bytes]:
+    with tempfile.TemporaryFile() as file:
+        return io.pwritev(file.fileno(), i, 0), file.read()
+
+
+def to_pipe(call: Callable[[int, IovIter], int]) -> Callable[[IovIter], tuple[int, bytes]]:
+    def send(i: IovIter) -> tuple[int, bytes]:
+        out, into = os.pipe()
+        with os.fdopen(out, "rb") as reader, os.fdopen(into, "wb") as writer:
+            sent = call(writer.fileno(), i)
+            writer.close()
+            return sent, reader.read()
+
+    return send
+
+
+def to_socket(i: IovIter) -> tuple[int, bytes]:
+    left, right = socket.socketpair()
+    with left, right:
+        return io.sendmsg(left, i), right.recv(PAGES * PAGE_SIZE)
+
+
+def to_process(i: IovIter) -> tuple[int, bytes]:
+    got = bytearray(PAGES * PAGE_SIZE)
+    sent = io.process_vm_writev(os.getpid(), i, [UserRange(address(got), len(got))])
+    return sent, bytes(got).rstrip(b"\0")
+
+
+SENDERS = [to_file, to_pipe(io.writev), to_pipe(io.vmsplice), to_socket, to_process]
+NAMES = ["pwritev", "writev", "vmsplice", "sendmsg", "process_vm_writev"]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 16])
+@pytest.mark.parametrize("send", SENDERS, ids=NAMES)
+def test_zeroes_of_a_guard_are_never_sent(send: Callable[[IovIter], tuple[int, bytes]], parts: int) -> None:
+    with met() as memory, memoryview(memory) as view:
+        size = len(view) // parts
+        i = IovIter.kvec(WRITE, [view[start : start + size] for start in range(0, len(view), size)])
+        assert send(i) == (PAGE_SIZE, DATA)
+        assert i.count == 3 * PAGE_SIZE
+        with pytest.raises(FaultError) as refused:
+            send(i)
+        assert (refused.value.fault.side, i.count) == ("source", 3 * PAGE_SIZE)
+        i.release()
+
+
+def test_bytes_are_not_received_into_zeroes_of_a_guard() -> None:
+    out, into = os.pipe()
+    with os.fdopen(out, "rb") as reader, os.fdopen(into, "wb") as writer, met() as memory:
+        writer.write(b"Z" * PAGES * PAGE_SIZE)
+        writer.flush()
+        i = IovIter.kvec(READ, [memory])
+        assert io.readv(reader.fileno(), i) == PAGE_SIZE
+        with pytest.raises(FaultError) as refused:
+            io.readv(reader.fileno(), i)
+        assert refused.value.fault.side == "destination"
+        writer.close()
+        assert reader.read() == b"Z" * (PAGES - 1) * PAGE_SIZE, "the pipe keeps what there was no memory for"
+        i.release()
+
+
+def test_a_process_s_own_memory_under_zeroes_is_not_read() -> None:
+    with met() as memory:
+        got = bytearray(PAGES * PAGE_SIZE)
+        start = address(memory)
+        i = IovIter.kvec(READ, [got])
+        assert io.process_vm_readv(os.getpid(), i, [UserRange(start, len(got))]) == PAGE_SIZE
+        with pytest.raises(OSError, match="Bad address"):
+            io.process_vm_readv(os.getpid(), i, [UserRange(start + PAGE_SIZE, PAGE_SIZE)])
+        assert got == DATA + bytes(3 * PAGE_SIZE)
+
+
+def test_a_ring_does_not_pass_on_a_lent_page_of_zeroes() -> None:
+    ring = PipeRing()
+    out, into = os.pipe()
+    with os.fdopen(out, "rb") as reader, os.fdopen(into, "wb") as writer, met() as memory:
+        i = IovIter.pipe(READ, ring, 2 * PAGE_SIZE)
+        for page in range(2):
+            assert copy_page_to_iter(memory, page * PAGE_SIZE, PAGE_SIZE, i) == PAGE_SIZE
+        assert ring.splice(writer.fileno()) == PAGE_SIZE
+        with pytest.raises(OSError, match="Bad address") as refused:
+            ring.splice(writer.fileno())
+        assert refused.value.errno == errno.EFAULT
+        writer.close()
+        assert reader.read() == DATA
+        del i, ring
+
+
+@pytest.mark.parametrize("kind", ["discard", "pipe"])
+def test_whole_transfers_without_memory_of_the_caller_do_not_mind_a_guard(kind: str) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(met())
+        out, into = os.pipe()
+        reader = stack.enter_context(os.fdopen(out, "rb"))
+        with os.fdopen(into, "wb") as writer:
+            writer.write(b"abc")
+        i = IovIter.discard(READ, 10) if kind == "discard" else IovIter.pipe(READ, PipeRing(), 10)
+        assert io.readv_all(reader.fileno(), i) == 3
+        assert i.count == 7
+
+
+def test_a_hole_is_explained_inside_a_guard() -> None:
+    with met(), tempfile.TemporaryFile() as file:
+        i = IovIter.xarray(WRITE, XArray({0: DATA}), 0, 2 * PAGE_SIZE)
+        with pytest.raises(OSError, match="the xarray has a hole here") as refused:
+            io.writev_all(file.fileno(), i)
+        assert refused.value.characters_written == PAGE_SIZE  # type: ignore[attr-defined]
