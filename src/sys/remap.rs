@@ -97,6 +97,14 @@ pub fn give_way() {
     let _ = call(libc::SYS_sched_yield, [0; 6]);
 }
 
+/// What the monotonic clock says.
+pub fn nanoseconds() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let at = (&raw mut now).expose_provenance();
+    let _ = call(libc::SYS_clock_gettime, [flags(libc::CLOCK_MONOTONIC), at, 0, 0, 0, 0]);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
 /// The kernel's number for this process.
 pub fn process() -> i32 {
     call(libc::SYS_getpid, [0; 6]).map_or(0, |process| process as i32)

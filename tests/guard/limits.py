@@ -124,6 +124,25 @@ def no_descriptor_is_left() -> None:
     file.check_is_the_file_again()
 
 
+def few_addresses_left_let_the_rest_stay_zeroes() -> None:
+    """There is no room to keep all of a GiB aside (`ulimit -v`): what cannot be is told."""
+    size, room = 1 << 30, 64 << 20
+    for step in (PAGE_SIZE, -PAGE_SIZE, 300 * PAGE_SIZE):
+        fd = os.memfd_create("large")
+        os.ftruncate(fd, size)
+        array: Array = np.frombuffer(mmap.mmap(fd, size), dtype=np.uint8)
+        os.ftruncate(fd, 0)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE_SIZE
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + room, hard))
+        with guard(array, on_fault="record") as watch:
+            assert array[::step].sum() == 0
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        assert size - room <= watch.not_restored < size
+        assert watch.not_restored <= watch.lost <= size
+        assert len(watch.faults) < 99
+
+
 def more_extents_than_the_table_has() -> None:
     limit, extents_of_the_table = Path("/proc/sys/vm/max_map_count"), 1 << 15
     if _limit() < 3 * extents_of_the_table + 5000:

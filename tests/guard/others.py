@@ -12,7 +12,7 @@ import sys
 import threading
 
 import numpy as np
-from iovec_rs import PAGE_SIZE, Guard, fault_handler, guard
+from iovec_rs import PAGE_SIZE, Guard, UserRange, fault_handler, guard, memcpy_mcsafe
 
 from guard.common import Array, MappedFile, caught, extents, mappings, places, sum_under_guard
 
@@ -144,6 +144,51 @@ def nothing_is_left_of_a_mapping_that_was_closed_in_the_block() -> None:
         mapping.close()
     assert watch.lost == PAGE_SIZE
     assert not any("memfd:closed" in line for line in mappings())
+
+
+def what_is_mapped_in_place_of_a_guarded_file_may_be_bad_itself() -> None:
+    """The next file of a library comes to lie where the last one was, and is cut, too."""
+    with guard(on_fault="record") as watch:
+        start = 0
+        for npages in (64, 64, 9, 64):
+            fd = os.memfd_create("next")
+            os.ftruncate(fd, PAGE_SIZE)
+            os.pwrite(fd, b"\7" * PAGE_SIZE, 0)
+            start = _map(start or None, npages * PAGE_SIZE, fd)
+            memory: Array = np.frombuffer(
+                memoryview((ctypes.c_uint8 * (npages * PAGE_SIZE)).from_address(start)), dtype=np.uint8
+            )
+            assert memory[::-1].sum() == 7 * PAGE_SIZE
+            memory[5 * PAGE_SIZE] = 1
+            _libc.munmap(start, npages * PAGE_SIZE)
+    assert watch.lost == 63 * PAGE_SIZE
+    assert watch.not_restored == 0
+    assert extents() == 0
+    assert not any("memfd:next" in line for line in mappings())
+
+
+def our_copies_see_what_is_mapped_in_place_of_a_guarded_file() -> None:
+    length = 8 * PAGE_SIZE
+    first, second = os.memfd_create("first"), os.memfd_create("second")
+    os.ftruncate(second, length)
+    os.pwrite(second, b"\5" * length, 0)
+    with guard(on_fault="record"):
+        start = _map(None, length, first)
+        memory: Array = np.frombuffer(memoryview((ctypes.c_uint8 * length).from_address(start)), dtype=np.uint8)
+        assert memory.sum() == 0
+        assert memcpy_mcsafe(bytearray(length), UserRange(start, length)).copied == 0
+        _libc.munmap(start, length)
+        _map(start, length, second)
+        out = bytearray(length)
+        assert memcpy_mcsafe(out, UserRange(start, length)) == (length, 0, None)
+        assert out == b"\5" * length
+        os.ftruncate(second, 3 * PAGE_SIZE)
+        assert memory[4 * PAGE_SIZE] == 0
+        copied, _, fault = memcpy_mcsafe(out, UserRange(start, length))
+        assert copied == 3 * PAGE_SIZE
+        assert fault is not None
+        assert fault.address == start + 3 * PAGE_SIZE
+    _libc.munmap(start, length)
 
 
 _BPF = "HBBI"

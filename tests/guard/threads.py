@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -146,6 +147,65 @@ def a_child_forked_while_threads_fault_is_whole() -> None:
             assert os.waitpid(child, 0)[1] == 0
 
     _together(fault, fault, fork)
+    file.check_is_the_file_again()
+
+
+def a_fork_that_waits_for_a_thread_which_faults_comes_to_an_end() -> None:
+    """Other libraries have handlers of forks, too, and some wait in theirs for their own threads."""
+    file = MappedFile(64)
+    file.cut(0)
+    waiting: list[threading.Thread] = []
+
+    def wait() -> None:
+        for thread in waiting:
+            thread.start()
+            thread.join()
+
+    handler = ctypes.CFUNCTYPE(None)(wait)
+    # Registered before ours, so that it is called after ours.
+    assert ctypes.CDLL(None)["__register_atfork"](handler, None, None, None) == 0
+    with guard(file.array, on_fault="record") as watch:
+        file.array[5 * PAGE_SIZE]
+        waiting.append(threading.Thread(target=lambda: file.array[9 * PAGE_SIZE]))
+        child = os.fork()
+        waiting.clear()
+        if child == 0:
+            signal.alarm(60)
+            assert file.array[30 * PAGE_SIZE] == 0
+        else:
+            assert os.waitpid(child, 0)[1] == 0
+    assert places(watch.faults, file.address)[:2] == [(5, 1), (9, 1)]
+    if child == 0:
+        os._exit(0 if extents() == 0 else 1)
+    assert extents() == 0
+    file.check_is_the_file_again()
+
+
+def a_child_that_was_forked_behind_our_back_leaves_its_block() -> None:
+    """By a system call that runs no handlers of forks, while another thread may be changing the tables."""
+    file = MappedFile(256)
+    file.cut(0)
+    end = time.monotonic() + SECONDS
+    fork = ctypes.PyDLL(None)._Fork
+
+    def fault() -> None:
+        order = np.random.default_rng().permutation(256) * PAGE_SIZE
+        while time.monotonic() < end:
+            with guard(file.array, on_fault="record"):
+                file.array[order].sum()
+
+    def leave() -> None:
+        while time.monotonic() < end:
+            with guard(file.array, on_fault="record"):
+                file.array[5 * PAGE_SIZE]
+                child = fork()
+                if child == 0:
+                    signal.alarm(60)
+            if child == 0:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+
+    _together(fault, fault, leave)
     file.check_is_the_file_again()
 
 

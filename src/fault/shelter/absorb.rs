@@ -25,6 +25,8 @@ pub struct Met {
 
 /// Faults in one extent after which something else than the page is wrong. Threads that come at once have one each.
 const AGAIN: u32 = 1 << 12;
+/// Faults in one extent after which it is looked up whether its zeroes are still there.
+const LOOK: u32 = 4;
 /// The largest page there is.
 const LARGEST: usize = 1 << 30;
 
@@ -49,30 +51,59 @@ pub fn absorb(met: Met) -> bool {
 }
 
 fn in_turn(met: Met, thread: usize, turn: &mut Turn) -> bool {
-    if let Some(times) = extents::fault_again(met.address, turn) {
-        return times < AGAIN;
+    let replaced = match extents::fault_again(met.address, turn) {
+        None => None,
+        Some((extent, times)) if is_replaced(&extent, times, met.address, turn) => Some(extent),
+        Some((_, times)) => return times < AGAIN,
+    };
+    if let Some(old) = &replaced {
+        super::take_out(old, turn);
     }
+    let number = replaced.map_or(usize::MAX, |old| old.number);
+    let sheltered = shelter(met, thread, number, turn);
+    if let Some(old) = &replaced {
+        // What was met there is still told.
+        let new = sheltered.unwrap_or_default();
+        let before = Segment::new(old.seg.addr, old.seg.len.min(new.addr.saturating_sub(old.seg.addr)));
+        let behind = old.seg.skip(new.end().saturating_sub(old.seg.addr).min(old.seg.len));
+        for seg in [before, behind].into_iter().filter(|seg| seg.len != 0 && extents::len() < EXTENTS) {
+            extents::insert(&Extent { seg, kept: 0, is_replaced: true, ..*old }, turn);
+        }
+    }
+    sheltered.is_some()
+}
+
+/// Whether something else is mapped by now where an extent was put under zeroes: its file was unmapped by whoever had mapped it.
+fn is_replaced(extent: &Extent, times: u32, address: usize, turn: &mut Turn) -> bool {
+    let is_to_be_looked_up = times >= LOOK && times.is_power_of_two();
+    extent.is_replaced || is_to_be_looked_up && extents::is_replaced(extent, address, turn)
+}
+
+/// Puts what is bad around the address under zeroes: which pages.
+fn shelter(met: Met, thread: usize, number: usize, turn: &mut Turn) -> Option<Segment> {
     // Asked anew: from now on no guard ends unseen.
-    let Some((claim, scope)) = claims::covering(met.address, thread) else { return false };
-    let Some((range, is_writable)) = range(claim, scope, met, turn) else { return false };
+    let (claim, scope) = claims::covering(met.address, thread)?;
+    let (range, is_writable) = range(claim, scope, met, turn)?;
     let gap = extents::gap(met.address, turn);
     let room = both(range, gap);
     let page = met.address / PAGE_SIZE * PAGE_SIZE;
     let is_writable = is_writable || is_writable_there(page, met);
-    let zeroes = Zeroes { met, thread, is_writable, number: usize::MAX };
+    let mut zeroes = Zeroes { met, thread, is_writable, number, is_kept: true };
     let seg = extent(claim, met, room, turn);
     if extents::len() == 0 {
         ballast::make(turn);
     }
     let has_room = ballast::is_there() && extents::len() < EXTENTS - RESERVED;
-    let done = match if has_room { zeroes.put_in_units(seg, gap, turn) } else { Err(libc::ENOMEM) } {
-        Err(libc::ENOMEM) => take_rest(zeroes, range, turn),
-        done => done,
-    };
-    if let Ok(seg) = done {
-        remember(claim, seg);
+    let mut done = if has_room { zeroes.put_in_units(seg, gap, turn) } else { Err(libc::ENOMEM) };
+    if has_room && done == Err(libc::ENOMEM) {
+        done = zeroes.put_without_ballast(seg, turn);
     }
-    done.is_ok()
+    if done == Err(libc::ENOMEM) {
+        done = take_rest(zeroes, range, turn);
+    }
+    let seg = done.ok()?;
+    remember(claim, seg);
+    Some(seg)
 }
 
 /// The range that a fault is in, and whether it is known to be writable. `None` if it is in none: not in a mapped file.
@@ -154,6 +185,8 @@ struct Zeroes {
     is_writable: bool,
     /// The least of the numbers of extents given up for this one.
     number: usize,
+    /// Whether the pages are kept aside.
+    is_kept: bool,
 }
 
 impl Zeroes {
@@ -163,7 +196,8 @@ impl Zeroes {
             return Err(libc::ENOSPC);
         }
         // SAFETY: a guard covers the range, and whoever asked for it bears that its pages are read anew or as zeroes.
-        let kept = match unsafe { remap::keep_aside(seg) } {
+        let keep_aside = || unsafe { remap::keep_aside(seg) };
+        let kept = match if self.is_kept { keep_aside() } else { Ok(0) } {
             Err(libc::EINVAL) => 0,
             kept => kept?,
         };
@@ -179,11 +213,36 @@ impl Zeroes {
             }
         };
         let Met { code, lsb, is_store, .. } = self.met;
-        let entry = Extent { seg, kept, thread: self.thread, number: self.number, code, lsb, is_store, is_marked };
+        let entry = Extent {
+            seg,
+            kept,
+            thread: self.thread,
+            number: self.number,
+            code,
+            lsb,
+            is_store,
+            is_marked,
+            is_replaced: false,
+        };
         extents::insert(&entry, turn);
         // Copies look at the table from now on.
         arm::invalidate_all();
         Ok(())
+    }
+
+    /// The same where there is no room for it. If it is addresses that there may be no more of (`RLIMIT_AS`), and not mappings, nothing can be
+    /// kept aside: these zeroes stay.
+    #[cold]
+    fn put_without_ballast(&mut self, seg: Segment, turn: &Turn) -> Result<Segment, i32> {
+        ballast::drop(turn);
+        let mut done = self.put(seg, turn);
+        if done == Err(libc::ENOMEM) {
+            self.is_kept = false;
+            done = self.put(seg, turn);
+            self.is_kept = true;
+            ballast::make(turn);
+        }
+        done.map(|()| seg)
     }
 
     /// The same in the least unit that the mapping can be split in: some are of large pages.
@@ -208,12 +267,14 @@ fn take_rest(mut zeroes: Zeroes, range: Segment, turn: &mut Turn) -> Result<Segm
     ballast::drop(turn);
     let start = zeroes.met.address / PAGE_SIZE * PAGE_SIZE;
     let mut rest = Segment::new(start, range.end() - start);
-    zeroes.number = super::give_up(rest, turn);
+    zeroes.number = zeroes.number.min(super::give_up(rest, turn));
     rest = both(rest, extents::gap(start, turn));
     loop {
         match zeroes.put(rest, turn) {
-            // It is in several mappings: that of the fault is the first.
-            Err(libc::EFAULT) if rest.len > PAGE_SIZE => rest.len = (rest.len / 2).next_multiple_of(PAGE_SIZE),
+            // It is in several mappings: that of the fault is the first. Or there may be no more of so many addresses.
+            Err(libc::EFAULT | libc::ENOMEM) if rest.len > PAGE_SIZE => {
+                rest.len = (rest.len / 2).next_multiple_of(PAGE_SIZE);
+            }
             done => return done.map(|()| rest),
         }
     }

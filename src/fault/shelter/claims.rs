@@ -118,6 +118,8 @@ impl Held {
         let at = TABLE.iter().position(Claim::take)?;
         EVER_TAKEN.fetch_max(at + 1, Ordering::Relaxed);
         let claim = &TABLE[at];
+        // Whoever finds the new fields finds that the state has changed.
+        fence(Ordering::Release);
         let (seg, is_writable, thread) = match scope {
             Scope::Pages(seg, is_writable) => (seg, is_writable, 0),
             Scope::Thread(thread) => (Segment::default(), false, thread),

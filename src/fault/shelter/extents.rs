@@ -30,6 +30,8 @@ pub(super) struct Extent {
     pub(super) is_store: bool,
     /// Whether its zeroes can be told from whatever may be mapped there later.
     pub(super) is_marked: bool,
+    /// Whether its zeroes are known to be gone: there is something else by now.
+    pub(super) is_replaced: bool,
 }
 
 /// An extent as the table keeps it.
@@ -39,7 +41,7 @@ struct Slot {
     kept: AtomicUsize,
     thread: AtomicUsize,
     number: AtomicUsize,
-    /// Code, extent, store and mark, a byte each.
+    /// Code, extent, store, mark and replacement, a byte each.
     signal: AtomicU64,
     /// Faults in it since it was put under zeroes.
     again: AtomicU32,
@@ -74,7 +76,7 @@ impl Slot {
     }
 
     fn load(&self) -> Extent {
-        let [code, lsb, store, mark, ..] = self.signal.load(Ordering::Relaxed).to_le_bytes();
+        let [code, lsb, store, mark, replaced, ..] = self.signal.load(Ordering::Relaxed).to_le_bytes();
         Extent {
             seg: self.seg(),
             kept: self.kept.load(Ordering::Relaxed),
@@ -84,12 +86,13 @@ impl Slot {
             lsb: lsb.into(),
             is_store: store != 0,
             is_marked: mark != 0,
+            is_replaced: replaced != 0,
         }
     }
 
     fn store(&self, extent: &Extent) {
-        let (store, mark) = (extent.is_store.into(), extent.is_marked.into());
-        let signal = [extent.code as u8, extent.lsb as u8, store, mark, 0, 0, 0, 0];
+        let [store, mark, replaced] = [extent.is_store, extent.is_marked, extent.is_replaced].map(u8::from);
+        let signal = [extent.code as u8, extent.lsb as u8, store, mark, replaced, 0, 0, 0];
         self.start.store(extent.seg.addr, Ordering::Relaxed);
         self.len.store(extent.seg.len, Ordering::Relaxed);
         self.kept.store(extent.kept, Ordering::Relaxed);
@@ -128,16 +131,34 @@ fn place_behind(address: usize) -> usize {
     low
 }
 
-/// The first extent that overlaps a range.
-pub(super) fn first(seg: Segment, turn: &Turn) -> Option<Extent> {
-    within(seg, turn).next()
+/// The first extent that overlaps a range, and that is under its zeroes as far as is known. What is held exported cannot be unmapped, so that it
+/// need not be looked up.
+pub(super) fn first(seg: Segment, is_held: impl Fn(&Extent) -> bool, turn: &mut Turn) -> Option<Extent> {
+    let found: Extent = within(seg, turn).find(|extent| !extent.is_replaced)?;
+    if is_held(&found) || !is_replaced(&found, found.seg.addr, turn) {
+        return Some(found);
+    }
+    let has_told = check(turn);
+    let mut rest = places_within(seg).map(|place| &SLOTS[slot(place)]);
+    let is_there = |slot: &&Slot| !has_told || !slot.load().is_marked || slot.is_under_zeroes.load(Ordering::Relaxed);
+    rest.find(|slot| !slot.load().is_replaced && is_there(slot)).map(Slot::load)
 }
 
-/// The extent with an address in it: how many faults it has had since it was put under zeroes, this one counted.
-pub(super) fn fault_again(address: usize, _turn: &Turn) -> Option<u32> {
+/// Whether something else than an extent's zeroes is mapped at an address in it.
+pub(super) fn is_replaced(extent: &Extent, address: usize, turn: &mut Turn) -> bool {
+    let are_zeroes = |mapping: &maps::Mapping<'_>| Some(is_of_zeroes(mapping));
+    extent.is_marked && maps::at(address, text(turn), are_zeroes) == Some(false)
+}
+
+fn is_of_zeroes(mapping: &maps::Mapping<'_>) -> bool {
+    mapping.is_called(ZEROES) && mapping.offset == mapping.seg.addr as u64
+}
+
+/// The extent with an address in it, and how many faults it has had since it was put under zeroes, this one counted.
+pub(super) fn fault_again(address: usize, _turn: &Turn) -> Option<(Extent, u32)> {
     let place = place_behind(address);
     let found = (place < len()).then(|| &SLOTS[slot(place)]).filter(|found| found.seg().addr <= address)?;
-    Some(found.again.fetch_add(1, Ordering::Relaxed) + 1)
+    Some((found.load(), found.again.fetch_add(1, Ordering::Relaxed) + 1))
 }
 
 /// What lies between the extents around an address that is in none of them.
@@ -154,11 +175,19 @@ pub(super) fn insert(extent: &Extent, _turn: &Turn) {
     let free = slot(len);
     SLOTS[free].store(&Extent { number: extent.number.min(EVER.fetch_add(1, Ordering::SeqCst)), ..*extent });
     let place = place_behind(extent.seg.addr);
+    // First, so that a process that is forked in between misses none of the others.
+    LEN.store(len + 1, Ordering::SeqCst);
     for behind in (place..len).rev() {
         set_slot(behind + 1, slot(behind));
     }
     set_slot(place, free);
-    LEN.store(len + 1, Ordering::SeqCst);
+}
+
+/// Forgets where pages are kept aside: nothing is put back any more.
+pub(super) fn forget_kept(_turn: &Turn) {
+    for place in 0..len() {
+        SLOTS[slot(place)].kept.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Finds out which extents are under their zeroes still, and under nothing else that was mapped there meanwhile. `false` if `/proc`
@@ -170,7 +199,7 @@ pub(super) fn check(turn: &mut Turn) -> bool {
     }
     let read = maps::find(text(turn), |mapping| {
         let start = mapping.seg.addr;
-        if mapping.is_called(ZEROES) && mapping.offset == start as u64 {
+        if is_of_zeroes(mapping) {
             for place in place_behind(start)..all.end {
                 let slot = &SLOTS[slot(place)];
                 if slot.seg().end() > mapping.seg.end() {
@@ -205,8 +234,12 @@ pub(super) fn remove(seg: Segment, mut is_over: impl FnMut(&Extent, bool) -> boo
 
 /// Every extent that overlaps a range, in the order of their addresses.
 pub(super) fn within(seg: Segment, _turn: &Turn) -> impl Iterator<Item = Extent> {
-    let places = place_behind(seg.addr)..len();
-    places.map(|place| SLOTS[slot(place)].load()).take_while(move |extent| extent.seg.addr < seg.end())
+    places_within(seg).map(|place| SLOTS[slot(place)].load())
+}
+
+/// Their places.
+fn places_within(seg: Segment) -> impl Iterator<Item = usize> {
+    (place_behind(seg.addr)..len()).take_while(move |place| SLOTS[slot(*place)].seg().addr < seg.end())
 }
 
 /// All addresses.
@@ -227,6 +260,7 @@ mod tests {
             lsb: 12,
             is_store: start.is_multiple_of(3),
             is_marked: start.is_multiple_of(7),
+            is_replaced: start.is_multiple_of(11),
         }
     }
 

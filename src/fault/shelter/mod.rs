@@ -87,9 +87,9 @@ pub fn clear(dst: usize, src: usize, len: usize) -> usize {
     if is_empty() {
         return len;
     }
-    let turn = Turn::take();
-    let until = |start: usize| {
-        let found = extents::first(Segment::new(start, len), &turn);
+    let mut turn = Turn::take();
+    let mut until = |start: usize| {
+        let found = extents::first(Segment::new(start, len), is_held, &mut turn);
         found.map_or(len, |extent| extent.seg.addr.saturating_sub(start).min(len))
     };
     until(src).min(until(dst))
@@ -105,15 +105,21 @@ pub fn fault_at(dst: usize, src: usize) -> Option<Fault> {
     if is_empty() {
         return None;
     }
-    let turn = Turn::take();
-    let at = |side, address: usize| Some((side, extents::first(Segment::new(address, 1), &turn)?));
+    let mut turn = Turn::take();
+    let mut at = |side, address: usize| Some((side, extents::first(Segment::new(address, 1), is_held, &mut turn)?));
     let (side, extent) = at(Side::Source, src).or_else(|| at(Side::Destination, dst))?;
     Some(report::fault(&extent, side, extent.seg, extent.kept))
 }
 
+/// Whether a guard has the memory of an extent exported, so that nobody unmaps it.
+fn is_held(extent: &Extent) -> bool {
+    claims::scopes().any(|scope| matches!(scope, Scope::Pages(..)) && covers(scope, extent))
+}
+
 /// Whether there is nothing under zeroes, and nobody about to put anything there.
 pub fn is_idle() -> bool {
-    extents::len() == 0 && !Turn::is_taken()
+    // In this order: what a turn that was over by then had put there is counted.
+    !Turn::is_taken() && extents::len() == 0
 }
 
 fn end(claims: Vec<(Held, Scope)>) -> Report {
@@ -211,7 +217,8 @@ fn covers(scope: Scope, extent: &Extent) -> bool {
 fn put_back(extent: &Extent, is_under_zeroes: bool, turn: &Turn) -> bool {
     let kept = Segment::new(extent.kept, extent.seg.len);
     match (kept.addr, is_under_zeroes) {
-        (0, _) => false,
+        // There is nothing to be put back where there are no zeroes.
+        (0, _) => extent.is_replaced,
         (_, true) => {
             // SAFETY: kept aside for this extent, which is being taken out of the table; over it there are its zeroes.
             let put_back = || unsafe { remap::put_back(kept.addr, extent.seg) };
@@ -224,6 +231,13 @@ fn put_back(extent: &Extent, is_under_zeroes: bool, turn: &Turn) -> bool {
             true
         }
     }
+}
+
+/// Takes an extent out of the table whose zeroes are known to be gone, and with it what was kept aside for it.
+fn take_out(extent: &Extent, turn: &Turn) {
+    let is_it = |found: &Extent, _: bool| found.seg == extent.seg;
+    extents::remove(extent.seg, is_it, turn);
+    put_back(extent, false, turn);
 }
 
 /// Puts back every extent in a range that can be, for a larger one to take their place. Returns the least of their numbers.
