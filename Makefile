@@ -28,12 +28,16 @@ test-python: $(VENV)/.built $(VENV)/.test
 test-guest: $(VENV)/.built  ## really broken memory and persistent memory, in a QEMU guest
 	PYTHONPATH=tests $(BIN)/python -m guest $(GUEST)
 
+JUDGES := numpys_own or safetensors or lmdb or as_in_go or as_in_openjdk
+
 HUNT ?= 180
 hunt: $(VENV)/.built $(VENV)/.test  ## look for what no test knows yet, for HUNT seconds; HUNTER, SEED, ROUNDS replay a finding
 	PYTHONPATH=tests $(BIN)/python -m hunt --seconds $(HUNT) \
 	  $(HUNTER:%=--only %) $(SEED:%=--seed %) $(ROUNDS:%=--rounds %)
 
-test-foreign: $(VENV)/.built  ## CPython's own tests of vectored calls, routed through iovec_rs.io
+test-foreign: $(VENV)/.built $(VENV)/.test  ## CPython's tests of vectored calls through iovec_rs.io; others' readers of mapped files under guards
+	-$(BIN)/python -m pip install --quiet --group judges
+	$(BIN)/python -m pytest -q tests/guard/test_matrix.py -k "$(JUDGES)"
 	cd $(or $(TMPDIR),/tmp) && PYTHONPATH=$(CURDIR)/tests $(CURDIR)/$(BIN)/python -m foreign
 
 setup:  ## install, on Debian and as root, what some tests are skipped without: ddrescuelog, objdump
