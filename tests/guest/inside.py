@@ -14,7 +14,19 @@ import iovec_rs
 
 from guest import harness
 
-PROGRAMS = ("facts", "plain", "broken_user", "broken_held", "handler", "careful", "dax", "regions", "device", "helpers")
+PROGRAMS = (
+    "facts",
+    "plain",
+    "broken_user",
+    "broken_held",
+    "handler",
+    "careful",
+    "dax",
+    "regions",
+    "device",
+    "guarded",
+    "helpers",
+)
 
 
 def load(name: str) -> None:
