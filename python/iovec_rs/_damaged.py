@@ -9,7 +9,18 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from iovec_rs import PAGE_SIZE, READ, WRITE, FaultMap, IovIter, copy_to_iter_mcsafe, fault_handler, import_iovec
+from iovec_rs import (
+    PAGE_SIZE,
+    READ,
+    WRITE,
+    FaultError,
+    FaultMap,
+    IovIter,
+    copy_to_iter_mcsafe,
+    fault_handler,
+    guard,
+    import_iovec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +94,41 @@ def cut(data: bytes, lengths: Sequence[int]) -> Told:
         == (keep, keep, "source"),
         f"the file was cut, but the cause is {fault.cause}": fault.cause == "gone",
         "the map does not know what the fault said": list(known) == [(fault.address, fault.length, "read")],
+    }
+    return Told(facts, next((complaint for complaint, fine in checks.items() if not fine), ""))
+
+
+def guarded(data: bytes, lengths: Sequence[int]) -> Told:
+    """Has Python itself read a mapped file that was cut in the middle: in a child without a guard, and under one."""
+    del lengths
+    size = -(-len(data) // PAGE_SIZE) * PAGE_SIZE
+    keep = max(len(data) // 2 // PAGE_SIZE, 1) * PAGE_SIZE
+    mapping = _cut_mapping(data.ljust(size, b"\0"), keep)
+    fate = fate_of_reading(mapping, keep)
+    read = b""
+    met = guard(mapping)
+    error = None
+    try:
+        with met:
+            read = mapping[:]
+    except FaultError as raised:
+        error = raised
+    if error is None:
+        return Told({}, f"{len(read)} bytes were read, and no error was raised")
+    facts = {
+        "plain Python": f"{fate}: mapping[{keep}], tried in a child process",
+        "under a guard": "mapping[:] goes on over zeroes, and the block ends with",
+        "the error": f"FaultError: {met.lost:,} bytes lost from byte {keep:,} on, cause: {error.fault.cause}",
+        "the mapping": "the file again: all that it holds, and nothing else",
+    }
+    checks = {
+        f"{len(read)} bytes were read of {size}": len(read) == size,
+        "the bytes that are there differ": read[:keep] == data[:keep],
+        "what is gone did not read as zeroes": not any(read[keep:]),
+        f"{met.lost} bytes were lost of {size - keep}": met.lost == size - keep,
+        f"{met.not_restored} bytes stay zeroes": met.not_restored == 0,
+        "what is there differs after the block": mapping[:keep] == data[:keep],
+        "a read after the block was survived": fate_of_reading(mapping, keep) == fate,
     }
     return Told(facts, next((complaint for complaint, fine in checks.items() if not fine), ""))
 

@@ -1,7 +1,7 @@
 """The demonstration: real files through scattered memory and back, with the proof that no byte changed.
 
 Every step does its job twice, through an iterator and the way plain Python does it, and says what both took. Not so the
-last two, in which memory is bad: plain Python does not come back from that.
+last three, in which memory is bad: plain Python does not come back from that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from iovec_rs import READ, UIO_MAXIOV, WRITE, copy_from_iter, copy_to_iter, csum_and_copy_from_iter, import_iovec
 from iovec_rs._corpus import Batch, File, collect
-from iovec_rs._damaged import LEAST, Told, cut, known_bad
+from iovec_rs._damaged import LEAST, Told, cut, guarded, known_bad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -220,6 +220,7 @@ STEPS: list[Step] = [
     Step("checksum while copying: csum_and_copy_from_iter", checksum),
     Step("empty segments: alone, and all around a file", empties),
     Step("bad memory: a mapped file is cut in half before it is copied", lambda work: _damage(work, cut)),
+    Step("bad memory under a guard: code that is not ours goes on", lambda work: _damage(work, guarded)),
     Step("known bad memory: a FaultMap stops the copy before it", lambda work: _damage(work, known_bad)),
 ]
 
