@@ -416,14 +416,21 @@ impl MappedRegion {
         Ok(slf)
     }
 
+    /// Closes it. If it cannot be closed: BufferError, or a note to the exception that the block ends with.
     fn __exit__(
         &self,
         py: Python<'_>,
         _kind: &Bound<'_, PyAny>,
-        _error: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.close(py)
+        match self.close(py) {
+            Err(refused) if !error.is_none() && refused.is_instance_of::<PyBufferError>(py) => {
+                let note = format!("{} stays open: {}", self.__repr__(py)?, refused.value(py));
+                error.call_method1("add_note", (note,)).map(drop)
+            }
+            closed => closed,
+        }
     }
 
     fn __len__(&self) -> PyResult<usize> {

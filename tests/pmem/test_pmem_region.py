@@ -146,6 +146,19 @@ def test_a_context_that_leaves_a_view_behind_says_so(file: Path) -> None:
     assert view[:4] == DATA[:4]
 
 
+def test_a_context_that_leaves_a_view_behind_does_not_hide_what_went_wrong_in_it(file: Path) -> None:
+    region = PmemRegion.open(file)
+    view = memoryview(region)
+    with pytest.raises(ZeroDivisionError) as raised, region:
+        1 / 0  # noqa: B018
+    (note,) = raised.value.__notes__
+    assert str(file) in note
+    assert "stays open: the region is in use" in note
+    assert view[:4] == DATA[:4]
+    view.release()
+    region.close()
+
+
 def test_views_keep_a_forgotten_region(file: Path) -> None:
     view = memoryview(PmemRegion.open(file))
     gc.collect()
