@@ -19,6 +19,7 @@ from benches import (
     bench_cliff,
     bench_durable,
     bench_fault,
+    bench_guard,
     bench_import,
     bench_io,
     bench_memory,
@@ -38,6 +39,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Table]]] = {
         bench_import,
         bench_memory,
         bench_fault,
+        bench_guard,
         bench_durable,
         bench_io,
     )
