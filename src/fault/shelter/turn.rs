@@ -47,17 +47,19 @@ impl Turn {
     /// Takes the turn if nobody has it.
     pub(super) fn try_take() -> Result<Self, NoTurn> {
         let process = process();
-        Self::take_from(0).or_else(|owner| match owner {
-            _ if is_of_fork(owner) && has_fork_had_its_time() => Self::take_from(owner).map_err(|_| NoTurn::Now),
+        Self::take_from(0, process).or_else(|owner| match owner {
+            _ if is_of_fork(owner) && has_fork_had_its_time() => {
+                Self::take_from(owner, process).map_err(|_| NoTurn::Now)
+            }
             _ if is_of_fork(owner) || owner == process => Err(NoTurn::Now),
             _ => Err(NoTurn::Ever),
         })
     }
 
-    /// Takes the turn from an owner, 0 if nobody is to have it. Otherwise: who has it.
-    fn take_from(owner: u64) -> Result<Self, u64> {
+    /// Takes the turn for this process from an owner, 0 if nobody is to have it. Otherwise: who has it.
+    fn take_from(owner: u64, process: u64) -> Result<Self, u64> {
         let turn = Self { blocked: remap::set_mask(u64::MAX) };
-        match OWNER.compare_exchange(owner, process(), Ordering::SeqCst, Ordering::SeqCst) {
+        match OWNER.compare_exchange(owner, process, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => Ok(turn),
             Err(other) => {
                 remap::set_mask(turn.blocked);
@@ -106,9 +108,10 @@ fn has_fork_had_its_time() -> bool {
 /// Ends the turn that a thread of another process had when this one was forked, in whatever it did then. What it had kept aside is not put
 /// back here, since some of it may have been: it stays zeroes, and guards say so.
 fn inherit(owner: u64) {
+    let process = process();
     if owner != 0
-        && owner != process()
-        && let Ok(turn) = Turn::take_from(owner)
+        && owner != process
+        && let Ok(turn) = Turn::take_from(owner, process)
     {
         extents::forget_kept(&turn);
     }
