@@ -43,7 +43,7 @@ impl Guard {
     /// the handler cannot be had.
     pub fn begin(ranges: Option<&[Range]>) -> Result<Self> {
         arm::require_handler()?;
-        turn::watch_forks();
+        turn::watch_forks(extents::forget_kept);
         let scopes = match ranges {
             None => vec![Scope::Thread(remap::thread())],
             Some(ranges) => pages(ranges),

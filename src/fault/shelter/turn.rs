@@ -4,10 +4,9 @@
 //! again, which faults again or finds zeroes. The turn is a few system calls long, signals cannot interrupt it, and whoever has it
 //! waits for nobody. A fork has the turn, too, so that the child finds the tables as they are between two; but not for long.
 
-use super::extents;
 use crate::sys::{maps, remap};
 use std::cell::{Cell, UnsafeCell};
-use std::sync::Once;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Whose turn it is: the process of the thread that has it, and above its 32 bits, if that thread has it for a fork, the fork's number.
@@ -105,6 +104,9 @@ fn has_fork_had_its_time() -> bool {
     remap::nanoseconds().saturating_sub(FORK_BEGAN.load(Ordering::SeqCst)) > FORK_NANOSECONDS
 }
 
+/// What forgets where pages are kept aside.
+static FORGET_KEPT: OnceLock<fn(&Turn)> = OnceLock::new();
+
 /// Ends the turn that a thread of another process had when this one was forked, in whatever it did then. What it had kept aside is not put
 /// back here, since some of it may have been: it stays zeroes, and guards say so.
 fn inherit(owner: u64) {
@@ -112,8 +114,9 @@ fn inherit(owner: u64) {
     if owner != 0
         && owner != process
         && let Ok(turn) = Turn::take_from(owner, process)
+        && let Some(forget_kept) = FORGET_KEPT.get()
     {
-        extents::forget_kept(&turn);
+        forget_kept(&turn);
     }
 }
 
@@ -144,12 +147,13 @@ extern "C" fn after_fork_in_child() {
     }
 }
 
-/// Has forks wait for the turn, so that a child finds the tables as they are between two.
-pub(super) fn watch_forks() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+/// Has forks wait for the turn, so that a child finds the tables as they are between two; and where it does not, has it forget where pages
+/// are kept aside.
+pub(super) fn watch_forks(forget_kept: fn(&Turn)) {
+    FORGET_KEPT.get_or_init(|| {
         // SAFETY: the handlers call nothing that a fork might have left locked.
         unsafe { libc::pthread_atfork(Some(prepare_fork), Some(after_fork), Some(after_fork_in_child)) };
+        forget_kept
     });
 }
 
