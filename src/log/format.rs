@@ -5,7 +5,7 @@
 //! never repeats, so a header that names another position than the one it is found at is of an earlier lap, or a copy
 //! of a header.
 
-use super::ring::Extent;
+use super::ring::{Extent, HEADER};
 use crate::abi::PAGE_SIZE;
 use crate::arch::LINE;
 use crc_fast::{CrcAlgorithm, checksum};
@@ -15,9 +15,6 @@ pub const RING: usize = 2 * PAGE_SIZE;
 
 /// The smallest region there can be a log in, in bytes.
 pub const SMALLEST: usize = RING + PAGE_SIZE;
-
-/// Bytes of a header: a line of its own.
-pub const HEADER: u64 = LINE as u64;
 
 /// A superblock as it is stored.
 pub type Page = [u8; PAGE_SIZE];

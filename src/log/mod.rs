@@ -21,9 +21,9 @@ use crate::fault::Fault;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 use crc_fast::{CrcAlgorithm, Digest};
-use format::{End, HEADER, Header, Line, MAX_EXTENTS, RING, Superblock};
+use format::{End, Header, Line, MAX_EXTENTS, RING, Superblock};
 use recover::{Chain, Entry, Log, Source};
-use ring::{Extent, Ring};
+use ring::{Extent, HEADER, Ring};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

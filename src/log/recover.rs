@@ -5,8 +5,8 @@
 //! looked at for a header with a later number. What was written last and has a wrong sum, with nothing good behind it,
 //! is a torn tail.
 
-use super::format::{End, HEADER, Header, Line, RING, Superblock};
-use super::ring::Ring;
+use super::format::{End, Header, Line, RING, Superblock};
+use super::ring::{HEADER, Ring};
 use crate::abi::PAGE_SIZE;
 use crate::copy::Outcome;
 use crate::error::{Result, reserve};

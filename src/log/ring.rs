@@ -1,6 +1,9 @@
 //! Where in the ring a record has room. Pure arithmetic over positions.
 
-use super::format::HEADER;
+use crate::arch::LINE;
+
+/// Bytes of a header: a line of its own.
+pub const HEADER: u64 = LINE as u64;
 
 /// Bytes of the ring, by their offset in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
