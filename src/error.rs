@@ -156,7 +156,9 @@ impl fmt::Display for Error {
             Self::Text { format, line, column, message } => {
                 write!(f, "{format}: line {line}, column {column}: {message}")
             }
-            Self::Unsupported { operation, kind } => write!(f, "{operation}: not possible on a {kind} iterator"),
+            Self::Unsupported { operation, kind } => {
+                write!(f, "{operation}: not possible on an iterator of kind {kind}")
+            }
             Self::ReadOnly { what, index } => write!(f, "{what} {index} is read-only and cannot be a destination"),
             Self::ReadOnlyRegion => f.write_str("the region is read-only and cannot be a destination"),
             Self::Os { context, .. } => f.write_str(context),

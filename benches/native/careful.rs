@@ -5,9 +5,10 @@ use crate::race::{Case, Contestant, Report};
 use crate::rivals::{self, Libpmem};
 use _core::abi::Direction;
 use _core::copy::{self, mcsafe};
+use _core::fault::map::shared::KnownBad;
 use _core::iter::IovIter;
 
-const NO_MAP: Option<&dyn mcsafe::KnownBad> = None;
+const NO_MAP: Option<&dyn KnownBad> = None;
 
 /// All of them.
 pub(crate) fn run(_: &Libpmem, report: &mut Report) {

@@ -14,41 +14,22 @@ use super::step::ToIter;
 use super::{copy_to_iter, memcpy};
 use crate::abi::Direction;
 use crate::error::Result;
+use crate::fault::map::Access;
+use crate::fault::map::shared::KnownBad;
 use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::{IovIter, Step};
 use crate::memory::{Memory, Segment};
 
-/// What an access does to memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Touch {
-    /// Reads it.
-    Read,
-    /// Writes it.
-    Write,
-    /// Either.
-    Any,
-}
-
-/// Knowledge of bad memory, to be read.
-pub trait KnownBad: Sync {
-    /// Whether nothing at all is known.
-    fn is_empty(&self) -> bool;
-    /// Whether no byte of either range is known to stand against what is to be done to it.
-    fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool;
-    /// The first known range that shares a byte with `seg` and must not be touched so.
-    fn first_bad(&self, seg: Segment, touch: Touch) -> Option<Segment>;
-}
-
 /// What a fault teaches that no map knew: the damaged extent, and what must not be done to it. `None` if the copy
 /// stopped before memory that a map knew.
-pub fn learned(fault: &Fault) -> Option<(Segment, Touch)> {
-    let touch = match (fault.origin, fault.cause(), fault.side) {
+pub fn learned(fault: &Fault) -> Option<(Segment, Access)> {
+    let access = match (fault.origin, fault.cause(), fault.side) {
         (Origin::Map, _, _) => return None,
-        (Origin::Signal | Origin::Syscall, Cause::Poison, _) => Touch::Any,
-        (Origin::Signal | Origin::Syscall, _, Side::Source) => Touch::Read,
-        (Origin::Signal | Origin::Syscall, _, Side::Destination) => Touch::Write,
+        (Origin::Signal | Origin::Syscall, Cause::Poison, _) => Access::Both,
+        (Origin::Signal | Origin::Syscall, _, Side::Source) => Access::Read,
+        (Origin::Signal | Origin::Syscall, _, Side::Destination) => Access::Write,
     };
-    Some((Segment::new(fault.address, fault.length), touch))
+    Some((Segment::new(fault.address, fault.length), access))
 }
 
 const WORD: usize = 8;
@@ -89,7 +70,7 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
         let (source, destination) = (Segment::new(self.source + progress, len), Segment::new(addr, len));
         let is_asked = self.is_destination_bad;
-        let bad_destination = if is_asked { self.map.first_bad(destination, Touch::Write) } else { None };
+        let bad_destination = if is_asked { self.map.first_bad(destination, Access::Write) } else { None };
         let (readable, writable) = (bytes_before(self.bad_source, source), bytes_before(bad_destination, destination));
         let part = kernel_mc_count(source.addr, len, readable, writable);
         let left = if part == 0 { 0 } else { self.inner.step(addr, progress, part) };
@@ -134,7 +115,7 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
 /// not all.
 pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option<&K>) -> Result<Outcome> {
     match map {
-        Some(map) if !map.is_empty() && !map.is_clear([(src.seg(), Touch::Read), (dst.seg(), Touch::Any)]) => {
+        Some(map) if !map.is_empty() && !map.is_clear([(src.seg(), Access::Read), (dst.seg(), Access::Both)]) => {
             let nbytes = same_length(dst, src)?;
             let mut i = IovIter::whole(Direction::Dest, dst);
             Ok((copy_carefully(src, &mut i, nbytes, map)?, i.fault))
@@ -145,7 +126,7 @@ pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option
 
 #[inline(never)]
 fn is_clear<K: KnownBad + ?Sized>(map: &K, src: Segment, i: &IovIter) -> bool {
-    map.is_clear([(src, Touch::Read), (hull(i), Touch::Any)])
+    map.is_clear([(src, Access::Read), (hull(i), Access::Both)])
 }
 
 /// All memory of the iterator, as far as is known.
@@ -156,8 +137,8 @@ fn hull(i: &IovIter) -> Segment {
 #[inline(never)]
 fn copy_carefully<K: KnownBad + ?Sized>(src: Memory, i: &mut IovIter, nbytes: usize, map: &K) -> Result<usize> {
     let source = src.seg().take(nbytes);
-    let bad_source = map.first_bad(source, Touch::Read);
-    let is_destination_bad = map.first_bad(hull(i), Touch::Any).is_some();
+    let bad_source = map.first_bad(source, Access::Read);
+    let is_destination_bad = map.first_bad(hull(i), Access::Both).is_some();
     let readable = bytes_before(bad_source, source);
     let mut known_bad = None;
     let copy = |copier: &mut Copier, i: &mut IovIter, data: Segment| {

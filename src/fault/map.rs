@@ -1,8 +1,9 @@
 //! Which bytes of a line are known to be bad, and for which access.
 //!
-//! The line is the address space, or any other row of 2^64 bytes. A map is two sets of spans, the bytes that cannot be read and
-//! the bytes that cannot be written; its ranges are the stretches over which both answers stay the same. So either kind of
-//! access is looked up in a tree of its own, and a million ranges of the other kind in between cost nothing.
+//! The line is the address space, or any other row of 2^64 bytes. A map is two sets of spans, the bytes that cannot be
+//! read and the bytes that cannot be written; its ranges are the stretches over which both answers stay the same. So
+//! either kind of access is looked up in a tree of its own, and a million ranges of the other kind in between cost
+//! nothing.
 
 pub mod shared;
 mod spans;
@@ -104,8 +105,9 @@ impl Range {
 
 /// Known-bad bytes. Ranges are sorted, do not overlap, and merge with neighbours of the same access.
 ///
-/// A query takes O(log n). An update also moves up to 4 KiB of spans, and passes over every span that it swallows. Two maps are equal
-/// if the same bytes are bad in the same way. An update for which there is no memory fails and changes nothing.
+/// A query takes O(log n). An update also moves up to 4 KiB of spans, and passes over every span that it swallows. Two
+/// maps are equal if the same bytes are bad in the same way. An update for which there is no memory fails and changes
+/// nothing.
 #[derive(Default, Debug)]
 pub struct FaultMap {
     reads: Spans,
@@ -163,8 +165,8 @@ impl FaultMap {
         Ok(())
     }
 
-    /// The first range that shares a byte with the `len` bytes from `start` and stands against `access`, whole and not clipped to
-    /// them. There are no bytes past the end of the line, so none of them is bad.
+    /// The first range that shares a byte with the `len` bytes from `start` and stands against `access`, whole and not
+    /// clipped to them. There are no bytes past the end of the line, so none of them is bad.
     pub fn first_in(&self, start: usize, len: u128, access: Access) -> Option<Range> {
         let span = Span::cut(start, len)?;
         let first = |set: &Spans, asked: Access| {

@@ -104,7 +104,7 @@ impl IovIter {
     }
 
     fn no_pages(&self, operation: &str) -> Error {
-        Error::os(libc::EFAULT, format!("{operation}: a {} iterator has no pages to list", self.kind()))
+        Error::os(libc::EFAULT, format!("{operation}: an iterator of kind {} has no pages to list", self.kind()))
     }
 
     fn list_pages(&mut self, nbytes: usize, maxpages: usize, join_elements: bool) -> Result<PageSpan> {

@@ -117,7 +117,7 @@ impl IovIter {
             return Err(Error::Unsupported { operation: "for_each_range", kind });
         }
         if kind.is_user_backed() || kind.is_destination_only() {
-            return Err(Error::os(libc::EINVAL, format!("for_each_range: not over a {kind} iterator")));
+            return Err(Error::os(libc::EINVAL, format!("for_each_range: not over an iterator of kind {kind}")));
         }
         let paged = kind.is_paged();
         let (mut ranges, mut available, mut result) = (Kept::default(), 0, Ok(()));

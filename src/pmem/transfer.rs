@@ -6,9 +6,11 @@ use crate::abi::{Direction, Kind};
 use crate::arch::LINE;
 use crate::copy::flushcache::{copy_from_iter_flushcache, copy_from_iter_nocache, memcpy_flushcache, memcpy_nocache};
 use crate::copy::framed::copy_framed_from_iter;
-use crate::copy::mcsafe::{KnownBad, Touch, copy_to_iter_mcsafe, learned, memcpy_mcsafe};
+use crate::copy::mcsafe::{copy_to_iter_mcsafe, learned, memcpy_mcsafe};
 use crate::copy::{Outcome, copy_from_iter, memcpy};
 use crate::error::{Error, Result};
+use crate::fault::map::Access;
+use crate::fault::map::shared::KnownBad;
 use crate::fault::{Cause, Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
@@ -21,18 +23,18 @@ const NONTEMPORAL_FROM: usize = 256 << 10;
 /// which before Linux 6.6 is how poison on DAX looks. What a cut file no longer holds is not: the file may grow again.
 /// Where a copy went to is somebody else's memory. `in_file` says what of the region its file holds now.
 fn damage(
-    (seg, touch): (Segment, Touch),
+    (seg, access): (Segment, Access),
     cause: Cause,
     region: Segment,
     in_file: impl FnOnce() -> Segment,
-) -> Option<(Segment, Touch)> {
+) -> Option<(Segment, Access)> {
     let (start, end) = (seg.addr.max(region.addr), seg.end().min(region.end()));
     let is_damage = match cause {
         Cause::Poison => true,
         Cause::Gone => in_file().overlaps(Segment::new(start, 1)),
         Cause::Protection | Cause::Unmapped | Cause::BadAddress | Cause::Unknown => false,
     };
-    (is_damage && start < end).then(|| (Segment::new(start, end - start), touch))
+    (is_damage && start < end).then(|| (Segment::new(start, end - start), access))
 }
 
 impl Mapping {
@@ -113,7 +115,7 @@ impl Mapping {
 
     /// What a fault in a copy out of the region tells of damage to it that no map knew: for the caller to add to the
     /// region's map.
-    pub fn damage(&self, fault: &Fault) -> Option<(Segment, Touch)> {
+    pub fn damage(&self, fault: &Fault) -> Option<(Segment, Access)> {
         damage(learned(fault)?, fault.cause(), self.seg(), || self.in_file().unwrap_or_default())
     }
 
@@ -155,15 +157,15 @@ impl Mapping {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cause, Segment, Touch, damage};
+    use super::{Access, Cause, Segment, damage};
 
     #[test]
     fn only_damage_of_the_region_itself_is_remembered() {
         let region = Segment::new(4096, 5000);
         let found = |start, cause| {
-            let fault = (Segment::new(start, 4096), Touch::Read);
-            damage(fault, cause, region, || Segment::new(4096, 4096)).map(|(seg, touch)| {
-                assert_eq!(touch, Touch::Read);
+            let fault = (Segment::new(start, 4096), Access::Read);
+            damage(fault, cause, region, || Segment::new(4096, 4096)).map(|(seg, access)| {
+                assert_eq!(access, Access::Read);
                 seg
             })
         };

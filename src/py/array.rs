@@ -13,8 +13,8 @@ use pyo3::prelude::*;
 use pyo3::types::PySlice;
 use pyo3::{PyTraverseError, PyVisit};
 
-/// The validated, truncated copy of a user vector: a sequence of `UserRange`. It shares the array with the iterator over it and keeps the
-/// buffers it names exported.
+/// The validated, truncated copy of a user vector: a sequence of `UserRange`. It shares the array with the iterator
+/// over it and keeps the buffers it names exported.
 #[pyclass(module = "iovec_rs", name = "IovecArray", frozen, sequence)]
 pub(super) struct IovecArray(pub(super) SegmentList);
 

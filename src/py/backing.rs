@@ -1,81 +1,103 @@
-//! How the memory behind a Python object may fail, told by the object's class.
+//! How the memory behind a Python object may fail, and whether it may hold objects, told by the object's class.
 
 use super::fastcall::attached;
-use super::names::names;
+use super::names::{Names, names};
 use crate::memory::Backing;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Views of views that are looked through.
 const MOST_VIEWS: usize = 4;
 
-/// How the memory of an exporter may fail: what the interpreter, `array` and numpy allocate themselves is heap memory, also seen
-/// through a few views. Of all else nothing is known, so it is taken for a mapping of something that can go away.
-#[inline]
-pub(super) fn backing_of(object: &Bound<'_, PyAny>) -> Backing {
-    if object.is_exact_instance_of::<PyByteArray>() { Backing::Heap } else { look_through(object) }
+/// What an object's class, and the classes of what it is a view of, tell about its memory.
+#[derive(Clone, Copy)]
+pub(super) struct Nature {
+    /// How it may fail: what the interpreter, `array` and numpy allocate themselves is heap memory, also seen through a
+    /// few views. Of all else nothing is known, so it is taken for a mapping of something that can go away.
+    pub(super) backing: Backing,
+    /// Whether it may hold references to Python objects: then only its format tells.
+    pub(super) may_hold_objects: bool,
 }
 
-fn look_through(object: &Bound<'_, PyAny>) -> Backing {
-    let py = object.py();
-    let mut below = None;
-    for _ in 0..MOST_VIEWS {
-        let view = below.as_ref().unwrap_or(object);
-        let next = match Class::of(view) {
-            Class::Heap => return Backing::Heap,
-            Class::Unknown => return Backing::Mapping,
-            Class::MemoryView => view.getattr(names(py).obj.bind(py)),
-            Class::Ndarray => view.getattr(names(py).base.bind(py)),
-        };
-        match next {
-            // Memory of numpy's own; but a memoryview of nothing is over somebody's raw memory.
-            Ok(next) if next.is_none() && !view.is_exact_instance_of::<PyMemoryView>() => return Backing::Heap,
-            Ok(next) => below = Some(next),
-            Err(error) => {
-                attached(|| drop(error));
-                return Backing::Mapping;
-            }
+impl Nature {
+    /// The memory of `bytes`, `bytearray` and `array.array`.
+    pub(super) const HEAP: Self = Self { backing: Backing::Heap, may_hold_objects: false };
+    /// The memory of `mmap`.
+    const MAPPING: Self = Self { backing: Backing::Mapping, may_hold_objects: false };
+    const NDARRAY: Self = Self { backing: Backing::Heap, may_hold_objects: true };
+    const UNKNOWN: Self = Self { backing: Backing::Mapping, may_hold_objects: true };
+
+    /// Looks through a few views.
+    #[inline]
+    pub(super) fn of(object: &Bound<'_, PyAny>) -> Self {
+        let mut below = None;
+        // The elements are what the outermost array says they are.
+        let mut may_hold_objects = false;
+        for _ in 0..MOST_VIEWS {
+            let view = below.as_ref().unwrap_or(object);
+            let found = match Class::of(view) {
+                Class::Memory(nature) => nature,
+                Class::View(attribute) => match view.getattr(attribute(names(view.py())).bind(view.py())) {
+                    // Memory of numpy's own; but a memoryview of nothing is over somebody's raw memory.
+                    Ok(next) if next.is_none() && view.is_exact_instance_of::<PyMemoryView>() => Self::UNKNOWN,
+                    Ok(next) if next.is_none() => Self::NDARRAY,
+                    Ok(next) => {
+                        may_hold_objects |= !view.is_exact_instance_of::<PyMemoryView>();
+                        below = Some(next);
+                        continue;
+                    }
+                    Err(error) => {
+                        attached(|| drop(error));
+                        Self::UNKNOWN
+                    }
+                },
+            };
+            return Self { may_hold_objects: found.may_hold_objects | may_hold_objects, ..found };
         }
+        Self::UNKNOWN
     }
-    Backing::Mapping
 }
 
 /// What a class says about the memory of its objects.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Class {
-    /// They allocate it themselves.
-    Heap,
-    /// `obj` has it.
-    MemoryView,
-    /// `base` has it, or they allocate it themselves.
-    Ndarray,
-    Unknown,
+    /// All there is to know.
+    Memory(Nature),
+    /// This attribute has the memory; of an array without one it is its own.
+    View(fn(&Names) -> &Py<PyString>),
 }
 
-/// `numpy.ndarray` and `array.array`, once an object of theirs was met: neither module is imported for the sake of asking.
+/// `numpy.ndarray`, `array.array` and `mmap.mmap`, once an object of theirs was met: no module is imported for the sake of
+/// asking.
 static NDARRAY: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static ARRAY: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// A few classes that are neither. One that is freed may leave its address to another, which is then unknown at worst.
+static MMAP: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+/// A few classes that are none of these. One that is freed may leave its address to another, which is then unknown at worst.
 static UNKNOWN: [AtomicPtr<ffi::PyTypeObject>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
 
 impl Class {
+    const MEMORYVIEW: Self = Self::View(|names| &names.obj);
+    const NDARRAY: Self = Self::View(|names| &names.base);
+
     /// The class itself decides, not one that it derives from: a subclass may export what it likes.
     #[inline]
     fn of(object: &Bound<'_, PyAny>) -> Self {
         let class = object.get_type_ptr();
         if object.is_exact_instance_of::<PyMemoryView>() {
-            Self::MemoryView
+            Self::MEMORYVIEW
         } else if object.is_exact_instance_of::<PyByteArray>() || object.is_exact_instance_of::<PyBytes>() {
-            Self::Heap
+            Self::Memory(Nature::HEAP)
         } else if class == NDARRAY.load(Ordering::Relaxed) {
-            Self::Ndarray
+            Self::NDARRAY
         } else if class == ARRAY.load(Ordering::Relaxed) {
-            Self::Heap
+            Self::Memory(Nature::HEAP)
+        } else if class == MMAP.load(Ordering::Relaxed) {
+            Self::Memory(Nature::MAPPING)
         } else if UNKNOWN[unknown_place(class)].load(Ordering::Relaxed) == class {
-            Self::Unknown
+            Self::Memory(Nature::UNKNOWN)
         } else {
             attached(|| Self::meet(object))
         }
@@ -90,9 +112,11 @@ impl Class {
             let found = modules.and_then(|modules| modules.get_item(module)).and_then(|module| module.getattr(name));
             found.is_ok_and(|found| found.is(&class))
         };
-        for (place, module, name, answer) in
-            [(&NDARRAY, "numpy", "ndarray", Self::Ndarray), (&ARRAY, "array", "array", Self::Heap)]
-        {
+        for (place, module, name, answer) in [
+            (&NDARRAY, "numpy", "ndarray", Self::NDARRAY),
+            (&ARRAY, "array", "array", Self::Memory(Nature::HEAP)),
+            (&MMAP, "mmap", "mmap", Self::Memory(Nature::MAPPING)),
+        ] {
             if is(module, name) {
                 // The class stays alive, and with it the meaning of its address.
                 place.store(class.into_ptr().cast(), Ordering::Relaxed);
@@ -101,7 +125,7 @@ impl Class {
         }
         let class = class.as_type_ptr();
         UNKNOWN[unknown_place(class)].store(class, Ordering::Relaxed);
-        Self::Unknown
+        Self::Memory(Nature::UNKNOWN)
     }
 }
 

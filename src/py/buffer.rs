@@ -3,7 +3,7 @@
 //! Only address, length and read-only flag leave this file. A `bytes` object never moves or changes, so a reference to
 //! it is enough and no export record is kept.
 
-use super::backing::backing_of;
+use super::backing::Nature;
 use super::values::{type_name, wrong_type};
 use crate::error::{Error, reserve, try_push};
 use crate::memory::{Backing, Memory, Owner, Page, Segment};
@@ -51,7 +51,8 @@ pub(super) struct Exports {
 
 // SAFETY: the records are only handed back to the interpreter, attached to it, in `drop`; nothing else writes to them.
 unsafe impl Send for Exports {}
-// SAFETY: as for Send; a shared reference shows the interpreter's collector which objects there are, and nothing else to anybody.
+// SAFETY: as for Send; a shared reference shows the interpreter's collector which objects there are, and nothing else
+// to anybody.
 unsafe impl Sync for Exports {}
 
 impl Drop for Exports {
@@ -103,19 +104,19 @@ impl Exports {
         }
         try_push(&mut self.views, ffi::Py_buffer::new())?;
         let last = self.views.len() - 1;
-        if !fill(object, access, &mut self.views[last]) {
+        let Some(backing) = fill(object, access, &mut self.views[last]) else {
             self.views.truncate(last);
             return Err(explain(object, PyErr::fetch(object.py()), access, name));
-        }
+        };
         let view = &self.views[last];
-        Ok(Exported { seg: memory_of(view), readonly: view.readonly != 0, backing: backing_of(object) })
+        Ok(Exported { seg: memory_of(view), readonly: view.readonly != 0, backing })
     }
 
     /// Shows the collector the references to bytearrays, subclasses included, which can be part of a cycle.
     ///
-    /// Not those to other exporters: the collector clears what it takes for garbage, and a memoryview or a ctypes object that is
-    /// cleared lets go of memory that is still exported. (A memoryview then crashes the interpreter when the export ends.) A cycle
-    /// through one of them is not collected. A bytearray that is cleared keeps its memory.
+    /// Not those to other exporters: the collector clears what it takes for garbage, and a memoryview or a ctypes
+    /// object that is cleared lets go of memory that is still exported. (A memoryview then crashes the interpreter when
+    /// the export ends.) A cycle through one of them is not collected. A bytearray that is cleared keeps its memory.
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         for view in self.views.iter().filter(|view| !view.obj.is_null()) {
             // SAFETY: the record owns a reference to it; only its type is looked at.
@@ -141,7 +142,8 @@ fn memory_of(view: &ffi::Py_buffer) -> Segment {
     Segment::new(view.buf.expose_provenance(), view.len.unsigned_abs())
 }
 
-/// All memory between the first byte and the last of a buffer that was asked for its strides. To be called before the record is moved.
+/// All memory between the first byte and the last of a buffer that was asked for its strides. To be called before the
+/// record is moved.
 fn hull_of(view: &ffi::Py_buffer) -> Segment {
     let (mut below, mut above) = (0, view.itemsize);
     let dimensions = if view.shape.is_null() || view.strides.is_null() { 0 } else { view.ndim.max(0) };
@@ -173,7 +175,8 @@ fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
     Some(Segment::new(start.expose_provenance(), len.unsigned_abs()))
 }
 
-/// Fills `view` in place: moving a record that was just written costs more than the whole call. `false` leaves an exception set.
+/// Fills `view` in place: moving a record that was just written costs more than the whole call. `false` leaves an
+/// exception set.
 #[inline]
 fn request(object: &Bound<'_, PyAny>, flags: i32, view: &mut ffi::Py_buffer) -> bool {
     // SAFETY: attached; `view` is a record of ours.
@@ -185,7 +188,8 @@ fn release(view: &mut ffi::Py_buffer) {
     unsafe { ffi::PyBuffer_Release(view) };
 }
 
-/// Has a record that may be moved not point into itself: its length and item size say what a shape and strides there do.
+/// Has a record that may be moved not point into itself: its length and item size say what a shape and strides there
+/// do.
 #[inline]
 fn keep_out_of_itself(view: &mut ffi::Py_buffer) {
     if view.shape == &raw mut view.len {
@@ -196,29 +200,35 @@ fn keep_out_of_itself(view: &mut ffi::Py_buffer) {
     }
 }
 
-/// A C-contiguous buffer of plain bytes. `false` leaves an exception set, for [`explain`] to explain.
+/// A C-contiguous buffer of plain bytes, and how its memory may fail. `None` leaves an exception set, for [`explain`] to
+/// explain.
+///
+/// The class is asked first, since asking an exporter for its format takes as long as a small copy.
 #[inline]
-fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py_buffer) -> bool {
+fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py_buffer) -> Option<Backing> {
     let writable = if access == Access::Write { ffi::PyBUF_WRITABLE } else { 0 };
-    if object.is_exact_instance_of::<PyByteArray>() {
-        return request(object, writable, view);
+    let is_bytearray = object.is_exact_instance_of::<PyByteArray>();
+    let Nature { backing, may_hold_objects } = if is_bytearray { Nature::HEAP } else { Nature::of(object) };
+    if !may_hold_objects {
+        return request(object, writable, view).then_some(backing);
     }
     // A format is to be had only together with a shape.
     if !request(object, writable | ffi::PyBUF_ND | ffi::PyBUF_FORMAT, view) {
-        return false;
+        return None;
     }
     keep_out_of_itself(view);
     if has_objects(view) {
         release(view);
         PyTypeError::new_err(OBJECTS).restore(object.py());
-        return false;
+        return None;
     }
-    true
+    Some(backing)
 }
 
 const OBJECTS: &str = "an array of Python objects is not memory to copy: its bytes are references, which are counted";
 
-/// Whether the elements are or contain Python objects: `O` in the format, outside the names of fields, which stand between colons.
+/// Whether the elements are or contain Python objects: `O` in the format, outside the names of fields, which stand
+/// between colons.
 fn has_objects(view: &ffi::Py_buffer) -> bool {
     let mut at = view.format.cast_const();
     let mut in_name = false;
@@ -226,7 +236,8 @@ fn has_objects(view: &ffi::Py_buffer) -> bool {
         return false;
     }
     loop {
-        // SAFETY: a terminated string of the exporter's, which stays while the record is filled; its end was not passed.
+        // SAFETY: a terminated string of the exporter's, which stays while the record is filled; its end was not
+        // passed.
         match unsafe { at.read() }.cast_unsigned() {
             0 => return false,
             b':' => in_name = !in_name,
@@ -244,8 +255,8 @@ pub(super) fn is_buffer(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) != 0 }
 }
 
-/// Refuses a buffer where an iterable of buffers is meant. Its items would be copies of its elements, or plain numbers. But an array
-/// of several dimensions is an iterable of its rows, which are parts of its memory.
+/// Refuses a buffer where an iterable of buffers is meant. Its items would be copies of its elements, or plain numbers.
+/// But an array of several dimensions is an iterable of its rows, which are parts of its memory.
 pub(super) fn refuse_single(argument: &str, expected: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     if !is_buffer(object) {
         return Ok(());
@@ -267,7 +278,8 @@ pub(super) fn refuse_single(argument: &str, expected: &str, object: &Bound<'_, P
     Ok(())
 }
 
-/// Exporters refuse a request with BufferError or ValueError. All else has another reason, which is not ours to swallow.
+/// Exporters refuse a request with BufferError or ValueError. All else has another reason, which is not ours to
+/// swallow.
 fn drop_unless_refusal(error: PyErr, py: Python<'_>) -> PyResult<()> {
     if is_refusal(&error, py) { Ok(()) } else { Err(error) }
 }
@@ -277,8 +289,8 @@ fn is_refusal(error: &PyErr, py: Python<'_>) -> bool {
     class.is(py.get_type::<PyBufferError>()) || class.is(py.get_type::<PyValueError>())
 }
 
-/// Says what about a buffer is wrong that the exporter refused with `error`, which it chains. What else an exporter raises comes out
-/// as it is, and one that is written in Python is not asked a second time.
+/// Says what about a buffer is wrong that the exporter refused with `error`, which it chains. What else an exporter
+/// raises comes out as it is, and one that is written in Python is not asked a second time.
 #[cold]
 pub(super) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: ArgName) -> PyErr {
     let py = object.py();
@@ -330,7 +342,8 @@ impl Call {
         Self { view: ffi::Py_buffer::new(), exported: false }
     }
 
-    /// Takes hold of a buffer, once, for as long as `self` lives. The object must outlive `self`: a `bytes` object is not exported.
+    /// Takes hold of a buffer, once, for as long as `self` lives. The object must outlive `self`: a `bytes` object is
+    /// not exported.
     pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: ArgName) -> PyResult<Memory> {
         self.try_acquire(object, access).ok_or_else(|| explain(object, PyErr::fetch(object.py()), access, name))
     }
@@ -345,15 +358,12 @@ impl Call {
         {
             (seg, Backing::Heap)
         } else {
-            if !fill(object, access, &mut self.view) {
-                return None;
-            }
+            let backing = fill(object, access, &mut self.view)?;
             self.exported = true;
-            let seg = memory_of(&self.view);
-            (seg, backing_of(object))
+            (memory_of(&self.view), backing)
         };
-        // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the memory is only used by
-        // the call that owns `self`: as a destination only where a writable buffer was asked for.
+        // SAFETY: the export, or the caller's reference to a bytes object, lasts as long as `self`, and the memory is
+        // only used by the call that owns `self`: as a destination only where a writable buffer was asked for.
         Some(unsafe { Memory::new(seg, backing) })
     }
 }
@@ -377,7 +387,7 @@ pub(super) fn page(object: &Bound<'_, PyAny>, name: ArgName) -> PyResult<Page> {
 
 /// A raw address range that the program named itself.
 pub(super) fn unchecked(seg: Segment) -> Memory {
-    // SAFETY: who makes a `UserRange` speaks for what is written through it, as its documentation says; no copy takes for granted
-    // that there is memory.
+    // SAFETY: who makes a `UserRange` speaks for what is written through it, as its documentation says; no copy takes
+    // for granted that there is memory.
     unsafe { Memory::new(seg, Backing::Unchecked) }
 }

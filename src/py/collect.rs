@@ -57,8 +57,9 @@ impl Collected {
     pub(super) fn finish(mut self) -> SegmentList {
         self.segs.shrink_to_fit();
         self.exports.shrink();
-        // SAFETY: a segment is a part of a buffer, which `exports` keep exported, writable if the direction asks for it, or a range
-        // that the program named itself. `IovIter::over` and `IovecArray` hold the memory together with the exports.
+        // SAFETY: a segment is a part of a buffer, which `exports` keep exported, writable if the direction asks for
+        // it, or a range that the program named itself. `IovIter::over` and `IovecArray` hold the memory together with
+        // the exports.
         let memories = unsafe { Memories::new(self.segs, self.backing) };
         SegmentList { memories, exports: self.exports, readonly: self.readonly }
     }

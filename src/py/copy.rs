@@ -1,10 +1,10 @@
 //! The copy functions.
 
 use super::buffer::{self, Access, ArgName, Call, explain, is_buffer, unchecked};
+use super::detach::transfer;
 use super::fastcall::{FastFunction, attached, fast_function};
 use super::in_use::{IterArg, iterator};
 use super::names::names;
-use super::transfer::transfer;
 use super::values::{
     Lengths, fault_error, is_user_range, optional_size, size, size_or, to_mc_result, user_range, word, wrong_type,
 };
@@ -104,7 +104,8 @@ pub(super) fn run_short(
     Ok(copied)
 }
 
-/// The fault to raise: copies over user memory come short, those over trusted memory, which the kernel does not expect to fail, raise.
+/// The fault to raise: copies over user memory come short, those over trusted memory, which the kernel does not expect
+/// to fail, raise.
 #[inline]
 pub(super) fn trusted_fault(core: &iter::IovIter) -> Option<Box<Fault>> {
     if core.fault.is_some() && !core.is_user_backed() { core.fault.clone() } else { None }
@@ -144,8 +145,9 @@ pub(super) fn fast_functions() -> [FastFunction; 4] {
     ]
 }
 
-/// Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied; returns that
-/// (`copy_to_iter`). Short at `count`, at a full pipe, a hole, the end of a queue, and at bad memory: then `i.fault` says why.
+/// Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied;
+/// returns that (`copy_to_iter`). Short at `count`, at a full pipe, a hole, the end of a queue, and at bad memory: then
+/// `i.fault` says why.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter(
@@ -156,7 +158,8 @@ pub(super) fn copy_to_iter(
     run_short(addr, i, nbytes, Access::Read, copy::copy_to_iter)
 }
 
-/// Copies `nbytes` (all of `addr` by default) out of the iterator to `addr`; returns the bytes copied (`copy_from_iter`).
+/// Copies `nbytes` (all of `addr` by default) out of the iterator to `addr`; returns the bytes copied
+/// (`copy_from_iter`).
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter(
@@ -178,7 +181,8 @@ pub(super) fn copy_to_iter_full(
     run_full(addr, i, nbytes, Access::Read, copy::copy_to_iter)
 }
 
-/// `copy_from_iter`, all or nothing: a short copy is taken back and `False` (`copy_from_iter_full`). `addr` may be partly written.
+/// `copy_from_iter`, all or nothing: a short copy is taken back and `False` (`copy_from_iter_full`). `addr` may be
+/// partly written.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_full(
@@ -189,8 +193,8 @@ pub(super) fn copy_from_iter_full(
     run_full(addr, i, nbytes, Access::Write, copy::copy_from_iter)
 }
 
-/// Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the page, all or
-/// nothing: later changes of the page show in the pipe.
+/// Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the page,
+/// all or nothing: later changes of the page show in the pipe.
 #[pyfunction]
 pub(super) fn copy_page_to_iter(
     page: &Bound<'_, PyAny>,
@@ -235,7 +239,8 @@ pub(super) fn copy_page_from_iter(
     Ok(copied)
 }
 
-/// The same from where faults must not be waited for (`copy_page_from_iter_atomic`): it advances too, and bad memory makes it short.
+/// The same from where faults must not be waited for (`copy_page_from_iter_atomic`): it advances too, and bad memory
+/// makes it short.
 #[pyfunction]
 pub(super) fn copy_page_from_iter_atomic(
     page: &Bound<'_, PyAny>,
@@ -246,8 +251,8 @@ pub(super) fn copy_page_from_iter_atomic(
     copy_page_from_iter(page, offset, nbytes, i)
 }
 
-/// Copies up to `nbytes` (as many as both have by default) from `src` to `dst`, the largest common piece at a time. Both advance by the
-/// bytes copied; returns that.
+/// Copies up to `nbytes` (as many as both have by default) from `src` to `dst`, the largest common piece at a time.
+/// Both advance by the bytes copied; returns that.
 #[pyfunction]
 #[pyo3(signature = (dst, src, nbytes=None))]
 pub(super) fn copy_iter(
@@ -272,8 +277,8 @@ pub(super) fn copy_iter(
     Ok(copied)
 }
 
-/// `copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before (`csum_and_copy_to_iter`). Returns
-/// the bytes copied and the ones'-complement sum, folded to 16 bits.
+/// `copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before
+/// (`csum_and_copy_to_iter`). Returns the bytes copied and the ones'-complement sum, folded to 16 bits.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, csum=None, offset=None), text_signature = "(addr, i, nbytes=None, csum=0, offset=0)")]
 pub(super) fn csum_and_copy_to_iter(
@@ -296,7 +301,8 @@ pub(super) fn csum_and_copy_to_iter(
     Ok(summed)
 }
 
-/// `copy_from_iter` that also adds what it copied to `csum` (`csum_and_copy_from_iter`). Returns the bytes copied and the sum.
+/// `copy_from_iter` that also adds what it copied to `csum` (`csum_and_copy_from_iter`). Returns the bytes copied and
+/// the sum.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, csum=None), text_signature = "(addr, i, nbytes=None, csum=0)")]
 pub(super) fn csum_and_copy_from_iter(
@@ -310,7 +316,8 @@ pub(super) fn csum_and_copy_from_iter(
     Ok(summed)
 }
 
-/// `csum_and_copy_from_iter`, all or nothing: a short copy is taken back and `False`; the sum then covers what was copied.
+/// `csum_and_copy_from_iter`, all or nothing: a short copy is taken back and `False`; the sum then covers what was
+/// copied.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, csum=None), text_signature = "(addr, i, nbytes=None, csum=0)")]
 pub(super) fn csum_and_copy_from_iter_full(
@@ -325,7 +332,8 @@ pub(super) fn csum_and_copy_from_iter_full(
     Ok((whole, csum))
 }
 
-/// Sums and copies out of the iterator; `finish` gets what was asked for and what was copied and summed, and may take it back.
+/// Sums and copies out of the iterator; `finish` gets what was asked for and what was copied and summed, and may take
+/// it back.
 fn sum_from<T: Send>(
     addr: &Bound<'_, PyAny>,
     i: IterArg<'_>,
@@ -345,8 +353,8 @@ fn sum_from<T: Send>(
     Ok((done, trusted_fault(core)))
 }
 
-/// `copy_to_iter` that also feeds what it copied to `hash.update` (`hash_and_copy_to_iter`). If that raises, the iterator is back
-/// where it was.
+/// `copy_to_iter` that also feeds what it copied to `hash.update` (`hash_and_copy_to_iter`). If that raises, the
+/// iterator is back where it was.
 #[pyfunction]
 #[pyo3(signature = (addr, i, hash, nbytes=None))]
 pub(super) fn hash_and_copy_to_iter<'py>(

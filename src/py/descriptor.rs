@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 /// A descriptor, named by an int or by anything with `fileno()`.
 pub(super) struct Descriptor {
     pub(super) fd: RawFd,
-    /// A socket's own timeout: such a socket does not block, and is waited for here. `None` leaves it to the descriptor.
+    /// A socket's own timeout: such a socket does not block, and is waited for here. `None` leaves it to the
+    /// descriptor.
     timeout: Option<Duration>,
 }
 

@@ -1,5 +1,6 @@
-//! System calls as Python makes them: without the interpreter, repeated after a signal whose handler did not raise (PEP 475), waited
-//! for where a socket has a timeout. The iterator is borrowed for the calls only, so that a signal handler may look at it.
+//! System calls as Python makes them: without the interpreter, repeated after a signal whose handler did not raise (PEP
+//! 475), waited for where a socket has a timeout. The iterator is borrowed for the calls only, so that a signal handler
+//! may look at it.
 
 use super::descriptor::{Deadline, Descriptor, os_error};
 use super::iter::IovIter;
@@ -41,7 +42,8 @@ pub(super) fn once<T: Send>(
     }
 }
 
-/// Calls until nothing remains or the other side has ended: the bytes transferred. An `OSError` has them as `characters_written`.
+/// Calls until nothing remains or the other side has ended: the bytes transferred. An `OSError` has them as
+/// `characters_written`.
 pub(super) fn all<T: Transferred + Send>(
     i: &Bound<'_, IovIter>,
     descriptor: &Descriptor,

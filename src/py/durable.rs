@@ -2,9 +2,9 @@
 
 use super::buffer::{Access, Call};
 use super::copy::{between, flat_side, raise, run_full, run_short, trusted_fault};
+use super::detach::transfer;
 use super::fastcall::{FastFunction, fast_function};
 use super::in_use::IterArg;
-use super::transfer::transfer;
 use super::values::{fault_error, part, size_or, to_mc_result};
 use crate::copy::{Outcome, flushcache};
 use crate::error::Result;

@@ -1,13 +1,14 @@
 //! The short way into the copy functions.
 //!
-//! What PyO3 puts around a function to take its arguments apart costs as much as what a copy of 64 bytes does. So `f(addr, i)`,
-//! `f(addr, i, nbytes)`, `f(addr, i, nbytes=nbytes)` and, where there is one keyword more, the first two with it, come in here over
-//! anything and an iterator and go straight to the function. Every other call, right or wrong, goes through PyO3's wrapper of the same
-//! function, whose exceptions it then gets.
+//! What PyO3 puts around a function to take its arguments apart costs as much as what a copy of 64 bytes does. So
+//! `f(addr, i)`, `f(addr, i, nbytes)`, `f(addr, i, nbytes=nbytes)` and, where there is one keyword more, the first two
+//! with it, come in here over anything and an iterator and go straight to the function. Every other call, right or
+//! wrong, goes through PyO3's wrapper of the same function, whose exceptions it then gets.
 //!
-//! PyO3 counts who is attached to the interpreter, and does not count a call that comes in here. A reference without a token (`Py`, and
-//! every `PyErr`) that is dropped meanwhile is put aside until somebody attaches, which a program that calls nothing but these functions
-//! never would. So nothing of that sort is dropped where a copy goes as usual, and whatever makes an exception runs [`attached`].
+//! PyO3 counts who is attached to the interpreter, and does not count a call that comes in here. A reference without a
+//! token (`Py`, and every `PyErr`) that is dropped meanwhile is put aside until somebody attaches, which a program that
+//! calls nothing but these functions never would. So nothing of that sort is dropped where a copy goes as usual, and
+//! whatever makes an exception runs [`attached`].
 
 use super::in_use::IterArg;
 use super::iter::IovIter;
@@ -102,13 +103,15 @@ pub(super) fn install(module: &Bound<'_, PyModule>, functions: impl IntoIterator
     Ok(())
 }
 
-/// Runs what may drop a reference without a token: it is given back at once, and with it those that were put aside before.
+/// Runs what may drop a reference without a token: it is given back at once, and with it those that were put aside
+/// before.
 #[cold]
 pub(super) fn attached<T>(run: impl FnOnce() -> T) -> T {
     Python::attach(|_| run())
 }
 
-/// What a function with `METH_FASTCALL | METH_KEYWORDS` is called with: arguments, how many of them have no name, and the names.
+/// What a function with `METH_FASTCALL | METH_KEYWORDS` is called with: arguments, how many of them have no name, and
+/// the names.
 type RawArgs = (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject);
 
 /// An argument that may be left out.
@@ -165,7 +168,8 @@ unsafe fn parse<'a, 'py>(py: Python<'py>, args: RawArgs, wrapper: &Wrapper) -> O
             _ => return None,
         }
     } else {
-        // SAFETY: a tuple that is not empty. Names that are written in a call are interned; another is for the wrapper to compare.
+        // SAFETY: a tuple that is not empty. Names that are written in a call are interned; another is for the wrapper
+        // to compare.
         let name = unsafe { ffi::PyTuple_GetItem(kwnames, 0) };
         let is_nbytes = name == names(py).nbytes.as_ptr();
         match (all, nargs) {

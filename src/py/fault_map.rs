@@ -3,7 +3,6 @@
 use super::buffer::{Access as BufferAccess, Call};
 use super::copy::flat_side;
 use super::values::{few, iterate, list, part, size, size_or, string, text, to_fault_range};
-use crate::copy::mcsafe::{KnownBad, Touch};
 use crate::error::{Error, try_push};
 use crate::fault::formats::{badblocks, mapfile, ndctl};
 use crate::fault::map::shared::{Locked, SharedMap};
@@ -16,41 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The sector that lists of bad blocks count in unless they say otherwise, in bytes.
 const SECTOR: usize = 512;
-
-impl KnownBad for SharedMap {
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.is_empty()
-    }
-
-    #[inline]
-    fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool {
-        asked.iter().all(|(seg, _)| self.is_beside(*seg)) || {
-            let map = self.lock();
-            !asked.iter().any(|(seg, touch)| map.meets(seg.addr, seg.len as u128, access_of(*touch)))
-        }
-    }
-
-    fn first_bad(&self, seg: Segment, touch: Touch) -> Option<Segment> {
-        let found = self.lock().first_in(seg.addr, seg.len as u128, access_of(touch))?;
-        Some(Segment::new(found.start, usize::try_from(found.length()).unwrap_or(usize::MAX)))
-    }
-}
-
-/// Adds what a copy has run into. Where there is no memory for it the map does not learn it, and the copy came short all the same.
-pub(super) fn record(map: &SharedMap, (seg, touch): (Segment, Touch)) {
-    let room = (usize::MAX - seg.addr) as u128 + 1;
-    // Cut to the end of the address space, so that it cannot be refused.
-    let _ = map.lock().add(seg.addr, room.min(seg.len as u128), access_of(touch));
-}
-
-fn access_of(touch: Touch) -> Access {
-    match touch {
-        Touch::Read => Access::Read,
-        Touch::Write => Access::Write,
-        Touch::Any => Access::Both,
-    }
-}
 
 /// The access that an argument names, reading by default.
 fn access(value: Option<&Bound<'_, PyAny>>) -> PyResult<Access> {
@@ -66,10 +30,11 @@ fn access(value: Option<&Bound<'_, PyAny>>) -> PyResult<Access> {
     }
 }
 
-/// Byte ranges that must not be touched, of the address space or of any other line of bytes: sorted, merged, not overlapping.
+/// Byte ranges that must not be touched, of the address space or of any other line of bytes: sorted, merged, not
+/// overlapping.
 ///
-/// A copy given one stops before them and adds what it runs into. A range takes 16 to 32 bytes of memory, twice that if it is neither
-/// to be read nor written. `MemoryError` where there is none: then the map is what it was.
+/// A copy given one stops before them and adds what it runs into. A range takes 16 to 32 bytes of memory, twice that if
+/// it is neither to be read nor written. `MemoryError` where there is none: then the map is what it was.
 #[pyclass(module = "iovec_rs", name = "FaultMap", frozen)]
 pub(super) struct FaultMap(pub(super) SharedMap);
 
@@ -129,7 +94,8 @@ impl FaultMap {
         Ok(Self::of(map))
     }
 
-    /// Whether more may be bad than the list it was made from could say: the kernel's list was full or cut, or there is no list at all.
+    /// Whether more may be bad than the list it was made from could say: the kernel's list was full or cut, or there is
+    /// no list at all.
     #[getter]
     fn incomplete(&self) -> bool {
         self.lock().is_incomplete()
@@ -227,9 +193,9 @@ impl FaultMap {
         format!("<FaultMap of {len} {ranges}{incomplete}>")
     }
 
-    /// From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and column. Incomplete if the kernel
-    /// had more to say: 512 extents are all its list has room for, 4095 characters all a read of sysfs returns (a last line cut there is left
-    /// out), and one empty line is what a device without a list says.
+    /// From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and column.
+    /// Incomplete if the kernel had more to say: 512 extents are all its list has room for, 4095 characters all a read
+    /// of sysfs returns (a last line cut there is left out), and one empty line is what a device without a list says.
     #[classmethod]
     #[pyo3(
         signature = (source, *, base=None, sector_size=None),
@@ -245,8 +211,9 @@ impl FaultMap {
         Ok(Self::of(badblocks::parse(text("source", source)?, base, sector_size)?))
     }
 
-    /// From the JSON of `ndctl list -N -M`: of the namespace or region of that name, or of every namespace. A region counts from its own
-    /// start, so it is taken by its name only. Incomplete if more blocks are counted than listed. ValueError if it is no such list.
+    /// From the JSON of `ndctl list -N -M`: of the namespace or region of that name, or of every namespace. A region
+    /// counts from its own start, so it is taken by its name only. Incomplete if more blocks are counted than listed.
+    /// ValueError if it is no such list.
     #[classmethod]
     #[pyo3(signature = (source, *, base=None, namespace=None), text_signature = "(source, *, base=0, namespace=None)")]
     fn from_ndctl(
@@ -260,7 +227,8 @@ impl FaultMap {
         Ok(Self::of(ndctl::parse(text("source", source)?, base, namespace)?))
     }
 
-    /// From the text of a GNU ddrescue mapfile: bad, non-trimmed and non-scraped blocks. ValueError with line and column.
+    /// From the text of a GNU ddrescue mapfile: bad, non-trimmed and non-scraped blocks. ValueError with line and
+    /// column.
     #[classmethod]
     #[pyo3(signature = (source, *, base=None), text_signature = "(source, *, base=0)")]
     fn from_mapfile(

@@ -114,9 +114,10 @@ fn layout(compat: Option<&Bound<'_, PyAny>>) -> PyResult<Layout> {
 
 /// Validates a user vector and makes the iterator over it (`import_iovec`). Returns the array and the iterator.
 ///
-/// The vector is an iterable of buffers and `UserRange`s, a packed array of `struct iovec` in a buffer, or that array's address. The array
-/// is `None` when `nr_segs <= fast_segs`. One segment makes a UBUF. OSError in the kernel's order of checks: EINVAL (more than 1024
-/// segments, a negative length), EFAULT (an unreadable array, a range outside user space), ENOMEM.
+/// The vector is an iterable of buffers and `UserRange`s, a packed array of `struct iovec` in a buffer, or that array's
+/// address. The array is `None` when `nr_segs <= fast_segs`. One segment makes a UBUF. OSError in the kernel's order of
+/// checks: EINVAL (more than 1024 segments, a negative length), EFAULT (an unreadable array, a range outside user
+/// space), ENOMEM.
 #[pyfunction]
 #[pyo3(
     signature = (r#type, uvector, nr_segs=None, fast_segs=None, *, compat=None),

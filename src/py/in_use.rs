@@ -115,7 +115,8 @@ impl Shared {
         if self.is_released() { Err(self.refusal()) } else { Ok(()) }
     }
 
-    /// Has nobody use the cursor any more; it comes back, to be dropped when nothing is locked. `RuntimeError` while a call has it.
+    /// Has nobody use the cursor any more; it comes back, to be dropped when nothing is locked. `RuntimeError` while a
+    /// call has it.
     pub(super) fn retire(&self) -> PyResult<iter::IovIter> {
         let nothing = iter::IovIter::discard(Direction::Dest, 0)?;
         let mut in_use = self.lock()?;
@@ -202,8 +203,8 @@ impl DerefMut for InUse<'_> {
     }
 }
 
-/// The iterator of a copy function, whose name for it is `i`. It is locked after the other arguments were converted, which may run
-/// Python code.
+/// The iterator of a copy function, whose name for it is `i`. It is locked after the other arguments were converted,
+/// which may run Python code.
 #[derive(Clone, Copy)]
 pub(super) struct IterArg<'a>(pub(super) &'a IovIter);
 

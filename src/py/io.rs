@@ -4,14 +4,14 @@ use super::buffer::{Access, ArgName, Call};
 use super::descriptor::Descriptor;
 use super::drive::{all, once};
 use super::in_use::BoundIter;
-use super::values::{Lengths, size, user_range};
+use super::values::{Lengths, flags, narrow, pid, size, unsigned_flags, user_range};
 use crate::abi::UIO_MAXIOV;
 use crate::error::Error;
 use crate::io;
 use crate::memory::Segment;
 use crate::sys::poll::Ready;
 use crate::sys::vectored::Beside;
-use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -45,7 +45,11 @@ fn sockets(sock: &Bound<'_, PyAny>, flags: i32) -> PyResult<Descriptor> {
 /// a timeout, `OSError` otherwise: it has not moved.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
-pub(super) fn readv(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
+pub(super) fn readv(
+    fd: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<usize> {
     let file = files(fd, flags)?;
     once(&i, &file, Ready::Read, |i| io::read(i, file.fd, None, flags, usize::MAX))
 }
@@ -53,7 +57,12 @@ pub(super) fn readv(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyRes
 /// As `readv`, at an offset in bytes; the file's position stays (`preadv`, `preadv2` with flags).
 #[pyfunction]
 #[pyo3(signature = (fd, i, offset, flags=0))]
-pub(super) fn preadv(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, offset: &Bound<'_, PyAny>, flags: i32) -> PyResult<usize> {
+pub(super) fn preadv(
+    fd: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    offset: &Bound<'_, PyAny>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<usize> {
     let (file, at) = (files(fd, flags)?, Some(file_offset(offset)?));
     once(&i, &file, Ready::Read, |i| io::read(i, file.fd, at, flags, usize::MAX))
 }
@@ -64,7 +73,11 @@ pub(super) fn preadv(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, offset: &Bound<'_, 
 /// a timeout, `OSError` otherwise: it has not moved.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
-pub(super) fn writev(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
+pub(super) fn writev(
+    fd: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<usize> {
     let file = files(fd, flags)?;
     once(&i, &file, Ready::Write, |i| io::write(i, file.fd, None, flags, usize::MAX))
 }
@@ -76,7 +89,7 @@ pub(super) fn pwritev(
     fd: &Bound<'_, PyAny>,
     i: Iter<'_, '_>,
     offset: &Bound<'_, PyAny>,
-    flags: i32,
+    #[pyo3(from_py_with = flags)] flags: i32,
 ) -> PyResult<usize> {
     let (file, at) = (files(fd, flags)?, Some(file_offset(offset)?));
     once(&i, &file, Ready::Write, |i| io::write(i, file.fd, at, flags, usize::MAX))
@@ -88,7 +101,11 @@ pub(super) fn pwritev(
 /// stands at the first byte not read, and the call can be made again. `FaultError` where its memory is bad.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
-pub(super) fn readv_all(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
+pub(super) fn readv_all(
+    fd: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<usize> {
     let file = files(fd, flags)?;
     all(&i, &file, Ready::Read, "readv_all", |i, limit, _| io::read(i, file.fd, None, flags, limit))
 }
@@ -100,7 +117,7 @@ pub(super) fn preadv_all(
     fd: &Bound<'_, PyAny>,
     i: Iter<'_, '_>,
     offset: &Bound<'_, PyAny>,
-    flags: i32,
+    #[pyo3(from_py_with = flags)] flags: i32,
 ) -> PyResult<usize> {
     let (file, offset) = (files(fd, flags)?, file_offset(offset)?);
     let start = i.get().lock()?.core.count();
@@ -115,7 +132,11 @@ pub(super) fn preadv_all(
 /// stands at the first byte not written, and the call can be made again. `FaultError` where its memory is bad.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
-pub(super) fn writev_all(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
+pub(super) fn writev_all(
+    fd: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<usize> {
     let file = files(fd, flags)?;
     all(&i, &file, Ready::Write, "writev_all", |i, limit, _| io::write(i, file.fd, None, flags, limit))
 }
@@ -127,7 +148,7 @@ pub(super) fn pwritev_all(
     fd: &Bound<'_, PyAny>,
     i: Iter<'_, '_>,
     offset: &Bound<'_, PyAny>,
-    flags: i32,
+    #[pyo3(from_py_with = flags)] flags: i32,
 ) -> PyResult<usize> {
     let (file, offset) = (files(fd, flags)?, file_offset(offset)?);
     let start = i.get().lock()?.core.count();
@@ -162,7 +183,7 @@ pub(super) fn sendmsg_raw(
     sock: &Bound<'_, PyAny>,
     i: Iter<'_, '_>,
     control: &Bound<'_, PyBytes>,
-    flags: i32,
+    #[pyo3(from_py_with = flags)] flags: i32,
     name: &Bound<'_, PyBytes>,
     limit: Option<usize>,
 ) -> PyResult<usize> {
@@ -185,7 +206,7 @@ pub(super) fn sendmsg_all_raw(
     sock: &Bound<'_, PyAny>,
     i: Iter<'_, '_>,
     control: &Bound<'_, PyBytes>,
-    flags: i32,
+    #[pyo3(from_py_with = flags)] flags: i32,
 ) -> PyResult<usize> {
     let socket = sockets(sock, flags)?;
     let mut call = Call::new();
@@ -198,6 +219,13 @@ pub(super) fn sendmsg_all_raw(
 
 /// Room for more control messages than any socket has: most are limited to some 20 KB (`optmem_max`).
 const CONTROL: usize = 1 << 20;
+/// A length of control messages.
+fn ancillary_size(value: &Bound<'_, PyAny>) -> PyResult<i32> {
+    const EXPECTED: &str = "0 or more, less than 2**31";
+    let size = narrow("ancbufsize", value, EXPECTED)?;
+    if size < 0 { Err(Error::invalid("ancbufsize", size, EXPECTED).into()) } else { Ok(size) }
+}
+
 /// Room for the longest socket address (`struct sockaddr_storage`).
 const NAME: usize = 128;
 
@@ -207,17 +235,15 @@ const NAME: usize = 128;
 pub(super) fn recvmsg_raw<'py>(
     sock: &Bound<'py, PyAny>,
     i: Iter<'_, 'py>,
-    ancbufsize: i64,
-    flags: i32,
+    #[pyo3(from_py_with = ancillary_size)] ancbufsize: i32,
+    #[pyo3(from_py_with = flags)] flags: i32,
     limit: Option<usize>,
 ) -> PyResult<(usize, Bound<'py, PyBytes>, i32, Bound<'py, PyBytes>)> {
     if limit.is_some() {
         require_new_bytes(flags)?;
     }
     let socket = sockets(sock, flags)?;
-    let ancbufsize = u32::try_from(ancbufsize).ok().filter(|size| i32::try_from(*size).is_ok());
-    let room = ancbufsize.ok_or_else(|| PyValueError::new_err("invalid ancillary data buffer length"))? as usize;
-    let room = room.min(CONTROL);
+    let room = usize::try_from(ancbufsize).unwrap_or(0).min(CONTROL);
     let (mut control, mut name) = (Vec::new(), [0_u8; NAME]);
     control.try_reserve_exact(room).map_err(|_| PyMemoryError::new_err(format!("no memory for {room} bytes")))?;
     // The kernel leaves gaps between messages as they are.
@@ -253,7 +279,11 @@ fn require_new_bytes(flags: i32) -> PyResult<()> {
 /// As `readv_all`; `ValueError` for flags that receive the same bytes again (`MSG_PEEK`) or none (`MSG_TRUNC`, `MSG_ERRQUEUE`).
 #[pyfunction]
 #[pyo3(signature = (sock, i, flags=0))]
-pub(super) fn recvmsg_all(sock: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) -> PyResult<usize> {
+pub(super) fn recvmsg_all(
+    sock: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<usize> {
     require_new_bytes(flags)?;
     let socket = sockets(sock, flags)?;
     all(&i, &socket, Ready::Read, "recvmsg_all", |i, limit, _| {
@@ -267,7 +297,11 @@ pub(super) fn recvmsg_all(sock: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: i32) 
 /// What was spliced must not be changed until the other side has read it: the pipe shows the pages, not a copy. EBADF for the other end.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
-pub(super) fn vmsplice(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, flags: u32) -> PyResult<usize> {
+pub(super) fn vmsplice(
+    fd: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    #[pyo3(from_py_with = unsigned_flags)] flags: u32,
+) -> PyResult<usize> {
     let pipe = Descriptor::new(fd)?;
     once(&i, &pipe, Ready::Write, |i| io::vmsplice(i, pipe.fd, flags))
 }
@@ -288,14 +322,22 @@ fn remote_ranges(remote: &Bound<'_, PyAny>) -> PyResult<Vec<Segment>> {
 
 /// One `process_vm_readv`: from the ranges of another process's memory to a READ iterator. The first 1024 ranges count.
 #[pyfunction]
-pub(super) fn process_vm_readv(pid: i32, local: Iter<'_, '_>, remote: &Bound<'_, PyAny>) -> PyResult<usize> {
+pub(super) fn process_vm_readv(
+    #[pyo3(from_py_with = pid)] pid: i32,
+    local: Iter<'_, '_>,
+    remote: &Bound<'_, PyAny>,
+) -> PyResult<usize> {
     let remote = remote_ranges(remote)?;
     once(&local, &Descriptor::none(), Ready::Read, |i| io::process_vm_read(i, pid, &remote))
 }
 
 /// One `process_vm_writev`: from a WRITE iterator to the ranges of another process's memory. The first 1024 ranges count.
 #[pyfunction]
-pub(super) fn process_vm_writev(pid: i32, local: Iter<'_, '_>, remote: &Bound<'_, PyAny>) -> PyResult<usize> {
+pub(super) fn process_vm_writev(
+    #[pyo3(from_py_with = pid)] pid: i32,
+    local: Iter<'_, '_>,
+    remote: &Bound<'_, PyAny>,
+) -> PyResult<usize> {
     let remote = remote_ranges(remote)?;
     once(&local, &Descriptor::none(), Ready::Write, |i| {
         // SAFETY: a UserRange is where its maker says that memory may be changed, in this process or another.

@@ -4,12 +4,12 @@ use super::array::IovecArray;
 use super::buffer::Exports;
 use super::collect::{Collected, SegmentList, collect, segments_of};
 use super::copy::{raise, trusted_fault};
+use super::detach::transfer;
 use super::in_use::{Cursor, InUse, Shared};
 use super::iterate::iterate_and_advance;
 use super::kept::Kept;
 use super::names::names;
 use super::structures::{FolioQueue, PipeRing, XArray};
-use super::transfer::transfer;
 use super::values::{
     Lengths, instance, int, optional_size, size, size_or, to_fault, to_page_span, to_user_range, wrong_type,
 };
@@ -27,8 +27,8 @@ use std::sync::Arc;
 
 /// A cursor over scattered memory: Linux's `struct iov_iter`.
 ///
-/// Made by one class method per kind of memory, or by `import_iovec` and its family. `len()` is `count`, the bytes that remain. The
-/// memory stays exported while the iterator lives. Every refused operation leaves the iterator as it was.
+/// Made by one class method per kind of memory, or by `import_iovec` and its family. `len()` is `count`, the bytes that
+/// remain. The memory stays exported while the iterator lives. Every refused operation leaves the iterator as it was.
 #[pyclass(module = "iovec_rs", name = "IovIter", frozen, weakref)]
 pub(super) struct IovIter {
     shared: Shared,
@@ -62,7 +62,9 @@ impl Cursor {
     fn require_views(&self, operation: &str) -> PyResult<()> {
         let kind = self.core.kind();
         if kind.is_destination_only() {
-            return Err(PyTypeError::new_err(format!("{operation}: no memory lies ahead of a {kind} iterator")));
+            return Err(PyTypeError::new_err(format!(
+                "{operation}: no memory lies ahead of an iterator of kind {kind}"
+            )));
         }
         if kind.is_user_backed() && self.core.backing() == Backing::Unchecked {
             return Err(PyTypeError::new_err(format!("{operation}: a UserRange cannot be shown as a memoryview")));
@@ -138,7 +140,8 @@ impl IovIter {
         Ok(Self::over(core, exports, readonly))
     }
 
-    /// Ranges in pages (`iov_iter_bvec`): `(page, offset, length)` each; `offset + length` may pass one page of the buffer.
+    /// Ranges in pages (`iov_iter_bvec`): `(page, offset, length)` each; `offset + length` may pass one page of the
+    /// buffer.
     #[classmethod]
     #[pyo3(signature = (direction, bvecs, count=None))]
     fn bvec(
@@ -208,7 +211,8 @@ impl IovIter {
         Ok(Self::bare(core))
     }
 
-    /// A `FolioQueue` from `offset` bytes into folio `first_slot` on (`iov_iter_folio_queue`). The end of the queue ends a transfer.
+    /// A `FolioQueue` from `offset` bytes into folio `first_slot` on (`iov_iter_folio_queue`). The end of the queue
+    /// ends a transfer.
     #[classmethod]
     fn folioq(
         _class: &Bound<'_, PyType>,
@@ -308,8 +312,9 @@ impl IovIter {
         self.shared.state().to_string()
     }
 
-    /// Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the iterator keep what they
-    /// need. Any later use of it: ValueError. Once more: nothing. `RuntimeError` while a call uses the iterator.
+    /// Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the
+    /// iterator keep what they need. Any later use of it: ValueError. Once more: nothing. `RuntimeError` while a call
+    /// uses the iterator.
     fn release(&self) -> PyResult<()> {
         if !self.shared.is_released() {
             let core = self.shared.retire()?;
@@ -331,13 +336,14 @@ impl IovIter {
         self.release()
     }
 
-    /// A cycle through the memory is found by the collector, and broken elsewhere: there is no `__clear__`, since an iterator whose
-    /// memory was given back could not be told from one over it.
+    /// A cycle through the memory is found by the collector, and broken elsewhere: there is no `__clear__`, since an
+    /// iterator whose memory was given back could not be told from one over it.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.kept.traverse(&visit)
     }
 
-    /// Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when `nbytes` is 0.
+    /// Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when `nbytes` is
+    /// 0.
     fn advance(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
         let nbytes = size("nbytes", nbytes)?;
         Ok(self.lock()?.core.advance(nbytes)?)
@@ -379,8 +385,8 @@ impl IovIter {
         Ok(Self::beside(this.core.dup()?, slf.get().kept.keeper(slf.py())?, this.readonly))
     }
 
-    /// Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not by the direction: the
-    /// source of a WRITE iterator is zeroed too, unless it is read-only.
+    /// Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not by the
+    /// direction: the source of a WRITE iterator is zeroed too, unless it is read-only.
     #[pyo3(signature = (nbytes=None))]
     fn zero(&self, py: Python<'_>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let nbytes = optional_size("nbytes", nbytes)?;
@@ -412,7 +418,8 @@ impl IovIter {
         Ok(self.lock()?.core.is_aligned(addr_mask, len_mask))
     }
 
-    /// The OR of an IOVEC's inner boundaries (`iov_iter_gap_alignment`): 0 if it joins without gaps. 0xffffffff for other kinds but UBUF.
+    /// The OR of an IOVEC's inner boundaries (`iov_iter_gap_alignment`): 0 if it joins without gaps. 0xffffffff for
+    /// other kinds but UBUF.
     fn gap_alignment(&self) -> PyResult<usize> {
         Ok(self.lock()?.core.gap_alignment())
     }
@@ -435,8 +442,8 @@ impl IovIter {
         to_page_span(py, span)
     }
 
-    /// The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`). Returns a
-    /// `PageSpan`.
+    /// The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`).
+    /// Returns a `PageSpan`.
     fn extract_pages<'py>(
         &self,
         py: Python<'py>,
@@ -454,13 +461,15 @@ impl IovIter {
         Ok(self.lock()?.core.fault_in(nbytes, false))
     }
 
-    /// Bytes of the next `nbytes` that could not be faulted in to be written (`fault_in_iov_iter_writeable`). Contents stay.
+    /// Bytes of the next `nbytes` that could not be faulted in to be written (`fault_in_iov_iter_writeable`). Contents
+    /// stay.
     fn fault_in_writeable(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<usize> {
         let nbytes = size("nbytes", nbytes)?;
         Ok(self.lock()?.core.fault_in(nbytes, true))
     }
 
-    /// What remains, clipped to `count`: a `UserRange` for each non-empty segment, page of an XArray (to the first hole) or folio.
+    /// What remains, clipped to `count`: a `UserRange` for each non-empty segment, page of an XArray (to the first
+    /// hole) or folio.
     fn ranges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let this = self.lock()?;
         let pieces = this.core.kept_pieces(this.core.count(), usize::MAX);
@@ -468,8 +477,8 @@ impl IovIter {
         list_of(py, pieces?, |piece| to_user_range(py, piece.seg))
     }
 
-    /// What remains as memoryviews, at most the first `maxsegs` segments and `nbytes` bytes of it: writable for a destination,
-    /// read-only over pages that are. They keep the memory exported. TypeError over a `UserRange`.
+    /// What remains as memoryviews, at most the first `maxsegs` segments and `nbytes` bytes of it: writable for a
+    /// destination, read-only over pages that are. They keep the memory exported. TypeError over a `UserRange`.
     #[pyo3(signature = (maxsegs=None, nbytes=None))]
     fn views<'py>(
         slf: &Bound<'py, Self>,
@@ -485,13 +494,15 @@ impl IovIter {
         list_of(slf.py(), pieces?, |piece| Ok(shows.view(slf.py(), piece)?.into_any()))
     }
 
-    /// Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes (clipped to `count`), and
-    /// moves on by the bytes processed, which it returns: the kernel's `iterate_and_advance`, to write a copy of one's own.
+    /// Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes (clipped to
+    /// `count`), and moves on by the bytes processed, which it returns: the kernel's `iterate_and_advance`, to write a
+    /// copy of one's own.
     ///
-    /// `progress` is how many bytes came before. A chunk is a segment; a page where memory comes in pages. It is read-only for a WRITE
-    /// iterator, and released after the step. The step returns how many of its bytes it did not process (None: 0), which ends the walk;
-    /// ValueError for a number outside the chunk. If it raises, the iterator has moved by what earlier steps processed. The iterator
-    /// cannot be used meanwhile: `RuntimeError`. `TypeError` over a `UserRange`, PIPE or DISCARD.
+    /// `progress` is how many bytes came before. A chunk is a segment; a page where memory comes in pages. It is
+    /// read-only for a WRITE iterator, and released after the step. The step returns how many of its bytes it did not
+    /// process (None: 0), which ends the walk; ValueError for a number outside the chunk. If it raises, the iterator
+    /// has moved by what earlier steps processed. The iterator cannot be used meanwhile: `RuntimeError`. `TypeError`
+    /// over a `UserRange`, PIPE or DISCARD.
     fn iterate_and_advance(
         slf: &Bound<'_, Self>,
         nbytes: &Bound<'_, PyAny>,
@@ -507,16 +518,18 @@ impl IovIter {
         iterate_and_advance(&mut this.core, nbytes, step, |py, chunk| shows.view(py, chunk))
     }
 
-    /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), clipped to `count`: a `UserRange`. Of an XARRAY it is the
-    /// current page, of a FOLIOQ the folio. It is empty where the position rests at the end of a segment, with more to come: `advance(0)`
-    /// steps over that. None at the end of all, at a hole, and for PIPE and DISCARD.
+    /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), clipped to `count`: a `UserRange`. Of an
+    /// XARRAY it is the current page, of a FOLIOQ the folio. It is empty where the position rests at the end of a
+    /// segment, with more to come: `advance(0)` steps over that. None at the end of all, at a hole, and for PIPE and
+    /// DISCARD.
     fn segment<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let segment = self.lock()?.core.segment();
         segment.map(|seg| to_user_range(py, seg)).transpose()
     }
 
-    /// Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns what the last call
-    /// returned, 0 for `None`. Kernel-backed kinds; not clipped to `count`; does not move the iterator.
+    /// Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns
+    /// what the last call returned, 0 for `None`. Kernel-backed kinds; not clipped to `count`; does not move the
+    /// iterator.
     fn for_each_range<'py>(
         slf: &Bound<'py, Self>,
         nbytes: &Bound<'py, PyAny>,

@@ -6,8 +6,8 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
 
-/// Calls `step(view, progress)` with each chunk of the next `nbytes` bytes, moves the iterator by what the steps processed, and
-/// returns that. Whatever a step raises, those before it count.
+/// Calls `step(view, progress)` with each chunk of the next `nbytes` bytes, moves the iterator by what the steps
+/// processed, and returns that. Whatever a step raises, those before it count.
 pub(super) fn iterate_and_advance<'py>(
     core: &mut IovIter,
     nbytes: usize,

@@ -1,4 +1,5 @@
-//! What keeps an iterator's memory, until the last of those that rely on it is gone: the iterator, its duplicates, its views.
+//! What keeps an iterator's memory, until the last of those that rely on it is gone: the iterator, its duplicates, its
+//! views.
 
 use super::buffer::Exports;
 use pyo3::prelude::*;
@@ -46,7 +47,8 @@ impl Kept {
         if let State::Shared(keeper) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(keeper.clone_ref(py));
         }
-        // Making an object may run the collector and with it anything, this function included. So the exports move last.
+        // Making an object may run the collector and with it anything, this function included. So the exports move
+        // last.
         let keeper = Bound::new(py, SharedExports(OnceLock::new()))?;
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Own(exports) = &mut *state {

@@ -3,7 +3,7 @@
 use super::buffer::Access;
 use super::copy::{between, run};
 use super::fastcall::{FastFunction, fast_function};
-use super::fault_map::{FaultMap, record};
+use super::fault_map::FaultMap;
 use super::in_use::IterArg;
 use super::values::instance;
 use crate::copy::{copy_to_iter, mcsafe};
@@ -20,9 +20,9 @@ pub(super) fn fast_functions() -> [FastFunction; 1] {
     [fast_function!(copy_to_iter_mcsafe, "fault_map")]
 }
 
-/// `copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the kernel's careful copy
-/// would, and at what it runs into, which is added to the map. Every kind comes short and advances by the bytes copied;
-/// `i.fault` says why (`copy_mc_to_iter`, `copy_to_iter_mcsafe`).
+/// `copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the kernel's
+/// careful copy would, and at what it runs into, which is added to the map. Every kind comes short and advances by the
+/// bytes copied; `i.fault` says why (`copy_mc_to_iter`, `copy_to_iter_mcsafe`).
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, *, fault_map=None))]
 pub(super) fn copy_to_iter_mcsafe(
@@ -37,7 +37,7 @@ pub(super) fn copy_to_iter_mcsafe(
         Some(map) => run(addr, i, nbytes, Access::Read, |flat, core, nbytes| {
             let copied = mcsafe::copy_to_iter_mcsafe(flat, core, nbytes, Some(map))?;
             if let Some(found) = core.fault.as_deref().and_then(mcsafe::learned) {
-                record(map, found);
+                map.record(found);
             }
             Ok(copied)
         }),
@@ -57,7 +57,7 @@ pub(super) fn memcpy_mcsafe<'py>(
     between(dst, src, |dst, src| {
         let (copied, fault) = mcsafe::memcpy_mcsafe(dst, src, map)?;
         if let (Some(map), Some(found)) = (map, fault.as_deref().and_then(mcsafe::learned)) {
-            record(map, found);
+            map.record(found);
         }
         Ok((copied, fault))
     })

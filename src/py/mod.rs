@@ -7,6 +7,7 @@ mod collect;
 mod copy;
 mod cpu;
 mod descriptor;
+mod detach;
 mod drive;
 mod durable;
 mod errors;
@@ -27,7 +28,6 @@ mod pmem;
 mod safe_map;
 mod slot;
 mod structures;
-mod transfer;
 mod values;
 mod view;
 
@@ -102,7 +102,7 @@ mod _core {
         crate::pmem::watch_forks();
         crate::copy::prepare();
         super::names::init(module.py())?;
-        super::transfer::init();
+        super::detach::init();
         super::fault_map::init(module.py());
         super::view::init(module.py());
         super::kept::init(module.py());

@@ -1,7 +1,7 @@
 //! The Python classes and strings that results are made of.
 //!
-//! All of them exist from the module's import on. One made at its first use would be made under a lock that is held while its thread
-//! waits for the interpreter, and a child forked in that moment could never take it.
+//! All of them exist from the module's import on. One made at its first use would be made under a lock that is held
+//! while its thread waits for the interpreter, and a child forked in that moment could never take it.
 
 use crate::abi::{Direction, Kind};
 use pyo3::panic::PanicException;

@@ -3,9 +3,9 @@
 
 use super::buffer::{Access, ArgName, Call};
 use super::copy::{raise, trusted_fault};
-use super::fault_map::{FaultMap, record};
+use super::detach::transfer;
+use super::fault_map::FaultMap;
 use super::iter::IovIter;
-use super::transfer::transfer;
 use super::values::{fault_error, few, flag, instance, iterate, optional_size, size, to_mc_result, wrong_type};
 use crate::error::{Error, Result, try_push};
 use crate::memory::Segment;
@@ -359,7 +359,7 @@ impl MappedRegion {
             let nbytes = core.count();
             let copied = transfer(py, nbytes, || mapping.read_into(offset, core, map))?;
             if let Some(found) = core.fault.as_deref().and_then(|fault| mapping.damage(fault)) {
-                record(map, found);
+                map.record(found);
             }
             let fault = core.fault.clone();
             drop(i);
@@ -370,7 +370,7 @@ impl MappedRegion {
         let nbytes = target.len();
         let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, map))?;
         if let Some(found) = fault.as_deref().and_then(|fault| mapping.damage(fault)) {
-            record(map, found);
+            map.record(found);
         }
         to_mc_result(py, copied, nbytes, fault.as_deref())
     }

@@ -66,7 +66,8 @@ impl MappedFile {
         if file < 0 {
             return Err(Error::invalid("path", file, "a path or a descriptor").into());
         }
-        // SAFETY: the caller passed an open descriptor, and does not close it meanwhile; one that is not open fails to be duplicated.
+        // SAFETY: the caller passed an open descriptor, and does not close it meanwhile; one that is not open fails to
+        // be duplicated.
         let file = unsafe { BorrowedFd::borrow_raw(file) };
         let mapping = py.detach(|| FileMapping::new(file, stores, offset, length))?;
         let size = mapping.seg().len;
@@ -91,8 +92,8 @@ impl MappedFile {
         self.lock().mapping.is_none()
     }
 
-    /// Has the file hold what was stored (msync); nothing in the modes "r" and "c". `OSError` if the kernel cannot: then what was stored since
-    /// the last flush is to be stored again.
+    /// Has the file hold what was stored (msync); nothing in the modes "r" and "c". `OSError` if the kernel cannot:
+    /// then what was stored since the last flush is to be stored again.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let mapping = self.lock().mapping.clone().ok_or_else(closed)?;
         Ok(py.detach(|| mapping.sync())?)
@@ -127,7 +128,8 @@ impl MappedFile {
         };
         let (start, readonly) = (seg.as_mut_ptr().cast(), c_int::from(stores == Stores::Refused));
         // A refusal makes an exception, which may run the collector and with it anything: nothing is locked here.
-        // SAFETY: `view` is the interpreter's; the memory stays mapped while `exports` counts the record, and no length passes isize.
+        // SAFETY: `view` is the interpreter's; the memory stays mapped while `exports` counts the record, and no length
+        // passes isize.
         if unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, seg.len.cast_signed(), readonly, flags) } != 0 {
             this.lock().exports -= 1;
             return Err(PyErr::fetch(slf.py()));

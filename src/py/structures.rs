@@ -2,8 +2,8 @@
 
 use super::buffer::{Access, ArgName, Call, page};
 use super::collect::segments_of;
+use super::detach::transfer;
 use super::names::names;
-use super::transfer::transfer;
 use super::values::{fault_error, optional_size, size, size_or, wrong_type};
 use super::view::{Keeper, list_of, memoryview};
 use crate::abi::PAGE_SIZE;
@@ -21,15 +21,18 @@ fn show<'py>(py: Python<'py>, page: &Page, readonly: bool) -> PyResult<Bound<'py
     memoryview(py, page.seg(), readonly, Keeper::Page(Arc::clone(page.owner())))
 }
 
-/// A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and `splice`.
+/// A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and
+/// `splice`.
 ///
-/// Several threads may fill it, page by page in turns; `read` and `splice` have its oldest bytes to themselves and wait for each other.
-/// A forked child has a ring of its own with what was in it; what other threads were copying into it at that moment is not.
+/// Several threads may fill it, page by page in turns; `read` and `splice` have its oldest bytes to themselves and wait
+/// for each other. A forked child has a ring of its own with what was in it; what other threads were copying into it at
+/// that moment is not.
 #[pyclass(module = "iovec_rs", name = "PipeRing", frozen)]
 pub(super) struct PipeRing(pub(super) Arc<structure::PipeRing>);
 
 impl PipeRing {
-    /// The reading end. Other threads run while it is waited for, and signals are looked after. No Python code runs while it is held.
+    /// The reading end. Other threads run while it is waited for, and signals are looked after. No Python code runs
+    /// while it is held.
     fn reader(&self, py: Python<'_>) -> PyResult<Reader<'_>> {
         loop {
             match self.0.read() {
@@ -60,8 +63,8 @@ pub(super) fn new_bytes(py: Python<'_>, len: usize) -> PyResult<(Bound<'_, PyByt
     // SAFETY: it is a bytes object; its memory is its own and stays where it is.
     let start = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) };
     let seg = Segment::new(start.expose_provenance(), len);
-    // SAFETY: the caller has the only reference and fills the object before it hands it on, so nobody has read a byte yet; it
-    // keeps the object until it is filled.
+    // SAFETY: the caller has the only reference and fills the object before it hands it on, so nobody has read a byte
+    // yet; it keeps the object until it is filled.
     Ok((bytes, unsafe { Memory::new(seg, Backing::Heap) }))
 }
 
@@ -95,8 +98,9 @@ impl PipeRing {
         })
     }
 
-    /// Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read: `FaultError` if that is the very
-    /// first. Waits for another thread that is in `read` or `splice`. Whatever is raised, nothing was taken.
+    /// Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read: `FaultError`
+    /// if that is the very first. Waits for another thread that is in `read` or `splice`. Whatever is raised, nothing
+    /// was taken.
     #[pyo3(signature = (nbytes=None), text_signature = "($self, nbytes=-1)")]
     fn read<'py>(&self, py: Python<'py>, nbytes: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
         let nbytes = bytes_or_all(nbytes)?;
@@ -123,8 +127,8 @@ impl PipeRing {
         Ok(bytes)
     }
 
-    /// An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own. Returns the bytes
-    /// written, fewer when the ring is full; `FaultError` (`.copied`) where `data` is bad memory.
+    /// An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own.
+    /// Returns the bytes written, fewer when the ring is full; `FaultError` (`.copied`) where `data` is bad memory.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mut call = Call::new();
         let flat = call.acquire(data, Access::Read, ArgName::Argument("data"))?;
@@ -132,10 +136,12 @@ impl PipeRing {
         fault.map_or(Ok(written), |fault| Err(fault_error(data.py(), &fault, written)))
     }
 
-    /// Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when it takes no more, or
-    /// takes them with an error, which then is raised by the next call. The ring keeps what the file did not take, whatever is raised.
+    /// Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when it
+    /// takes no more, or takes them with an error, which then is raised by the next call. The ring keeps what the file
+    /// did not take, whatever is raised.
     ///
-    /// Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError`: the file takes none now.
+    /// Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError`: the file
+    /// takes none now.
     #[pyo3(signature = (fd, nbytes=None), text_signature = "($self, fd, nbytes=-1)")]
     fn splice(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let nbytes = bytes_or_all(nbytes)?;

@@ -76,13 +76,36 @@ pub(super) fn optional_size(argument: &'static str, value: Option<&Bound<'_, PyA
 
 /// A number of 32 bits, 0 by default.
 pub(super) fn word(argument: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
-    let Some(value) = value else { return Ok(0) };
-    let expected = || Error::invalid(argument, shown(value), "0 or more, less than 2**32").into();
-    match value.extract::<u32>() {
-        Ok(word) => Ok(word),
-        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Err(expected()),
-        Err(error) => Err(not_an_int(argument, value).unwrap_or(error)),
-    }
+    value.map_or(Ok(0), |value| narrow(argument, value, "0 or more, less than 2**32"))
+}
+
+/// The flags of a system call.
+pub(super) fn flags(value: &Bound<'_, PyAny>) -> PyResult<i32> {
+    narrow("flags", value, "-2**31 or more, less than 2**31")
+}
+
+/// The flags of a system call that knows no negative ones.
+pub(super) fn unsigned_flags(value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    narrow("flags", value, "0 or more, less than 2**32")
+}
+
+/// The number of a process.
+pub(super) fn pid(value: &Bound<'_, PyAny>) -> PyResult<i32> {
+    narrow("pid", value, "-2**31 or more, less than 2**31")
+}
+
+/// An int that has limits. The exception names the argument, the value and them.
+pub(super) fn narrow<'a, 'py, T: FromPyObject<'a, 'py, Error = PyErr>>(
+    argument: &'static str,
+    value: &'a Bound<'py, PyAny>,
+    expected: &'static str,
+) -> PyResult<T> {
+    value.extract::<T>().map_err(|error| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            return Error::invalid(argument, shown(value), expected).into();
+        }
+        not_an_int(argument, value).unwrap_or(error)
+    })
 }
 
 /// The items of an iterable. What its own code raises comes out as it is.
@@ -97,7 +120,8 @@ pub(super) fn iterate<'py>(
     })
 }
 
-/// The first items of an iterable, at most so many. How many there are shows when it ends: what it says before is not asked for.
+/// The first items of an iterable, at most so many. How many there are shows when it ends: what it says before is not
+/// asked for.
 pub(super) fn few(items: Bound<'_, PyIterator>, most: usize) -> PyResult<Vec<Bound<'_, PyAny>>> {
     let mut found = Vec::with_capacity(most);
     for item in items {
@@ -325,7 +349,8 @@ pub(super) fn tuple<'py>(
     Ok(tuple)
 }
 
-/// A named tuple, made as its class inherits to be made: the class's own constructor is Python, and takes as long as a copy.
+/// A named tuple, made as its class inherits to be made: the class's own constructor is Python, and takes as long as a
+/// copy.
 fn new_tuple<'py, const N: usize>(class: &Py<PyType>, fields: [Bound<'py, PyAny>; N]) -> PyResult<Bound<'py, PyAny>> {
     let py = fields[0].py();
     // SAFETY: a class that adds nothing to what a tuple is.
@@ -342,7 +367,8 @@ fn fill_tuple<'py>(
     items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
 ) -> PyResult<()> {
     for (index, item) in items.enumerate() {
-        // SAFETY: a place in a new tuple, which takes over the reference; beyond its places the call fails and changes nothing.
+        // SAFETY: a place in a new tuple, which takes over the reference; beyond its places the call fails and changes
+        // nothing.
         unsafe { ffi::PyTuple_SetItem(tuple.as_ptr(), index.cast_signed(), item?.into_ptr()) };
     }
     Ok(())

@@ -22,7 +22,8 @@ pub(super) struct Span {
 pub(super) enum Keeper {
     /// An object, which the collector is shown.
     Object(Py<PyAny>),
-    /// A page's owner. Copies that run without the interpreter share it, so what it holds is not the collector's to count.
+    /// A page's owner. Copies that run without the interpreter share it, so what it holds is not the collector's to
+    /// count.
     Page(#[allow(dead_code)] Owner), // held, not read
 }
 
@@ -41,7 +42,8 @@ impl Span {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let (seg, readonly) = (slf.get().seg, slf.get().readonly);
         let len = ffi::Py_ssize_t::try_from(seg.len).map_err(|_| PyBufferError::new_err("longer than any buffer"))?;
-        // SAFETY: `view` is the interpreter's; the memory stays while `slf` does, to which the filled record holds a reference.
+        // SAFETY: `view` is the interpreter's; the memory stays while `slf` does, to which the filled record holds a
+        // reference.
         let done = unsafe {
             ffi::PyBuffer_FillInfo(view, slf.as_ptr(), seg.as_mut_ptr().cast(), len, c_int::from(readonly), flags)
         };
@@ -65,8 +67,8 @@ pub(super) fn memoryview(
     PyMemoryView::from(span.as_any())
 }
 
-/// A list of what `make` makes of each item. There may be any number of them: `MemoryError`, where Python's own constructors of small
-/// objects would only panic in this binding.
+/// A list of what `make` makes of each item. There may be any number of them: `MemoryError`, where Python's own
+/// constructors of small objects would only panic in this binding.
 pub(super) fn list_of<'py, T>(
     py: Python<'py>,
     items: Vec<T>,

@@ -8,12 +8,13 @@ use crate::copy::chunk::POISON;
 use crate::copy::flushcache::{
     copy_from_iter_flushcache, copy_from_iter_nocache, copy_to_iter_flushcache, memcpy_flushcache, memcpy_nocache,
 };
-use crate::copy::mcsafe::{KnownBad, copy_to_iter_mcsafe, memcpy_mcsafe};
+use crate::copy::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
 use crate::copy::{
     BlockCopy, Outcome, copy_from_iter, copy_iter, copy_to_iter, csum_and_copy_from_iter, csum_and_copy_to_iter, memcpy,
 };
 use crate::error::Result;
 use crate::fault::arm::{self, Path};
+use crate::fault::map::shared::KnownBad;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
 
@@ -91,11 +92,11 @@ impl KnownBad for Suspicious {
         false
     }
 
-    fn is_clear(&self, _asked: [(Segment, crate::copy::mcsafe::Touch); 2]) -> bool {
+    fn is_clear(&self, _asked: [(Segment, crate::fault::map::Access); 2]) -> bool {
         false
     }
 
-    fn first_bad(&self, _seg: Segment, _touch: crate::copy::mcsafe::Touch) -> Option<Segment> {
+    fn first_bad(&self, _seg: Segment, _access: crate::fault::map::Access) -> Option<Segment> {
         None
     }
 }

@@ -1,12 +1,23 @@
 //! A map that threads share, and that costs a copy nothing if it knows nothing of its memory.
 
-use super::{FaultMap, Span};
+use super::{Access, FaultMap, Span};
 use crate::memory::Segment;
 use crate::sys::lock::{Guard, Lock};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A [`FaultMap`] behind a lock, which a forked child finds open. It is held for a look or a change, never over a copy or Python code.
+/// Knowledge of bad memory, to be read.
+pub trait KnownBad: Sync {
+    /// Whether nothing at all is known.
+    fn is_empty(&self) -> bool;
+    /// Whether no byte of either range is known to stand against what is to be done to it.
+    fn is_clear(&self, asked: [(Segment, Access); 2]) -> bool;
+    /// The first known range that shares a byte with `seg` and stands against `access`.
+    fn first_bad(&self, seg: Segment, access: Access) -> Option<Segment>;
+}
+
+/// A [`FaultMap`] behind a lock, which a forked child finds open. It is held for a look or a change, never over a copy
+/// or Python code.
 pub struct SharedMap {
     /// All of its ranges lie in `first..=last`, so that a copy elsewhere takes no lock.
     first: AtomicUsize,
@@ -27,6 +38,14 @@ impl SharedMap {
         Locked { map: self.map.lock(), shared: self }
     }
 
+    /// Adds what a copy has run into. Where there is no memory for it the map does not learn it, and the copy came short
+    /// all the same.
+    pub fn record(&self, (seg, access): (Segment, Access)) {
+        let room = (usize::MAX - seg.addr) as u128 + 1;
+        // Cut to the end of the address space, so that it cannot be refused.
+        let _ = self.lock().add(seg.addr, room.min(seg.len as u128), access);
+    }
+
     /// Whether the same bytes are bad in the same way. Both maps are looked at in one moment.
     pub fn equals(&self, other: &Self) -> bool {
         std::ptr::eq(self, other) || self.map.both(&other.map, |map, other| map == other)
@@ -43,6 +62,26 @@ impl SharedMap {
     pub fn is_beside(&self, seg: Segment) -> bool {
         let (first, last) = (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
         seg.len == 0 || last < seg.addr || seg.addr.saturating_add(seg.len - 1) < first
+    }
+}
+
+impl KnownBad for SharedMap {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    #[inline]
+    fn is_clear(&self, asked: [(Segment, Access); 2]) -> bool {
+        asked.iter().all(|(seg, _)| self.is_beside(*seg)) || {
+            let map = self.lock();
+            !asked.iter().any(|(seg, access)| map.meets(seg.addr, seg.len as u128, *access))
+        }
+    }
+
+    fn first_bad(&self, seg: Segment, access: Access) -> Option<Segment> {
+        let found = self.lock().first_in(seg.addr, seg.len as u128, access)?;
+        Some(Segment::new(found.start, usize::try_from(found.length()).unwrap_or(usize::MAX)))
     }
 }
 

@@ -1,11 +1,11 @@
 //! A set of bytes, kept as the spans it consists of.
 //!
-//! The spans stand in chunks of a few kilobytes, and the chunks in a directory: two binary searches find a span, and an insertion
-//! moves at most one chunk's spans up. (Of the standard library's ordered maps none can be refused memory without ending the process,
-//! and how many spans there are is for a file or another program to say.)
+//! The spans stand in chunks of a few kilobytes, and the chunks in a directory: two binary searches find a span, and an
+//! insertion moves at most one chunk's spans up. (Of the standard library's ordered maps none can be refused memory
+//! without ending the process, and how many spans there are is for a file or another program to say.)
 //!
-//! Changing the set takes two steps. [`Spans::make_room`] may fail and leaves the set as it is; after it [`Spans::insert`] and
-//! [`Spans::remove`] allocate nothing and cannot fail.
+//! Changing the set takes two steps. [`Spans::make_room`] may fail and leaves the set as it is; after it
+//! [`Spans::insert`] and [`Spans::remove`] allocate nothing and cannot fail.
 
 use super::Span;
 use crate::error::{Result, reserve};
@@ -147,7 +147,8 @@ impl Spans {
         self.len -= count;
     }
 
-    /// Adds the bytes of `span`, which swallows every span it overlaps or touches. [`Self::make_room`] for its first byte came before.
+    /// Adds the bytes of `span`, which swallows every span it overlaps or touches. [`Self::make_room`] for its first
+    /// byte came before.
     pub(super) fn insert(&mut self, span: Span) {
         self.reach = Some(self.reach.unwrap_or(span).and(span));
         let Span { mut first, mut last } = span;

@@ -74,7 +74,8 @@ fn changes() -> impl Iterator<Item = Option<Access>> {
     ACCESSES.into_iter().map(Some).chain([None])
 }
 
-/// Every change of every span of five bytes, after every state that five bytes can be in: all splits and merges there are.
+/// Every change of every span of five bytes, after every state that five bytes can be in: all splits and merges there
+/// are.
 #[test]
 fn every_change_of_every_short_line_is_the_naive_one() {
     const SIZE: usize = 5;

@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 
 /// From this size on a copy lets other threads run meanwhile, if there are any.
 const DETACH_FROM: usize = 8 << 10;
-/// From this size on it does in any case: a thread may turn up, and the price, 50 to 100 nanoseconds, is nothing beside such a copy.
+/// From this size on it does in any case: a thread may turn up, and the price, 50 to 100 nanoseconds, is nothing beside
+/// such a copy.
 const DETACH_ALWAYS_FROM: usize = 256 << 10;
 
 /// Runs a copy of about `nbytes`, without the interpreter if that is enough.
@@ -20,14 +21,16 @@ pub(super) fn transfer<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce
     if nbytes < DETACH_FROM {
         return Ok(work()?);
     }
-    // A longer copy has put the interpreter's own data out of the first cache, so that the way back and here again takes longer.
+    // A longer copy has put the interpreter's own data out of the first cache, so that the way back and here again
+    // takes longer.
     arm::extend();
     let result = if nbytes >= DETACH_ALWAYS_FROM || !is_alone(py) { py.detach(work) } else { work() };
     arm::extend();
     Ok(result?)
 }
 
-/// Where the interpreter lists its threads: functions for debuggers, which every `CPython` exports, outside the stable ABI.
+/// Where the interpreter lists its threads: functions for debuggers, which every `CPython` exports, outside the stable
+/// ABI.
 struct Threads {
     head: Head,
     next: Next,
@@ -64,7 +67,8 @@ fn is_alone(_py: Python<'_>) -> bool {
     let this = unsafe { ffi::PyThreadState_Get() };
     // SAFETY: attached.
     let interpreter = unsafe { ffi::PyInterpreterState_Get() };
-    // SAFETY: this thread's interpreter, which only hands its newest thread out. That is not looked at if it is another: it may be ending.
+    // SAFETY: this thread's interpreter, which only hands its newest thread out. That is not looked at if it is
+    // another: it may be ending.
     let newest = unsafe { (threads.head)(interpreter) };
     // SAFETY: this thread's own state. Who comes and goes changes what it leads to, which is only compared.
     newest == this && unsafe { (threads.next)(this) }.is_null()
