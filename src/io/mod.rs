@@ -11,7 +11,7 @@ pub use memory::whole;
 pub use splice::splice;
 
 use crate::abi::{Direction, MAX_RW_COUNT, PAGE_SIZE, UIO_MAXIOV};
-use crate::error::{Error, Result as Checked};
+use crate::error::{Error, Result as Checked, try_push};
 use crate::fault::Fault;
 use crate::iter::IovIter;
 use crate::memory::{Owner, Segment};
@@ -77,8 +77,8 @@ pub fn send(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize
     over(i, limit, |segs| vectored::send(fd, segs, beside, flags))
 }
 
-/// `recvmsg` into a destination: at most `limit` bytes. Of a datagram's bytes only those that came into memory move the
-/// iterator, whatever number `MSG_TRUNC` has the call return.
+/// `recvmsg` into a destination: at most `limit` bytes. Only bytes that came into memory move the iterator,
+/// whatever number `MSG_TRUNC` has the call return: it tells a datagram's length, and has TCP drop what it counts.
 ///
 /// # Safety
 /// Every byte of the ranges in `beside` that is mapped and writable is the caller's to overwrite.
@@ -221,6 +221,9 @@ fn finish<T: Transferred>(
 
 #[cold]
 fn no_memory(i: &IovIter) -> Error {
+    if i.has_free_slots() {
+        return Error::NoMemory(PAGE_SIZE);
+    }
     Error::os(libc::EFAULT, format!("{}, {} bytes before the iterator's end", i.kind().end_of_memory(), i.count()))
 }
 
@@ -239,19 +242,22 @@ pub fn require_one_message(i: &IovIter, fd: RawFd) -> Checked<()> {
 /// Puts the next pieces into `batch`; returns what keeps the pages among them. Refuses a destination with a page that
 /// has become read-only.
 fn collect(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Owner>> {
-    let (mut kept, mut refused) = (Vec::new(), None);
+    let (mut kept, mut result) = (Vec::new(), Ok(()));
     let is_destination = i.direction() == Direction::Dest;
     i.pieces(limit, |piece| {
         if let Some(page) = piece.page {
             if is_destination && !page.writable() {
-                refused = Some(kept.len());
+                result = Err(Error::ReadOnly { what: i.kind().unit(), index: kept.len() });
                 return ControlFlow::Break(());
             }
-            kept.push(Arc::clone(page.owner()));
+            result = try_push(&mut kept, Arc::clone(page.owner()));
+            if result.is_err() {
+                return ControlFlow::Break(());
+            }
         }
         go_on(batch.push(piece.seg))
     });
-    refused.map_or(Ok(kept), |index| Err(Error::ReadOnly { what: i.kind().unit(), index }))
+    result.map(|()| kept)
 }
 
 /// Where DISCARD has the kernel put bytes that nobody reads: the same memory for every piece of every call of every

@@ -36,6 +36,9 @@ impl PipeCursor {
         let mut offer = Offer { ring: Arc::clone(self.0.ring()), places: Vec::new() };
         let mut left = nbytes;
         while left > 0 && offer.places.len() < MAX_PAGES {
+            if offer.places.try_reserve(1).is_err() {
+                break;
+            }
             let Some(place) = self.0.reserve(left) else { break };
             left -= place.seg().len;
             offer.places.push(place);
@@ -59,6 +62,11 @@ impl IovIter {
     /// kind.
     pub(crate) fn offer(&self, nbytes: usize) -> Option<Offer> {
         self.as_pipe().map(|pipe| pipe.offer(nbytes.min(self.count)))
+    }
+
+    /// Whether a PIPE has slots left, so that only memory can be what an empty offer lacked.
+    pub(crate) fn has_free_slots(&self) -> bool {
+        self.as_pipe().is_some_and(|pipe| pipe.0.free_slots().0 > 0)
     }
 
     /// Moves the PIPE that made the offer on by the `nbytes` bytes the offer was filled with.

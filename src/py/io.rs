@@ -6,7 +6,7 @@ use super::drive::{all, once};
 use super::in_use::BoundIter;
 use super::values::{Lengths, flags, narrow, pid, size, unsigned_flags, user_range};
 use crate::abi::UIO_MAXIOV;
-use crate::error::Error;
+use crate::error::{Error, try_push};
 use crate::io;
 use crate::memory::Segment;
 use crate::sys::poll::Ready;
@@ -262,7 +262,7 @@ pub(super) fn recvmsg_raw<'py>(
     })?;
     let py = sock.py();
     let control = PyBytes::new(py, &control[..received.control.min(room)]);
-    Ok((received.nbytes, control, received.flags, PyBytes::new(py, &name[..received.name.min(NAME)])))
+    Ok((received.returned, control, received.flags, PyBytes::new(py, &name[..received.name.min(NAME)])))
 }
 
 /// Refuses flags that receive the same bytes again or none, which would make a whole transfer of nothing.
@@ -312,10 +312,11 @@ fn remote_ranges(remote: &Bound<'_, PyAny>) -> PyResult<Vec<Segment>> {
     for (index, item) in remote.try_iter()?.take(UIO_MAXIOV).enumerate() {
         let item = item?;
         let range = user_range(&item, Lengths::Strict, index)?;
-        ranges.push(range.ok_or_else(|| {
+        let range = range.ok_or_else(|| {
             let kind = item.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
             PyTypeError::new_err(format!("remote[{index}]: a UserRange is expected, not {kind}"))
-        })?);
+        })?;
+        try_push(&mut ranges, range)?;
     }
     Ok(ranges)
 }

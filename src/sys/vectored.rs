@@ -100,7 +100,9 @@ pub struct Beside {
 /// What `recvmsg` says of a message.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Received {
-    /// Bytes of data.
+    /// Bytes of data: what the call returned.
+    pub returned: usize,
+    /// How many of them came into the segments' memory, as far as that had room.
     pub nbytes: usize,
     /// Bytes the sender's address has, which may be more than there was room for.
     pub name: usize,
@@ -199,9 +201,11 @@ pub fn send(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<u
 pub unsafe fn receive(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<Received, i32> {
     let mut message = message(segs, beside);
     // SAFETY: the message is ours; the memory it names is checked by recvmsg, and the caller's to overwrite.
-    let nbytes = result(unsafe { libc::recvmsg(fd, &raw mut message, flags) })?;
+    let returned = result(unsafe { libc::recvmsg(fd, &raw mut message, flags) })?;
+    let is_dropped = flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_ERRQUEUE == 0 && is_tcp(fd);
     Ok(Received {
-        nbytes,
+        returned,
+        nbytes: if is_dropped { 0 } else { returned },
         name: if beside.name.len == 0 { 0 } else { message.msg_namelen as usize },
         control: message.msg_controllen,
         flags: message.msg_flags,
@@ -220,11 +224,21 @@ pub fn access_mode(fd: RawFd) -> Result<(bool, bool), i32> {
 /// Whether a descriptor is a stream, which keeps no boundaries between what one call and the next send. Only datagram
 /// and packet sockets are not.
 pub fn is_stream(fd: RawFd) -> bool {
-    let (mut kind, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
-    let (to, to_len) = ((&raw mut kind).cast(), &raw mut len);
+    option(fd, libc::SO_TYPE).is_none_or(|kind| kind == libc::SOCK_STREAM)
+}
+
+/// Whether a socket speaks TCP, which takes `MSG_TRUNC` for leave to drop the bytes that a call receives.
+fn is_tcp(fd: RawFd) -> bool {
+    option(fd, libc::SO_PROTOCOL).is_some_and(|protocol| matches!(protocol, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP))
+}
+
+/// What a socket says of itself: an option of `SOL_SOCKET`. Nothing if the descriptor is no socket.
+fn option(fd: RawFd, name: i32) -> Option<i32> {
+    let (mut value, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
+    let (to, to_len) = ((&raw mut value).cast(), &raw mut len);
     // SAFETY: `to` points to `len` bytes of ours.
-    let answered = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, to, to_len) } == 0;
-    !answered || kind == libc::SOCK_STREAM
+    let answered = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, to, to_len) } == 0;
+    answered.then_some(value)
 }
 
 /// `vmsplice`: into a pipe by reference where `fd` is its writing end, out of it into the segments otherwise.
@@ -321,7 +335,7 @@ mod tests {
         assert_eq!(send(left.as_raw_fd(), &segs, Beside::default(), 0), Ok(8));
         // SAFETY: an array of this test's.
         let received = unsafe { receive(right.as_raw_fd(), &[over(&mut out)], Beside::default(), 0) };
-        assert_eq!(received, Ok(Received { nbytes: 6, flags: libc::MSG_TRUNC, ..Received::default() }));
+        assert_eq!(received, Ok(Received { returned: 6, nbytes: 6, flags: libc::MSG_TRUNC, ..Received::default() }));
         assert_eq!(&out, b"abcdef");
     }
 }

@@ -21,10 +21,10 @@ def survives(program: Callable[[], object], *, timeout: float = 120) -> None:
     What it prints to stderr is shown if it does not. `timeout` is in seconds, and there to end what would not.
     """
     path = Path(inspect.getfile(program))
-    code = f"from {path.stem} import {program.__name__} as program; program()"
+    code = f"from {program.__module__} import {program.__name__} as program; program()"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(path.parent), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(path.parent)])},
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -99,6 +99,31 @@ def test_the_whole_length_of_a_datagram_moves_the_iterator_by_what_it_got(
     assert (i.count, bytes(back[:6])) == (0, b"abcd\0\0")
 
 
+@pytest.mark.parametrize("flags", [socket.MSG_TRUNC, socket.MSG_TRUNC | socket.MSG_PEEK])
+def test_bytes_that_tcp_drops_do_not_move_the_iterator(flags: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as left:
+        right, _ = server.accept()
+        with right:
+            left.sendall(b"abcdef")
+            back = bytearray(10)
+            i = IovIter.ubuf(READ, back)
+            assert io.recvmsg(right, i, 0, flags)[0] == 6
+            assert (i.count, back) == (10, bytearray(10))
+            if flags & socket.MSG_PEEK:
+                assert io.recvmsg(right, i)[0] == 6
+                assert (i.count, bytes(back)) == (4, b"abcdef" + bytes(4))
+
+
+def test_a_unix_stream_copies_what_it_is_told_to_truncate() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        left.sendall(b"abcdef")
+        back = bytearray(10)
+        i = IovIter.ubuf(READ, back)
+        assert io.recvmsg(right, i, 0, socket.MSG_TRUNC)[0] == 6
+        assert (i.count, bytes(back)) == (4, b"abcdef" + bytes(4))
+
+
 @pytest.mark.parametrize(
     ("ancdata", "error"),
     [

@@ -1,0 +1,61 @@
+"""Transfers where there is no memory: MemoryError, and the iterator stands where it stood."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import pytest
+from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, PipeRing, UserRange, XArray, io
+from support.own_process import little_memory, survives
+
+_LEAST = 512
+"""The smallest of the allocations that are to fail, in bytes."""
+
+
+def _use_up() -> None:
+    """Takes what malloc has kept, so that every larger allocation has to ask the system."""
+    malloc = ctypes.CDLL(None).malloc
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    size = 1 << 16
+    while size >= _LEAST:
+        while malloc(size):
+            pass
+        size = size * 7 // 8
+
+
+def pages_of_an_array() -> None:
+    page = bytearray(PAGE_SIZE)
+    i = IovIter.xarray(WRITE, XArray(dict.fromkeys(range(1024), page)), 0, 1024 * PAGE_SIZE)
+    null = os.open("/dev/null", os.O_WRONLY)
+    with little_memory(0):
+        _use_up()
+        with pytest.raises(MemoryError):
+            io.writev(null, i)
+    assert i.count == 1024 * PAGE_SIZE
+
+
+def ranges_of_another_process() -> None:
+    i = IovIter.kvec(READ, [bytearray(10)])
+    ranges = [UserRange(8, 1)] * 1024
+    with little_memory(0):
+        _use_up()
+        with pytest.raises(MemoryError):
+            io.process_vm_readv(os.getpid(), i, ranges)
+    assert i.count == 10
+
+
+def a_ring_that_is_empty() -> None:
+    i = IovIter.pipe(READ, PipeRing(64), 64 * PAGE_SIZE)
+    zero = os.open("/dev/zero", os.O_RDONLY)
+    with little_memory(0):
+        _use_up()
+        with pytest.raises(MemoryError):
+            io.readv(zero, i)
+    assert i.count == 64 * PAGE_SIZE
+
+
+@pytest.mark.parametrize("program", [pages_of_an_array, ranges_of_another_process, a_ring_that_is_empty])
+def test_a_transfer_without_memory_is_refused(program: object) -> None:
+    assert callable(program)
+    survives(program)
