@@ -107,96 +107,217 @@ class _Fileno(Protocol):
 
 _Uvector = Iterable[Buffer | UserRange] | Buffer | int
 
-def cpu_features() -> dict[str, bool]: ...
-def isa() -> str: ...
-def isas() -> list[str]: ...
-def use_isa(name: str) -> None: ...
-def flush_instruction() -> str | None: ...
-def flush_instructions() -> list[str]: ...
-def use_flush_instruction(name: str) -> None: ...
-def pmem_flush(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None: ...
-def pmem_persist(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None: ...
-def pmem_invalidate(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None: ...
-def pmem_drain() -> None: ...
-def fault_handler_install() -> None: ...
-def fault_handler_uninstall() -> None: ...
-def fault_handler_mode() -> str: ...
-def fault_handler_set_mode(name: str) -> None: ...
+def cpu_features() -> dict[str, bool]:
+    """The CPU features this package looks at, and whether they are there."""
+
+def isa() -> str:
+    """The instruction set in use."""
+
+def isas() -> list[str]:
+    """The instruction sets this CPU has, the widest one last."""
+
+def use_isa(name: str) -> None:
+    """Uses the named instruction set from now on."""
+
+def flush_instruction() -> str | None:
+    """The instruction that writes cache lines back; `None` if this CPU has none."""
+
+def flush_instructions() -> list[str]:
+    """The write-back instructions this CPU has, the best one last."""
+
+def use_flush_instruction(name: str) -> None:
+    """Writes back with the named instruction from now on."""
+
+def pmem_flush(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None:
+    """Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many.
+    `FaultError` with the bytes written back if the memory is bad.
+    """
+
+def pmem_persist(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None:
+    """`pmem_flush` and `pmem_drain`; msync where the memory is that of a `PmemRegion` that needs it."""
+
+def pmem_invalidate(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None:
+    """Evicts the lines of `buffer[offset:offset + length]` from this CPU's caches, for a reader of memory that others
+    write to past them.
+    """
+
+def pmem_drain() -> None:
+    """Waits until everything written back or stored past the caches before has left them."""
+
+def fault_handler_install() -> None:
+    """Puts the handler on top for SIGBUS and SIGSEGV."""
+
+def fault_handler_uninstall() -> None:
+    """Puts back what was there before, for each signal that is still ours, once no other thread is in a copy."""
+
+def fault_handler_mode() -> str:
+    """How faults are met."""
+
+def fault_handler_set_mode(name: str) -> None:
+    """Meets faults another way from now on."""
+
 def fault_handler_status() -> tuple[
     Literal["auto", "signal", "syscall"],
     bool,
     Literal["ours", "default", "ignored", "foreign"],
     Literal["ours", "default", "ignored", "foreign"],
     int,
-]: ...
+]:
+    """Mode, whether installed, who owns SIGBUS and SIGSEGV, and how many faults were recovered so far."""
 
 @final
 class FaultMap:
+    """Byte ranges that must not be touched, of the address space or of any other line of bytes: sorted, merged, not
+    overlapping.
+
+    A copy given one stops before them and adds what it runs into. A range takes 16 to 32 bytes of memory, twice that if
+    it is neither to be read nor written. `MemoryError` where there is none: then the map is what it was.
+    """
+
     def __new__(cls, ranges: Iterable[tuple[int, int] | FaultRange] | None = None) -> Self: ...
     @property
-    def incomplete(self) -> bool: ...
-    def add(self, start: int, length: int, access: str = "read") -> None: ...
-    def clear(self, start: int, length: int) -> None: ...
+    def incomplete(self) -> bool:
+        """Whether more may be bad than the list it was made from could say: the kernel's list was full or cut, or
+        there is no list at all.
+        """
+    def add(self, start: int, length: int, access: str = "read") -> None:
+        """Marks `length` bytes from `start` as bad for `access`, beside what they are already."""
+    def clear(self, start: int, length: int) -> None:
+        """Marks `length` bytes from `start` as good."""
     def poison(
         self, buffer: Buffer | UserRange, offset: int = 0, length: int | None = None, access: str = "read"
-    ) -> None: ...
-    def unpoison(self, buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None: ...
-    def first_in(self, start: int, length: int, access: str = "read") -> FaultRange | None: ...
-    def within(self, buffer: Buffer | UserRange) -> list[FaultRange]: ...
+    ) -> None:
+        """Marks a part of a buffer's memory as bad (all of it by default)."""
+    def unpoison(self, buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
+        """Marks a part of a buffer's memory as good (all of it by default)."""
+    def first_in(self, start: int, length: int, access: str = "read") -> FaultRange | None:
+        """The first range that shares a byte with the given one and stands against `access`, whole; or `None`."""
+    def within(self, buffer: Buffer | UserRange) -> list[FaultRange]:
+        """The bad parts of a buffer's memory, their starts counted from the buffer's."""
     def __iter__(self) -> Iterator[FaultRange]: ...
     def __len__(self) -> int: ...
     def __contains__(self, address: int, /) -> bool: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     @classmethod
-    def from_badblocks(cls, source: str, *, base: int = 0, sector_size: int = 512) -> FaultMap: ...
+    def from_badblocks(cls, source: str, *, base: int = 0, sector_size: int = 512) -> FaultMap:
+        """From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and
+        column. Incomplete if the kernel had more to say: 512 extents are all its list has room for, 4095
+        characters all a read of sysfs returns (a last line cut there is left out), and one empty line is what a
+        device without a list says.
+        """
     @classmethod
-    def from_ndctl(cls, source: str, *, base: int = 0, namespace: str | None = None) -> FaultMap: ...
+    def from_ndctl(cls, source: str, *, base: int = 0, namespace: str | None = None) -> FaultMap:
+        """From the JSON of `ndctl list -N -M`: of the namespace or region of that name, or of every namespace. A
+        region counts from its own start, so it is taken by its name only. Incomplete if more blocks are counted
+        than listed. ValueError if it is no such list.
+        """
     @classmethod
-    def from_mapfile(cls, source: str, *, base: int = 0) -> FaultMap: ...
-    def to_mapfile(self, size: int, *, base: int = 0) -> str: ...
+    def from_mapfile(cls, source: str, *, base: int = 0) -> FaultMap:
+        """From the text of a GNU ddrescue mapfile: bad, non-trimmed and non-scraped blocks. ValueError with line and
+        column.
+        """
+    def to_mapfile(self, size: int, *, base: int = 0) -> str:
+        """The text of a mapfile of `size` bytes from `base` on: unreadable bytes as bad sectors, the rest as
+        finished.
+        """
 
 @final
 class Guard:
+    """What `guard` returns: a context manager, for one block."""
+
     @property
-    def faults(self) -> list[Fault]: ...
+    def faults(self) -> list[Fault]:
+        """What other code met in the block so far, in the order in which it was met; extents that touch and are
+        alike are one. `offset` is 0, `address` and `length` are those of the pages, `side` is "destination" if it
+        was a store.
+        """
     @property
-    def lost(self) -> int: ...
+    def lost(self) -> int:
+        """Bytes that read as zeroes, or whose stores went nowhere: whole pages, the sum of the faults' lengths."""
     @property
-    def not_restored(self) -> int: ...
+    def not_restored(self) -> int:
+        """How many of those the mapping still lacks after the block, until it is closed: 0, unless the kernel cannot
+        put such pages back (of files before Linux 5.13, huge pages).
+        """
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
 
-def guard(*buffers: Buffer | UserRange, on_fault: Literal["raise", "record"] = "raise") -> Guard: ...
+def guard(*buffers: Buffer | UserRange, on_fault: Literal["raise", "record"] = "raise") -> Guard:
+    """Inside the block no bad page of these buffers kills the process, whatever code touches it: it reads as zeroes,
+    and stores to it are lost. At the end the mappings are what they were; if a bad page was met, `FaultError` is
+    raised (`.fault` the first, `.guard` the `Guard`; an exception of the block is its `__context__`), or with
+    `on_fault="record"` only recorded.
+
+    A buffer may have any strides; it is held exported until the block ends. Whole pages are guarded. With no buffer:
+    every mapped file, for faults of this thread only. Other threads that read these ranges during the block get
+    zeroes, too, without a guard of their own to tell them. `RuntimeError` on entering where the handler cannot be
+    had: SIGBUS is blocked in this thread, the mode is "syscall". `TypeError` and `BufferError` name the argument;
+    `ValueError`: another `on_fault`.
+    """
 
 @final
 class IterState:
+    """A saved position (`struct iov_iter_state`)."""
+
     @property
-    def iov_offset(self) -> int: ...
+    def iov_offset(self) -> int:
+        """Offset in the segment that was current."""
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """Bytes that remained."""
     @property
-    def nr_segs(self) -> int: ...
+    def nr_segs(self) -> int:
+        """Segments that remained."""
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
 
 @final
 class PipeRing:
+    """A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and
+    `splice`.
+
+    Several threads may fill it, page by page in turns; `read` and `splice` have its oldest bytes to themselves and wait
+    for each other. A forked child has a ring of its own with what was in it; what other threads were copying into it at
+    that moment is not.
+    """
+
     def __new__(cls, slots: int | None = None, max_usage: int | None = None) -> Self: ...
     @property
-    def used(self) -> int: ...
+    def used(self) -> int:
+        """Slots in use."""
     @property
-    def full(self) -> bool: ...
+    def full(self) -> bool:
+        """Whether no slot is left for a user."""
     @property
-    def slots(self) -> list[tuple[memoryview, int, int, int]]: ...
-    def read(self, nbytes: int = -1) -> bytes: ...
-    def write(self, data: Buffer) -> int: ...
-    def splice(self, fd: int | _Fileno, nbytes: int = -1) -> int: ...
+    def slots(self) -> list[tuple[memoryview, int, int, int]]:
+        """The slots in use, oldest first: `(page, offset, length, flags)`. Pages are shown read-only."""
+    def read(self, nbytes: int = -1) -> bytes:
+        """Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read:
+        `FaultError` if that is the very first. Waits for another thread that is in `read` or `splice`. Whatever
+        is raised, nothing was taken.
+        """
+    def write(self, data: Buffer) -> int:
+        """An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own.
+        Returns the bytes written, fewer when the ring is full; `FaultError` (`.copied`) where `data` is bad memory.
+        """
+    def splice(self, fd: int | _Fileno, nbytes: int = -1) -> int:
+        """Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when
+        it takes no more, or takes them with an error, which then is raised by the next call. The ring keeps what
+        the file did not take, whatever is raised.
+
+        Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError`: the file
+        takes none now.
+        """
 
 @final
 class RegionFile:
+    """A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and
+    length as they were.
+    """
+
     def __new__(
         cls,
         path: str,
@@ -207,11 +328,17 @@ class RegionFile:
         writable: bool = True,
     ) -> Self: ...
     @property
-    def character_device(self) -> int | None: ...
+    def character_device(self) -> int | None:
+        """The number of the character device that it is; `None` for a file."""
     @property
-    def device(self) -> int: ...
-    def fileno(self) -> int: ...
-    def reserve(self, device: tuple[int, int] | None, size: int | None = None) -> None: ...
+    def device(self) -> int:
+        """The number of the device that its bytes are on: its own if it is one."""
+    def fileno(self) -> int:
+        """Its descriptor."""
+    def reserve(self, device: tuple[int, int] | None, size: int | None = None) -> None:
+        """Chooses its bytes and makes room for them. `device` is `(size, align)` of a DAX device in bytes, `size`
+        how many bytes are chosen if it is known better than when it was opened.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
@@ -219,45 +346,90 @@ class RegionFile:
 
 @final
 class LogClaim:
+    """A file that a log is or comes to be in: locked against other writers until this is dropped."""
+
     def __new__(cls, file: RegionFile, create: bool) -> Self: ...
     @property
-    def size(self) -> int | None: ...
+    def size(self) -> int | None:
+        """Bytes of the log that is in the file; `None` if one is to be made."""
 
 @final
 class LogRecords:
+    """The records of a log, oldest first, those included that are appended meanwhile."""
+
     def __iter__(self) -> Self: ...
     def __next__(self) -> Record: ...
 
 @disjoint_base
 class MappedLog:
+    """A log in a mapped file: the part of `iovec_rs.pmem.PmemLog` that looks for nothing in the system."""
+
     def __new__(cls, file: RegionFile, claim: LogClaim, bad: FaultMap, caches_persist: bool, create: bool) -> Self: ...
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The path it was opened by."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes of its region, the superblocks included."""
     @property
-    def granularity(self) -> Literal["byte", "cache_line", "page"]: ...
+    def granularity(self) -> Literal["byte", "cache_line", "page"]:
+        """What makes a record durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an
+        msync.
+        """
     @property
-    def writable(self) -> bool: ...
+    def writable(self) -> bool:
+        """Whether it was opened to be appended to."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether it is closed."""
     @property
-    def first(self) -> int: ...
+    def first(self) -> int:
+        """The oldest record's number; one past `last` if there is none."""
     @property
-    def last(self) -> int: ...
+    def last(self) -> int:
+        """The newest record's number; `first - 1` if there is none."""
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes in use: of the records, their headers, and what lies unused between them."""
     @property
-    def free(self) -> int: ...
+    def free(self) -> int:
+        """The most bytes that the next append can take; 0, too, where not even an empty record has room."""
     @property
-    def recovered(self) -> int: ...
-    def append(self, data: Buffer | IovIter | Sequence[Buffer]) -> int: ...
-    def read(self, sequence: int) -> bytes: ...
-    def read_into(self, sequence: int, dst: Buffer | IovIter) -> McResult: ...
-    def record(self, sequence: int) -> Record: ...
-    def discard_before(self, sequence: int) -> None: ...
-    def verify(self) -> list[Fault]: ...
-    def close(self) -> None: ...
+    def recovered(self) -> int:
+        """Bytes of a torn tail that were cut when it was opened: an append that was interrupted, or damage with nothing
+        good behind it. 0 for a reader, who cuts nothing.
+        """
+    def append(self, data: Buffer | IovIter | Sequence[Buffer]) -> int:
+        """Appends a buffer, buffers in order, or all that is left of an iterator, as one record; returns its number.
+        The record is durable and whole when this returns, with one fence.
+
+        OSError ENOSPC if it does not fit into `free`; `FaultError` if the data, or the log's memory, is bad; OSError if
+        msync fails; `BlockingIOError` in a forked child; BufferError if the log was opened to be read. Then the record
+        is not there, after a crash neither, and an iterator stands where it stood. What of the log turned out to be bad
+        is not used again: the next append goes behind it.
+        """
+    def read(self, sequence: int) -> bytes:
+        """A record's data. `IndexError` if there is no such record, `CorruptError` if its bytes are not those that were
+        appended, `FaultError` with the bytes that could be read if its memory is bad.
+        """
+    def read_into(self, sequence: int, dst: Buffer | IovIter) -> McResult:
+        """Copies a record's data into a buffer, or into what is left of an iterator, either of which may be longer.
+        Returns an `McResult` about the record's bytes, short if memory is bad. `IndexError` and `CorruptError` as
+        from `read`: then the destination may hold anything, and an iterator stands where it stood. ValueError if
+        the record does not fit: then nothing was written.
+        """
+    def record(self, sequence: int) -> Record:
+        """Where a record is; `IndexError` and `CorruptError` as from `read`, of its header alone."""
+    def discard_before(self, sequence: int) -> None:
+        """Frees every record before `sequence`, which may be one past the last; the ring uses their space again.
+        Durable when it returns. ValueError beyond that; the errors of `append` otherwise, with nothing freed.
+        """
+    def verify(self) -> list[Fault]:
+        """Reads every record, carefully. A `Fault` for each that cannot be read, or whose bytes are not those that were
+        appended: of cause "unknown" then. Its `offset` is where in the region.
+        """
+    def close(self) -> None:
+        """Closes it: another writer may open it. BufferError while calls run."""
     def __iter__(self) -> LogRecords: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -266,42 +438,106 @@ class MappedLog:
 
 @final
 class Slot:
+    """Publications in memory that others may have, too: one writer, any number of readers, in processes or on hosts
+    that share it.
+
+    `region` is a `PmemRegion` or any buffer, which a reader's may be read-only; `offset` a multiple of 64; `capacity`
+    the most data of a publication, all that fits by default. It takes `size_for(capacity)` bytes, which are zero before
+    the first publication: a header line, and two buffers that take turns.
+    """
+
     def __new__(cls, region: Buffer, offset: int = 0, capacity: int | None = None) -> Self: ...
     @classmethod
-    def size_for(cls, capacity: int) -> int: ...
+    def size_for(cls, capacity: int) -> int:
+        """Bytes that a slot for publications of up to `capacity` bytes takes."""
     @property
-    def capacity(self) -> int: ...
-    def publish(self, data: Buffer | IovIter | Sequence[Buffer]) -> int: ...
-    def consume(self, dst: Buffer | IovIter, *, newer_than: int = 0) -> tuple[int, int]: ...
+    def capacity(self) -> int:
+        """The most data of a publication, in bytes."""
+    def publish(self, data: Buffer | IovIter | Sequence[Buffer]) -> int:
+        """Publishes a buffer, buffers in order, or all that is left of an iterator; returns the publication's
+        number, from 1 on. The data have left the caches, and then the header has, when this returns. ValueError
+        for more than `capacity`, BufferError if the memory is read-only, `FaultError` if it or the data are bad:
+        then the publication before is still there, and an iterator stands where it stood.
+        """
+    def consume(self, dst: Buffer | IovIter, *, newer_than: int = 0) -> tuple[int, int]:
+        """Copies one publication, whole and checked, into a buffer or what is left of an iterator: its length and
+        its number, or `(0, newer_than)` if there is none that is newer. `TornError` if the writer kept changing
+        it: `dst` may hold anything then, and an iterator stands where it stood. ValueError if `dst` is too small:
+        then nothing was written. `FaultError` if memory is bad.
+        """
 
 @disjoint_base
 class MappedRegion:
+    """A mapped file or DAX device: the part of `iovec_rs.pmem.PmemRegion` that looks for nothing in the system."""
+
     def __new__(cls, file: RegionFile, bad: FaultMap, caches_persist: bool) -> Self: ...
     @property
-    def _character_device(self) -> int | None: ...
-    def _fileno(self) -> int: ...
-    def _set_known_bad(self, bad: FaultMap) -> None: ...
-    def _sync_all(self) -> None: ...
+    def _character_device(self) -> int | None:
+        """The number of the character device that is mapped; `None` for a file."""
+    def _fileno(self) -> int:
+        """The file's descriptor, which is open until the region is closed."""
+    def _set_known_bad(self, bad: FaultMap) -> None:
+        """Has `fault_map` hold what is known of the file's bytes, and nothing else."""
+    def _sync_all(self) -> None:
+        """msync and fsync of all of it, with the errors of `deep_flush`."""
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The path it was opened by."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Its length in bytes."""
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Where in the file its first byte is."""
     @property
-    def granularity(self) -> Literal["byte", "cache_line", "page"]: ...
+    def granularity(self) -> Literal["byte", "cache_line", "page"]:
+        """What makes a store durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an
+        msync.
+        """
     @property
-    def is_map_sync(self) -> bool: ...
+    def is_map_sync(self) -> bool:
+        """Whether the kernel promised (`MAP_SYNC`) that what has left the caches needs no msync to be found again."""
     @property
-    def writable(self) -> bool: ...
+    def writable(self) -> bool:
+        """Whether it may be written to."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether it is closed."""
     @property
-    def fault_map(self) -> FaultMap: ...
-    def write(self, offset: int, data: Buffer | IovIter) -> int: ...
-    def read_into(self, offset: int, dst: Buffer | IovIter) -> McResult: ...
-    def persist(self, offset: int = 0, length: int | None = None) -> None: ...
-    def close(self) -> None: ...
+    def fault_map(self) -> FaultMap:
+        """The addresses in it that are known to be bad: from the system's list when it was opened or refreshed, and
+        the poison in it that `read_into` ran into since. Not what a file lacks that was cut: it may grow again. A
+        page with a bad block in it cannot be mapped, so all of it is in there; of a device only the blocks are.
+        """
+    def write(self, offset: int, data: Buffer | IovIter) -> int:
+        """Copies all of a buffer, or all that is left of an iterator, to `offset`; returns the bytes copied, which are
+        durable.
+
+        Bad memory: what was written before it is durable, too. Over user memory (UBUF, IOVEC) the count is short and
+        `data.fault` says why; otherwise `FaultError`, with `.copied`. If the kernel cannot make it durable (msync):
+        OSError, nothing counts, and an iterator is back where it was; the bytes are to be written again, as a second
+        msync would not find them. With granularity "page" a write-back of the file that fails anywhere, whoever was
+        told of it, has the bytes stored and synced again, up to three times, so that the good part of a failing medium
+        stays writable; a source that overlaps its destination is stored once. A file that has become shorter is bad
+        memory from its end on. ValueError if `data` leaves the region, BufferError if it is read-only: then nothing was
+        stored.
+        """
+    def read_into(self, offset: int, dst: Buffer | IovIter) -> McResult:
+        """Fills a buffer, or all that is left of an iterator, from `offset` on. It stops before what `fault_map`
+        knows and at what turns out to be bad; poison in the region is added to it. Never an exception for bad
+        memory. Returns an `McResult`.
+        """
+    def persist(self, offset: int = 0, length: int | None = None) -> None:
+        """Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by
+        flushing lines, or by msync, as `granularity` asks for. `FaultError` if the memory is bad, or the file has
+        become too short to hold them. OSError if the kernel cannot, or could not at any time since this thread last
+        called `persist` on this region, whoever was told of it then: what the thread has stored to the region since
+        `persist` last succeeded is to be stored again. A failure is reported once to each thread.
+        """
+    def close(self) -> None:
+        """Unmaps it. BufferError while views of it, iterators over it or copies are alive. Stores that were not made
+        durable are left to the kernel.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
@@ -312,106 +548,215 @@ class MappedRegion:
 
 @disjoint_base
 class MappedFile:
+    """A mapped part of a file: the part of `SafeMap` that is a buffer."""
+
     def __new__(cls, file: int, mode: str, offset: int, length: int | None) -> Self: ...
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Its length in bytes."""
     @property
-    def mode(self) -> Literal["r", "r+", "c"]: ...
+    def mode(self) -> Literal["r", "r+", "c"]:
+        """`"r"`: read only. `"r+"`: stores change the file. `"c"`: stores are this map's own."""
     @property
-    def closed(self) -> bool: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
+    def closed(self) -> bool:
+        """Whether it is closed."""
+    def flush(self) -> None:
+        """Has the file hold what was stored (msync); nothing in the modes "r" and "c". `OSError` if the kernel cannot:
+        then what was stored since the last flush is to be stored again.
+        """
+    def close(self) -> None:
+        """Unmaps it. `BufferError` while views of it, arrays or iterators over it or guards are alive."""
     def __len__(self) -> int: ...
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class XArray:
+    """Page index to page (`struct xarray`): what `IovIter.xarray` walks. A page has exactly `PAGE_SIZE` bytes."""
+
     def __new__(cls, pages: Mapping[int, Buffer] | None = None) -> Self: ...
-    def store(self, index: int, page: Buffer) -> None: ...
-    def load(self, index: int) -> memoryview | None: ...
-    def erase(self, index: int) -> None: ...
+    def store(self, index: int, page: Buffer) -> None:
+        """Puts a page at `index` in place of what was there. Iterators see it from their next operation on."""
+    def load(self, index: int) -> memoryview | None:
+        """The page at `index`, or `None` for a hole."""
+    def erase(self, index: int) -> None:
+        """Makes a hole at `index`."""
 
 @final
 class FolioQueue:
+    """Folios in order (`struct folio_queue`): what `IovIter.folioq` walks. A folio is any buffer that is not empty."""
+
     def __new__(cls, folios: Iterable[Buffer] | None = None, slots_per_node: int | None = None) -> Self: ...
-    def append(self, folio: Buffer) -> None: ...
+    def append(self, folio: Buffer) -> None:
+        """Adds a folio at the end. Iterators see it from their next operation on."""
 
 @final
 class IovIter:
+    """A cursor over scattered memory: Linux's `struct iov_iter`.
+
+    Made by one class method per kind of memory, or by `import_iovec` and its family. `len()` is `count`, the bytes that
+    remain. The memory stays exported while the iterator lives. Every refused operation leaves the iterator as it was.
+    """
+
     def __new__(cls, *args: Never, **kwargs: Never) -> Self: ...
     @classmethod
-    def ubuf(cls, direction: Direction | int, buffer: Buffer | UserRange, count: int | None = None) -> IovIter: ...
+    def ubuf(cls, direction: Direction | int, buffer: Buffer | UserRange, count: int | None = None) -> IovIter:
+        """One range of user memory (`iov_iter_ubuf`). `count` may be less than the buffer holds."""
     @classmethod
     def iovec(
         cls, direction: Direction | int, segments: Iterable[Buffer | UserRange], count: int | None = None
-    ) -> IovIter: ...
+    ) -> IovIter:
+        """Ranges of user memory (`iov_iter_init`): buffers and `UserRange`s."""
     @classmethod
-    def kvec(cls, direction: Direction | int, segments: Iterable[Buffer], count: int | None = None) -> IovIter: ...
+    def kvec(cls, direction: Direction | int, segments: Iterable[Buffer], count: int | None = None) -> IovIter:
+        """Ranges of trusted memory (`iov_iter_kvec`): buffers only."""
     @classmethod
     def bvec(
         cls, direction: Direction | int, bvecs: Iterable[tuple[Buffer, int, int]], count: int | None = None
-    ) -> IovIter: ...
+    ) -> IovIter:
+        """Ranges in pages (`iov_iter_bvec`): `(page, offset, length)` each; `offset + length` may pass one page of the
+        buffer.
+        """
     @classmethod
-    def pipe(cls, direction: Direction | int, pipe: PipeRing, count: int) -> IovIter: ...
+    def pipe(cls, direction: Direction | int, pipe: PipeRing, count: int) -> IovIter:
+        """A pipe to fill (`iov_iter_pipe`). `count` may be more than it can take: copies come out short when it is
+        full.
+        """
     @classmethod
-    def xarray(cls, direction: Direction | int, xarray: XArray, start: int, count: int) -> IovIter: ...
+    def xarray(cls, direction: Direction | int, xarray: XArray, start: int, count: int) -> IovIter:
+        """The pages of an `XArray` from byte position `start` on (`iov_iter_xarray`). A hole ends a transfer."""
     @classmethod
-    def folioq(
-        cls, direction: Direction | int, queue: FolioQueue, first_slot: int, offset: int, count: int
-    ) -> IovIter: ...
+    def folioq(cls, direction: Direction | int, queue: FolioQueue, first_slot: int, offset: int, count: int) -> IovIter:
+        """A `FolioQueue` from `offset` bytes into folio `first_slot` on (`iov_iter_folio_queue`). The end of the queue
+        ends a transfer.
+        """
     @classmethod
-    def discard(cls, direction: Direction | int, count: int) -> IovIter: ...
+    def discard(cls, direction: Direction | int, count: int) -> IovIter:
+        """Counts what it is given and drops it (`iov_iter_discard`)."""
     @property
-    def kind(self) -> IterKind: ...
+    def kind(self) -> IterKind:
+        """What kind of memory it runs over: an `IterKind`."""
     @property
-    def direction(self) -> Direction: ...
+    def direction(self) -> Direction:
+        """What it is in a transfer: a `Direction`."""
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """Bytes that remain to be transferred."""
     @property
-    def iov_offset(self) -> int: ...
+    def iov_offset(self) -> int:
+        """Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its
+        page.
+        """
     @property
-    def nr_segs(self) -> int: ...
+    def nr_segs(self) -> int:
+        """Segments that remain, the current one included; 0 for the kinds that do not count them."""
     @property
-    def fault(self) -> Fault | None: ...
+    def fault(self) -> Fault | None:
+        """Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the
+        reason.
+        """
     def __len__(self) -> int: ...
     def __bool__(self) -> bool: ...
-    def advance(self, nbytes: int) -> None: ...
-    def revert(self, nbytes: int) -> None: ...
-    def truncate(self, count: int) -> None: ...
-    def reexpand(self, count: int) -> None: ...
-    def save_state(self) -> IterState: ...
-    def restore(self, state: IterState) -> None: ...
-    def dup(self) -> IovIter: ...
-    def zero(self, nbytes: int | None = None) -> int: ...
-    def single_seg_count(self) -> int: ...
-    def alignment(self) -> int: ...
-    def is_aligned(self, addr_mask: int, len_mask: int) -> bool: ...
-    def gap_alignment(self) -> int: ...
-    def npages(self, maxpages: int) -> int: ...
-    def get_pages(self, maxsize: int, maxpages: int) -> PageSpan: ...
-    def extract_pages(self, maxsize: int, maxpages: int) -> PageSpan: ...
-    def for_each_range(self, nbytes: int, callback: Callable[[memoryview], int | None]) -> int: ...
-    def fault_in_readable(self, nbytes: int) -> int: ...
-    def fault_in_writeable(self, nbytes: int) -> int: ...
-    def ranges(self) -> list[UserRange]: ...
-    def release(self) -> None: ...
+    def advance(self, nbytes: int) -> None:
+        """Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when
+        `nbytes` is 0.
+        """
+    def revert(self, nbytes: int) -> None:
+        """Moves back by `nbytes` (`iov_iter_revert`). ValueError before the start. On a PIPE the bytes are gone."""
+    def truncate(self, count: int) -> None:
+        """Lowers `count` to the given one if it is above (`iov_iter_truncate`). The position stays."""
+    def reexpand(self, count: int) -> None:
+        """Sets `count`, to give back what a truncation took (`iov_iter_reexpand`). ValueError beyond the segments."""
+    def save_state(self) -> IterState:
+        """The position, to come back to (`iov_iter_save_state`)."""
+    def restore(self, state: IterState) -> None:
+        """Goes to a saved position, backwards or forwards (`iov_iter_restore`). UBUF, IOVEC, KVEC and BVEC only."""
+    def dup(self) -> IovIter:
+        """A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this
+        point.
+        """
+    def zero(self, nbytes: int | None = None) -> int:
+        """Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not
+        by the direction: the source of a WRITE iterator is zeroed too, unless it is read-only.
+        """
+    def single_seg_count(self) -> int:
+        """Bytes before the end of the current segment (`iov_iter_single_seg_count`). May be 0 with more to come."""
+    def alignment(self) -> int:
+        """The OR of every address and length to be transferred (`iov_iter_alignment`)."""
+    def is_aligned(self, addr_mask: int, len_mask: int) -> bool:
+        """Whether no address has a bit of `addr_mask` and no length one of `len_mask` (`iov_iter_is_aligned`)."""
+    def gap_alignment(self) -> int:
+        """The OR of an IOVEC's inner boundaries (`iov_iter_gap_alignment`): 0 if it joins without gaps. 0xffffffff for
+        other kinds but UBUF.
+        """
+    def npages(self, maxpages: int) -> int:
+        """Pages that the remaining pieces touch, at most `maxpages` (`iov_iter_npages`)."""
+    def get_pages(self, maxsize: int, maxpages: int) -> PageSpan:
+        """The pages under the next bytes; the iterator moves on (`iov_iter_get_pages2`). Returns a `PageSpan`."""
+    def extract_pages(self, maxsize: int, maxpages: int) -> PageSpan:
+        """The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`).
+        Returns a `PageSpan`.
+        """
+    def for_each_range(self, nbytes: int, callback: Callable[[memoryview], int | None]) -> int:
+        """Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns
+        what the last call returned, 0 for `None`. Kernel-backed kinds; not clipped to `count`; does not move the
+        iterator.
+        """
+    def fault_in_readable(self, nbytes: int) -> int:
+        """Bytes of the next `nbytes` that could not be faulted in to be read (`fault_in_iov_iter_readable`)."""
+    def fault_in_writeable(self, nbytes: int) -> int:
+        """Bytes of the next `nbytes` that could not be faulted in to be written (`fault_in_iov_iter_writeable`).
+        Contents stay.
+        """
+    def ranges(self) -> list[UserRange]:
+        """What remains, clipped to `count`: a `UserRange` for each non-empty segment, page of an XArray (to the first
+        hole) or folio.
+        """
+    def release(self) -> None:
+        """Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the
+        iterator keep what they need. Any later use of it: ValueError. Once more: nothing. `RuntimeError` while a
+        call uses the iterator.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
-    def segment(self) -> UserRange | None: ...
-    def iterate_and_advance(self, nbytes: int, step: Callable[[memoryview, int], int | None]) -> int: ...
-    def views(self, maxsegs: int | None = None, nbytes: int | None = None) -> list[memoryview]: ...
+    def segment(self) -> UserRange | None:
+        """What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), clipped to `count`: a `UserRange`.
+        Of an XARRAY it is the current page, of a FOLIOQ the folio. It is empty where the position rests at the
+        end of a segment, with more to come: `advance(0)` steps over that. None at the end of all, at a hole, and
+        for PIPE and DISCARD.
+        """
+    def iterate_and_advance(self, nbytes: int, step: Callable[[memoryview, int], int | None]) -> int:
+        """Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes
+        (clipped to `count`), and moves on by the bytes processed, which it returns: the kernel's
+        `iterate_and_advance`, to write a copy of one's own.
+
+        `progress` is how many bytes came before. A chunk is a segment; a page where memory comes in pages. It is
+        read-only for a WRITE iterator, and released after the step. The step returns how many of its bytes it did not
+        process (None: 0), which ends the walk; ValueError for a number outside the chunk. If it raises, the iterator
+        has moved by what earlier steps processed. The iterator cannot be used meanwhile: `RuntimeError`. `TypeError`
+        over a `UserRange`, PIPE or DISCARD.
+        """
+    def views(self, maxsegs: int | None = None, nbytes: int | None = None) -> list[memoryview]:
+        """What remains as memoryviews, at most the first `maxsegs` segments and `nbytes` bytes of it: writable for a
+        destination, read-only over pages that are. They keep the memory exported. TypeError over a `UserRange`.
+        """
 
 @final
 class IovecArray(Sequence[UserRange]):
+    """The validated, truncated copy of a user vector: a sequence of `UserRange`. It shares the array with the iterator
+    over it and keeps the buffers it names exported.
+    """
+
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> UserRange: ...
     @overload
     def __getitem__(self, index: slice, /) -> list[UserRange]: ...
     def __contains__(self, value: object, /) -> bool: ...
-    def count(self, value: object) -> int: ...
-    def index(self, value: object) -> int: ...  # type: ignore[override]
+    def count(self, value: object) -> int:
+        """How often a range occurs."""
+    def index(self, value: object) -> int:  # type: ignore[override]
+        """Where a range occurs first."""
 
 def import_iovec(
     type: Direction | int,
@@ -420,59 +765,221 @@ def import_iovec(
     fast_segs: int | None = None,
     *,
     compat: bool = False,
-) -> tuple[IovecArray | None, IovIter]: ...
+) -> tuple[IovecArray | None, IovIter]:
+    """Validates a user vector and makes the iterator over it (`import_iovec`). Returns the array and the iterator.
+
+    The vector is an iterable of buffers and `UserRange`s, a packed array of `struct iovec` in a buffer, or that array's
+    address. The array is `None` when `nr_segs <= fast_segs`. One segment makes a UBUF. OSError in the kernel's order of
+    checks: EINVAL (more than 1024 segments, a negative length), EFAULT (an unreadable array, a range outside user
+    space), ENOMEM.
+    """
+
 def iovec_from_user(
     uvector: _Uvector, nr_segs: int | None = None, fast_segs: int | None = None, *, compat: bool = False
-) -> IovecArray: ...
-def import_ubuf(type: Direction | int, buffer: Buffer | UserRange) -> IovIter: ...
-def import_single_range(type: Direction | int, buffer: Buffer | UserRange) -> IovIter: ...
-def copy_to_iter(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int: ...
-def copy_from_iter(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int: ...
-def copy_to_iter_full(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool: ...
-def copy_from_iter_full(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool: ...
-def copy_from_iter_nocache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int: ...
-def copy_from_iter_full_nocache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool: ...
-def copy_from_iter_flushcache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int: ...
-def copy_to_iter_flushcache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int: ...
-def memcpy_nocache(dst: Buffer | UserRange, src: Buffer | UserRange) -> McResult: ...
-def memcpy_flushcache(dst: Buffer | UserRange, src: Buffer | UserRange) -> McResult: ...
+) -> IovecArray:
+    """Reads a user vector and checks its lengths (`iovec_from_user`): no ranges, no truncation. Always an array."""
+
+def import_ubuf(type: Direction | int, buffer: Buffer | UserRange) -> IovIter:
+    """One range of user memory, cut to `MAX_RW_COUNT` and then checked (`import_ubuf`)."""
+
+def import_single_range(type: Direction | int, buffer: Buffer | UserRange) -> IovIter:
+    """The same by its older name (`import_single_range`)."""
+
+def copy_to_iter(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
+    """Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied;
+    returns that (`copy_to_iter`). Short at `count`, at a full pipe, a hole, the end of a queue, and at bad
+    memory: then `i.fault` says why.
+    """
+
+def copy_from_iter(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
+    """Copies `nbytes` (all of `addr` by default) out of the iterator to `addr`; returns the bytes copied
+    (`copy_from_iter`).
+    """
+
+def copy_to_iter_full(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool:
+    """`copy_to_iter`, all or nothing: a short copy is taken back and `False` (`copy_to_iter_full`)."""
+
+def copy_from_iter_full(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool:
+    """`copy_from_iter`, all or nothing: a short copy is taken back and `False` (`copy_from_iter_full`). `addr` may be
+    partly written.
+    """
+
+def copy_from_iter_nocache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
+    """`copy_from_iter` that leaves the CPU's caches alone as far as it can: whole lines of `addr` are written past them
+    (`copy_from_iter_nocache`). Fenced once; nothing is promised to be durable.
+    """
+
+def copy_from_iter_full_nocache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool:
+    """`copy_from_iter_nocache`, all or nothing: a short copy is taken back and `False`. `addr` may be
+    partly written.
+    """
+
+def copy_from_iter_flushcache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
+    """`copy_from_iter` after which every byte counted is durable if its memory is that of a `PmemRegion`, of any
+    granularity, or of a mapping with `MAP_SYNC`, for every kind and also after a short copy
+    (`copy_from_iter_flushcache`). Of other memory it has left the CPU's caches, no more: a file that somebody
+    else has mapped takes an msync, too. Fenced once. OSError if a region's msync fails, or anybody's of that
+    region while this runs: nothing counts, and `i` is where it was. OSError EOPNOTSUPP where the CPU cannot write
+    lines back.
+    """
+
+def copy_to_iter_flushcache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
+    """`copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. Pages that
+    another thread puts into an XArray or a FolioQueue meanwhile are stored to, but not msynced. The kernel has no
+    such function: there the iterator is always the source.
+    """
+
+def memcpy_nocache(dst: Buffer | UserRange, src: Buffer | UserRange) -> McResult:
+    """A flat copy past the CPU's caches. `dst` and `src` are of one length. Returns an `McResult`."""
+
+def memcpy_flushcache(dst: Buffer | UserRange, src: Buffer | UserRange) -> McResult:
+    """A flat copy with the promise of `copy_from_iter_flushcache`. `dst` and `src` are of one length. Returns an
+    `McResult`. OSError if a region's msync fails, or anybody's of that region while this runs: nothing counts.
+    """
+
 def copy_to_iter_mcsafe(
     addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None, *, fault_map: FaultMap | None = None
-) -> int: ...
-def memcpy_mcsafe(
-    dst: Buffer | UserRange, src: Buffer | UserRange, *, fault_map: FaultMap | None = None
-) -> McResult: ...
-def copy_page_to_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int: ...
-def copy_page_from_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int: ...
-def copy_page_from_iter_atomic(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int: ...
-def copy_iter(dst: IovIter, src: IovIter, nbytes: int | None = None) -> int: ...
+) -> int:
+    """`copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the
+    kernel's careful copy would, and at what it runs into, which is added to the map. Every kind comes short and
+    advances by the bytes copied; `i.fault` says why (`copy_mc_to_iter`, `copy_to_iter_mcsafe`).
+    """
+
+def memcpy_mcsafe(dst: Buffer | UserRange, src: Buffer | UserRange, *, fault_map: FaultMap | None = None) -> McResult:
+    """A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`."""
+
+def copy_page_to_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int:
+    """Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the
+    page, all or nothing: later changes of the page show in the pipe.
+    """
+
+def copy_page_from_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int:
+    """Copies out of the iterator into `page[offset:offset + nbytes]` (`copy_page_from_iter`)."""
+
+def copy_page_from_iter_atomic(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int:
+    """The same from where faults must not be waited for (`copy_page_from_iter_atomic`): it advances too, and bad memory
+    makes it short.
+    """
+
+def copy_iter(dst: IovIter, src: IovIter, nbytes: int | None = None) -> int:
+    """Copies up to `nbytes` (as many as both have by default) from `src` to `dst`, the largest common piece at a time.
+    Both advance by the bytes copied; returns that.
+    """
+
 def csum_and_copy_to_iter(
     addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0, offset: int = 0
-) -> tuple[int, int]: ...
-def csum_and_copy_from_iter(addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0) -> tuple[int, int]: ...
+) -> tuple[int, int]:
+    """`copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before
+    (`csum_and_copy_to_iter`). Returns the bytes copied and the ones'-complement sum, folded to 16 bits.
+    """
+
+def csum_and_copy_from_iter(addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0) -> tuple[int, int]:
+    """`copy_from_iter` that also adds what it copied to `csum` (`csum_and_copy_from_iter`). Returns the bytes copied
+    and the sum.
+    """
+
 def csum_and_copy_from_iter_full(
     addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0
-) -> tuple[bool, int]: ...
-def hash_and_copy_to_iter(addr: Buffer, i: IovIter, hash: _Hash | Any, nbytes: int | None = None) -> int: ...
-def fault_map_moved(map: FaultMap, pieces: Sequence[tuple[int, int, int]], incomplete: bool = False) -> FaultMap: ...
-def readv(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int: ...
-def preadv(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int: ...
-def writev(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int: ...
-def pwritev(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int: ...
-def readv_all(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int: ...
-def preadv_all(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int: ...
-def writev_all(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int: ...
-def pwritev_all(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int: ...
-def readv_part(fd: int | _Fileno, i: IovIter, limit: int) -> int: ...
-def writev_part(fd: int | _Fileno, i: IovIter, limit: int) -> int: ...
+) -> tuple[bool, int]:
+    """`csum_and_copy_from_iter`, all or nothing: a short copy is taken back and `False`; the sum then covers what was
+    copied.
+    """
+
+def hash_and_copy_to_iter(addr: Buffer, i: IovIter, hash: _Hash | Any, nbytes: int | None = None) -> int:
+    """`copy_to_iter` that also feeds what it copied to `hash.update` (`hash_and_copy_to_iter`). If that raises, the
+    iterator is back where it was.
+    """
+
+def fault_map_moved(map: FaultMap, pieces: Sequence[tuple[int, int, int]], incomplete: bool = False) -> FaultMap:
+    """What a map says about `(from, to, length)` stretches of the bytes it speaks of, by where they are in others.
+    Incomplete if the map is, or if `incomplete` says that other stretches belong to those bytes, too, and are not
+    known.
+    """
+
+def readv(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
+    """Reads into a READ iterator with one `readv` (`preadv2` with flags, `RWF_*`) and returns the bytes, 0 at the
+    end of the file.
+
+    At most 1024 segments and `MAX_RW_COUNT` bytes; the iterator moves by the result. `BlockingIOError`,
+    `TimeoutError` for a socket with a timeout, `OSError` otherwise: it has not moved.
+    """
+
+def preadv(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
+    """As `readv`, at an offset in bytes; the file's position stays (`preadv`, `preadv2` with flags)."""
+
+def writev(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
+    """Writes what a WRITE iterator has with one `writev` (`pwritev2` with flags, `RWF_*`) and returns the bytes.
+
+    At most 1024 segments and `MAX_RW_COUNT` bytes; the iterator moves by the result. `BlockingIOError`,
+    `TimeoutError` for a socket with a timeout, `OSError` otherwise: it has not moved.
+    """
+
+def pwritev(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
+    """As `writev`, at an offset in bytes; the file's position stays (`pwritev`, `pwritev2` with flags)."""
+
+def readv_all(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
+    """Reads until the iterator is full or the file ends: the bytes, less than `i.count` was only at the end of the
+    file.
+
+    Any number of segments and bytes. `BlockingIOError` and every other `OSError` have the bytes as
+    `characters_written`; the iterator stands at the first byte not read, and the call can be made again.
+    `FaultError` where its memory is bad.
+    """
+
+def preadv_all(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
+    """As `readv_all`, from an offset on; the file's position stays."""
+
+def writev_all(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
+    """Writes all that the iterator has: the bytes.
+
+    Any number of segments and bytes. `BlockingIOError` and every other `OSError` have the bytes as
+    `characters_written`; the iterator stands at the first byte not written, and the call can be made again.
+    `FaultError` where its memory is bad.
+    """
+
+def pwritev_all(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
+    """As `writev_all`, from an offset on; the file's position stays."""
+
+def readv_part(fd: int | _Fileno, i: IovIter, limit: int) -> int:
+    """Calls `readv` for at most `limit` bytes."""
+
+def writev_part(fd: int | _Fileno, i: IovIter, limit: int) -> int:
+    """Calls `writev` for at most `limit` bytes."""
+
 def sendmsg_raw(
     sock: int | _Fileno, i: IovIter, control: bytes, flags: int, name: bytes, limit: int | None = None
-) -> int: ...
-def sendmsg_all_raw(sock: int | _Fileno, i: IovIter, control: bytes, flags: int) -> int: ...
+) -> int:
+    """One `sendmsg`: control messages and address as the kernel has them. With a limit, a turn of a whole transfer."""
+
+def sendmsg_all_raw(sock: int | _Fileno, i: IovIter, control: bytes, flags: int) -> int:
+    """`sendmsg` until all is sent. The control messages go with the first bytes."""
+
 def recvmsg_raw(
     sock: int | _Fileno, i: IovIter, ancbufsize: int, flags: int, limit: int | None = None
-) -> tuple[int, bytes, int, bytes]: ...
-def recvmsg_all(sock: int | _Fileno, i: IovIter, flags: int = 0) -> int: ...
-def vmsplice(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int: ...
-def process_vm_readv(pid: int, local: IovIter, remote: Iterable[UserRange]) -> int: ...
-def process_vm_writev(pid: int, local: IovIter, remote: Iterable[UserRange]) -> int: ...
+) -> tuple[int, bytes, int, bytes]:
+    """One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it."""
+
+def recvmsg_all(sock: int | _Fileno, i: IovIter, flags: int = 0) -> int:
+    """Receives until the iterator is full or the peer has shut down: the bytes.
+
+    As `readv_all`; `ValueError` for flags that receive the same bytes again (`MSG_PEEK`) or none (`MSG_TRUNC`,
+    `MSG_ERRQUEUE`).
+    """
+
+def vmsplice(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
+    """One `vmsplice`: a WRITE iterator's pages into the writing end of a pipe, by reference, or a pipe's bytes into
+    a READ iterator.
+
+    What was spliced must not be changed until the other side has read it: the pipe shows the pages, not a copy.
+    EBADF for the other end.
+    """
+
+def process_vm_readv(pid: int, local: IovIter, remote: Iterable[UserRange]) -> int:
+    """One `process_vm_readv`: from the ranges of another process's memory to a READ iterator. The first 1024 ranges
+    count.
+    """
+
+def process_vm_writev(pid: int, local: IovIter, remote: Iterable[UserRange]) -> int:
+    """One `process_vm_writev`: from a WRITE iterator to the ranges of another process's memory. The first 1024
+    ranges count.
+    """

@@ -134,7 +134,7 @@ def flush_range(buffer: Buffer | UserRange, offset: int = 0, length: int = -1) -
 
     ValueError if the range leaves the buffer or `length` is below -1, FaultError if its memory is bad.
     """
-    if length < -1:
+    if isinstance(length, int) and length < -1:
         raise ValueError(f"length is {length}: expected 0 or more, or -1 for all the rest")
     _core.pmem_invalidate(buffer, offset, None if length == -1 else length)
 

@@ -4,9 +4,9 @@ use super::format::Line;
 use super::recover::{self, Source};
 use super::{Failure, Medium, PmemLog, require_makeable};
 use crate::copy::Outcome;
-use crate::copy::mcsafe::{KnownBad, Touch};
 use crate::error::{Error, Result, try_push};
 use crate::fault::Fault;
+use crate::fault::map::shared::KnownBad;
 use crate::fault::map::{Access, FaultMap};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
@@ -101,12 +101,12 @@ impl KnownBad for KnownMap {
         self.lock().is_empty()
     }
 
-    fn is_clear(&self, asked: [(Segment, Touch); 2]) -> bool {
+    fn is_clear(&self, asked: [(Segment, Access); 2]) -> bool {
         let map = self.lock();
         asked.iter().all(|(seg, _)| !map.meets(seg.addr, seg.len as u128, Access::Both))
     }
 
-    fn first_bad(&self, seg: Segment, _touch: Touch) -> Option<Segment> {
+    fn first_bad(&self, seg: Segment, _access: Access) -> Option<Segment> {
         let found = self.lock().first_in(seg.addr, seg.len as u128, Access::Both)?;
         Some(Segment::new(found.start, usize::try_from(found.length()).unwrap_or(usize::MAX)))
     }

@@ -1,9 +1,9 @@
 //! `Slot`.
 
 use super::buffer::{ArgName, page};
+use super::detach::transfer;
 use super::log::{from_data, to_destination};
 use super::names::names;
-use super::transfer::transfer;
 use super::values::{fault_error, int, optional_size, size, tuple};
 use crate::error::Error;
 use crate::slot::{self, Failure};

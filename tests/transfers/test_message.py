@@ -154,7 +154,7 @@ def test_control_messages_that_are_none(
 def test_sizes_that_no_control_buffer_has(ancbufsize: int, unix_datagrams: tuple[socket.socket, socket.socket]) -> None:
     unix_datagrams[0].send(b"abc")
     i = IovIter.ubuf(READ, bytearray(3))
-    with pytest.raises(ValueError, match="^ancbufsize"):
+    with pytest.raises(ValueError, match=r"^ancbufsize"):
         io.recvmsg(unix_datagrams[1], i, ancbufsize)
     assert (i.count, unix_datagrams[1].recv(3)) == (3, b"abc")
 
