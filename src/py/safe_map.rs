@@ -1,6 +1,6 @@
 //! What `SafeMap` is made of: a mapping of a file, as a buffer.
 
-use super::values::{optional_size, size, text};
+use super::values::{narrow, optional_size, size, text};
 use crate::error::Error;
 use crate::memory::Segment;
 use crate::sys::file_mapping::{FileMapping, Stores};
@@ -53,7 +53,7 @@ impl MappedFile {
     #[pyo3(signature = (file, mode, offset, length))]
     fn new(
         py: Python<'_>,
-        file: RawFd,
+        file: &Bound<'_, PyAny>,
         mode: &Bound<'_, PyAny>,
         offset: &Bound<'_, PyAny>,
         length: Option<&Bound<'_, PyAny>>,
@@ -63,6 +63,7 @@ impl MappedFile {
             return Err(Error::invalid("mode", format!("{mode:?}"), "\"r\", \"r+\" or \"c\"").into());
         };
         let (offset, length) = (size("offset", offset)?, optional_size("length", length)?);
+        let file: RawFd = narrow("path", file, "a descriptor")?;
         if file < 0 {
             return Err(Error::invalid("path", file, "a path or a descriptor").into());
         }

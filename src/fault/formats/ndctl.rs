@@ -66,7 +66,9 @@ fn documents(text: &str) -> Result<Vec<Document<'_>>> {
         let (line, column) = (error.line(), error.column());
         let message = error.to_string();
         let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
-        Error::Text { format: "ndctl", line, column, message: message.to_owned() }
+        // The parser calls a number by its type in Rust.
+        let message = message.replace("expected u64", "expected a whole number of 0 or more");
+        Error::Text { format: "ndctl", line, column, message }
     })
 }
 
