@@ -118,7 +118,7 @@ def guarded(data: bytes, lengths: Sequence[int]) -> Told:
     facts = {
         "plain Python": f"{fate}: mapping[{keep}], tried in a child process",
         "under a guard": "mapping[:] goes on over zeroes, and the block ends with",
-        "the error": f"FaultError: {met.lost:,} bytes lost from byte {keep:,} on, cause: {error.fault.cause}",
+        "the error": f"FaultError, {error.fault.cause}: {met.lost:,} bytes lost",
         "the mapping": "the file again: all that it holds, and nothing else",
     }
     checks = {
