@@ -142,7 +142,7 @@ def the_end_of_a_file_is_found_without_privilege() -> None:
     """By its path, or by a descriptor that is open."""
     if os.geteuid() != 0:
         raise Skip("there is no privilege to be given up")
-    with tempfile.NamedTemporaryFile() as file:
+    with tempfile.NamedTemporaryFile(dir="/var/tmp") as file:  # a directory that anybody may look into
         Path(file.name).chmod(0o666)
         os.seteuid(65534)
         size = 64 << 20

@@ -181,34 +181,6 @@ def a_fork_that_waits_for_a_thread_which_faults_comes_to_an_end() -> None:
     file.check_is_the_file_again()
 
 
-def a_child_that_was_forked_behind_our_back_leaves_its_block() -> None:
-    """By a system call that runs no handlers of forks, while another thread may be changing the tables."""
-    file = MappedFile(256)
-    file.cut(0)
-    end = time.monotonic() + SECONDS
-    fork = ctypes.PyDLL(None)._Fork
-
-    def fault() -> None:
-        order = np.random.default_rng().permutation(256) * PAGE_SIZE
-        while time.monotonic() < end:
-            with guard(file.array, on_fault="record"):
-                file.array[order].sum()
-
-    def leave() -> None:
-        while time.monotonic() < end:
-            with guard(file.array, on_fault="record"):
-                file.array[5 * PAGE_SIZE]
-                child = fork()
-                if child == 0:
-                    signal.alarm(60)
-            if child == 0:
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-
-    _together(fault, fault, leave)
-    file.check_is_the_file_again()
-
-
 def another_process_cuts_and_grows_the_file_meanwhile() -> None:
     """Never a death, never a mapping that is not the file afterwards, never a good page lost."""
     file = MappedFile(512, mode="r+")
