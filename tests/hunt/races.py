@@ -187,8 +187,10 @@ def _toggled(rng: random.Random, *toggles: Callable[[], object]) -> None:
             copies = _copies(mapping.view, target)
 
             def copy() -> None:
+                target[:] = bytes(len(target))
                 copied, told = rng.choice(copies)()
                 expect(copied == good * PAGE_SIZE, "a wrong count while the handler is toggled", copied, good)
+                expect(target[:copied] == b"s" * copied, "wrong bytes while the handler is toggled", copied)
                 expect(told, "a short copy has no fault", copied)
 
             return copy
@@ -197,7 +199,6 @@ def _toggled(rng: random.Random, *toggles: Callable[[], object]) -> None:
             rng.choice(toggles)()
 
         together(SECONDS, toggle, *map(copying, targets))
-        expect(targets[0][: good * PAGE_SIZE] == b"s" * (good * PAGE_SIZE), "wrong bytes")
 
 
 def toggled_handler(rng: random.Random) -> None:
