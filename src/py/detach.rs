@@ -45,7 +45,7 @@ static THREADS: LazyLock<Option<Threads>> = LazyLock::new(|| {
     Some(Threads {
         // SAFETY: the function of that name has this type in every version.
         head: unsafe { std::mem::transmute::<NonNull<c_void>, Head>(head) },
-        // SAFETY: as above.
+        // SAFETY: the function of that name, `PyThreadState_Next`, has this type in every version.
         next: unsafe { std::mem::transmute::<NonNull<c_void>, Next>(next) },
     })
 });
