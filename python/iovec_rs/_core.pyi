@@ -45,6 +45,14 @@ __all__ = [
     "copy_to_iter_full",
     "copy_to_iter_mcsafe",
     "cpu_features",
+    "crc32c",
+    "crc32c_and_copy_from_iter",
+    "crc32c_and_copy_from_iter_flushcache",
+    "crc32c_and_copy_to_iter",
+    "crc32c_and_copy_to_iter_mcsafe",
+    "crc32c_and_memcpy_flushcache",
+    "crc32c_and_memcpy_mcsafe",
+    "crc32c_combine",
     "csum_and_copy_from_iter",
     "csum_and_copy_from_iter_full",
     "csum_and_copy_to_iter",
@@ -527,6 +535,12 @@ class MappedRegion:
         knows and at what turns out to be bad; poison in the region is added to it. Never an exception for bad
         memory. Returns an `McResult`.
         """
+    def write_crc32c(self, offset: int, data: Buffer | IovIter, crc: int = 0) -> tuple[int, int]:
+        """`write` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`. `FaultError` has it in
+        `.crc32c`.
+        """
+    def read_into_crc32c(self, offset: int, dst: Buffer | IovIter, crc: int = 0) -> tuple[McResult, int]:
+        """`read_into` that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`."""
     def persist(self, offset: int = 0, length: int | None = None) -> None:
         """Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by
         flushing lines, or by msync, as `granularity` asks for. `FaultError` if the memory is bad, or the file has
@@ -884,6 +898,55 @@ def csum_and_copy_from_iter_full(
     """`csum_and_copy_from_iter`, all or nothing: a short copy is taken back and `False`; the sum then covers what was
     copied.
     """
+
+def crc32c(data: Buffer | UserRange | IovIter, crc: int = 0) -> int:
+    """The CRC-32C (Castagnoli) of a buffer, a range, or what is left of an iterator, which stays where it is; `crc` is
+    the sum of what came before. Up to a hole, as a copy. `FaultError` if the memory is bad, with `.copied` bytes summed
+    and their sum in `.crc32c`. ValueError over a PIPE and DISCARD, which cannot be read.
+    """
+
+def crc32c_combine(crc1: int, crc2: int, len2: int) -> int:
+    """The CRC-32C of two pieces in a row from that of each; the second is `len2` bytes long."""
+
+def crc32c_and_copy_to_iter(
+    addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None, crc: int = 0
+) -> tuple[int, int]:
+    """`copy_to_iter` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`. The sum goes on from `crc`
+    and is of exactly the bytes copied, whatever made the copy short (`skb_copy_and_crc32c_datagram_iter`). `FaultError`
+    has it in `.crc32c`.
+    """
+
+def crc32c_and_copy_from_iter(
+    addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None, crc: int = 0
+) -> tuple[int, int]:
+    """`copy_from_iter` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`."""
+
+def crc32c_and_copy_from_iter_flushcache(
+    addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None, crc: int = 0
+) -> tuple[int, int]:
+    """`copy_from_iter_flushcache`, with its promise, that adds the bytes copied to a CRC-32C on their way: `(copied,
+    crc)`.
+    """
+
+def crc32c_and_copy_to_iter_mcsafe(
+    addr: Buffer | UserRange,
+    i: IovIter,
+    nbytes: int | None = None,
+    crc: int = 0,
+    *,
+    fault_map: FaultMap | None = None,
+) -> tuple[int, int]:
+    """`copy_to_iter_mcsafe` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`."""
+
+def crc32c_and_memcpy_mcsafe(
+    dst: Buffer | UserRange, src: Buffer | UserRange, crc: int = 0, *, fault_map: FaultMap | None = None
+) -> tuple[McResult, int]:
+    """`memcpy_mcsafe` that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`."""
+
+def crc32c_and_memcpy_flushcache(
+    dst: Buffer | UserRange, src: Buffer | UserRange, crc: int = 0
+) -> tuple[McResult, int]:
+    """`memcpy_flushcache`, with its promise, that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`."""
 
 def hash_and_copy_to_iter(addr: Buffer, i: IovIter, hash: _Hash | Any, nbytes: int | None = None) -> int:
     """`copy_to_iter` that also feeds what it copied to `hash.update` (`hash_and_copy_to_iter`). If that raises, the

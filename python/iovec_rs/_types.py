@@ -127,6 +127,8 @@ class FaultError(OSError):
 
     copied: int
     fault: Fault
+    crc32c: int | None = None
+    """Of a copy that sums what it copies: the sum of the `copied` bytes."""
     guard: Guard | None = None
     """The guard at whose end it was raised. It does not travel to other processes."""
 

@@ -196,6 +196,15 @@ impl Copier {
         !matches!(self.path, Path::Syscalls)
     }
 
+    /// For a copy in many chunks, of which `done` bytes are copied, the last `since` since this was called: looks
+    /// again, as often as in one long copy, whether the handler is still ours.
+    #[inline]
+    pub(super) fn recheck(&mut self, done: usize, since: usize) {
+        if done / RECHECK_EVERY != (done - since) / RECHECK_EVERY {
+            self.out_of_line(|copier| copier.may_touch(done));
+        }
+    }
+
     /// Zeroes; returns the bytes **not** zeroed.
     ///
     /// # Safety

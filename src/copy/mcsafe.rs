@@ -124,6 +124,12 @@ pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option
     }
 }
 
+/// How many of the source's bytes the careful copy reads that stores none, and the bad range that stops it there.
+pub(super) fn readable_part<K: KnownBad + ?Sized>(source: Segment, map: &K) -> (usize, Option<Segment>) {
+    let bad = map.first_bad(source, Access::Read);
+    (kernel_mc_count(source.addr, source.len, bytes_before(bad, source), source.len), bad)
+}
+
 #[inline(never)]
 fn is_clear<K: KnownBad + ?Sized>(map: &K, src: Segment, i: &IovIter) -> bool {
     map.is_clear([(src, Access::Read), (hull(i), Access::Both)])
@@ -136,24 +142,43 @@ fn hull(i: &IovIter) -> Segment {
 
 #[inline(never)]
 fn copy_carefully<K: KnownBad + ?Sized>(src: Memory, i: &mut IovIter, nbytes: usize, map: &K) -> Result<usize> {
-    let source = src.seg().take(nbytes);
+    careful_to_iter(src, i, nbytes, map, "copy_to_iter_mcsafe", |copier, src, _, write| write(copier, src, 0))
+}
+
+/// A careful copy whose source is written by `pass`, in one piece or staged in several: it is given what of the source
+/// can be read, the address that this was at before it was perhaps read ahead, and a function that writes some of it,
+/// given how many bytes were written before. A piece but the last has to end at a word of that address. `pass` returns
+/// the bytes written.
+pub(super) fn careful_to_iter<K: KnownBad + ?Sized>(
+    src: Memory,
+    i: &mut IovIter,
+    nbytes: usize,
+    map: &K,
+    operation: &'static str,
+    pass: impl FnOnce(&mut Copier, Segment, usize, &mut dyn FnMut(&mut Copier, Segment, usize) -> usize) -> usize,
+) -> Result<usize> {
+    let source = src.seg().take(nbytes.min(i.count()));
     let bad_source = map.first_bad(source, Access::Read);
     let is_destination_bad = map.first_bad(hull(i), Access::Both).is_some();
     let readable = bytes_before(bad_source, source);
     let mut known_bad = None;
     let copy = |copier: &mut Copier, i: &mut IovIter, data: Segment| {
         copier.expect(data.len);
-        // Where less was read ahead than the map leaves readable, the copy ends there. Otherwise the step ends it.
-        let limit = if data.len < readable { data.len } else { nbytes };
-        // SAFETY: `bounce::to_iter_until` gives a source of `readable` bytes unless it is shorter, and
-        // `kernel_mc_count` keeps to those; it made the copier for both sides.
-        let inner = unsafe { ToIter::new(data.addr, copier) };
-        let mut step = Careful { inner, source: source.addr, map, bad_source, is_destination_bad, stop: None };
-        let done = i.walk(limit, &mut step);
-        known_bad = step.stop;
-        done
+        let data = data.take(readable);
+        let mut write = |copier: &mut Copier, piece: Segment, at: usize| {
+            // Where less could be read than the map leaves readable, the copy ends there. Otherwise the step ends it.
+            let limit = if at + piece.len < readable { piece.len } else { source.len - at };
+            // SAFETY: `kernel_mc_count` keeps to the readable bytes, which the piece has unless the limit is its
+            // length; `bounce::to_iter_until` made the copier for both sides.
+            let inner = unsafe { ToIter::new(piece.addr, copier) };
+            let mut step = Careful { inner, source: source.addr + at, map, bad_source, is_destination_bad, stop: None };
+            let done = i.walk(limit, &mut step);
+            known_bad = step.stop;
+            done
+        };
+        pass(copier, data, source.addr, &mut write)
     };
-    let done = bounce::to_iter_until(src, i, nbytes, readable, "copy_to_iter_mcsafe", copy)?;
+    let done = bounce::to_iter_until(src, i, nbytes, readable, operation, copy)?;
     if i.fault.is_none() {
         i.fault = known_bad.map(|(side, bad)| Box::new(Fault::known(side, bad, done)));
     }

@@ -5,6 +5,7 @@ mod bounce;
 mod checksum;
 mod chunk;
 mod copier;
+pub mod crc32c;
 pub mod flushcache;
 pub(crate) mod framed;
 pub mod mcsafe;

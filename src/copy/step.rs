@@ -56,6 +56,8 @@ impl<'m, C: CopyChunk> FromIter<'m, C> {
 }
 
 impl<C: CopyChunk> Step for FromIter<'_, C> {
+    const TOUCH: Touch = Touch::Reads;
+
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {

@@ -154,7 +154,7 @@ impl Source for Region {
     fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<Outcome> {
         // SAFETY: the buffer is borrowed until the copy is done, and the memory is not used after it.
         let dst = unsafe { own(buffer.as_mut_ptr(), buffer.len()) };
-        let outcome = self.mapping.read(offset, dst, &self.known_bad)?;
+        let outcome = self.mapping.read(offset, dst, &self.known_bad, None)?;
         self.learn(outcome.1.as_deref());
         Ok(outcome)
     }
@@ -168,7 +168,7 @@ impl Medium for Region {
     fn write(&self, offset: usize, bytes: &[u8]) -> Result<Outcome> {
         // SAFETY: the bytes are borrowed until the copy is done, which only reads them.
         let src = unsafe { own(bytes.as_ptr(), bytes.len()) };
-        self.mapping.write(offset, src)
+        self.mapping.write(offset, src, None)
     }
 
     fn write_framed(&self, offset: usize, len: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome> {

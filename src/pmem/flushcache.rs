@@ -103,11 +103,21 @@ fn through(
 
 /// `copy_from_iter_flushcache` to any memory. An error if what needs an msync cannot be made durable: nothing counts.
 pub fn copy_from_iter_flushcache(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
+    from_iter(dst, i, nbytes, |i| flushcache::copy_from_iter_flushcache(dst, i, nbytes))
+}
+
+/// The same with `copy` for the copy, which is of so many bytes.
+pub(super) fn from_iter(
+    dst: Memory,
+    i: &mut IovIter,
+    nbytes: usize,
+    copy: impl FnOnce(&mut IovIter) -> Result<usize>,
+) -> Result<usize> {
     let mut destination = Destination::default();
     if may_need_msync() && i.direction() == Direction::Source {
         destination.push(dst.seg().take(nbytes.min(i.count())))?;
     }
-    through(&destination, i, |i| flushcache::copy_from_iter_flushcache(dst, i, nbytes))
+    through(&destination, i, copy)
 }
 
 /// `copy_to_iter_flushcache` to any memory; an error as from [`copy_from_iter_flushcache`]. The pages of an XArray or a
@@ -127,11 +137,16 @@ pub fn copy_to_iter_flushcache(src: Memory, i: &mut IovIter, nbytes: usize) -> R
 
 /// `memcpy_flushcache` to any memory; an error as from [`copy_from_iter_flushcache`].
 pub fn memcpy_flushcache(dst: Memory, src: Memory) -> Result<Outcome> {
+    flat(dst, || flushcache::memcpy_flushcache(dst, src))
+}
+
+/// The same with `copy` for the copy.
+pub(super) fn flat(dst: Memory, copy: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
     let mut destination = Destination::default();
     if may_need_msync() {
         destination.push(dst.seg())?;
     }
-    let (done, fault) = flushcache::memcpy_flushcache(dst, src)?;
+    let (done, fault) = copy()?;
     let (durable, lost) = destination.sync(done)?;
     Ok((durable, lost.or(fault)))
 }

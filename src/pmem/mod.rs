@@ -5,6 +5,7 @@ mod file;
 pub mod flushcache;
 mod mapping;
 mod persist;
+pub mod summed;
 mod transfer;
 
 pub use crate::sys::shared_mapping::{Caller, watch_forks};

@@ -2,12 +2,12 @@
 
 use super::Granularity;
 use super::mapping::Mapping;
+use super::summed::{self, durable_part};
 use crate::abi::{Direction, Kind};
 use crate::arch::LINE;
-use crate::copy::flushcache::{copy_from_iter_flushcache, copy_from_iter_nocache, memcpy_flushcache, memcpy_nocache};
+use crate::copy::Outcome;
 use crate::copy::framed::copy_framed_from_iter;
-use crate::copy::mcsafe::{copy_to_iter_mcsafe, learned, memcpy_mcsafe};
-use crate::copy::{Outcome, copy_from_iter, memcpy};
+use crate::copy::mcsafe::learned;
 use crate::error::{Error, Result};
 use crate::fault::map::Access;
 use crate::fault::map::shared::KnownBad;
@@ -43,48 +43,58 @@ impl Mapping {
     }
 
     /// Copies flat memory into the region, as if all of it had been read first. Returns the bytes copied, which are
-    /// durable, and why not all. If they cannot be made durable, that is the error and nothing counts.
-    pub fn write(&self, offset: usize, src: Memory) -> Result<Outcome> {
+    /// durable, and why not all. If they cannot be made durable, that is the error and nothing counts. Those that count
+    /// are added to the sum, if there is one.
+    pub fn write(&self, offset: usize, src: Memory, mut crc: Option<&mut u32>) -> Result<Outcome> {
         self.require_writable()?;
         let dst = self.range(offset, src.len())?;
         if self.granularity() != Granularity::Page {
-            return memcpy_flushcache(dst, src);
+            return summed::memcpy_flushcache(dst, src, crc);
         }
         let is_nontemporal = src.len() >= NONTEMPORAL_FROM;
         // What was overwritten cannot be read again.
         let may_repeat = !src.seg().overlaps(dst.seg());
-        self.store_durably(
-            offset,
-            may_repeat,
-            || {
-                if is_nontemporal { memcpy_nocache(dst, src) } else { memcpy(dst, src) }
-            },
-        )
+        let before = crc.as_deref().copied();
+        let mut stored = 0;
+        let durable = self.store_durably(offset, may_repeat, || {
+            let mut sum = before;
+            let copy = if is_nontemporal { summed::memcpy_nocache } else { summed::memcpy };
+            let outcome = copy(dst, src, sum.as_mut())?;
+            stored = outcome.0;
+            summed::keep(&mut crc, sum);
+            Ok(outcome)
+        })?;
+        durable_part(dst, stored, durable, before, crc)
     }
 
     /// Copies all that is left of an iterator into the region. It advances by the bytes copied, which are durable; bad
     /// memory leaves its reason in `i.fault`. If they cannot be made durable, that is the error, and it stands where it
-    /// stood.
-    pub fn write_from(&self, offset: usize, i: &mut IovIter) -> Result<usize> {
+    /// stood. Those that count are added to the sum, if there is one.
+    pub fn write_from(&self, offset: usize, i: &mut IovIter, mut crc: Option<&mut u32>) -> Result<usize> {
         self.require_writable()?;
         i.require(Direction::Source, "write")?;
         let nbytes = i.count();
         let dst = self.range(offset, nbytes)?;
         if self.granularity() != Granularity::Page {
-            return copy_from_iter_flushcache(dst, i, nbytes);
+            return summed::copy_from_iter_flushcache(dst, i, nbytes, crc);
         }
-        let copy = if nbytes >= NONTEMPORAL_FROM { copy_from_iter_nocache } else { copy_from_iter };
+        let copy = if nbytes >= NONTEMPORAL_FROM { summed::copy_from_iter_nocache } else { summed::copy_from_iter };
         let may_repeat = !i.overlaps(dst.seg(), nbytes);
-        let before = i.count();
-        let stored = self.store_durably(offset, may_repeat, || {
-            i.take_back(before - i.count())?;
-            let done = copy(dst, i, nbytes)?;
-            Ok((done, i.fault.take()))
+        let count = i.count();
+        let before = crc.as_deref().copied();
+        let mut stored = 0;
+        let durable = self.store_durably(offset, may_repeat, || {
+            i.take_back(count - i.count())?;
+            let mut sum = before;
+            stored = copy(dst, i, nbytes, sum.as_mut())?;
+            summed::keep(&mut crc, sum);
+            Ok((stored, i.fault.take()))
         });
-        let durable = stored.as_ref().map_or(0, |(durable, _)| *durable);
-        i.take_back(before - i.count() - durable)?;
-        i.fault = stored?.1;
-        Ok(durable)
+        let durable = durable.and_then(|durable| durable_part(dst, stored, durable, before, crc));
+        let nbytes = durable.as_ref().map_or(0, |(nbytes, _)| *nbytes);
+        i.take_back(count - i.count() - nbytes)?;
+        i.fault = durable?.1;
+        Ok(nbytes)
     }
 
     /// Writes a line of the caller's and all that is left of an iterator behind it, `len` bytes in whole lines, in one
@@ -131,27 +141,65 @@ impl Mapping {
         Ok((held, Some(Box::new(Fault::cut(Side::Source, lost, held)))))
     }
 
-    /// Copies out of the region into flat memory, up to what the map knows to be bad or turns out to be.
-    pub fn read<K: KnownBad + ?Sized>(&self, offset: usize, dst: Memory, map: &K) -> Result<Outcome> {
+    /// Copies out of the region into flat memory, up to what the map knows to be bad or turns out to be. What was
+    /// copied is added to the sum, if there is one.
+    pub fn read<K: KnownBad + ?Sized>(
+        &self,
+        offset: usize,
+        dst: Memory,
+        map: &K,
+        mut crc: Option<&mut u32>,
+    ) -> Result<Outcome> {
         let range = self.range(offset, dst.len())?;
-        self.of_the_file(range, memcpy_mcsafe(dst, range, Some(map))?)
+        let before = crc.as_deref().copied();
+        let (mut wanted, mut cut) = (range.len(), None);
+        loop {
+            let mut sum = before;
+            let read = summed::memcpy_mcsafe(dst.take(wanted), range.take(wanted), map, sum.as_mut())?;
+            let done = read.0;
+            let (held, fault) = self.of_the_file(range, read)?;
+            cut = fault.or(cut);
+            if held == done || before.is_none() {
+                summed::keep(&mut crc, sum);
+                return Ok((held, cut));
+            }
+            // The sum is of more than the file held by then: once more, of what it does.
+            wanted = held;
+        }
     }
 
     /// Copies out of the region into all that is left of an iterator, up to what the map knows to be bad or turns out
-    /// to be. Returns the bytes copied, by which it advances.
-    pub fn read_into<K: KnownBad + ?Sized>(&self, offset: usize, i: &mut IovIter, map: &K) -> Result<usize> {
+    /// to be. Returns the bytes copied, by which it advances and which are added to the sum, if there is one.
+    pub fn read_into<K: KnownBad + ?Sized>(
+        &self,
+        offset: usize,
+        i: &mut IovIter,
+        map: &K,
+        mut crc: Option<&mut u32>,
+    ) -> Result<usize> {
         i.require(Direction::Dest, "read_into")?;
-        let nbytes = i.count();
-        let range = self.range(offset, nbytes)?;
-        let done = copy_to_iter_mcsafe(range, i, nbytes, Some(map))?;
-        if i.kind() == Kind::Discard {
-            // Nothing was read for it.
-            return Ok(done);
+        let range = self.range(offset, i.count())?;
+        let before = crc.as_deref().copied();
+        let (mut wanted, mut cut) = (range.len(), None);
+        loop {
+            let mut sum = before;
+            let done = summed::copy_to_iter_mcsafe(range, i, wanted, map, sum.as_mut())?;
+            if i.kind() == Kind::Discard && before.is_none() {
+                // Nothing was read for it.
+                return Ok(done);
+            }
+            let (held, fault) = self.of_the_file(range, (done, i.fault.take()))?;
+            cut = fault.or(cut);
+            if held == done || before.is_none() {
+                summed::keep(&mut crc, sum);
+                i.take_back(done - held)?;
+                i.fault = cut;
+                return Ok(held);
+            }
+            // As in `read`.
+            i.take_back(done)?;
+            wanted = held;
         }
-        let (held, fault) = self.of_the_file(range, (done, i.fault.take()))?;
-        i.take_back(done - held)?;
-        i.fault = fault;
-        Ok(held)
     }
 }
 

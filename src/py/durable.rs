@@ -1,7 +1,7 @@
 //! The copies that leave the caches, and what `iovec_rs.pmem` writes back and evicts with.
 
 use super::buffer::{Access, Call};
-use super::copy::{between, flat_side, raise, run_full, run_short, trusted_fault};
+use super::copy::{Copied, between, flat_side, raise, run_full, run_short, trusted_fault};
 use super::detach::transfer;
 use super::fastcall::{FastFunction, fast_function};
 use super::in_use::IterArg;
@@ -59,7 +59,8 @@ pub(super) fn copy_from_iter_flushcache(
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     if pmem::flushcache::may_need_msync() {
-        return run_waiting(addr, i, nbytes, Access::Write, pmem::flushcache::copy_from_iter_flushcache);
+        let copied = run_waiting(addr, i, nbytes, Access::Write, pmem::flushcache::copy_from_iter_flushcache);
+        return raise_short(addr.py(), copied);
     }
     run_short(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_flushcache)
 }
@@ -75,7 +76,8 @@ pub(super) fn copy_to_iter_flushcache(
     nbytes: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
     if pmem::flushcache::may_need_msync() {
-        return run_waiting(addr, i, nbytes, Access::Read, pmem::flushcache::copy_to_iter_flushcache);
+        let copied = run_waiting(addr, i, nbytes, Access::Read, pmem::flushcache::copy_to_iter_flushcache);
+        return raise_short(addr.py(), copied);
     }
     run_short(addr, i, nbytes, Access::Read, flushcache::copy_to_iter_flushcache)
 }
@@ -100,24 +102,28 @@ pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, P
     to_mc_result(dst.py(), copied, source.len(), fault.as_deref())
 }
 
-/// As [`run_short`], for what may wait for a device: always without the interpreter.
+/// As [`run`](super::copy::run), for what may wait for a device: always without the interpreter.
 #[cold]
-fn run_waiting(
+pub(super) fn run_waiting(
     addr: &Bound<'_, PyAny>,
     i: IterArg<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
     access: Access,
     flavour: impl FnOnce(Memory, &mut iter::IovIter, usize) -> Result<usize> + Send,
-) -> PyResult<usize> {
+) -> PyResult<Copied<usize>> {
     let mut call = Call::new();
     let flat = flat_side(&mut call, addr, access, "addr")?;
     let nbytes = size_or("nbytes", nbytes, flat.len())?;
     let mut i = i.lock()?;
     let core = &mut i.core;
     let copied = addr.py().detach(|| flavour(flat, core, nbytes))?;
-    let fault = trusted_fault(core);
-    drop(i);
-    raise(addr.py(), fault, copied)?;
+    Ok((copied, trusted_fault(core)))
+}
+
+#[cold]
+fn raise_short(py: Python<'_>, copied: PyResult<Copied<usize>>) -> PyResult<usize> {
+    let (copied, fault) = copied?;
+    raise(py, fault, copied)?;
     Ok(copied)
 }
 

@@ -11,7 +11,7 @@ use crate::fault::map::shared::SharedMap;
 use pyo3::prelude::*;
 
 /// The map that is an argument.
-fn known<'a>(fault_map: Option<&'a Bound<'_, PyAny>>) -> PyResult<Option<&'a SharedMap>> {
+pub(super) fn known<'a>(fault_map: Option<&'a Bound<'_, PyAny>>) -> PyResult<Option<&'a SharedMap>> {
     fault_map.map(|map| Ok(&instance::<FaultMap>("fault_map", "a FaultMap", map)?.0)).transpose()
 }
 

@@ -6,6 +6,7 @@ mod buffer;
 mod collect;
 mod copy;
 mod cpu;
+mod crc32c;
 mod descriptor;
 mod detach;
 mod drive;
@@ -46,6 +47,11 @@ mod _core {
     };
     #[pymodule_export]
     use super::cpu::{cpu_features, flush_instruction, flush_instructions, isa, isas, use_flush_instruction, use_isa};
+    #[pymodule_export]
+    use super::crc32c::{
+        crc32c, crc32c_and_copy_from_iter, crc32c_and_copy_from_iter_flushcache, crc32c_and_copy_to_iter,
+        crc32c_and_copy_to_iter_mcsafe, crc32c_and_memcpy_flushcache, crc32c_and_memcpy_mcsafe, crc32c_combine,
+    };
     #[pymodule_export]
     use super::durable::{
         copy_from_iter_flushcache, copy_from_iter_full_nocache, copy_from_iter_nocache, copy_to_iter_flushcache,
@@ -108,6 +114,7 @@ mod _core {
         super::kept::init(module.py());
         let functions = super::copy::fast_functions().into_iter();
         let functions = functions.chain(super::durable::fast_functions()).chain(super::mcsafe::fast_functions());
+        let functions = functions.chain(super::crc32c::fast_functions());
         super::fastcall::install(module, functions)?;
         // PyO3 makes what it refuses an argument with at the first one that it refuses.
         drop(module.getattr("copy_to_iter")?.call1((module.py().None(), module.py().None())));

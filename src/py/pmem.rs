@@ -2,11 +2,13 @@
 //! both.
 
 use super::buffer::{Access, ArgName, Call};
-use super::copy::{raise, trusted_fault};
+use super::copy::{Copied, trusted_fault};
 use super::detach::transfer;
 use super::fault_map::FaultMap;
 use super::iter::IovIter;
-use super::values::{fault_error, few, flag, instance, iterate, optional_size, size, to_mc_result, wrong_type};
+use super::values::{
+    fault_error, few, flag, instance, iterate, optional_size, size, summed_fault_error, to_mc_result, word, wrong_type,
+};
 use crate::error::{Error, Result, try_push};
 use crate::memory::Segment;
 use crate::pmem::{self, Device, Granularity, Mapping, Opened, Part, Piece, Purpose};
@@ -203,6 +205,62 @@ impl MappedRegion {
     }
 }
 
+impl MappedRegion {
+    /// What `write` does, and the fault it raises.
+    fn store(
+        &self,
+        py: Python<'_>,
+        offset: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        crc: Option<&mut u32>,
+    ) -> PyResult<Copied<usize>> {
+        let mapping = self.mapping()?;
+        let offset = size("offset", offset)?;
+        if let Ok(i) = data.cast::<IovIter>() {
+            let mut i = i.get().lock()?;
+            let core = &mut i.core;
+            let copied = self.durable(py, core.count(), || mapping.write_from(offset, core, crc))?;
+            return Ok((copied, trusted_fault(core)));
+        }
+        let mut call = Call::new();
+        let src = call.acquire(data, Access::Read, ArgName::Argument("data"))?;
+        self.durable(py, src.len(), || mapping.write(offset, src, crc))
+    }
+
+    /// What `read_into` does.
+    fn load<'py>(
+        &self,
+        py: Python<'py>,
+        offset: &Bound<'_, PyAny>,
+        dst: &Bound<'_, PyAny>,
+        crc: Option<&mut u32>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mapping = self.mapping()?;
+        let offset = size("offset", offset)?;
+        let map = &self.fault_map.get().0;
+        if let Ok(i) = dst.cast::<IovIter>() {
+            let mut i = i.get().lock()?;
+            let core = &mut i.core;
+            let nbytes = core.count();
+            let copied = transfer(py, nbytes, || mapping.read_into(offset, core, map, crc))?;
+            if let Some(found) = core.fault.as_deref().and_then(|fault| mapping.damage(fault)) {
+                map.record(found);
+            }
+            let fault = core.fault.clone();
+            drop(i);
+            return to_mc_result(py, copied, nbytes, fault.as_deref());
+        }
+        let mut call = Call::new();
+        let target = call.acquire(dst, Access::Write, ArgName::Argument("dst"))?;
+        let nbytes = target.len();
+        let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, map, crc))?;
+        if let Some(found) = fault.as_deref().and_then(|fault| mapping.damage(fault)) {
+            map.record(found);
+        }
+        to_mc_result(py, copied, nbytes, fault.as_deref())
+    }
+}
+
 fn closed() -> PyErr {
     PyValueError::new_err("the region is closed")
 }
@@ -324,21 +382,26 @@ impl MappedRegion {
     /// memory from its end on. ValueError if `data` leaves the region, BufferError if it is read-only: then nothing was
     /// stored.
     fn write(&self, py: Python<'_>, offset: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let mapping = self.mapping()?;
-        let offset = size("offset", offset)?;
-        if let Ok(i) = data.cast::<IovIter>() {
-            let mut i = i.get().lock()?;
-            let core = &mut i.core;
-            let copied = self.durable(py, core.count(), || mapping.write_from(offset, core))?;
-            let fault = trusted_fault(core);
-            drop(i);
-            raise(py, fault, copied)?;
-            return Ok(copied);
+        match self.store(py, offset, data, None)? {
+            (copied, Some(fault)) => Err(fault_error(py, &fault, copied)),
+            (copied, None) => Ok(copied),
         }
-        let mut call = Call::new();
-        let src = call.acquire(data, Access::Read, ArgName::Argument("data"))?;
-        let (copied, fault) = self.durable(py, src.len(), || mapping.write(offset, src))?;
-        fault.map_or(Ok(copied), |fault| Err(fault_error(py, &fault, copied)))
+    }
+
+    /// `write` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`. `FaultError` has it in `.crc32c`.
+    #[pyo3(signature = (offset, data, crc=None), text_signature = "($self, offset, data, crc=0)")]
+    fn write_crc32c(
+        &self,
+        py: Python<'_>,
+        offset: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        crc: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(usize, u32)> {
+        let mut crc = word("crc", crc)?;
+        match self.store(py, offset, data, Some(&mut crc))? {
+            (copied, Some(fault)) => Err(summed_fault_error(py, &fault, copied, crc)),
+            (copied, None) => Ok((copied, crc)),
+        }
     }
 
     /// Fills a buffer, or all that is left of an iterator, from `offset` on. It stops before what `fault_map` knows and
@@ -350,29 +413,20 @@ impl MappedRegion {
         offset: &Bound<'_, PyAny>,
         dst: &Bound<'_, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let mapping = self.mapping()?;
-        let offset = size("offset", offset)?;
-        let map = &self.fault_map.get().0;
-        if let Ok(i) = dst.cast::<IovIter>() {
-            let mut i = i.get().lock()?;
-            let core = &mut i.core;
-            let nbytes = core.count();
-            let copied = transfer(py, nbytes, || mapping.read_into(offset, core, map))?;
-            if let Some(found) = core.fault.as_deref().and_then(|fault| mapping.damage(fault)) {
-                map.record(found);
-            }
-            let fault = core.fault.clone();
-            drop(i);
-            return to_mc_result(py, copied, nbytes, fault.as_deref());
-        }
-        let mut call = Call::new();
-        let target = call.acquire(dst, Access::Write, ArgName::Argument("dst"))?;
-        let nbytes = target.len();
-        let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, map))?;
-        if let Some(found) = fault.as_deref().and_then(|fault| mapping.damage(fault)) {
-            map.record(found);
-        }
-        to_mc_result(py, copied, nbytes, fault.as_deref())
+        self.load(py, offset, dst, None)
+    }
+
+    /// `read_into` that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`.
+    #[pyo3(signature = (offset, dst, crc=None), text_signature = "($self, offset, dst, crc=0)")]
+    fn read_into_crc32c<'py>(
+        &self,
+        py: Python<'py>,
+        offset: &Bound<'_, PyAny>,
+        dst: &Bound<'_, PyAny>,
+        crc: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyAny>, u32)> {
+        let mut crc = word("crc", crc)?;
+        Ok((self.load(py, offset, dst, Some(&mut crc))?, crc))
     }
 
     /// Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by

@@ -401,6 +401,15 @@ pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr
     raised(py, fault, copied, message).map_or_else(|error| error, PyErr::from_value)
 }
 
+/// The `FaultError` of a copy that summed what it copied.
+pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, crc: u32) -> PyErr {
+    let error = fault_error(py, fault, copied);
+    match error.value(py).setattr("crc32c", crc) {
+        Ok(()) => error,
+        Err(other) => other,
+    }
+}
+
 /// The `FaultError` of a guard that has met something.
 pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyAny>) -> PyErr {
     let Some(first) = report.faults.first() else { return PyRuntimeError::new_err("the guard has met nothing") };

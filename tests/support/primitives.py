@@ -22,6 +22,12 @@ from iovec_rs import (
     copy_to_iter,
     copy_to_iter_flushcache,
     copy_to_iter_mcsafe,
+    crc32c_and_copy_from_iter,
+    crc32c_and_copy_from_iter_flushcache,
+    crc32c_and_copy_to_iter,
+    crc32c_and_copy_to_iter_mcsafe,
+    crc32c_and_memcpy_flushcache,
+    crc32c_and_memcpy_mcsafe,
     csum_and_copy_from_iter,
     csum_and_copy_to_iter,
     memcpy_flushcache,
@@ -30,6 +36,7 @@ from iovec_rs import (
 )
 
 from support.damage import FaultyArena
+from support.sums import crc32c
 
 __all__ = ["FROM_BAD", "NONTEMPORAL_FROM_BAD", "NONTEMPORAL_INTO_BAD", "TO_BAD"]
 
@@ -64,6 +71,39 @@ def flat(
     copied, remaining, fault = copy(dst, src)
     assert copied + remaining == (len(src) if isinstance(src, memoryview) else src.length)
     return copied, fault
+
+
+BEFORE = 0x12345678
+"""The sum of what came before."""
+
+
+def summed(good: memoryview, i: IovIter, call: Callable[[IovIter], tuple[int, int]]) -> Outcome:
+    """As `through`, for a copy with a sum: that of the bytes counted, which the good side holds from its start on."""
+    sums: list[int | None] = []
+
+    def copy(i: IovIter) -> int:
+        try:
+            copied, crc = call(i)
+        except FaultError as error:
+            sums.append(error.crc32c)
+            raise
+        sums.append(crc)
+        return copied
+
+    copied, fault = through(i, copy)
+    assert sums == [crc32c(good[:copied], BEFORE)]
+    return copied, fault
+
+
+def flat_summed(
+    good: memoryview,
+    dst: memoryview | UserRange,
+    src: memoryview | UserRange,
+    copy: Callable[[memoryview | UserRange, memoryview | UserRange, int], tuple[McResult, int]],
+) -> Outcome:
+    result, crc = copy(dst, src, BEFORE)
+    assert crc == crc32c(good[: result.copied], BEFORE)
+    return flat(dst, src, lambda _dst, _src: result)
 
 
 def pieces(view: memoryview) -> list[memoryview]:
@@ -131,6 +171,38 @@ FROM_BAD: dict[str, Primitive] = {
     ),
     "memcpy_nocache": lambda bad, at, n, good: flat(good, bad.buffer[at : at + n], memcpy_nocache),
     "memcpy_flushcache": lambda bad, at, n, good: flat(good, bad.range(at, n), memcpy_flushcache),
+    "crc32c_and_copy_to_iter": lambda bad, at, n, good: summed(
+        good, IovIter.ubuf(READ, good), lambda i: crc32c_and_copy_to_iter(bad.range(at, n), i, None, BEFORE)
+    ),
+    "crc32c_and_copy_to_iter pieces": lambda bad, at, n, good: summed(
+        good,
+        IovIter.kvec(READ, pieces(good)),
+        lambda i: crc32c_and_copy_to_iter(bad.buffer[at : at + n], i, crc=BEFORE),
+    ),
+    "crc32c_and_copy_from_iter": lambda bad, at, n, good: summed(
+        good, IovIter.ubuf(WRITE, bad.range(at, n)), lambda i: crc32c_and_copy_from_iter(good, i, crc=BEFORE)
+    ),
+    "crc32c_and_copy_from_iter pieces": lambda bad, at, n, good: summed(
+        good,
+        IovIter.kvec(WRITE, pieces(bad.buffer[at : at + n])),
+        lambda i: crc32c_and_copy_from_iter(good, i, crc=BEFORE),
+    ),
+    "crc32c_and_copy_from_iter_flushcache pieces": lambda bad, at, n, good: summed(
+        good,
+        IovIter.iovec(WRITE, pieces(bad.buffer[at : at + n])),
+        lambda i: crc32c_and_copy_from_iter_flushcache(good, i, crc=BEFORE),
+    ),
+    "crc32c_and_copy_to_iter_mcsafe": lambda bad, at, n, good: summed(
+        good,
+        IovIter.iovec(READ, pieces(good)),
+        lambda i: crc32c_and_copy_to_iter_mcsafe(bad.buffer[at : at + n], i, crc=BEFORE),
+    ),
+    "crc32c_and_memcpy_mcsafe": lambda bad, at, n, good: flat_summed(
+        good, good, bad.buffer[at : at + n], crc32c_and_memcpy_mcsafe
+    ),
+    "crc32c_and_memcpy_flushcache": lambda bad, at, n, good: flat_summed(
+        good, good, bad.range(at, n), crc32c_and_memcpy_flushcache
+    ),
 }
 
 TO_BAD: dict[str, Primitive] = {
@@ -188,6 +260,35 @@ TO_BAD: dict[str, Primitive] = {
     ),
     "memcpy_nocache": lambda bad, at, n, good: flat(bad.range(at, n), good, memcpy_nocache),
     "memcpy_flushcache": lambda bad, at, n, good: flat(bad.buffer[at : at + n], good, memcpy_flushcache),
+    "crc32c_and_copy_to_iter": lambda bad, at, n, good: summed(
+        good, IovIter.ubuf(READ, bad.range(at, n)), lambda i: crc32c_and_copy_to_iter(good, i, crc=BEFORE)
+    ),
+    "crc32c_and_copy_to_iter pieces": lambda bad, at, n, good: summed(
+        good,
+        IovIter.kvec(READ, pieces(bad.buffer[at : at + n])),
+        lambda i: crc32c_and_copy_to_iter(good, i, crc=BEFORE),
+    ),
+    "crc32c_and_copy_from_iter pieces": lambda bad, at, n, good: summed(
+        good,
+        IovIter.kvec(WRITE, pieces(good)),
+        lambda i: crc32c_and_copy_from_iter(bad.buffer[at : at + n], i, crc=BEFORE),
+    ),
+    "crc32c_and_copy_from_iter_flushcache pieces": lambda bad, at, n, good: summed(
+        good,
+        IovIter.iovec(WRITE, pieces(good)),
+        lambda i: crc32c_and_copy_from_iter_flushcache(bad.range(at, n), i, crc=BEFORE),
+    ),
+    "crc32c_and_copy_to_iter_mcsafe": lambda bad, at, n, good: summed(
+        good,
+        IovIter.ubuf(READ, bad.buffer[at : at + n]),
+        lambda i: crc32c_and_copy_to_iter_mcsafe(good, i, crc=BEFORE),
+    ),
+    "crc32c_and_memcpy_mcsafe": lambda bad, at, n, good: flat_summed(
+        good, bad.range(at, n), good, crc32c_and_memcpy_mcsafe
+    ),
+    "crc32c_and_memcpy_flushcache": lambda bad, at, n, good: flat_summed(
+        good, bad.buffer[at : at + n], good, crc32c_and_memcpy_flushcache
+    ),
 }
 
 NONTEMPORAL_FROM_BAD = [name for name in FROM_BAD if "cache" in name]

@@ -1,0 +1,207 @@
+//! CRC-32C: of memory, of iterators, and of what is copied, in the same pass.
+
+use super::buffer::{Access, Call};
+use super::copy::{flat_side, run};
+use super::detach::transfer;
+use super::durable::run_waiting;
+use super::fastcall::{FastFunction, fast_function};
+use super::in_use::IterArg;
+use super::iter::IovIter;
+use super::mcsafe::known;
+use super::values::{size, summed_fault_error, to_mc_result, word};
+use crate::copy::{Outcome, crc32c as core, mcsafe};
+use crate::error::Result;
+use crate::fault::Fault;
+use crate::iter;
+use crate::memory::Memory;
+use crate::pmem;
+use pyo3::prelude::*;
+
+/// The functions here that are called for every few bytes.
+pub(super) fn fast_functions() -> [FastFunction; 3] {
+    [
+        fast_function!(crc32c_and_copy_to_iter, "crc"),
+        fast_function!(crc32c_and_copy_from_iter, "crc"),
+        fast_function!(crc32c_and_copy_from_iter_flushcache, "crc"),
+    ]
+}
+
+/// The CRC-32C (Castagnoli) of a buffer, a range, or what is left of an iterator, which stays where it is; `crc` is the
+/// sum of what came before. Up to a hole, as a copy. FaultError if the memory is bad, with `.copied` bytes summed and
+/// their sum in `.crc32c`. ValueError over a PIPE and DISCARD, which cannot be read.
+#[pyfunction]
+#[pyo3(signature = (data, crc=None), text_signature = "(data, crc=0)")]
+pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
+    let (py, mut sum) = (data.py(), word("crc", crc)?);
+    let (done, fault) = if let Ok(i) = data.cast::<IovIter>() {
+        let i = i.get().lock()?;
+        let core = &i.core;
+        transfer(py, core.count(), || core::of_iter(core, &mut sum))?
+    } else {
+        let mut call = Call::new();
+        let memory = flat_side(&mut call, data, Access::Read, "data")?;
+        transfer(py, memory.len(), || core::of_memory(memory, &mut sum))?
+    };
+    raise(py, fault, (done, sum))?;
+    Ok(sum)
+}
+
+/// The CRC-32C of two pieces in a row from that of each; the second is `len2` bytes long.
+#[pyfunction]
+pub(super) fn crc32c_combine(
+    crc1: &Bound<'_, PyAny>,
+    crc2: &Bound<'_, PyAny>,
+    len2: &Bound<'_, PyAny>,
+) -> PyResult<u32> {
+    let (crc1, crc2) = (word("crc1", Some(crc1))?, word("crc2", Some(crc2))?);
+    Ok(core::combine(crc1, crc2, size("len2", len2)? as u64))
+}
+
+/// Raises a fault, if there is one, of a copy that came to so many bytes with that sum.
+fn raise(py: Python<'_>, fault: Option<Box<Fault>>, (copied, crc): (usize, u32)) -> PyResult<()> {
+    fault.map_or(Ok(()), |fault| Err(summed_fault_error(py, &fault, copied, crc)))
+}
+
+/// A copy between `addr` and the iterator, which adds to the sum: the bytes copied and the sum.
+#[inline(always)]
+#[allow(clippy::inline_always)] // into each function that the interpreter calls
+fn run_summed(
+    addr: &Bound<'_, PyAny>,
+    i: IterArg<'_>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    crc: Option<&Bound<'_, PyAny>>,
+    access: Access,
+    flavour: impl FnOnce(Memory, &mut iter::IovIter, usize, &mut u32) -> Result<usize> + Send,
+) -> PyResult<(usize, u32)> {
+    let mut sum = word("crc", crc)?;
+    let (summed, fault) = run(addr, i, nbytes, access, |flat, core, nbytes| {
+        let copied = flavour(flat, core, nbytes, &mut sum)?;
+        Ok((copied, sum))
+    })?;
+    raise(addr.py(), fault, summed)?;
+    Ok(summed)
+}
+
+/// `copy_to_iter` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`. The sum goes on from `crc` and
+/// is of exactly the bytes copied, whatever made the copy short (`skb_copy_and_crc32c_datagram_iter`). `FaultError` has
+/// it in `.crc32c`.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None, crc=None), text_signature = "(addr, i, nbytes=None, crc=0)")]
+pub(super) fn crc32c_and_copy_to_iter(
+    addr: &Bound<'_, PyAny>,
+    i: IterArg<'_>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    crc: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(usize, u32)> {
+    run_summed(addr, i, nbytes, crc, Access::Read, core::copy_to_iter)
+}
+
+/// `copy_from_iter` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None, crc=None), text_signature = "(addr, i, nbytes=None, crc=0)")]
+pub(super) fn crc32c_and_copy_from_iter(
+    addr: &Bound<'_, PyAny>,
+    i: IterArg<'_>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    crc: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(usize, u32)> {
+    run_summed(addr, i, nbytes, crc, Access::Write, core::copy_from_iter)
+}
+
+/// `copy_from_iter_flushcache`, with its promise, that adds the bytes copied to a CRC-32C on their way: `(copied,
+/// crc)`.
+#[pyfunction]
+#[pyo3(signature = (addr, i, nbytes=None, crc=None), text_signature = "(addr, i, nbytes=None, crc=0)")]
+pub(super) fn crc32c_and_copy_from_iter_flushcache(
+    addr: &Bound<'_, PyAny>,
+    i: IterArg<'_>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    crc: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(usize, u32)> {
+    if !pmem::flushcache::may_need_msync() {
+        return run_summed(addr, i, nbytes, crc, Access::Write, core::copy_from_iter_flushcache);
+    }
+    let mut sum = word("crc", crc)?;
+    let (copied, fault) = run_waiting(addr, i, nbytes, Access::Write, |flat, core, nbytes| {
+        pmem::summed::crc32c_and_copy_from_iter_flushcache(flat, core, nbytes, &mut sum)
+    })?;
+    raise(addr.py(), fault, (copied, sum))?;
+    Ok((copied, sum))
+}
+
+/// `copy_to_iter_mcsafe` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`.
+#[pyfunction]
+#[pyo3(
+    signature = (addr, i, nbytes=None, crc=None, *, fault_map=None),
+    text_signature = "(addr, i, nbytes=None, crc=0, *, fault_map=None)"
+)]
+pub(super) fn crc32c_and_copy_to_iter_mcsafe(
+    addr: &Bound<'_, PyAny>,
+    i: IterArg<'_>,
+    nbytes: Option<&Bound<'_, PyAny>>,
+    crc: Option<&Bound<'_, PyAny>>,
+    fault_map: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(usize, u32)> {
+    let (map, mut sum) = (known(fault_map)?, word("crc", crc)?);
+    let (copied, _) = run(addr, i, nbytes, Access::Read, |flat, core, nbytes| {
+        let copied = core::copy_to_iter_mcsafe(flat, core, nbytes, map, &mut sum)?;
+        if let (Some(map), Some(found)) = (map, core.fault.as_deref().and_then(mcsafe::learned)) {
+            map.record(found);
+        }
+        Ok(copied)
+    })?;
+    Ok((copied, sum))
+}
+
+/// `memcpy_mcsafe` that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`.
+#[pyfunction]
+#[pyo3(
+    signature = (dst, src, crc=None, *, fault_map=None),
+    text_signature = "(dst, src, crc=0, *, fault_map=None)"
+)]
+pub(super) fn crc32c_and_memcpy_mcsafe<'py>(
+    dst: &Bound<'py, PyAny>,
+    src: &Bound<'py, PyAny>,
+    crc: Option<&Bound<'py, PyAny>>,
+    fault_map: Option<&Bound<'py, PyAny>>,
+) -> PyResult<(Bound<'py, PyAny>, u32)> {
+    let map = known(fault_map)?;
+    between_summed(dst, src, crc, false, |dst, src, sum| {
+        let (copied, fault) = core::memcpy_mcsafe(dst, src, map, sum)?;
+        if let (Some(map), Some(found)) = (map, fault.as_deref().and_then(mcsafe::learned)) {
+            map.record(found);
+        }
+        Ok((copied, fault))
+    })
+}
+
+/// `memcpy_flushcache`, with its promise, that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`.
+#[pyfunction]
+#[pyo3(signature = (dst, src, crc=None), text_signature = "(dst, src, crc=0)")]
+pub(super) fn crc32c_and_memcpy_flushcache<'py>(
+    dst: &Bound<'py, PyAny>,
+    src: &Bound<'py, PyAny>,
+    crc: Option<&Bound<'py, PyAny>>,
+) -> PyResult<(Bound<'py, PyAny>, u32)> {
+    if pmem::flushcache::may_need_msync() {
+        return between_summed(dst, src, crc, true, pmem::summed::crc32c_and_memcpy_flushcache);
+    }
+    between_summed(dst, src, crc, false, core::memcpy_flushcache)
+}
+
+/// A copy between two flat sides, which adds to the sum, and may wait for a device: an `McResult` and the sum.
+fn between_summed<'py>(
+    dst: &Bound<'py, PyAny>,
+    src: &Bound<'py, PyAny>,
+    crc: Option<&Bound<'py, PyAny>>,
+    may_wait: bool,
+    copy: impl FnOnce(Memory, Memory, &mut u32) -> Result<Outcome> + Send,
+) -> PyResult<(Bound<'py, PyAny>, u32)> {
+    let (py, mut sum) = (dst.py(), word("crc", crc)?);
+    let (mut to, mut from) = (Call::new(), Call::new());
+    let target = flat_side(&mut to, dst, Access::Write, "dst")?;
+    let source = flat_side(&mut from, src, Access::Read, "src")?;
+    let work = || copy(target, source, &mut sum);
+    let (copied, fault) = if may_wait { py.detach(work)? } else { transfer(py, source.len(), work)? };
+    Ok((to_mc_result(py, copied, source.len(), fault.as_deref())?, sum))
+}

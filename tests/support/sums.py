@@ -1,0 +1,23 @@
+"""CRC-32C by others: what our sums are compared with."""
+
+from __future__ import annotations
+
+import google_crc32c
+
+__all__ = ["bit_by_bit", "crc32c"]
+
+
+def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
+    """Google's, which goes on from a finished sum as ours does."""
+    extended: int = google_crc32c.extend(crc, bytes(data))
+    return extended
+
+
+def bit_by_bit(data: bytes) -> int:
+    """The definition: the reflected polynomial, a bit at a time."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
