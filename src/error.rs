@@ -40,6 +40,15 @@ pub enum Error {
         /// The iterator's direction.
         direction: Direction,
     },
+    /// Two ranges that are copied to each other and are not of one length.
+    RangeLengths {
+        /// Which ones.
+        index: usize,
+        /// The destination's length.
+        dst: usize,
+        /// The source's length.
+        src: usize,
+    },
     /// More bytes than the flat buffer beside the iterator has.
     BeyondBuffer {
         /// Bytes asked for.
@@ -142,6 +151,9 @@ impl fmt::Display for Error {
                     Direction::Source => ("WRITE", "source"),
                 };
                 write!(f, "{operation}: wrong direction: the iterator is a {role} ({is})")
+            }
+            Self::RangeLengths { index, dst, src } => {
+                write!(f, "dst[{index}] has {dst} bytes: expected {src}, as many as src[{index}] has")
             }
             Self::BeyondBuffer { nbytes, len } => write!(f, "nbytes is {nbytes}: the buffer has {len} bytes"),
             Self::BeyondPage { offset, nbytes, len } => {

@@ -246,6 +246,12 @@ pub fn iovec_from_user(source: Source<'_>, nr_segs: usize, layout: Layout) -> Re
     Ok(source.vouch(segs))
 }
 
+/// Reads a vector of any number of ranges and checks its lengths: what `copy_ranges` is given.
+pub fn ranges_from_user(source: Source<'_>, nr_segs: usize) -> Result<Memories> {
+    let segs = if nr_segs == 0 { Vec::new() } else { source.read(nr_segs, Layout::Native)? };
+    Ok(source.vouch(segs))
+}
+
 /// One range, cut to [`MAX_RW_COUNT`] and then checked (`import_ubuf`, `import_single_range`).
 pub fn import_ubuf(direction: Direction, range: Memory) -> Result<IovIter> {
     let range = range.take(MAX_RW_COUNT);

@@ -23,6 +23,7 @@ from iovec_rs._core import (
     IovIter,
     IterState,
     PipeRing,
+    RangeResults,
     Slot,
     XArray,
     __version__,
@@ -35,6 +36,7 @@ from iovec_rs._core import (
     copy_page_from_iter,
     copy_page_from_iter_atomic,
     copy_page_to_iter,
+    copy_ranges,
     copy_to_iter,
     copy_to_iter_flushcache,
     copy_to_iter_full,
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from iovec_rs import aio, io
 
 Sequence.register(IovecArray)
+Sequence.register(RangeResults)
 
 copy_mc_to_iter = copy_to_iter_mcsafe
 
@@ -117,6 +120,7 @@ __all__ = [
     "PageSpan",
     "PipeRing",
     "PmemLog",
+    "RangeResults",
     "Record",
     "SafeMap",
     "Slot",
@@ -135,6 +139,7 @@ __all__ = [
     "copy_page_from_iter",
     "copy_page_from_iter_atomic",
     "copy_page_to_iter",
+    "copy_ranges",
     "copy_to_iter",
     "copy_to_iter_flushcache",
     "copy_to_iter_full",

@@ -27,6 +27,7 @@ __all__ = [
     "MappedLog",
     "MappedRegion",
     "PipeRing",
+    "RangeResults",
     "RegionFile",
     "Slot",
     "XArray",
@@ -40,6 +41,7 @@ __all__ = [
     "copy_page_from_iter",
     "copy_page_from_iter_atomic",
     "copy_page_to_iter",
+    "copy_ranges",
     "copy_to_iter",
     "copy_to_iter_flushcache",
     "copy_to_iter_full",
@@ -229,6 +231,21 @@ class FaultMap:
         """The text of a mapfile of `size` bytes from `base` on: unreadable bytes as bad sectors, the rest as
         finished.
         """
+    def to_badblocks(self, *, base: int = 0, sector_size: int = 512) -> str:
+        """The text of a `badblocks` file: every range from `base` on, whatever its access, in sectors of `sector_size`
+        bytes that are bad if a byte of them is. What lies before `base` is left out. Such a text cannot say that a map
+        is incomplete, unless nothing is in it.
+        """
+    def complement(self, size: int) -> FaultMap:
+        """The bytes of `[0, size)` that are in no range, whatever its access: a map that has them as not to be read.
+        Incomplete if this one is.
+        """
+    def __or__(self, value: FaultMap, /) -> FaultMap: ...
+    def __ror__(self, value: FaultMap, /) -> FaultMap: ...
+    def __copy__(self) -> FaultMap: ...
+    def __deepcopy__(self, _memo: object) -> FaultMap: ...
+    def __reduce__(self) -> tuple[type[FaultMap], tuple[list[tuple[int, int, str]]], bool | None]: ...
+    def __setstate__(self, incomplete: bool) -> None: ...
 
 @final
 class Guard:
@@ -899,6 +916,46 @@ def csum_and_copy_from_iter_full(
     copied.
     """
 
+@final
+class RangeResults(Sequence[McResult]):
+    """What became of each range: a sequence of `McResult`, each made when it is asked for."""
+
+    @property
+    def copied(self) -> int:
+        """The bytes copied in all."""
+    @property
+    def failed(self) -> list[int]:
+        """The indexes of the ranges that came short, in order."""
+    @property
+    def crc32c(self) -> list[int] | None:
+        """The CRC-32C of the bytes copied, one for each range; `None` if it was not asked for."""
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> McResult: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[McResult]: ...
+    def __contains__(self, value: object, /) -> bool: ...
+    def count(self, value: object) -> int:
+        """How many results equal one."""
+    def index(self, value: object) -> int:  # type: ignore[override]
+        """Where the first result is that equals one."""
+
+_Ranges = Sequence[Buffer | UserRange] | Buffer
+
+def copy_ranges(
+    dst: _Ranges, src: _Ranges, *, flush: bool = False, fault_map: FaultMap | None = None, crc32c: bool = False
+) -> RangeResults:
+    """Copies range k of `src` to range k of `dst`, for every k in order, in one call that releases the interpreter once
+    and fences once. Each range is copied as `memcpy_mcsafe` would, past the caches and durable if `flush`; one that
+    meets bad memory, or what `fault_map` knows, comes short and does not end the others. What a range runs into is
+    added to the map. Returns a `RangeResults`.
+
+    Each side is a sequence of buffers and `UserRange`s, or a packed array of `struct iovec`: any buffer of 16 bytes a
+    range, address and length, such as a numpy array of uint64 pairs. Nothing is copied if the two differ in their
+    number or in a length (ValueError), a destination is read-only (BufferError), or there is no buffer (TypeError); the
+    error names the index. OSError if an msync fails that `flush` takes: then nothing counts.
+    """
+
 def crc32c(data: Buffer | UserRange | IovIter, crc: int = 0) -> int:
     """The CRC-32C (Castagnoli) of a buffer, a range, or what is left of an iterator, which stays where it is; `crc` is
     the sum of what came before. Up to a hole, as a copy. `FaultError` if the memory is bad, with `.copied` bytes summed
@@ -946,7 +1003,7 @@ def crc32c_and_memcpy_mcsafe(
 def crc32c_and_memcpy_flushcache(
     dst: Buffer | UserRange, src: Buffer | UserRange, crc: int = 0
 ) -> tuple[McResult, int]:
-    """`memcpy_flushcache`, with its promise, that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`."""
+    """`memcpy_flushcache`, with its promise, that adds the bytes copied to a CRC-32C: `(McResult, crc)`."""
 
 def hash_and_copy_to_iter(addr: Buffer, i: IovIter, hash: _Hash | Any, nbytes: int | None = None) -> int:
     """`copy_to_iter` that also feeds what it copied to `hash.update` (`hash_and_copy_to_iter`). If that raises, the

@@ -101,7 +101,13 @@ pub(super) unsafe fn scatter(
     loop {
         let (own, block) = (stage.addr(), src.skip(done).take(block_at(phase.wrapping_add(done))));
         // SAFETY: a part of `src`; no block is longer than the stage.
-        let written = unsafe { pass(copier, own, block, |copier, read| write(copier, Segment::new(own, read), done)) };
+        let written = unsafe {
+            pass(copier, own, block, |copier, read| {
+                let next = src.skip(done + block.len);
+                copier.prefetch_source(next.take(block_at(phase.wrapping_add(done + block.len))));
+                write(copier, Segment::new(own, read), done)
+            })
+        };
         // SAFETY: only what was read into the stage is written from it.
         fold(unsafe { stage.bytes(written) });
         done += written;

@@ -231,6 +231,11 @@ impl Copier {
         stop.map_or(0, |stop| self.stopped(&stop))
     }
 
+    /// Ends one of several copies, which came to `copied` of `wanted` bytes: what stopped that one.
+    pub(super) fn take_fault(&mut self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
+        self.out_of_line(|copier| copier.fault.take()).map(|fault| Box::new(placed(*fault, copied, wanted)))
+    }
+
     /// Ends a copy that came to `copied` of `wanted` bytes: what stopped it.
     #[inline(always)]
     #[allow(clippy::inline_always)] // taken by value it would be copied for the sake of looking at one field

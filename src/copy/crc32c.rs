@@ -1,4 +1,4 @@
-//! Copies that sum what they copy in the same pass: CRC-32C, as iSCSI, NVMe, ext4 and zarr use it.
+//! Copies that sum what they copy in the same pass: CRC-32C, as iSCSI, ext4 and zarr use it.
 //!
 //! A sum goes in as what the bytes before came to, 0 if there are none, and comes out with exactly the bytes that count
 //! added: also where a fault, a map or the end of the destination has cut the copy. The blocks of [`super::blocks`] are
@@ -22,21 +22,21 @@ use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use crc_fast::Digest;
 
 /// A sum that grows block by block. (The library calls the polynomial by its first user, iSCSI.)
-struct Sum(Digest);
+pub(super) struct Sum(Digest);
 
 impl Sum {
     /// Goes on from a finished sum.
-    fn from(crc: u32) -> Self {
+    pub(super) fn from(crc: u32) -> Self {
         Self(Digest::new_with_init_state(Crc32Iscsi, u64::from(!crc)))
     }
 
-    fn add(&mut self, block: &[u8]) {
+    pub(super) fn add(&mut self, block: &[u8]) {
         if !block.is_empty() {
             self.0.update(block);
         }
     }
 
-    fn finish(&self) -> u32 {
+    pub(super) fn finish(&self) -> u32 {
         self.0.finalize() as u32
     }
 }
@@ -180,24 +180,62 @@ unsafe fn summing(
 
 /// `memcpy` that adds what it copies to the sum.
 pub fn memcpy(dst: Memory, src: Memory, crc: &mut u32) -> Result<Outcome> {
-    flat(dst, src, |i, nbytes| copy_from_iter(dst, i, nbytes, crc))
+    bounce::flat(dst, src, |copier, dst, src| {
+        let mut sum = Sum::from(*crc);
+        copier.expect(src.len);
+        // SAFETY: `bounce::flat` gives ranges of one length, and made the copier for them.
+        let done = unsafe { copy_flat(copier, None, dst, src, &mut sum) };
+        *crc = sum.finish();
+        done
+    })
 }
 
 /// `memcpy_flushcache` that adds what it copies to the sum.
 pub fn memcpy_flushcache(dst: Memory, src: Memory, crc: &mut u32) -> Result<Outcome> {
-    flat(dst, src, |i, nbytes| copy_from_iter_flushcache(dst, i, nbytes, crc))
+    require_write_back()?;
+    flat_past_caches(dst, src, Flush::Lines, crc)
 }
 
 /// `memcpy_nocache` that adds what it copies to the sum.
 pub fn memcpy_nocache(dst: Memory, src: Memory, crc: &mut u32) -> Result<Outcome> {
-    flat(dst, src, |i, nbytes| copy_from_iter_nocache(dst, i, nbytes, crc))
+    flat_past_caches(dst, src, Flush::None, crc)
 }
 
-/// A flat copy is one out of an iterator over its source.
-fn flat(dst: Memory, src: Memory, copy: impl FnOnce(&mut IovIter, usize) -> Result<usize>) -> Result<Outcome> {
-    let nbytes = same_length(dst, src)?;
-    let mut i = IovIter::whole(Direction::Source, src);
-    Ok((copy(&mut i, nbytes)?, i.fault))
+fn flat_past_caches(dst: Memory, src: Memory, flush: Flush, crc: &mut u32) -> Result<Outcome> {
+    bounce::flat(dst, src, |copier, dst, src| {
+        let mut sum = Sum::from(*crc);
+        // SAFETY: `bounce::flat` gives ranges of one length, and made the copier for them.
+        let done = unsafe { copy_flat(copier, Some(flush), dst, src, &mut sum) };
+        copier.fence();
+        *crc = sum.finish();
+        done
+    })
+}
+
+/// One range to another, not fenced, through the caches unless `flush` says how to go past them, and added to the sum;
+/// returns the bytes copied.
+///
+/// # Safety
+/// [`CopyChunk::copy`] of this copier accepts `src` as a source, and as many bytes at `dst` as a destination.
+pub(super) unsafe fn copy_flat(
+    copier: &mut Copier,
+    flush: Option<Flush>,
+    dst: usize,
+    src: Segment,
+    sum: &mut Sum,
+) -> usize {
+    let write = |copier: &mut Copier, block: Segment, at: usize| {
+        let dst = dst.wrapping_add(at);
+        let left = match flush {
+            // SAFETY: the source is the staged block; the destination is a part of the caller's.
+            None => unsafe { copier.copy(dst, block.addr, block.len) },
+            // SAFETY: the same.
+            Some(flush) => unsafe { nontemporal::copy(copier, flush, dst, block.addr, block.len) },
+        };
+        block.len - left
+    };
+    // SAFETY: the caller's promise.
+    unsafe { scatter(copier, src, dst, write, |block| sum.add(block)) }
 }
 
 /// `memcpy_mcsafe` that adds what it copies to the sum.

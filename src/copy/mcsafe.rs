@@ -53,6 +53,41 @@ fn bytes_before(bad: Option<Segment>, seg: Segment) -> usize {
     bad.map_or(seg.len, |bad| bad.addr.saturating_sub(seg.addr).min(seg.len))
 }
 
+/// How many bytes of a chunk the careful copy copies, and the side and bad range that stop it if those are not all.
+fn stop_of(
+    source: Segment,
+    destination: Segment,
+    bad_source: Option<Segment>,
+    bad_destination: Option<Segment>,
+) -> (usize, Option<(Side, Segment)>) {
+    let len = source.len;
+    let (readable, writable) = (bytes_before(bad_source, source), bytes_before(bad_destination, destination));
+    let part = kernel_mc_count(source.addr, len, readable, writable);
+    if part == len {
+        return (part, None);
+    }
+    let source_side = bad_source.filter(|_| readable < len).map(|bad| (Side::Source, bad));
+    let destination_side = bad_destination.map(|bad| (Side::Destination, bad));
+    let stop = if part == writable && writable < readable {
+        destination_side.or(source_side)
+    } else {
+        source_side.or(destination_side)
+    };
+    (part, stop)
+}
+
+/// The same for two ranges, by what the map says of them.
+pub(super) fn flat_stop<K: KnownBad + ?Sized>(
+    map: &K,
+    source: Segment,
+    destination: Segment,
+) -> (usize, Option<(Side, Segment)>) {
+    if map.is_empty() || map.is_clear([(source, Access::Read), (destination, Access::Both)]) {
+        return (source.len, None);
+    }
+    stop_of(source, destination, map.first_bad(source, Access::Read), map.first_bad(destination, Access::Write))
+}
+
 /// A copy into an iterator that looks ahead in the map, chunk by chunk.
 struct Careful<'m, K: ?Sized> {
     inner: ToIter<'m>,
@@ -71,17 +106,10 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
         let (source, destination) = (Segment::new(self.source + progress, len), Segment::new(addr, len));
         let is_asked = self.is_destination_bad;
         let bad_destination = if is_asked { self.map.first_bad(destination, Access::Write) } else { None };
-        let (readable, writable) = (bytes_before(self.bad_source, source), bytes_before(bad_destination, destination));
-        let part = kernel_mc_count(source.addr, len, readable, writable);
+        let (part, stop) = stop_of(source, destination, self.bad_source, bad_destination);
         let left = if part == 0 { 0 } else { self.inner.step(addr, progress, part) };
         if left == 0 && part < len {
-            let source_side = self.bad_source.filter(|_| readable < len).map(|bad| (Side::Source, bad));
-            let destination_side = bad_destination.map(|bad| (Side::Destination, bad));
-            self.stop = if part == writable && writable < readable {
-                destination_side.or(source_side)
-            } else {
-                source_side.or(destination_side)
-            };
+            self.stop = stop;
         }
         len - part + left
     }

@@ -10,6 +10,7 @@ pub mod flushcache;
 pub(crate) mod framed;
 pub mod mcsafe;
 mod nontemporal;
+pub mod ranges;
 pub mod ring;
 mod step;
 

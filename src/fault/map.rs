@@ -165,6 +165,29 @@ impl FaultMap {
         Ok(())
     }
 
+    /// Makes bad what is bad in another map, too, and incomplete if that is.
+    pub fn join(&mut self, other: &Self) -> Result<()> {
+        other.iter().try_for_each(|range| self.add(range.start, range.length(), range.access))?;
+        self.incomplete |= other.incomplete;
+        Ok(())
+    }
+
+    /// The bytes of the first `size` that are bad for no access: a map that has them as not to be read. Incomplete if
+    /// this one is.
+    pub fn complement(&self, size: u128) -> Result<Self> {
+        let mut rest = Self { incomplete: self.incomplete, ..Self::new() };
+        // Where the first byte is that is not passed.
+        let mut next = 0_u128;
+        for range in self.within(0, size) {
+            rest.add(next as usize, range.start as u128 - next, Access::Read)?;
+            next = range.last as u128 + 1;
+        }
+        if next < size {
+            rest.add(next as usize, size - next, Access::Read)?;
+        }
+        Ok(rest)
+    }
+
     /// The first range that shares a byte with the `len` bytes from `start` and stands against `access`, whole and not
     /// clipped to them. There are no bytes past the end of the line, so none of them is bad.
     pub fn first_in(&self, start: usize, len: u128, access: Access) -> Option<Range> {

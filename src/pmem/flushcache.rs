@@ -13,8 +13,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A piece of a destination that lies in a mapping which needs an msync.
-struct Piece {
-    /// How many bytes the copy stores before it.
+pub(super) struct Piece {
+    /// Which of the destination's ranges it is in: 0, unless each has a result of its own.
+    pub(super) range: usize,
+    /// How many bytes the copy stores to that range before it.
     at: usize,
     seg: Segment,
     mapping: Arc<SharedMapping>,
@@ -24,29 +26,34 @@ struct Piece {
 
 /// What of a destination needs an msync: noted before the copy, synced after it.
 #[derive(Default)]
-struct Destination {
+pub(super) struct Destination {
     /// In the order they are stored to.
-    pieces: Vec<Piece>,
+    pub(super) pieces: Vec<Piece>,
     len: usize,
 }
 
 impl Destination {
     /// Adds what is stored to next.
     fn push(&mut self, seg: Segment) -> Result<()> {
-        for mapping in shared_mapping::overlapping(seg).into_iter().filter(|mapping| mapping.needs_msync()) {
-            let part = mapping.part_of(seg);
-            let failures = mapping.failures().map_err(reopening_failed)?;
-            self.pieces.try_reserve(1).map_err(|_| Error::NoMemory(size_of::<Piece>()))?;
-            self.pieces.push(Piece { at: self.len + (part.addr - seg.addr), seg: part, mapping, failures });
-        }
+        self.push_to(0, self.len, seg)?;
         self.len += seg.len;
         Ok(())
     }
 
-    /// Makes the first `done` bytes durable. Returns how many of them are, and why not all: a file that was cut holds
-    /// no more.
-    fn sync(&self, done: usize) -> Result<Outcome> {
-        let stored = |piece: &Piece| piece.seg.take(done.saturating_sub(piece.at));
+    /// Adds a part of a range, `at` bytes into it.
+    pub(super) fn push_to(&mut self, range: usize, at: usize, seg: Segment) -> Result<()> {
+        for mapping in shared_mapping::overlapping(seg).into_iter().filter(|mapping| mapping.needs_msync()) {
+            let part = mapping.part_of(seg);
+            let failures = mapping.failures().map_err(reopening_failed)?;
+            self.pieces.try_reserve(1).map_err(|_| Error::NoMemory(size_of::<Piece>()))?;
+            self.pieces.push(Piece { range, at: at + (part.addr - seg.addr), seg: part, mapping, failures });
+        }
+        Ok(())
+    }
+
+    /// Writes out what was stored: of each range the first bytes, as many as `done` says.
+    pub(super) fn write_out(&self, done: impl Fn(usize) -> usize) -> Result<()> {
+        let stored = |piece: &Piece| piece.stored(done(piece.range));
         let mut order: Vec<&Piece> = Vec::new();
         order.try_reserve(self.pieces.len()).map_err(|_| Error::NoMemory(size_of_val(&*self.pieces)))?;
         order.extend(self.pieces.iter().filter(|piece| stored(piece).len != 0));
@@ -62,16 +69,37 @@ impl Destination {
             let synced = run[0].mapping.sync_since(failures, Segment::new(start, end - start));
             synced.map_err(|errno| msync_failed(end - start, errno))?;
         }
-        for piece in self.pieces.iter().filter(|piece| stored(piece).len != 0) {
-            let seg = stored(piece);
-            let held = piece.mapping.held_by_file(seg).map_err(|errno| msync_failed(seg.len, errno))?;
-            if held < seg.len {
-                let durable = piece.at + held;
-                let lost = Segment::new(seg.addr + held, piece.mapping.seg().end() - seg.addr - held);
-                return Ok((durable, Some(Box::new(Fault::cut(Side::Destination, lost, durable)))));
+        Ok(())
+    }
+
+    /// Makes the first `done` bytes durable. Returns how many of them are, and why not all: a file that was cut holds
+    /// no more.
+    fn sync(&self, done: usize) -> Result<Outcome> {
+        self.write_out(|_| done)?;
+        for piece in &self.pieces {
+            if let Some(cut) = piece.cut(done)? {
+                return Ok((cut.offset, Some(Box::new(cut))));
             }
         }
         Ok((done, None))
+    }
+}
+
+impl Piece {
+    /// What the copy stored here, if it stored the first `done` bytes of the range.
+    fn stored(&self, done: usize) -> Segment {
+        self.seg.take(done.saturating_sub(self.at))
+    }
+
+    /// Where what was stored is lost, if its file was cut.
+    pub(super) fn cut(&self, done: usize) -> Result<Option<Fault>> {
+        let seg = self.stored(done);
+        if seg.len == 0 {
+            return Ok(None);
+        }
+        let held = self.mapping.held_by_file(seg).map_err(|errno| msync_failed(seg.len, errno))?;
+        let lost = Segment::new(seg.addr + held, self.mapping.seg().end() - seg.addr - held);
+        Ok((held < seg.len).then(|| Fault::cut(Side::Destination, lost, self.at + held)))
     }
 }
 

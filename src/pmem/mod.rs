@@ -5,6 +5,7 @@ mod file;
 pub mod flushcache;
 mod mapping;
 mod persist;
+pub mod ranges;
 pub mod summed;
 mod transfer;
 

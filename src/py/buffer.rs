@@ -30,6 +30,7 @@ pub(super) enum ArgName {
     Argument(&'static str),
     Segment(usize),
     Buffer(usize),
+    Item(&'static str, usize),
 }
 
 impl std::fmt::Display for ArgName {
@@ -38,6 +39,7 @@ impl std::fmt::Display for ArgName {
             Self::Argument(name) => f.write_str(name),
             Self::Segment(index) => write!(f, "segment {index}"),
             Self::Buffer(index) => write!(f, "buffers[{index}]"),
+            Self::Item(argument, index) => write!(f, "{argument}[{index}]"),
         }
     }
 }

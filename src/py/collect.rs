@@ -18,18 +18,26 @@ pub(super) struct Collected {
     /// As that of the least safe segment.
     backing: Backing,
     access: Access,
+    /// How an exception names a segment.
+    name: fn(usize) -> ArgName,
 }
 
 impl Collected {
     pub(super) fn new(direction: Direction) -> Self {
         let access = if direction == Direction::Dest { Access::Write } else { Access::Read };
-        Self { segs: Vec::new(), exports: Exports::default(), readonly: None, backing: Backing::Heap, access }
+        let (segs, exports) = (Vec::new(), Exports::default());
+        Self { segs, exports, readonly: None, backing: Backing::Heap, access, name: ArgName::Segment }
+    }
+
+    /// The same for segments that an exception names otherwise.
+    pub(super) fn named(direction: Direction, name: fn(usize) -> ArgName) -> Self {
+        Self { name, ..Self::new(direction) }
     }
 
     /// Adds a segment that is a buffer or, where `ranges` says how to read one, a `UserRange`.
     pub(super) fn add(&mut self, object: &Bound<'_, PyAny>, ranges: Option<Lengths>) -> PyResult<()> {
         let index = self.segs.len();
-        if let Some(seg) = user_range(object, ranges.unwrap_or(Lengths::Signed), index)? {
+        if let Some(seg) = user_range(object, ranges.unwrap_or(Lengths::Signed), (self.name)(index))? {
             if ranges.is_none() {
                 let message = format!("segment {index}: a UserRange is not trusted memory; a buffer is expected");
                 return Err(PyTypeError::new_err(message));
@@ -44,7 +52,7 @@ impl Collected {
     /// Adds a buffer: its whole memory, which the caller may narrow.
     pub(super) fn add_buffer(&mut self, object: &Bound<'_, PyAny>) -> PyResult<Segment> {
         let index = self.segs.len();
-        let Exported { seg, readonly, backing } = self.exports.acquire(object, self.access, ArgName::Segment(index))?;
+        let Exported { seg, readonly, backing } = self.exports.acquire(object, self.access, (self.name)(index))?;
         self.backing = self.backing.max(backing);
         if readonly && self.readonly.is_none() {
             self.readonly = Some(index);

@@ -42,7 +42,7 @@ pub(super) fn flat_side(
 fn raw_range(object: &Bound<'_, PyAny>, access: Access, name: &'static str) -> PyResult<Memory> {
     let refusal = PyErr::take(object.py());
     if !is_buffer(object)
-        && let Some(seg) = user_range(object, Lengths::Strict, 0)?
+        && let Some(seg) = user_range(object, Lengths::Strict, ArgName::Segment(0))?
     {
         attached(|| drop(refusal));
         return Ok(unchecked(seg));

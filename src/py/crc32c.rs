@@ -27,7 +27,7 @@ pub(super) fn fast_functions() -> [FastFunction; 3] {
 }
 
 /// The CRC-32C (Castagnoli) of a buffer, a range, or what is left of an iterator, which stays where it is; `crc` is the
-/// sum of what came before. Up to a hole, as a copy. FaultError if the memory is bad, with `.copied` bytes summed and
+/// sum of what came before. Up to a hole, as a copy. `FaultError` if the memory is bad, with `.copied` bytes summed and
 /// their sum in `.crc32c`. ValueError over a PIPE and DISCARD, which cannot be read.
 #[pyfunction]
 #[pyo3(signature = (data, crc=None), text_signature = "(data, crc=0)")]
@@ -175,7 +175,7 @@ pub(super) fn crc32c_and_memcpy_mcsafe<'py>(
     })
 }
 
-/// `memcpy_flushcache`, with its promise, that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`.
+/// `memcpy_flushcache`, with its promise, that adds the bytes copied to a CRC-32C: `(McResult, crc)`.
 #[pyfunction]
 #[pyo3(signature = (dst, src, crc=None), text_signature = "(dst, src, crc=0)")]
 pub(super) fn crc32c_and_memcpy_flushcache<'py>(

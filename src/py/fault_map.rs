@@ -2,7 +2,7 @@
 
 use super::buffer::{Access as BufferAccess, Call};
 use super::copy::flat_side;
-use super::values::{few, iterate, list, part, size, size_or, string, text, to_fault_range};
+use super::values::{few, flag, iterate, list, part, size, size_or, string, text, to_fault_range, to_plain_range};
 use crate::error::{Error, try_push};
 use crate::fault::formats::{badblocks, mapfile, ndctl};
 use crate::fault::map::shared::{Locked, SharedMap};
@@ -53,9 +53,16 @@ pub(super) fn init(py: Python<'_>) {
     py.get_type::<FaultMapIterator>();
 }
 
+/// The bytes of a whole line.
+const LINE_SIZE: u128 = 1 << 64;
+
 /// A length: an int in `0..=2**64`.
 fn length(value: &Bound<'_, PyAny>) -> PyResult<u128> {
-    value.extract::<u128>().or_else(|_| Ok(size("length", value)? as u128))
+    length_of("length", value)
+}
+
+fn length_of(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<u128> {
+    value.extract::<u128>().or_else(|_| Ok(size(argument, value)? as u128))
 }
 
 /// The part of a buffer's or a raw range's addresses that offset and length name.
@@ -186,6 +193,46 @@ impl FaultMap {
         other.cast::<Self>().is_ok_and(|other| self.0.equals(&other.get().0))
     }
 
+    /// What is bad in either map, in either way. Incomplete if one of them is.
+    fn __or__(&self, other: &Bound<'_, Self>) -> PyResult<Self> {
+        // One lock at a time: two threads may join the same maps in either order, and a map may be joined with itself.
+        let mut joined = self.lock().try_clone()?;
+        let other = other.get().lock().try_clone()?;
+        joined.join(&other)?;
+        Ok(Self::of(joined))
+    }
+
+    /// The bytes of `[0, size)` that are in no range, whatever its access: a map that has them as not to be read.
+    /// Incomplete if this one is.
+    fn complement(&self, size: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let size = length_of("size", size)?;
+        if size > LINE_SIZE {
+            return Err(Error::invalid("size", size, "at most 2**64").into());
+        }
+        Ok(Self::of(self.lock().complement(size)?))
+    }
+
+    fn __copy__(&self) -> PyResult<Self> {
+        Ok(Self::of(self.lock().try_clone()?))
+    }
+
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> PyResult<Self> {
+        self.__copy__()
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let (py, map) = (slf.py(), slf.get().lock().try_clone()?);
+        let ranges = list(py, map.iter().map(|range| to_plain_range(py, &range)))?;
+        Ok((slf.get_type(), (ranges,), map.is_incomplete().then_some(true)))
+    }
+
+    fn __setstate__(&self, incomplete: &Bound<'_, PyAny>) -> PyResult<()> {
+        if flag("incomplete", Some(incomplete), false)? {
+            self.lock().set_incomplete();
+        }
+        Ok(())
+    }
+
     fn __repr__(&self) -> String {
         let map = self.lock();
         let incomplete = if map.is_incomplete() { ", incomplete" } else { "" };
@@ -209,6 +256,21 @@ impl FaultMap {
     ) -> PyResult<Self> {
         let (base, sector_size) = (size_or("base", base, 0)?, size_or("sector_size", sector_size, SECTOR)?);
         Ok(Self::of(badblocks::parse(text("source", source)?, base, sector_size)?))
+    }
+
+    /// The text of a `badblocks` file: every range from `base` on, whatever its access, in sectors of `sector_size` bytes
+    /// that are bad if a byte of them is. What lies before `base` is left out. Such a text cannot say that a map is
+    /// incomplete, unless nothing is in it.
+    #[pyo3(signature = (*, base=None, sector_size=None), text_signature = "($self, *, base=0, sector_size=512)")]
+    fn to_badblocks<'py>(
+        &self,
+        py: Python<'py>,
+        base: Option<&Bound<'_, PyAny>>,
+        sector_size: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (base, sector_size) = (size_or("base", base, 0)?, size_or("sector_size", sector_size, SECTOR)?);
+        let written = badblocks::write(&self.lock(), base, sector_size)?;
+        string(py, &written)
     }
 
     /// From the JSON of `ndctl list -N -M`: of the namespace or region of that name, or of every namespace. A region
@@ -253,6 +315,9 @@ impl FaultMap {
         string(py, &written)
     }
 }
+
+/// How a map is pickled: its class, what that is called with, and its state, if it has any.
+type Reduced<'py> = (Bound<'py, PyType>, (Bound<'py, PyList>,), Option<bool>);
 
 /// The ranges of a map, one at a time: how many there are takes no memory.
 #[pyclass(module = "iovec_rs._core", frozen)]

@@ -164,7 +164,7 @@ pub(super) fn guard(buffers: &Bound<'_, PyTuple>, on_fault: &str) -> PyResult<Gu
     };
     let mut exports = Exports::default();
     let range = |(index, buffer): (usize, Bound<'_, PyAny>)| {
-        if let Some(seg) = user_range(&buffer, Lengths::Strict, index)? {
+        if let Some(seg) = user_range(&buffer, Lengths::Strict, ArgName::Buffer(index))? {
             return Ok(Range { seg, is_writable: false });
         }
         let held = exports.acquire_strided(&buffer, ArgName::Buffer(index))?;

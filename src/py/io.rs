@@ -311,7 +311,7 @@ fn remote_ranges(remote: &Bound<'_, PyAny>) -> PyResult<Vec<Segment>> {
     let mut ranges = Vec::new();
     for (index, item) in remote.try_iter()?.take(UIO_MAXIOV).enumerate() {
         let item = item?;
-        let range = user_range(&item, Lengths::Strict, index)?;
+        let range = user_range(&item, Lengths::Strict, ArgName::Segment(index))?;
         let range = range.ok_or_else(|| {
             let kind = item.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
             PyTypeError::new_err(format!("remote[{index}]: a UserRange is expected, not {kind}"))

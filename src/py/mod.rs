@@ -26,6 +26,7 @@ mod log;
 mod mcsafe;
 mod names;
 mod pmem;
+mod ranges;
 mod safe_map;
 mod slot;
 mod structures;
@@ -81,6 +82,8 @@ mod _core {
     use super::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
     #[pymodule_export]
     use super::pmem::{MappedRegion, RegionFile, fault_map_moved};
+    #[pymodule_export]
+    use super::ranges::{RangeResults, copy_ranges};
     #[pymodule_export]
     use super::safe_map::MappedFile;
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! Small values in both directions: sizes, directions, user ranges, records.
 
+use super::buffer::ArgName;
 use super::names::names;
 use crate::abi::Direction;
 use crate::error::Error;
@@ -211,7 +212,7 @@ pub(super) fn is_user_range(value: &Bound<'_, PyAny>) -> bool {
 }
 
 /// The range a `UserRange` names; `None` for anything else.
-pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, index: usize) -> PyResult<Option<Segment>> {
+pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, name: ArgName) -> PyResult<Option<Segment>> {
     if !is_user_range(value) {
         let class = names(value.py()).user_range.bind(value.py());
         if !value.is_instance(class)? {
@@ -221,7 +222,7 @@ pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, index: usiz
     }
     let tuple = value.cast::<PyTuple>()?;
     let (address, length) = (tuple.get_item(0)?, tuple.get_item(1)?);
-    let named = |field: &str| format!("segment {index}: {field}");
+    let named = |field: &str| format!("{name}: {field}");
     let beyond = |field: &str, value: &Bound<'_, PyAny>, limit: &str| {
         PyValueError::new_err(format!("{} is {}: expected 0 or more, less than {limit}", named(field), shown(value)))
     };
@@ -253,6 +254,15 @@ pub(super) fn to_page_span(py: Python<'_>, span: PageSpan) -> PyResult<Bound<'_,
 
 /// A `FaultRange`, its start told from `base` on.
 pub(super) fn to_fault_range<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<Bound<'py, PyAny>> {
+    new_tuple(&names(py).fault_range, range_fields(py, range, base)?)
+}
+
+/// The same as a plain tuple, which takes less to pickle.
+pub(super) fn to_plain_range<'py>(py: Python<'py>, range: &Range) -> PyResult<Bound<'py, PyAny>> {
+    tuple(py, range_fields(py, range, 0)?.into_iter().map(Ok))
+}
+
+fn range_fields<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<[Bound<'py, PyAny>; 3]> {
     let access = match range.access {
         Access::Read => &names(py).read,
         Access::Write => &names(py).write,
@@ -264,7 +274,7 @@ pub(super) fn to_fault_range<'py>(py: Python<'py>, range: &Range, base: usize) -
         Err(_) => int(py, 1)?.lshift(64)?,
     };
     let access = access.bind(py).to_owned().into_any();
-    new_tuple(&names(py).fault_range, [int(py, range.start - base)?, length, access])
+    Ok([int(py, range.start - base)?, length, access])
 }
 
 /// A `Fault`.

@@ -4,6 +4,7 @@ use super::Line;
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::fault::map::{Access, FaultMap};
+use std::fmt::Write as _;
 
 /// The kernel's table has room for this many extents. A full one may have had to leave some out.
 pub const TABLE_ENTRIES: usize = 512;
@@ -72,6 +73,41 @@ pub fn parse(text: &str, base: usize, sector_size: usize) -> Result<FaultMap> {
         map.set_incomplete();
     }
     Ok(map)
+}
+
+/// The most characters of a line: two numbers of 64 bits.
+const LINE: usize = 42;
+
+/// The text of a list of everything in the map from `base` on, whatever access it stands against, in whole sectors,
+/// rounded outwards. That there may be more to know can be said only where nothing is: by an empty line.
+pub fn write(map: &FaultMap, base: usize, sector_size: usize) -> Result<String> {
+    if sector_size == 0 {
+        return Err(Error::invalid("sector_size", sector_size, "1 or more"));
+    }
+    let mut text = String::new();
+    let mut put = |(first, last): (usize, usize)| {
+        // How many lines there are is for the map to say: there may be no memory for them.
+        text.try_reserve(LINE).map_err(|_| Error::NoMemory(text.len() + LINE))?;
+        let _ = writeln!(text, "{first} {}", (last - first) as u128 + 1); // a String takes everything
+        Ok(())
+    };
+    let mut extent = None;
+    for range in map.within(base, u128::MAX) {
+        let (first, last) = ((range.start - base) / sector_size, (range.last - base) / sector_size);
+        extent = match extent {
+            Some((begin, end)) if first <= end + 1 => Some((begin, last)),
+            Some(whole) => {
+                put(whole)?;
+                Some((first, last))
+            }
+            None => Some((first, last)),
+        };
+    }
+    extent.map_or(Ok(()), put)?;
+    if text.is_empty() && map.is_incomplete() {
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 fn decimal(line: &mut Line<'_>, what: &str) -> Result<u64> {

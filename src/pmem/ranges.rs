@@ -1,0 +1,38 @@
+//! Many copies in one call, durable also where that takes an msync.
+
+use super::flushcache::{Destination, may_need_msync};
+use super::summed::durable_part;
+use crate::copy::ranges::{self, How, Outcomes, Short};
+use crate::error::Result;
+use crate::fault::Fault;
+use crate::fault::map::shared::KnownBad;
+use crate::memory::Memories;
+
+/// `copy_ranges` that leaves what it counted durable in any memory. An error if what needs an msync cannot be made
+/// durable: nothing counts.
+pub fn copy_ranges<K: KnownBad + ?Sized>(
+    dst: &Memories,
+    src: &Memories,
+    how: How<'_, K>,
+    met: impl FnMut(&Fault),
+) -> Result<Outcomes> {
+    let mut destination = Destination::default();
+    if how.flush && may_need_msync() {
+        for (index, seg) in dst.segs().iter().enumerate() {
+            destination.push_to(index, 0, *seg)?;
+        }
+    }
+    let mut outcomes = ranges::copy_ranges(dst, src, how, met)?;
+    destination.write_out(|index| outcomes.of(index, dst.segs()[index].len).0)?;
+    for piece in &destination.pieces {
+        let index = piece.range;
+        let (counted, _) = outcomes.of(index, dst.segs()[index].len);
+        let (Some(cut), Some(memory)) = (piece.cut(counted)?, dst.get(index)) else { continue };
+        let mut crc = how.sums.then_some(0);
+        let cut = durable_part(memory, counted, (cut.offset, Some(Box::new(cut))), crc, crc.as_mut())?;
+        if let (copied, Some(fault)) = cut {
+            outcomes.shorten(counted, Short { index, copied, fault }, crc.unwrap_or(0))?;
+        }
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,209 @@
+//! `copy_ranges`: many flat copies in one call.
+
+use super::array::IovecArray;
+use super::buffer::{Access, ArgName, Call, is_buffer};
+use super::collect::{Collected, SegmentList};
+use super::detach::transfer;
+use super::mcsafe::known;
+use super::values::{Lengths, flag, int, iterate, list, to_mc_result, wrong_type};
+use crate::abi::Direction;
+use crate::copy::mcsafe::learned;
+use crate::copy::ranges::{How, Outcomes, Short};
+use crate::error::Error;
+use crate::import::{self, Layout, Source};
+use crate::memory::Memories;
+use crate::pmem;
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PySlice};
+
+/// What ranges may be.
+const EXPECTED: &str = "a sequence of buffers and UserRanges, or a packed array of struct iovec,";
+
+/// The ranges of one side, with what holds their memory meanwhile.
+enum Ranges<'py> {
+    Objects(SegmentList),
+    Packed(Memories),
+    Imported(Bound<'py, IovecArray>),
+}
+
+impl<'py> Ranges<'py> {
+    fn new(
+        direction: Direction,
+        object: &Bound<'py, PyAny>,
+        argument: &'static str,
+        name: fn(usize) -> ArgName,
+    ) -> PyResult<Self> {
+        if let Ok(array) = object.cast::<IovecArray>()
+            && (direction == Direction::Source || array.get().0.readonly.is_none())
+        {
+            return Ok(Self::Imported(array.clone()));
+        }
+        if is_buffer(object) {
+            return Self::packed(object, argument);
+        }
+        let mut collected = Collected::named(direction, name);
+        for item in iterate(argument, EXPECTED, object)? {
+            collected.add(&item?, Some(Lengths::Strict))?;
+        }
+        Ok(Self::Objects(collected.finish()))
+    }
+
+    fn packed(object: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<Self> {
+        let mut call = Call::new();
+        let array = call.acquire(object, Access::Read, ArgName::Argument(argument))?;
+        let (nbytes, size) = (array.len(), Layout::Native.size());
+        if nbytes % size != 0 {
+            let expected = format!("a multiple of {size}, the size of a struct iovec");
+            return Err(Error::invalid(argument, format!("{nbytes} bytes"), expected).into());
+        }
+        // SAFETY: the program named the ranges itself, as with a `UserRange`.
+        let source = unsafe { Source::packed(array) };
+        Ok(Self::Packed(import::ranges_from_user(source, nbytes / size)?))
+    }
+
+    fn memories(&self) -> &Memories {
+        match self {
+            Self::Objects(held) => &held.memories,
+            Self::Packed(memories) => memories,
+            Self::Imported(array) => &array.get().0.memories,
+        }
+    }
+}
+
+/// Copies range k of `src` to range k of `dst`, for every k in order, in one call that releases the interpreter once
+/// and fences once. Each range is copied as `memcpy_mcsafe` would, past the caches and durable if `flush`; one that
+/// meets bad memory, or what `fault_map` knows, comes short and does not end the others. What a range runs into is
+/// added to the map. Returns a `RangeResults`.
+///
+/// Each side is a sequence of buffers and `UserRange`s, or a packed array of `struct iovec`: any buffer of 16 bytes a
+/// range, address and length, such as a numpy array of uint64 pairs. Nothing is copied if the two differ in their
+/// number or in a length (ValueError), a destination is read-only (BufferError), or there is no buffer (TypeError); the
+/// error names the index. OSError if an msync fails that `flush` takes: then nothing counts.
+#[pyfunction]
+#[pyo3(
+    signature = (dst, src, *, flush=None, fault_map=None, crc32c=None),
+    text_signature = "(dst, src, *, flush=False, fault_map=None, crc32c=False)"
+)]
+pub(super) fn copy_ranges(
+    dst: &Bound<'_, PyAny>,
+    src: &Bound<'_, PyAny>,
+    flush: Option<&Bound<'_, PyAny>>,
+    fault_map: Option<&Bound<'_, PyAny>>,
+    crc32c: Option<&Bound<'_, PyAny>>,
+) -> PyResult<RangeResults> {
+    let map = known(fault_map)?;
+    let how = How { flush: flag("flush", flush, false)?, map, sums: flag("crc32c", crc32c, false)? };
+    let to = Ranges::new(Direction::Dest, dst, "dst", |index| ArgName::Item("dst", index))?;
+    let from = Ranges::new(Direction::Source, src, "src", |index| ArgName::Item("src", index))?;
+    let (targets, sources) = (to.memories(), from.memories());
+    let met = |fault: &crate::fault::Fault| {
+        if let (Some(map), Some(found)) = (map, learned(fault)) {
+            map.record(found);
+        }
+    };
+    let total = sources.segs().iter().fold(0_usize, |total, seg| total.saturating_add(seg.len));
+    let work = || pmem::ranges::copy_ranges(targets, sources, how, met);
+    let may_wait = how.flush && pmem::flushcache::may_need_msync();
+    let outcomes = if may_wait { dst.py().detach(work)? } else { transfer(dst.py(), total, work)? };
+    Ok(RangeResults { ranges: targets.clone(), outcomes })
+}
+
+/// What became of each range: a sequence of `McResult`, each made when it is asked for.
+#[pyclass(module = "iovec_rs", name = "RangeResults", frozen, sequence)]
+pub(super) struct RangeResults {
+    /// Their lengths are looked at, and nothing else.
+    ranges: Memories,
+    outcomes: Outcomes,
+}
+
+impl RangeResults {
+    fn len(&self) -> usize {
+        self.ranges.segs().len()
+    }
+
+    fn result<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyAny>> {
+        let len = self.ranges.segs()[index].len;
+        let (copied, fault) = self.outcomes.of(index, len);
+        to_mc_result(py, copied, len, fault)
+    }
+
+    /// The places of results that equal a value.
+    fn places<'a>(&'a self, value: &'a Bound<'_, PyAny>) -> impl Iterator<Item = PyResult<usize>> + 'a {
+        let is_equal = move |index: usize| self.result(value.py(), index)?.eq(value);
+        (0..self.len()).filter_map(move |index| match is_equal(index) {
+            Ok(true) => Some(Ok(index)),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
+#[pymethods]
+impl RangeResults {
+    /// The bytes copied in all.
+    #[getter]
+    fn copied(&self) -> usize {
+        self.outcomes.copied
+    }
+
+    /// The indexes of the ranges that came short, in order.
+    #[getter]
+    fn failed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        list(py, self.outcomes.short.iter().map(|Short { index, .. }| int(py, *index)))
+    }
+
+    /// The CRC-32C of the bytes copied, one for each range; `None` if it was not asked for.
+    #[getter]
+    fn crc32c<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let sums = self.outcomes.crc32c.as_ref();
+        sums.map(|sums| list(py, sums.iter().map(|sum| int(py, *sum as usize)))).transpose()
+    }
+
+    fn __len__(&self) -> usize {
+        self.len()
+    }
+
+    fn __getitem__<'py>(&self, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, len) = (index.py(), self.len());
+        if let Ok(slice) = index.cast::<PySlice>() {
+            let indices = slice.indices(len.cast_signed())?;
+            let at = |n: usize| (indices.start + n.cast_signed() * indices.step).cast_unsigned();
+            return Ok(list(py, (0..indices.slicelength).map(|n| self.result(py, at(n))))?.into_any());
+        }
+        let beyond = |shown: &dyn std::fmt::Display| {
+            PyIndexError::new_err(format!("index {shown} is out of range of {len} results"))
+        };
+        let index = match index.extract::<isize>() {
+            Ok(index) => index,
+            Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Err(beyond(&"of many digits")),
+            Err(error) if index.hasattr("__index__")? => return Err(error),
+            Err(_) => return Err(wrong_type("index", "an int or a slice", index)),
+        };
+        let at = if index < 0 { index + len.cast_signed() } else { index };
+        match usize::try_from(at).ok().filter(|at| *at < len) {
+            Some(at) => self.result(py, at),
+            None => Err(beyond(&index)),
+        }
+    }
+
+    /// How many results equal one.
+    fn count(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.places(value).try_fold(0, |count, place| place.map(|_| count + 1))
+    }
+
+    /// Where the first result is that equals one.
+    fn index(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let found = self.places(value).next().transpose()?;
+        found.ok_or_else(|| PyValueError::new_err("no range has this result"))
+    }
+
+    fn __contains__(&self, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(self.places(value).next().transpose()?.is_some())
+    }
+
+    fn __repr__(&self) -> String {
+        let (len, copied, failed) = (self.len(), self.outcomes.copied, self.outcomes.short.len());
+        format!("<RangeResults of {len} ranges, {copied} bytes copied, {failed} short>")
+    }
+}
