@@ -27,13 +27,8 @@ const BLOCK: usize = 8 << 10;
 struct Stage([MaybeUninit<u8>; BLOCK]);
 
 impl Stage {
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // in place: returned by value it might be copied
-    fn new() -> Self {
-        let mut stage = Self([const { MaybeUninit::uninit() }; BLOCK]);
-        poison(&mut stage.0);
-        stage
-    }
+    /// Nothing is in it. A constant: what a function returned would be moved, which takes longer than most copies.
+    const EMPTY: Self = Self([const { MaybeUninit::uninit() }; BLOCK]);
 
     fn addr(&mut self) -> usize {
         self.0.as_mut_ptr().expose_provenance()
@@ -43,10 +38,10 @@ impl Stage {
     ///
     /// # Safety
     /// They were written since the stage was made.
-    unsafe fn bytes(&self, len: usize) -> &[u8] {
-        let staged = &self.0[..len];
+    unsafe fn bytes(&mut self, len: usize) -> &mut [u8] {
+        let staged = &mut self.0[..len];
         // SAFETY: the same memory, borrowed for as long; the caller says that it is initialised.
-        unsafe { std::slice::from_raw_parts(staged.as_ptr().cast(), staged.len()) }
+        unsafe { std::slice::from_raw_parts_mut(staged.as_mut_ptr().cast(), staged.len()) }
     }
 }
 
@@ -84,7 +79,7 @@ unsafe fn pass(
 }
 
 /// Copies from flat memory in blocks. `write` is given a staged block and how many bytes were written before it, and
-/// returns how many of its bytes it wrote; those are shown to `fold`. The first block that is not written whole is the
+/// returns how many of its bytes it wrote; those are lent to `fold`. The first block that is not written whole is the
 /// last. Blocks end at lines of `phase`, the address that the source is taken to be at. Returns the bytes written.
 ///
 /// # Safety
@@ -94,9 +89,10 @@ pub(super) unsafe fn scatter(
     src: Segment,
     phase: usize,
     mut write: impl FnMut(&mut Copier, Segment, usize) -> usize,
-    mut fold: impl FnMut(&[u8]),
+    mut fold: impl FnMut(&mut [u8]),
 ) -> usize {
-    let mut stage = Stage::new();
+    let mut stage = Stage::EMPTY;
+    poison(&mut stage.0);
     let mut done = 0;
     loop {
         let (own, block) = (stage.addr(), src.skip(done).take(block_at(phase.wrapping_add(done))));
@@ -119,7 +115,7 @@ pub(super) unsafe fn scatter(
 }
 
 /// Copies the next `nbytes` of an iterator in blocks. `write` is given a staged block and how many bytes were written
-/// before it, and returns how many of its bytes it wrote; those are shown to `fold`. The iterator moves by what was
+/// before it, and returns how many of its bytes it wrote; those are lent to `fold`. The iterator moves by what was
 /// read, the result is what was written. Blocks end at lines of `phase`, the address of the destination.
 ///
 /// # Safety
@@ -130,9 +126,10 @@ pub(super) unsafe fn gather(
     nbytes: usize,
     phase: usize,
     mut write: impl FnMut(&mut Copier, Segment, usize) -> usize,
-    mut fold: impl FnMut(&[u8]),
+    mut fold: impl FnMut(&mut [u8]),
 ) -> usize {
-    let mut stage = Stage::new();
+    let mut stage = Stage::EMPTY;
+    poison(&mut stage.0);
     let mut done = 0;
     loop {
         let (own, wanted) = (stage.addr(), (nbytes - done).min(block_at(phase.wrapping_add(done))));

@@ -22,22 +22,33 @@ use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use crc_fast::Digest;
 
 /// A sum that grows block by block. (The library calls the polynomial by its first user, iSCSI.)
-pub(super) struct Sum(Digest);
+pub(super) struct Sum(u32);
 
 impl Sum {
     /// Goes on from a finished sum.
     pub(super) fn from(crc: u32) -> Self {
-        Self(Digest::new_with_init_state(Crc32Iscsi, u64::from(!crc)))
+        Self(crc)
     }
 
-    pub(super) fn add(&mut self, block: &[u8]) {
-        if !block.is_empty() {
-            self.0.update(block);
+    /// Adds a block, which is of no use afterwards.
+    ///
+    /// The library goes on from another sum than 0 by a [`Digest`] only, which it moves about: 50 ns, where 64 bytes
+    /// are summed in 9. To go on is the same as to begin, with the sum added without carries to the first four bytes.
+    pub(super) fn add(&mut self, block: &mut [u8]) {
+        if self.0 == 0 {
+            self.0 = crc_fast::crc32_iscsi(block);
+        } else if let Some(first) = block.first_chunk_mut() {
+            *first = (u32::from_le_bytes(*first) ^ self.0).to_le_bytes();
+            self.0 = crc_fast::crc32_iscsi(block);
+        } else if !block.is_empty() {
+            let mut digest = Digest::new_with_init_state(Crc32Iscsi, u64::from(!self.0));
+            digest.update(block);
+            self.0 = digest.finalize() as u32;
         }
     }
 
     pub(super) fn finish(&self) -> u32 {
-        self.0.finalize() as u32
+        self.0
     }
 }
 
@@ -268,7 +279,7 @@ mod tests {
 
     fn sum(crc: u32, bytes: &[u8]) -> u32 {
         let mut sum = Sum::from(crc);
-        sum.add(bytes);
+        sum.add(&mut bytes.to_vec());
         sum.finish()
     }
 
