@@ -21,6 +21,7 @@ from benches import (
     bench_fault,
     bench_guard,
     bench_import,
+    bench_integrity,
     bench_io,
     bench_memory,
     bench_vectored,
@@ -42,6 +43,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Table]]] = {
         bench_guard,
         bench_durable,
         bench_io,
+        bench_integrity,
     )
 }
 

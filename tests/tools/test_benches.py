@@ -52,6 +52,7 @@ CONTESTANTS: dict[str, set[str]] = {
     "memory": {"iovec_rs, iovec of UserRange", "iovec_rs, kvec of memoryview slices", "iovec_rs, kvec of bytes"},
     "fault": set(),  # its tables are about different things
     "durable": set(),  # by job, below
+    "integrity": set(),  # sums, and ranges
     "io": set(),  # each table has rivals of its own
     "guard": set(),  # its tables are about different things
 }

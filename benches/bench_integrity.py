@@ -1,0 +1,119 @@
+"""Sums in the pass that copies against sums of their own, and many ranges in one call against a loop."""
+
+from __future__ import annotations
+
+import ctypes
+import zlib
+from typing import TYPE_CHECKING
+
+import google_crc32c
+import numpy as np
+from iovec_rs import READ, IovIter, copy_ranges, copy_to_iter, crc32c_and_copy_to_iter
+
+from benches.harness import Case, Contestant, Table, Target, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NAME = "integrity"
+SIZES = (64, 4 << 10, 64 << 10, 1 << 20, 64 << 20)
+QUICK_SIZES = (64, 4 << 10)
+RANGES = ((64, 100_000), (4 << 10, 10_000), (64 << 10, 1_000))
+QUICK_RANGES = ((64, 100), (64 << 10, 4))
+COLD_FROM = 64 << 20
+BYTES, ROUNDS = 32 << 20, 31
+RANGE_TARGETS = {64: Target(10.0), 64 << 10: Target(1.3)}
+
+
+def noise(nbytes: int) -> bytes:
+    return np.random.default_rng(1).bytes(nbytes)
+
+
+def summed(size: int, quick: bool) -> Case:
+    """The same bytes copied to an iterator, with a sum and in two passes. The idle loop is not taken off."""
+    source, target = noise(size), bytearray(size)
+    times = 1 if quick else max(1, min(1000, BYTES // size))
+    i = IovIter.ubuf(READ, target)
+    start = i.save_state()
+
+    def repeated(copy: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(times):
+                i.restore(start)
+                copy()
+
+        return run
+
+    def then(crc: Callable[[bytes], int]) -> Callable[[], object]:
+        def copy() -> None:
+            copy_to_iter(source, i)
+            crc(source)
+
+        return copy
+
+    def contestant(name: str, copy: Callable[[], object]) -> Contestant:
+        return Contestant(name, repeated(copy), lambda: target)
+
+    return Case(
+        f"copy and sum {size} B",
+        contestant("crc32c_and_copy_to_iter", lambda: crc32c_and_copy_to_iter(source, i)),
+        [
+            contestant("copy_to_iter, no sum", lambda: copy_to_iter(source, i)),
+            contestant("copy_to_iter, google_crc32c", then(google_crc32c.value)),
+            contestant("copy_to_iter, zlib.crc32", then(zlib.crc32)),
+        ],
+        ops=times,
+        op_bytes=size,
+        rounds=1 if quick else ROUNDS,
+        targets={
+            # What is in the caches is copied faster than it can be summed.
+            **({"copy_to_iter, no sum": Target(1 / 1.1)} if size >= COLD_FROM else {}),
+            "copy_to_iter, google_crc32c": Target(1.0, 0.97),
+            "copy_to_iter, zlib.crc32": Target(1.0, 0.97),
+        },
+        scrub=lambda: target.__setitem__(slice(None), bytes(size)),
+    )
+
+
+def ranges(size: int, count: int, quick: bool) -> Case:
+    """Shuffled ranges gathered into a row."""
+    source, target = np.frombuffer(noise(size * count), np.uint8), np.zeros(size * count, np.uint8)
+    order = np.random.default_rng(2).permutation(count)
+    lengths = np.full(count, size)
+    src = np.column_stack([source.ctypes.data + order * size, lengths]).astype(np.uint64)
+    dst = np.column_stack([target.ctypes.data + np.arange(count) * size, lengths]).astype(np.uint64)
+    pairs = list(zip(dst[:, 0].tolist(), src[:, 0].tolist(), strict=True))
+    views = [source.data[at * size : (at + 1) * size] for at in order.tolist()]
+    places = [target.data[at * size : (at + 1) * size] for at in range(count)]
+
+    def loop() -> None:
+        memmove = ctypes.memmove
+        for to, start in pairs:
+            memmove(to, start, size)
+
+    def contestant(name: str, run: Callable[[], object]) -> Contestant:
+        return Contestant(name, run, lambda: target.data.cast("B"))
+
+    targets = {} if size not in RANGE_TARGETS else {"ctypes.memmove loop": RANGE_TARGETS[size]}
+    return Case(
+        f"{count} ranges of {size} B",
+        contestant("copy_ranges, packed", lambda: copy_ranges(dst.data, src.data)),
+        [
+            contestant("ctypes.memmove loop", loop),
+            contestant("copy_ranges, buffers", lambda: copy_ranges(places, views)),
+            contestant("copy_ranges, packed, crc32c", lambda: copy_ranges(dst.data, src.data, crc32c=True)),
+            contestant("copy_ranges, packed, flush", lambda: copy_ranges(dst.data, src.data, flush=True)),
+        ],
+        ops=count,
+        op_bytes=size,
+        rounds=1 if quick else ROUNDS,
+        targets=targets,
+        scrub=lambda: target.fill(0),
+    )
+
+
+def run(quick: bool) -> Iterator[Table]:
+    for size in QUICK_SIZES if quick else SIZES:
+        yield measure(NAME, summed(size, quick), quick)
+    for size, count in QUICK_RANGES if quick else RANGES:
+        yield measure(NAME, ranges(size, count, quick), quick)
