@@ -2,7 +2,8 @@
 
 use super::collect::SegmentList;
 use super::iter::IovIter;
-use super::values::{list, to_user_range, wrong_type};
+use super::results::{list, to_user_range};
+use super::values::wrong_type;
 use crate::abi::{Direction, Kind};
 use crate::error::Error;
 use crate::import::check_range;

@@ -1,6 +1,6 @@
 //! How the memory behind a Python object may fail, and whether it may hold objects, told by the object's class.
 
-use super::fastcall::attached;
+use super::detach::attached;
 use super::names::{Names, names};
 use crate::memory::Backing;
 use pyo3::ffi;

@@ -1,14 +1,15 @@
 //! CRC-32C: of memory, of iterators, and of what is copied, in the same pass.
 
 use super::buffer::{Access, Call};
-use super::copy::{flat_side, run};
 use super::detach::transfer;
-use super::durable::run_waiting;
+use super::errors::summed_fault_error;
 use super::fastcall::{FastFunction, fast_function};
-use super::in_use::IterArg;
 use super::iter::IovIter;
+use super::iter_arg::IterArg;
 use super::mcsafe::known;
-use super::values::{size, summed_fault_error, to_mc_result, word};
+use super::results::to_mc_result;
+use super::run::{flat_side, run, run_waiting};
+use super::values::{size, word};
 use crate::copy::{Outcome, crc32c as core, mcsafe};
 use crate::error::Result;
 use crate::fault::Fault;

@@ -1,4 +1,4 @@
-//! Whether other threads run during a copy.
+//! Detached from the interpreter, and attached to it.
 
 use crate::error::Result;
 use crate::fault::arm;
@@ -27,6 +27,13 @@ pub(super) fn transfer<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce
     let result = if nbytes >= DETACH_ALWAYS_FROM || !is_alone(py) { py.detach(work) } else { work() };
     arm::extend();
     Ok(result?)
+}
+
+/// Runs what may drop a reference without a token: it is given back at once, and with it those that were put aside
+/// before.
+#[cold]
+pub(super) fn attached<T>(run: impl FnOnce() -> T) -> T {
+    Python::attach(|_| run())
 }
 
 /// Where the interpreter lists its threads: functions for debuggers, which every `CPython` exports, outside the stable

@@ -3,9 +3,9 @@
 //! may look at it.
 
 use super::descriptor::{Deadline, Descriptor, os_error};
+use super::errors::fault_error;
 use super::iter::IovIter;
 use super::names::names;
-use super::values::fault_error;
 use crate::abi::Direction;
 use crate::io::{Failure, Result, Transferred, whole};
 use crate::iter;

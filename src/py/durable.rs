@@ -1,14 +1,14 @@
 //! The copies that leave the caches, and what `iovec_rs.pmem` writes back and evicts with.
 
 use super::buffer::{Access, Call};
-use super::copy::{Copied, between, flat_side, raise, run_full, run_short, trusted_fault};
 use super::detach::transfer;
+use super::errors::fault_error;
 use super::fastcall::{FastFunction, fast_function};
-use super::in_use::IterArg;
-use super::values::{fault_error, part, size_or, to_mc_result};
+use super::iter_arg::IterArg;
+use super::results::to_mc_result;
+use super::run::{between, flat_side, raise_short, run_full, run_short, run_waiting};
+use super::values::part;
 use crate::copy::{Outcome, flushcache};
-use crate::error::Result;
-use crate::iter;
 use crate::memory::Memory;
 use crate::pmem;
 use pyo3::prelude::*;
@@ -100,31 +100,6 @@ pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, P
     let source = flat_side(&mut from, src, Access::Read, "src")?;
     let (copied, fault) = dst.py().detach(|| pmem::flushcache::memcpy_flushcache(target, source))?;
     to_mc_result(dst.py(), copied, source.len(), fault.as_deref())
-}
-
-/// As [`run`](super::copy::run), for what may wait for a device: always without the interpreter.
-#[cold]
-pub(super) fn run_waiting(
-    addr: &Bound<'_, PyAny>,
-    i: IterArg<'_>,
-    nbytes: Option<&Bound<'_, PyAny>>,
-    access: Access,
-    flavour: impl FnOnce(Memory, &mut iter::IovIter, usize) -> Result<usize> + Send,
-) -> PyResult<Copied<usize>> {
-    let mut call = Call::new();
-    let flat = flat_side(&mut call, addr, access, "addr")?;
-    let nbytes = size_or("nbytes", nbytes, flat.len())?;
-    let mut i = i.lock()?;
-    let core = &mut i.core;
-    let copied = addr.py().detach(|| flavour(flat, core, nbytes))?;
-    Ok((copied, trusted_fault(core)))
-}
-
-#[cold]
-fn raise_short(py: Python<'_>, copied: PyResult<Copied<usize>>) -> PyResult<usize> {
-    let (copied, fault) = copied?;
-    raise(py, fault, copied)?;
-    Ok(copied)
 }
 
 /// Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many.

@@ -1,6 +1,11 @@
-//! Refusals as exceptions.
+//! Refusals and faults as exceptions.
 
+use super::names::names;
+use super::results::to_fault;
 use crate::error::Error;
+use crate::fault::shelter::Report;
+use crate::fault::{Cause, Fault};
+use crate::iter;
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -14,4 +19,80 @@ impl From<Error> for PyErr {
             _ => PyValueError::new_err(error.to_string()),
         }
     }
+}
+
+/// The fault that a copy over trusted memory raises. Over user memory a copy comes short instead, and `i.fault` says why.
+#[inline]
+pub(super) fn trusted_fault(core: &iter::IovIter) -> Option<Box<Fault>> {
+    if core.fault.is_some() && !core.is_user_backed() { core.fault.clone() } else { None }
+}
+
+/// Raises the fault that ended a copy after `copied` bytes, if one did.
+#[inline]
+pub(super) fn raise(py: Python<'_>, fault: Option<Box<Fault>>, copied: usize) -> PyResult<()> {
+    fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, copied)))
+}
+
+/// A `FaultError`: its errno by the cause.
+pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
+    let message = |shown: &Bound<'_, PyAny>| {
+        let (side, cause) = (shown.getattr("side")?, shown.getattr("cause")?);
+        Ok(format!("bad memory at {:#x} ({cause}), the {side} of a copy, after {copied} bytes", fault.address))
+    };
+    raised(py, fault, copied, message).map_or_else(|error| error, PyErr::from_value)
+}
+
+/// The `FaultError` of a copy that summed what it copied.
+pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, crc: u32) -> PyErr {
+    let error = fault_error(py, fault, copied);
+    match error.value(py).setattr("crc32c", crc) {
+        Ok(()) => error,
+        Err(other) => other,
+    }
+}
+
+/// The `FaultError` of a guard that has met something.
+pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyAny>) -> PyErr {
+    let Some(first) = report.faults.first() else { return PyRuntimeError::new_err("the guard has met nothing") };
+    let message = |shown: &Bound<'_, PyAny>| {
+        let (lost, places) = (report.lost, report.faults.len());
+        let stuck = match report.left {
+            0 => String::new(),
+            left => format!(
+                "; {left} bytes stay zeroes until their mapping is closed: this kernel cannot put such pages back (of files \
+                 before Linux 5.13, huge pages)"
+            ),
+        };
+        Ok(format!(
+            "bad memory at {:#x} ({}) under a guard: {lost} bytes in {places} places read as zeroes or were not stored to; do \
+             not use what was computed{stuck}",
+            first.address,
+            shown.getattr("cause")?
+        ))
+    };
+    let build = || {
+        let error = raised(py, first, 0, message)?;
+        error.setattr("guard", guard)?;
+        Ok(error)
+    };
+    build().map_or_else(|error: PyErr| error, PyErr::from_value)
+}
+
+fn raised<'py>(
+    py: Python<'py>,
+    fault: &Fault,
+    copied: usize,
+    message: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<String>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let errno = match fault.cause() {
+        Cause::Poison => libc::EHWPOISON,
+        Cause::Gone => libc::EIO,
+        Cause::Protection => libc::EACCES,
+        Cause::Unmapped | Cause::BadAddress | Cause::Unknown => libc::EFAULT,
+    };
+    let shown = to_fault(py, fault)?;
+    let error = names(py).fault_error.bind(py).call1((errno, message(&shown)?))?;
+    error.setattr("copied", copied)?;
+    error.setattr("fault", shown)?;
+    Ok(error)
 }

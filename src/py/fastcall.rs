@@ -10,8 +10,9 @@
 //! calls nothing but these functions never would. So nothing of that sort is dropped where a copy goes as usual, and
 //! whatever makes an exception runs [`attached`].
 
-use super::in_use::IterArg;
+use super::detach::attached;
 use super::iter::IovIter;
+use super::iter_arg::IterArg;
 use super::names::names;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::panic::PanicException;
@@ -101,13 +102,6 @@ pub(super) fn install(module: &Bound<'_, PyModule>, functions: impl IntoIterator
         module.setattr(name, function)?;
     }
     Ok(())
-}
-
-/// Runs what may drop a reference without a token: it is given back at once, and with it those that were put aside
-/// before.
-#[cold]
-pub(super) fn attached<T>(run: impl FnOnce() -> T) -> T {
-    Python::attach(|_| run())
 }
 
 /// What a function with `METH_FASTCALL | METH_KEYWORDS` is called with: arguments, how many of them have no name, and

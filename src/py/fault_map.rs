@@ -1,8 +1,9 @@
 //! `FaultMap`.
 
 use super::buffer::{Access as BufferAccess, Call};
-use super::copy::flat_side;
-use super::values::{few, flag, iterate, list, part, size, size_or, string, text, to_fault_range, to_plain_range};
+use super::results::{list, string, to_fault_range, to_plain_range};
+use super::run::flat_side;
+use super::values::{few, flag, iterate, part, size, size_or, text};
 use crate::error::{Error, try_push};
 use crate::fault::formats::{badblocks, mapfile, ndctl};
 use crate::fault::map::shared::{Locked, SharedMap};

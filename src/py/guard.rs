@@ -1,7 +1,9 @@
 //! `guard`: code that is not ours over memory that may go away.
 
 use super::buffer::{ArgName, Exports};
-use super::values::{Lengths, guard_error, to_fault, user_range};
+use super::errors::guard_error;
+use super::results::to_fault;
+use super::values::{Lengths, user_range};
 use crate::error::Error;
 use crate::fault::shelter::{self, Range, Report};
 use pyo3::exceptions::PyRuntimeError;

@@ -1,12 +1,9 @@
 //! One call at a time moves an iterator on; the others may look at it meanwhile.
 
-use super::buffer::is_buffer;
-use super::iter::IovIter;
-use super::values::{type_name, wrong_type};
 use crate::abi::{Direction, Kind};
 use crate::fault::Fault;
 use crate::iter;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -201,60 +198,4 @@ impl DerefMut for InUse<'_> {
         // SAFETY: `try_lock` makes one such value at a time, and this one is borrowed mutably.
         unsafe { &mut *self.shared.cursor.get() }
     }
-}
-
-/// The iterator of a copy function, whose name for it is `i`. It is locked after the other arguments were converted,
-/// which may run Python code.
-#[derive(Clone, Copy)]
-pub(super) struct IterArg<'a>(pub(super) &'a IovIter);
-
-impl Deref for IterArg<'_> {
-    type Target = IovIter;
-
-    #[inline]
-    fn deref(&self) -> &IovIter {
-        self.0
-    }
-}
-
-impl<'a, 'py> FromPyObject<'a, 'py> for IterArg<'a> {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        iterator("i", object).map(Self)
-    }
-}
-
-/// An iterator by the name `i`, for a function that locks it again and again.
-#[derive(Clone, Copy)]
-pub(super) struct BoundIter<'a, 'py>(Borrowed<'a, 'py, IovIter>);
-
-impl<'py> Deref for BoundIter<'_, 'py> {
-    type Target = Bound<'py, IovIter>;
-
-    fn deref(&self) -> &Bound<'py, IovIter> {
-        &self.0
-    }
-}
-
-impl<'a, 'py> FromPyObject<'a, 'py> for BoundIter<'a, 'py> {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        object.cast::<IovIter>().map(Self).map_err(|_| no_iterator("i", &object))
-    }
-}
-
-/// An iterator that is an argument.
-pub(super) fn iterator<'a>(argument: &'static str, object: Borrowed<'a, '_, PyAny>) -> PyResult<&'a IovIter> {
-    object.cast::<IovIter>().map(Borrowed::get).map_err(|_| no_iterator(argument, &object))
-}
-
-#[cold]
-fn no_iterator(argument: &'static str, object: &Bound<'_, PyAny>) -> PyErr {
-    if argument == "i" && is_buffer(object) {
-        let message = format!("i: an IovIter is expected, not {}: the buffer comes first", type_name(object));
-        return PyTypeError::new_err(message);
-    }
-    wrong_type(argument, "an IovIter", object)
 }

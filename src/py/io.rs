@@ -3,7 +3,7 @@
 use super::buffer::{Access, ArgName, Call};
 use super::descriptor::Descriptor;
 use super::drive::{all, once};
-use super::in_use::BoundIter;
+use super::iter_arg::BoundIter;
 use super::values::{Lengths, flags, narrow, pid, size, unsigned_flags, user_range};
 use crate::abi::UIO_MAXIOV;
 use crate::error::{Error, try_push};

@@ -3,12 +3,14 @@
 use super::buffer::{Access, ArgName, Call, is_buffer};
 use super::collect::{SegmentList, collect};
 use super::detach::transfer;
+use super::errors::fault_error;
 use super::fault_map::FaultMap;
 use super::iter::IovIter;
 use super::names::names;
 use super::pmem::{RegionFile, with_path};
+use super::results::{int, list, to_fault, to_mc_result, to_record};
 use super::structures::new_bytes;
-use super::values::{fault_error, int, list, size, to_fault, to_mc_result, to_record};
+use super::values::size;
 use crate::abi::Direction;
 use crate::iter;
 use crate::log::region::{Claim, Region};

@@ -1,10 +1,10 @@
 //! The copies that stop before memory known to be bad.
 
 use super::buffer::Access;
-use super::copy::{between, run};
 use super::fastcall::{FastFunction, fast_function};
 use super::fault_map::FaultMap;
-use super::in_use::IterArg;
+use super::iter_arg::IterArg;
+use super::run::{between, run};
 use super::values::instance;
 use crate::copy::{copy_to_iter, mcsafe};
 use crate::fault::map::shared::SharedMap;

@@ -3,6 +3,7 @@
 mod array;
 mod backing;
 mod buffer;
+mod checksum;
 mod collect;
 mod copy;
 mod cpu;
@@ -20,6 +21,7 @@ mod import;
 mod in_use;
 mod io;
 mod iter;
+mod iter_arg;
 mod iterate;
 mod kept;
 mod log;
@@ -27,6 +29,8 @@ mod mcsafe;
 mod names;
 mod pmem;
 mod ranges;
+mod results;
+mod run;
 mod safe_map;
 mod slot;
 mod structures;
@@ -41,10 +45,13 @@ mod _core {
     #[pymodule_export]
     use super::array::IovecArray;
     #[pymodule_export]
+    use super::checksum::{
+        csum_and_copy_from_iter, csum_and_copy_from_iter_full, csum_and_copy_to_iter, hash_and_copy_to_iter,
+    };
+    #[pymodule_export]
     use super::copy::{
         copy_from_iter, copy_from_iter_full, copy_iter, copy_page_from_iter, copy_page_from_iter_atomic,
-        copy_page_to_iter, copy_to_iter, copy_to_iter_full, csum_and_copy_from_iter, csum_and_copy_from_iter_full,
-        csum_and_copy_to_iter, hash_and_copy_to_iter,
+        copy_page_to_iter, copy_to_iter, copy_to_iter_full,
     };
     #[pymodule_export]
     use super::cpu::{cpu_features, flush_instruction, flush_instructions, isa, isas, use_flush_instruction, use_isa};

@@ -2,13 +2,13 @@
 //! both.
 
 use super::buffer::{Access, ArgName, Call};
-use super::copy::{Copied, trusted_fault};
 use super::detach::transfer;
+use super::errors::{fault_error, summed_fault_error, trusted_fault};
 use super::fault_map::FaultMap;
 use super::iter::IovIter;
-use super::values::{
-    fault_error, few, flag, instance, iterate, optional_size, size, summed_fault_error, to_mc_result, word, wrong_type,
-};
+use super::results::to_mc_result;
+use super::run::Copied;
+use super::values::{few, flag, instance, iterate, optional_size, size, word, wrong_type};
 use crate::error::{Error, Result, try_push};
 use crate::memory::Segment;
 use crate::pmem::{self, Device, Granularity, Mapping, Opened, Part, Piece, Purpose};

@@ -2,9 +2,11 @@
 
 use super::buffer::{ArgName, page};
 use super::detach::transfer;
+use super::errors::fault_error;
 use super::log::{from_data, to_destination};
 use super::names::names;
-use super::values::{fault_error, int, optional_size, size, tuple};
+use super::results::{int, tuple};
+use super::values::{optional_size, size};
 use crate::error::Error;
 use crate::slot::{self, Failure};
 use pyo3::prelude::*;

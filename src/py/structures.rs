@@ -3,8 +3,9 @@
 use super::buffer::{Access, ArgName, Call, page};
 use super::collect::segments_of;
 use super::detach::transfer;
+use super::errors::fault_error;
 use super::names::names;
-use super::values::{fault_error, optional_size, size, size_or, wrong_type};
+use super::values::{optional_size, size, size_or, wrong_type};
 use super::view::{Keeper, list_of, memoryview};
 use crate::abi::PAGE_SIZE;
 use crate::error::Error;

@@ -1,22 +1,37 @@
-//! Small values in both directions: sizes, directions, user ranges, records.
+//! Arguments: sizes, flags, directions, user ranges. Every refusal names the argument; one of a number also the value and
+//! its limits.
 
-use super::buffer::ArgName;
 use super::names::names;
 use crate::abi::Direction;
 use crate::error::Error;
-use crate::fault::map::{Access, Range};
-use crate::fault::shelter::Report;
-use crate::fault::{Cause, Fault, Origin, Side};
-use crate::iter::PageSpan;
-use crate::log::Record;
 use crate::memory::Segment;
-use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyBool, PyInt, PyIterator, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyInt, PyIterator, PyString, PyTuple};
 use pyo3::{PyClass, ffi};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// How an exception names an argument: by its name, or as the n-th segment or buffer.
+#[derive(Clone, Copy)]
+pub(super) enum ArgName {
+    Argument(&'static str),
+    Segment(usize),
+    Buffer(usize),
+    Item(&'static str, usize),
+}
+
+impl Display for ArgName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument(name) => f.write_str(name),
+            Self::Segment(index) => write!(f, "segment {index}"),
+            Self::Buffer(index) => write!(f, "buffers[{index}]"),
+            Self::Item(argument, index) => write!(f, "{argument}[{index}]"),
+        }
+    }
+}
 
 /// What an exception calls an object of the wrong type.
 pub(super) fn type_name(value: &Bound<'_, PyAny>) -> String {
@@ -239,229 +254,4 @@ pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, name: ArgNa
         _ => return Err(beyond("length", &length, "2**63")),
     };
     Ok(Some(Segment::new(addr, len)))
-}
-
-/// A `UserRange` for a segment.
-pub(super) fn to_user_range(py: Python<'_>, seg: Segment) -> PyResult<Bound<'_, PyAny>> {
-    new_tuple(&names(py).user_range, [int(py, seg.addr)?, int(py, seg.len)?])
-}
-
-/// A `PageSpan`.
-pub(super) fn to_page_span(py: Python<'_>, span: PageSpan) -> PyResult<Bound<'_, PyAny>> {
-    let pages = tuple(py, span.pages.into_iter().map(|page| int(py, page)))?;
-    new_tuple(&names(py).page_span, [pages, int(py, span.offset0)?, int(py, span.nbytes)?])
-}
-
-/// A `FaultRange`, its start told from `base` on.
-pub(super) fn to_fault_range<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<Bound<'py, PyAny>> {
-    new_tuple(&names(py).fault_range, range_fields(py, range, base)?)
-}
-
-/// The same as a plain tuple, which takes less to pickle.
-pub(super) fn to_plain_range<'py>(py: Python<'py>, range: &Range) -> PyResult<Bound<'py, PyAny>> {
-    tuple(py, range_fields(py, range, 0)?.into_iter().map(Ok))
-}
-
-fn range_fields<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<[Bound<'py, PyAny>; 3]> {
-    let access = match range.access {
-        Access::Read => &names(py).read,
-        Access::Write => &names(py).write,
-        Access::Both => &names(py).both,
-    };
-    let length = match usize::try_from(range.length()) {
-        Ok(length) => int(py, length)?,
-        // The whole line.
-        Err(_) => int(py, 1)?.lshift(64)?,
-    };
-    let access = access.bind(py).to_owned().into_any();
-    Ok([int(py, range.start - base)?, length, access])
-}
-
-/// A `Fault`.
-pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'py, PyAny>> {
-    let names = names(py);
-    let side = match fault.side {
-        Side::Source => &names.source,
-        Side::Destination => &names.destination,
-    };
-    let cause = match fault.cause() {
-        Cause::Poison => &names.poison,
-        Cause::Gone => &names.gone,
-        Cause::Protection => &names.protection,
-        Cause::Unmapped => &names.unmapped,
-        Cause::BadAddress => &names.bad_address,
-        Cause::Unknown => &names.unknown,
-    };
-    let origin = match fault.origin {
-        Origin::Map => &names.map,
-        Origin::Signal => &names.signal,
-        Origin::Syscall => &names.syscall,
-    };
-    let string = |string: &Py<PyString>| string.bind(py).to_owned().into_any();
-    let fields = [
-        string(side),
-        int(py, fault.offset)?,
-        int(py, fault.address)?,
-        int(py, fault.length)?,
-        string(cause),
-        string(origin),
-        small_int(py, fault.signo.into())?,
-        small_int(py, fault.si_code.into())?,
-        small_int(py, fault.lsb.into())?,
-    ];
-    new_tuple(&names.fault, fields)
-}
-
-/// An int. No memory for it is an exception here; PyO3's own conversions panic.
-pub(super) fn int(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached.
-    let int = unsafe { ffi::PyLong_FromSize_t(value) };
-    // SAFETY: a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(py, int) }
-}
-
-/// As [`int`], for numbers that may be negative.
-fn small_int(py: Python<'_>, value: i64) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached.
-    let int = unsafe { ffi::PyLong_FromLongLong(value) };
-    // SAFETY: a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(py, int) }
-}
-
-/// A `str`. No memory for it is an exception.
-pub(super) fn string<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; the text is valid UTF-8, and no str is longer than isize::MAX.
-    let made = unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len().cast_signed()) };
-    // SAFETY: a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(py, made) }
-}
-
-/// A list of however many items there are. No memory for it is an exception.
-pub(super) fn list<'py>(
-    py: Python<'py>,
-    items: impl IntoIterator<Item = PyResult<Bound<'py, PyAny>>>,
-) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(py);
-    items.into_iter().try_for_each(|item| list.append(item?))?;
-    Ok(list)
-}
-
-/// A tuple of however many items there are. No memory for it is an exception.
-pub(super) fn tuple<'py>(
-    py: Python<'py>,
-    items: impl ExactSizeIterator<Item = PyResult<Bound<'py, PyAny>>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; no vector is longer than isize::MAX.
-    let tuple = unsafe { ffi::PyTuple_New(items.len().cast_signed()) };
-    // SAFETY: a new reference, or null with an exception set.
-    let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;
-    fill_tuple(&tuple, items)?;
-    Ok(tuple)
-}
-
-/// A named tuple, made as its class inherits to be made: the class's own constructor is Python, and takes as long as a
-/// copy.
-fn new_tuple<'py, const N: usize>(class: &Py<PyType>, fields: [Bound<'py, PyAny>; N]) -> PyResult<Bound<'py, PyAny>> {
-    let py = fields[0].py();
-    // SAFETY: a class that adds nothing to what a tuple is.
-    let tuple = unsafe { ffi::PyType_GenericAlloc(class.bind(py).as_type_ptr(), N.cast_signed()) };
-    // SAFETY: a new reference, or null with an exception set.
-    let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;
-    fill_tuple(&tuple, fields.into_iter().map(Ok))?;
-    Ok(tuple)
-}
-
-/// Fills a new tuple that has a place for each item, and that nobody else knows.
-fn fill_tuple<'py>(
-    tuple: &Bound<'py, PyAny>,
-    items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
-) -> PyResult<()> {
-    for (index, item) in items.enumerate() {
-        // SAFETY: a place in a new tuple, which takes over the reference; beyond its places the call fails and changes
-        // nothing.
-        unsafe { ffi::PyTuple_SetItem(tuple.as_ptr(), index.cast_signed(), item?.into_ptr()) };
-    }
-    Ok(())
-}
-
-/// An `McResult` for a copy of `nbytes`.
-pub(super) fn to_mc_result<'py>(
-    py: Python<'py>,
-    copied: usize,
-    nbytes: usize,
-    fault: Option<&Fault>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let fault = fault.map_or_else(|| Ok(py.None().into_bound(py)), |fault| to_fault(py, fault))?;
-    new_tuple(&names(py).mc_result, [int(py, copied)?, int(py, nbytes - copied)?, fault])
-}
-
-/// A `Record` of a log.
-pub(super) fn to_record<'py>(py: Python<'py>, record: &Record) -> PyResult<Bound<'py, PyAny>> {
-    let fields = [record.sequence as usize, record.offset, record.length, record.crc as usize];
-    let [sequence, offset, length, crc] = fields.map(|field| int(py, field));
-    new_tuple(&names(py).record, [sequence?, offset?, length?, crc?])
-}
-
-/// A `FaultError`: its errno by the cause.
-pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
-    let message = |shown: &Bound<'_, PyAny>| {
-        let (side, cause) = (shown.getattr("side")?, shown.getattr("cause")?);
-        Ok(format!("bad memory at {:#x} ({cause}), the {side} of a copy, after {copied} bytes", fault.address))
-    };
-    raised(py, fault, copied, message).map_or_else(|error| error, PyErr::from_value)
-}
-
-/// The `FaultError` of a copy that summed what it copied.
-pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, crc: u32) -> PyErr {
-    let error = fault_error(py, fault, copied);
-    match error.value(py).setattr("crc32c", crc) {
-        Ok(()) => error,
-        Err(other) => other,
-    }
-}
-
-/// The `FaultError` of a guard that has met something.
-pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyAny>) -> PyErr {
-    let Some(first) = report.faults.first() else { return PyRuntimeError::new_err("the guard has met nothing") };
-    let message = |shown: &Bound<'_, PyAny>| {
-        let (lost, places) = (report.lost, report.faults.len());
-        let stuck = match report.left {
-            0 => String::new(),
-            left => format!(
-                "; {left} bytes stay zeroes until their mapping is closed: this kernel cannot put such pages back (of files \
-                 before Linux 5.13, huge pages)"
-            ),
-        };
-        Ok(format!(
-            "bad memory at {:#x} ({}) under a guard: {lost} bytes in {places} places read as zeroes or were not stored to; do \
-             not use what was computed{stuck}",
-            first.address,
-            shown.getattr("cause")?
-        ))
-    };
-    let build = || {
-        let error = raised(py, first, 0, message)?;
-        error.setattr("guard", guard)?;
-        Ok(error)
-    };
-    build().map_or_else(|error: PyErr| error, PyErr::from_value)
-}
-
-fn raised<'py>(
-    py: Python<'py>,
-    fault: &Fault,
-    copied: usize,
-    message: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<String>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let errno = match fault.cause() {
-        Cause::Poison => libc::EHWPOISON,
-        Cause::Gone => libc::EIO,
-        Cause::Protection => libc::EACCES,
-        Cause::Unmapped | Cause::BadAddress | Cause::Unknown => libc::EFAULT,
-    };
-    let shown = to_fault(py, fault)?;
-    let error = names(py).fault_error.bind(py).call1((errno, message(&shown)?))?;
-    error.setattr("copied", copied)?;
-    error.setattr("fault", shown)?;
-    Ok(error)
 }

@@ -1,0 +1,35 @@
+//! `IterState`: a saved position.
+
+use crate::iter;
+use pyo3::prelude::*;
+
+/// A saved position (`struct iov_iter_state`).
+#[pyclass(module = "iovec_rs", name = "IterState", frozen, eq)]
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct IterState(pub(super) iter::IterState);
+
+#[pymethods]
+impl IterState {
+    /// Offset in the segment that was current.
+    #[getter]
+    fn iov_offset(&self) -> usize {
+        self.0.iov_offset
+    }
+
+    /// Bytes that remained.
+    #[getter]
+    fn count(&self) -> usize {
+        self.0.count
+    }
+
+    /// Segments that remained.
+    #[getter]
+    fn nr_segs(&self) -> usize {
+        self.0.nr_segs
+    }
+
+    fn __repr__(&self) -> String {
+        let iter::IterState { iov_offset, count, nr_segs } = self.0;
+        format!("IterState(iov_offset={iov_offset}, count={count}, nr_segs={nr_segs})")
+    }
+}
