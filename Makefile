@@ -9,7 +9,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-guest test-foreign hunt setup lint format bench bench-native wheel clean
+.PHONY: help demo test test-rust test-python test-guest test-foreign hunt setup lint format bench bench-compare bench-native wheel clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,7 @@ test-rust: $(VENV)/.tools
 
 test-python: $(VENV)/.built $(VENV)/.test
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest benches --benchmark-disable
 
 test-guest: $(VENV)/.built  ## really broken memory and persistent memory, in a QEMU guest
 	PYTHONPATH=tests $(BIN)/python -m guest $(GUEST)
@@ -61,9 +62,12 @@ format: $(VENV)/.lint  ## rewrite to the house's format
 bench: $(VENV)/.built $(VENV)/.test  ## ratios against the best there is, interleaved in one run
 	$(BIN)/python -m benches $(BENCH)
 ifeq ($(BENCH),)
-	@if why=$$($(BIN)/python -m benches.libpmem); then $(MAKE) --no-print-directory bench-native; \
+	@if why=$$($(BIN)/python -m iovec_rs._bench.libpmem); then $(MAKE) --no-print-directory bench-native; \
 	  else echo "the native bench is left out: $$why"; fi
 endif
+
+bench-compare: $(VENV)/.built $(VENV)/.test  ## the same contestants by pytest-benchmark, with what it takes: BENCH="-k gather"
+	$(BIN)/python -m pytest benches $(or $(BENCH),--benchmark-autosave)
 
 bench-native: $(VENV)/.tools  ## copies against libpmem and the C library, without Python
 	cargo bench --locked --no-default-features --bench native -- $(NATIVE)
@@ -72,7 +76,7 @@ wheel: $(VENV)/.wheel  ## an sdist, and an abi3 manylinux wheel built from it an
 	$(BIN)/python .ci/wheel.py
 
 clean:  ## remove what was built
-	rm -rf $(VENV) target dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) target dist .benchmarks .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.tools:
 	@command -v cargo >/dev/null || { echo "iovec_rs needs cargo: install Rust 1.89 or later (https://rustup.rs)" >&2; exit 1; }

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from iovec_rs import __version__, cpu
+from iovec_rs._bench.harness import MismatchError, Table, quiet
+from iovec_rs._bench.report import host, render, summary
 
 from benches import (
     bench_call,
@@ -26,7 +23,6 @@ from benches import (
     bench_memory,
     bench_vectored,
 )
-from benches.harness import MismatchError, Table, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,47 +42,6 @@ BENCHES: dict[str, Callable[[bool], Iterator[Table]]] = {
         bench_integrity,
     )
 }
-
-
-def host() -> dict[str, Any]:
-    """What a reader needs in order to compare these figures with others."""
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cpus": os.cpu_count(),
-        "kernel": platform.release(),
-        "libc": " ".join(platform.libc_ver()),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "isa": cpu.isa(),
-        "iovec_rs": __version__,
-    }
-
-
-def render(table: Table) -> str:
-    lines = [
-        "",
-        f"{table.bench}: {table.title}",
-        f"{'':34}{table.unit:>11}{'min':>11}{'GB/s':>8}{'ratio':>8}{'target':>8}",
-    ]
-    for row in table.rows:
-        rate = "" if row.rate is None else f"{row.rate:.2f}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        line = f"{row.name:<34}{row.median:>11.1f}{row.minimum:>11.1f}{rate:>8}{ratio:>8}{row.target:>8}  {row.verdict}"
-        lines.append(line.rstrip())
-    lines += [f"  {note}" for note in table.notes]
-    return "\n".join(lines)
-
-
-def summary(tables: Sequence[Table]) -> str:
-    verdicts = Counter(row.verdict for table in tables for row in table.rows if row.verdict)
-    if not verdicts:
-        return "targets: not judged"
-    return "targets: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from iovec_rs import READ, WRITE, Direction, IovIter, copy_from_iter, copy_to_iter
-
-from benches.harness import Case, Contestant, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Table, Target, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

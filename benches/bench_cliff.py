@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from iovec_rs import PAGE_SIZE, READ, IovIter, copy_to_iter
+from iovec_rs._bench.harness import Contestant, Row, Table, Target, gigabytes, per_op, prove, race, ratio
 
 from benches.arena import huge
-from benches.harness import Contestant, Row, Table, Target, gigabytes, per_op, prove, race, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

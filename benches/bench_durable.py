@@ -10,7 +10,7 @@ from benches.durable.ground import NAME, Ground
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benches.harness import Table
+    from iovec_rs._bench.harness import Table
 
 __all__ = ["NAME", "run"]
 

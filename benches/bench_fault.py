@@ -26,9 +26,9 @@ from iovec_rs import (
     memcpy_mcsafe,
     testing,
 )
+from iovec_rs._bench.harness import Case, Contestant, MismatchError, Row, Table, Target, measure
 
 from benches.bench_memory import resident
-from benches.harness import Case, Contestant, MismatchError, Row, Table, Target, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

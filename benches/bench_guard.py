@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from iovec_rs import PAGE_SIZE, guard, testing
-
-from benches.harness import Case, Contestant, Row, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Row, Table, Target, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from iovec_rs import WRITE, IovIter, copy_from_iter, import_iovec
-
-from benches.harness import CHEAPEST, Case, Contestant, Table, Target, measure
+from iovec_rs._bench.harness import CHEAPEST, Case, Contestant, Table, Target, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import numpy as np
 from iovec_rs import READ, IovIter, copy_ranges, copy_to_iter, crc32c_and_copy_to_iter
-
-from benches.harness import Case, Contestant, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Table, Target, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

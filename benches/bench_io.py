@@ -10,8 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from iovec_rs import WRITE, IovIter, aio, io
-
-from benches.harness import Case, Contestant, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Table, Target, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence

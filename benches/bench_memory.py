@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iovec_rs import PAGE_SIZE, WRITE, IovIter, UserRange, copy_from_iter
-
-from benches.harness import MismatchError, Row, Table, digest
+from iovec_rs._bench.harness import MismatchError, Row, Table, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from iovec_rs import READ, WRITE, Direction, IovIter, UserRange, copy_from_iter, copy_to_iter
+from iovec_rs._bench.harness import Case, Contestant, Table, Target, measure
 
 from benches.arena import fill, huge
-from benches.harness import Case, Contestant, Table, Target, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache, memcpy_flushcache, memcpy_nocache, pmem
+from iovec_rs._bench.harness import Case, Contestant, Target
 
 from benches.arena import address, as_array, fill, huge
 from benches.durable.ground import FLUSHCACHE, GATHER, SLICE
-from benches.harness import Case, Contestant, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from iovec_rs._bench.harness import Table
+    from iovec_rs._bench.libpmem import Libpmem
+
     from benches.durable.ground import Ground
-    from benches.harness import Table
-    from benches.libpmem import Libpmem
 
 SIZES = (1 << 20, 16 << 20, 256 << 20, 1 << 30)
 QUICK_SIZES = (64 << 10,)

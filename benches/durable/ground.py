@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benches import libpmem
-from benches.arena import as_array, huge
-from benches.harness import Case, Table, measure
+from iovec_rs._bench import libpmem
+from iovec_rs._bench.harness import Case, Table, measure
+from iovec_rs._bench.memory import Broom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
     from iovec_rs import IovIter
 
 NAME = "durable"
@@ -24,25 +22,19 @@ SCATTER = "copy_to_iter_flushcache"
 SLICE = "mv[:] = mv"
 
 
-def _lines(quick: bool) -> npt.NDArray[np.uint8]:
-    memory = as_array(huge(1 << 20 if quick else 96 << 20))
-    memory.fill(1)
-    return memory[::64]
-
-
 @dataclass(slots=True)
 class Ground:
     quick: bool
     library: libpmem.Libpmem | None = field(default_factory=libpmem.load)
-    lines: npt.NDArray[np.uint8] = field(init=False)
+    broom: Broom = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lines = _lines(self.quick)
+        self.broom = Broom(1 << 20 if self.quick else 96 << 20)
 
     def sweep(self) -> None:
         """Drops what earlier contestants left in the caches. Their dirty lines would be written back on another's
         time, and what they read of the source would come for nothing."""
-        self.lines.sum()
+        self.broom.sweep()
 
     def rewinding(self, iterators: Sequence[IovIter]) -> Callable[[], None]:
         """Back to the start with all of them, and cold caches."""

@@ -8,18 +8,19 @@ import random
 from typing import TYPE_CHECKING
 
 from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache, pmem
+from iovec_rs._bench.harness import Case, Contestant, Target
 from iovec_rs.pmem import PmemRegion
 
 from benches.arena import address, as_array, fill, huge, tmpfs_file
 from benches.durable.ground import GATHER
-from benches.harness import Case, Contestant, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from iovec_rs._bench.harness import Table
+    from iovec_rs._bench.libpmem import Libpmem
+
     from benches.durable.ground import Ground
-    from benches.harness import Table
-    from benches.libpmem import Libpmem
 
 TENSOR = 64 << 10
 TENSORS = 256  # of a batch

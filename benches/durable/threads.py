@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from iovec_rs import memcpy_flushcache
+from iovec_rs._bench.harness import Case, Contestant
 
 from benches.arena import as_array, fill, huge
 from benches.durable.ground import FLUSHCACHE, SLICE
-from benches.harness import Case, Contestant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from iovec_rs._bench.harness import Table
+
     from benches.durable.ground import Ground
-    from benches.harness import Table
 
 SIZE = 256 << 20
 QUICK_SIZE = 1 << 20

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iovec_rs import READ, WRITE, copy_from_iter_flushcache, copy_to_iter_flushcache, memcpy_flushcache, pmem
+from iovec_rs._bench.harness import Case, Contestant, Target
 
 from benches.arena import fill
 from benches.bench_vectored import Scattered
 from benches.durable.ground import FLUSHCACHE, GATHER, SCATTER
-from benches.harness import Case, Contestant, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from iovec_rs._bench.harness import Table
+    from iovec_rs._bench.libpmem import Libpmem
+
     from benches.durable.ground import Ground
-    from benches.harness import Table
-    from benches.libpmem import Libpmem
 
 SIZES = (64, 512, 4096)
 QUICK_SIZES = (64, 4096)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Run = TypeVar("Run", bound="Callable[[argparse.Namespace], int]")
 
-OK, FAILURE, INTERRUPTED = 0, 1, 130  # 2, wrong usage, is what argparse exits with
+OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130  # 2 is what argparse exits with, too
 
 
 class Argument(NamedTuple):
@@ -59,6 +59,28 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number
+
+
+def operation(text: str) -> str:
+    from iovec_rs._bench.operations import OPERATIONS  # noqa: PLC0415 - no other command needs it
+
+    if text not in OPERATIONS:
+        raise argparse.ArgumentTypeError(f"no such operation: {text} (there are: {', '.join(OPERATIONS)})")
+    return text
+
+
+def new_file(text: str) -> Path:
+    """Refused now rather than after minutes of work."""
+    path = Path(text)
+    if not path.parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: there is no such folder, or it is one")
+    return path
+
+
+def svg(text: str) -> Path:
+    if not text.endswith(".svg"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .svg, which is what is drawn")
+    return new_file(text)
 
 
 def facts() -> dict[str, Any]:
@@ -135,6 +157,33 @@ def run_log(args: argparse.Namespace) -> int:
         if isinstance(error, BrokenPipeError):
             raise
         print(f"iovec-rs log: {error}", file=sys.stderr)
+        return FAILURE
+
+
+@command(
+    "bench",
+    "measure this machine: copies beside the other ways that Python has",
+    argument("operation", nargs="*", type=operation, help="copy, gather, scatter, ...; all by default, in minutes"),
+    argument("--quick", action="store_true", help="tiny sizes: shows that all of it runs, measures nothing"),
+    argument("--json", type=new_file, metavar="FILE", help="also write the figures to FILE"),
+    argument("--plot", type=svg, metavar="FILE.svg", help="also draw throughput against size (needs matplotlib)"),
+    argument(
+        "--against",
+        type=Path,
+        metavar="WHEEL",
+        help="measure an older wheel beside this version instead; exit 1 if this one is slower, beyond noise",
+    ),
+)
+def run_bench(args: argparse.Namespace) -> int:
+    from iovec_rs._bench import against, command, optional  # noqa: PLC0415 - no other command needs it
+
+    if args.against is not None and args.plot is not None:
+        print("iovec-rs bench: --plot draws one version: not with --against", file=sys.stderr)
+        return USAGE
+    try:
+        return OK if command.run(args) else FAILURE
+    except (against.WheelError, optional.MissingError) as error:
+        print(f"iovec-rs bench: {error}", file=sys.stderr)
         return FAILURE
 
 

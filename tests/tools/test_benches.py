@@ -14,12 +14,8 @@ from typing import Any
 
 import pytest
 from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache
-
-from benches import libpmem
-from benches.__main__ import BENCHES, main, render, summary
-from benches.durable.ground import Ground
-from benches.durable.threads import CPUS, Workers
-from benches.harness import (
+from iovec_rs._bench import libpmem
+from iovec_rs._bench.harness import (
     CHEAPEST,
     Case,
     Contestant,
@@ -34,6 +30,11 @@ from benches.harness import (
     race,
     ratio,
 )
+from iovec_rs._bench.report import render, summary
+
+from benches.__main__ import BENCHES, main
+from benches.durable.ground import Ground
+from benches.durable.threads import CPUS, Workers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -116,7 +117,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     stopped = Clock()
-    monkeypatch.setattr("benches.harness.perf_counter_ns", lambda: stopped.now)
+    monkeypatch.setattr("iovec_rs._bench.harness.perf_counter_ns", lambda: stopped.now)
     return stopped
 
 

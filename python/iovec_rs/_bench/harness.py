@@ -6,7 +6,7 @@ import gc
 import hashlib
 import os
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -189,3 +189,13 @@ def measure(bench: str, case: Case, quick: bool) -> Table:
                 row.verdict = "" if quick else target.verdict(row.ratio)
         table.rows.append(row)
     return table
+
+
+def fit(case: Case, seconds: float, least: int = 5, most: int = 301) -> Case:
+    """The case with as many rounds as take so long, judged by one."""
+    start = perf_counter_ns()
+    for contestant in (case.ours, *case.rivals):
+        contestant.prepare()
+        contestant.run()
+    took = max(perf_counter_ns() - start, 1)
+    return replace(case, rounds=max(least, min(most, int(seconds * 1e9 / took))))

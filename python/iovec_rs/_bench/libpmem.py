@@ -1,6 +1,6 @@
 """libpmem, called through ctypes as a Python program would that has nothing else.
 
-``python -m benches.libpmem`` says whether it can be loaded, and if not, why.
+``python -m iovec_rs._bench.libpmem`` says whether it can be loaded, and if not, why.
 """
 
 from __future__ import annotations

@@ -1,0 +1,83 @@
+"""One operation over its sizes: the figures, and how they are shown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .harness import fit, measure
+from .lasting import instruction_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .harness import Row
+    from .operations import Operation
+
+SECONDS = 0.5
+"""Of a case, about."""
+
+
+@dataclass(slots=True)
+class Point:
+    """The contestants at one size, ours first, and the limit in GB/s, if it was measured."""
+
+    size: int
+    rows: list[Row]
+    limit: float | None = None
+
+
+@dataclass(slots=True)
+class Sweep:
+    """One operation over its sizes."""
+
+    operation: str
+    summary: str
+    unit: str
+    points: list[Point] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def names(self) -> list[str]:
+        """The contestants, ours first. One that takes part at some sizes alone comes later."""
+        return list(dict.fromkeys(row.name for point in self.points for row in point.rows))
+
+
+def sweep(operation: Operation, quick: bool, seconds: float = SECONDS) -> Iterator[Sweep]:
+    """What is known after each size: the same sweep, grown by a point."""
+    known = Sweep(operation.name, operation.summary, operation.unit)
+    for size in operation.quick_sizes if quick else operation.sizes:
+        with instruction_kept():
+            case = operation.build(size, quick)
+            table = measure(operation.name, fit(case, 0.0, least=3) if quick else fit(case, seconds), quick)
+        known.points.append(Point(size, table.rows))
+        yield known
+
+
+def short(nbytes: int) -> str:
+    """A power of two as people write it: 64, 4 Ki, 16 Mi."""
+    for unit, shift in (("Mi", 20), ("Ki", 10)):
+        if nbytes >= 1 << shift and nbytes % (1 << shift) == 0:
+            return f"{nbytes >> shift} {unit}"
+    return str(nbytes)
+
+
+def render(known: Sweep) -> str:
+    """A line for each size: what ours moves in a second, and how many times as long each rival takes."""
+    names = known.names()
+    letters = [chr(ord("A") + number) for number in range(len(names) - 1)]
+    lines = ["", f"{known.operation}: {known.summary}"]
+    lines += [f"  {letter}  {name}" for letter, name in zip(letters, names[1:], strict=True)]
+    head = f"{known.unit:>12}{'ns':>12}{'GB/s':>9}{'limit':>9}"
+    lines.append(head + "".join(f"{letter:>9}" for letter in letters))
+    for point in known.points:
+        ours, rivals = point.rows[0], {row.name: row for row in point.rows[1:]}
+        rate = "" if ours.rate is None else f"{ours.rate:.2f}"
+        limit = "" if point.limit is None else f"{point.limit:.1f}"
+        line = f"{short(point.size):>12}{ours.median:>12.1f}{rate:>9}{limit:>9}"
+        for name in names[1:]:
+            ratio = rivals[name].ratio if name in rivals else None
+            line += f"{'' if ratio is None else f'{ratio:.2f}':>9}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
