@@ -43,7 +43,7 @@ pub(super) trait LineStore {
         dst: usize,
         src: usize,
         len: usize,
-        finish: impl FnOnce(&mut Self, &Rest) -> usize,
+        finish: impl FnOnce(&mut Self, &Remainder) -> usize,
     ) -> usize;
     /// Writes back the lines of a range; returns the bytes not written back.
     ///
@@ -56,7 +56,7 @@ pub(super) trait LineStore {
 
 /// What a stream did not get to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Rest {
+pub(super) struct Remainder {
     /// Where it begins.
     pub(super) dst: usize,
     /// Where it would have come from.
@@ -141,7 +141,7 @@ fn is_nontemporal_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: 
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 unsafe fn nontemporal<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
-    let finish = move |store: &mut S, rest: &Rest| {
+    let finish = move |store: &mut S, rest: &Remainder| {
         // SAFETY: the caller of `nontemporal` promises it, of the part that `nontemporal` did not get to.
         unsafe { finish_line(store, flush, rest) }
     };
@@ -154,7 +154,7 @@ unsafe fn nontemporal<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src
 /// # Safety
 /// As for [`CopyChunk::copy`], of the range that `rest` is about.
 #[cold]
-unsafe fn finish_line<S: LineStore>(store: &mut S, flush: Flush, rest: &Rest) -> usize {
+unsafe fn finish_line<S: LineStore>(store: &mut S, flush: Flush, rest: &Remainder) -> usize {
     // SAFETY: the caller of `finish_line` promises it.
     rest.len - rest.readable + unsafe { through_cache(store, flush, rest.dst, rest.src, rest.readable) }
 }

@@ -2,7 +2,8 @@
 
 use super::Granularity;
 use super::bad::{Piece, moved, widened};
-use super::file::{Opened, Part, failed_with};
+use super::file::{Opened, failed_with};
+use super::part::Part;
 use crate::abi::PAGE_SIZE;
 use crate::copy::{Outcome, flushcache};
 use crate::error::{Error, Result};

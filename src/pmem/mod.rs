@@ -4,6 +4,7 @@ mod bad;
 mod file;
 pub mod flushcache;
 mod mapping;
+mod part;
 mod persist;
 pub mod ranges;
 pub mod summed;
@@ -11,8 +12,9 @@ mod transfer;
 
 pub use crate::sys::shared_mapping::{Caller, watch_forks};
 pub use bad::{Piece, moved};
-pub use file::{Device, Opened, Part, Purpose};
+pub use file::{Opened, Purpose};
 pub use mapping::Mapping;
+pub use part::{Device, Part};
 pub use persist::{needs_msync, persist};
 
 /// What makes a store durable.

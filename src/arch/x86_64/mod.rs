@@ -3,6 +3,8 @@
 #[macro_use]
 mod table;
 #[macro_use]
+mod lines;
+#[macro_use]
 mod partial;
 #[cfg(test)]
 mod disassembly;

@@ -4,7 +4,7 @@ use super::Copier;
 use super::kernel::ZEROES;
 use crate::arch::guard::{self, Interrupted};
 use crate::arch::{self, WriteBack};
-use crate::copy::nontemporal::{LineStore, Rest};
+use crate::copy::nontemporal::{LineStore, Remainder};
 use crate::fault::arm::Path;
 use crate::fault::{Fault, shelter};
 use crate::memory::Segment;
@@ -35,7 +35,7 @@ impl LineStore for Copier {
         dst: usize,
         src: usize,
         len: usize,
-        finish: impl FnOnce(&mut Self, &Rest) -> usize,
+        finish: impl FnOnce(&mut Self, &Remainder) -> usize,
     ) -> usize {
         let streamed = if self.fits_one_span(len) {
             // SAFETY: the caller of `nontemporal` promises it.
@@ -87,7 +87,7 @@ impl Copier {
     unsafe fn finish_nontemporal(
         &mut self,
         streamed: Result<Interrupted, (usize, usize, usize)>,
-        finish: impl FnOnce(&mut Self, &Rest) -> usize,
+        finish: impl FnOnce(&mut Self, &Remainder) -> usize,
     ) -> usize {
         let rest = match streamed {
             Ok(stop) => Some(self.rest_of(&stop)),
@@ -97,13 +97,13 @@ impl Copier {
         rest.map_or(0, |rest| finish(self, &rest))
     }
 
-    fn rest_of(&mut self, stop: &Interrupted) -> Rest {
-        Rest { dst: stop.dst, src: stop.src, len: self.stopped(stop), readable: stop.readable }
+    fn rest_of(&mut self, stop: &Interrupted) -> Remainder {
+        Remainder { dst: stop.dst, src: stop.src, len: self.stopped(stop), readable: stop.readable }
     }
 
     /// # Safety
     /// As for [`LineStore::nontemporal`].
-    unsafe fn nontemporal_rechecking(&mut self, dst: usize, src: usize, len: usize) -> Option<Rest> {
+    unsafe fn nontemporal_rechecking(&mut self, dst: usize, src: usize, len: usize) -> Option<Remainder> {
         let mut rest = None;
         let left = self.in_spans(len, |copier, at, size| {
             let (dst, src) = (dst + at, src + at);
@@ -113,11 +113,11 @@ impl Copier {
                 unsafe { copier.nontemporal_directly(dst, src, size) }.map(|stop| copier.rest_of(&stop))
             } else {
                 // Nothing is known against the rest, which the kernel may copy.
-                Some(Rest { dst, src, len: size, readable: len - at })
+                Some(Remainder { dst, src, len: size, readable: len - at })
             };
             rest.map_or(0, |rest| rest.len)
         });
-        rest.map(|rest| Rest { len: left, ..rest })
+        rest.map(|rest| Remainder { len: left, ..rest })
     }
 
     /// Runs an instruction over the lines of a range; returns the bytes of the range it did not get to.

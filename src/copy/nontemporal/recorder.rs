@@ -1,6 +1,6 @@
 //! A [`LineStore`] that remembers what was done to each byte.
 
-use super::{LineStore, Rest};
+use super::{LineStore, Remainder};
 use crate::arch::LINE;
 use crate::memory::Segment;
 
@@ -135,7 +135,7 @@ impl LineStore for Recorder {
         dst: usize,
         src: usize,
         len: usize,
-        finish: impl FnOnce(&mut Self, &Rest) -> usize,
+        finish: impl FnOnce(&mut Self, &Remainder) -> usize,
     ) -> usize {
         if len == 0 {
             self.broken.push(format!("an empty stream to {}", dst - self.base));
@@ -152,7 +152,7 @@ impl LineStore for Recorder {
         if streamed == len {
             return 0;
         }
-        finish(self, &Rest { dst: dst + streamed, src: src + streamed, len: len - streamed, readable })
+        finish(self, &Remainder { dst: dst + streamed, src: src + streamed, len: len - streamed, readable })
     }
 
     unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize {

@@ -1,12 +1,11 @@
-//! Durability, proven: the same code over a recorder of what was done to each byte, and over a ledger of lengths no
-//! test could hold.
+//! Durability, proven: the same code over a recorder of what was done to each byte.
 
-use super::gather::BUFFER_SIZE;
+mod ledger;
+
 use super::recorder::{Place, Recorder};
-use super::{Flush, Gather, LineStore, Rest, Scatter, copy};
+use super::{Flush, Gather, LineStore, Scatter, copy};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::LINE;
-use crate::copy::chunk::CopyChunk;
 use crate::copy::step::{FromIter, ToIter};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Page, Segment};
@@ -245,93 +244,4 @@ fn seven_bytes_over_the_end_of_a_line_leave_both_lines() {
             check(&recorder, at, len, &(at, len));
         }
     }
-}
-
-/// Remembers ranges instead of bytes, and touches nothing.
-#[derive(Default)]
-struct Ledger {
-    next: usize,
-    streamed: usize,
-    cached: usize,
-    written_back: usize,
-    /// Nobody would handle a fault any more.
-    is_bare: bool,
-    /// Whether that happens during a stream.
-    turns_bare: bool,
-}
-
-impl Ledger {
-    fn follow(&mut self, dst: usize, len: usize) {
-        assert!(self.next == 0 || self.next == dst, "a gap at {dst:#x}");
-        self.next = dst + len;
-    }
-}
-
-impl LineStore for Ledger {
-    fn can_bypass(&self) -> bool {
-        !self.is_bare
-    }
-
-    unsafe fn load(&mut self, _own: usize, _src: usize, _len: usize) -> usize {
-        0
-    }
-
-    unsafe fn store(&mut self, dst: usize, _src: usize, len: usize) -> usize {
-        self.follow(dst, len);
-        self.cached += len;
-        0
-    }
-
-    unsafe fn nontemporal(
-        &mut self,
-        dst: usize,
-        _src: usize,
-        len: usize,
-        _finish: impl FnOnce(&mut Self, &Rest) -> usize,
-    ) -> usize {
-        self.follow(dst, len);
-        self.streamed += len;
-        self.is_bare = self.turns_bare;
-        0
-    }
-
-    unsafe fn write_back(&mut self, _dst: usize, len: usize) -> usize {
-        self.written_back += len;
-        0
-    }
-
-    fn fence(&mut self) {}
-}
-
-/// The kernel once held the length of the unaligned head in 32 bits: of exactly 4 GiB it took none.
-#[test]
-fn four_gigabytes_to_an_odd_address_keep_their_head() {
-    for len in [(1 << 32) - 1, 1 << 32, (1 << 32) + 1, 1 << 40] {
-        for at in [0x10_0000_0001, 0x10_0000_0011, 0x10_0000_003f] {
-            let mut ledger = Ledger::default();
-            assert_eq!(copy_flat(&mut ledger, Flush::Lines, at, 0x4000, len), 0);
-            assert_eq!((ledger.next, ledger.streamed, ledger.cached), (at + len, len, 0), "{at:#x} {len:#x}");
-        }
-    }
-}
-
-/// A stream asks again on its way who owns the signals. What follows it must heed the answer.
-#[test]
-fn what_follows_a_stream_that_lost_its_handler_is_not_streamed() {
-    let mut ledger = Ledger { turns_bare: true, ..Ledger::default() };
-    let mut scatter = Scatter::new(&mut ledger);
-    for (at, len) in [(0, 8 * BUFFER_SIZE), (8 * BUFFER_SIZE, LINE)] {
-        // SAFETY: a ledger touches nothing.
-        assert_eq!(unsafe { scatter.copy(0x1000 + at, 0x4000 + at, len) }, 0);
-    }
-    scatter.finish();
-    assert_eq!((ledger.streamed, ledger.cached, ledger.written_back), (8 * BUFFER_SIZE, LINE, LINE));
-}
-
-#[test]
-fn nocache_writes_nothing_back_and_keeps_lines_out_of_the_cache() {
-    let mut ledger = Ledger::default();
-    assert_eq!(copy_flat(&mut ledger, Flush::None, 0x1004, 0x4000, 8 * BUFFER_SIZE), 0);
-    assert_eq!((ledger.cached, ledger.written_back), (64, 0));
-    assert_eq!(ledger.streamed, 8 * BUFFER_SIZE - 64);
 }
