@@ -11,6 +11,7 @@ use crate::arch::{self, LINE, Primitives};
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::fault::arm::{self, Path, RECHECK_EVERY};
+use crate::fault::shelter::Mark;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 
@@ -140,8 +141,8 @@ impl Copier {
         // may be written to, and `Backing::Heap` stays accessible. For any other backing `arm::arm` returns
         // `Path::Direct`, without which nobody gets here, only while the handler is installed.
         match unsafe { guard::copy(self.set, dst, src, len) } {
-            None => 0,
-            Some(stop) => self.out_of_line(|copier| copier.stopped(&stop)),
+            None if self.is_undisturbed() => 0,
+            stop => self.out_of_line(|copier| copier.count(stop.as_ref(), dst, src, len)),
         }
     }
 
@@ -154,6 +155,33 @@ impl Copier {
         let (dst, src) = (stop.dst + stop.readable, stop.src.wrapping_add(stop.readable));
         self.fault = Some(Box::new(Fault::from_signal(&stop.trap, stop.is_store, dst, src)));
         stop.left
+    }
+
+    /// Whether no guard has put anything under zeroes since the copy began.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    fn is_undisturbed(&self) -> bool {
+        matches!(&self.path, Path::Direct(armed) if armed.is_current())
+    }
+
+    /// Counts what the CPU did of a chunk; returns the bytes not done. Bytes that may have been a guard's zeroes are none of
+    /// those that were done: the source was not read, or what was stored is lost.
+    #[cold]
+    #[inline(never)]
+    fn count(&mut self, stop: Option<&Interrupted>, dst: usize, src: usize, len: usize) -> usize {
+        let done = len - stop.map_or(0, |stop| self.stopped(stop));
+        let Path::Direct(armed) = &self.path else { return len - done };
+        if armed.is_current() {
+            return len - done;
+        }
+        let mark = Mark::since(armed.epoch());
+        // More may come. The kernel does the rest, piece by piece, and it is looked at before and after each.
+        self.path = Path::Syscalls;
+        let clear = mark.clear(Segment::new(src, done)).min(mark.clear(Segment::new(dst, done)));
+        if clear < done {
+            self.fault = mark.fault_at(dst.wrapping_add(clear), src.wrapping_add(clear)).map(Box::new);
+        }
+        len - clear
     }
 
     /// In spans, before each of which the handler may turn out to be lost. `span` is given where one begins and how
@@ -228,7 +256,7 @@ impl Copier {
         // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Path::Direct` holds: what `copy_directly`
         // relies on, too.
         let stop = unsafe { guard::zero(self.set, dst, len) };
-        stop.map_or(0, |stop| self.stopped(&stop))
+        self.count(stop.as_ref(), dst, dst, len)
     }
 
     /// Ends one of several copies, which came to `copied` of `wanted` bytes: what stopped that one.

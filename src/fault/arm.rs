@@ -107,24 +107,41 @@ pub enum Path {
 }
 
 /// This thread is inside a copy.
-pub struct Armed(&'static Slot);
+pub struct Armed {
+    slot: &'static Slot,
+    /// The epoch in which the copy began.
+    epoch: u32,
+}
 
 impl Armed {
     fn new(thread: &Thread) -> Self {
         let slot = thread.slot.get();
         slot.mark_active(thread.tid.get());
-        Self(slot)
+        Self { slot, epoch: thread.epoch.get() }
     }
 
     /// Nobody has to know: there is no handler that would ask.
-    fn unseen() -> Self {
-        Self(&NO_SLOT)
+    fn unseen(epoch: u32) -> Self {
+        Self { slot: &NO_SLOT, epoch }
+    }
+
+    /// The epoch in which the copy began. A guard that puts anything under zeroes begins another one before it does.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether it is the same epoch still: what was read until now was no guard's zeroes.
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        compiler_fence(Ordering::SeqCst);
+        self.epoch == threads::epoch(Ordering::Acquire)
     }
 }
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        self.0.mark_active(0);
+        self.slot.mark_active(0);
     }
 }
 
@@ -157,12 +174,12 @@ fn arm_anew(thread: &Thread, backing: Backing) -> Result<Path> {
     loop {
         let epoch = threads::epoch(Ordering::SeqCst);
         // Zeroes that other code reads under a guard are not to be copied, and no fault tells of them.
-        if !shelter::is_empty() {
+        if !shelter::is_idle() {
             return Ok(Path::Syscalls);
         }
         let mode = mode();
         if mode == Mode::Syscall || !arch::RECOVERS {
-            return Ok(without_handler(backing));
+            return Ok(without_handler(backing, epoch));
         }
         match ask(thread, epoch) {
             // Something changed meanwhile.
@@ -171,13 +188,13 @@ fn arm_anew(thread: &Thread, backing: Backing) -> Result<Path> {
                 return Ok(Path::Direct(armed));
             }
             Err(reason) if mode == Mode::Signal => return Err(Error::Handler(reason)),
-            Err(_) => return Ok(without_handler(backing)),
+            Err(_) => return Ok(without_handler(backing, epoch)),
         }
     }
 }
 
-fn without_handler(backing: Backing) -> Path {
-    if backing.may_vanish() { Path::Syscalls } else { Path::Direct(Armed::unseen()) }
+fn without_handler(backing: Backing, epoch: u32) -> Path {
+    if backing.may_vanish() { Path::Syscalls } else { Path::Direct(Armed::unseen(epoch)) }
 }
 
 /// Tells that a copy of memory that can vanish has ended.
@@ -201,7 +218,7 @@ pub fn invalidate() {
 
 /// Has every thread ask the kernel before its next copy.
 pub fn invalidate_all() {
-    threads::invalidate_all();
+    let _ = threads::invalidate_all();
 }
 
 const TAKEN: &str = "somebody keeps others from handling SIGBUS and SIGSEGV";

@@ -16,9 +16,9 @@ pub(super) fn epoch(ordering: Ordering) -> u32 {
     EPOCH.load(ordering)
 }
 
-/// Has every thread ask the kernel before its next copy.
-pub(super) fn invalidate_all() {
-    EPOCH.fetch_add(1, Ordering::Release);
+/// Has every thread ask the kernel before its next copy: the new epoch.
+pub(super) fn invalidate_all() -> u32 {
+    EPOCH.fetch_add(1, Ordering::SeqCst).wrapping_add(1)
 }
 
 /// What is told of one thread, on a cache line of its own: it is stored to around every copy. All zeroes is a free
@@ -129,7 +129,7 @@ extern "C" fn in_child() {
     slots().for_each(Slot::clear);
     FORKS.fetch_add(1, Ordering::Relaxed);
     super::handler::unlock_after_fork();
-    invalidate_all();
+    let _ = invalidate_all();
 }
 
 /// Has the tables cleared in forked children from now on. Called when the library is loaded, before any of them is

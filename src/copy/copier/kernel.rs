@@ -2,7 +2,9 @@
 //! fault.
 
 use super::Copier;
-use crate::fault::{Fault, shelter};
+use crate::fault::Fault;
+use crate::fault::shelter::Mark;
+use crate::memory::Segment;
 use crate::sys::memory;
 use std::mem::MaybeUninit;
 
@@ -44,13 +46,15 @@ impl Copier {
     /// # Safety
     /// As for [`Self::copy_by_kernel`]; the ranges do not overlap.
     unsafe fn copy_apart_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        let clear = shelter::clear(dst, src, len);
+        let mark = Mark::now();
+        let clear = |len: usize| mark.clear(Segment::new(src, len)).min(mark.clear(Segment::new(dst, len)));
         // SAFETY: the caller promises that the destination may be written to.
-        let done = unsafe { memory::copy(dst, src, clear) };
+        let done = unsafe { memory::copy(dst, src, clear(len)) };
         // More may have come under zeroes meanwhile.
-        let done = shelter::clear(dst, src, done);
+        let done = clear(done);
         if done < len {
-            self.fault = Some(Box::new(Fault::diagnose(dst.wrapping_add(done), src.wrapping_add(done))));
+            let (dst, src) = (dst.wrapping_add(done), src.wrapping_add(done));
+            self.fault = Some(Box::new(mark.fault_at(dst, src).unwrap_or_else(|| Fault::diagnose(dst, src))));
         }
         len - done
     }

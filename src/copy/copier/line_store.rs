@@ -5,8 +5,9 @@ use super::kernel::ZEROES;
 use crate::arch::guard::{self, Interrupted};
 use crate::arch::{self, WriteBack};
 use crate::copy::nontemporal::{LineStore, Remainder};
+use crate::fault::Fault;
 use crate::fault::arm::Path;
-use crate::fault::{Fault, shelter};
+use crate::fault::shelter::{self, Mark};
 use crate::memory::Segment;
 use crate::sys::{maps, shared_mapping};
 
@@ -37,17 +38,17 @@ impl LineStore for Copier {
         len: usize,
         finish: impl FnOnce(&mut Self, &Remainder) -> usize,
     ) -> usize {
-        let streamed = if self.fits_one_span(len) {
+        let rest = if self.fits_one_span(len) {
             // SAFETY: the caller of `nontemporal` promises it.
             match unsafe { self.nontemporal_directly(dst, src, len) } {
-                None => return 0,
-                Some(stop) => Ok(stop),
+                None if self.is_undisturbed() => return 0,
+                stop => self.out_of_line(|copier| copier.rest_of(stop.as_ref(), dst, src, len)),
             }
         } else {
-            Err((dst, src, len))
+            // SAFETY: the caller of `nontemporal` promises it.
+            self.out_of_line(|copier| unsafe { copier.nontemporal_rechecking(dst, src, len) })
         };
-        // SAFETY: the caller of `nontemporal` promises it.
-        self.out_of_line(|copier| unsafe { copier.finish_nontemporal(streamed, finish) })
+        rest.map_or(0, |rest| self.out_of_line(|copier| finish(copier, &rest)))
     }
 
     #[inline(always)]
@@ -78,31 +79,19 @@ impl Copier {
         unsafe { guard::copy_nontemporal(self.set, dst, src, len) }
     }
 
-    /// What is left of a stream that faulted, or of a range that does not fit one span.
-    ///
-    /// # Safety
-    /// As for [`LineStore::nontemporal`], of the range in `streamed`.
+    /// What is left of a stream, if anything is.
     #[cold]
-    #[inline(never)]
-    unsafe fn finish_nontemporal(
-        &mut self,
-        streamed: Result<Interrupted, (usize, usize, usize)>,
-        finish: impl FnOnce(&mut Self, &Remainder) -> usize,
-    ) -> usize {
-        let rest = match streamed {
-            Ok(stop) => Some(self.rest_of(&stop)),
-            // SAFETY: the caller of `finish_nontemporal` promises it.
-            Err((dst, src, len)) => unsafe { self.nontemporal_rechecking(dst, src, len) },
-        };
-        rest.map_or(0, |rest| finish(self, &rest))
-    }
-
-    fn rest_of(&mut self, stop: &Interrupted) -> Remainder {
-        Remainder { dst: stop.dst, src: stop.src, len: self.stopped(stop), readable: stop.readable }
+    fn rest_of(&mut self, stop: Option<&Interrupted>, dst: usize, src: usize, len: usize) -> Option<Remainder> {
+        let left = self.count(stop, dst, src, len);
+        let done = len - left;
+        // Beyond a guard's zeroes nothing is to be read.
+        let readable = stop.filter(|stop| stop.left == left).map_or(0, |stop| stop.readable);
+        (left != 0).then_some(Remainder { dst: dst + done, src: src.wrapping_add(done), len: left, readable })
     }
 
     /// # Safety
     /// As for [`LineStore::nontemporal`].
+    #[cold]
     unsafe fn nontemporal_rechecking(&mut self, dst: usize, src: usize, len: usize) -> Option<Remainder> {
         let mut rest = None;
         let left = self.in_spans(len, |copier, at, size| {
@@ -110,7 +99,8 @@ impl Copier {
             rest = if copier.may_touch(at) {
                 // SAFETY: the caller of `nontemporal_rechecking` promises it of the whole range, of which this is a
                 // part that is not empty.
-                unsafe { copier.nontemporal_directly(dst, src, size) }.map(|stop| copier.rest_of(&stop))
+                let stop = unsafe { copier.nontemporal_directly(dst, src, size) };
+                copier.rest_of(stop.as_ref(), dst, src, size)
             } else {
                 // Nothing is known against the rest, which the kernel may copy.
                 Some(Remainder { dst, src, len: size, readable: len - at })
@@ -147,13 +137,16 @@ impl Copier {
                 // part.
                 return unsafe { copier.over_lines_directly(instruction, addr, size) };
             }
+            let mark = Mark::now();
             let there = shelter::fault_in(Segment::new(addr, size), false);
             // SAFETY: the caller of `over_lines_rechecking` promises it of the whole range, of which this is a part,
             // which was there just now.
             let left = unsafe { copier.over_lines_by_kernel(instruction, Segment::new(addr, there)) };
-            let done = there - left;
+            let done = mark.clear(Segment::new(addr, there - left));
             if done < size && copier.fault.is_none() {
-                copier.fault = Some(Box::new(Fault::diagnose(addr + done, ZEROES.as_ptr().addr())));
+                let (at, readable) = (addr + done, ZEROES.as_ptr().addr());
+                let met = mark.fault_at(at, readable).unwrap_or_else(|| Fault::diagnose(at, readable));
+                copier.fault = Some(Box::new(met));
             }
             size - done
         })
@@ -184,8 +177,8 @@ impl Copier {
         // SAFETY: a write-back changes no contents. The range stays readable if it is `Backing::Heap` or a device's,
         // and for any other the handler is installed: `Path::Direct`.
         match unsafe { guard::write_back(instruction, addr, len) } {
-            None => 0,
-            Some(stop) => self.out_of_line(|copier| copier.stopped(&stop)),
+            None if self.is_undisturbed() => 0,
+            stop => self.out_of_line(|copier| copier.count(stop.as_ref(), addr, addr, len)),
         }
     }
 }

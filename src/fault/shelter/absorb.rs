@@ -5,7 +5,7 @@ use super::claims::{self, Claim, Scope};
 use super::extents::{self, EXTENTS, Extent, RESERVED};
 use super::turn::{NoTurn, Turn, text};
 use crate::abi::PAGE_SIZE;
-use crate::fault::arm;
+use crate::fault::threads;
 use crate::memory::Segment;
 use crate::sys::{maps, memory, remap};
 use std::sync::atomic::Ordering;
@@ -195,6 +195,8 @@ impl Zeroes {
         if extents::len() == EXTENTS {
             return Err(libc::ENOSPC);
         }
+        // Before the first zero can be read: whoever counts bytes looks whether another epoch has begun.
+        let _ = threads::invalidate_all();
         // SAFETY: a guard covers the range, and whoever asked for it bears that its pages are read anew or as zeroes.
         let keep_aside = || unsafe { remap::keep_aside(seg) };
         let kept = match if self.is_kept { keep_aside() } else { Ok(0) } {
@@ -225,8 +227,6 @@ impl Zeroes {
             is_replaced: false,
         };
         extents::insert(&entry, turn);
-        // Copies look at the table from now on.
-        arm::invalidate_all();
         Ok(())
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Extent {
 }
 
 /// An extent as the table keeps it.
-struct Slot {
+pub(super) struct Slot {
     start: AtomicUsize,
     len: AtomicUsize,
     kept: AtomicUsize,
@@ -58,7 +58,7 @@ static LEN: AtomicUsize = AtomicUsize::new(0);
 static EVER: AtomicUsize = AtomicUsize::new(0);
 
 impl Slot {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             start: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
@@ -75,7 +75,7 @@ impl Slot {
         Segment::new(self.start.load(Ordering::Relaxed), self.len.load(Ordering::Relaxed))
     }
 
-    fn load(&self) -> Extent {
+    pub(super) fn load(&self) -> Extent {
         let [code, lsb, store, mark, replaced, ..] = self.signal.load(Ordering::Relaxed).to_le_bytes();
         Extent {
             seg: self.seg(),
@@ -90,7 +90,7 @@ impl Slot {
         }
     }
 
-    fn store(&self, extent: &Extent) {
+    pub(super) fn store(&self, extent: &Extent) {
         let [store, mark, replaced] = [extent.is_store, extent.is_marked, extent.is_replaced].map(u8::from);
         let signal = [extent.code as u8, extent.lsb as u8, store, mark, replaced, 0, 0, 0];
         self.start.store(extent.seg.addr, Ordering::Relaxed);
@@ -131,11 +131,10 @@ fn place_behind(address: usize) -> usize {
     low
 }
 
-/// The first extent that overlaps a range, and that is under its zeroes as far as is known. What is held exported cannot be unmapped, so that it
-/// need not be looked up.
-pub(super) fn first(seg: Segment, is_held: impl Fn(&Extent) -> bool, turn: &mut Turn) -> Option<Extent> {
+/// The first extent that overlaps a range, and that is under its zeroes as far as is known.
+pub(super) fn first(seg: Segment, turn: &mut Turn) -> Option<Extent> {
     let found: Extent = within(seg, turn).find(|extent| !extent.is_replaced)?;
-    if is_held(&found) || !is_replaced(&found, found.seg.addr, turn) {
+    if !is_replaced(&found, found.seg.addr, turn) {
         return Some(found);
     }
     let has_told = check(turn);

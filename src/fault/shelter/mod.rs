@@ -10,13 +10,16 @@ mod absorb;
 mod ballast;
 mod claims;
 mod extents;
+mod gone;
+mod mark;
 mod report;
 mod turn;
 
 pub use absorb::{Met, absorb};
+pub use mark::Mark;
 pub use report::Report;
 
-use super::{Fault, Side, arm};
+use super::{Fault, arm, threads};
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::memory::Segment;
@@ -84,36 +87,19 @@ pub fn is_empty() -> bool {
 
 /// How many of the `len` bytes at both addresses come before the first on either side that is under zeroes.
 pub fn clear(dst: usize, src: usize, len: usize) -> usize {
-    if is_empty() {
-        return len;
-    }
-    let mut turn = Turn::take();
-    let mut until = |start: usize| {
-        let found = extents::first(Segment::new(start, len), is_held, &mut turn);
-        found.map_or(len, |extent| extent.seg.addr.saturating_sub(start).min(len))
-    };
-    until(src).min(until(dst))
+    let mark = Mark::now();
+    mark.clear(Segment::new(src, len)).min(mark.clear(Segment::new(dst, len)))
 }
 
 /// Faults a range in, to read or to write: how many bytes from its start on can be had, none of them under zeroes.
 pub fn fault_in(seg: Segment, write: bool) -> usize {
-    clear(seg.addr, seg.addr, memory::fault_in(seg, write))
+    let mark = Mark::now();
+    mark.clear(seg.take(memory::fault_in(seg, write)))
 }
 
 /// What is under zeroes at one of two addresses, the source's first.
 pub fn fault_at(dst: usize, src: usize) -> Option<Fault> {
-    if is_empty() {
-        return None;
-    }
-    let mut turn = Turn::take();
-    let mut at = |side, address: usize| Some((side, extents::first(Segment::new(address, 1), is_held, &mut turn)?));
-    let (side, extent) = at(Side::Source, src).or_else(|| at(Side::Destination, dst))?;
-    Some(report::fault(&extent, side, extent.seg, extent.kept))
-}
-
-/// Whether a guard has the memory of an extent exported, so that nobody unmaps it.
-fn is_held(extent: &Extent) -> bool {
-    claims::scopes().any(|scope| matches!(scope, Scope::Pages(..)) && covers(scope, extent))
+    Mark::now().fault_at(dst, src)
 }
 
 /// Whether there is nothing under zeroes, and nobody about to put anything there.
@@ -215,6 +201,13 @@ fn covers(scope: Scope, extent: &Extent) -> bool {
 
 /// Puts an extent's pages back, over its own zeroes only. Whether the mapping is what it was.
 fn put_back(extent: &Extent, is_under_zeroes: bool, turn: &Turn) -> bool {
+    let is_back = put_back_over(extent, is_under_zeroes, turn);
+    // Once it is there: what is read in the new epoch is no zeroes.
+    gone::remember(extent, threads::invalidate_all(), turn);
+    is_back
+}
+
+fn put_back_over(extent: &Extent, is_under_zeroes: bool, turn: &Turn) -> bool {
     let kept = Segment::new(extent.kept, extent.seg.len);
     match (kept.addr, is_under_zeroes) {
         // There is nothing to be put back where there are no zeroes.

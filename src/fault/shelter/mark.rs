@@ -1,0 +1,72 @@
+//! Whether memory that somebody is reading or writing comes under zeroes meanwhile.
+//!
+//! A guard of another thread may begin, meet a bad page, and end between two instructions of a copy, or while a system
+//! call is at work. What was read then may be zeroes, and what was stored is lost, without any fault. So whoever counts
+//! bytes sets a [`Mark`] first, and counts afterwards only what is clear of it.
+
+use super::extents::{self, Extent};
+use super::turn::Turn;
+use super::{gone, is_empty, is_idle, report};
+use crate::fault::{Fault, Side, threads};
+use crate::memory::Segment;
+use std::sync::atomic::Ordering;
+
+/// A moment after which memory is read or written.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    epoch: u32,
+    /// Whether nothing was under zeroes then.
+    is_clean: bool,
+}
+
+impl Mark {
+    /// Now.
+    pub fn now() -> Self {
+        let epoch = threads::epoch(Ordering::Acquire);
+        if is_idle() {
+            return Self { epoch, is_clean: true };
+        }
+        let _turn = Turn::take();
+        Self { epoch: threads::epoch(Ordering::Acquire), is_clean: is_empty() }
+    }
+
+    /// When an epoch began, in which there was nothing under zeroes.
+    pub(crate) fn since(epoch: u32) -> Self {
+        Self { epoch, is_clean: true }
+    }
+
+    /// How many bytes of a range come before the first that is under zeroes, or has been at any moment since.
+    pub fn clear(self, seg: Segment) -> usize {
+        if self.is_undisturbed() {
+            return seg.len;
+        }
+        self.first(seg).map_or(seg.len, |extent| extent.seg.addr.saturating_sub(seg.addr).min(seg.len))
+    }
+
+    /// Why it was not all of a range's bytes: what the first such byte in it met.
+    pub fn fault(self, seg: Segment, side: Side) -> Option<Fault> {
+        let extent = self.first(seg)?;
+        Some(report::fault(&extent, side, extent.seg, extent.kept))
+    }
+
+    /// What one of two addresses met, the source's first.
+    pub(crate) fn fault_at(self, dst: usize, src: usize) -> Option<Fault> {
+        if self.is_undisturbed() {
+            return None;
+        }
+        let at = |address: usize, side| self.fault(Segment::new(address, 1), side);
+        at(src, Side::Source).or_else(|| at(dst, Side::Destination))
+    }
+
+    /// Nothing comes under zeroes before another epoch has begun.
+    fn is_undisturbed(self) -> bool {
+        self.is_clean && threads::epoch(Ordering::SeqCst) == self.epoch
+    }
+
+    fn first(self, seg: Segment) -> Option<Extent> {
+        let mut turn = Turn::take();
+        let now = extents::first(seg, &mut turn);
+        let before = gone::first_since(self.epoch, seg, &turn);
+        now.into_iter().chain(before).min_by_key(|extent| extent.seg.addr)
+    }
+}
