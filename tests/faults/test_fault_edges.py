@@ -29,8 +29,8 @@ from iovec_rs import (
     memcpy_nocache,
     testing,
 )
-from support.arena import Arena, Page
-from support.damage import PAGE_SIZE, Damage, FaultyArena
+from support.arena import PAGE_SIZE, Arena, Page
+from support.damage import Damage
 from support.kinds import state_of
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def _by_signal(isa: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def far() -> Iterator[FaultyArena]:
-    with FaultyArena(FAR_PAGES + 1, NOISE) as arena:
+def far() -> Iterator[Arena]:
+    with Arena.good(FAR_PAGES + 1, NOISE) as arena:
         arena.damage(FAR_PAGES, Damage.CUT)
         yield arena
 
@@ -68,9 +68,7 @@ FLAT: list[Callable[..., McResult]] = [memcpy_mcsafe, memcpy_nocache, memcpy_flu
 
 @pytest.mark.parametrize("before", LENGTHS)
 @pytest.mark.parametrize("shift", [0, 1, 17, 63])
-def test_a_long_copy_from_memory_that_ends_is_exact(
-    far: FaultyArena, room: memoryview, before: int, shift: int
-) -> None:
+def test_a_long_copy_from_memory_that_ends_is_exact(far: Arena, room: memoryview, before: int, shift: int) -> None:
     """Shift 0 has source and destination congruent modulo a cache line, where long copies have their own way."""
     at, n = FAR - before, before + 3000
     good = room[(at + shift) % 64 :][:n]
@@ -100,9 +98,7 @@ def test_a_long_copy_from_memory_that_ends_is_exact(
 
 @pytest.mark.parametrize("before", LENGTHS)
 @pytest.mark.parametrize("shift", [0, 1, 17, 63])
-def test_a_long_copy_into_memory_that_ends_is_exact(
-    far: FaultyArena, room: memoryview, before: int, shift: int
-) -> None:
+def test_a_long_copy_into_memory_that_ends_is_exact(far: Arena, room: memoryview, before: int, shift: int) -> None:
     at, n = FAR - before, before + 3000
     good = room[(at + shift) % 64 :][:n]
     good[:] = NOISE[-n % len(NOISE) :][:n].ljust(n, b"=")
@@ -143,7 +139,7 @@ NEAR = (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 257, 300, 420, 4000)
 def test_with_both_ends_bad_the_nearer_one_stops_the_copy(copy: Callable[..., McResult]) -> None:
     """Equally near, it is the source: nothing can be written that was not read."""
     cases = 0
-    with FaultyArena(3, NOISE[: 3 * PAGE_SIZE]) as source, FaultyArena(3, bytes(3 * PAGE_SIZE)) as target:
+    with Arena.good(3, NOISE[: 3 * PAGE_SIZE]) as source, Arena.good(3, bytes(3 * PAGE_SIZE)) as target:
         source.damage(2, Damage.CUT)
         target.damage(2, Damage.PROTECTED)
         edge = 2 * PAGE_SIZE
@@ -168,7 +164,7 @@ def test_with_both_ends_bad_the_nearer_one_stops_the_copy(copy: Callable[..., Mc
 @pytest.mark.parametrize("how", Damage)
 def test_a_fault_in_one_of_many_segments_is_counted_from_the_start(how: Damage) -> None:
     """Both iterators cut differently, so that the fault falls into the middle of somebody's segment."""
-    with FaultyArena(3, NOISE[: 3 * PAGE_SIZE]) as arena:
+    with Arena.good(3, NOISE[: 3 * PAGE_SIZE]) as arena:
         arena.damage(1, how)
         for step in (1, 5, 64, 100, 1000):
             pieces = [arena.buffer[at : min(at + step, 2 * PAGE_SIZE)] for at in range(17, 2 * PAGE_SIZE, step)]
@@ -207,7 +203,7 @@ def test_segments_read_in_vain_are_taken_back_exactly(
 ) -> None:
     """Short segments wait for the rest of their line, and turn out to have no place; another may be bad itself."""
     numbers = random.Random(6)
-    with FaultyArena(2, NOISE[: 2 * PAGE_SIZE]) as source, FaultyArena(2) as target, fault_handler.mode(mode):
+    with Arena.good(2, NOISE[: 2 * PAGE_SIZE]) as source, Arena.good(2) as target, fault_handler.mode(mode):
         source.damage(1, Damage.CUT)
         target.damage(1, Damage.PROTECTED)
         sides = set()
@@ -300,7 +296,7 @@ def test_a_range_moved_within_memory_that_ends_is_exact(
 ) -> None:
     """Up: the source ends later than the destination. Down: the other way round."""
     n = 3 * PAGE_SIZE
-    with FaultyArena(3, NOISE[:n]) as arena:
+    with Arena.good(3, NOISE[:n]) as arena:
         arena.damage(2, how)
         edge = 2 * PAGE_SIZE
         up = edge - distance
@@ -315,7 +311,7 @@ def test_a_range_moved_within_memory_that_ends_is_exact(
 
 
 def test_a_copy_of_nothing_touches_nothing() -> None:
-    with FaultyArena(2, NOISE[: 2 * PAGE_SIZE]) as arena:
+    with Arena.good(2, NOISE[: 2 * PAGE_SIZE]) as arena:
         arena.damage(1, Damage.CUT)
         before = fault_handler.status().recovered
         nowhere = arena.buffer[PAGE_SIZE:PAGE_SIZE]
@@ -330,7 +326,7 @@ def test_a_copy_of_nothing_touches_nothing() -> None:
 @pytest.mark.parametrize("copy", FLAT)
 def test_a_copy_that_ends_at_the_edge_is_whole(copy: Callable[..., McResult]) -> None:
     """The byte behind the range is never looked at, nor the line it lies in."""
-    with FaultyArena(2, NOISE[: 2 * PAGE_SIZE]) as arena:
+    with Arena.good(2, NOISE[: 2 * PAGE_SIZE]) as arena:
         arena.damage(1, Damage.UNMAPPED)
         before = fault_handler.status().recovered
         for n in (*range(300), 1023, 4096):

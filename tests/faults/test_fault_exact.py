@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from iovec_rs import Fault, fault_handler
-from support.damage import PAGE_SIZE, Damage, FaultyArena
+from support.arena import PAGE_SIZE, Arena
+from support.damage import Damage
 from support.primitives import FROM_BAD, NONTEMPORAL_FROM_BAD, NONTEMPORAL_INTO_BAD, TO_BAD
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ BLANK = b"\xee" * (GOOD_PAGES * PAGE_SIZE)
 
 
 @pytest.fixture(params=Damage, ids=lambda how: how.name, scope="module")
-def bad(request: pytest.FixtureRequest) -> Iterator[tuple[FaultyArena, Damage]]:
-    with FaultyArena(GOOD_PAGES + 1, DATA) as arena:
+def bad(request: pytest.FixtureRequest) -> Iterator[tuple[Arena, Damage]]:
+    with Arena.good(GOOD_PAGES + 1, DATA) as arena:
         arena.damage(GOOD_PAGES, request.param)
         yield arena, request.param
 
@@ -58,7 +59,7 @@ class Sweep(NamedTuple):
     """One way to copy, over every distance from the bad page and every misalignment of the good side."""
 
     name: str
-    arena: FaultyArena
+    arena: Arena
     how: Damage
     good: memoryview
     origin: str
@@ -123,14 +124,14 @@ class Sweep(NamedTuple):
 
 @pytest.mark.parametrize("name", FROM_BAD)
 def test_a_bad_source_ends_the_copy_at_its_first_byte(
-    name: str, bad: tuple[FaultyArena, Damage], good: memoryview, origin: str
+    name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
 ) -> None:
     assert Sweep(name, *bad, good, origin).from_bad() == CASES
 
 
 @pytest.mark.parametrize("name", TO_BAD)
 def test_a_bad_destination_ends_the_copy_at_its_first_byte(
-    name: str, bad: tuple[FaultyArena, Damage], good: memoryview, origin: str
+    name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
 ) -> None:
     assert Sweep(name, *bad, good, origin).into_bad() == CASES
 
@@ -142,7 +143,7 @@ def test_the_sweep_is_as_wide_as_it_should_be() -> None:
 
 @pytest.mark.parametrize("name", NONTEMPORAL_FROM_BAD)
 def test_a_bad_line_anywhere_in_a_stream_ends_it_at_its_first_byte(
-    name: str, bad: tuple[FaultyArena, Damage], good: memoryview, origin: str
+    name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
 ) -> None:
     """Four lines are loaded before they are stored: those read before the bad one are not lost."""
     assert Sweep(name, *bad, good, origin, IN_STREAMS, 600).from_bad() == len(IN_STREAMS) * len(MISALIGNMENTS)
@@ -150,7 +151,7 @@ def test_a_bad_line_anywhere_in_a_stream_ends_it_at_its_first_byte(
 
 @pytest.mark.parametrize("name", NONTEMPORAL_INTO_BAD)
 def test_a_stream_into_a_bad_page_ends_at_its_first_byte(
-    name: str, bad: tuple[FaultyArena, Damage], good: memoryview, origin: str
+    name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
 ) -> None:
     assert Sweep(name, *bad, good, origin, IN_STREAMS, 600).into_bad() == len(IN_STREAMS) * len(MISALIGNMENTS)
 
@@ -175,13 +176,13 @@ def befores(request: pytest.FixtureRequest) -> Iterator[Sequence[int]]:
 
 @pytest.mark.parametrize("name", ["copy_to_iter", "copy_from_iter kvec", "memcpy_mcsafe", *NONTEMPORAL_FROM_BAD])
 def test_system_calls_alone_count_a_source_as_exactly(
-    name: str, bad: tuple[FaultyArena, Damage], good: memoryview, befores: Sequence[int]
+    name: str, bad: tuple[Arena, Damage], good: memoryview, befores: Sequence[int]
 ) -> None:
     assert Sweep(name, *bad, good, "syscall", befores).from_bad() == len(befores) * len(MISALIGNMENTS)
 
 
 @pytest.mark.parametrize("name", ["copy_to_iter kvec", "zero", "memcpy_mcsafe", *NONTEMPORAL_INTO_BAD])
 def test_system_calls_alone_count_a_destination_as_exactly(
-    name: str, bad: tuple[FaultyArena, Damage], good: memoryview, befores: Sequence[int]
+    name: str, bad: tuple[Arena, Damage], good: memoryview, befores: Sequence[int]
 ) -> None:
     assert Sweep(name, *bad, good, "syscall", befores).into_bad() == len(befores) * len(MISALIGNMENTS)

@@ -35,7 +35,8 @@ from iovec_rs import (
     fault_handler,
     memcpy_mcsafe,
 )
-from support.damage import PAGE_SIZE, Damage, FaultyArena
+from support.arena import PAGE_SIZE, Arena
+from support.damage import Damage
 from support.damaged_kinds import DATA, KINDS, OTHER, PAGES, SKIP, TOTAL, TRUSTED, build, expect_short, state, state_at
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ FLAVOURS: dict[str, Callable[[memoryview | bytearray, IovIter], int]] = {
 
 
 @pytest.fixture
-def arena() -> Iterator[FaultyArena]:
-    with FaultyArena(PAGES, DATA) as made:
+def arena() -> Iterator[Arena]:
+    with Arena.good(PAGES, DATA) as made:
         yield made
 
 
@@ -74,7 +75,7 @@ every_way = pytest.mark.parametrize("how", Damage, ids=lambda how: how.name)
 @everywhere
 @pytest.mark.parametrize("flavour", [*FLAVOURS, "page"])
 def test_a_bad_page_in_a_source_stops_it_and_nothing_is_lost(
-    arena: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+    arena: Arena, kind: IterKind, how: Damage, page: int, flavour: str
 ) -> None:
     i, reachable = build(kind, WRITE, arena.buffer), max(page * PAGE_SIZE - SKIP, 0)
     arena.damage(page, how)
@@ -100,7 +101,7 @@ def test_a_bad_page_in_a_source_stops_it_and_nothing_is_lost(
 @everywhere
 @pytest.mark.parametrize("flavour", ["copy", "page", "mcsafe", "flushcache", "zero"])
 def test_a_bad_page_in_a_destination_stops_it_and_nothing_is_repeated(
-    arena: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+    arena: Arena, kind: IterKind, how: Damage, page: int, flavour: str
 ) -> None:
     i, reachable = build(kind, READ, arena.buffer), max(page * PAGE_SIZE - SKIP, 0)
     arena.damage(page, how)
@@ -130,7 +131,7 @@ def test_a_bad_page_in_a_destination_stops_it_and_nothing_is_repeated(
 
 @every_kind
 @everywhere
-def test_a_chunk_of_a_sum_fails_as_a_whole(arena: FaultyArena, kind: IterKind, page: int) -> None:
+def test_a_chunk_of_a_sum_fails_as_a_whole(arena: Arena, kind: IterKind, page: int) -> None:
     """Every byte counted is in the sum, and the sum of the parts is that of the whole."""
     whole = csum_and_copy_from_iter(bytearray(TOTAL), build(kind, WRITE, arena.buffer))
     for direction in (WRITE, READ):
@@ -160,7 +161,7 @@ def test_a_chunk_of_a_sum_fails_as_a_whole(arena: FaultyArena, kind: IterKind, p
 
 @every_kind
 @every_way
-def test_several_bad_pages_are_got_over_one_after_the_other(arena: FaultyArena, kind: IterKind, how: Damage) -> None:
+def test_several_bad_pages_are_got_over_one_after_the_other(arena: Arena, kind: IterKind, how: Damage) -> None:
     i, out, done = build(kind, WRITE, arena.buffer), bytearray(TOTAL), 0
     for page in (0, 1, 3):
         arena.damage(page, how)
@@ -182,12 +183,12 @@ def test_several_bad_pages_are_got_over_one_after_the_other(arena: FaultyArena, 
 @everywhere
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_bad_page_in_a_flat_destination_moves_an_iterator_as_far_as_it_got(
-    arena: FaultyArena, kind: IterKind, how: Damage, page: int, flavour: str
+    arena: Arena, kind: IterKind, how: Damage, page: int, flavour: str
 ) -> None:
     """Also where bytes of segments further on had been read by then."""
     arena.damage(page, how)
     reachable, copy = page * PAGE_SIZE, FLAVOURS[flavour]
-    with FaultyArena(PAGES, OTHER) as clean:
+    with Arena.good(PAGES, OTHER) as clean:
         i = build(kind, WRITE, clean.buffer)
         expect_short(i, lambda: copy(arena.buffer[:TOTAL], i), reachable, how, raises=kind in TRUSTED)
         assert state(i) == state_at(kind, reachable)
@@ -203,11 +204,11 @@ def test_a_bad_page_in_a_flat_destination_moves_an_iterator_as_far_as_it_got(
 @pytest.mark.parametrize("kind", [*KINDS, IterKind.PIPE])
 @every_way
 def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(
-    arena: FaultyArena, kind: IterKind, how: Damage
+    arena: Arena, kind: IterKind, how: Damage
 ) -> None:
     arena.damage(2, how)
     reachable = 2 * PAGE_SIZE
-    with FaultyArena(PAGES, bytes(PAGES * PAGE_SIZE)) as clean:
+    with Arena.good(PAGES, bytes(PAGES * PAGE_SIZE)) as clean:
         ring = PipeRing(8)
         i = IovIter.pipe(READ, ring, TOTAL) if kind is IterKind.PIPE else build(kind, READ, clean.buffer)
         copied = copy_to_iter_mcsafe(arena.buffer[:TOTAL], i)
@@ -224,7 +225,7 @@ def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(
 @every_way
 @pytest.mark.parametrize("full", FULL)
 def test_all_or_nothing_is_nothing_and_stays_where_it_was(
-    arena: FaultyArena, kind: IterKind, how: Damage, full: Callable[..., bool | tuple[bool, int]]
+    arena: Arena, kind: IterKind, how: Damage, full: Callable[..., bool | tuple[bool, int]]
 ) -> None:
     """Also where trusted memory fails: what was copied is taken back before the error says that nothing was."""
     inward = full is copy_to_iter_full
@@ -250,8 +251,8 @@ def test_all_or_nothing_is_nothing_and_stays_where_it_was(
 
 @every_kind
 @every_way
-def test_between_two_iterators_both_stop_at_the_bad_page(arena: FaultyArena, kind: IterKind, how: Damage) -> None:
-    with FaultyArena(PAGES, DATA) as clean:
+def test_between_two_iterators_both_stop_at_the_bad_page(arena: Arena, kind: IterKind, how: Damage) -> None:
+    with Arena.good(PAGES, DATA) as clean:
         arena.damage(1, how)
         for bad, good in ((WRITE, READ), (READ, WRITE)):
             broken, sound = build(kind, bad, arena.buffer), build(kind, good, clean.buffer)
@@ -262,7 +263,7 @@ def test_between_two_iterators_both_stop_at_the_bad_page(arena: FaultyArena, kin
 
 
 @every_way
-def test_poison_met_once_is_known_from_then_on(arena: FaultyArena, how: Damage) -> None:
+def test_poison_met_once_is_known_from_then_on(arena: Arena, how: Damage) -> None:
     arena.damage(1, how)
     known, out = FaultMap(), bytearray(TOTAL)
     for again in (False, True, True):

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from iovec_rs import READ, WRITE, FaultError, IovIter, copy_from_iter, copy_to_iter, fault_handler, memcpy_mcsafe
-from support.damage import PAGE_SIZE, Damage, FaultyArena
+from support.arena import PAGE_SIZE, Arena
+from support.damage import Damage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,9 +29,9 @@ CONTENT = bytes(range(1, 129)) * (PAGE_SIZE // 128)
 
 
 @pytest.fixture
-def edges() -> Iterator[list[FaultyArena]]:
+def edges() -> Iterator[list[Arena]]:
     """Two mappings, bad for either signal from the second page on."""
-    with FaultyArena(2, CONTENT) as cut, FaultyArena(2, CONTENT) as protected:
+    with Arena.good(2, CONTENT) as cut, Arena.good(2, CONTENT) as protected:
         cut.damage(1, Damage.CUT)
         protected.damage(1, Damage.PROTECTED)
         yield [cut, protected]
@@ -63,7 +64,7 @@ def in_threads(run: list[Callable[[], None]]) -> None:
         raise failures[0]
 
 
-def many_faults(arena: FaultyArena, faults: int, seed: int) -> None:
+def many_faults(arena: Arena, faults: int, seed: int) -> None:
     """Copies of a few bytes over the edge, both ways round."""
     befores = [(seed + 7 * index) % 61 for index in range(64)]
     sources = [arena.buffer[PAGE_SIZE - before : PAGE_SIZE + 8] for before in befores]
@@ -80,7 +81,7 @@ def many_faults(arena: FaultyArena, faults: int, seed: int) -> None:
                 result[:] = bytes(len(result))
 
 
-def test_a_million_faults_in_eight_threads_go_right_and_leave_nothing(edges: list[FaultyArena]) -> None:
+def test_a_million_faults_in_eight_threads_go_right_and_leave_nothing(edges: list[Arena]) -> None:
     each = FAULTS // THREADS // 64 * 64 + 64
     in_threads([partial(many_faults, edges[n % 2], 6400, n) for n in range(THREADS)])
     gc.collect()
@@ -94,8 +95,8 @@ def test_a_million_faults_in_eight_threads_go_right_and_leave_nothing(edges: lis
     assert descriptors() == files
 
 
-def test_short_copies_through_iterators_leave_nothing(edges: list[FaultyArena]) -> None:
-    def short(arena: FaultyArena, rounds: int) -> None:
+def test_short_copies_through_iterators_leave_nothing(edges: list[Arena]) -> None:
+    def short(arena: Arena, rounds: int) -> None:
         out = bytearray(100)
         for _ in range(rounds):
             source = IovIter.iovec(WRITE, [arena.buffer[PAGE_SIZE - 60 :][:30], arena.range(PAGE_SIZE - 30, 70)])
@@ -117,11 +118,11 @@ def test_short_copies_through_iterators_leave_nothing(edges: list[FaultyArena]) 
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_fork_in_the_middle_of_faults_changes_nothing_for_either_side(edges: list[FaultyArena]) -> None:
+def test_a_fork_in_the_middle_of_faults_changes_nothing_for_either_side(edges: list[Arena]) -> None:
     """Other threads are inside copies when the child is made; it has none of them."""
     stop = threading.Event()
 
-    def until_stopped(arena: FaultyArena, seed: int) -> None:
+    def until_stopped(arena: Arena, seed: int) -> None:
         while not stop.is_set():
             many_faults(arena, 640, seed)
 
@@ -144,13 +145,13 @@ def test_a_fork_in_the_middle_of_faults_changes_nothing_for_either_side(edges: l
     in_threads([forks, *(partial(until_stopped, edges[n % 2], n) for n in range(3))])
 
 
-def test_threads_that_come_and_go_are_all_served(edges: list[FaultyArena]) -> None:
+def test_threads_that_come_and_go_are_all_served(edges: list[Arena]) -> None:
     """More of them, one after the other and at once, than any table of threads would hold."""
     for _ in range(30):
         in_threads([partial(many_faults, edges[n % 2], 64, n) for n in range(50)])
 
 
-def test_a_threads_own_signal_stack_is_used_and_left_to_it(edges: list[FaultyArena]) -> None:
+def test_a_threads_own_signal_stack_is_used_and_left_to_it(edges: list[Arena]) -> None:
     """The handler runs on it; neither the thread's end nor a later thread is troubled."""
     libc = ctypes.CDLL(None, use_errno=True)
     size = 128 << 10
@@ -160,7 +161,7 @@ def test_a_threads_own_signal_stack_is_used_and_left_to_it(edges: list[FaultyAre
         assert libc.sigaltstack(None, now) == 0
         return struct.unpack("QixxxxQ", now.raw)
 
-    def faults_on_a_stack_of_its_own(arena: FaultyArena, seed: int) -> None:
+    def faults_on_a_stack_of_its_own(arena: Arena, seed: int) -> None:
         stack = mmap.mmap(-1, size)
         address = ctypes.addressof(ctypes.c_char.from_buffer(stack))
         assert libc.sigaltstack(struct.pack("QixxxxQ", address, 0, size), None) == 0

@@ -27,7 +27,7 @@ from iovec_rs import (
 )
 from support.arena import PAGE_SIZE, Arena, Page
 from support.checksum import internet_checksum
-from support.damage import Damage, FaultyArena
+from support.damage import Damage
 from support.damaged_kinds import DATA, KINDS, PAGES, SKIP, TOTAL, TRUSTED, build
 from support.every_kind import snapshot
 from support.refusal import os_error
@@ -43,7 +43,7 @@ PATTERN = bytes((index * 13 + index // 241) % 256 for index in range(3 * PAGE_SI
 @pytest.mark.parametrize("kind", KINDS)
 def test_bug_02_a_careful_copy_of_poison_forgot_to_advance(kind: IterKind) -> None:
     """The caller goes on behind what was copied, and has the poison taken away when there is nothing to be had."""
-    with FaultyArena(PAGES, DATA) as arena, FaultyArena(PAGES) as target:
+    with Arena.good(PAGES, DATA) as arena, Arena.good(PAGES) as target:
         arena.damage(1, Damage.POISON)
         i, steps = build(kind, READ, target.buffer), [0]
         while i.count:
@@ -57,7 +57,7 @@ def test_bug_02_a_careful_copy_of_poison_forgot_to_advance(kind: IterKind) -> No
 
 @pytest.mark.parametrize("poison", [0, 1, 2])
 def test_bug_03_a_careful_copy_left_surplus_slots_in_the_pipe(poison: int) -> None:
-    with FaultyArena(3, PATTERN) as arena:
+    with Arena.good(3, PATTERN) as arena:
         arena.damage(poison, Damage.POISON)
         ring = PipeRing(8)
         i = IovIter.pipe(READ, ring, 3 * PAGE_SIZE)
@@ -168,7 +168,7 @@ def test_bug_09_a_dump_of_memory_that_gives_nothing_never_ended() -> None:
 @pytest.mark.parametrize("kind", TRUSTED_MEMORY)
 def test_bug_09_a_dump_of_poisoned_memory_never_ended(kind: IterKind) -> None:
     """Here a writer cannot overlook that there is nothing to be had: it is an exception each time, nothing moves."""
-    with FaultyArena(PAGES, DATA) as arena:
+    with Arena.good(PAGES, DATA) as arena:
         arena.damage(1, Damage.POISON)
         iterator, page = build(kind, WRITE, arena.buffer), bytearray(TOTAL)
         for copied in (PAGE_SIZE - SKIP, 0, 0):

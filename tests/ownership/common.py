@@ -9,8 +9,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import iovec_rs
-from support.arena import PAGE_SIZE
-from support.damage import Damage, FaultyArena
+from support.arena import PAGE_SIZE, Arena
+from support.damage import Damage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ _SA_RESTORER = 0x0400_0000
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 CONTENT = bytes(range(1, 129)) * (PAGE_SIZE // 128)
-CUT, PROTECTED = FaultyArena(2, CONTENT), FaultyArena(2, CONTENT)
+CUT, PROTECTED = Arena.good(2, CONTENT), Arena.good(2, CONTENT)
 CUT.damage(1, Damage.CUT)
 PROTECTED.damage(1, Damage.PROTECTED)
 BAD_ADDRESS = {BUS: CUT.start(1), SEGV: PROTECTED.start(1)}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from iovec_rs import FaultError, UserRange, fault_handler, pmem
-from support.arena import Arena, Page
-from support.damage import PAGE_SIZE, Damage, FaultyArena
+from support.arena import PAGE_SIZE, Arena, Page
+from support.damage import Damage
 from support.damaged_kinds import DATA, ERRNO, PAGES
 
 if TYPE_CHECKING:
@@ -18,15 +18,15 @@ every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 @pytest.fixture
-def arena() -> Iterator[FaultyArena]:
-    with FaultyArena(PAGES, DATA) as made:
+def arena() -> Iterator[Arena]:
+    with Arena.good(PAGES, DATA) as made:
         yield made
 
 
 @every_call
 @pytest.mark.usefixtures("flush_instruction", "way")
 @pytest.mark.parametrize("how", Damage, ids=lambda how: how.name)
-def test_bad_memory_ends_it_at_its_page_and_says_so(arena: FaultyArena, call: Callable[..., None], how: Damage) -> None:
+def test_bad_memory_ends_it_at_its_page_and_says_so(arena: Arena, call: Callable[..., None], how: Damage) -> None:
     arena.damage(2, how)
     edge = 2 * PAGE_SIZE
     for offset in (0, 1, 63, 64, PAGE_SIZE - 1, PAGE_SIZE + 17, edge - 65, edge - 1, edge, edge + 1, edge + 100):
@@ -57,7 +57,7 @@ def test_bad_memory_ends_it_at_its_page_and_says_so(arena: FaultyArena, call: Ca
 
 @every_call
 @pytest.mark.usefixtures("flush_instruction", "way")
-def test_of_no_length_nothing_is_touched(arena: FaultyArena, call: Callable[..., None]) -> None:
+def test_of_no_length_nothing_is_touched(arena: Arena, call: Callable[..., None]) -> None:
     """Not even the bad page that an offset is in: that is a fault as soon as the length is 1."""
     arena.damage(1, Damage.UNMAPPED)
     recovered = fault_handler.status().recovered
@@ -80,7 +80,7 @@ def test_of_no_length_nothing_is_touched(arena: FaultyArena, call: Callable[...,
 
 @every_call
 @pytest.mark.usefixtures("flush_instruction")
-def test_what_memory_holds_stays_what_it_is(arena: FaultyArena, call: Callable[..., None]) -> None:
+def test_what_memory_holds_stays_what_it_is(arena: Arena, call: Callable[..., None]) -> None:
     for offset in range(0, 200, 7):
         for length in (1, 7, 64, 65, 200):
             arena.buffer[offset : offset + length] = DATA[:length]

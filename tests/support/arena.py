@@ -1,4 +1,5 @@
-"""Memory that really faults: pages that may not be read, may not be written, were never there, or whose file was cut.
+"""Memory that really faults: pages that may not be read, may not be written, were never there, or whose file was cut,
+from the beginning or from a moment on that a test chooses.
 
 Every mapping is placed far below the addresses the kernel hands out by itself, so that a hole in it stays a hole: an
 allocator that grows while a test runs fills the highest gap first and never reaches this one.
@@ -9,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import tempfile
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
-from iovec_rs import PAGE_SIZE, UserRange
+from iovec_rs import PAGE_SIZE, UserRange, testing
 
 from support import mapping
+from support.damage import Damage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +56,10 @@ class Page(Enum):
 
 
 class Arena:
-    """Consecutive pages, each with its own fate. A context manager; the pages go when it ends."""
+    """Consecutive pages, each with its own fate, which may change: good pages can be damaged and mended.
+
+    `buffer` covers them all, whatever becomes of them. A context manager; the pages go when it ends.
+    """
 
     _cursor = _BASE
 
@@ -64,6 +70,13 @@ class Arena:
         ctypes.memmove(self.address, content, min(len(content), self.length))
         for index, page in enumerate(self.pages):
             self._spoil(self.start(index), page)
+        self.buffer = memoryview(window(self.address, self.length)).cast("B")
+        self._before: dict[int, tuple[Damage, bytes, int]] = {}
+
+    @classmethod
+    def good(cls, npages: int, content: bytes = b"") -> Arena:
+        """One whose pages are all good, until they are damaged."""
+        return cls([Page.GOOD] * npages, content)
 
     def _reserve(self) -> int:
         address = Arena._cursor
@@ -102,6 +115,46 @@ class Arena:
         mapping.map_at(self.start(index), PAGE_SIZE, _ANONYMOUS)
         self.pages[index] = Page.GOOD
 
+    def damage(self, index: int, how: Damage) -> None:
+        """Makes a good page bad."""
+        assert index not in self._before
+        address, content, fd = self.start(index), self.read(index * PAGE_SIZE, PAGE_SIZE), -1
+        match how:
+            case Damage.CUT:
+                fd = os.memfd_create("cut")
+                mapping.map_cut_page(address, fd)
+            case Damage.CUT_FILE:
+                fd, path = tempfile.mkstemp(dir="/var/tmp")
+                os.unlink(path)  # noqa: PTH108
+                mapping.map_cut_page(address, fd)
+            case Damage.PROTECTED:
+                mapping.protect(address, PAGE_SIZE, 0)
+            case Damage.UNMAPPED:
+                mapping.unmap(address, PAGE_SIZE)
+            case Damage.GUARD:
+                mapping.advise(address, PAGE_SIZE, mapping.GUARD_INSTALL)
+            case Damage.POISON:
+                self.repair(index)  # only a page that nobody has touched can be poisoned
+                testing._poison(address, PAGE_SIZE, {0})
+        self.pages[index] = Page.PROTECTED
+        self._before[index] = how, content, fd
+
+    def mend(self, index: int) -> None:
+        """Takes back what was done to the page, which then holds what it held."""
+        how, content, fd = self._before.pop(index)
+        match how:
+            case Damage.CUT | Damage.CUT_FILE:
+                os.ftruncate(fd, PAGE_SIZE)
+                os.close(fd)
+            case Damage.PROTECTED:
+                mapping.protect(self.start(index), PAGE_SIZE, mapping.READ_WRITE)
+            case Damage.GUARD:
+                mapping.advise(self.start(index), PAGE_SIZE, mapping.GUARD_REMOVE)
+            case Damage.UNMAPPED | Damage.POISON:
+                self.repair(index)
+        self.pages[index] = Page.GOOD
+        self.write(index * PAGE_SIZE, content)
+
     def range(self, offset: int, length: int) -> UserRange:
         return UserRange(self.address + offset, length)
 
@@ -129,6 +182,10 @@ class Arena:
         )
 
     def close(self) -> None:
+        for _, _, fd in self._before.values():
+            if fd >= 0:
+                os.close(fd)
+        self._before.clear()
         if self.address:
             mapping.unmap(self.address, self.length)
             self.address = 0

@@ -10,10 +10,12 @@ import pytest
 from iovec_rs import Direction, FaultError, IovIter, IterKind
 
 from support import every_kind
-from support.damage import PAGE_SIZE, Damage
+from support.arena import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from support.damage import Damage
 
 __all__ = ["DATA", "KINDS", "OTHER", "PAGES", "SKIP", "TOTAL", "TRUSTED", "build", "expect_short", "state", "state_at"]
 

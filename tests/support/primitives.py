@@ -35,13 +35,13 @@ from iovec_rs import (
     memcpy_nocache,
 )
 
-from support.damage import FaultyArena
+from support.arena import Arena
 from support.sums import crc32c
 
 __all__ = ["FROM_BAD", "NONTEMPORAL_FROM_BAD", "NONTEMPORAL_INTO_BAD", "TO_BAD"]
 
 Outcome = tuple[int, Fault | None]
-Primitive = Callable[[FaultyArena, int, int, memoryview], Outcome]
+Primitive = Callable[[Arena, int, int, memoryview], Outcome]
 """Copies between `n` bytes of the arena from an offset on, and good memory as long."""
 
 
