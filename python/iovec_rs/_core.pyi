@@ -312,10 +312,10 @@ class PipeRing:
     def __new__(cls, slots: int | None = None, max_usage: int | None = None) -> Self: ...
     @property
     def used(self) -> int:
-        """Slots in use."""
+        """Slots in use. What another thread is copying into a page is in use when it is copied."""
     @property
     def full(self) -> bool:
-        """Whether no slot is left for a user."""
+        """Whether all slots are in use that users may fill."""
     @property
     def slots(self) -> list[tuple[memoryview, int, int, int]]:
         """The slots in use, oldest first: `(page, offset, length, flags)`. Pages are shown read-only."""

@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn free(ring: &PipeRing) -> usize {
-        ring.lock().free()
+        ring.lock().unreserved()
     }
 
     #[test]

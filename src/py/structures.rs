@@ -78,16 +78,16 @@ impl PipeRing {
         Ok(Self(Arc::new(structure::PipeRing::new(slots, max_usage)?)))
     }
 
-    /// Slots in use.
+    /// Slots in use. What another thread is copying into a page is in use when it is copied.
     #[getter]
     fn used(&self) -> usize {
         self.0.lock().used()
     }
 
-    /// Whether no slot is left for a user.
+    /// Whether all slots are in use that users may fill.
     #[getter]
     fn full(&self) -> bool {
-        self.0.lock().free() == 0
+        self.0.lock().is_full()
     }
 
     /// The slots in use, oldest first: `(page, offset, length, flags)`. Pages are shown read-only.

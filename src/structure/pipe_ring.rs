@@ -98,9 +98,20 @@ impl Ring {
         self.bytes
     }
 
-    /// Slots that may still be taken: what the user's limit leaves, however many slots the ring has.
+    /// Slots that are not in use: what the user's limit leaves, however many slots the ring has. What is being filled is
+    /// no part of the pipe yet, and so not in use either.
     pub fn free(&self) -> usize {
-        self.max_usage.saturating_sub(self.slots.len() + self.reserved)
+        self.max_usage.saturating_sub(self.used())
+    }
+
+    /// Whether all slots are in use.
+    pub fn is_full(&self) -> bool {
+        self.free() == 0
+    }
+
+    /// Slots that a writer may still reserve: the free ones that no other has.
+    pub fn unreserved(&self) -> usize {
+        self.free().saturating_sub(self.reserved)
     }
 
     /// The slots in use, oldest first.
@@ -124,7 +135,7 @@ impl Ring {
 
     /// Keeps a slot free for [`Self::push_reserved`]. `false` when the ring is full or memory is short.
     pub(super) fn reserve(&mut self) -> bool {
-        let can = self.free() > 0 && self.slots.try_reserve(self.reserved + 1).is_ok();
+        let can = self.unreserved() > 0 && self.slots.try_reserve(self.reserved + 1).is_ok();
         self.reserved += usize::from(can);
         can
     }

@@ -218,7 +218,7 @@ impl Writer {
     pub fn free_slots(&self) -> (usize, usize) {
         let mut ring = self.ring.lock();
         let partly = self.open_page(&mut ring).map(|(_, slot)| slot.end());
-        (ring.free() + usize::from(partly.is_some()), partly.unwrap_or(0))
+        (ring.unreserved() + usize::from(partly.is_some()), partly.unwrap_or(0))
     }
 
     /// The page the next bytes may be added to: the one part of the ring that a copy's other side can overlap.

@@ -24,9 +24,9 @@ fn lengths(ring: &PipeRing) -> Vec<usize> {
     ring.lock().iter().map(|slot| slot.len).collect()
 }
 
-fn used_and_free(ring: &PipeRing) -> (usize, usize) {
+fn used_and_unreserved(ring: &PipeRing) -> (usize, usize) {
     let ring = ring.lock();
-    (ring.used(), ring.free())
+    (ring.used(), ring.unreserved())
 }
 
 fn drain(ring: &PipeRing, nbytes: usize) {
@@ -51,6 +51,22 @@ fn counters_wrap_and_the_limit_holds() {
 }
 
 #[test]
+fn a_page_that_is_being_filled_is_neither_used_nor_makes_the_ring_full() {
+    let ring = ring(2, None);
+    let mut writer = Writer::iterator(Arc::clone(&ring));
+    assert_eq!(put(&mut writer, PAGE_SIZE), PAGE_SIZE);
+    let place = writer.reserve(PAGE_SIZE).unwrap();
+    let seen = |ring: &PipeRing| {
+        let ring = ring.lock();
+        (ring.used(), ring.free(), ring.is_full(), ring.unreserved())
+    };
+    assert_eq!(seen(&ring), (1, 1, false, 0));
+    assert!(Writer::iterator(Arc::clone(&ring)).reserve(1).is_none(), "nobody else has the room");
+    writer.commit(place, 1);
+    assert_eq!(seen(&ring), (2, 0, true, 0));
+}
+
+#[test]
 fn a_reused_slot_keeps_nothing_of_its_last_user() {
     let ring = ring(2, None);
     assert_eq!(put(&mut Writer::ordinary(Arc::clone(&ring)), PAGE_SIZE + 10), PAGE_SIZE + 10);
@@ -68,7 +84,7 @@ fn a_slot_that_is_drained_while_it_is_added_to_loses_nothing() {
     let place = writer.reserve(20).unwrap();
     assert!(writer.reserve(1).is_none(), "one place at a time in a page, and no slot for another page");
     drain(&ring, 10);
-    assert_eq!(used_and_free(&ring), (0, 0), "the slot is kept for what is being copied");
+    assert_eq!(used_and_unreserved(&ring), (0, 0), "the slot is kept for what is being copied");
     assert_eq!(writer.commit(place, 7), 7);
     assert_eq!(ring.lock().iter().map(|s| (s.offset, s.len)).collect::<Vec<_>>(), [(10, 7)]);
     assert_eq!(put(&mut writer, 1), 1);
@@ -83,9 +99,9 @@ fn a_place_that_nothing_went_into_is_given_back() {
         let place = writer.reserve(9).unwrap();
         assert_eq!(writer.commit(place, filled), filled);
     }
-    assert_eq!((lengths(&ring), used_and_free(&ring)), (vec![3], (1, 0)));
+    assert_eq!((lengths(&ring), used_and_unreserved(&ring)), (vec![3], (1, 0)));
     drain(&ring, 3);
-    assert_eq!(used_and_free(&ring), (0, 1));
+    assert_eq!(used_and_unreserved(&ring), (0, 1));
 }
 
 #[test]
