@@ -28,7 +28,7 @@ unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Interrupted> {
         return None;
     }
     // SAFETY: the caller of `run` promises it.
-    Some(Interrupted::new(unsafe { trap.assume_init() }, left))
+    Interrupted::new(unsafe { trap.assume_init() }, left).or_done()
 }
 
 /// Copies front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`.
@@ -47,8 +47,8 @@ pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> Opti
     let routine = |trap| unsafe { (set.copy)(to, from, len, trap) };
     // SAFETY: every set's copy fills the record.
     let stop = unsafe { run(routine) }?;
-    // SAFETY: the caller of `copy` promises it of the whole range, of which this is a part of the range.
-    Some(unsafe { finish_line(set, stop) })
+    // SAFETY: the caller of `copy` promises it of the whole range, of which this is a part.
+    unsafe { finish_line(set, stop) }.or_done()
 }
 
 /// Copies what could still be read.

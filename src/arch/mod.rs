@@ -24,6 +24,8 @@ use portable as native;
 use x86_64 as native;
 
 use guard::{Table, Trap};
+#[cfg(test)]
+pub(crate) use native::stepped;
 pub(crate) use native::{RECOVERS, fault_kind, resume, state, ticks};
 use native::{SETS, WRITE_BACKS};
 use std::ffi::OsStr;

@@ -116,3 +116,9 @@ pub(crate) unsafe fn state(_context: *mut libc::c_void) -> u64 {
 pub(crate) unsafe fn fault_kind(_context: *mut libc::c_void) -> FaultKind {
     FaultKind::Read
 }
+
+/// No access is guarded.
+#[cfg(test)]
+pub(crate) fn stepped<R>(_before_access: impl FnMut(), run: impl FnOnce() -> R) -> R {
+    run()
+}

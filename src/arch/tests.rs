@@ -127,7 +127,7 @@ fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
     let (dst, src, left) = (0x70_0000_0840, 0x50_0000_0840, 0x9000);
     let side = |addr: usize, lsb: u16| {
         let info = Trap::encode(libc::SIGBUS, false, libc::BUS_MCEERR_AR, lsb, Instruction::String as i32);
-        let stop = Interrupted::new(Trap { addr, info, dst, src }, left);
+        let stop = Interrupted::new(Trap { addr, info, dst, src, reached: 0 }, left);
         assert_eq!((stop.dst, stop.src, stop.left), (dst, src, left));
         stop.is_store
     };
@@ -145,7 +145,7 @@ fn a_store_in_a_string_over_itself_is_the_destinations() {
     let (at, left) = (0x50_0000_0840, 0x9000);
     let is_store = |is_write| {
         let info = Trap::encode(libc::SIGSEGV, is_write, 2, 0, Instruction::String as i32);
-        Interrupted::new(Trap { addr: at + 0x1000, info, dst: at, src: at }, left).is_store
+        Interrupted::new(Trap { addr: at + 0x1000, info, dst: at, src: at, reached: 0 }, left).is_store
     };
     assert!(is_store(true) && !is_store(false));
 }

@@ -274,7 +274,8 @@ impl Copier {
         if self.backing.may_vanish() {
             arm::finish();
         }
-        self.fault.map(|fault| Box::new(placed(*fault, copied, wanted)))
+        // What a copy ran into and got past, because the page had come back, did not stop it.
+        self.fault.filter(|_| copied < wanted).map(|fault| Box::new(placed(*fault, copied, wanted)))
     }
 }
 

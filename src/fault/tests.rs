@@ -1,5 +1,7 @@
 //! Faults in every routine at every distance, on either side, with the handler that recovers them.
 
+mod vanishing;
+
 use super::arm::{self, Path};
 use super::{Cause, Fault, Side};
 use crate::abi::{Direction, PAGE_SIZE};

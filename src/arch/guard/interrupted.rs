@@ -26,6 +26,9 @@ pub struct Trap {
     /// Where the turn began that was interrupted; the second means nothing where only one side is touched.
     pub(in crate::arch) dst: usize,
     pub(in crate::arch) src: usize,
+    /// The source byte behind the last one stored, where a store reached beyond the turn that was interrupted: a head
+    /// does. Below `src` otherwise.
+    pub(in crate::arch) reached: usize,
 }
 
 impl Trap {
@@ -74,9 +77,11 @@ impl Trap {
         (self.addr & !below).wrapping_sub(first) < start - first + len
     }
 
-    /// Bytes of the interrupted turn that were stored before the access.
+    /// Bytes from where the interrupted turn began that were stored before the access: by the turn, or by a head that
+    /// reached further than that. They are stored and not to be read again: the page may be gone by now.
     fn stored(&self) -> usize {
-        (self.info >> 40 & 0xfff) as usize
+        let by_turn = (self.info >> 40 & 0xfff) as usize;
+        by_turn.max(self.reached.saturating_sub(self.src))
     }
 
     /// Bytes of it behind those that had been loaded and not stored.
@@ -107,7 +112,7 @@ impl Interrupted {
     #[cold]
     #[inline(never)]
     pub(in crate::arch) fn new(trap: Trap, left: usize) -> Self {
-        let stored = trap.stored();
+        let stored = trap.stored().min(left);
         let is_store = match trap.instruction() {
             Some(Instruction::Store) => true,
             // A byte may be on both sides, so the address alone does not tell.
@@ -116,6 +121,12 @@ impl Interrupted {
         };
         let (dst, src) = (trap.dst.wrapping_add(stored), trap.src.wrapping_add(stored));
         Self { dst, src, left: left - stored, readable: 0, is_store, trap }
+    }
+
+    /// Nothing stopped a routine that has nothing left: a head may have stored all there is, and a page that was bad may
+    /// have come back.
+    pub(super) fn or_done(self) -> Option<Self> {
+        (self.left != 0).then_some(self)
     }
 
     /// A load that reached into a bad line left readable the bytes before that line, behind those that were loaded and

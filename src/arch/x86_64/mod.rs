@@ -10,9 +10,13 @@ mod partial;
 mod disassembly;
 mod flush;
 mod signal;
+#[cfg(test)]
+mod stepping;
 mod vector;
 
 pub(crate) use signal::{fault_kind, resume, state};
+#[cfg(test)]
+pub(crate) use stepping::stepped;
 
 use super::{Primitives, WriteBack};
 use flush::{CLFLUSH, CLFLUSHOPT, CLWB};

@@ -7,7 +7,7 @@ use crate::arch::{FaultKind, extent};
 type Registers = [libc::greg_t; 23];
 
 /// Where the context that the kernel passes to an `SA_SIGINFO` handler has them.
-fn registers(context: *mut libc::c_void) -> *mut Registers {
+pub(super) fn registers(context: *mut libc::c_void) -> *mut Registers {
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: only the field's place is computed, in a context that is valid for as long as the handler runs.
     unsafe { &raw mut (*context).uc_mcontext.gregs }

@@ -22,10 +22,16 @@ macro_rules! guarded {
     };
 }
 
-/// Fills the call's record at a fixup: with what the handler left in two registers, and with how far both pointers had
-/// come.
+/// Fills the call's record at a fixup: with what the handler left in two registers, with how far both pointers had come,
+/// and with how far a store reached beyond those, if `reached` says in which register that is.
 macro_rules! tell {
     () => {
+        concat!(tell!(@), "mov qword ptr [r10+32], 0\n")
+    };
+    ($reached:literal) => {
+        concat!(tell!(@), "movq [r10+32], ", $reached, "\n")
+    };
+    (@) => {
         "mov [r10], r8\n mov [r10+8], r9\n mov [r10+16], rdi\n mov [r10+24], rsi\n"
     };
 }

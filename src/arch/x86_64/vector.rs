@@ -17,6 +17,9 @@
 //!
 //! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
 //! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
+//!   where a head stored more than the pointers moved by, `xmm5` says how far, so that those bytes are counted without
+//!   being read again from a page that may be gone;
+//! * heads and tails are loaded whole before any of them is stored;
 //! * a destination line never straddles pages, so a store that faults has stored nothing of its line;
 //! * a source line is either loaded or not, and where a load reaches into a second line, the first has been read before
 //!   ([`Instruction::First`] sees to it where nothing else did).
@@ -57,7 +60,7 @@ macro_rules! routines {
         $set:ident, $name:literal, $test:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
         nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident,
         mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal,
-        line: $line:tt, turn: $turn:tt, zeroes: $zeroes:tt
+        line: $line:tt, end: $end_mov:literal $end_line:tt, turn: $turn:tt, zeroes: $zeroes:tt
     ) => {
         pub(in crate::arch) static $set: Primitives = Primitives {
             name: $name,
@@ -85,14 +88,15 @@ macro_rules! routines {
         global_asm!(
             ".pushsection .text.iovec_rs,\"ax\",@progbits",
             opening!($copy),
-            "mov r10, rcx\n lea r11, [rsi+rdx]", "cmp rdx, 64\n jb 8f",
+            "mov r10, rcx\n lea r11, [rsi+rdx]\n pxor xmm5, xmm5", "cmp rdx, 64\n jb 8f",
             // Head: bring the destination to a line, by one that reaches over its end.
             "test edi, 63\n jnz 1f",
             guarded!($copy, "first", "0", "mov al, [rsi]"),
             "jmp 2f", "1: mov eax, edi\n and eax, 4095\n cmp eax, 4096 - 64\n ja 11f",
             "mov rax, rsi\n sub rax, rdi\n cmp rax, 64\n jb 11f",
             guarded!($copy, "first", "0", "mov al, [rsi]"),
-            copy_line!($copy, $mov, $mov, "0", $line),
+            copy_line!($copy, $end_mov, $end_mov, "0", $end_line),
+            "lea rax, [rsi+64]\n movq xmm5, rax",
             "mov rax, rdi\n neg rax\n and eax, 63\n add rdi, rax\n add rsi, rax\n sub rdx, rax\n jmp 2f",
             // Byte by byte where that would straddle pages, or reach source bytes that are still to be read. r9 keeps
             // the length.
@@ -111,7 +115,7 @@ macro_rules! routines {
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b",
             // Tail: the last line's worth, most of it once more, unless that has changed meanwhile.
             "7: add rdx, 64\n jz 72f", "mov rax, rsi\n sub rax, rdi\n cmp rax, 64\n jb 71f",
-            copy_line!($copy, $mov, $mov, "rdx-64", "0*", $line),
+            copy_line!($copy, $end_mov, $end_mov, "rdx-64", "0*", $end_line),
             "jmp 72f", "71:", $leave, "jmp 9f", "72:", $leave, "xor eax, eax\n ret",
             // Short: where the destination straddles pages, the part in the first one goes first.
             "8: mov eax, edi\n and eax, 4095\n add eax, edx\n cmp eax, 4096\n jbe 9f",
@@ -121,7 +125,7 @@ macro_rules! routines {
             small_copy!($copy, "4"),
             "xor eax, eax\n ret",
             concat!(".L", $copy, "_fixup:"),
-            tell!(), "mov rax, r11\n sub rax, rsi", $leave, "ret",
+            tell!("xmm5"), "mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($copy),
 
             opening!($nontemporal),
@@ -185,6 +189,7 @@ routines!(
     nontemporal: "iovec_rs_nontemporal_scalar" nontemporal_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
     mov: "mov", put: "movnti", clear: "", leave: "",
     line: [["rax" "0", "rcx" "8", "r8" "16", "r9" "24"], ["rax" "32", "rcx" "40", "r8" "48", "r9" "56"]],
+    end: "movdqu" [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
     turn: [
         ["0": "rax" "0", "rcx" "8", "r8" "16", "r9" "24"],
         ["32": "rax" "32", "rcx" "40", "r8" "48", "r9" "56"],
@@ -202,6 +207,7 @@ routines!(
     nontemporal: "iovec_rs_nontemporal_sse2" nontemporal_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
     mov: "movdqu", put: "movntdq", clear: "", leave: "",
     line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
+    end: "movdqu" [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
     turn: [[
         "0": "xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48", "xmm4" "64", "xmm5" "80", "xmm6" "96", "xmm7" "112",
         "xmm8" "128", "xmm9" "144", "xmm10" "160", "xmm11" "176",
@@ -214,6 +220,7 @@ routines!(
     nontemporal: "iovec_rs_nontemporal_avx2" nontemporal_avx2, zero: "iovec_rs_zero_avx2" zero_avx2,
     mov: "vmovdqu", put: "vmovntdq", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
     line: [["ymm0" "0", "ymm1" "32"]],
+    end: "vmovdqu" [["ymm0" "0", "ymm1" "32"]],
     turn: [["0": "ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96",
         "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"]],
     zeroes: [["ymm0" "0", "ymm0" "32"]]
@@ -225,6 +232,7 @@ routines!(
     nontemporal: "iovec_rs_nontemporal_avx512" nontemporal_avx512, zero: "iovec_rs_zero_avx512" zero_avx512,
     mov: "vmovdqu64", put: "vmovntdq", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
     line: [["zmm16" "0"]],
+    end: "vmovdqu64" [["zmm16" "0"]],
     turn: [["0": "zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192"]],
     zeroes: [["zmm16" "0"]]
 );

@@ -1,0 +1,145 @@
+//! A page that is taken away in the middle of a copy, before each access that the copy makes: as another thread might,
+//! at the worst moment. What it comes back to finds the page there again, or not.
+
+use super::{Edge, armed};
+use crate::abi::{Direction, PAGE_SIZE};
+use crate::arch::{self, LINE, guard};
+use crate::copy;
+use crate::iter::IovIter;
+use crate::memory::{Backing, Memories, Memory, Segment};
+
+/// No copy here reaches beyond so many bytes of its target.
+const REACH: usize = 512;
+
+/// What becomes of a page.
+struct Page {
+    addr: usize,
+    /// The accesses that are made before it goes.
+    goes: usize,
+    /// The accesses that find it gone.
+    gone: usize,
+    accesses: usize,
+}
+
+impl Page {
+    fn before_access(&mut self) {
+        match self.accesses {
+            now if now == self.goes => self.protect(libc::PROT_NONE),
+            now if now == self.goes + self.gone => self.protect(libc::PROT_READ | libc::PROT_WRITE),
+            _ => {}
+        }
+        self.accesses += 1;
+    }
+
+    fn protect(&self, protection: i32) {
+        // SAFETY: a page of the mapping of an `Edge`, which the tests here touch by guarded copies alone meanwhile.
+        unsafe { libc::mprotect(std::ptr::with_exposed_provenance_mut(self.addr), PAGE_SIZE, protection) };
+    }
+}
+
+/// Runs a copy to `target` again and again, the page taken away before the first of its accesses, the second, and so on
+/// until the copy has no more of them. What it returns is handed to `check`.
+fn taken_before_each_access<R>(page: usize, target: &Edge, mut run: impl FnMut() -> R, mut check: impl FnMut(R)) {
+    for goes in 0.. {
+        target.fill(0, REACH, 0);
+        let gone = if goes % 2 == 0 { 1 } else { usize::MAX / 2 };
+        let mut page = Page { addr: page, goes, gone, accesses: 0 };
+        let result = arch::stepped(|| page.before_access(), &mut run);
+        page.protect(libc::PROT_READ | libc::PROT_WRITE);
+        check(result);
+        if page.accesses <= goes {
+            break;
+        }
+    }
+}
+
+/// How many bytes from `start` of the target on were written. No others were.
+fn written(target: &Edge, start: usize) -> usize {
+    let count = (start..REACH).take_while(|at| target.byte(*at) == 7).count();
+    assert!((0..start).chain(start + count..REACH).all(|at| target.byte(at) == 0), "written elsewhere");
+    count
+}
+
+/// Lengths with a head, lines and a tail each, or without; and where the two sides begin in a line.
+fn cases() -> impl Iterator<Item = (usize, usize, usize)> {
+    [(17, 5, 63), (64, 0, 1), (100, 33, 17), (300, 5, 63)].into_iter()
+}
+
+type Routine = unsafe fn(&arch::Primitives, usize, usize, usize) -> Option<guard::Interrupted>;
+
+#[test]
+fn a_source_that_goes_at_any_moment_is_counted_to_the_byte() {
+    let Some(_path) = armed() else { return };
+    let (source, target) = (Edge::new(7), Edge::new(0));
+    for (set, (len, from, to)) in arch::available().flat_map(|set| cases().map(move |case| (set, case))) {
+        let page = source.end() - PAGE_SIZE;
+        for (name, routine) in [("copy", guard::copy as Routine), ("stream", guard::copy_nontemporal)] {
+            let run = || {
+                // SAFETY: the target is ours; the handler is installed.
+                let stop = unsafe { routine(set, target.0 + to, page + from, len) };
+                arch::store_fence();
+                stop
+            };
+            taken_before_each_access(page, &target, run, |stop| {
+                let done = stop.map_or(len, |stop| len - stop.left);
+                assert_eq!(written(&target, to), done, "{name} {} {len} {from} {to}", set.name);
+                assert!(stop.is_none_or(|stop| stop.left > 0 && !stop.is_store), "{stop:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_destination_that_goes_at_any_moment_has_what_was_counted_and_less_than_a_line_more() {
+    let Some(_path) = armed() else { return };
+    let (source, target) = (Edge::new(7), Edge::new(0));
+    for (set, (len, from, to)) in arch::available().flat_map(|set| cases().map(move |case| (set, case))) {
+        for (name, routine) in [("copy", guard::copy as Routine), ("stream", guard::copy_nontemporal)] {
+            let run = || {
+                // SAFETY: the target is ours; the handler is installed.
+                let stop = unsafe { routine(set, target.0 + to, source.0 + from, len) };
+                arch::store_fence();
+                stop
+            };
+            taken_before_each_access(target.0, &target, run, |stop| {
+                let done = stop.map_or(len, |stop| len - stop.left);
+                let more = written(&target, to).checked_sub(done);
+                assert!(more.is_some_and(|more| more < LINE), "{name} {} {len} {from} {to}: {more:?}", set.name);
+                assert!(stop.is_none_or(|stop| stop.left > 0 && stop.is_store), "{stop:?}");
+            });
+        }
+    }
+}
+
+/// Whole copies: what is read ahead, put together first or copied once more does not change what the count says.
+#[test]
+fn a_source_that_goes_at_any_moment_of_a_whole_copy_is_counted_to_the_byte() {
+    let Some(_path) = armed() else { return };
+    let (source, target) = (Edge::new(7), Edge::new(0));
+    let page = source.end() - PAGE_SIZE;
+    let (len, to) = (270, 17);
+    // SAFETY: the mappings stay until the copies are done; the copies write to the target alone.
+    let [src, dst] = [page + 5, target.0 + to].map(|addr| unsafe { Memory::new(Segment::new(addr, len), UNCHECKED) });
+    let pieces = [(0, 100), (100, 7), (107, 163)].map(|(at, len)| src.skip(at).take(len).seg());
+    let gathered = || {
+        // SAFETY: parts of the source, which stays until the copies are done.
+        let segs = unsafe { Memories::new(pieces.as_slice(), UNCHECKED) };
+        IovIter::iovec(Direction::Source, segs, None).unwrap()
+    };
+    let copies: [(&str, &dyn Fn() -> usize); 4] = [
+        ("memcpy", &|| copy::memcpy(dst, src).unwrap().0),
+        ("copy_to_iter", &|| {
+            let mut i = IovIter::ubuf(Direction::Dest, dst, None).unwrap();
+            copy::copy_to_iter(src, &mut i, len).unwrap()
+        }),
+        ("copy_from_iter", &|| copy::copy_from_iter(dst, &mut gathered(), len).unwrap()),
+        ("copy_from_iter_nocache", &|| copy::flushcache::copy_from_iter_nocache(dst, &mut gathered(), len).unwrap()),
+    ];
+    for (name, run) in copies {
+        taken_before_each_access(page, &target, run, |done| {
+            assert_eq!(written(&target, to), done, "{name}");
+        });
+    }
+}
+
+const UNCHECKED: Backing = Backing::Unchecked;
