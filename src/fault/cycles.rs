@@ -8,9 +8,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// recognised.
 const RECORDS: usize = 128;
 
-/// Signals inside one another that a handler below may have: one that leaves by longjmp is never seen to return.
-const DEPTH: usize = 100;
-
 /// Thread, level and signal; never 0.
 fn key(signal: i32, level: usize) -> u64 {
     u64::from(threads::current_tid().cast_unsigned()) << 16 | (level as u64) << 8 | u64::from(signal.cast_unsigned())
@@ -28,7 +25,6 @@ struct Record {
     frame: AtomicUsize,
     context: AtomicUsize,
     is_fault: AtomicUsize,
-    depth: AtomicUsize,
 }
 
 /// One call of it.
@@ -40,8 +36,6 @@ struct Call {
     context: usize,
     /// Whether an instruction's fault was the reason; 0 or 1.
     is_fault: usize,
-    /// How many calls it is inside of.
-    depth: usize,
 }
 
 static RUNNING: [Record; RECORDS] = [const {
@@ -50,22 +44,20 @@ static RUNNING: [Record; RECORDS] = [const {
         frame: AtomicUsize::new(0),
         context: AtomicUsize::new(0),
         is_fault: AtomicUsize::new(0),
-        depth: AtomicUsize::new(0),
     }
 }; RECORDS];
 
 impl Record {
     fn get(&self) -> Call {
-        let [frame, context, is_fault, depth] =
-            [&self.frame, &self.context, &self.is_fault, &self.depth].map(|field| field.load(Ordering::Relaxed));
-        Call { frame, context, is_fault, depth }
+        let [frame, context, is_fault] =
+            [&self.frame, &self.context, &self.is_fault].map(|field| field.load(Ordering::Relaxed));
+        Call { frame, context, is_fault }
     }
 
     fn set(&self, call: Call) {
         self.frame.store(call.frame, Ordering::Relaxed);
         self.context.store(call.context, Ordering::Relaxed);
         self.is_fault.store(call.is_fault, Ordering::Relaxed);
-        self.depth.store(call.depth, Ordering::Relaxed);
     }
 }
 
@@ -83,16 +75,15 @@ impl Delegation {
         let key = key(arrival.signal, level);
         let here = 0_u8;
         let frame = (&raw const here).addr();
-        let mut call =
-            Call { frame, context: arrival.context.addr(), is_fault: usize::from(arrival.is_fault()), depth: 0 };
+        let call = Call { frame, context: arrival.context.addr(), is_fault: usize::from(arrival.is_fault()) };
         let own = RUNNING.iter().find(|record| record.key.load(Ordering::Relaxed) == key);
-        // A frame at least as high as the recorded one means that one was left without returning.
+        // A frame at least as high as the recorded one means that one was left without returning. A lower one may be
+        // inside it, or was called later from deeper down: how many there are says nothing.
         let outer = own.map(Record::get).filter(|outer| frame < outer.frame);
         if let Some(outer) = outer {
-            call.depth = outer.depth + 1;
             let is_chained = call.context == outer.context;
             let is_raised_again = outer.is_fault != 0 && arrival.is_raised();
-            if is_chained || is_raised_again || call.depth > DEPTH {
+            if is_chained || is_raised_again {
                 return None;
             }
         }

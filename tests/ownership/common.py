@@ -30,6 +30,7 @@ BAD_ADDRESS = {BUS: CUT.start(1), SEGV: PROTECTED.start(1)}
 
 foreign = ctypes.CDLL(os.environ["FOREIGN_LIBRARY"], use_errno=True)
 foreign.foreign_probe.argtypes = (ctypes.c_void_p,)
+foreign.foreign_probe_deeper.argtypes = (ctypes.c_void_p, ctypes.c_int)
 foreign.recovering_address.restype = ctypes.c_ulong
 
 

@@ -60,6 +60,13 @@ int foreign_probe(const volatile char *address) {
     return 0;
 }
 
+/* The same at so many stack depths, each below the one before: how many of the faults were survived. */
+int foreign_probe_deeper(const volatile char *address, int depths) {
+    volatile char frame[512];
+    frame[0] = 0;
+    return depths == 0 ? frame[0] : foreign_probe(address) + foreign_probe_deeper(address, depths - 1) + frame[0];
+}
+
 /* What the process does with `sig`: the handler's address (0 default, 1 ignore), and its flags. */
 int disposition(int sig, unsigned long *handler, unsigned long *flags) {
     struct sigaction action;

@@ -14,6 +14,7 @@ from iovec_rs import READ, IovIter, copy_to_iter, fault_handler, memcpy_mcsafe
 from support.arena import PAGE_SIZE
 
 from ownership.common import (
+    BAD_ADDRESS,
     BOTH,
     BUS,
     CUT,
@@ -196,6 +197,15 @@ def stranger_below() -> None:
     for _ in range(5):
         survive()
         probe_foreign()
+
+
+def stranger_below_leaves_from_ever_deeper_down() -> None:
+    """Each time our handler is left without returning, by a stack on which it could still be running."""
+    install_foreign()
+    survive()
+    for number in BOTH:
+        assert foreign.foreign_probe_deeper(BAD_ADDRESS[number], 1000) == 1000
+    survive()
 
 
 def stranger_above() -> None:
