@@ -200,15 +200,15 @@ pub(super) fn across(copier: &mut Copier, dst: &mut IovIter, src: &mut IovIter, 
 }
 
 /// What of an iterator's next bytes could be read ahead: an iterator over a buffer with them.
-struct Ahead {
-    i: Box<IovIter>,
+pub(super) struct Ahead {
+    pub(super) i: Box<IovIter>,
     /// Dropped after the iterator over it.
     _buffer: Scratch,
 }
 
 impl Ahead {
     /// Reads the next `nbytes` of an iterator, or as many as can be read, and moves it over those.
-    fn read(copier: &mut Copier, i: &mut IovIter, nbytes: usize) -> Result<Self> {
+    pub(super) fn read(copier: &mut Copier, i: &mut IovIter, nbytes: usize) -> Result<Self> {
         let mut buffer = Scratch::new(nbytes)?;
         // SAFETY: the buffer has `nbytes` bytes, and the copier was made for the iterator.
         let mut step = unsafe { FromIter::new(buffer.addr(), copier) };

@@ -22,19 +22,19 @@ use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use crc_fast::Digest;
 
 /// A sum that grows block by block. (The library calls the polynomial by its first user, iSCSI.)
-pub(super) struct Sum(u32);
+pub(crate) struct Sum(u32);
 
 impl Sum {
     /// Goes on from a finished sum.
-    pub(super) fn from(crc: u32) -> Self {
+    pub(crate) fn from(crc: u32) -> Self {
         Self(crc)
     }
 
-    /// Adds a block, which is of no use afterwards.
+    /// Adds a block, which is of no use afterwards, unless it is the first one: that is left as it is.
     ///
     /// The library goes on from another sum than 0 by a [`Digest`] only, which it moves about: 50 ns, where 64 bytes
     /// are summed in 9. To go on is the same as to begin, with the sum added without carries to the first four bytes.
-    pub(super) fn add(&mut self, block: &mut [u8]) {
+    pub(crate) fn add(&mut self, block: &mut [u8]) {
         if self.0 == 0 {
             self.0 = crc_fast::crc32_iscsi(block);
         } else if let Some(first) = block.first_chunk_mut() {
@@ -47,9 +47,14 @@ impl Sum {
         }
     }
 
-    pub(super) fn finish(&self) -> u32 {
+    pub(crate) fn finish(&self) -> u32 {
         self.0
     }
+}
+
+/// The sum of bytes of our own.
+pub(crate) fn of_bytes(bytes: &[u8]) -> u32 {
+    crc_fast::crc32_iscsi(bytes)
 }
 
 /// The sum of two pieces, the second of which is `len2` bytes long, from the sum of each.

@@ -5,117 +5,19 @@
 //! looked at for a header with a later number. What was written last and has a wrong sum, with nothing good behind it,
 //! is a torn tail.
 
-use super::format::{End, Header, Line, RING, Superblock};
+use super::chain::{Chain, Entry};
+use super::format::{End, Line, RING, Superblock};
+use super::header::{self, Header};
 use super::ring::{HEADER, Ring};
 use crate::abi::PAGE_SIZE;
 use crate::copy::Outcome;
+use crate::copy::crc32c::Sum;
 use crate::error::{Result, reserve};
-use crc_fast::{CrcAlgorithm, Digest};
-use std::collections::VecDeque;
 
 /// Bytes that can be read.
 pub trait Source {
     /// Reads from `offset` on into a buffer of our own: the bytes read, and why not all.
     fn read(&self, offset: usize, own: &mut [u8]) -> Result<Outcome>;
-}
-
-/// A record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
-    /// Where its header is.
-    pub position: u64,
-    /// Bytes of data.
-    pub length: u64,
-    /// Their sum.
-    pub crc: u32,
-}
-
-impl Entry {
-    /// The position behind it.
-    fn end(&self) -> u64 {
-        self.position + HEADER + self.length.next_multiple_of(HEADER)
-    }
-}
-
-/// The records from the oldest on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Chain {
-    /// The number of the first entry, and where it may begin at the earliest.
-    pub first: End,
-    /// `None` where a header is damaged.
-    pub entries: VecDeque<Option<Entry>>,
-    /// Behind the last one.
-    pub end: End,
-}
-
-impl Chain {
-    /// No records.
-    pub fn new(first: End) -> Self {
-        Self { first, entries: VecDeque::new(), end: first }
-    }
-
-    /// The position that the ring is full at.
-    pub fn limit(&self, ring: &Ring) -> u64 {
-        self.first.position + ring.capacity()
-    }
-
-    /// Sees to it that another record can be noted.
-    pub fn reserve(&mut self, additional: usize) -> Result<()> {
-        self.entries
-            .try_reserve(additional)
-            .map_err(|_| crate::error::Error::NoMemory(additional.saturating_mul(size_of::<Option<Entry>>())))
-    }
-
-    /// Adds the record of a header.
-    pub fn push(&mut self, header: &Header) -> Result<()> {
-        let entry = Entry { position: header.position, length: header.length, crc: header.crc };
-        let lost = usize::try_from(header.sequence - self.end.sequence).unwrap_or(usize::MAX);
-        self.reserve(lost.saturating_add(1))?;
-        self.entries.extend((0..lost).map(|_| None));
-        self.entries.push_back(Some(entry));
-        self.end = End { position: entry.end(), sequence: header.sequence + 1 };
-        Ok(())
-    }
-
-    /// Takes the last record off, and those before it whose header is damaged.
-    fn pop(&mut self) {
-        self.entries.pop_back();
-        while let Some(None) = self.entries.back() {
-            self.entries.pop_back();
-        }
-        let position = self.entries.back().copied().flatten().map_or(self.first.position, |entry| entry.end());
-        self.end = End { position, sequence: self.first.sequence + self.entries.len() as u64 };
-    }
-
-    /// What `first` is without the records before a number that there is, or is next.
-    pub fn first_after(&self, sequence: u64) -> End {
-        let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).min(self.entries.len());
-        let position = match self.entries.get(older) {
-            Some(Some(entry)) => entry.position,
-            // Its place is not known; it lies behind every older one.
-            Some(None) => {
-                let older = self.entries.iter().take(older).rev().find_map(|entry| *entry);
-                older.map_or(self.first.position, |entry| entry.end())
-            }
-            None => self.end.position,
-        };
-        End { position, sequence }
-    }
-
-    /// Forgets what is older than a record that there is, or is next.
-    pub fn discard_before(&mut self, sequence: u64) {
-        if sequence > self.first.sequence {
-            let first = self.first_after(sequence);
-            self.entries.drain(..(sequence - self.first.sequence) as usize);
-            self.first = first;
-        }
-    }
-
-    /// The record of a number: `None` if there is none, `Some(None)` if its header is damaged.
-    pub fn entry(&self, sequence: u64) -> Option<Option<Entry>> {
-        let index = usize::try_from(sequence.checked_sub(self.first.sequence)?).ok()?;
-        self.entries.get(index).copied()
-    }
 }
 
 /// The newer of the superblocks that are whole, and which are.
@@ -229,7 +131,7 @@ impl<S: Source> Log<'_, S> {
     /// The sum of a record's data; `None` if not all of them can be read.
     pub fn sum(&self, entry: &Entry) -> Result<Option<u32>> {
         let mut block = [0; 8 << 10];
-        let mut sum = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        let mut sum = Sum::from(0);
         let (start, length) = (self.offset(entry.position) + HEADER as usize, entry.length as usize);
         for at in (0..length).step_by(block.len()) {
             let part = &mut block[..(length - at).min(8 << 10)];
@@ -237,9 +139,9 @@ impl<S: Source> Log<'_, S> {
             if read < part.len() {
                 return Ok(None);
             }
-            sum.update(part);
+            sum.add(part);
         }
-        Ok(Some(sum.finalize() as u32))
+        Ok(Some(sum.finish()))
     }
 
     /// Whether a record's data are known to be other than those that were appended.
@@ -256,6 +158,16 @@ impl<S: Source> Log<'_, S> {
             chain.push(&header)?;
         }
         Ok(before)
+    }
+
+    /// Whether the last record of a chain is still there, as far as its header can be read.
+    pub fn is_last_there(&self, chain: &Chain) -> Result<bool> {
+        let Some(Some(last)) = chain.entries.back() else { return Ok(true) };
+        let Some(line) = self.line(last.position)? else { return Ok(true) };
+        let header = self.header(&line, last.position, chain.limit(self.ring));
+        Ok(header.is_some_and(|header| {
+            (header.sequence + 1, header.length, header.crc) == (chain.end.sequence, last.length, last.crc)
+        }))
     }
 
     /// Adds the records that a writer has appended since. One that is not whole is on its way.
@@ -303,7 +215,7 @@ impl<S: Source> Log<'_, S> {
             let Some(line) = self.line(position)? else { continue };
             if let Some(length) = Header::remains(&line, self.generation, end.sequence, position) {
                 let room = (self.ring.capacity() - self.ring.offset(position)).min(limit - position);
-                let span = super::format::span(length).filter(|span| *span <= room).unwrap_or(HEADER);
+                let span = header::span(length).filter(|span| *span <= room).unwrap_or(HEADER);
                 return Ok(position + span);
             }
         }

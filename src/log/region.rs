@@ -1,12 +1,13 @@
 //! A mapped region as what a log is stored in.
 
 use super::format::Line;
+use super::open::require_makeable;
 use super::recover::{self, Source};
-use super::{Failure, Medium, PmemLog, require_makeable};
+use super::{Failure, Medium, PmemLog};
 use crate::copy::Outcome;
 use crate::error::{Error, Result, try_push};
 use crate::fault::Fault;
-use crate::fault::map::shared::KnownBad;
+use crate::fault::map::shared::{KnownBad, SharedMap};
 use crate::fault::map::{Access, FaultMap};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
@@ -15,7 +16,6 @@ use crate::sys::writer_lock::WriterLock;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A file that a log is looked for in, and that nobody else writes a log to meanwhile.
 pub struct Claim {
@@ -88,27 +88,19 @@ impl Source for Unmapped<'_> {
 }
 
 /// What is known of a region: nothing in it can be read that is bad, whatever else may be done to it.
-struct KnownMap(Mutex<FaultMap>);
-
-impl KnownMap {
-    fn lock(&self) -> MutexGuard<'_, FaultMap> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+struct KnownMap(SharedMap);
 
 impl KnownBad for KnownMap {
     fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.0.is_empty()
     }
 
     fn is_clear(&self, asked: [(Segment, Access); 2]) -> bool {
-        let map = self.lock();
-        asked.iter().all(|(seg, _)| !map.meets(seg.addr, seg.len as u128, Access::Both))
+        self.0.is_clear(asked.map(|(seg, _)| (seg, Access::Both)))
     }
 
     fn first_bad(&self, seg: Segment, _access: Access) -> Option<Segment> {
-        let found = self.lock().first_in(seg.addr, seg.len as u128, Access::Both)?;
-        Some(Segment::new(found.start, usize::try_from(found.length()).unwrap_or(usize::MAX)))
+        self.0.first_bad(seg, Access::Both)
     }
 }
 
@@ -123,7 +115,7 @@ pub struct Region {
 impl Region {
     /// A region over a mapping of the file that was claimed. `bad` is what is known of the file's bytes.
     pub fn new(mapping: Mapping, claim: Claim, bad: &FaultMap) -> Result<Self> {
-        let known_bad = KnownMap(Mutex::new(mapping.known_bad(bad)?));
+        let known_bad = KnownMap(SharedMap::new(mapping.known_bad(bad)?));
         Ok(Self { mapping, known_bad, lock: claim.lock })
     }
 
@@ -135,8 +127,7 @@ impl Region {
     /// Adds what a fault has taught.
     fn learn(&self, fault: Option<&Fault>) {
         if let Some((seg, _)) = fault.and_then(|fault| self.mapping.damage(fault)) {
-            // Without memory for it, the next copy meets it again.
-            let _ = self.known_bad.lock().add(seg.addr, seg.len as u128, Access::Both);
+            self.known_bad.0.record((seg, Access::Both));
         }
     }
 }

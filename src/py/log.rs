@@ -12,10 +12,12 @@ use super::results::{int, list, to_fault, to_mc_result, to_record};
 use super::structures::new_bytes;
 use super::values::size;
 use crate::abi::Direction;
+use crate::error::Error;
 use crate::iter;
 use crate::log::region::{Claim, Region};
 use crate::log::{Failure, Numbers, Open, PmemLog};
 use crate::pmem::{Granularity, Mapping};
+use crate::sys::lock::generation;
 use pyo3::exceptions::{PyBufferError, PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -56,6 +58,8 @@ pub(super) struct MappedLog {
     granularity: Granularity,
     recovered: u64,
     writable: bool,
+    /// The process that opened it.
+    process: u32,
 }
 
 /// Runs a call over data that are a buffer, buffers in order, or what is left of an iterator.
@@ -96,6 +100,7 @@ fn raised(py: Python<'_>, failure: Failure) -> PyErr {
         Failure::Refused(error) => error.into(),
         Failure::Fault(fault, copied) => fault_error(py, &fault, copied),
         Failure::Missing { sequence, first, end } => missing(&sequence, first, end),
+        Failure::Changed => Error::os(libc::EAGAIN, "the record was withdrawn while it was read").into(),
         Failure::Corrupt { sequence, offset, what, .. } => {
             let message = format!("record {sequence} at offset {offset} is not what was appended: {what}");
             let build = || {
@@ -204,6 +209,7 @@ impl MappedLog {
             granularity: mapping.granularity(),
             recovered: log.recovered(),
             writable,
+            process: generation(),
             log: Mutex::new(Some(Arc::new(log))),
         })
     }
@@ -288,13 +294,16 @@ impl MappedLog {
     fn read<'py>(&self, py: Python<'py>, sequence: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         let log = self.log()?;
         let sequence = self.sequence(sequence)?;
-        let length = self.run(py, 0, || log.record(sequence))?.length;
-        let (bytes, memory) = new_bytes(py, length)?;
-        let (copied, fault) =
-            self.run(py, length, || log.read_into(sequence, &mut iter::IovIter::whole(Direction::Dest, memory)))?;
-        match fault {
-            Some(fault) => Err(fault_error(py, &fault, copied)),
-            None => Ok(bytes),
+        loop {
+            let record = self.run(py, 0, || log.record(sequence))?;
+            let (bytes, memory) = new_bytes(py, record.length)?;
+            let mut i = iter::IovIter::whole(Direction::Dest, memory);
+            match self.attempt(py, record.length, || log.read_into(&record, &mut i))? {
+                Ok((_, None)) => return Ok(bytes),
+                Ok((copied, Some(fault))) => return Err(fault_error(py, &fault, copied)),
+                Err(Failure::Changed) => {}
+                Err(failure) => return Err(raised(py, failure)),
+            }
         }
     }
 
@@ -310,10 +319,15 @@ impl MappedLog {
     ) -> PyResult<Bound<'py, PyAny>> {
         let log = self.log()?;
         let sequence = self.sequence(sequence)?;
-        let length = self.run(py, 0, || log.record(sequence))?.length;
-        let done = to_destination(dst, |core| self.attempt(py, length, || log.read_into(sequence, core)))?;
-        let (copied, fault) = done.map_err(|failure| raised(py, failure))?;
-        to_mc_result(py, copied, length, fault.as_deref())
+        loop {
+            let record = self.run(py, 0, || log.record(sequence))?;
+            let length = record.length;
+            match to_destination(dst, |core| self.attempt(py, length, || log.read_into(&record, core)))? {
+                Ok((copied, fault)) => return to_mc_result(py, copied, length, fault.as_deref()),
+                Err(Failure::Changed) => {}
+                Err(failure) => return Err(raised(py, failure)),
+            }
+        }
     }
 
     /// Frees every record before `sequence`, which may be one past the last; the ring uses their space again. Durable
@@ -347,7 +361,9 @@ impl MappedLog {
     /// Closes it: another writer may open it. BufferError while calls run.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let mut open = self.lock();
-        if open.as_ref().is_some_and(|log| Arc::strong_count(log) > 1) {
+        // The calls of a parent's threads never end in a forked child.
+        let may_run = self.process == generation();
+        if may_run && open.as_ref().is_some_and(|log| Arc::strong_count(log) > 1) {
             return Err(PyBufferError::new_err("the log is in use by a running call"));
         }
         let log = open.take();
@@ -366,14 +382,21 @@ impl MappedLog {
         Ok(slf)
     }
 
+    /// Closes it. If it cannot be closed: BufferError, or a note to the exception that the block ends with.
     fn __exit__(
         &self,
         py: Python<'_>,
         _kind: &Bound<'_, PyAny>,
-        _error: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.close(py)
+        match self.close(py) {
+            Err(refused) if !error.is_none() && refused.is_instance_of::<PyBufferError>(py) => {
+                let note = format!("the log {} stays open: {}", self.path.bind(py).repr()?, refused.value(py));
+                error.call_method1("add_note", (note,)).map(drop)
+            }
+            closed => closed,
+        }
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

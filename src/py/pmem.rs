@@ -12,6 +12,7 @@ use super::values::{few, flag, instance, iterate, optional_size, size, word, wro
 use crate::error::{Error, Result, try_push};
 use crate::memory::Segment;
 use crate::pmem::{self, Device, Granularity, Mapping, Opened, Part, Piece, Purpose};
+use crate::sys::lock::generation;
 use pyo3::exceptions::{PyBufferError, PyOSError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -164,6 +165,8 @@ pub(super) struct MappedRegion {
     granularity: Granularity,
     is_map_sync: bool,
     writable: bool,
+    /// The process that opened it.
+    process: u32,
 }
 
 struct State {
@@ -291,6 +294,7 @@ impl MappedRegion {
             granularity: mapping.granularity(),
             is_map_sync: mapping.is_sync(),
             writable: file.writable,
+            process: generation(),
             state: Mutex::new(State { mapping: Some(Arc::new(mapping)), exports: 0 }),
         })
     }
@@ -453,7 +457,8 @@ impl MappedRegion {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.lock();
         if let Some(mapping) = &state.mapping {
-            let copies = Arc::strong_count(mapping) - 1;
+            // The copies of a parent's threads never end in a forked child.
+            let copies = if self.process == generation() { Arc::strong_count(mapping) - 1 } else { 0 };
             if state.exports + copies > 0 {
                 let message = format!("the region is in use: {} views, {copies} running calls", state.exports);
                 return Err(PyBufferError::new_err(message));

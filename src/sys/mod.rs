@@ -6,6 +6,7 @@ pub mod file_mapping;
 mod fork;
 pub mod futex;
 pub mod lock;
+pub mod long_lock;
 pub mod mapping;
 pub mod maps;
 pub mod memory;

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -327,6 +329,40 @@ def test_a_forked_child_is_no_writer_and_keeps_nobody_out(path: Path) -> None:
         assert again.append(b"a new writer") == 1
     os.write(done[1], b".")
     os.waitpid(child, 0)
+
+
+def test_a_child_forked_in_the_middle_of_an_append_neither_waits_nor_takes_what_it_reads_for_damage(path: Path) -> None:
+    log, stop = make(path, 8 << 20), threading.Event()
+    text = b"a record of a thread of the parent's " * 5000
+
+    def keep_appending() -> None:
+        while not stop.is_set():
+            log.append(text)
+            log.discard_before(log.last)
+
+    thread = threading.Thread(target=keep_appending)
+    thread.start()
+    codes = []
+    for _ in range(30):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(60)
+                # Its lock may be one that a thread of the parent has shut for good, and its record gone meanwhile.
+                with contextlib.suppress(BlockingIOError, IndexError):
+                    assert log.read(log.last) == text
+                with pytest.raises(BlockingIOError):
+                    log.append(b"child")
+                log.close()
+                code = 0 if log.closed else 1
+            finally:
+                os._exit(code)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    stop.set()
+    thread.join()
+    log.close()
+    assert codes == [0] * 30
 
 
 def test_threads_append_whole_records_each_with_a_number_of_its_own(path: Path) -> None:

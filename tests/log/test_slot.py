@@ -110,6 +110,61 @@ def test_memory_that_is_gone_is_a_fault() -> None:
             Slot(memory, 4 * 4096, 32).consume(bytearray(32))
 
 
+def test_the_numbers_go_on_behind_a_header_that_a_killed_writer_left_torn() -> None:
+    memory = shared(100)
+    slot = Slot(memory, 0, 100)
+    for number in range(1, 8):
+        before = memory[:64]
+        assert slot.publish(publication(number, 96)) == number
+    # The first half of the line is the new one's.
+    memory[32:64] = before[32:]
+    with pytest.raises(TornError):
+        slot.consume(bytearray(100), newer_than=5)
+    assert slot.publish(b"next") == 8
+    assert slot.consume(bytearray(100), newer_than=7) == (4, 8)
+
+
+def test_a_source_in_the_slot_itself_is_published_as_it_was() -> None:
+    memory, dst = bytearray(Slot.size_for(20_000)), bytearray(20_000)
+    slot = Slot(memory, 0, 20_000)
+    for number in range(2):
+        slot.publish(bytes((index * 7 + number) % 251 for index in range(20_000)))
+    for _ in range(4):  # To the buffer below and to the one above, in turn.
+        across = slice(10_000, 30_000)
+        expected = bytes(memory[across])
+        slot.publish(memoryview(memory)[across])
+        assert (slot.consume(dst)[0], bytes(dst)) == (20_000, expected)
+
+
+def test_a_child_forked_in_the_middle_of_a_publication_does_not_wait_for_it() -> None:
+    slot, stop, data = Slot(bytearray(Slot.size_for(1 << 20)), 0, 1 << 20), threading.Event(), bytes(1 << 20)
+
+    def keep_publishing() -> None:
+        while not stop.is_set():
+            slot.publish(data)
+
+    thread = threading.Thread(target=keep_publishing)
+    thread.start()
+    codes = []
+    for _ in range(30):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(60)
+                try:
+                    slot.publish(b"child")
+                    code = 0
+                except BlockingIOError:
+                    code = 3
+            finally:
+                os._exit(code)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    stop.set()
+    thread.join()
+    assert set(codes) <= {0, 3}
+
+
 def test_a_header_that_stays_torn_is_told() -> None:
     memory = bytearray(Slot.size_for(100))
     slot = Slot(memory, 0, 100)

@@ -1,0 +1,153 @@
+//! Everything that changes a log.
+
+use super::format::{MAX_EXTENTS, RING, Superblock};
+use super::header::{self, Header};
+use super::open::write_superblock;
+use super::recover;
+use super::ring::{Extent, HEADER};
+use super::{Failure, Medium, PmemLog, State, os, written};
+use crate::abi::{Direction, PAGE_SIZE};
+use crate::error::Error;
+use crate::fault::Fault;
+use crate::iter::IovIter;
+
+impl<M: Medium> PmemLog<M> {
+    /// Appends all that is left of an iterator, which then stands at its end: the record's number. It is durable, and
+    /// whole. If it fails, the record is not there, and the iterator stands where it stood.
+    pub fn append(&self, i: &mut IovIter) -> std::result::Result<u64, Failure> {
+        i.require(Direction::Source, "append")?;
+        self.require_writer()?;
+        let mut state = self.lock()?;
+        if state.is_broken {
+            return Err(os(libc::EIO, "an append could be neither made durable nor undone: open the log again"));
+        }
+        let State { ring, chain, superblock, .. } = &mut *state;
+        let (nbytes, end) = (i.count(), chain.end);
+        let span = header::span(nbytes as u64);
+        let Some((span, position)) =
+            span.and_then(|span| Some((span, ring.place(end.position, span, chain.limit(ring))?)))
+        else {
+            let free = ring.largest(end.position, chain.limit(ring)).saturating_sub(HEADER);
+            return Err(os(libc::ENOSPC, format!("data has {nbytes} bytes: the log has room for {free}")));
+        };
+        chain.reserve(1)?;
+        let header = Header {
+            generation: superblock.generation,
+            sequence: end.sequence,
+            length: nbytes as u64,
+            position,
+            previous: end.position,
+            crc: 0,
+        };
+        let crc = std::cell::Cell::new(0);
+        let line = |sum| {
+            crc.set(sum);
+            Header { crc: sum, ..header }.encode()
+        };
+        let len = span as usize;
+        match self.medium.write_framed(Self::region_offset(ring, position), len, i, &line) {
+            Ok((done, None)) if done == len => {
+                chain.push(&Header { crc: crc.get(), ..header })?;
+                Ok(end.sequence)
+            }
+            Ok((_, fault)) => {
+                self.withdraw(&mut state, position, span, fault.as_deref());
+                Err(match fault {
+                    Some(fault) => Failure::Fault(fault, 0),
+                    None => {
+                        Failure::Refused(Error::invalid("data", "an iterator with a hole in it", "all of its bytes"))
+                    }
+                })
+            }
+            Err(error) => {
+                let may_be_written = matches!(error, Error::Os { errno, .. } if errno != libc::EOPNOTSUPP);
+                if may_be_written {
+                    self.withdraw(&mut state, position, span, None);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Sees to it that a record which was not made durable does not come back.
+    fn withdraw(&self, state: &mut State, position: u64, span: u64, fault: Option<&Fault>) {
+        // The bytes that a later append would go to are remembered as bad, so that the log goes on behind them.
+        let known = match fault.and_then(|fault| self.medium.damage(fault)) {
+            Some((start, end)) => self.remember(state, start, end).is_ok(),
+            None => false,
+        };
+        // In its first lap the ring is zero where nothing was ever written: recovery relies on it.
+        let is_first_lap = state.chain.first.position == 0;
+        let erased = self.erase(state, position, position + if is_first_lap { span } else { HEADER });
+        state.is_broken = erased.is_err() && !known;
+    }
+
+    /// Zeroes what lies between two positions. What cannot be written is not used any more.
+    pub(super) fn erase(&self, state: &mut State, from: u64, to: u64) -> std::result::Result<(), Failure> {
+        let zeroes = [0; PAGE_SIZE];
+        let mut at = from;
+        while at < to {
+            let offset = Self::region_offset(&state.ring, at);
+            let room = (PAGE_SIZE - offset % PAGE_SIZE) as u64;
+            let part = room.min(to - at).min(state.ring.capacity() - state.ring.offset(at));
+            let lines = (at..at + part).step_by(HEADER as usize);
+            if lines.into_iter().all(|line| state.ring.is_used(line)) {
+                let len = part as usize;
+                let erased = self.medium.write(offset, &zeroes[..len]).map_err(Failure::from);
+                if erased.and_then(|outcome| written(outcome, len)).is_err() {
+                    self.remember(state, offset, offset + len)?;
+                }
+            }
+            at += part;
+        }
+        Ok(())
+    }
+
+    /// Notes bytes of the region as bad, durably. Where they are not the ring's nothing is noted.
+    fn remember(&self, state: &mut State, start: usize, end: usize) -> std::result::Result<(), Failure> {
+        let within = |offset: usize| (offset.saturating_sub(RING) as u64).min(state.ring.capacity());
+        let extent = Extent { start: within(start), end: within(end) };
+        let ring = state.ring.without(extent, MAX_EXTENTS);
+        self.change(state, |superblock| superblock.bad = ring.bad().to_vec())?;
+        state.ring = ring;
+        Ok(())
+    }
+
+    /// Changes the superblock, both copies.
+    fn change(&self, state: &mut State, change: impl FnOnce(&mut Superblock)) -> std::result::Result<(), Failure> {
+        let mut superblock = state.superblock.clone();
+        change(&mut superblock);
+        superblock.update += 1;
+        let (_, are_current) = recover::superblock(&self.medium)?;
+        write_superblock(&self.medium, &superblock, are_current)?;
+        state.superblock = superblock;
+        Ok(())
+    }
+
+    /// Frees what is older than a record. Durable before any of its space is used again.
+    pub fn discard_before(&self, sequence: u64) -> std::result::Result<(), Failure> {
+        self.require_writer()?;
+        let mut state = self.lock()?;
+        let (first, end) = (state.chain.first.sequence, state.chain.end.sequence);
+        if sequence > end {
+            return Err(Error::invalid("sequence", sequence, format!("at most {end}, one past the last record")).into());
+        }
+        if sequence <= first {
+            return Ok(());
+        }
+        let first = state.chain.first_after(sequence);
+        self.change(&mut state, |superblock| superblock.first = first)?;
+        state.chain.discard_before(sequence);
+        Ok(())
+    }
+
+    /// Notes where the log ends, so that it is opened again without a search.
+    pub fn close(&self) -> std::result::Result<(), Failure> {
+        let Ok(mut state) = self.lock() else { return Ok(()) };
+        if self.require_writer().is_err() || state.is_broken || state.superblock.closed == Some(state.chain.end) {
+            return Ok(());
+        }
+        let end = state.chain.end;
+        self.change(&mut state, |superblock| superblock.closed = Some(end))
+    }
+}

@@ -1,0 +1,106 @@
+//! The records of a log that are known, from the oldest on.
+
+use super::format::End;
+use super::header::Header;
+use super::ring::{HEADER, Ring};
+use crate::error::{Error, Result};
+use std::collections::VecDeque;
+
+/// A record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Where its header is.
+    pub position: u64,
+    /// Bytes of data.
+    pub length: u64,
+    /// Their sum.
+    pub crc: u32,
+}
+
+impl Entry {
+    /// The position behind it.
+    pub fn end(&self) -> u64 {
+        self.position + HEADER + self.length.next_multiple_of(HEADER)
+    }
+}
+
+/// The records from the oldest on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chain {
+    /// The number of the first entry, and where it may begin at the earliest.
+    pub first: End,
+    /// `None` where a header is damaged.
+    pub entries: VecDeque<Option<Entry>>,
+    /// Behind the last one.
+    pub end: End,
+}
+
+impl Chain {
+    /// No records.
+    pub fn new(first: End) -> Self {
+        Self { first, entries: VecDeque::new(), end: first }
+    }
+
+    /// The position that the ring is full at.
+    pub fn limit(&self, ring: &Ring) -> u64 {
+        self.first.position + ring.capacity()
+    }
+
+    /// Sees to it that another record can be noted.
+    pub fn reserve(&mut self, additional: usize) -> Result<()> {
+        self.entries
+            .try_reserve(additional)
+            .map_err(|_| Error::NoMemory(additional.saturating_mul(size_of::<Option<Entry>>())))
+    }
+
+    /// Adds the record of a header.
+    pub fn push(&mut self, header: &Header) -> Result<()> {
+        let entry = Entry { position: header.position, length: header.length, crc: header.crc };
+        let lost = usize::try_from(header.sequence - self.end.sequence).unwrap_or(usize::MAX);
+        self.reserve(lost.saturating_add(1))?;
+        self.entries.extend((0..lost).map(|_| None));
+        self.entries.push_back(Some(entry));
+        self.end = End { position: entry.end(), sequence: header.sequence + 1 };
+        Ok(())
+    }
+
+    /// Takes the last record off, and those before it whose header is damaged.
+    pub fn pop(&mut self) {
+        self.entries.pop_back();
+        while let Some(None) = self.entries.back() {
+            self.entries.pop_back();
+        }
+        let position = self.entries.back().copied().flatten().map_or(self.first.position, |entry| entry.end());
+        self.end = End { position, sequence: self.first.sequence + self.entries.len() as u64 };
+    }
+
+    /// What `first` is without the records before a number that there is, or is next.
+    pub fn first_after(&self, sequence: u64) -> End {
+        let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).min(self.entries.len());
+        let position = match self.entries.get(older) {
+            Some(Some(entry)) => entry.position,
+            // Its place is not known; it lies behind every older one.
+            Some(None) => {
+                let older = self.entries.iter().take(older).rev().find_map(|entry| *entry);
+                older.map_or(self.first.position, |entry| entry.end())
+            }
+            None => self.end.position,
+        };
+        End { position, sequence }
+    }
+
+    /// Forgets what is older than a record that there is, or is next.
+    pub fn discard_before(&mut self, sequence: u64) {
+        if sequence > self.first.sequence {
+            let first = self.first_after(sequence);
+            self.entries.drain(..(sequence - self.first.sequence) as usize);
+            self.first = first;
+        }
+    }
+
+    /// The record of a number: `None` if there is none, `Some(None)` if its header is damaged.
+    pub fn entry(&self, sequence: u64) -> Option<Option<Entry>> {
+        let index = usize::try_from(sequence.checked_sub(self.first.sequence)?).ok()?;
+        self.entries.get(index).copied()
+    }
+}

@@ -1,0 +1,118 @@
+//! Finding the log in a region, or making one.
+
+use super::chain::Chain;
+use super::format::{self, End, Superblock};
+use super::recover::{self, Log, Source};
+use super::ring::Ring;
+use super::{Failure, Medium, Open, PmemLog, State, os, written};
+use crate::abi::PAGE_SIZE;
+use crate::error::{Error, Result};
+use crate::sys::long_lock::LongLock;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// Writes a superblock over both copies, the one that does not count first: the other is whole until this one is.
+pub(super) fn write_superblock<M: Medium>(
+    medium: &M,
+    superblock: &Superblock,
+    are_current: [bool; 2],
+) -> std::result::Result<(), Failure> {
+    let page = superblock.encode();
+    let order = if are_current[0] && !are_current[1] { [1, 0] } else { [0, 1] };
+    let write = |slot: usize| written(medium.write(slot * PAGE_SIZE, &page)?, page.len());
+    write(order[0])?;
+    // With one of them the log is as good as with both, until the next change.
+    let _ = write(order[1]);
+    Ok(())
+}
+
+/// Whether nothing but zeroes is in the first bytes of something, apart from what may be left of the first superblock.
+fn is_blank(source: &impl Source, size: usize) -> Result<bool> {
+    let mut page = [0; PAGE_SIZE];
+    for offset in (0..size).step_by(PAGE_SIZE) {
+        let part = &mut page[..PAGE_SIZE.min(size - offset)];
+        let (read, _) = source.read(offset, part)?;
+        if read < part.len()
+            || (part.iter().any(|byte| *byte != 0) && !(offset == 0 && format::may_be_unfinished(&page)))
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Refuses to make a log, in something of `length` bytes without one, if it may not be, or cannot be `size` bytes long.
+pub(super) fn require_makeable(source: &impl Source, length: usize, size: Option<usize>, create: bool) -> Result<()> {
+    let mut page = [0; PAGE_SIZE];
+    source.read(0, &mut page[..PAGE_SIZE.min(length)])?;
+    let is_marked = format::is_marked(&page);
+    if !create {
+        return Err(if is_marked {
+            Error::os(libc::EBADMSG, "both superblocks of the log are damaged")
+        } else {
+            Error::invalid("path", "a file without a log", "one with a log, or create=True")
+        });
+    }
+    let size = size.unwrap_or(length);
+    if size < format::SMALLEST {
+        return Err(Error::invalid("size", size, format!("{} or more for a log", format::SMALLEST)));
+    }
+    if is_blank(source, length)? {
+        Ok(())
+    } else if is_marked {
+        Err(Error::os(libc::EBADMSG, "both superblocks of the log are damaged"))
+    } else {
+        Err(Error::invalid("path", "a file with something else in it", "a new file, one of zeroes, or one with a log"))
+    }
+}
+
+/// A number that no other log in the same memory is likely to have.
+fn new_generation() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+impl<M: Medium> PmemLog<M> {
+    /// Finds the log in a region, and cuts its torn tail, or makes one.
+    pub fn open(medium: M, how: Open) -> std::result::Result<Self, Failure> {
+        let (found, are_current) = recover::superblock(&medium)?;
+        let Some(mut superblock) = found else { return Self::make(medium, how) };
+        if superblock.size > medium.size() as u64 {
+            let context = format!("the log has {} bytes, of which {} are there", superblock.size, medium.size());
+            return Err(os(libc::EBADMSG, context));
+        }
+        let ring = Ring::new(superblock.capacity(), superblock.bad.clone());
+        let log = Log { source: &medium, ring: &ring, generation: superblock.generation };
+        let recovered = log.recover(superblock.first, superblock.closed)?;
+        let (end, torn) = (recovered.chain.end.position, recovered.torn);
+        let is_writable = how != Open::Read;
+        if is_writable {
+            superblock.closed = None;
+            superblock.update += 1;
+        }
+        let state = State { superblock, ring, chain: recovered.chain, is_broken: false };
+        let new = Self {
+            medium,
+            is_writable,
+            recovered: if is_writable { torn - end } else { 0 },
+            state: LongLock::new(state),
+        };
+        if is_writable {
+            let mut state = new.lock()?;
+            write_superblock(&new.medium, &state.superblock, are_current)?;
+            new.erase(&mut state, end, torn)?;
+            drop(state);
+        }
+        Ok(new)
+    }
+
+    fn make(medium: M, how: Open) -> std::result::Result<Self, Failure> {
+        let size = medium.size();
+        require_makeable(&medium, size, None, how == Open::Create)?;
+        let first = End { position: 0, sequence: 0 };
+        let generation = new_generation();
+        let superblock = Superblock { generation, update: 1, size: size as u64, first, closed: None, bad: Vec::new() };
+        write_superblock(&medium, &superblock, [false; 2])?;
+        let ring = Ring::new(superblock.capacity(), Vec::new());
+        let state = State { superblock, ring, chain: Chain::new(first), is_broken: false };
+        Ok(Self { medium, is_writable: true, recovered: 0, state: LongLock::new(state) })
+    }
+}

@@ -1,0 +1,127 @@
+//! Reading records: each is checked against its sum.
+
+use super::chain::Entry;
+use super::ring::HEADER;
+use super::{Failure, Medium, PmemLog, Record, State};
+use crate::abi::Direction;
+use crate::copy::crc32c::Sum;
+use crate::copy::{Outcome, copy_to_iter};
+use crate::error::{Error, Result};
+use crate::fault::Fault;
+use crate::iter::IovIter;
+use crate::memory::{Backing, Memory, Segment};
+
+impl<M: Medium> PmemLog<M> {
+    /// Where a record is. Its data are not looked at.
+    pub fn record(&self, sequence: u64) -> std::result::Result<Record, Failure> {
+        let state = self.follow(self.lock()?)?;
+        let State { chain, ring, .. } = &*state;
+        let (first, end) = (chain.first.sequence, chain.end.sequence);
+        match chain.entry(sequence) {
+            None => Err(Failure::Missing { sequence, first, end }),
+            Some(None) => {
+                let offset = Self::region_offset(ring, chain.first_after(sequence).position);
+                Err(Failure::Corrupt { sequence, offset, length: HEADER as usize, what: "its header is damaged" })
+            }
+            Some(Some(Entry { position, length, crc })) => {
+                let offset = Self::region_offset(ring, position + HEADER);
+                Ok(Record { sequence, offset, length: length as usize, crc })
+            }
+        }
+    }
+
+    /// The oldest record from a number on whose header is good; `None` behind the last.
+    pub fn record_from(&self, sequence: u64) -> Result<Option<Record>> {
+        let state = self.follow(self.lock()?)?;
+        let State { chain, ring, .. } = &*state;
+        let first = sequence.max(chain.first.sequence);
+        Ok((first..chain.end.sequence).find_map(|sequence| {
+            let Entry { position, length, crc } = chain.entry(sequence)??;
+            let offset = Self::region_offset(ring, position + HEADER);
+            Some(Record { sequence, offset, length: length as usize, crc })
+        }))
+    }
+
+    /// Copies the data of a record that [`Self::record`] told of into an iterator, which advances by the bytes copied.
+    /// If they are not those that were appended, that is the error, and it stands where it stood. Bad memory leaves a
+    /// count that is short.
+    pub fn read_into(&self, record: &Record, i: &mut IovIter) -> std::result::Result<Outcome, Failure> {
+        i.require(Direction::Dest, "read_into")?;
+        if i.count() < record.length {
+            let expected = format!("{} or more, as many as record {} has", record.length, record.sequence);
+            return Err(Error::invalid("dst", format!("{} bytes", i.count()), expected).into());
+        }
+        let store = |part: &mut [u8]| {
+            let seg = Segment::new(part.as_mut_ptr().expose_provenance(), part.len());
+            // SAFETY: a buffer of our own, which is not looked at until the copy is done.
+            copy_to_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, part.len())
+        };
+        let (done, sum, fault) = self.sum_while(record, store)?;
+        if done < record.length {
+            if fault.is_some() {
+                i.fault.clone_from(&fault);
+            }
+            return Ok((done, i.fault.clone()));
+        }
+        if sum == record.crc {
+            return Ok((done, None));
+        }
+        i.take_back(done)?;
+        Err(self.corrupt(record))
+    }
+
+    /// Reads a record's data, gives each part to `store`, which may come short, and sums them: the bytes stored, the
+    /// sum, and what of the log could not be read.
+    fn sum_while(
+        &self,
+        record: &Record,
+        mut store: impl FnMut(&mut [u8]) -> Result<usize>,
+    ) -> Result<(usize, u32, Option<Box<Fault>>)> {
+        let mut block = [0; 8 << 10];
+        let mut sum = Sum::from(0);
+        let mut done = 0;
+        while done < record.length {
+            let part = &mut block[..(record.length - done).min(8 << 10)];
+            let (read, mut fault) = self.medium.read(record.offset + done, part)?;
+            let part = &mut part[..read];
+            let stored = store(part)?;
+            done += stored;
+            if stored < read || fault.is_some() {
+                if let Some(fault) = &mut fault {
+                    fault.offset = done;
+                }
+                return Ok((done, 0, fault.filter(|_| stored == read)));
+            }
+            sum.add(part);
+        }
+        Ok((done, sum.finish(), None))
+    }
+
+    /// What it says of a record that its sum is wrong: damage, or that a reader was overtaken.
+    fn corrupt(&self, record: &Record) -> Failure {
+        let Record { sequence, offset, length, .. } = *record;
+        match self.record(sequence) {
+            Err(gone) => gone,
+            Ok(now) if now != *record => Failure::Changed,
+            Ok(_) => Failure::Corrupt { sequence, offset, length, what: "the sum of its data is wrong" },
+        }
+    }
+
+    /// Reads a record: bad memory and where its data are, or that they are not what was appended.
+    pub(super) fn check(&self, sequence: u64) -> std::result::Result<Option<(Box<Fault>, usize)>, Failure> {
+        loop {
+            let record = self.record(sequence)?;
+            let (done, sum, fault) = self.sum_while(&record, |part| Ok(part.len()))?;
+            if let Some(fault) = fault {
+                return Ok(Some((fault, record.offset + done)));
+            }
+            if sum == record.crc {
+                return Ok(None);
+            }
+            match self.corrupt(&record) {
+                Failure::Changed => {}
+                failure => return Err(failure),
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A lock that is held over long work, a copy or an msync, and that a forked child does not wait for in vain.
+//!
+//! A fork cannot wait for such work, as it does for a [`Lock`](super::lock::Lock). So the lock says in which process it
+//! was taken: one that was shut by a thread of the parent stays shut in the child, which is told so.
+
+use super::futex;
+use super::lock::{generation, watch};
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+const OPEN: u32 = 0;
+
+/// The lock.
+pub struct LongLock<T> {
+    /// [`OPEN`], or one more than the number of forks before the process whose thread has it.
+    holder: AtomicU32,
+    /// Threads that wait for it. In a child it counts those of its parent, too.
+    waiting: AtomicU32,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: one thread at a time has the value, which may go from one to another.
+unsafe impl<T: Send> Sync for LongLock<T> {}
+
+/// Access to what is behind a [`LongLock`].
+pub struct Guard<'a, T>(&'a LongLock<T>);
+
+impl<T> LongLock<T> {
+    /// A lock around `value`.
+    pub fn new(value: T) -> Self {
+        watch();
+        Self { holder: AtomicU32::new(OPEN), waiting: AtomicU32::new(0), value: UnsafeCell::new(value) }
+    }
+
+    /// Waits for whoever holds it. `None` if that is a thread of the process that this one was forked from, of which
+    /// this one has no copy.
+    pub fn lock(&self) -> Option<Guard<'_, T>> {
+        let own = generation().wrapping_add(1);
+        let take = || self.holder.compare_exchange(OPEN, own, Ordering::Acquire, Ordering::Relaxed).err();
+        let Some(mut holder) = take() else { return Some(Guard(self)) };
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let taken = loop {
+            if holder != OPEN && holder != own {
+                break None;
+            }
+            futex::wait(&self.holder, holder, Duration::from_millis(100));
+            match take() {
+                None => break Some(Guard(self)),
+                Some(other) => holder = other,
+            }
+        };
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        taken
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: there is one guard at a time: `holder` goes from `OPEN` to a number for one thread only.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: there is one guard at a time, as for `deref`, and it is borrowed mutably.
+        unsafe { &mut *self.0.value.get() }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    fn drop(&mut self) {
+        self.0.holder.store(OPEN, Ordering::SeqCst);
+        if self.0.waiting.load(Ordering::SeqCst) != 0 {
+            futex::wake_all(&self.0.holder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LongLock;
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn one_thread_at_a_time_has_it() {
+        let lock = Arc::new(LongLock::new(0_u64));
+        let add = |lock: &LongLock<u64>| {
+            for _ in 0..20_000 {
+                let mut value = lock.lock().unwrap();
+                let seen = *value;
+                std::hint::spin_loop();
+                *value = seen + 1;
+            }
+        };
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let lock = Arc::clone(&lock);
+                std::thread::spawn(move || add(&lock))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(*lock.lock().unwrap(), 60_000);
+    }
+
+    #[test]
+    fn a_child_is_told_that_a_thread_of_its_parent_has_it() {
+        let (lock, free) = (Arc::new(LongLock::new(())), LongLock::new(()));
+        let ((holds, held), (end, ended)) = (channel(), channel::<()>());
+        let holder = {
+            let lock = Arc::clone(&lock);
+            std::thread::spawn(move || {
+                let guard = lock.lock().unwrap();
+                holds.send(()).unwrap();
+                ended.recv().unwrap();
+                drop(guard);
+            })
+        };
+        held.recv().unwrap();
+        // SAFETY: the child calls nothing but what follows, which neither allocates nor returns.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let is_right = lock.lock().is_none() && free.lock().is_some();
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(!is_right)) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child just made.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
+        end.send(()).unwrap();
+        holder.join().unwrap();
+        assert!(lock.lock().is_some());
+    }
+}
