@@ -74,6 +74,7 @@ __all__ = [
     "iovec_from_user",
     "isa",
     "isas",
+    "keeps_messages",
     "memcpy_flushcache",
     "memcpy_mcsafe",
     "memcpy_nocache",
@@ -91,6 +92,7 @@ __all__ = [
     "readv_all",
     "readv_part",
     "recvmsg_all",
+    "recvmsg_part",
     "recvmsg_raw",
     "sendmsg_all_raw",
     "sendmsg_raw",
@@ -334,7 +336,7 @@ class PipeRing:
         the file did not take, whatever is raised.
 
         Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError`: the file
-        takes none now.
+        takes none now. `OSError` EMSGSIZE, nothing taken: one message of a socket would not take them all.
         """
 
 @final
@@ -1060,6 +1062,9 @@ def writev_all(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
 def pwritev_all(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
     """As `writev_all`, from an offset on; the file's position stays."""
 
+def keeps_messages(fd: int) -> bool:
+    """Whether a descriptor is a socket that keeps messages apart."""
+
 def readv_part(fd: int | _Fileno, i: IovIter, limit: int) -> int:
     """Calls `readv` for at most `limit` bytes."""
 
@@ -1074,10 +1079,11 @@ def sendmsg_raw(
 def sendmsg_all_raw(sock: int | _Fileno, i: IovIter, control: bytes, flags: int) -> int:
     """`sendmsg` until all is sent. The control messages go with the first bytes."""
 
-def recvmsg_raw(
-    sock: int | _Fileno, i: IovIter, ancbufsize: int, flags: int, limit: int | None = None
-) -> tuple[int, bytes, int, bytes]:
+def recvmsg_raw(sock: int | _Fileno, i: IovIter, ancbufsize: int, flags: int) -> tuple[int, bytes, int, bytes]:
     """One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it."""
+
+def recvmsg_part(sock: int | _Fileno, i: IovIter, flags: int, limit: int) -> int:
+    """Calls `recvmsg` for at most `limit` bytes."""
 
 def recvmsg_all(sock: int | _Fileno, i: IovIter, flags: int = 0) -> int:
     """Receives until the iterator is full or the peer has shut down: the bytes.

@@ -4,32 +4,12 @@
 //! data there that is lost when the guard ends. So every system call over an iterator or a ring stops before them
 //! ([`clear`]).
 
-use super::{Failure, Result};
-use crate::abi::{Direction, MAX_RW_COUNT, PAGE_SIZE, UIO_MAXIOV};
+use super::Failure;
+use crate::abi::{Direction, MAX_RW_COUNT, UIO_MAXIOV};
 use crate::fault::{Fault, shelter};
 use crate::iter::IovIter;
 use crate::memory::Segment;
 use std::ops::ControlFlow;
-
-/// One call of a whole transfer, for at most `limit` bytes, that stops exactly at bad memory.
-///
-/// A call over memory that is bad somewhere may fail as a whole, though its first bytes are good: a socket drops the
-/// chunk that a fault was met in, a pipe the page. So a call that fails with EFAULT is made again for the good bytes
-/// only, and one with no good byte ahead fails with [`Failure::Fault`]. EFAULT for another reason stays what it is.
-pub fn whole<T>(i: &mut IovIter, limit: usize, mut call: impl FnMut(&mut IovIter, usize) -> Result<T>) -> Result<T> {
-    match call(i, limit) {
-        Err(Failure::Errno(libc::EFAULT)) => {}
-        done => return done,
-    }
-    let good = good_prefix(i, limit);
-    if good != 0 {
-        return call(i, good);
-    }
-    match next_address(i) {
-        Some(at) => Err(fault(i, at)),
-        None => Err(Failure::Errno(libc::EFAULT)),
-    }
-}
 
 /// How many bytes of the segments come before the first that is under zeroes.
 pub(super) fn clear(segs: &[Segment]) -> usize {
@@ -45,7 +25,7 @@ pub(super) fn clear(segs: &[Segment]) -> usize {
 }
 
 /// Bytes from here on, of those one call would take, that can be transferred: faulted in, exact to the page.
-fn good_prefix(i: &IovIter, limit: usize) -> usize {
+pub(super) fn good_prefix(i: &IovIter, limit: usize) -> usize {
     let write = i.direction() == Direction::Dest;
     let (mut good, mut pieces) = (0, 0);
     i.pieces(limit.min(i.count()).min(MAX_RW_COUNT), |piece| {
@@ -57,14 +37,18 @@ fn good_prefix(i: &IovIter, limit: usize) -> usize {
     good
 }
 
-/// Where the first byte ahead is; nowhere if the iterator has none.
-fn next_address(i: &IovIter) -> Option<usize> {
-    let mut first = None;
-    i.pieces(i.count().min(PAGE_SIZE), |piece| {
-        first = Some(piece.seg.addr);
-        ControlFlow::Break(())
+/// Where the byte is that comes after the next `nbytes`; nowhere if the iterator has no memory there.
+pub(super) fn address_at(i: &IovIter, nbytes: usize) -> Option<usize> {
+    let (mut before, mut found) = (nbytes, None);
+    i.pieces(i.count(), |piece| {
+        if before < piece.seg.len {
+            found = Some(piece.seg.addr + before);
+            return ControlFlow::Break(());
+        }
+        before -= piece.seg.len;
+        ControlFlow::Continue(())
     });
-    first
+    found
 }
 
 /// Why a call got nowhere: what is wrong with the iterator's memory at `at`. The iterator keeps it, too.

@@ -7,10 +7,13 @@ use crate::structure::{Reader, Slot};
 use crate::sys::vectored::{self, Batch};
 use std::os::fd::RawFd;
 
-/// One `writev` of the ring's oldest bytes, at most `nbytes` of them, up to the first under zeroes: how many it took out of the ring (an errno if
-/// none), and the slots they were in, to be dropped when the next may read.
+/// One `writev` of the ring's oldest bytes, at most `nbytes` of them, up to the first under zeroes: how many it took
+/// out of the ring (an errno if none), and the slots they were in, to be dropped when the next may read.
+///
+/// To a socket that keeps messages apart, all of them go as one message or none does: EMSGSIZE where one call does not
+/// take them all, EFAULT where they are under zeroes.
 pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Result<(std::result::Result<usize, i32>, Vec<Slot>)> {
-    let slots = reader.peek(nbytes, UIO_MAXIOV)?;
+    let slots = reader.peek(nbytes, UIO_MAXIOV + 1)?;
     let mut batch = Batch::new(nbytes);
     for slot in &slots {
         batch.push(slot.seg());
@@ -19,8 +22,14 @@ pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Result<(std::res
         return Ok((Ok(0), slots));
     }
     let clear = memory::clear(batch.pieces());
-    if clear == 0 {
-        return Ok((Err(libc::EFAULT), slots));
+    let refused = match (clear, slots.len()) {
+        (0, _) => Some(libc::EFAULT),
+        (_, slots) if slots > UIO_MAXIOV && !vectored::is_stream(fd) => Some(libc::EMSGSIZE),
+        (clear, _) if clear < batch.nbytes() && !vectored::is_stream(fd) => Some(libc::EFAULT),
+        _ => None,
+    };
+    if let Some(errno) = refused {
+        return Ok((Err(errno), slots));
     }
     batch.cut(clear);
     let written = vectored::write(fd, batch.pieces(), None, 0);

@@ -10,39 +10,62 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 /// A descriptor, named by an int or by anything with `fileno()`.
-pub(super) struct Descriptor {
+pub(super) struct Descriptor<'py> {
     pub(super) fd: RawFd,
     /// A socket's own timeout: such a socket does not block, and is waited for here. `None` leaves it to the
     /// descriptor.
     timeout: Option<Duration>,
+    /// What says whether the number is still its own. An int cannot.
+    object: Option<Bound<'py, PyAny>>,
 }
 
-impl Descriptor {
-    pub(super) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        // SAFETY: attached; the argument is an object.
-        let fd = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
+impl<'py> Descriptor<'py> {
+    pub(super) fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let number = fileno(object);
         if object.is_exact_instance_of::<PyInt>() {
-            return if fd < 0 { Err(PyErr::fetch(object.py())) } else { Ok(Self { fd, timeout: None }) };
+            return Ok(Self { fd: number?, timeout: None, object: None });
         }
-        let failure = if fd < 0 { Some(PyErr::fetch(object.py())) } else { None };
+        let named = |fd, timeout| Self { fd, timeout, object: Some(object.clone()) };
         let Some(gettimeout) = object.getattr_opt(&names(object.py()).gettimeout)? else {
-            return failure.map_or(Ok(Self { fd, timeout: None }), Err);
+            return Ok(named(number?, None));
         };
-        match failure {
+        let fd = match number {
+            Ok(fd) => fd,
             // A closed socket, whose number is -1.
-            Some(error) if error.is_instance_of::<PyValueError>(object.py()) => return Err(os_error(libc::EBADF)),
-            Some(error) => return Err(error),
-            None => refuse_tls(object)?,
-        }
+            Err(error) if error.is_instance_of::<PyValueError>(object.py()) => return Err(os_error(libc::EBADF)),
+            Err(error) => return Err(error),
+        };
+        refuse_tls(object)?;
         let timeout: Option<f64> = gettimeout.call0()?.extract()?;
         let timeout = timeout.filter(|seconds| *seconds > 0.0).map(Duration::try_from_secs_f64);
-        let timeout = timeout.map(|timeout| timeout.unwrap_or(Duration::MAX));
-        Ok(Self { fd, timeout })
+        Ok(named(fd, timeout.map(|timeout| timeout.unwrap_or(Duration::MAX))))
+    }
+
+    /// Refuses to go on with a number that may be somebody else's by now. Asked before every system call: a transfer
+    /// lets other threads and signal handlers run, which may close the object, and the next one to open a file gets
+    /// its number.
+    #[inline]
+    pub(super) fn require_own(&self) -> PyResult<()> {
+        self.object.as_ref().map_or(Ok(()), |object| self.ask(object))
+    }
+
+    fn ask(&self, object: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = object.py();
+        let cause = match fileno(object) {
+            Ok(fd) if fd == self.fd => return Ok(()),
+            Ok(_) => None,
+            Err(error) if error.is_instance_of::<PyValueError>(py) => Some(error),
+            Err(error) => return Err(error),
+        };
+        let error =
+            PyOSError::new_err((libc::EBADF, format!("closed during the transfer: {} is not its own", self.fd)));
+        error.set_cause(py, cause);
+        Err(error)
     }
 
     /// None, for calls that go by something else.
     pub(super) fn none() -> Self {
-        Self { fd: -1, timeout: None }
+        Self { fd: -1, timeout: None, object: None }
     }
 
     /// The same, not waited for: as the caller's flags ask.
@@ -68,7 +91,9 @@ impl Descriptor {
             if left.is_zero() {
                 return Err(PyTimeoutError::new_err("timed out"));
             }
-            match py.detach(|| poll::wait(self.fd, ready, left)) {
+            self.require_own()?;
+            let fd = self.fd;
+            match py.detach(|| poll::wait(fd, ready, left)) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(libc::EINTR) => py.check_signals()?,
@@ -76,6 +101,13 @@ impl Descriptor {
             }
         }
     }
+}
+
+/// What an object says its descriptor is.
+fn fileno(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    // SAFETY: attached; the argument is an object.
+    let fd = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
+    if fd < 0 { Err(PyErr::fetch(object.py())) } else { Ok(fd) }
 }
 
 /// When waiting ends.

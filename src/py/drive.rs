@@ -1,13 +1,14 @@
 //! System calls as Python makes them: without the interpreter, repeated after a signal whose handler did not raise (PEP
 //! 475), waited for where a socket has a timeout. The iterator is borrowed for the calls only, so that a signal handler
-//! may look at it.
+//! may look at it; an object is asked for its descriptor before each, so that none goes to a file that has got the
+//! number since.
 
 use super::descriptor::{Deadline, Descriptor, os_error};
 use super::errors::fault_error;
 use super::iter::IovIter;
 use super::names::names;
 use crate::abi::Direction;
-use crate::io::{Failure, Result, Transferred, whole};
+use crate::io::{Failure, Result, Transferred, is_stream, whole};
 use crate::iter;
 use crate::sys::poll::Ready;
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
@@ -19,8 +20,10 @@ const PART: usize = 64 << 20;
 /// One call, with the iterator in use for just so long.
 fn call<T: Send>(
     i: &Bound<'_, IovIter>,
+    descriptor: &Descriptor<'_>,
     work: impl FnOnce(&mut iter::IovIter) -> Result<T> + Send,
 ) -> PyResult<Result<T>> {
+    descriptor.require_own()?;
     let mut in_use = i.get().lock()?;
     let core = &mut in_use.core;
     Ok(i.py().detach(|| work(core)))
@@ -29,29 +32,42 @@ fn call<T: Send>(
 /// One system call that transfers, or the exception why none did.
 pub(super) fn once<T: Send>(
     i: &Bound<'_, IovIter>,
-    descriptor: &Descriptor,
+    descriptor: &Descriptor<'_>,
     ready: Ready,
     mut work: impl FnMut(&mut iter::IovIter) -> Result<T> + Send,
 ) -> PyResult<T> {
     let (py, deadline) = (i.py(), descriptor.deadline());
     loop {
-        match call(i, &mut work)? {
+        match call(i, descriptor, &mut work)? {
             Ok(done) => return Ok(done),
             Err(failure) => retry(py, failure, descriptor, ready, deadline, 0)?,
         }
     }
 }
 
+/// One call of a transfer whose loop is the caller's, for at most `limit` bytes.
+pub(super) fn part<T: Transferred + Send>(
+    i: &Bound<'_, IovIter>,
+    descriptor: &Descriptor<'_>,
+    ready: Ready,
+    limit: usize,
+    mut work: impl FnMut(&mut iter::IovIter, usize) -> Result<T> + Send,
+) -> PyResult<usize> {
+    let fd = descriptor.fd;
+    let made = once(i, descriptor, ready, |i| whole(i, fd, limit, &mut work))?;
+    if made.is_cut() { Err(with_progress(i.py(), cut_message(), made.nbytes())) } else { Ok(made.nbytes()) }
+}
+
 /// Calls until nothing remains or the other side has ended: the bytes transferred. An `OSError` has them as
-/// `characters_written`.
+/// `characters_written`. From a socket that keeps messages apart one message is received.
 pub(super) fn all<T: Transferred + Send>(
     i: &Bound<'_, IovIter>,
-    descriptor: &Descriptor,
+    descriptor: &Descriptor<'_>,
     ready: Ready,
     operation: &'static str,
     mut work: impl FnMut(&mut iter::IovIter, usize, usize) -> Result<T> + Send,
 ) -> PyResult<usize> {
-    let (py, deadline) = (i.py(), descriptor.deadline());
+    let (py, deadline, fd) = (i.py(), descriptor.deadline(), descriptor.fd);
     {
         let i = i.get().lock()?;
         match ready {
@@ -62,18 +78,22 @@ pub(super) fn all<T: Transferred + Send>(
             return Ok(0);
         }
     }
+    let is_one_message = ready == Ready::Read && !is_stream(fd);
     let mut done = 0;
     let mut transfer = || {
         loop {
-            let made = call(i, |core| {
-                let part = whole(core, PART, |core, limit| work(core, limit, done))?;
-                Ok((part.nbytes(), core.count()))
+            let made = call(i, descriptor, |core| {
+                let part = whole(core, fd, PART, |core, limit| work(core, limit, done))?;
+                Ok((part.nbytes(), part.is_cut(), core.count()))
             });
             match made? {
-                Ok((0, _)) => return Ok(()),
-                Ok((nbytes, left)) => {
+                Ok((0, ..)) => return Ok(()),
+                Ok((nbytes, is_cut, left)) => {
                     done += nbytes;
-                    if left == 0 {
+                    if is_cut {
+                        return Err(cut_message());
+                    }
+                    if left == 0 || is_one_message {
                         return Ok(());
                     }
                     py.check_signals()?;
@@ -83,14 +103,24 @@ pub(super) fn all<T: Transferred + Send>(
         }
     };
     let result: PyResult<()> = transfer();
-    match result {
-        Ok(()) => Ok(done),
-        Err(error) if error.is_instance_of::<PyOSError>(py) => {
-            error.value(py).setattr(&names(py).characters_written, done)?;
-            Err(error)
-        }
-        Err(error) => Err(error),
+    result.map(|()| done).map_err(|error| with_progress(py, error, done))
+}
+
+/// What a message was too long for.
+#[cold]
+fn cut_message() -> PyErr {
+    PyOSError::new_err((libc::EMSGSIZE, "the message is longer than what remained of the iterator: its end is lost"))
+}
+
+/// An `OSError` that says how much was transferred before it.
+#[cold]
+fn with_progress(py: Python<'_>, error: PyErr, done: usize) -> PyErr {
+    if error.is_instance_of::<PyOSError>(py)
+        && let Err(failure) = error.value(py).setattr(&names(py).characters_written, done)
+    {
+        return failure;
     }
+    error
 }
 
 /// Returns when the call is to be made again; otherwise says why not, `done` bytes into a transfer.
@@ -98,7 +128,7 @@ pub(super) fn all<T: Transferred + Send>(
 fn retry(
     py: Python<'_>,
     failure: Failure,
-    descriptor: &Descriptor,
+    descriptor: &Descriptor<'_>,
     ready: Ready,
     deadline: Deadline,
     done: usize,

@@ -26,6 +26,7 @@ mod iterate;
 mod kept;
 mod log;
 mod mcsafe;
+mod message;
 mod names;
 mod pmem;
 mod ranges;
@@ -78,8 +79,8 @@ mod _core {
     use super::import::{import_iovec, import_single_range, import_ubuf, iovec_from_user};
     #[pymodule_export]
     use super::io::{
-        preadv, preadv_all, process_vm_readv, process_vm_writev, pwritev, pwritev_all, readv, readv_all, readv_part,
-        recvmsg_all, recvmsg_raw, sendmsg_all_raw, sendmsg_raw, vmsplice, writev, writev_all, writev_part,
+        keeps_messages, preadv, preadv_all, process_vm_readv, process_vm_writev, pwritev, pwritev_all, readv,
+        readv_all, readv_part, vmsplice, writev, writev_all, writev_part,
     };
     #[pymodule_export]
     use super::iter::{IovIter, IterState};
@@ -87,6 +88,8 @@ mod _core {
     use super::log::{LogClaim, LogRecords, MappedLog};
     #[pymodule_export]
     use super::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
+    #[pymodule_export]
+    use super::message::{recvmsg_all, recvmsg_part, recvmsg_raw, sendmsg_all_raw, sendmsg_raw};
     #[pymodule_export]
     use super::pmem::{MappedRegion, RegionFile, fault_map_moved};
     #[pymodule_export]

@@ -2,6 +2,7 @@
 
 use super::buffer::{Access, ArgName, Call, page};
 use super::collect::segments_of;
+use super::descriptor::{Descriptor, os_error};
 use super::detach::transfer;
 use super::errors::fault_error;
 use super::names::names;
@@ -12,7 +13,7 @@ use crate::error::Error;
 use crate::memory::{Backing, Memory, Page, Segment};
 use crate::structure::{self, FOLIOS_PER_NODE, PIPE_SLOTS, Reader, headroom};
 use crate::{copy, io};
-use pyo3::exceptions::{PyBlockingIOError, PyOSError};
+use pyo3::exceptions::PyBlockingIOError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyMemoryView};
@@ -142,17 +143,17 @@ impl PipeRing {
     /// did not take, whatever is raised.
     ///
     /// Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError`: the file
-    /// takes none now.
+    /// takes none now. `OSError` EMSGSIZE, nothing taken: one message of a socket would not take them all.
     #[pyo3(signature = (fd, nbytes=None), text_signature = "($self, fd, nbytes=-1)")]
     fn splice(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let nbytes = bytes_or_all(nbytes)?;
-        // SAFETY: attached; the argument is an object.
-        let fd = unsafe { ffi::PyObject_AsFileDescriptor(fd.as_ptr()) };
-        if fd < 0 {
-            return Err(PyErr::fetch(py));
-        }
-        let mut done = 0;
+        let descriptor = Descriptor::new(fd)?;
+        let (fd, mut done) = (descriptor.fd, 0);
         while done < nbytes {
+            match descriptor.require_own() {
+                Err(_) if done > 0 => break,
+                own => own?,
+            }
             let reader = self.reader(py)?;
             let (written, slots) = py.detach(|| io::splice(&reader, fd, nbytes - done))?;
             // The pages go last: that may run Python code, which may read.
@@ -166,9 +167,7 @@ impl PipeRing {
                 Err(libc::EAGAIN) => {
                     return Err(PyBlockingIOError::new_err((libc::EAGAIN, "the file takes no bytes now")));
                 }
-                Err(errno) => {
-                    return Err(PyOSError::new_err((errno, std::io::Error::from_raw_os_error(errno).to_string())));
-                }
+                Err(errno) => return Err(os_error(errno)),
             }
             // A signal may have cut the call short.
             py.check_signals()?;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from iovec_rs import (
     PipeRing,
     UserRange,
     XArray,
+    copy_to_iter,
     io,
 )
 from support.arena import Arena, Page
@@ -114,6 +116,26 @@ class TestEveryKindOfMemory:
         assert io.process_vm_writev(os.getpid(), build(kind, WRITE, memory, skip), remote) == TOTAL - skip
         assert io.process_vm_readv(os.getpid(), build(kind, READ, back, skip), remote) == TOTAL - skip
         assert back[skip:] == memory[skip:]
+
+
+class TestAPipeThatDoesNotBlock:
+    def test_is_not_waited_for_by_vmsplice_when_it_is_empty(self, pipe: tuple[int, int]) -> None:
+        os.set_blocking(pipe[0], False)
+        i = IovIter.ubuf(READ, bytearray(8))
+        with pytest.raises(BlockingIOError):
+            io.vmsplice(pipe[0], i)
+        os.write(pipe[1], b"abc")
+        assert (io.vmsplice(pipe[0], i), i.count) == (3, 5)
+
+    def test_is_not_waited_for_by_vmsplice_when_it_is_full(self, pipe: tuple[int, int]) -> None:
+        os.set_blocking(pipe[1], False)
+        size = fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ)
+        i = IovIter.ubuf(WRITE, bytes(2 * size))
+        went = io.vmsplice(pipe[1], i)
+        assert 0 < went <= size
+        with pytest.raises(BlockingIOError):
+            io.vmsplice(pipe[1], i)
+        assert i.count == 2 * size - went
 
 
 class TestWhatHasNoMemory:
@@ -298,6 +320,16 @@ class TestRefusals:
             io.writev(fd, IovIter.ubuf(WRITE, b"xyz"))
         with pytest.raises(ValueError, match="negative"):
             io.writev(-1, IovIter.ubuf(WRITE, b"xyz"))
+
+    def test_a_call_that_is_refused_leaves_the_fault_of_the_one_before(self, file: int) -> None:
+        i = IovIter.ubuf(READ, UserRange(8, 8))
+        assert copy_to_iter(b"x", i) == 0
+        before = i.fault
+        assert before is not None
+        for refused in (lambda: io.recvmsg(file, i), lambda: io.readv(file, i, 1 << 30), lambda: io.vmsplice(file, i)):
+            with pytest.raises(OSError, match="Errno"):
+                refused()
+            assert i.fault == before
 
     def test_what_is_no_iterator(self) -> None:
         with pytest.raises(TypeError):

@@ -1,0 +1,147 @@
+//! `iovec_rs.io`: messages over an iterator, and whole transfers over a socket.
+
+use super::buffer::{Access, ArgName, Call};
+use super::descriptor::Descriptor;
+use super::drive::{all, once, part};
+use super::iter_arg::BoundIter;
+use super::values::{flags, narrow};
+use crate::error::Error;
+use crate::io;
+use crate::memory::Segment;
+use crate::sys::poll::Ready;
+use crate::sys::vectored::Beside;
+use pyo3::exceptions::PyMemoryError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+type Iter<'a, 'py> = BoundIter<'a, 'py>;
+
+fn sockets<'py>(sock: &Bound<'py, PyAny>, flags: i32) -> PyResult<Descriptor<'py>> {
+    Ok(Descriptor::new(sock)?.without_waiting_if(flags & libc::MSG_DONTWAIT != 0))
+}
+
+/// Where a `bytes` object is that goes beside a message, for as long as `call` and the argument last.
+fn held(call: &mut Call, bytes: &Bound<'_, PyBytes>, name: &'static str) -> PyResult<Segment> {
+    Ok(call.acquire(bytes, Access::Read, ArgName::Argument(name))?.seg())
+}
+
+/// One `sendmsg`: control messages and address as the kernel has them. With a limit, a turn of a whole transfer.
+#[pyfunction]
+#[pyo3(signature = (sock, i, control, flags, name, limit=None))]
+pub(super) fn sendmsg_raw(
+    sock: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    control: &Bound<'_, PyBytes>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+    name: &Bound<'_, PyBytes>,
+    limit: Option<usize>,
+) -> PyResult<usize> {
+    let socket = sockets(sock, flags)?;
+    let (mut control_call, mut name_call) = (Call::new(), Call::new());
+    let beside =
+        Beside { name: held(&mut name_call, name, "address")?, control: held(&mut control_call, control, "ancdata")? };
+    let send = |i: &mut _, limit| io::send(i, socket.fd, beside, flags, limit);
+    match limit {
+        Some(limit) => part(&i, &socket, Ready::Write, limit, send),
+        None => once(&i, &socket, Ready::Write, |i| send(i, usize::MAX)),
+    }
+}
+
+/// `sendmsg` until all is sent. The control messages go with the first bytes.
+#[pyfunction]
+pub(super) fn sendmsg_all_raw(
+    sock: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    control: &Bound<'_, PyBytes>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<usize> {
+    let socket = sockets(sock, flags)?;
+    let mut call = Call::new();
+    let first = Beside { control: held(&mut call, control, "ancdata")?, ..Beside::default() };
+    all(&i, &socket, Ready::Write, "sendmsg_all", |i, limit, done| {
+        io::send(i, socket.fd, if done == 0 { first } else { Beside::default() }, flags, limit)
+    })
+}
+
+/// Room for more control messages than any socket has: most are limited to some 20 KB (`optmem_max`).
+const CONTROL: usize = 1 << 20;
+/// A length of control messages.
+fn ancillary_size(value: &Bound<'_, PyAny>) -> PyResult<i32> {
+    const EXPECTED: &str = "0 or more, less than 2**31";
+    let size = narrow("ancbufsize", value, EXPECTED)?;
+    if size < 0 { Err(Error::invalid("ancbufsize", size, EXPECTED).into()) } else { Ok(size) }
+}
+
+/// Room for the longest socket address (`struct sockaddr_storage`).
+const NAME: usize = 128;
+
+/// One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it.
+#[pyfunction]
+pub(super) fn recvmsg_raw<'py>(
+    sock: &Bound<'py, PyAny>,
+    i: Iter<'_, 'py>,
+    #[pyo3(from_py_with = ancillary_size)] ancbufsize: i32,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<(usize, Bound<'py, PyBytes>, i32, Bound<'py, PyBytes>)> {
+    let socket = sockets(sock, flags)?;
+    let room = usize::try_from(ancbufsize).unwrap_or(0).min(CONTROL);
+    let (mut control, mut name) = (Vec::new(), [0_u8; NAME]);
+    control.try_reserve_exact(room).map_err(|_| PyMemoryError::new_err(format!("no memory for {room} bytes")))?;
+    // The kernel leaves gaps between messages as they are.
+    control.resize(room, 0_u8);
+    let beside = Beside {
+        name: Segment::new(name.as_mut_ptr().expose_provenance(), NAME),
+        control: Segment::new(control.as_mut_ptr().expose_provenance(), room),
+    };
+    let received = once(&i, &socket, Ready::Read, |i| {
+        // SAFETY: both ranges are arrays of this function's, not borrowed until the call is done.
+        unsafe { io::receive(i, socket.fd, beside, flags, usize::MAX) }
+    })?;
+    let py = sock.py();
+    let control = PyBytes::new(py, &control[..received.control.min(room)]);
+    Ok((received.returned, control, received.flags, PyBytes::new(py, &name[..received.name.min(NAME)])))
+}
+
+/// Refuses flags that receive the same bytes again or none, which would make a whole transfer of nothing.
+fn require_new_bytes(flags: i32) -> PyResult<()> {
+    if flags & (libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_ERRQUEUE) == 0 {
+        return Ok(());
+    }
+    let expected = "no MSG_PEEK, MSG_TRUNC or MSG_ERRQUEUE in a whole transfer";
+    Err(Error::invalid("flags", format!("{flags:#x}"), expected).into())
+}
+
+/// Calls `recvmsg` for at most `limit` bytes.
+#[pyfunction]
+pub(super) fn recvmsg_part(
+    sock: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+    limit: usize,
+) -> PyResult<usize> {
+    require_new_bytes(flags)?;
+    let socket = sockets(sock, flags)?;
+    part(&i, &socket, Ready::Read, limit, |i, limit| {
+        // SAFETY: nothing is received beside the data.
+        unsafe { io::receive(i, socket.fd, Beside::default(), flags, limit) }
+    })
+}
+
+/// Receives until the iterator is full or the peer has shut down: the bytes.
+///
+/// As `readv_all`; `ValueError` for flags that receive the same bytes again (`MSG_PEEK`) or none (`MSG_TRUNC`,
+/// `MSG_ERRQUEUE`).
+#[pyfunction]
+#[pyo3(signature = (sock, i, flags=0))]
+pub(super) fn recvmsg_all(
+    sock: &Bound<'_, PyAny>,
+    i: Iter<'_, '_>,
+    #[pyo3(from_py_with = flags)] flags: i32,
+) -> PyResult<usize> {
+    require_new_bytes(flags)?;
+    let socket = sockets(sock, flags)?;
+    all(&i, &socket, Ready::Read, "recvmsg_all", |i, limit, _| {
+        // SAFETY: nothing is received beside the data.
+        unsafe { io::receive(i, socket.fd, Beside::default(), flags, limit) }
+    })
+}
