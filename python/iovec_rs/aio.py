@@ -1,8 +1,12 @@
 """Whole transfers for asyncio and uvloop: `await sendmsg_all(sock, i)`.
 
-The loop is asked to say when the descriptor is ready; nothing polls. Each time at most `TURN` bytes are moved, then
-the loop serves others. The iterator moves with the bytes: when a transfer is cancelled or fails, it stands at the
+The loop is asked to say when the descriptor is ready; nothing polls for that. Each time at most `TURN` bytes are moved,
+then the loop serves others. The iterator moves with the bytes: when a transfer is cancelled or fails, it stands at the
 first byte not transferred, the loop does not watch the descriptor any more, and the same call goes on from there.
+
+A transfer that has to wait has the loop watch a duplicate of the descriptor: the number is its own, so that nobody
+else's reader or writer is displaced, and nobody else's file gets the number. No loop is told of a `close`: every `LOOK`
+seconds a waiting transfer sees whether its socket or file was closed, and ends with EBADF if so.
 
 Files that the loop cannot watch (regular ones, block devices) are read and written in the loop's executor, `PIECE`
 bytes at a time. A cancelled transfer waits for the piece that is under way, so that the iterator is right when the
@@ -19,10 +23,11 @@ import errno
 import os
 import select
 import stat
+from asyncio.trsock import TransportSocket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from iovec_rs._core import readv_part, recvmsg_raw, sendmsg_raw, writev_part
+from iovec_rs._core import keeps_messages, readv_part, recvmsg_part, sendmsg_raw, writev_part
 from iovec_rs._message import encode_control
 from iovec_rs._types import Direction
 
@@ -38,39 +43,44 @@ __all__ = ["readv_all", "recvmsg_all", "sendmsg_all", "writev_all"]
 
 TURN = 1 << 20
 PIECE = 8 << 20
+LOOK = 1.0
 _CALL = 16 << 10  # what a transfer counts for beside its bytes
 
-# The descriptors that transfers wait for, by loop: a second one would silently take the first one's place in the loop.
-_watched: set[tuple[int, int, Direction]] = set()
+# What transfers are under way over, by loop, descriptor and file: the bytes of a second one would come among theirs.
+_under_way: set[tuple[int, int, Direction, int, int]] = set()
 
 
 async def sendmsg_all(sock: Any, i: IovIter, ancdata: Iterable[Ancillary] = (), flags: int = 0) -> int:
     """Sends all that a WRITE iterator has over a stream socket and returns the bytes. Control messages go with the
     first of them.
 
-    ValueError for a socket that blocks; RuntimeError while another task sends on it, OSError from the socket.
+    ValueError for a socket that blocks; RuntimeError while another task sends on it, OSError from the socket; EMSGSIZE,
+    nothing sent, if a socket that keeps messages apart would need more than one.
     """
     control = encode_control(ancdata) if ancdata != () else b""
 
-    def turn(done: int) -> int:
+    def turn(sock: Any, done: int) -> int:
         return sendmsg_raw(sock, i, b"" if done else control, flags, b"", TURN)
 
-    transfer = _Transfer(_fileno_of(sock), i, Direction.WRITE, turn)
+    _require_waiting(sock)
+    transfer = _Transfer(sock, i, Direction.WRITE, turn)
     if control and not i.count:
-        return turn(0)
+        return turn(sock, 0)
     return await transfer.run()
 
 
 async def recvmsg_all(sock: Any, i: IovIter, flags: int = 0) -> int:
-    """Fills a READ iterator from a stream socket and returns the bytes, fewer only if the peer has shut down.
+    """Fills a READ iterator from a stream socket and returns the bytes, fewer only if the peer has shut down. From a
+    socket that keeps messages apart, receives one message.
 
     ValueError for a socket that blocks; RuntimeError while another task receives from it, OSError from the socket.
     """
 
-    def turn(_done: int) -> int:
-        return recvmsg_raw(sock, i, 0, flags, TURN)[0]
+    def turn(sock: Any, _done: int) -> int:
+        return recvmsg_part(sock, i, flags, TURN)
 
-    return await _Transfer(_fileno_of(sock), i, Direction.READ, turn).run()
+    _require_waiting(sock)
+    return await _Transfer(sock, i, Direction.READ, turn).run()
 
 
 async def writev_all(fd: int | _Fileno, i: IovIter) -> int:
@@ -89,23 +99,33 @@ async def readv_all(fd: int | _Fileno, i: IovIter) -> int:
     return await _file(fd, i, Direction.READ, readv_part)
 
 
-def _fileno_of(sock: Any) -> int:
-    """The descriptor of a socket that does not block."""
+def _require_waiting(sock: Any) -> None:
+    """Refuses a socket that blocks."""
     timeout = sock.gettimeout()
     if timeout != 0:
         raise ValueError(f"sock: it blocks (its timeout is {timeout}): call setblocking(False) first")
-    fd: int = sock.fileno()
+
+
+def _refuse_transport(file: Any) -> None:
+    """What a transport shows of its socket: bytes would come among those that the transport has yet to send."""
+    if isinstance(file, TransportSocket) or type(file).__module__ == "uvloop.loop":
+        raise TypeError("a transport's socket: its bytes have to go through the transport")
+
+
+def _number(file: Any) -> int:
+    """The descriptor of a file or socket that is open."""
+    fd: int = file if isinstance(file, int) else file.fileno()
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return fd
 
 
 async def _file(file: int | _Fileno, i: IovIter, direction: Direction, part: _Part) -> int:
-    fd = file if isinstance(file, int) else file.fileno()
+    fd = _number(file)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
         return await _in_executor(i, direction, partial(part, file, i, PIECE))
-    transfer = _Transfer(fd, i, direction, lambda _done: part(file, i, TURN))
+    transfer = _Transfer(file, i, direction, lambda file, _done: part(file, i, TURN))
     if os.get_blocking(fd):
         if _is_watchable(fd):
             raise ValueError(f"fd: {fd} blocks: call os.set_blocking({fd}, False) first")
@@ -129,8 +149,8 @@ def _check(i: IovIter, direction: Direction) -> None:
 
 
 def _count(error: OSError, done: int) -> None:
-    """What the io module has BlockingIOError say, said by every OSError."""
-    error.characters_written = done  # type: ignore[attr-defined]
+    """What the io module has BlockingIOError say, said by every OSError. One may have come with bytes of its own."""
+    error.characters_written = done + getattr(error, "characters_written", 0)  # type: ignore[attr-defined]
 
 
 _at_once = 0
@@ -149,35 +169,39 @@ def _is_turn_over(done: int) -> bool:
 class _Transfer:
     """Turns of one transfer, taken whenever the loop says that the descriptor is ready."""
 
-    def __init__(self, fd: int, i: IovIter, direction: Direction, turn: Callable[[int], int]) -> None:
+    def __init__(self, file: Any, i: IovIter, direction: Direction, turn: Callable[[Any, int], int]) -> None:
+        _refuse_transport(file)
         self.loop = asyncio.get_running_loop()
-        self.fd = fd
+        self.file = file
+        self.fd = _number(file)
+        self.stat = os.fstat(self.fd)
         self.i = i
         self.turn = turn
         self.done = 0
-        self.key = (id(self.loop), fd, direction)
+        self.key = (id(self.loop), self.fd, direction, self.stat.st_dev, self.stat.st_ino)
         writes = direction is Direction.WRITE
         self.watch = self.loop.add_writer if writes else self.loop.add_reader
         self.unwatch = self.loop.remove_writer if writes else self.loop.remove_reader
+        self.is_one_message = not writes and stat.S_ISSOCK(self.stat.st_mode) and keeps_messages(self.fd)
         _check(i, direction)
 
-    def is_over(self) -> bool:
+    def is_over(self, file: Any) -> bool:
         """Takes a turn: whether it was the last. BlockingIOError is for the loop to wait for."""
         if not self.i.count:
             return True
         try:
-            moved = self.turn(self.done)
+            moved = self.turn(file, self.done)
         except BlockingIOError:
             return False
         self.done += moved
-        return not moved or not self.i.count
+        return not moved or not self.i.count or self.is_one_message
 
     async def run(self) -> int:
-        if self.key in _watched:
+        if self.key in _under_way:
             raise RuntimeError(f"descriptor {self.fd} is in use by another transfer in the same direction")
-        _watched.add(self.key)
+        _under_way.add(self.key)
         try:
-            if not self.is_over():
+            if not self.is_over(self.file):
                 await self._until_over()
             elif _is_turn_over(self.done):
                 await asyncio.sleep(0)
@@ -185,28 +209,50 @@ class _Transfer:
             _count(error, self.done)
             raise
         finally:
-            _watched.discard(self.key)
+            _under_way.discard(self.key)
         return self.done
+
+    def _require_open(self) -> None:
+        """Refuses to wait for a file that was closed meanwhile, even if its number is another's by now."""
+        try:
+            is_open = _number(self.file) == self.fd and os.path.samestat(os.fstat(self.fd), self.stat)
+        except (OSError, ValueError):
+            is_open = False
+        if not is_open:
+            raise OSError(errno.EBADF, f"closed during the transfer: {self.fd} is not its own")
 
     async def _until_over(self) -> None:
         over: asyncio.Future[None] = self.loop.create_future()
+        own = os.dup(self.fd)
 
-        def ready() -> None:
+        def take(step: Callable[[], bool | None]) -> None:
             if over.done():
                 return
             try:
-                if self.is_over():
+                if step():
                     over.set_result(None)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 over.set_exception(error)
 
-        self.watch(self.fd, ready)
+        def look() -> None:
+            take(self._require_open)
+            looks.append(self.loop.call_later(LOOK, look))
+            del looks[:-1]
+
+        # An object says itself whether it was closed; a number may be another file's, but not that of the duplicate.
+        file = own if isinstance(self.file, int) else self.file
+        looks = [self.loop.call_later(LOOK, look)]
         try:
-            await over
+            self.watch(own, take, partial(self.is_over, file))
+            try:
+                await over
+            finally:
+                self.unwatch(own)
         finally:
-            self.unwatch(self.fd)
+            looks[-1].cancel()
+            os.close(own)
 
 
 async def _in_executor(i: IovIter, direction: Direction, piece: Callable[[], int]) -> int:
