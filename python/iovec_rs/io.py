@@ -10,8 +10,12 @@ fewer only at the end of the file. Whatever else ends them is an exception; an O
 `characters_written`, and the iterator stands at the first byte that was not transferred, so that the same call goes
 on from there.
 
-A descriptor is an int or anything with `fileno()`. A socket's timeout holds: for the whole of a whole transfer, as
-that of `sendall` does.
+A descriptor is an int or anything with `fileno()`, which is asked again before every system call: a transfer ends with
+OSError EBADF when its socket or file was closed meanwhile. A socket's timeout holds: for the whole of a whole transfer,
+as that of `sendall` does.
+
+A socket that keeps messages apart sends or receives one message in a whole transfer, never a part of one: EMSGSIZE if
+it takes more than one, and if one that came was longer than the iterator.
 """
 
 from __future__ import annotations
@@ -122,8 +126,7 @@ def _close_descriptors(control: bytes) -> None:
 def sendmsg_all(sock: int | _Fileno, i: IovIter, ancdata: Iterable[Ancillary] = (), flags: int = 0) -> int:
     """Sends all that a WRITE iterator has and returns the bytes. The control messages go with the first of them.
 
-    For streams. OSError EMSGSIZE, nothing sent, if a socket that keeps message boundaries would need more than one
-    message.
+    For streams. OSError EMSGSIZE, nothing sent, if a socket that keeps messages apart would need more than one.
     """
     control = _message.encode_control(ancdata) if ancdata != () else b""
     if control and not i.count:
@@ -178,8 +181,8 @@ class _IterIO(io.RawIOBase):
 class IterReader(_IterIO):
     """A raw file that reads from a WRITE iterator: for `io.BufferedReader`, tarfile, zipfile, gzip, http.client.
 
-    The iterator moves with every read. FaultError, or OSError EFAULT, where it has no memory to read; what lies
-    before is read first.
+    The iterator moves with every read. FaultError, or OSError EFAULT, where it has no memory to read; `readinto` and
+    `read(n)` return what lies before first, `read()` of all is whole or has read nothing.
     """
 
     def __init__(self, i: IovIter) -> None:
@@ -197,13 +200,24 @@ class IterReader(_IterIO):
         return _moved(self._i, copy_from_iter, buffer)
 
     def readall(self) -> bytes:
-        """All that remains."""
-        self._check()
-        parts = []
-        while self._i.count:
-            part = bytearray(min(self._i.count, _CHUNK))
-            got = self.readinto(part)
-            parts.append(bytes(memoryview(part)[:got]))
+        """All that remains. Whatever is raised, nothing was read; `FaultError.copied` bytes come before bad memory, and
+        `read` of so many has them.
+        """
+        start = self.tell()
+        parts: list[bytes] = []
+        try:
+            while self._i.count:
+                part = bytearray(min(self._i.count, _CHUNK))
+                got = self.readinto(part)
+                parts.append(bytes(memoryview(part)[:got]))
+        except BaseException as error:
+            good = self.tell() - start
+            self.seek(start)
+            if isinstance(error, FaultError):
+                error.copied = good
+            if isinstance(error, OSError):
+                error.add_note(f"{good} bytes come before it, which a read of so many has")
+            raise
         return b"".join(parts)
 
 

@@ -10,7 +10,7 @@ import socket
 import tarfile
 import threading
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from iovec_rs import (
@@ -211,3 +211,46 @@ class TestRefusals:
         for call in (reader.read, reader.tell, reader.seekable, lambda: reader.seek(0), lambda: writer.write(b"x")):
             with pytest.raises(ValueError, match="closed"):
                 call()
+
+
+@pytest.mark.parametrize("good", [1, 3, 300])
+def test_reading_all_loses_nothing_that_comes_before_bad_memory(good: int) -> None:
+    with Arena([*[Page.GOOD] * good, Page.UNMAPPED], b"x" * good * PAGE_SIZE) as arena:
+        reader = IterReader(IovIter.iovec(WRITE, [arena.range(0, 10), arena.range(10, (good + 1) * PAGE_SIZE - 10)]))
+        assert reader.read(5) == b"x" * 5
+        for _ in range(2):
+            with pytest.raises(FaultError) as raised:
+                reader.read()
+            assert (raised.value.copied, reader.tell()) == (good * PAGE_SIZE - 5, 5)
+        buffered = stdio.BufferedReader(reader)
+        assert buffered.read(raised.value.copied) == b"x" * (good * PAGE_SIZE - 5)
+        with pytest.raises(FaultError):
+            buffered.read(1)
+
+
+def test_reading_all_loses_nothing_that_comes_before_a_hole() -> None:
+    reader = IterReader(IovIter.xarray(WRITE, XArray({0: b"x" * PAGE_SIZE}), 0, 2 * PAGE_SIZE))
+    with pytest.raises(OSError, match="no memory here") as raised:
+        reader.read()
+    assert raised.value.__notes__ == ["4096 bytes come before it, which a read of so many has"]
+    assert reader.read(4096) == b"x" * PAGE_SIZE
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_reading_all_reads_nothing_when_it_is_interrupted(error: type[BaseException]) -> None:
+    class Interrupted(IterReader):
+        calls = 0
+
+        def readinto(self, buffer: Any, /) -> int:
+            self.calls += 1
+            if self.calls == 3:
+                raise error
+            return super().readinto(buffer)
+
+    data = pattern(5 << 20)
+    reader = Interrupted(scattered(data))
+    assert reader.read(10) == data[:10]
+    with pytest.raises(error):
+        reader.read()
+    assert reader.tell() == 10
+    assert reader.read() == data[10:]
