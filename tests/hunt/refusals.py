@@ -47,10 +47,8 @@ LEFT_OUT = (
     "clear_badblocks",
     "process_vm_readv",
     "process_vm_writev",
-    "vmsplice",
 )
-"""Not a call; or one that affects all of this process, or others (a pid that somebody makes up is in use); or one that
-waits for good: vmsplice knows no descriptors that do not block."""
+"""Not a call; or one that affects all of this process, or others (a pid that somebody makes up is in use)."""
 FOREIGN_WORDS = re.compile(
     r"\b(Some|Ok|Err)\(|\bNone\)|unwrap|panicked|\.rs\b|[Mm]utably borrowed|[Aa]lready borrowed|failed to extract|"
     r"cannot be (converted|cast)|argument '\w+': |Py[A-Z][a-z]+\b(?<!PyPy)|TryFromInt|out of range integral type|"
