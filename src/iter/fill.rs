@@ -3,7 +3,7 @@
 //! meanwhile, so that no byte read from a descriptor ever finds the ring full.
 
 use super::IovIter;
-use super::pipe::PipeCursor;
+use super::kinds::PipeCursor;
 use crate::memory::Segment;
 use crate::structure::{PipeRing, Place, Writer};
 use std::sync::Arc;
@@ -61,18 +61,18 @@ impl IovIter {
     /// Room for up to `nbytes` bytes (and `count`) in a PIPE, to be filled with no lock held; `None` for any other
     /// kind.
     pub(crate) fn offer(&self, nbytes: usize) -> Option<Offer> {
-        self.as_pipe().map(|pipe| pipe.offer(nbytes.min(self.count)))
+        self.body.as_pipe().map(|pipe| pipe.offer(nbytes.min(self.count)))
     }
 
     /// Whether a PIPE has slots left, so that only memory can be what an empty offer lacked.
     pub(crate) fn has_free_slots(&self) -> bool {
-        self.as_pipe().is_some_and(|pipe| pipe.0.free_slots().0 > 0)
+        self.body.as_pipe().is_some_and(|pipe| pipe.0.free_slots().0 > 0)
     }
 
     /// Moves the PIPE that made the offer on by the `nbytes` bytes the offer was filled with.
     pub(crate) fn accept(&mut self, offer: Offer, nbytes: usize) {
         let nbytes = nbytes.min(self.count);
-        if let Some(pipe) = self.as_pipe_mut() {
+        if let Some(pipe) = self.body.as_pipe_mut() {
             self.count -= pipe.accept(offer, nbytes);
         }
     }

@@ -23,7 +23,7 @@ impl IovIter {
     /// other kinds were looked at when they were made.
     #[inline]
     pub fn require_writable(&self, nbytes: usize) -> Result<()> {
-        if self.has_changing_pages() { self.require_writable_pages(nbytes) } else { Ok(()) }
+        if self.body.has_changing_pages() { self.require_writable_pages(nbytes) } else { Ok(()) }
     }
 
     fn require_writable_pages(&self, nbytes: usize) -> Result<()> {
@@ -46,9 +46,9 @@ impl IovIter {
         if self.count == 0 {
             return 0;
         }
-        let pages = if let Some(pipe) = self.as_pipe() {
+        let pages = if let Some(pipe) = self.body.as_pipe() {
             pipe.0.free_slots().0
-        } else if let Some(place) = self.place() {
+        } else if let Some(place) = self.body.place(self.offset) {
             // A hole or the end of the queue is found when the pages are listed.
             (place % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE)
         } else {
@@ -64,7 +64,7 @@ impl IovIter {
 
     /// An empty BVEC element inside a page counts as one page.
     fn empty_pages(&self) -> usize {
-        let Some(vector) = self.as_vector().filter(|vector| vector.kind() == Kind::Bvec) else { return 0 };
+        let Some(vector) = self.body.as_vector().filter(|vector| vector.kind() == Kind::Bvec) else { return 0 };
         let is_empty_inside_a_page = |(seg, at): &(Segment, usize)| seg.len == 0 && at % PAGE_SIZE != 0;
         vector.clipped(self.offset, self.count).filter(is_empty_inside_a_page).count()
     }
@@ -76,7 +76,7 @@ impl IovIter {
         if nbytes == 0 || maxpages == 0 {
             return Ok(PageSpan::default());
         }
-        if let Some(pipe) = self.as_pipe_mut() {
+        if let Some(pipe) = self.body.as_pipe_mut() {
             let (pages, offset0, nbytes) = pipe.extend(nbytes, maxpages)?;
             if nbytes == 0 {
                 return Err(Error::os(libc::EFAULT, "get_pages: the pipe is full"));
@@ -108,7 +108,7 @@ impl IovIter {
     }
 
     fn list_pages(&mut self, nbytes: usize, maxpages: usize, join_elements: bool) -> Result<PageSpan> {
-        let joins = self.has_changing_pages() || (join_elements && self.kind().is_paged());
+        let joins = self.body.has_changing_pages() || (join_elements && self.kind().is_paged());
         let (mut span, mut result) = (PageSpan::default(), Ok(()));
         self.pieces(nbytes, |piece| {
             let is_first = span.pages.is_empty();

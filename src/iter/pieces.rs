@@ -1,7 +1,7 @@
 //! What remains, piece by piece: where it is and whether it shares bytes with other memory. Nothing here moves the
 //! iterator.
 
-use super::{Body, IovIter};
+use super::IovIter;
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::memory::{Page, Segment};
@@ -39,7 +39,7 @@ impl Kept {
 }
 
 impl<'a> Piece<'a> {
-    fn of_page(page: &'a Page, offset: usize) -> Self {
+    pub(super) fn of_page(page: &'a Page, offset: usize) -> Self {
         Self { seg: page.seg().skip(offset), at: offset, page: Some(page) }
     }
 
@@ -63,7 +63,7 @@ impl IovIter {
     /// of an XArray up to the first hole, a folio. PIPE and DISCARD have none.
     pub fn pieces(&self, limit: usize, mut each: impl FnMut(Piece<'_>) -> ControlFlow<()>) {
         let mut left = limit;
-        let mut hand_out = |piece: Piece<'_>| {
+        let hand_out = |piece: Piece<'_>| {
             let seg = piece.seg.take(left);
             left -= seg.len;
             if seg.len != 0 && each(Piece { seg, ..piece }).is_break() {
@@ -74,24 +74,7 @@ impl IovIter {
         if limit == 0 {
             return;
         }
-        match &self.body {
-            Body::Ubuf(memory) => {
-                let seg = memory.seg().skip(self.offset);
-                hand_out(Piece { seg, at: seg.addr, page: None });
-            }
-            Body::Vector(vector) => {
-                for (seg, at) in vector.clipped(self.offset, limit) {
-                    if !hand_out(Piece { seg, at, page: None }) {
-                        break;
-                    }
-                }
-            }
-            Body::Xarray(xarray) => {
-                xarray.pages(self.offset, limit, |page, skip| hand_out(Piece::of_page(page, skip)));
-            }
-            Body::Folioq(folioq) => folioq.folios(self.offset, |folio, skip| hand_out(Piece::of_page(folio, skip))),
-            Body::Pipe(_) | Body::Discard => {}
-        }
+        self.body.pieces(self.offset, limit, hand_out);
     }
 
     /// The first `most` of the pieces of the next `nbytes`, to be used when the iterator has moved on.
@@ -113,7 +96,7 @@ impl IovIter {
             return Ok(Vec::new());
         }
         let kind = self.kind();
-        if self.as_pipe().is_some() {
+        if self.body.as_pipe().is_some() {
             return Err(Error::Unsupported { operation: "for_each_range", kind });
         }
         if kind.is_user_backed() || kind.is_destination_only() {
@@ -151,7 +134,7 @@ impl IovIter {
 
     #[inline(never)]
     fn a_piece_overlaps(&self, flat: Segment, nbytes: usize) -> bool {
-        if let Some(pipe) = self.as_pipe() {
+        if let Some(pipe) = self.body.as_pipe() {
             return pipe.0.overlapping_page().is_some_and(|page| page.overlaps(flat));
         }
         let mut shared = false;
@@ -165,11 +148,7 @@ impl IovIter {
     /// A range that covers all of its memory, where that is known for nothing.
     #[inline]
     pub fn hull(&self) -> Option<Segment> {
-        match &self.body {
-            Body::Ubuf(memory) => Some(memory.seg()),
-            Body::Vector(vector) => Some(vector.hull()),
-            Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => None,
-        }
+        self.body.hull()
     }
 
     /// The next chunk of a walk over `nbytes` bytes, to be used when the iterator has moved on; `None` where the walk
@@ -192,7 +171,7 @@ impl IovIter {
         if self.count == 0 {
             return None;
         }
-        if let Some(vector) = self.as_vector() {
+        if let Some(vector) = self.body.as_vector() {
             return vector.clipped(self.offset, self.count).next().map(|(seg, _)| seg);
         }
         let mut first = None;

@@ -1,6 +1,6 @@
 //! Moving without copying: advance, revert, truncate, reexpand, save, restore, duplicate.
 
-use super::{Body, IovIter};
+use super::IovIter;
 use crate::abi::MAX_RW_COUNT;
 use crate::error::{Error, Result};
 
@@ -20,18 +20,7 @@ impl IovIter {
     /// also when `nbytes` is 0. On a PIPE there is nothing ahead to move over: bytes come into being by being written.
     pub fn advance(&mut self, nbytes: usize) -> Result<()> {
         let nbytes = nbytes.min(self.count);
-        match &mut self.body {
-            Body::Pipe(_) if nbytes > 0 => {
-                return Err(Error::invalid("nbytes", nbytes, "0: no slots lie ahead of a pipe iterator"));
-            }
-            Body::Pipe(_) | Body::Discard => {}
-            Body::Ubuf(_) | Body::Xarray(_) => self.offset += nbytes,
-            Body::Vector(_) | Body::Folioq(_) if self.count == 0 => return Ok(()),
-            Body::Vector(vector) => vector.advance(&mut self.offset, nbytes),
-            Body::Folioq(folioq) => folioq.advance(&mut self.offset, nbytes).map_err(|available| {
-                Error::invalid("nbytes", nbytes, format!("at most {available}, where the folio queue ends"))
-            })?,
-        }
+        self.body.advance(&mut self.offset, nbytes, self.count)?;
         self.count -= nbytes;
         Ok(())
     }
@@ -58,18 +47,7 @@ impl IovIter {
             .count
             .checked_add(nbytes)
             .ok_or_else(|| Error::invalid("nbytes", nbytes, format!("count {} + nbytes within 64 bits", self.count)))?;
-        let done = match &mut self.body {
-            Body::Discard => Ok(()),
-            Body::Ubuf(_) | Body::Xarray(_) if nbytes > self.offset => Err(self.offset),
-            Body::Ubuf(_) | Body::Xarray(_) => {
-                self.offset -= nbytes;
-                Ok(())
-            }
-            Body::Vector(vector) => vector.revert(&mut self.offset, nbytes),
-            Body::Folioq(folioq) => folioq.revert(&mut self.offset, nbytes),
-            Body::Pipe(pipe) => pipe.0.revert(nbytes)?,
-        };
-        done.map_err(|consumed| Error::BeforeStart { nbytes, consumed })?;
+        self.body.revert(&mut self.offset, nbytes)?;
         self.count = count;
         Ok(())
     }
@@ -81,12 +59,7 @@ impl IovIter {
 
     /// Sets `count`, to give back what a truncation took (`iov_iter_reexpand`); refused if the segments hold less.
     pub fn reexpand(&mut self, count: usize) -> Result<()> {
-        let available = match &self.body {
-            Body::Ubuf(memory) => memory.len() - self.offset,
-            Body::Vector(vector) => vector.available(self.offset),
-            Body::Xarray(xarray) => usize::MAX - xarray.start - self.offset,
-            Body::Pipe(_) | Body::Folioq(_) | Body::Discard => usize::MAX,
-        };
+        let available = self.body.available(self.offset);
         if count > available {
             return Err(Error::BeyondSegments { count, available });
         }
@@ -101,24 +74,10 @@ impl IovIter {
 
     /// Goes to a saved position, backwards or forwards, whatever was truncated meanwhile (`iov_iter_restore`).
     pub fn restore(&mut self, state: IterState) -> Result<()> {
-        let misfit = |expected: &str| Error::invalid("state", format!("{state:?}"), expected.to_owned());
-        match &mut self.body {
-            Body::Ubuf(memory) => {
-                let seg = memory.seg();
-                let fits =
-                    state.nr_segs == 1 && state.iov_offset <= seg.len && state.count <= seg.len - state.iov_offset;
-                if !fits {
-                    return Err(misfit("a state of this iterator"));
-                }
-            }
-            Body::Vector(vector) => {
-                let there = vector.seek(state.nr_segs, state.iov_offset);
-                let there = there.filter(|v| state.count <= v.available(state.iov_offset));
-                *vector = there.ok_or_else(|| misfit("a state of this iterator"))?;
-            }
-            Body::Pipe(_) | Body::Xarray(_) | Body::Folioq(_) | Body::Discard => {
-                return Err(Error::Unsupported { operation: "restore", kind: self.kind() });
-            }
+        match self.body.seek(state.nr_segs, state.iov_offset, state.count) {
+            None => return Err(Error::Unsupported { operation: "restore", kind: self.kind() }),
+            Some(false) => return Err(Error::invalid("state", format!("{state:?}"), "a state of this iterator")),
+            Some(true) => {}
         }
         self.offset = state.iov_offset;
         self.count = state.count;
@@ -127,12 +86,12 @@ impl IovIter {
 
     /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
     pub fn dup(&self) -> Result<Self> {
-        if self.as_pipe().is_some() {
+        if self.body.as_pipe().is_some() {
             return Err(Error::Unsupported { operation: "dup", kind: self.kind() });
         }
         let mut dup = self.clone();
         dup.fault = None;
-        if let Body::Vector(vector) = &mut dup.body {
+        if let Some(vector) = dup.body.as_vector_mut() {
             vector.begin_here();
         }
         Ok(dup)

@@ -1,7 +1,7 @@
-//! The walk: the only place that goes over the memory of an iterator and moves it, and the only dispatch over kinds
-//! that does. Every copy flavour is a [`Step`] of a few lines.
+//! The walk: the only place that goes over the memory of an iterator and moves it. Every copy flavour is a [`Step`] of
+//! a few lines.
 
-use super::{Body, IovIter};
+use super::IovIter;
 use crate::abi::Direction;
 use crate::arch;
 use crate::error::Result;
@@ -102,18 +102,7 @@ impl IovIter {
         if nbytes == 0 {
             return 0;
         }
-        let done = match &mut self.body {
-            Body::Ubuf(memory) => {
-                let done = nbytes - step.step(memory.seg().addr + self.offset, 0, nbytes);
-                self.offset += done;
-                done
-            }
-            Body::Vector(vector) => vector.walk(&mut self.offset, nbytes, step),
-            Body::Pipe(pipe) => pipe.walk(nbytes, step),
-            Body::Xarray(xarray) => xarray.walk(&mut self.offset, nbytes, S::TOUCH.writes(self.direction), step),
-            Body::Folioq(folioq) => folioq.walk(&mut self.offset, nbytes, S::TOUCH.writes(self.direction), step),
-            Body::Discard => nbytes,
-        };
+        let done = self.body.walk(&mut self.offset, nbytes, S::TOUCH.writes(self.direction), step);
         self.count -= done;
         done
     }
@@ -121,7 +110,7 @@ impl IovIter {
     /// Moves on by `nbytes`, to the position that a copy of as many ends at: empty segments behind them are not stepped
     /// over. Refused as [`Self::advance`] is.
     pub fn pass(&mut self, nbytes: usize) -> Result<()> {
-        if self.as_vector().is_some() {
+        if self.body.as_vector().is_some() {
             self.walk(nbytes, &mut Pass);
             return Ok(());
         }
@@ -134,7 +123,7 @@ impl IovIter {
     /// it stands for.
     pub(crate) fn append_page(&mut self, page: &Page, offset: usize, nbytes: usize) -> usize {
         let nbytes = nbytes.min(self.count);
-        let Some(pipe) = self.as_pipe_mut() else { return 0 };
+        let Some(pipe) = self.body.as_pipe_mut() else { return 0 };
         if nbytes == 0 || !pipe.0.lend(page, offset, nbytes) {
             return 0;
         }

@@ -2,8 +2,8 @@
 //! segments are, so that most calls need no copy of them, and a call that transferred them all moves the iterator past
 //! them in one step.
 
-use super::vector::Vector;
-use super::{Body, IovIter};
+use super::IovIter;
+use super::kinds::Vector;
 use crate::memory::Segment;
 
 impl Vector {
@@ -26,13 +26,13 @@ impl IovIter {
     /// `count`.
     #[inline]
     pub(crate) fn next_whole(&self, most: usize, limit: usize) -> Option<(&[Segment], usize)> {
-        self.as_vector()?.next_whole(self.offset, most, limit.min(self.count))
+        self.body.as_vector()?.next_whole(self.offset, most, limit.min(self.count))
     }
 
     /// Moves on past the `segments` segments that [`Self::next_whole`] gave, which have `nbytes` bytes, and all empty
     /// ones after them: to where an advance by `nbytes` would lead.
     pub(crate) fn skip_whole(&mut self, segments: usize, nbytes: usize) {
-        if let Body::Vector(vector) = &mut self.body {
+        if let Some(vector) = self.body.as_vector_mut() {
             vector.skip_segments(segments);
             self.offset = 0;
             self.count -= nbytes;

@@ -1,14 +1,15 @@
 //! FOLIOQ: a position in a queue of folios, one chunk per page of a folio.
 
-use super::walk::{Prepared, Step};
-use crate::abi::PAGE_SIZE;
+use crate::abi::{Direction, PAGE_SIZE};
 use crate::error::{Error, Result};
+use crate::iter::IovIter;
+use crate::iter::walk::{Prepared, Step};
 use crate::memory::{Backing, Page};
 use crate::structure::{FolioQueue, Folios};
 use std::sync::Arc;
 
 #[derive(Clone)]
-pub(super) struct FolioCursor {
+pub(in crate::iter) struct FolioCursor {
     queue: Arc<FolioQueue>,
     /// The current folio, counted over all nodes; the number of folios at the end of the queue.
     slot: usize,
@@ -17,8 +18,22 @@ pub(super) struct FolioCursor {
     prepared: Prepared,
 }
 
+impl IovIter {
+    /// A folio queue from `offset` bytes into `first_slot` on (`iov_iter_folio_queue`).
+    pub fn folioq(
+        direction: Direction,
+        queue: Arc<FolioQueue>,
+        first_slot: usize,
+        offset: usize,
+        count: usize,
+    ) -> Result<Self> {
+        let cursor = FolioCursor::new(queue, first_slot, offset)?;
+        Ok(Self { offset, ..Self::with_body(direction, count, cursor.into()) })
+    }
+}
+
 impl FolioCursor {
-    pub(super) fn new(queue: Arc<FolioQueue>, slot: usize, offset: usize) -> Result<Self> {
+    fn new(queue: Arc<FolioQueue>, slot: usize, offset: usize) -> Result<Self> {
         let folios = queue.snapshot();
         if slot > folios.len() {
             return Err(Error::invalid("first_slot", slot, format!("0..={}, the folios in the queue", folios.len())));
@@ -31,7 +46,13 @@ impl FolioCursor {
     }
 
     #[inline(never)]
-    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, writes: bool, step: &mut S) -> usize {
+    pub(in crate::iter) fn walk<S: Step>(
+        &mut self,
+        offset: &mut usize,
+        nbytes: usize,
+        writes: bool,
+        step: &mut S,
+    ) -> usize {
         let folios = self.queue.snapshot();
         let mut progress = 0;
         while progress < nbytes {
@@ -56,7 +77,7 @@ impl FolioCursor {
     }
 
     /// Moves on `nbytes`, or says how many there are to the end of the queue.
-    pub(super) fn advance(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
+    pub(in crate::iter) fn advance(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
         let folios = self.queue.snapshot();
         let (mut slot, mut left) = (self.slot, offset.saturating_add(nbytes));
         while let Some(folio) = folios.get(slot)
@@ -75,7 +96,7 @@ impl FolioCursor {
     }
 
     /// Goes back `nbytes` (not 0), or says how many there are to the start.
-    pub(super) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
+    pub(in crate::iter) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
         if nbytes > self.consumed {
             return Err(self.consumed);
         }
@@ -94,7 +115,7 @@ impl FolioCursor {
 
     /// Shows the folios from `offset` on, each with the offset it is entered at and none of them used up, until `show`
     /// has had enough.
-    pub(super) fn folios(&self, offset: usize, mut show: impl FnMut(&Page, usize) -> bool) {
+    pub(in crate::iter) fn folios(&self, offset: usize, mut show: impl FnMut(&Page, usize) -> bool) {
         let folios = self.queue.snapshot();
         let mut skip = offset;
         for slot in self.slot.. {
@@ -105,11 +126,11 @@ impl FolioCursor {
         }
     }
 
-    pub(super) fn backing(&self) -> Backing {
+    pub(in crate::iter) fn backing(&self) -> Backing {
         self.prepared.note(self.queue.backing())
     }
 
-    pub(super) fn current_size(&self) -> usize {
+    pub(in crate::iter) fn current_size(&self) -> usize {
         size(&self.queue.snapshot(), self.slot)
     }
 }

@@ -1,22 +1,41 @@
 //! XARRAY: the pages of an XArray from a byte position on, one chunk per page, ended by a hole.
 
-use super::walk::{Prepared, Step};
-use crate::abi::PAGE_SIZE;
-use crate::memory::Page;
+use crate::abi::{Direction, PAGE_SIZE};
+use crate::error::{Error, Result};
+use crate::iter::IovIter;
+use crate::iter::walk::{Prepared, Step};
+use crate::memory::{Backing, Page};
 use crate::structure::XArray;
 use std::sync::Arc;
 
 #[derive(Clone)]
-pub(super) struct XarrayCursor {
-    pub(super) array: Arc<XArray>,
+pub(in crate::iter) struct XarrayCursor {
+    array: Arc<XArray>,
     /// The byte position the iterator began at.
-    pub(super) start: usize,
-    pub(super) prepared: Prepared,
+    pub(in crate::iter) start: usize,
+    prepared: Prepared,
+}
+
+impl IovIter {
+    /// The pages of an XArray from byte position `start` on (`iov_iter_xarray`). A hole ends a transfer.
+    pub fn xarray(direction: Direction, array: Arc<XArray>, start: usize, count: usize) -> Result<Self> {
+        if start.checked_add(count).is_none() {
+            return Err(Error::invalid("count", count, format!("start {start} + count within 64 bits")));
+        }
+        let cursor = XarrayCursor { array, start, prepared: Prepared::new() };
+        Ok(Self::with_body(direction, count, cursor.into()))
+    }
 }
 
 impl XarrayCursor {
     #[inline(never)]
-    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, writes: bool, step: &mut S) -> usize {
+    pub(in crate::iter) fn walk<S: Step>(
+        &mut self,
+        offset: &mut usize,
+        nbytes: usize,
+        writes: bool,
+        step: &mut S,
+    ) -> usize {
         let tree = self.array.snapshot();
         let mut progress = 0;
         while progress < nbytes {
@@ -38,9 +57,13 @@ impl XarrayCursor {
         progress
     }
 
+    pub(in crate::iter) fn backing(&self) -> Backing {
+        self.prepared.note(self.array.backing())
+    }
+
     /// Shows the pages over `nbytes` bytes from `offset` on, up to the first hole, each with the offset it is entered
     /// at, until `show` has had enough.
-    pub(super) fn pages(&self, offset: usize, nbytes: usize, mut show: impl FnMut(&Page, usize) -> bool) {
+    pub(in crate::iter) fn pages(&self, offset: usize, nbytes: usize, mut show: impl FnMut(&Page, usize) -> bool) {
         let tree = self.array.snapshot();
         let at = self.start + offset;
         let mut skip = at % PAGE_SIZE;

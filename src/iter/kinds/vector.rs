@@ -1,9 +1,10 @@
 //! IOVEC, KVEC and BVEC: a position in an array of segments. They differ in what their memory may do (IOVEC may
 //! fault) and in what a chunk is (BVEC goes page by page), not in how the position moves.
 
-use super::walk::Step;
-use crate::abi::{Kind, PAGE_SIZE};
+use crate::abi::{Direction, Kind, PAGE_SIZE};
 use crate::error::{Error, Result};
+use crate::iter::walk::Step;
+use crate::iter::{IovIter, within};
 use crate::memory::{Backing, Memories, Segment};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ enum Flavour {
 }
 
 #[derive(Clone)]
-pub(super) struct Vector {
+pub(in crate::iter) struct Vector {
     ranges: Memories,
     flavour: Flavour,
     cur: usize,
@@ -27,16 +28,38 @@ pub(super) struct Vector {
     hull: Segment,
 }
 
+impl IovIter {
+    /// Ranges of user memory (`iov_iter_init`).
+    pub fn iovec(direction: Direction, ranges: Memories, count: Option<usize>) -> Result<Self> {
+        Self::vector(direction, Vector::iovec(ranges)?, count)
+    }
+
+    /// Ranges of trusted memory (`iov_iter_kvec`).
+    pub fn kvec(direction: Direction, ranges: Memories, count: Option<usize>) -> Result<Self> {
+        Self::vector(direction, Vector::kvec(ranges)?, count)
+    }
+
+    /// Ranges within pages (`iov_iter_bvec`): range `n` begins `offsets[n]` bytes into its page.
+    pub fn bvec(direction: Direction, ranges: Memories, offsets: Vec<usize>, count: Option<usize>) -> Result<Self> {
+        Self::vector(direction, Vector::bvec(ranges, offsets)?, count)
+    }
+
+    fn vector(direction: Direction, vector: Vector, count: Option<usize>) -> Result<Self> {
+        let count = within(count, vector.total())?;
+        Ok(Self::with_body(direction, count, vector.into()))
+    }
+}
+
 impl Vector {
-    pub(super) fn iovec(ranges: Memories) -> Result<Self> {
+    fn iovec(ranges: Memories) -> Result<Self> {
         Self::new(ranges, Flavour::Iovec)
     }
 
-    pub(super) fn kvec(ranges: Memories) -> Result<Self> {
+    fn kvec(ranges: Memories) -> Result<Self> {
         Self::new(ranges, Flavour::Kvec)
     }
 
-    pub(super) fn bvec(ranges: Memories, offsets: Vec<usize>) -> Result<Self> {
+    fn bvec(ranges: Memories, offsets: Vec<usize>) -> Result<Self> {
         debug_assert_eq!(ranges.segs().len(), offsets.len());
         Self::new(ranges, Flavour::Bvec(Arc::new(offsets)))
     }
@@ -60,7 +83,7 @@ impl Vector {
         Ok(Self { ranges, flavour, cur: 0, first: 0, total, hull })
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::iter) fn kind(&self) -> Kind {
         match self.flavour {
             Flavour::Iovec => Kind::Iovec,
             Flavour::Kvec => Kind::Kvec,
@@ -68,24 +91,24 @@ impl Vector {
         }
     }
 
-    pub(super) fn backing(&self) -> Backing {
+    pub(in crate::iter) fn backing(&self) -> Backing {
         self.ranges.backing()
     }
 
-    pub(super) fn total(&self) -> usize {
+    pub(in crate::iter) fn total(&self) -> usize {
         self.total
     }
 
-    pub(super) fn hull(&self) -> Segment {
+    pub(in crate::iter) fn hull(&self) -> Segment {
         self.hull
     }
 
-    pub(super) fn nr_segs(&self) -> usize {
+    pub(in crate::iter) fn nr_segs(&self) -> usize {
         self.ranges.segs().len() - self.cur
     }
 
     /// The segments from the current one on, each with its offset in its page (BVEC) or its address.
-    pub(super) fn rest(&self) -> impl Iterator<Item = (Segment, usize)> {
+    pub(in crate::iter) fn rest(&self) -> impl Iterator<Item = (Segment, usize)> {
         let offsets = match &self.flavour {
             Flavour::Bvec(offsets) => Some(offsets),
             Flavour::Iovec | Flavour::Kvec => None,
@@ -96,7 +119,7 @@ impl Vector {
 
     /// The segments that hold the next `count` bytes after `offset`, empty ones among them, cut at both ends; each with
     /// its offset in its page (BVEC) or its address. There is one also for a `count` of 0.
-    pub(super) fn clipped(&self, offset: usize, count: usize) -> impl Iterator<Item = (Segment, usize)> {
+    pub(in crate::iter) fn clipped(&self, offset: usize, count: usize) -> impl Iterator<Item = (Segment, usize)> {
         let (mut skip, mut left, mut is_last) = (offset, count, false);
         self.rest().map_while(move |(seg, at)| {
             if is_last {
@@ -111,22 +134,22 @@ impl Vector {
     }
 
     /// Bytes between `offset` and the end of the current segment.
-    pub(super) fn left_of_current(&self, offset: usize) -> usize {
+    pub(in crate::iter) fn left_of_current(&self, offset: usize) -> usize {
         self.rest().next().map_or(0, |(seg, _)| seg.len - offset)
     }
 
     /// Bytes from here to the end of the array.
-    pub(super) fn available(&self, offset: usize) -> usize {
+    pub(in crate::iter) fn available(&self, offset: usize) -> usize {
         self.rest().map(|(seg, _)| seg.len).sum::<usize>().saturating_sub(offset)
     }
 
     /// A duplicate owns the rest of the array only: it cannot be reverted to before this point.
-    pub(super) fn begin_here(&mut self) {
+    pub(in crate::iter) fn begin_here(&mut self) {
         self.first = self.cur;
     }
 
     /// The advancing walker: steps over everything that is consumed or empty.
-    pub(super) fn advance(&mut self, offset: &mut usize, nbytes: usize) {
+    pub(in crate::iter) fn advance(&mut self, offset: &mut usize, nbytes: usize) {
         let segs = self.ranges.segs();
         let mut left = *offset + nbytes;
         while let Some(seg) = segs.get(self.cur)
@@ -139,24 +162,24 @@ impl Vector {
     }
 
     /// The index of the current segment.
-    pub(super) fn cur(&self) -> usize {
+    pub(in crate::iter) fn cur(&self) -> usize {
         self.cur
     }
 
     /// All segments.
-    pub(super) fn segs(&self) -> &[Segment] {
+    pub(in crate::iter) fn segs(&self) -> &[Segment] {
         self.ranges.segs()
     }
 
     /// Steps over so many segments and all empty ones after them.
-    pub(super) fn skip_segments(&mut self, segments: usize) {
+    pub(in crate::iter) fn skip_segments(&mut self, segments: usize) {
         self.cur += segments;
         let empty = self.ranges.segs()[self.cur..].iter().take_while(|seg| seg.len == 0).count();
         self.cur += empty;
     }
 
     /// Goes back `nbytes` (not 0), to rest in the segment they begin in, or says how many there are.
-    pub(super) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
+    pub(in crate::iter) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
         if nbytes <= *offset {
             *offset -= nbytes;
             return Ok(());
@@ -178,7 +201,7 @@ impl Vector {
 
     /// Moves to where `nr_segs` segments remain, `offset` bytes into the first; the bytes available there, if that
     /// exists.
-    pub(super) fn seek(&self, nr_segs: usize, offset: usize) -> Option<Self> {
+    pub(in crate::iter) fn seek(&self, nr_segs: usize, offset: usize) -> Option<Self> {
         let cur = self.ranges.segs().len().checked_sub(nr_segs)?;
         let fits = match self.ranges.segs().get(cur) {
             Some(seg) => offset <= seg.len,
@@ -188,7 +211,7 @@ impl Vector {
     }
 
     #[inline(never)]
-    pub(super) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
+    pub(in crate::iter) fn walk<S: Step>(&mut self, offset: &mut usize, nbytes: usize, step: &mut S) -> usize {
         match &self.flavour {
             Flavour::Bvec(offsets) => {
                 let offsets = Arc::clone(offsets);
