@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Literal, Never, Protocol, Self, SupportsIndex, final, overload
 
 from typing_extensions import Buffer, disjoint_base
 
-from iovec_rs._types import Direction, Fault, FaultRange, IterKind, McResult, PageSpan, Record, UserRange
+from iovec_rs._types import Direction, Fault, FaultRange, McResult, PageSpan, Record, UserRange
 
 __all__ = [
     "CACHE_LINE_SIZE",
@@ -20,6 +21,7 @@ __all__ = [
     "Guard",
     "IovIter",
     "IovecArray",
+    "IterKind",
     "IterState",
     "LogClaim",
     "LogRecords",
@@ -622,6 +624,18 @@ class FolioQueue:
     def __new__(cls, folios: Iterable[Buffer] | None = None, slots_per_node: int | None = None) -> Self: ...
     def append(self, folio: Buffer) -> None:
         """Adds a folio at the end. Iterators see it from their next operation on."""
+
+class IterKind(StrEnum):
+    """What kind of memory an iterator runs over (`enum iter_type`)."""
+
+    UBUF = "ubuf"
+    IOVEC = "iovec"
+    KVEC = "kvec"
+    BVEC = "bvec"
+    PIPE = "pipe"
+    XARRAY = "xarray"
+    FOLIOQ = "folioq"
+    DISCARD = "discard"
 
 @final
 class IovIter:

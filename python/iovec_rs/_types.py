@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = [
     "Fault",
     "FaultError",
     "FaultRange",
-    "IterKind",
     "McResult",
     "PageSpan",
     "Record",
@@ -47,19 +46,6 @@ DEST = Direction.DEST
 SOURCE = Direction.SOURCE
 READ = Direction.READ
 WRITE = Direction.WRITE
-
-
-class IterKind(StrEnum):
-    """What kind of memory an iterator runs over (`enum iter_type`)."""
-
-    UBUF = "ubuf"
-    IOVEC = "iovec"
-    KVEC = "kvec"
-    BVEC = "bvec"
-    PIPE = "pipe"
-    XARRAY = "xarray"
-    FOLIOQ = "folioq"
-    DISCARD = "discard"
 
 
 class UserRange(NamedTuple):

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from iovec_rs import _message
 from iovec_rs._core import (
     IovIter,
+    IterKind,
     copy_from_iter,
     copy_to_iter,
     preadv,
@@ -48,7 +49,7 @@ from iovec_rs._core import (
     writev,
     writev_all,
 )
-from iovec_rs._types import Direction, FaultError, IterKind
+from iovec_rs._types import Direction, FaultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,6 +3,7 @@
 use super::buffer::{Access, ArgName, Call};
 use super::detach::transfer;
 use super::errors::{raise, trusted_fault};
+use super::fastcall::add_functions;
 use super::iter_arg::IterArg;
 use super::names::names;
 use super::run::Copied;
@@ -13,6 +14,18 @@ use crate::iter;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+
+/// Adds the functions to the module.
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    add_functions!(
+        module,
+        csum_and_copy_from_iter,
+        csum_and_copy_from_iter_full,
+        csum_and_copy_to_iter,
+        hash_and_copy_to_iter
+    );
+    Ok(())
+}
 
 /// `copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before
 /// (`csum_and_copy_to_iter`). Returns the bytes copied and the ones'-complement sum, folded to 16 bits.

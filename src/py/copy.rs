@@ -3,7 +3,7 @@
 use super::buffer::{self, Access, ArgName};
 use super::detach::transfer;
 use super::errors::{raise, trusted_fault};
-use super::fastcall::{FastFunction, fast_function};
+use super::fastcall::{add_functions, fast_function, install};
 use super::iter_arg::{IterArg, iterator};
 use super::run::{run_full, run_short};
 use super::values::{optional_size, size};
@@ -14,14 +14,28 @@ use crate::structure::headroom;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
 
-/// The functions here that are called for every few bytes.
-pub(super) fn fast_functions() -> [FastFunction; 4] {
-    [
-        fast_function!(copy_to_iter),
-        fast_function!(copy_from_iter),
-        fast_function!(copy_to_iter_full),
-        fast_function!(copy_from_iter_full),
-    ]
+/// Adds the functions to the module: those that are called for every few bytes with a short way in.
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    add_functions!(
+        module,
+        copy_from_iter,
+        copy_from_iter_full,
+        copy_iter,
+        copy_page_from_iter,
+        copy_page_from_iter_atomic,
+        copy_page_to_iter,
+        copy_to_iter,
+        copy_to_iter_full
+    );
+    install(
+        module,
+        [
+            fast_function!(copy_to_iter),
+            fast_function!(copy_from_iter),
+            fast_function!(copy_to_iter_full),
+            fast_function!(copy_from_iter_full),
+        ],
+    )
 }
 
 /// Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied;

@@ -3,7 +3,7 @@
 use super::buffer::{Access, Call};
 use super::detach::transfer;
 use super::errors::summed_fault_error;
-use super::fastcall::{FastFunction, fast_function};
+use super::fastcall::{add_functions, fast_function, install};
 use super::iter::IovIter;
 use super::iter_arg::IterArg;
 use super::mcsafe::known;
@@ -18,13 +18,27 @@ use crate::memory::Memory;
 use crate::pmem;
 use pyo3::prelude::*;
 
-/// The functions here that are called for every few bytes.
-pub(super) fn fast_functions() -> [FastFunction; 3] {
-    [
-        fast_function!(crc32c_and_copy_to_iter, "crc"),
-        fast_function!(crc32c_and_copy_from_iter, "crc"),
-        fast_function!(crc32c_and_copy_from_iter_flushcache, "crc"),
-    ]
+/// Adds the functions to the module: those that are called for every few bytes with a short way in.
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    add_functions!(
+        module,
+        crc32c,
+        crc32c_and_copy_from_iter,
+        crc32c_and_copy_from_iter_flushcache,
+        crc32c_and_copy_to_iter,
+        crc32c_and_copy_to_iter_mcsafe,
+        crc32c_and_memcpy_flushcache,
+        crc32c_and_memcpy_mcsafe,
+        crc32c_combine
+    );
+    install(
+        module,
+        [
+            fast_function!(crc32c_and_copy_to_iter, "crc"),
+            fast_function!(crc32c_and_copy_from_iter, "crc"),
+            fast_function!(crc32c_and_copy_from_iter_flushcache, "crc"),
+        ],
+    )
 }
 
 /// The CRC-32C (Castagnoli) of a buffer, a range, or what is left of an iterator, which stays where it is; `crc` is the

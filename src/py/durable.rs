@@ -3,7 +3,7 @@
 use super::buffer::{Access, Call};
 use super::detach::transfer;
 use super::errors::fault_error;
-use super::fastcall::{FastFunction, fast_function};
+use super::fastcall::{add_functions, fast_function, install};
 use super::iter_arg::IterArg;
 use super::results::to_mc_result;
 use super::run::{between, flat_side, raise_short, run_full, run_short, run_waiting};
@@ -13,14 +13,30 @@ use crate::memory::Memory;
 use crate::pmem;
 use pyo3::prelude::*;
 
-/// The functions here that are called for every few bytes.
-pub(super) fn fast_functions() -> [FastFunction; 4] {
-    [
-        fast_function!(copy_from_iter_nocache),
-        fast_function!(copy_from_iter_full_nocache),
-        fast_function!(copy_from_iter_flushcache),
-        fast_function!(copy_to_iter_flushcache),
-    ]
+/// Adds the functions to the module: those that are called for every few bytes with a short way in.
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    add_functions!(
+        module,
+        copy_from_iter_flushcache,
+        copy_from_iter_full_nocache,
+        copy_from_iter_nocache,
+        copy_to_iter_flushcache,
+        memcpy_flushcache,
+        memcpy_nocache,
+        pmem_drain,
+        pmem_flush,
+        pmem_invalidate,
+        pmem_persist
+    );
+    install(
+        module,
+        [
+            fast_function!(copy_from_iter_nocache),
+            fast_function!(copy_from_iter_full_nocache),
+            fast_function!(copy_from_iter_flushcache),
+            fast_function!(copy_to_iter_flushcache),
+        ],
+    )
 }
 
 /// `copy_from_iter` that leaves the CPU's caches alone as far as it can: whole lines of `addr` are written past them

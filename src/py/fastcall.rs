@@ -64,6 +64,14 @@ macro_rules! fast_function {
 }
 pub(super) use fast_function;
 
+/// Adds functions in scope to a module, each by its name.
+macro_rules! add_functions {
+    ($module:ident, $($function:ident),* $(,)?) => {
+        $( $module.add_function(pyo3::wrap_pyfunction!($function, $module)?)?; )*
+    };
+}
+pub(super) use add_functions;
+
 impl Wrapper {
     pub(super) const fn new(keyword: Option<&'static str>) -> Self {
         Self { keyword, interned: PyOnceLock::new(), function: PyOnceLock::new() }

@@ -1,7 +1,7 @@
 //! The copies that stop before memory known to be bad.
 
 use super::buffer::Access;
-use super::fastcall::{FastFunction, fast_function};
+use super::fastcall::{add_functions, fast_function, install};
 use super::fault_map::FaultMap;
 use super::iter_arg::IterArg;
 use super::run::{between, run};
@@ -15,9 +15,10 @@ pub(super) fn known<'a>(fault_map: Option<&'a Bound<'_, PyAny>>) -> PyResult<Opt
     fault_map.map(|map| Ok(&instance::<FaultMap>("fault_map", "a FaultMap", map)?.0)).transpose()
 }
 
-/// The function here that is called for every few bytes.
-pub(super) fn fast_functions() -> [FastFunction; 1] {
-    [fast_function!(copy_to_iter_mcsafe, "fault_map")]
+/// Adds the functions to the module: those that are called for every few bytes with a short way in.
+pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    add_functions!(module, copy_to_iter_mcsafe, memcpy_mcsafe);
+    install(module, [fast_function!(copy_to_iter_mcsafe, "fault_map")])
 }
 
 /// `copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the kernel's

@@ -46,26 +46,7 @@ mod _core {
     #[pymodule_export]
     use super::array::IovecArray;
     #[pymodule_export]
-    use super::checksum::{
-        csum_and_copy_from_iter, csum_and_copy_from_iter_full, csum_and_copy_to_iter, hash_and_copy_to_iter,
-    };
-    #[pymodule_export]
-    use super::copy::{
-        copy_from_iter, copy_from_iter_full, copy_iter, copy_page_from_iter, copy_page_from_iter_atomic,
-        copy_page_to_iter, copy_to_iter, copy_to_iter_full,
-    };
-    #[pymodule_export]
     use super::cpu::{cpu_features, flush_instruction, flush_instructions, isa, isas, use_flush_instruction, use_isa};
-    #[pymodule_export]
-    use super::crc32c::{
-        crc32c, crc32c_and_copy_from_iter, crc32c_and_copy_from_iter_flushcache, crc32c_and_copy_to_iter,
-        crc32c_and_copy_to_iter_mcsafe, crc32c_and_memcpy_flushcache, crc32c_and_memcpy_mcsafe, crc32c_combine,
-    };
-    #[pymodule_export]
-    use super::durable::{
-        copy_from_iter_flushcache, copy_from_iter_full_nocache, copy_from_iter_nocache, copy_to_iter_flushcache,
-        memcpy_flushcache, memcpy_nocache, pmem_drain, pmem_flush, pmem_invalidate, pmem_persist,
-    };
     #[pymodule_export]
     use super::fault::{
         fault_handler_install, fault_handler_mode, fault_handler_set_mode, fault_handler_status,
@@ -86,8 +67,6 @@ mod _core {
     use super::iter::{IovIter, IterState};
     #[pymodule_export]
     use super::log::{LogClaim, LogRecords, MappedLog};
-    #[pymodule_export]
-    use super::mcsafe::{copy_to_iter_mcsafe, memcpy_mcsafe};
     #[pymodule_export]
     use super::message::{recvmsg_all, recvmsg_part, recvmsg_raw, sendmsg_all_raw, sendmsg_raw};
     #[pymodule_export]
@@ -125,12 +104,13 @@ mod _core {
         super::fault_map::init(module.py());
         super::view::init(module.py());
         super::kept::init(module.py());
-        let functions = super::copy::fast_functions().into_iter();
-        let functions = functions.chain(super::durable::fast_functions()).chain(super::mcsafe::fast_functions());
-        let functions = functions.chain(super::crc32c::fast_functions());
-        super::fastcall::install(module, functions)?;
+        for add in [super::copy::add, super::checksum::add, super::crc32c::add, super::durable::add, super::mcsafe::add]
+        {
+            add(module)?;
+        }
         // PyO3 makes what it refuses an argument with at the first one that it refuses.
         drop(module.getattr("copy_to_iter")?.call1((module.py().None(), module.py().None())));
+        module.add("IterKind", super::names::names(module.py()).iter_kind())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("PAGE_SIZE", crate::abi::PAGE_SIZE)?;
         module.add("CACHE_LINE_SIZE", crate::arch::cache_line_size())?;

@@ -7,7 +7,7 @@ use crate::abi::{Direction, Kind};
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{IntoPyDict, PyString, PyType};
 
 macro_rules! names {
     (classes { $($class:ident: $name:literal),* $(,)? } strings { $($string:ident: $text:literal),* $(,)? }) => {
@@ -16,17 +16,20 @@ macro_rules! names {
             $(pub(super) $class: Py<PyType>,)*
             $(pub(super) $string: Py<PyString>,)*
             directions: [Py<PyAny>; 2],
+            iter_kind: Py<PyAny>,
             kinds: [Py<PyAny>; Kind::ALL.len()],
         }
 
         impl Names {
             fn new(py: Python<'_>) -> PyResult<Self> {
                 let types = py.import("iovec_rs._types")?;
+                let iter_kind = iter_kind(py)?;
                 Ok(Self {
                     $($class: types.getattr($name)?.cast_into::<PyType>()?.unbind(),)*
                     $($string: PyString::intern(py, $text).unbind(),)*
                     directions: members(&types.getattr("Direction")?, DIRECTIONS.map(|direction| direction as u8))?,
-                    kinds: members(&types.getattr("IterKind")?, Kind::ALL.map(Kind::name))?,
+                    kinds: members(&iter_kind, Kind::ALL.map(Kind::name))?,
+                    iter_kind: iter_kind.unbind(),
                 })
             }
         }
@@ -76,6 +79,15 @@ names! {
     }
 }
 
+/// `iovec_rs.IterKind`: an enum of the kinds that there are.
+fn iter_kind(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let members = Kind::ALL.map(|kind| (kind.name().to_uppercase(), kind.name())).to_vec();
+    let place = [("module", "iovec_rs")].into_py_dict(py)?;
+    let class = py.import("enum")?.getattr("StrEnum")?.call(("IterKind", members), Some(&place))?;
+    class.setattr("__doc__", "What kind of memory an iterator runs over (`enum iter_type`).")?;
+    Ok(class)
+}
+
 const DIRECTIONS: [Direction; 2] = [Direction::Dest, Direction::Source];
 
 /// The members of an enum that have these values.
@@ -91,6 +103,11 @@ impl Names {
     /// A member of `iovec_rs.Direction`.
     pub(super) fn direction(&self, direction: Direction) -> &Py<PyAny> {
         &self.directions[direction as usize]
+    }
+
+    /// `iovec_rs.IterKind`.
+    pub(super) fn iter_kind(&self) -> &Py<PyAny> {
+        &self.iter_kind
     }
 
     /// A member of `iovec_rs.IterKind`.
