@@ -1,6 +1,7 @@
 //! `IovecArray`, the array that an import validates.
 
 use super::collect::SegmentList;
+use super::exception::{Text, exception};
 use super::iter::IovIter;
 use super::results::{list, to_user_range};
 use super::values::wrong_type;
@@ -67,7 +68,7 @@ impl IovecArray {
             return Ok(list(py, (0..indices.slicelength).map(|n| to_user_range(py, at(n))))?.into_any());
         }
         let beyond = |shown: &dyn std::fmt::Display| {
-            PyIndexError::new_err(format!("index {shown} is out of range of {} segments", segs.len()))
+            exception::<PyIndexError>(format!("index {shown} is out of range of {} segments", segs.len()))
         };
         let index = match index.extract::<isize>() {
             Ok(index) => index,
@@ -90,15 +91,15 @@ impl IovecArray {
     /// Where a range occurs first.
     fn index(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         let found = self.places(value)?.next();
-        found.ok_or_else(|| PyValueError::new_err("this range is not in the array"))
+        found.ok_or_else(|| exception::<PyValueError>("this range is not in the array"))
     }
 
     fn __contains__(&self, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         Ok(self.places(value)?.next().is_some())
     }
 
-    fn __repr__(&self) -> String {
-        format!("<IovecArray of {} segments>", self.segs().len())
+    fn __repr__(&self) -> Text<String> {
+        Text(format!("<IovecArray of {} segments>", self.segs().len()))
     }
 
     /// As for an iterator: found by the collector, and broken elsewhere.

@@ -1,6 +1,7 @@
 //! Python objects as segments.
 
 use super::buffer::{Access, ArgName, Exported, Exports, refuse_single};
+use super::exception::exception;
 use super::values::{Lengths, iterate, user_range};
 use crate::abi::Direction;
 use crate::error::try_push;
@@ -40,7 +41,7 @@ impl Collected {
         if let Some(seg) = user_range(object, ranges.unwrap_or(Lengths::Signed), (self.name)(index))? {
             if ranges.is_none() {
                 let message = format!("segment {index}: a UserRange is not trusted memory; a buffer is expected");
-                return Err(PyTypeError::new_err(message));
+                return Err(exception::<PyTypeError>(message));
             }
             try_push(&mut self.segs, seg)?;
             self.backing = Backing::Unchecked;
@@ -92,7 +93,7 @@ pub(super) struct SegmentList {
 impl SegmentList {
     /// The only segment.
     pub(super) fn only(&self) -> PyResult<Memory> {
-        self.memories.get(0).ok_or_else(|| PyTypeError::new_err("one segment is expected"))
+        self.memories.get(0).ok_or_else(|| exception::<PyTypeError>("one segment is expected"))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::buffer::{self, Access, ArgName};
 use super::detach::transfer;
 use super::errors::{raise, trusted_fault};
+use super::exception::exception;
 use super::fastcall::{add_functions, fast_function, install};
 use super::iter_arg::{IterArg, iterator};
 use super::run::{run_full, run_short};
@@ -121,7 +122,7 @@ pub(super) fn copy_page_from_iter(
     let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
     let held = buffer::page(page, ArgName::Argument("page"))?;
     if !held.writable() {
-        return Err(PyBufferError::new_err("page: read-only memory cannot be a destination"));
+        return Err(exception::<PyBufferError>("page: read-only memory cannot be a destination"));
     }
     let mut used = i.lock()?;
     let core = &mut used.core;
@@ -155,7 +156,9 @@ pub(super) fn copy_iter(
 ) -> PyResult<usize> {
     let (to, from) = (iterator("dst", dst.as_borrowed())?, iterator("src", src.as_borrowed())?);
     if dst.is(src) {
-        return Err(PyValueError::new_err("dst and src are one iterator: dup() makes a second cursor over its memory"));
+        return Err(exception::<PyValueError>(
+            "dst and src are one iterator: dup() makes a second cursor over its memory",
+        ));
     }
     let nbytes = optional_size("nbytes", nbytes)?;
     let (mut to, mut from) = (to.lock()?, from.lock()?);

@@ -1,5 +1,6 @@
 //! What the CPU has and which of it is used.
 
+use super::exception::Text;
 use crate::arch;
 use crate::error::Error;
 use pyo3::prelude::*;
@@ -17,8 +18,8 @@ pub(super) fn cpu_features(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// The instruction set in use.
 #[pyfunction]
-pub(super) fn isa() -> &'static str {
-    arch::primitives().name
+pub(super) fn isa() -> Text<&'static str> {
+    Text(arch::primitives().name)
 }
 
 /// The instruction sets this CPU has, the widest one last.

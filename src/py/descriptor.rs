@@ -1,5 +1,6 @@
 //! Where bytes go to or come from: a descriptor, and how long its owner wants to wait for it.
 
+use super::exception::{exception, os_exception};
 use super::names::names;
 use crate::sys::poll::{self, Ready};
 use pyo3::exceptions::{PyOSError, PyTimeoutError, PyTypeError, PyValueError};
@@ -57,8 +58,11 @@ impl<'py> Descriptor<'py> {
             Err(error) if error.is_instance_of::<PyValueError>(py) => Some(error),
             Err(error) => return Err(error),
         };
-        let error =
-            PyOSError::new_err((libc::EBADF, format!("closed during the transfer: {} is not its own", self.fd)));
+        let error = os_exception::<PyOSError>(
+            libc::EBADF,
+            format!("closed during the transfer: {} is not its own", self.fd),
+            None,
+        );
         error.set_cause(py, cause);
         Err(error)
     }
@@ -89,7 +93,7 @@ impl<'py> Descriptor<'py> {
                 Deadline::Never | Deadline::None => Duration::MAX,
             };
             if left.is_zero() {
-                return Err(PyTimeoutError::new_err("timed out"));
+                return Err(exception::<PyTimeoutError>("timed out"));
             }
             self.require_own()?;
             let fd = self.fd;
@@ -128,7 +132,7 @@ fn refuse_tls(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let Ok(ssl) = modules.get_item(&names(py).ssl) else { return Ok(()) };
     let Some(class) = ssl.getattr_opt(&names(py).ssl_socket)? else { return Ok(()) };
     if object.is_instance(&class)? {
-        return Err(PyTypeError::new_err("a TLS socket: its bytes have to go through its own read and write"));
+        return Err(exception::<PyTypeError>("a TLS socket: its bytes have to go through its own read and write"));
     }
     Ok(())
 }
@@ -137,5 +141,5 @@ fn refuse_tls(object: &Bound<'_, PyAny>) -> PyResult<()> {
 pub(super) fn os_error(errno: i32) -> PyErr {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     let text = text.strip_suffix(&format!(" (os error {errno})")).unwrap_or(&text).to_owned();
-    PyOSError::new_err((errno, text))
+    os_exception::<PyOSError>(errno, text, None)
 }

@@ -5,8 +5,10 @@
 
 use super::descriptor::{Deadline, Descriptor, os_error};
 use super::errors::fault_error;
+use super::exception::os_exception;
 use super::iter::IovIter;
 use super::names::names;
+use super::results::int;
 use crate::abi::Direction;
 use crate::io::{Failure, Result, Transferred, is_stream, whole};
 use crate::iter;
@@ -109,7 +111,11 @@ pub(super) fn all<T: Transferred + Send>(
 /// What a message was too long for.
 #[cold]
 fn cut_message() -> PyErr {
-    PyOSError::new_err((libc::EMSGSIZE, "the message is longer than what remained of the iterator: its end is lost"))
+    os_exception::<PyOSError>(
+        libc::EMSGSIZE,
+        "the message is longer than what remained of the iterator: its end is lost",
+        None,
+    )
 }
 
 /// An `OSError` that says how much was transferred before it.
@@ -138,7 +144,7 @@ fn retry(
         Failure::Errno(libc::EAGAIN) if deadline != Deadline::None => descriptor.wait(py, ready, deadline),
         Failure::Errno(libc::EAGAIN) => {
             let message = "the descriptor would block; the iterator stands at the first byte not transferred";
-            Err(PyBlockingIOError::new_err((libc::EAGAIN, message, done)))
+            Err(os_exception::<PyBlockingIOError>(libc::EAGAIN, message, Some(int(py, done)?.unbind())))
         }
         Failure::Errno(errno) => Err(os_error(errno)),
         Failure::Refused(error) => Err(error.into()),

@@ -1,5 +1,6 @@
 //! Refusals and faults as exceptions.
 
+use super::exception::{exception, os_exception};
 use super::names::names;
 use super::results::to_fault;
 use crate::error::Error;
@@ -12,11 +13,11 @@ use pyo3::prelude::*;
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         match error {
-            Error::Os { errno, context } => PyOSError::new_err((errno, context)),
-            Error::ReadOnly { .. } | Error::ReadOnlyRegion => PyBufferError::new_err(error.to_string()),
-            Error::Handler(_) | Error::TooManyGuards(_) => PyRuntimeError::new_err(error.to_string()),
-            Error::NoMemory(_) => PyMemoryError::new_err(error.to_string()),
-            _ => PyValueError::new_err(error.to_string()),
+            Error::Os { errno, context } => os_exception::<PyOSError>(errno, context, None),
+            Error::ReadOnly { .. } | Error::ReadOnlyRegion => exception::<PyBufferError>(error.to_string()),
+            Error::Handler(_) | Error::TooManyGuards(_) => exception::<PyRuntimeError>(error.to_string()),
+            Error::NoMemory(_) => exception::<PyMemoryError>(error.to_string()),
+            _ => exception::<PyValueError>(error.to_string()),
         }
     }
 }
@@ -53,7 +54,7 @@ pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, c
 
 /// The `FaultError` of a guard that has met something.
 pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyAny>) -> PyErr {
-    let Some(first) = report.faults.first() else { return PyRuntimeError::new_err("the guard has met nothing") };
+    let Some(first) = report.faults.first() else { return exception::<PyRuntimeError>("the guard has met nothing") };
     let message = |shown: &Bound<'_, PyAny>| {
         let (lost, places) = (report.lost, report.faults.len());
         let stuck = match report.left {

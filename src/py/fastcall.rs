@@ -11,6 +11,7 @@
 //! whatever makes an exception runs [`attached`].
 
 use super::detach::attached;
+use super::exception::exception;
 use super::iter::IovIter;
 use super::iter_arg::IterArg;
 use super::names::names;
@@ -209,7 +210,7 @@ unsafe fn arguments<'a>((args, nargs, kwnames): RawArgs) -> &'a [*mut ffi::PyObj
 #[cold]
 unsafe fn call_wrapper<'py>(py: Python<'py>, args: RawArgs, wrapper: &Wrapper) -> PyResult<Bound<'py, PyAny>> {
     let (_, nargs, kwnames) = args;
-    let early = || PyRuntimeError::new_err("called before its module was ready");
+    let early = || exception::<PyRuntimeError>("called before its module was ready");
     let general = wrapper.function.get(py).ok_or_else(early)?.bind(py);
     // SAFETY: the caller's promise.
     let args = unsafe { arguments(args) };
@@ -237,5 +238,5 @@ fn raise(py: Python<'_>, error: PyErr) -> *mut ffi::PyObject {
 #[cold]
 fn panicked(payload: &(dyn Any + Send)) -> PyErr {
     let message = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref().copied());
-    PanicException::new_err(message.unwrap_or("panic from Rust code").to_owned())
+    exception::<PanicException>(message.unwrap_or("panic from Rust code"))
 }

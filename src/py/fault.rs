@@ -1,5 +1,6 @@
 //! The fault handler, shown and set: what `iovec_rs.fault_handler` is made of.
 
+use super::exception::{Text, exception};
 use crate::error::Error;
 use crate::fault::arm::{self, Mode};
 use crate::fault::handler::{self, Owner, SIGNALS};
@@ -15,7 +16,7 @@ pub(super) fn fault_handler_install() -> PyResult<()> {
     if handler::install() {
         return Ok(());
     }
-    Err(PyRuntimeError::new_err(
+    Err(exception::<PyRuntimeError>(
         "the fault handler cannot be had: somebody keeps others from handling SIGBUS and SIGSEGV",
     ))
 }
@@ -28,8 +29,8 @@ pub(super) fn fault_handler_uninstall(py: Python<'_>) {
 
 /// How faults are met.
 #[pyfunction]
-pub(super) fn fault_handler_mode() -> &'static str {
-    MODES.iter().find(|(_, mode)| *mode == arm::mode()).map_or("auto", |(name, _)| name)
+pub(super) fn fault_handler_mode() -> Text<&'static str> {
+    MODES.iter().find(|(_, mode)| *mode == arm::mode()).map_or(Text("auto"), |(name, _)| Text(name))
 }
 
 /// Meets faults another way from now on.
@@ -45,13 +46,13 @@ pub(super) fn fault_handler_set_mode(name: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// Mode, whether installed, who owns SIGBUS and SIGSEGV, and how many faults were recovered so far.
 #[pyfunction]
-pub(super) fn fault_handler_status() -> (&'static str, bool, &'static str, &'static str, u64) {
+pub(super) fn fault_handler_status() -> (Text<&'static str>, bool, Text<&'static str>, Text<&'static str>, u64) {
     let owner = |signal| match handler::owner(signal) {
         Owner::Ours => "ours",
         Owner::Default => "default",
         Owner::Ignored => "ignored",
         Owner::Foreign => "foreign",
     };
-    let [sigbus, sigsegv] = SIGNALS.map(owner);
+    let [sigbus, sigsegv] = SIGNALS.map(owner).map(Text);
     (fault_handler_mode(), handler::is_installed(), sigbus, sigsegv, handler::recovered())
 }

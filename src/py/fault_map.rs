@@ -1,6 +1,7 @@
 //! `FaultMap`.
 
 use super::buffer::{Access as BufferAccess, Call};
+use super::exception::{Text, exception};
 use super::results::{list, string, to_fault_range, to_plain_range};
 use super::run::flat_side;
 use super::values::{few, flag, iterate, part, size, size_or, text};
@@ -94,7 +95,7 @@ impl FaultMap {
                 [start, length, access] => ([start, length], Some(access)),
                 _ => {
                     let message = format!("{name}: (start, length) or a FaultRange is expected");
-                    return Err(PyTypeError::new_err(message));
+                    return Err(exception::<PyTypeError>(message));
                 }
             };
             map.add(size("start", start)?, self::length(length)?, self::access(access)?)?;
@@ -234,11 +235,11 @@ impl FaultMap {
         Ok(())
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> Text<String> {
         let map = self.lock();
         let incomplete = if map.is_incomplete() { ", incomplete" } else { "" };
         let (len, ranges) = (map.len(), if map.len() == 1 { "range" } else { "ranges" });
-        format!("<FaultMap of {len} {ranges}{incomplete}>")
+        Text(format!("<FaultMap of {len} {ranges}{incomplete}>"))
     }
 
     /// From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and column.

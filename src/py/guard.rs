@@ -2,6 +2,7 @@
 
 use super::buffer::{ArgName, Exports};
 use super::errors::guard_error;
+use super::exception::{Text, exception};
 use super::results::to_fault;
 use super::values::{Lengths, user_range};
 use crate::error::Error;
@@ -28,7 +29,7 @@ enum State {
 }
 
 fn misused(what: &str) -> PyErr {
-    PyRuntimeError::new_err(format!("a guard is for one block, and this one {what}"))
+    exception::<PyRuntimeError>(format!("a guard is for one block, and this one {what}"))
 }
 
 impl Guard {
@@ -127,13 +128,13 @@ impl Guard {
         py.detach(|| self.report()).left
     }
 
-    fn __repr__(&self, py: Python<'_>) -> String {
+    fn __repr__(&self, py: Python<'_>) -> Text<String> {
         let state = match &*self.lock() {
             State::New(_) => "not entered",
             State::Entered(..) => "entered",
             State::Left(_) => "left",
         };
-        format!("<Guard {state} lost={}>", self.lost(py))
+        Text(format!("<Guard {state} lost={}>", self.lost(py)))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::array::IovecArray;
 use super::buffer::{Access, ArgName, Call, Exports, is_buffer};
 use super::collect::{Collected, SegmentList};
+use super::exception::exception;
 use super::iter::IovIter;
 use super::values::{Lengths, direction, flag, iterate, optional_size, size_or};
 use crate::abi::{Direction, UIO_FASTIOV, UIO_MAXIOV};
@@ -38,7 +39,7 @@ impl Uvector {
         let nr_segs = optional_size("nr_segs", nr_segs)?;
         if object.is_instance_of::<PyInt>() {
             let nr_segs = nr_segs
-                .ok_or_else(|| PyTypeError::new_err("nr_segs: needed when the vector is given by its address"))?;
+                .ok_or_else(|| exception::<PyTypeError>("nr_segs: needed when the vector is given by its address"))?;
             return Ok(Self { form: Form::Address(super::values::size("uvector", object)?), nr_segs });
         }
         if is_buffer(object) {

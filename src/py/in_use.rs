@@ -1,5 +1,6 @@
 //! One call at a time moves an iterator on; the others may look at it meanwhile.
 
+use super::exception::exception;
 use crate::abi::{Direction, Kind};
 use crate::fault::Fault;
 use crate::iter;
@@ -92,14 +93,14 @@ impl Shared {
     #[cold]
     fn refusal(&self) -> PyErr {
         if self.is_released() {
-            return PyValueError::new_err("the iterator was released: its memory has been given back");
+            return exception::<PyValueError>("the iterator was released: its memory has been given back");
         }
         let who = if self.user.load(Ordering::Relaxed) == this_thread() {
             "a call that this one is part of"
         } else {
             "another thread"
         };
-        PyRuntimeError::new_err(format!("{} is in use: {who} is copying through it", self.state()))
+        exception::<PyRuntimeError>(format!("{} is in use: {who} is copying through it", self.state()))
     }
 
     /// Whether it was released.

@@ -3,6 +3,7 @@
 use super::buffer::ArgName;
 use super::descriptor::Descriptor;
 use super::drive::{all, once, part};
+use super::exception::exception;
 use super::iter_arg::BoundIter;
 use super::values::{Lengths, flags, pid, size, unsigned_flags, user_range};
 use crate::abi::UIO_MAXIOV;
@@ -220,7 +221,7 @@ fn remote_ranges(remote: &Bound<'_, PyAny>) -> PyResult<Vec<Segment>> {
         let range = user_range(&item, Lengths::Strict, ArgName::Segment(index))?;
         let range = range.ok_or_else(|| {
             let kind = item.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
-            PyTypeError::new_err(format!("remote[{index}]: a UserRange is expected, not {kind}"))
+            exception::<PyTypeError>(format!("remote[{index}]: a UserRange is expected, not {kind}"))
         })?;
         try_push(&mut ranges, range)?;
     }

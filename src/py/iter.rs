@@ -11,6 +11,7 @@ pub(super) use state::IterState;
 use super::buffer::Exports;
 use super::detach::transfer;
 use super::errors::{raise, trusted_fault};
+use super::exception::Text;
 use super::in_use::{Cursor, InUse, Shared};
 use super::kept::Kept;
 use super::names::names;
@@ -124,11 +125,11 @@ impl IovIter {
         Ok(self.count()? != 0)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> Text<String> {
         if self.shared.is_released() {
-            return "<IovIter released>".to_owned();
+            return Text("<IovIter released>".to_owned());
         }
-        self.shared.state().to_string()
+        Text(self.shared.state().to_string())
     }
 
     /// Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the

@@ -1,6 +1,7 @@
 //! Iterators as arguments.
 
 use super::buffer::is_buffer;
+use super::exception::exception;
 use super::iter::IovIter;
 use super::values::{type_name, wrong_type};
 use pyo3::exceptions::PyTypeError;
@@ -58,7 +59,7 @@ pub(super) fn iterator<'a>(argument: &'static str, object: Borrowed<'a, '_, PyAn
 fn no_iterator(argument: &'static str, object: &Bound<'_, PyAny>) -> PyErr {
     if argument == "i" && is_buffer(object) {
         let message = format!("i: an IovIter is expected, not {}: the buffer comes first", type_name(object));
-        return PyTypeError::new_err(message);
+        return exception::<PyTypeError>(message);
     }
     wrong_type(argument, "an IovIter", object)
 }

@@ -1,5 +1,6 @@
 //! Walking over an iterator's memory with a function of the caller's: the kernel's `iterate_and_advance`, in Python.
 
+use super::exception::exception;
 use super::names::names;
 use crate::iter::{IovIter, KeptPiece};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -41,9 +42,9 @@ fn processed(left: &Bound<'_, PyAny>, len: usize) -> PyResult<usize> {
     // A negative number, or one beyond any size, is an int all the same.
     let number = left.call_method0(names(left.py()).index.bind(left.py())).map_err(|_| {
         let kind = left.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
-        PyTypeError::new_err(format!("step: an int or None is expected of it, not {kind}"))
+        exception::<PyTypeError>(format!("step: an int or None is expected of it, not {kind}"))
     })?;
     number.extract::<usize>().ok().and_then(|left| len.checked_sub(left)).ok_or_else(|| {
-        PyValueError::new_err(format!("step returned {number}: expected 0 to {len}, the bytes it did not process"))
+        exception::<PyValueError>(format!("step returned {number}: expected 0 to {len}, the bytes it did not process"))
     })
 }

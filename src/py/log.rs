@@ -4,6 +4,7 @@ use super::buffer::{Access, ArgName, Call, is_buffer};
 use super::collect::{SegmentList, collect};
 use super::detach::transfer;
 use super::errors::fault_error;
+use super::exception::{Text, exception};
 use super::fault_map::FaultMap;
 use super::iter::IovIter;
 use super::names::names;
@@ -114,14 +115,14 @@ fn raised(py: Python<'_>, failure: Failure) -> PyErr {
 }
 
 fn missing(sequence: &dyn std::fmt::Display, first: u64, end: u64) -> PyErr {
-    PyIndexError::new_err(match first {
+    exception::<PyIndexError>(match first {
         first if first == end => format!("sequence is {sequence}: the log is empty, the next record is {end}"),
         first => format!("sequence is {sequence}: the log has the records {first} to {}", end - 1),
     })
 }
 
 fn closed() -> PyErr {
-    PyValueError::new_err("the log is closed")
+    exception::<PyValueError>("the log is closed")
 }
 
 impl MappedLog {
@@ -186,7 +187,7 @@ impl MappedLog {
     ) -> PyResult<Self> {
         let (file, claim) = (file.get(), claim.get());
         let claim = claim.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let claim = claim.ok_or_else(|| PyValueError::new_err("the file was claimed for another log"))?;
+        let claim = claim.ok_or_else(|| exception::<PyValueError>("the file was claimed for another log"))?;
         let (opened, part) = file.take()?;
         let (writable, bad) = (opened.writable(), bad.get().lock().try_clone()?);
         let how = match (writable, create) {
@@ -229,8 +230,8 @@ impl MappedLog {
     /// What makes a record durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an
     /// msync.
     #[getter]
-    fn granularity(&self) -> &'static str {
-        self.granularity.name()
+    fn granularity(&self) -> Text<&'static str> {
+        Text(self.granularity.name())
     }
 
     /// Whether it was opened to be appended to.
@@ -364,7 +365,7 @@ impl MappedLog {
         // The calls of a parent's threads never end in a forked child.
         let may_run = self.process == generation();
         if may_run && open.as_ref().is_some_and(|log| Arc::strong_count(log) > 1) {
-            return Err(PyBufferError::new_err("the log is in use by a running call"));
+            return Err(exception::<PyBufferError>("the log is in use by a running call"));
         }
         let log = open.take();
         drop(open);
@@ -399,14 +400,14 @@ impl MappedLog {
         }
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<Text<String>> {
         let path = self.path.bind(py).repr()?;
         if self.lock().is_none() {
-            return Ok(format!("<PmemLog {path} closed>"));
+            return Ok(Text(format!("<PmemLog {path} closed>")));
         }
         let Numbers { first, end, free, .. } = self.numbers(py)?;
         let mode = if self.writable { "" } else { " read-only" };
-        Ok(format!("<PmemLog {path} first={first} last={} free={free}{mode}>", i128::from(end) - 1))
+        Ok(Text(format!("<PmemLog {path} first={first} last={} free={free}{mode}>", i128::from(end) - 1)))
     }
 }
 

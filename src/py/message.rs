@@ -3,6 +3,7 @@
 use super::buffer::{Access, ArgName, Call};
 use super::descriptor::Descriptor;
 use super::drive::{all, once, part};
+use super::exception::exception;
 use super::iter_arg::BoundIter;
 use super::values::{flags, narrow};
 use crate::error::Error;
@@ -86,7 +87,7 @@ pub(super) fn recvmsg_raw<'py>(
     let socket = sockets(sock, flags)?;
     let room = usize::try_from(ancbufsize).unwrap_or(0).min(CONTROL);
     let (mut control, mut name) = (Vec::new(), [0_u8; NAME]);
-    control.try_reserve_exact(room).map_err(|_| PyMemoryError::new_err(format!("no memory for {room} bytes")))?;
+    control.try_reserve_exact(room).map_err(|_| exception::<PyMemoryError>(format!("no memory for {room} bytes")))?;
     // The kernel leaves gaps between messages as they are.
     control.resize(room, 0_u8);
     let beside = Beside {

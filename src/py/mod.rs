@@ -13,6 +13,7 @@ mod detach;
 mod drive;
 mod durable;
 mod errors;
+mod exception;
 mod fastcall;
 mod fault;
 mod fault_map;
@@ -47,6 +48,7 @@ mod _core {
     use super::array::IovecArray;
     #[pymodule_export]
     use super::cpu::{cpu_features, flush_instruction, flush_instructions, isa, isas, use_flush_instruction, use_isa};
+    use super::exception::exception;
     #[pymodule_export]
     use super::fault::{
         fault_handler_install, fault_handler_mode, fault_handler_set_mode, fault_handler_status,
@@ -88,12 +90,12 @@ mod _core {
         let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         if usize::try_from(page_size) != Ok(crate::abi::PAGE_SIZE) {
             let message = format!("iovec_rs works with 4096-byte pages; this kernel's have {page_size} bytes");
-            return Err(PyImportError::new_err(message));
+            return Err(exception::<PyImportError>(message));
         }
         if let Some((name, false)) = crate::arch::requested() {
             let known: Vec<_> = crate::arch::available().map(|set| set.name).collect();
             let message = format!("{} is {name:?}: this CPU has {}", crate::arch::ISA_VARIABLE, known.join(", "));
-            return Err(PyImportError::new_err(message));
+            return Err(exception::<PyImportError>(message));
         }
         crate::fault::prepare();
         crate::sys::lock::watch();

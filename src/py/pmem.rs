@@ -4,6 +4,7 @@
 use super::buffer::{Access, ArgName, Call};
 use super::detach::transfer;
 use super::errors::{fault_error, summed_fault_error, trusted_fault};
+use super::exception::{Text, exception, os_exception};
 use super::fault_map::FaultMap;
 use super::iter::IovIter;
 use super::results::to_mc_result;
@@ -53,7 +54,7 @@ impl RegionFile {
     /// The file and the part of it that was given room, to be mapped.
     pub(super) fn take(&self) -> PyResult<(Opened, Part)> {
         let (opened, part) = self.lock().take().ok_or_else(file_closed)?;
-        Ok((opened, part.ok_or_else(|| PyValueError::new_err("the file was given no room"))?))
+        Ok((opened, part.ok_or_else(|| exception::<PyValueError>("the file was given no room"))?))
     }
 
     /// Claims it for a log.
@@ -67,7 +68,7 @@ impl RegionFile {
 }
 
 fn file_closed() -> PyErr {
-    PyValueError::new_err("the file is mapped or closed")
+    exception::<PyValueError>("the file is mapped or closed")
 }
 
 #[pymethods]
@@ -179,7 +180,9 @@ struct State {
 /// A refusal while opening, which names the file.
 pub(super) fn with_path<T>(error: Error, path: &Bound<'_, T>) -> PyErr {
     match error {
-        Error::Os { errno, context } => PyOSError::new_err((errno, context, path.clone().into_any().unbind())),
+        Error::Os { errno, context } => {
+            os_exception::<PyOSError>(errno, context, Some(path.clone().into_any().unbind()))
+        }
         other => other.into(),
     }
 }
@@ -265,7 +268,7 @@ impl MappedRegion {
 }
 
 fn closed() -> PyErr {
-    PyValueError::new_err("the region is closed")
+    exception::<PyValueError>("the region is closed")
 }
 
 #[pymethods]
@@ -282,7 +285,7 @@ impl MappedRegion {
         let caches_persist = flag("caches_persist", Some(caches_persist), false)?;
         let file = file.get();
         let (opened, part) = file.lock().take().ok_or_else(file_closed)?;
-        let part = part.ok_or_else(|| PyValueError::new_err("the file was given no room"))?;
+        let part = part.ok_or_else(|| exception::<PyValueError>("the file was given no room"))?;
         let mapping = py.detach(|| Mapping::new(opened, part, caches_persist));
         let mapping = mapping.map_err(|error| with_path(error, file.path.bind(py)))?;
         let known = mapping.known_bad(&bad.get().lock())?;
@@ -343,8 +346,8 @@ impl MappedRegion {
 
     /// What makes a store durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an msync.
     #[getter]
-    fn granularity(&self) -> &'static str {
-        self.granularity.name()
+    fn granularity(&self) -> Text<&'static str> {
+        Text(self.granularity.name())
     }
 
     /// Whether the kernel promised (`MAP_SYNC`) that what has left the caches needs no msync to be found again.
@@ -461,7 +464,7 @@ impl MappedRegion {
             let copies = if self.process == generation() { Arc::strong_count(mapping) - 1 } else { 0 };
             if state.exports + copies > 0 {
                 let message = format!("the region is in use: {} views, {copies} running calls", state.exports);
-                return Err(PyBufferError::new_err(message));
+                return Err(exception::<PyBufferError>(message));
             }
         }
         let mapping = state.mapping.take();
@@ -485,7 +488,7 @@ impl MappedRegion {
     ) -> PyResult<()> {
         match self.close(py) {
             Err(refused) if !error.is_none() && refused.is_instance_of::<PyBufferError>(py) => {
-                let note = format!("{} stays open: {}", self.__repr__(py)?, refused.value(py));
+                let note = format!("{} stays open: {}", self.__repr__(py)?.0, refused.value(py));
                 error.call_method1("add_note", (note,)).map(drop)
             }
             closed => closed,
@@ -496,14 +499,14 @@ impl MappedRegion {
         self.mapping().map(|mapping| mapping.seg().len)
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<Text<String>> {
         let path = self.path.bind(py).repr()?;
         if self.lock().mapping.is_none() {
-            return Ok(format!("<PmemRegion {path} closed>"));
+            return Ok(Text(format!("<PmemRegion {path} closed>")));
         }
         let (size, offset, granularity) = (self.size, self.offset, self.granularity.name());
         let mode = if self.writable { "" } else { " read-only" };
-        Ok(format!("<PmemRegion {path} size={size} offset={offset} granularity={granularity}{mode}>"))
+        Ok(Text(format!("<PmemRegion {path} size={size} offset={offset} granularity={granularity}{mode}>")))
     }
 
     /// # Safety
@@ -551,7 +554,7 @@ pub(super) fn fault_map_moved(
         let (item, name) = (item?, format!("pieces[{index}]"));
         let parts = few(iterate(&name, "(from, to, length)", &item)?, 4)?;
         let [from, to, len] = &parts[..] else {
-            return Err(PyTypeError::new_err(format!("{name}: (from, to, length) is expected")));
+            return Err(exception::<PyTypeError>(format!("{name}: (from, to, length) is expected")));
         };
         try_push(&mut found, Piece { from: size("from", from)?, to: size("to", to)?, len: size("length", len)? })?;
     }

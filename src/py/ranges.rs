@@ -4,6 +4,7 @@ use super::array::IovecArray;
 use super::buffer::{Access, ArgName, Call, is_buffer};
 use super::collect::{Collected, SegmentList};
 use super::detach::transfer;
+use super::exception::{Text, exception};
 use super::mcsafe::known;
 use super::results::{int, list, to_mc_result};
 use super::values::{Lengths, flag, iterate, wrong_type};
@@ -173,7 +174,7 @@ impl RangeResults {
             return Ok(list(py, (0..indices.slicelength).map(|n| self.result(py, at(n))))?.into_any());
         }
         let beyond = |shown: &dyn std::fmt::Display| {
-            PyIndexError::new_err(format!("index {shown} is out of range of {len} results"))
+            exception::<PyIndexError>(format!("index {shown} is out of range of {len} results"))
         };
         let index = match index.extract::<isize>() {
             Ok(index) => index,
@@ -196,15 +197,15 @@ impl RangeResults {
     /// Where the first result is that equals one.
     fn index(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         let found = self.places(value).next().transpose()?;
-        found.ok_or_else(|| PyValueError::new_err("no range has this result"))
+        found.ok_or_else(|| exception::<PyValueError>("no range has this result"))
     }
 
     fn __contains__(&self, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         Ok(self.places(value).next().transpose()?.is_some())
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> Text<String> {
         let (len, copied, failed) = (self.len(), self.outcomes.copied, self.outcomes.short.len());
-        format!("<RangeResults of {len} ranges, {copied} bytes copied, {failed} short>")
+        Text(format!("<RangeResults of {len} ranges, {copied} bytes copied, {failed} short>"))
     }
 }

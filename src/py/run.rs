@@ -4,6 +4,7 @@
 use super::buffer::{Access, ArgName, Call, explain, is_buffer, unchecked};
 use super::detach::{attached, transfer};
 use super::errors::{raise, trusted_fault};
+use super::exception::exception;
 use super::iter_arg::IterArg;
 use super::results::to_mc_result;
 use super::values::{Lengths, is_user_range, size_or, user_range};
@@ -43,7 +44,7 @@ fn raw_range(object: &Bound<'_, PyAny>, access: Access, name: &'static str) -> P
         attached(|| drop(refusal));
         return Ok(unchecked(seg));
     }
-    let refusal = refusal.unwrap_or_else(|| PyTypeError::new_err("no buffer"));
+    let refusal = refusal.unwrap_or_else(|| exception::<PyTypeError>("no buffer"));
     Err(explain(object, refusal, access, ArgName::Argument(name)))
 }
 

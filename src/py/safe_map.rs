@@ -1,5 +1,6 @@
 //! What `SafeMap` is made of: a mapping of a file, as a buffer.
 
+use super::exception::{Text, exception};
 use super::values::{narrow, optional_size, size, text};
 use crate::error::Error;
 use crate::memory::Segment;
@@ -29,7 +30,7 @@ struct State {
 const MODES: [(&str, Stores); 3] = [("r", Stores::Refused), ("r+", Stores::Shared), ("c", Stores::Private)];
 
 fn closed() -> PyErr {
-    PyValueError::new_err("the map is closed")
+    exception::<PyValueError>("the map is closed")
 }
 
 impl MappedFile {
@@ -83,8 +84,8 @@ impl MappedFile {
 
     /// `"r"`: read only. `"r+"`: stores change the file. `"c"`: stores are this map's own.
     #[getter]
-    fn mode(&self) -> &'static str {
-        self.mode
+    fn mode(&self) -> Text<&'static str> {
+        Text(self.mode)
     }
 
     /// Whether it is closed.
@@ -105,7 +106,9 @@ impl MappedFile {
         let mut state = self.lock();
         let in_use = state.exports + state.mapping.as_ref().map_or(0, |mapping| Arc::strong_count(mapping) - 1);
         if state.mapping.is_some() && in_use > 0 {
-            return Err(PyBufferError::new_err(format!("the map is in use: {in_use} views, guards or running calls")));
+            return Err(exception::<PyBufferError>(format!(
+                "the map is in use: {in_use} views, guards or running calls"
+            )));
         }
         let mapping = state.mapping.take();
         drop(state);

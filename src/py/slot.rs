@@ -3,6 +3,7 @@
 use super::buffer::{ArgName, page};
 use super::detach::transfer;
 use super::errors::fault_error;
+use super::exception::Text;
 use super::log::{from_data, to_destination};
 use super::names::names;
 use super::results::{int, tuple};
@@ -90,7 +91,7 @@ impl Slot {
         tuple(py, [int(py, length), int(py, sequence as usize)].into_iter())
     }
 
-    fn __repr__(&self) -> String {
-        format!("<Slot capacity={}>", self.0.capacity())
+    fn __repr__(&self) -> Text<String> {
+        Text(format!("<Slot capacity={}>", self.0.capacity()))
     }
 }

@@ -5,6 +5,7 @@ use super::collect::segments_of;
 use super::descriptor::{Descriptor, os_error};
 use super::detach::transfer;
 use super::errors::fault_error;
+use super::exception::{Text, os_exception};
 use super::names::names;
 use super::values::{optional_size, size, size_or, wrong_type};
 use super::view::{Keeper, list_of, memoryview};
@@ -165,7 +166,7 @@ impl PipeRing {
                 Err(libc::EINTR) => {}
                 Err(_) if done > 0 => break,
                 Err(libc::EAGAIN) => {
-                    return Err(PyBlockingIOError::new_err((libc::EAGAIN, "the file takes no bytes now")));
+                    return Err(os_exception::<PyBlockingIOError>(libc::EAGAIN, "the file takes no bytes now", None));
                 }
                 Err(errno) => return Err(os_error(errno)),
             }
@@ -175,9 +176,9 @@ impl PipeRing {
         Ok(done)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> Text<String> {
         let ring = self.0.lock();
-        format!("<PipeRing used={} free={} bytes={}>", ring.used(), ring.free(), ring.bytes())
+        Text(format!("<PipeRing used={} free={} bytes={}>", ring.used(), ring.free(), ring.bytes()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Arguments: sizes, flags, directions, user ranges. Every refusal names the argument; one of a number also the value and
 //! its limits.
 
+use super::exception::exception;
 use super::names::names;
 use crate::abi::Direction;
 use crate::error::Error;
@@ -41,7 +42,7 @@ pub(super) fn type_name(value: &Bound<'_, PyAny>) -> String {
 /// "`argument`: `expected` is expected, not …".
 #[cold]
 pub(super) fn wrong_type(argument: impl Display, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("{argument}: {expected} is expected, not {}", type_name(value)))
+    exception::<PyTypeError>(format!("{argument}: {expected} is expected, not {}", type_name(value)))
 }
 
 /// A number for an exception, cut if it is absurd.
@@ -239,7 +240,11 @@ pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, name: ArgNa
     let (address, length) = (tuple.get_item(0)?, tuple.get_item(1)?);
     let named = |field: &str| format!("{name}: {field}");
     let beyond = |field: &str, value: &Bound<'_, PyAny>, limit: &str| {
-        PyValueError::new_err(format!("{} is {}: expected 0 or more, less than {limit}", named(field), shown(value)))
+        exception::<PyValueError>(format!(
+            "{} is {}: expected 0 or more, less than {limit}",
+            named(field),
+            shown(value)
+        ))
     };
     let is_beyond = |error: &PyErr| error.is_instance_of::<PyOverflowError>(value.py());
     let addr = match address.extract::<usize>() {

@@ -1,5 +1,6 @@
 //! Memory handed out to Python: a memoryview that keeps what it shows exported.
 
+use super::exception::exception;
 use crate::memory::{Owner, Segment};
 use crate::structure::can_have;
 use pyo3::exceptions::PyBufferError;
@@ -41,7 +42,8 @@ impl Span {
     #[allow(clippy::needless_pass_by_value)] // the slot's signature
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let (seg, readonly) = (slf.get().seg, slf.get().readonly);
-        let len = ffi::Py_ssize_t::try_from(seg.len).map_err(|_| PyBufferError::new_err("longer than any buffer"))?;
+        let len =
+            ffi::Py_ssize_t::try_from(seg.len).map_err(|_| exception::<PyBufferError>("longer than any buffer"))?;
         // SAFETY: `view` is the interpreter's; the memory stays while `slf` does, to which the filled record holds a
         // reference.
         let done = unsafe {

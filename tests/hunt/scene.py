@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from iovec_rs import PAGE_SIZE, READ, IovIter
 from support import mapping
 
+from hunt.finding import doing
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -66,6 +68,7 @@ def forked(program: Callable[[], int]) -> int:
             signal.alarm(_LIMIT)
             code = program()
         except BaseException as error:
+            doing(f"{type(error).__name__} in a child: {error}")
             os.write(2, f"child: {type(error).__name__}: {error}\n".encode())
         finally:
             os._exit(code)

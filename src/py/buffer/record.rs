@@ -3,6 +3,7 @@
 use super::Access;
 use crate::memory::{Backing, Segment};
 use crate::py::backing::Nature;
+use crate::py::exception::exception;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -91,7 +92,7 @@ pub(super) fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py
     keep_out_of_itself(view);
     if has_objects(view) {
         release(view);
-        PyTypeError::new_err(OBJECTS).restore(object.py());
+        exception::<PyTypeError>(OBJECTS).restore(object.py());
         return None;
     }
     Some(backing)

@@ -2,6 +2,7 @@
 
 use super::record::{OBJECTS, release, request};
 use super::{Access, ArgName, is_buffer};
+use crate::py::exception::exception;
 use crate::py::values::{type_name, wrong_type};
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -25,7 +26,7 @@ pub(in crate::py) fn refuse_single(argument: &str, expected: &str, object: &Boun
     if is_single {
         let name = type_name(object);
         let message = format!("{argument}: {expected} is expected, not a single {name}: put it in a list");
-        return Err(PyTypeError::new_err(message));
+        return Err(exception::<PyTypeError>(message));
     }
     Ok(())
 }
@@ -50,7 +51,7 @@ pub(in crate::py) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Ac
         return wrong_type(name, "a buffer", object);
     }
     if error.is_instance_of::<PyTypeError>(py) && error.value(py).str().is_ok_and(|message| message == OBJECTS) {
-        return PyTypeError::new_err(format!("{name}: {OBJECTS}"));
+        return exception::<PyTypeError>(format!("{name}: {OBJECTS}"));
     }
     if !is_refusal(&error, py) || is_python_exporter(object) {
         return error;
@@ -70,7 +71,7 @@ pub(in crate::py) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Ac
         (_, _, false) => "not C-contiguous",
         (_, _, true) => return error,
     };
-    let explained = PyBufferError::new_err(format!("{name}: {reason}"));
+    let explained = exception::<PyBufferError>(format!("{name}: {reason}"));
     explained.set_cause(py, Some(error));
     explained
 }

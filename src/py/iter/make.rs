@@ -7,6 +7,7 @@ use crate::iter;
 use crate::memory::Segment;
 use crate::py::array::IovecArray;
 use crate::py::collect::{Collected, SegmentList, collect, segments_of};
+use crate::py::exception::exception;
 use crate::py::structures::{FolioQueue, PipeRing, XArray};
 use crate::py::values::{self, Lengths, instance, optional_size, size, wrong_type};
 use pyo3::exceptions::PyTypeError;
@@ -20,7 +21,7 @@ impl IovIter {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*args, **kwargs)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        Err(PyTypeError::new_err(
+        Err(exception::<PyTypeError>(
             "IovIter() makes no iterator: IovIter.ubuf, iovec, kvec, bvec, pipe, xarray, folioq and discard do, one for each \
              kind of memory, and import_iovec",
         ))

@@ -1,6 +1,7 @@
 //! `IterState`: a saved position.
 
 use crate::iter;
+use crate::py::exception::Text;
 use pyo3::prelude::*;
 
 /// A saved position (`struct iov_iter_state`).
@@ -28,8 +29,8 @@ impl IterState {
         self.0.nr_segs
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> Text<String> {
         let iter::IterState { iov_offset, count, nr_segs } = self.0;
-        format!("IterState(iov_offset={iov_offset}, count={count}, nr_segs={nr_segs})")
+        Text(format!("IterState(iov_offset={iov_offset}, count={count}, nr_segs={nr_segs})"))
     }
 }

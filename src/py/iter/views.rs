@@ -4,6 +4,7 @@ use super::IovIter;
 use crate::abi::Direction;
 use crate::iter::KeptPiece;
 use crate::memory::Backing;
+use crate::py::exception::exception;
 use crate::py::in_use::Cursor;
 use crate::py::iterate::iterate_and_advance;
 use crate::py::results::{int, to_user_range};
@@ -19,12 +20,12 @@ impl Cursor {
     fn require_views(&self, operation: &str) -> PyResult<()> {
         let kind = self.core.kind();
         if kind.is_destination_only() {
-            return Err(PyTypeError::new_err(format!(
+            return Err(exception::<PyTypeError>(format!(
                 "{operation}: no memory lies ahead of an iterator of kind {kind}"
             )));
         }
         if kind.is_user_backed() && self.core.backing() == Backing::Unchecked {
-            return Err(PyTypeError::new_err(format!("{operation}: a UserRange cannot be shown as a memoryview")));
+            return Err(exception::<PyTypeError>(format!("{operation}: a UserRange cannot be shown as a memoryview")));
         }
         Ok(())
     }

@@ -1,0 +1,87 @@
+"""The interpreter's own allocator fails at one allocation after another: MemoryError, the exception due, or success.
+
+Never an abort: also where it is the exception's text that there is no room for. Where PyO3 itself makes a small object
+and panics, that is its PanicException; calls where it does are marked.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = r"""
+import os, sys
+import _testcapi
+from iovec_rs import *
+
+page, map_ = bytearray(4096), FaultMap([(1, 2)])
+ring, i = PipeRing(4), IovIter.iovec(READ, [bytearray(5000), bytearray(300)])
+CALLS = {
+    "a ring of no power of two": lambda: PipeRing(3),
+    "no segments": lambda: IovIter.iovec(READ, 5),
+    "a read-only destination": lambda: copy_to_iter(b"abc", IovIter.ubuf(READ, b"123")),
+    "no such line": lambda: FaultMap.from_badblocks("1 2\n3 x"),
+    "no such mode": lambda: fault_handler.mode("loud"),
+    "a path that is not there": lambda: pmem.PmemRegion.open("/no/such/file"),
+    "a ring": lambda: PipeRing(1 << 17),
+    "a queue": lambda: FolioQueue([page] * 3),
+    "an array": lambda: XArray({1: page}),
+    "a vector": lambda: IovIter.iovec(READ, [page] * 4),
+    "a copy": lambda: copy_to_iter(bytes(3000), IovIter.ubuf(READ, page)),
+    "a flat copy": lambda: memcpy_mcsafe(page, bytes(4096)),
+    "a map": lambda: list(map_),
+    "JSON": lambda: FaultMap.from_ndctl('[{"dev":"namespace0.0","badblocks":[{"offset":2,"length":1}]}]'),
+    "how a ring looks": lambda: repr(ring),
+    "how an iterator looks": lambda: repr(i),
+    "how a map looks": lambda: repr(map_),
+    "a state": i.save_state,
+    "ranges": i.ranges,
+    "views": i.views,
+    "a count": lambda: i.count,
+    "the handler's state": fault_handler.status,
+    "the mode": lambda: fault_handler.mode(),
+    "the instructions": lambda: cpu.isa(),
+    "segments from user space": lambda: import_iovec(READ, [page] * 4),
+}
+PANICKING = {"no segments", "a copy", "a count"}
+for name, call in CALLS.items():
+    try:
+        call()
+    except Exception:
+        pass
+for name, call in CALLS.items():
+    for at in range(40):
+        child = os.fork()
+        if child == 0:
+            code = 3
+            try:
+                _testcapi.set_nomemory(at, at + 1)
+                call()
+                code = 0
+            except Exception:
+                code = 0
+            finally:
+                os._exit(code)
+        status = os.waitpid(child, 0)[1]
+        is_pyo3s = os.WIFEXITED(status) and name in PANICKING
+        if status and not is_pyo3s:
+            print(f"{name}: allocation {at}: status {status}")
+"""
+
+
+def test_an_allocation_of_the_interpreters_that_fails_is_an_exception() -> None:
+    pytest.importorskip("_testcapi", reason="this CPython has no hooks into its allocator")
+    done = subprocess.run(
+        [sys.executable, "-c", "from iovec_rs import pmem\n" + PROGRAM],
+        check=False, capture_output=True, text=True, timeout=300, env=os.environ | {"RUST_BACKTRACE": "0"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
+
+
+def test_no_exception_is_left_for_pyo3_to_make() -> None:
+    sources = (Path(__file__).parent.parent.parent / "src" / "py").rglob("*.rs")
+    assert [path.name for path in sources if "::new_err(" in path.read_text(encoding="utf-8")] == []
