@@ -9,7 +9,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-guest test-foreign hunt setup lint format bench bench-compare bench-native wheel clean
+.PHONY: help demo test test-rust test-python test-guest test-kills test-foreign hunt setup lint format bench bench-compare bench-native wheel clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,10 @@ test-python: $(VENV)/.built $(VENV)/.test
 
 test-guest: $(VENV)/.built  ## really broken memory and persistent memory, in a QEMU guest
 	PYTHONPATH=tests $(BIN)/python -m guest $(GUEST)
+
+KILLS ?= 5
+test-kills: $(VENV)/.built  ## a log whose QEMU guest is killed KILLS times: nothing acknowledged is lost
+	PYTHONPATH=tests $(BIN)/python -m guest.kills --kills $(KILLS)
 
 JUDGES := numpys_own or safetensors or lmdb or as_in_go or as_in_openjdk
 

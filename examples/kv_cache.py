@@ -1,66 +1,118 @@
-"""A KV cache that outlives its process: slots of tensors in persistent memory, each there whole or not at all.
+"""A KV cache that outlives its process: blocks of tensors in persistent memory, found again after a crash, each whole.
 
     python examples/kv_cache.py [path]    # a file, best on a DAX file system; a temporary one by default
 
-A slot holds the keys and values of every layer for one block of tokens, wherever they lie: they are written as one
-vector. The header comes when they are durable, so that a slot cut short by a loss of power has none.
+A block holds the keys and values of every layer for some tokens, wherever they lie: they are written as one vector,
+which is summed on the way. When it is durable, a record in the log beside it says which slot it is in and what it sums
+to. A restart reads the log. It finds every block whose `save` returned, and nothing of one that was cut short; a slot
+that was scribbled over has another sum, and is told.
 """
 
 import struct
 import sys
 import tempfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, pmem
+from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, PmemLog, pmem
 
 LAYERS, HEADS, TOKENS, WIDTH = 8, 4, 16, 64
-HEADER = struct.Struct("<QQ48x")  # length, checksum; a line of the CPU's caches
+ENTRY = struct.Struct("<qQI")  # a Place; the key comes behind it
+LOG_SIZE = 1 << 16
 
 
 class DamagedError(Exception):
-    """A slot whose data are lost, and why."""
+    """A block whose data are lost, and why."""
 
 
-def checksum(tensors: Sequence[Any]) -> int:
-    """Never 0, which is what an empty slot's header holds."""
-    crc = 0
-    for tensor in tensors:
-        crc = zlib.crc32(tensor, crc)
-    return crc + 1
+class Place(NamedTuple):
+    """Where a block is; slot -1 if it was dropped."""
+
+    slot: int
+    length: int
+    crc32c: int
 
 
 class SlotStore:
-    """Slots of one size in a region, each a header and the data."""
+    """Blocks by name, each in a slot of a region, and the log that says in which."""
 
-    def __init__(self, region: pmem.PmemRegion, nbytes: int) -> None:
-        self.region, self.slot = region, -(-(HEADER.size + nbytes) // PAGE_SIZE) * PAGE_SIZE
+    def __init__(self, path: Path, nbytes: int, slots: int) -> None:
+        self.size = -(-nbytes // PAGE_SIZE) * PAGE_SIZE
+        self.region = pmem.PmemRegion.open(path, size=slots * self.size, create=True)
+        self.log = PmemLog.open(f"{path}.log", size=LOG_SIZE, create=True)
+        self.places: dict[bytes, Place] = {}  # the oldest first
+        self.lost: list[OSError] = []  # entries of the log that cannot be read
+        for sequence in range(self.log.first, self.log.last + 1):
+            try:
+                entry = self.log.read(sequence)
+            except OSError as error:
+                self.lost.append(error)
+                continue
+            self.note(entry[ENTRY.size :], Place(*ENTRY.unpack_from(entry)))
+        self.free = [slot for slot in range(slots) if slot not in {place.slot for place in self.places.values()}]
 
-    def save(self, index: int, tensors: Sequence[Any]) -> None:
-        at, data = index * self.slot, IovIter.kvec(WRITE, tensors)
-        if data.count > self.slot - HEADER.size:
-            raise ValueError(f"tensors have {data.count} bytes: a slot takes at most {self.slot - HEADER.size}")
-        header = HEADER.pack(data.count, checksum(tensors))
-        self.region.write(at, bytes(HEADER.size))  # what was in the slot is gone
-        self.region.write(at + HEADER.size, data)  # durable when it returns
-        self.region.write(at, header)
+    def note(self, key: bytes, place: Place) -> None:
+        self.places.pop(key, None)
+        if place.slot >= 0:
+            self.places[key] = place
 
-    def load(self, index: int, tensors: Sequence[Any]) -> bool:
-        """Fills the tensors from a slot. False if it is empty, DamagedError if that is not what was saved."""
-        header = bytearray(HEADER.size)
-        everything = IovIter.kvec(READ, [header, *tensors])
-        copied, remaining, fault = self.region.read_into(index * self.slot, everything)
-        length, saved = HEADER.unpack(header)
-        if copied >= HEADER.size and not saved:
+    def record(self, key: bytes, place: Place) -> None:
+        """Durable when it returns. Old entries make room, and those that still count are appended again before."""
+        while self.log.free < LOG_SIZE // 2:
+            first = self.log.first
+            try:
+                entry = self.log.read(first)
+            except OSError:  # told of when the log was read
+                entry = ENTRY.pack(-1, 0, 0)
+            if self.places.get(entry[ENTRY.size :]) == ENTRY.unpack_from(entry):
+                self.log.append(entry)
+            self.log.discard_before(first + 1)
+        self.log.append(ENTRY.pack(*place) + key)
+        self.note(key, place)
+
+    def drop(self, key: bytes) -> None:
+        slot = self.places[key].slot
+        self.record(key, Place(-1, 0, 0))
+        self.free.append(slot)
+
+    def save(self, key: bytes, tensors: Sequence[Any]) -> None:
+        """The block before of that name is there until the new one is. Without room the oldest other is dropped."""
+        data = IovIter.kvec(WRITE, tensors)
+        if data.count > self.size:
+            raise ValueError(f"tensors have {data.count} bytes: a slot takes at most {self.size}")
+        if not self.free:
+            self.drop(next((name for name in self.places if name != key), key))
+        slot, before = self.free.pop(), self.places.get(key)  # if it turns out to be bad, it is not used again
+        length, crc = self.region.write_crc32c(slot * self.size, data)  # durable when it returns
+        self.record(key, Place(slot, length, crc))  # from here on the block is there
+        if before is not None:
+            self.free.append(before.slot)
+
+    def load(self, key: bytes, tensors: Sequence[Any]) -> bool:
+        """Fills the tensors. False if there is no such block, DamagedError if they are not what was saved."""
+        place = self.places.get(key)
+        if place is None:
             return False
-        if fault is not None:
-            raise DamagedError(f"slot {index}: {fault.cause} at byte {copied}, {remaining} bytes are lost")
-        if (HEADER.size + length, saved) != (copied, checksum(tensors)):
-            raise DamagedError(f"slot {index}: these are not the {length} bytes that were saved")
-        return True
+        name, into = key.decode(), IovIter.kvec(READ, tensors)
+        if into.count == place.length:
+            (copied, remaining, fault), crc = self.region.read_into_crc32c(place.slot * self.size, into)
+            if fault is not None:
+                raise DamagedError(f"{name}: {fault.cause} at byte {copied}, {remaining} bytes are lost")
+            if crc == place.crc32c:
+                return True
+        raise DamagedError(f"{name}: these are not the {place.length} bytes that were saved")
+
+    def close(self) -> None:
+        self.log.close()
+        self.region.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def block(seed: int) -> list[Any]:
@@ -71,19 +123,21 @@ def block(seed: int) -> list[Any]:
 
 def main(path: Path) -> None:
     nbytes = sum(tensor.nbytes for tensor in block(0))
-    with pmem.PmemRegion.open(path, size=8 * (nbytes + PAGE_SIZE), create=True) as region:
-        store = SlotStore(region, nbytes)
+    with SlotStore(path, nbytes, 8) as store:
         for index in range(6):
-            store.save(index, block(index))
-        print(f"{path}: saved 6 blocks of {2 * LAYERS} tensors, {nbytes} bytes each ({region.granularity})")
-        region.write(2 * store.slot + 5000, b"scribbled over")
-        region.fault_map.poison(region, 4 * store.slot + 9000, 64)
+            store.save(b"block %d" % index, block(index))
+        granularity = store.region.granularity
+    print(f"{path}: saved 6 blocks of {2 * LAYERS} tensors, {nbytes} bytes each ({granularity})")
+    with SlotStore(path, nbytes, 8) as store:  # as after a restart
+        scribbled, poisoned = (store.places[b"block %d" % index].slot * store.size for index in (2, 4))
+        store.region.write(scribbled + 5000, b"scribbled over")
+        store.region.fault_map.poison(store.region, poisoned + 9000, 64)
         for index in range(7):
             fresh = [np.empty_like(tensor) for tensor in block(index)]
             try:
-                found = store.load(index, fresh)
+                found = store.load(b"block %d" % index, fresh)
                 is_same = all(map(np.array_equal, fresh, block(index)))
-                print(f"slot {index}: {'empty' if not found else 'as it was saved' if is_same else 'WRONG'}")
+                print(f"block {index}: {'not there' if not found else 'as it was saved' if is_same else 'WRONG'}")
             except DamagedError as damage:
                 print(f"damaged: {damage}")
 

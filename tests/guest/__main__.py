@@ -22,7 +22,13 @@ TAIL = 50
 def run(made: image.Image, cpu: str, options: argparse.Namespace) -> boot.Boot:
     # Not sys.executable resolved: the link in the virtual environment is what makes it one.
     python = str(Path(sys.executable).absolute())
-    settings = {"PYTHON": python, "PYTHONPATH": str(TESTS), "CPU_MODEL": cpu, "ONLY": options.only}
+    settings = {
+        "PYTHON": python,
+        "PYTHONPATH": str(TESTS),
+        "CPU_MODEL": cpu,
+        "PROGRAM": "guest.inside",
+        "ONLY": options.only,
+    }
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"console-{cpu}.log"
     with tempfile.NamedTemporaryFile(suffix=".cpio") as archive:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from iovec_rs import PAGE_SIZE, FaultError
-from iovec_rs.pmem import PmemRegion
+from iovec_rs import PAGE_SIZE, CorruptError, FaultError
 
-from examples.kv_cache import HEADER, DamagedError, SlotStore, block
+from examples.kv_cache import DamagedError, Place, SlotStore, block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BLOCKS = [block(seed) for seed in range(3)]
@@ -84,15 +87,15 @@ def test_the_kv_cache_reports_what_is_damaged_and_reads_the_rest(tmp_path: Path)
         first, *rest = run(*arguments)
         assert f"saved 6 blocks of 16 tensors, {NBYTES} bytes each" in first
         assert rest == [
-            "slot 0: as it was saved",
-            "slot 1: as it was saved",
-            f"damaged: slot 2: these are not the {NBYTES} bytes that were saved",
-            "slot 3: as it was saved",
-            f"damaged: slot 4: poison at byte 9000, {NBYTES + HEADER.size - 9000} bytes are lost",
-            "slot 5: as it was saved",
-            "slot 6: empty",
+            "block 0: as it was saved",
+            "block 1: as it was saved",
+            f"damaged: block 2: these are not the {NBYTES} bytes that were saved",
+            "block 3: as it was saved",
+            f"damaged: block 4: poison at byte 9000, {NBYTES - 9000} bytes are lost",
+            "block 5: as it was saved",
+            "block 6: not there",
         ]
-    assert path.stat().st_size == 8 * (NBYTES + PAGE_SIZE)
+    assert path.stat().st_size == 8 * NBYTES
 
 
 @pytest.fixture
@@ -102,71 +105,122 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SlotStore]:
-    with PmemRegion.open(path, size=4 * (NBYTES + PAGE_SIZE), create=True) as region:
-        store = SlotStore(region, NBYTES)
+    with SlotStore(path, NBYTES, 4) as store:
         for index, tensors in enumerate(BLOCKS):
-            store.save(index, tensors)
+            store.save(b"%d" % index, tensors)
         yield store
 
 
-def is_loaded(store: SlotStore, index: int) -> bool:
+def loaded(store: SlotStore, key: bytes) -> int | None:
+    """Which of the blocks is there by that name; `None` if there is none."""
     fresh = [np.empty_like(tensor) for tensor in BLOCKS[0]]
-    return store.load(index, fresh) and all(map(np.array_equal, fresh, BLOCKS[index]))
+    if not store.load(key, fresh):
+        return None
+    same = [seed for seed, tensors in enumerate(BLOCKS) if all(map(np.array_equal, fresh, tensors))]
+    assert len(same) == 1
+    return same[0]
 
 
 @pytest.mark.usefixtures("way")
-def test_slots_behind_the_end_of_a_cut_file_are_damaged_and_those_before_are_not(store: SlotStore, path: Path) -> None:
-    os.truncate(path, store.slot + 3 * PAGE_SIZE)
-    assert is_loaded(store, 0)
-    with pytest.raises(
-        DamagedError, match=f"slot 1: gone at byte {3 * PAGE_SIZE}, {NBYTES + HEADER.size - 3 * PAGE_SIZE} "
-    ):
-        is_loaded(store, 1)
-    with pytest.raises(DamagedError, match=f"slot 2: gone at byte 0, {NBYTES + HEADER.size} bytes are lost"):
-        is_loaded(store, 2)
+def test_blocks_behind_the_end_of_a_cut_file_are_damaged_and_those_before_are_not(store: SlotStore, path: Path) -> None:
+    middle, above = sorted((place.slot, key) for key, place in store.places.items())[1:]
+    os.truncate(path, middle[0] * store.size + 3 * PAGE_SIZE)
+    with pytest.raises(DamagedError, match=f"gone at byte {3 * PAGE_SIZE}, {NBYTES - 3 * PAGE_SIZE} "):
+        loaded(store, middle[1])
+    with pytest.raises(DamagedError, match=f"gone at byte 0, {NBYTES} bytes are lost"):
+        loaded(store, above[1])
+    (below,) = store.places.keys() - {middle[1], above[1]}
+    store.free.append(above[0])
     with pytest.raises(FaultError):
-        store.save(2, BLOCKS[2])
+        store.save(b"new", BLOCKS[2])
+    assert loaded(store, below) == int(below)
 
 
-def test_slots_outlive_the_region(store: SlotStore, path: Path) -> None:
-    with PmemRegion.open(path, writable=False) as region:
-        again = SlotStore(region, NBYTES)
-        assert [is_loaded(again, index) for index in range(3)] == [True, True, True]
-        assert not again.load(3, BLOCKS[0])
-        assert store.region.size == region.size
+def test_blocks_outlive_the_store(store: SlotStore, path: Path) -> None:
+    store.save(b"1", BLOCKS[0])
+    store.drop(b"2")
+    store.close()
+    with SlotStore(path, NBYTES, 4) as again:
+        assert [loaded(again, b"%d" % index) for index in range(4)] == [0, 0, None, None]
+        assert sorted(again.free + [place.slot for place in again.places.values()]) == [0, 1, 2, 3]
+        assert again.lost == []
 
 
-def test_a_slot_has_a_header_only_while_its_data_are_whole(
-    store: SlotStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A loss of power after any of the writes leaves what was saved before, what is saved now, or an empty slot."""
-    region, states = store.region, []
-
-    class Recorder:
-        def write(self, offset: int, data: Any) -> int:
-            done = region.write(offset, data)
-            states.append(path.read_bytes()[: store.slot])
-            return done
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "region", Recorder())
-        store.save(0, BLOCKS[1])
-    found = []
-    for state in states:
-        region.write(0, state)
-        fresh = [np.empty_like(tensor) for tensor in BLOCKS[0]]
-        found.append(store.load(0, fresh))
-    assert found == [False, False, True]
-    assert all(map(np.array_equal, fresh, BLOCKS[1]))
+def test_the_oldest_makes_room_and_the_log_goes_round(path: Path) -> None:
+    with SlotStore(path, NBYTES, 3) as store:
+        store.save(b"kept", BLOCKS[0])
+        for number in range(2000):  # 128 bytes each: the log is 64 KiB long
+            store.record(b"%d" % number, Place(-1, 0, 0))
+        assert store.log.first > 1000
+    with SlotStore(path, NBYTES, 3) as store:
+        assert loaded(store, b"kept") == 0
+        for number in range(5):
+            store.save(b"kept", BLOCKS[number % 3])
+            store.save(b"block %d" % number, BLOCKS[2])
+    with SlotStore(path, NBYTES, 3) as store:
+        assert store.places.keys() == {b"kept", b"block 3", b"block 4"}
+        assert [loaded(store, key) for key in (b"kept", b"block 3", b"block 4")] == [1, 2, 2]
 
 
-def test_tensors_that_do_not_fit_are_refused_and_the_slot_keeps_what_it_has(store: SlotStore) -> None:
+def test_a_slot_that_was_scribbled_over_and_an_entry_that_was_are_told(store: SlotStore, path: Path) -> None:
+    store.region.write(store.places[b"1"].slot * store.size + 77, b"x")
+    with pytest.raises(DamagedError, match=f"1: these are not the {NBYTES} bytes"):
+        loaded(store, b"1")
+    offset = store.log.record(0).offset
+    store.close()
+    with Path(f"{path}.log").open("r+b") as log:
+        log.seek(offset + 3)
+        log.write(b"\xff")
+    with SlotStore(path, NBYTES, 4) as again:
+        assert [type(error) for error in again.lost] == [CorruptError]
+        assert loaded(again, b"0") is None
+        assert loaded(again, b"2") == 2
+
+
+def test_tensors_that_do_not_fit_are_refused_and_the_block_is_what_it_was(store: SlotStore) -> None:
     large = [*BLOCKS[1], np.zeros(PAGE_SIZE, "u1")]
     with pytest.raises(ValueError, match=f"tensors have {NBYTES + PAGE_SIZE} bytes: a slot takes at most"):
-        store.save(0, large)
-    assert is_loaded(store, 0)
-    with pytest.raises(DamagedError, match=f"slot 0: these are not the {NBYTES} bytes"):
-        store.load(0, large)
+        store.save(b"0", large)
+    assert loaded(store, b"0") == 0
+    with pytest.raises(DamagedError, match=f"0: these are not the {NBYTES} bytes"):
+        store.load(b"0", large)
+
+
+def save_forever(path: Path, acknowledge: int) -> NoReturn:
+    """Saves blocks by four names in turn, and says so, until it is killed."""
+    try:
+        signal.alarm(120)
+        with SlotStore(path, NBYTES, 5) as store:
+            for number in itertools.count():
+                store.save(b"%d" % (number % 4), BLOCKS[number % 3])
+                os.write(acknowledge, struct.pack("<Q", number))
+    finally:
+        os._exit(1)
+
+
+def test_a_restart_finds_every_block_that_was_acknowledged_before_the_writer_was_killed(path: Path) -> None:
+    for saves in (1, 2, 5, 9, 14, 20, 3, 7):
+        for file in (path, Path(f"{path}.log")):
+            file.unlink(missing_ok=True)
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            save_forever(path, tell)
+        os.close(tell)
+        for _ in range(saves):
+            acknowledged = struct.unpack("<Q", os.read(told, 8))[0]
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while data := os.read(told, 8):
+            acknowledged = struct.unpack("<Q", data)[0]
+        os.close(told)
+        with SlotStore(path, NBYTES, 5) as store:
+            assert store.lost == []
+            for key in range(min(4, acknowledged + 1)):
+                newest = acknowledged - (acknowledged - key) % 4
+                # The one in flight may have come as far as its record.
+                expected = {newest % 3, (newest + 4) % 3} if newest + 4 == acknowledged + 1 else {newest % 3}
+                assert loaded(store, b"%d" % key) in expected
 
 
 def test_sums_of_files_that_are_there_are_not_spoilt_by_one_that_was_cut() -> None:
