@@ -70,10 +70,10 @@ pub fn of_memory(memory: Memory, crc: &mut u32) -> Result<Outcome> {
 /// Adds what is left of an iterator of either direction to the sum, up to a hole if there is one, and leaves the
 /// iterator where it is. A PIPE and DISCARD have nothing to read.
 pub fn of_iter(i: &IovIter, crc: &mut u32) -> Result<Outcome> {
-    match i.kind() {
-        Kind::Ubuf | Kind::Iovec | Kind::Kvec | Kind::Bvec | Kind::Xarray | Kind::Folioq => sum(&mut i.clone(), crc),
-        kind @ (Kind::Pipe | Kind::Discard) => Err(Error::Unsupported { operation: "crc32c", kind }),
+    if i.kind().is_destination_only() {
+        return Err(Error::Unsupported { operation: "crc32c", kind: i.kind() });
     }
+    sum(&mut i.clone(), crc)
 }
 
 fn sum(i: &mut IovIter, crc: &mut u32) -> Result<Outcome> {

@@ -5,6 +5,7 @@ GNU ddrescue's own tool says what a mapfile means, where it is installed.
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -60,6 +61,21 @@ def ndctl(known: list[tuple[int, int]]) -> str:
     return json.dumps([namespace | ({"badblocks": blocks} if blocks else {})])
 
 
+READERS: dict[str, Callable[..., FaultMap]] = {
+    name.removeprefix("from_"): getattr(FaultMap, name) for name in dir(FaultMap) if name.startswith("from_")
+}
+"""Every format there is, by its name."""
+
+
+def written(known: FaultMap, form: str, size: int) -> str | None:
+    """What the map itself writes in a format; None if it only reads it."""
+    write = getattr(known, f"to_{form}", None)
+    if write is None:
+        return None
+    text: str = write(size) if "size" in inspect.signature(write).parameters else write()
+    return text
+
+
 def _pairs(known: FaultMap) -> list[tuple[int, int]]:
     return [(each.start, each.length) for each in known]
 
@@ -81,6 +97,12 @@ def round_trips(rng: random.Random) -> None:
     expect(_pairs(FaultMap.from_badblocks(badblocks(rng, known), base=base)) == at_base, "badblocks read wrong", known)
     doing("FaultMap.from_ndctl")
     expect(_pairs(FaultMap.from_ndctl(ndctl(known), base=base)) == at_base, "ndctl's list read wrong", known)
+    for form, read in READERS.items():
+        there = FaultMap(known)
+        text = written(there, form, sum(known[-1]) if known else 512)
+        if text is not None:
+            doing(f"FaultMap.to_{form}")
+            expect(_pairs(read(text)) == known, f"what to_{form} wrote is read otherwise", known, text)
     unit = rng.choice((1, 7, 512))
     known = ranges(rng, unit, 5000)
     there = FaultMap((start + base, length) for start, length in known)
@@ -112,12 +134,9 @@ def _sane(found: FaultMap, text: str) -> None:
 
 def mutated_texts(rng: random.Random) -> None:
     known = ranges(rng, 512, 3000)
-    mapfile = FaultMap(known).to_mapfile(sum(known[-1]) if known else 512)
-    parsers: tuple[tuple[str, Callable[[str], FaultMap]], ...] = (
-        (badblocks(rng, known), FaultMap.from_badblocks),
-        (ndctl(known), FaultMap.from_ndctl),
-        (mapfile, FaultMap.from_mapfile),
-    )
+    size = sum(known[-1]) if known else 512
+    texts = {"badblocks": badblocks(rng, known), "ndctl": ndctl(known)}
+    parsers = [(texts.get(form) or written(FaultMap(known), form, size) or "", read) for form, read in READERS.items()]
     for _ in range(TEXTS):
         text, parse = rng.choice(parsers)
         text = _mutated(rng, text)
