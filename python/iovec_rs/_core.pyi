@@ -162,7 +162,9 @@ def fault_handler_install() -> None:
     """Puts the handler on top for SIGBUS and SIGSEGV."""
 
 def fault_handler_uninstall() -> None:
-    """Puts back what was there before, for each signal that is still ours, once no other thread is in a copy."""
+    """Puts back what was there before, for each signal that is still ours, once no other thread is in a copy.
+    `RuntimeError` while a guard is entered, which needs the handler.
+    """
 
 def fault_handler_mode() -> str:
     """How faults are met."""

@@ -36,7 +36,8 @@ def install() -> None:
 def uninstall() -> None:
     """Puts back what was there before. A signal that somebody else has taken since is left alone.
 
-    The next copy installs the handler again, unless the mode is "syscall".
+    The next copy installs the handler again, unless the mode is "syscall". RuntimeError while a guard is entered, in
+    whichever thread: it needs the handler.
     """
     _core.fault_handler_uninstall()
 

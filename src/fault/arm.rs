@@ -46,9 +46,14 @@ pub fn set_mode(mode: Mode) {
     invalidate_all();
 }
 
-/// Gives the signals back to whoever had them before, when no copy needs them any more.
-pub fn uninstall() {
+/// Gives the signals back to whoever had them before, when no copy needs them any more. Refused while a guard does.
+pub fn uninstall() -> Result<()> {
     LEAVING.store(true, Ordering::SeqCst);
+    // A guard that begins now finds that the handler is leaving.
+    if shelter::is_any() {
+        LEAVING.store(false, Ordering::SeqCst);
+        return Err(Error::Handler("a guard is entered, which needs it: it cannot be uninstalled"));
+    }
     invalidate_all();
     threads::order_all_threads();
     while threads::is_another_active() {
@@ -56,6 +61,7 @@ pub fn uninstall() {
     }
     handler::uninstall();
     LEAVING.store(false, Ordering::SeqCst);
+    Ok(())
 }
 
 /// Clock ticks that asking for this thread's signal mask has taken at the least: no system call that changes anything
@@ -227,6 +233,7 @@ const TAKEN: &str = "somebody keeps others from handling SIGBUS and SIGSEGV";
 pub fn require_handler() -> Result<()> {
     let reason = match blocked_signal() {
         _ if mode() == Mode::Syscall => "the mode is \"syscall\"",
+        _ if LEAVING.load(Ordering::SeqCst) => "it is being uninstalled",
         Some(reason) => reason,
         None if !handler::is_installed() && !handler::install() => TAKEN,
         None => return Ok(()),

@@ -128,6 +128,12 @@ impl Fault {
         self
     }
 
+    /// The same, its cause known.
+    pub(in crate::fault) fn known_as(self, cause: Cause) -> Self {
+        let _ = self.cause.set(cause);
+        self
+    }
+
     /// Part of a file's mapping that the file has no bytes for any more.
     pub fn cut(side: Side, lost: Segment, offset: usize) -> Self {
         let cut = Self::known(side, lost, offset);

@@ -54,14 +54,14 @@ pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, c
 
 /// The `FaultError` of a guard that has met something.
 pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyAny>) -> PyErr {
-    let Some(first) = report.faults.first() else { return exception::<PyRuntimeError>("the guard has met nothing") };
+    let Some(first) = report.first() else { return exception::<PyRuntimeError>("the guard has met nothing") };
     let message = |shown: &Bound<'_, PyAny>| {
-        let (lost, places) = (report.lost, report.faults.len());
+        let (lost, places) = (report.lost, report.places);
         let stuck = match report.left {
             0 => String::new(),
             left => format!(
-                "; {left} bytes stay zeroes until their mapping is closed: this kernel cannot put such pages back (of files \
-                 before Linux 5.13, huge pages)"
+                "; {left} bytes stay zeroes until their mapping is closed: they could not be put back (pages of files before \
+                 Linux 5.13, huge pages, what the block moved to another address)"
             ),
         };
         Ok(format!(
@@ -72,7 +72,7 @@ pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyA
         ))
     };
     let build = || {
-        let error = raised(py, first, 0, message)?;
+        let error = raised(py, &first, 0, message)?;
         error.setattr("guard", guard)?;
         Ok(error)
     };

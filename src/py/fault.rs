@@ -22,9 +22,10 @@ pub(super) fn fault_handler_install() -> PyResult<()> {
 }
 
 /// Puts back what was there before, for each signal that is still ours, once no other thread is in a copy.
+/// `RuntimeError` while a guard is entered, which needs the handler.
 #[pyfunction]
-pub(super) fn fault_handler_uninstall(py: Python<'_>) {
-    py.detach(arm::uninstall);
+pub(super) fn fault_handler_uninstall(py: Python<'_>) -> PyResult<()> {
+    Ok(py.detach(arm::uninstall)?)
 }
 
 /// How faults are met.

@@ -5,27 +5,26 @@ use super::errors::guard_error;
 use super::exception::{Text, exception};
 use super::results::to_fault;
 use super::values::{Lengths, user_range};
-use crate::error::Error;
-use crate::fault::shelter::{self, Range, Report};
-use pyo3::exceptions::PyRuntimeError;
+use crate::error::{Error, try_push};
+use crate::fault::shelter::{self, Range};
+use crate::sys::lock::Lock;
+use pyo3::exceptions::{PyBaseException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What `guard` returns: a context manager, for one block.
 #[pyclass(module = "iovec_rs", frozen, weakref)]
 pub(super) struct Guard {
-    state: Mutex<State>,
+    /// From the call on until the block ends.
+    exports: Lock<Exports>,
     /// `None`: every mapped file.
     ranges: Option<Vec<Range>>,
     raises: bool,
-}
-
-enum State {
-    /// Not entered yet; the exports last from the call on.
-    New(Exports),
-    Entered(shelter::Guard, Exports),
-    Left(Report),
+    is_taken: AtomicBool,
+    /// Once it is entered.
+    entered: OnceLock<shelter::Guard>,
 }
 
 fn misused(what: &str) -> PyErr {
@@ -33,34 +32,10 @@ fn misused(what: &str) -> PyErr {
 }
 
 impl Guard {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn report(&self) -> Report {
-        match &*self.lock() {
-            State::New(_) => Report::default(),
-            State::Entered(guard, _) => guard.report(),
-            State::Left(report) => report.clone(),
-        }
-    }
-
-    /// Ends it if it was entered and has not ended. What it held goes afterwards, with nothing locked.
-    fn leave(&self) -> Option<Report> {
-        let (report, exports) = {
-            let mut state = self.lock();
-            match std::mem::replace(&mut *state, State::Left(Report::default())) {
-                State::Entered(guard, exports) => {
-                    let report = guard.end();
-                    *state = State::Left(report.clone());
-                    (report, exports)
-                }
-                other => {
-                    *state = other;
-                    return None;
-                }
-            }
-        };
+    /// Ends it if it was entered and has not ended: what it met. What it held goes afterwards, with nothing locked.
+    fn leave(&self) -> Option<&shelter::Report> {
+        let report = self.entered.get()?.end()?;
+        let exports = std::mem::take(&mut *self.exports.lock());
         drop(exports);
         Some(report)
     }
@@ -69,21 +44,16 @@ impl Guard {
 #[pymethods]
 impl Guard {
     fn __enter__(slf: PyRef<'_, Self>) -> PyResult<PyRef<'_, Self>> {
-        let mut state = slf.lock();
-        match std::mem::replace(&mut *state, State::Left(Report::default())) {
-            State::New(exports) => match shelter::Guard::begin(slf.ranges.as_deref()) {
-                Ok(guard) => *state = State::Entered(guard, exports),
-                Err(error) => {
-                    *state = State::New(exports);
-                    return Err(error.into());
-                }
-            },
-            other => {
-                *state = other;
-                return Err(misused("was entered before"));
+        if slf.is_taken.swap(true, Ordering::SeqCst) {
+            return Err(misused("was entered before"));
+        }
+        match shelter::Guard::begin(slf.ranges.as_deref()) {
+            Ok(guard) => drop(slf.entered.set(guard)),
+            Err(error) => {
+                slf.is_taken.store(false, Ordering::SeqCst);
+                return Err(error.into());
             }
         }
-        drop(state);
         Ok(slf)
     }
 
@@ -96,55 +66,67 @@ impl Guard {
         let (py, this) = (slf.py(), slf.get());
         let report = if shelter::is_idle() { this.leave() } else { py.detach(|| this.leave()) };
         let report = report.ok_or_else(|| misused("was not entered"))?;
-        if !this.raises || report.faults.is_empty() {
+        if !this.raises || report.places == 0 {
             return Ok(());
         }
-        let raised = guard_error(py, &report, slf.as_any());
-        if !error.is_none() {
+        let raised = guard_error(py, report, slf.as_any());
+        // Whatever else somebody passes is no exception to be told of.
+        if error.is_instance_of::<PyBaseException>() {
             raised.value(py).setattr("__context__", error)?;
         }
         Err(raised)
     }
 
-    /// What other code met in the block so far, in the order in which it was met; extents that touch and are alike are one. `offset` is 0, `address`
-    /// and `length` are those of the pages, `side` is "destination" if it was a store.
+    /// What other code met in the block so far, in the order in which it was met; extents that touch and are alike are
+    /// one. `offset` is 0, `address` and `length` are those of the pages, `side` is "destination" if it was a store.
+    /// `MemoryError` if there is no memory for the list, or was none at the end of the block.
     #[getter]
     fn faults<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let report = py.detach(|| self.report());
-        let faults: Vec<_> = report.faults.iter().map(|fault| to_fault(py, fault)).collect::<PyResult<_>>()?;
-        PyList::new(py, faults)
+        let list = PyList::empty(py);
+        let Some(entered) = self.entered.get() else { return Ok(list) };
+        let now;
+        let report = if let Some(report) = entered.ended() {
+            report
+        } else {
+            now = py.detach(|| entered.report());
+            &now
+        };
+        for fault in report.faults()? {
+            list.append(to_fault(py, &fault)?)?;
+        }
+        Ok(list)
     }
 
     /// Bytes that read as zeroes, or whose stores went nowhere: whole pages, the sum of the faults' lengths.
     #[getter]
     fn lost(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.report()).lost
+        self.entered.get().map_or(0, |entered| py.detach(|| entered.lost()))
     }
 
-    /// How many of those the mapping still lacks after the block, until it is closed: 0, unless the kernel cannot put such pages back (of files
-    /// before Linux 5.13, huge pages).
+    /// How many bytes still read as zeroes after the block, until their mapping is closed: 0, unless the kernel could
+    /// not put such pages back (of files before Linux 5.13, huge pages), or the block moved its mapping (`mremap`).
     #[getter]
-    fn not_restored(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.report()).left
+    fn not_restored(&self) -> usize {
+        self.entered.get().and_then(shelter::Guard::ended).map_or(0, |report| report.left)
     }
 
     fn __repr__(&self, py: Python<'_>) -> Text<String> {
-        let state = match &*self.lock() {
-            State::New(_) => "not entered",
-            State::Entered(..) => "entered",
-            State::Left(_) => "left",
+        let state = match self.entered.get().map(shelter::Guard::ended) {
+            None => "not entered",
+            Some(None) => "entered",
+            Some(Some(_)) => "left",
         };
         Text(format!("<Guard {state} lost={}>", self.lost(py)))
     }
 }
 
 impl Drop for Guard {
-    /// A block that was never left (a generator that nobody goes on with): the mappings are put back now, and nobody can be told but
-    /// whoever reads what cannot be raised.
+    /// A block that was never left (a generator that nobody goes on with): the mappings are put back now, and nobody can
+    /// be told but whoever reads what cannot be raised.
     fn drop(&mut self) {
         let Some(report) = self.leave() else { return };
-        if self.raises && !report.faults.is_empty() {
-            let _ = Python::try_attach(|py| guard_error(py, &report, py.None().bind(py)).write_unraisable(py, None));
+        if self.raises && report.places != 0 {
+            let _ = Python::try_attach(|py| guard_error(py, report, py.None().bind(py)).write_unraisable(py, None));
         }
     }
 }
@@ -166,14 +148,23 @@ pub(super) fn guard(buffers: &Bound<'_, PyTuple>, on_fault: &str) -> PyResult<Gu
         _ => return Err(Error::invalid("on_fault", format!("{on_fault:?}"), "\"raise\" or \"record\"").into()),
     };
     let mut exports = Exports::default();
-    let range = |(index, buffer): (usize, Bound<'_, PyAny>)| {
+    let mut range = |(index, buffer): (usize, Bound<'_, PyAny>)| -> PyResult<Range> {
         if let Some(seg) = user_range(&buffer, Lengths::Strict, ArgName::Buffer(index))? {
-            return Ok(Range { seg, is_writable: false });
+            return Ok(Range { seg, is_writable: false, is_held: false });
         }
         let held = exports.acquire_strided(&buffer, ArgName::Buffer(index))?;
-        Ok(Range { seg: held.seg, is_writable: !held.readonly })
+        Ok(Range { seg: held.seg, is_writable: !held.readonly, is_held: true })
     };
-    let ranges: Vec<_> = buffers.iter().enumerate().map(range).collect::<PyResult<_>>()?;
+    let mut ranges = Vec::new();
+    for each in buffers.iter().enumerate() {
+        try_push(&mut ranges, range(each)?)?;
+    }
     let ranges = (!buffers.is_empty()).then_some(ranges);
-    Ok(Guard { state: Mutex::new(State::New(exports)), ranges, raises })
+    Ok(Guard {
+        exports: Lock::new(exports),
+        ranges,
+        raises,
+        is_taken: AtomicBool::new(false),
+        entered: OnceLock::new(),
+    })
 }

@@ -1,15 +1,17 @@
 //! What `/proc` knows of a mapping: where it ends, what may be done to it, and whether its file reaches as far.
 //!
-//! A signal handler asks, too. So nothing here allocates, locks or panics: the text is read piece by piece with system
-//! calls into a buffer that the caller brings.
+//! A signal handler asks, too. So nothing here allocates, locks or panics: what is read goes into a buffer that the
+//! caller brings.
 
-use super::errno;
+mod list;
+
+pub use list::List;
+
 use crate::abi::PAGE_SIZE;
 use crate::memory::Segment;
 use std::ffi::CStr;
 use std::io::Write;
 use std::mem::MaybeUninit;
-use std::ops::ControlFlow;
 
 /// Room for the longest line there is as a rule: a path of `PATH_MAX` bytes, and what comes before it.
 pub const BUFFER: usize = 8 << 10;
@@ -77,6 +79,12 @@ impl<'b> Mapping<'b> {
         by_path.or_else(|| (0..DESCRIPTORS).find_map(|descriptor| self.size_of(&self.open_as(descriptor)?)))
     }
 
+    /// The pages that lie behind the end of its file, if that can be found out.
+    pub fn behind_file(&self) -> Option<Segment> {
+        let last_page = self.file_size()?.checked_next_multiple_of(PAGE_SIZE as u64)?;
+        Some(self.seg.skip(usize::try_from(last_page.saturating_sub(self.offset)).ok()?))
+    }
+
     /// What a descriptor refers to, if that is the file. It is asked for its name first: no file that is not meant is
     /// waited for.
     fn open_as(&self, descriptor: i32) -> Option<libc::stat> {
@@ -116,85 +124,16 @@ fn is_link_to(name: &CStr, path: &[u8]) -> bool {
     if target.len() < PART { target == path } else { path.starts_with(target) }
 }
 
-/// Shows `visit` every mapping of this process in the order of addresses, until it has found something.
-pub fn find<R>(buffer: &mut [u8; BUFFER], mut visit: impl FnMut(&Mapping) -> ControlFlow<R>) -> Result<Option<R>, i32> {
-    let list = List::open()?;
-    let mut filled = 0;
-    loop {
-        let read = list.read(buffer.get_mut(filled..).unwrap_or_default())?;
-        filled += read;
-        let mut from = 0;
-        let text = buffer.get_mut(..filled).unwrap_or_default();
-        while let Some(line) = text.get_mut(from..)
-            && let Some(length) = line.iter().position(|byte| *byte == b'\n')
-            && let Some(line) = line.get_mut(..=length)
-        {
-            // What ends the path is what ends a C string.
-            line[length] = 0;
-            from += line.len();
-            if let Some(mapping) = Mapping::parse(line)
-                && let ControlFlow::Break(found) = visit(&mapping)
-            {
-                return Ok(Some(found));
-            }
-        }
-        if read == 0 || from == 0 && filled == buffer.len() {
-            return Ok(None);
-        }
-        buffer.copy_within(from..filled, 0);
-        filled -= from;
-    }
-}
-
-/// The list, open.
-struct List(i32);
-
-impl List {
-    fn open() -> Result<Self, i32> {
-        // The list of a process whose first thread has ended is empty; a thread's never is.
-        // SAFETY: the name is terminated.
-        let file = unsafe { libc::open(c"/proc/thread-self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-        if file < 0 { Err(errno()) } else { Ok(Self(file)) }
-    }
-
-    fn read(&self, room: &mut [u8]) -> Result<usize, i32> {
-        loop {
-            // SAFETY: the call writes to `room` alone, and no more than it holds.
-            let read = unsafe { libc::read(self.0, room.as_mut_ptr().cast(), room.len()) };
-            match usize::try_from(read) {
-                Ok(read) => return Ok(read),
-                Err(_) if errno() == libc::EINTR => {}
-                Err(_) => return Err(errno()),
-            }
-        }
-    }
-}
-
-impl Drop for List {
-    fn drop(&mut self) {
-        // SAFETY: opened by `open`, and closed once.
-        unsafe { libc::close(self.0) };
-    }
-}
-
 /// What `answer` says of the mapping that an address is in.
-pub fn at<R>(address: usize, buffer: &mut [u8; BUFFER], answer: impl Fn(&Mapping) -> Option<R>) -> Option<R> {
-    let found = find(buffer, |mapping| match address.checked_sub(mapping.seg.addr) {
-        None => ControlFlow::Break(None),
-        Some(into) if into < mapping.seg.len => ControlFlow::Break(answer(mapping)),
-        Some(_) => ControlFlow::Continue(()),
-    });
-    found.ok().flatten().flatten()
+pub fn at<R>(address: usize, buffer: &mut [u8; BUFFER], answer: impl FnOnce(&Mapping) -> Option<R>) -> Option<R> {
+    let mapping = List::open().ok()?.from(address, buffer).ok()??;
+    if mapping.seg.addr <= address { answer(&mapping) } else { None }
 }
 
 /// The pages of the mapping around `page` that lie behind the end of its file, if that page is one of them. `None` if
 /// it is otherwise, or cannot be found out. Touches none of that memory.
 pub fn behind_file(page: usize, buffer: &mut [u8; BUFFER]) -> Option<Segment> {
-    let lost = at(page, buffer, |mapping| {
-        let last_page = mapping.file_size()?.checked_next_multiple_of(PAGE_SIZE as u64)?;
-        Some(mapping.seg.skip(usize::try_from(last_page.saturating_sub(mapping.offset)).ok()?))
-    });
-    lost.filter(|lost| lost.overlaps(Segment::new(page, 1)))
+    at(page, buffer, |mapping| mapping.behind_file().filter(|lost| lost.overlaps(Segment::new(page, 1))))
 }
 
 /// Whether the memory at an address is that of a device, by its path: a DAX device's, above all.

@@ -33,34 +33,29 @@ pub unsafe fn keep_aside(seg: Segment) -> Result<usize, i32> {
     call(libc::SYS_mremap, [seg.addr, seg.len, seg.len, how, 0, 0])
 }
 
-/// Maps zeroes over a range: whether they are those of [`ZEROES`].
+/// Maps zeroes over a range, those of a descriptor of [`ZEROES`] if there is one.
 ///
 /// # Safety
 /// What was mapped there is nobody's any more: it was kept aside or may be lost.
-pub unsafe fn map_zeroes(seg: Segment, is_writable: bool) -> Result<bool, i32> {
+pub unsafe fn map_zeroes(seg: Segment, is_writable: bool, zeroes: Option<i32>) -> Result<(), i32> {
     let protection = flags(libc::PROT_READ | if is_writable { libc::PROT_WRITE } else { 0 });
     let how = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_NORESERVE;
-    let file = call(
-        libc::SYS_openat,
-        [flags(libc::AT_FDCWD), ZEROES.as_ptr().addr(), flags(libc::O_RDWR | libc::O_CLOEXEC), 0, 0, 0],
-    );
-    let Ok(file) = file else {
-        let how = flags(how | libc::MAP_ANONYMOUS);
-        return call(libc::SYS_mmap, [seg.addr, seg.len, protection, how, usize::MAX, 0]).map(|_| false);
+    let (how, file, offset) = match zeroes {
+        Some(file) => (how, flags(file), seg.addr),
+        None => (how | libc::MAP_ANONYMOUS, usize::MAX, 0),
     };
-    let mapped = call(libc::SYS_mmap, [seg.addr, seg.len, protection, flags(how), file, seg.addr]);
-    let _ = call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
-    mapped.map(|_| true)
+    call(libc::SYS_mmap, [seg.addr, seg.len, protection, flags(how), file, offset]).map(|_| ())
 }
 
-/// Moves pages that were kept aside to where they were, over whatever is mapped there.
+/// Moves pages that were kept aside to where they were, over whatever is mapped there. They are made `len` bytes long on
+/// the way, by what comes next in their file.
 ///
 /// # Safety
-/// `kept` is what [`keep_aside`] returned for the range and was not moved back since, and what is mapped over the range
-/// is nobody's.
-pub unsafe fn put_back(kept: usize, seg: Segment) -> Result<(), i32> {
+/// `kept` is where [`keep_aside`] put the range, and was not moved back since; what is mapped over `len` bytes from its
+/// start on is nobody's.
+pub unsafe fn put_back(kept: usize, seg: Segment, len: usize) -> Result<(), i32> {
     let how = flags(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED);
-    call(libc::SYS_mremap, [kept, seg.len, seg.len, how, seg.addr, 0]).map(|_| ())
+    call(libc::SYS_mremap, [kept, seg.len, len, how, seg.addr, 0]).map(|_| ())
 }
 
 /// Unmaps.

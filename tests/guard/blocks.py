@@ -9,7 +9,7 @@ import os
 import pickle
 import sys
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from iovec_rs import PAGE_SIZE, FaultError, Guard, UserRange, guard
@@ -98,6 +98,23 @@ def an_exception_of_the_block_is_the_context() -> None:
     assert block(file.npages, "raise") is own
     assert block(1, "record") is own
     file.check_is_the_file_again()
+
+
+def whatever_is_passed_on_leaving_the_report_is_raised() -> None:
+    """Callers other than the interpreter pass what they like."""
+    own = ValueError("the block's own")
+    for passed, context in (((1, 2, 3), None), ((ValueError, None, None), None), ((ValueError, own, None), own)):
+        file = MappedFile()
+        file.cut(2)
+        watch: Any = guard(file.array)
+        watch.__enter__()
+        file.array.sum()
+        raised = None
+        try:
+            watch.__exit__(*passed)
+        except FaultError as error:
+            raised = error
+        assert caught(raised).__context__ is context
 
 
 def a_guard_is_for_one_block() -> None:

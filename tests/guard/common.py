@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from iovec_rs import PAGE_SIZE, Fault, FaultError, guard
+from iovec_rs import PAGE_SIZE, Fault, FaultError, fault_handler, guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +77,19 @@ def lines_of(array: Array) -> int:
 
 
 def extents() -> int:
-    """How many extents are under zeroes now."""
+    """How many runs of pages are under zeroes now."""
     return sum(line.endswith(ZEROES) for line in mappings())
+
+
+def zeroed_pages() -> int:
+    """How many pages that is."""
+    bounds = [line.split(" ", 1)[0].split("-") for line in mappings() if line.endswith(ZEROES)]
+    return sum(int(end, 16) - int(start, 16) for start, end in bounds) // PAGE_SIZE
+
+
+def faults_met() -> int:
+    """How many faults the handler has met in this process."""
+    return fault_handler.status().recovered
 
 
 def caught(error: FaultError | None) -> FaultError:

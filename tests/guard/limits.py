@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import mmap
 import os
 import random
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from iovec_rs import PAGE_SIZE, UserRange, guard, testing
+from iovec_rs import PAGE_SIZE, FaultError, UserRange, guard, testing
 
 from guard.common import Array, MappedFile, extents, mappings, places
 
@@ -122,6 +123,132 @@ def no_descriptor_is_left() -> None:
     assert watch.not_restored == 0
     assert len(mappings()) == before
     file.check_is_the_file_again()
+
+
+def _close_what_guards_keep_open() -> None:
+    """As a daemon does, which closes whatever is open."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    found = [int(link.name) for link in links if str(link.readlink()).endswith(("/dev/zero", "/maps"))]
+    assert found
+    for number in found:
+        os.close(number)
+
+
+def descriptors_that_are_used_up_in_the_block_are_not_needed() -> None:
+    for all_files in (False, True):
+        file = MappedFile()
+        file.cut(2)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with guard(*[file.array][all_files:], on_fault="record") as watch:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            file.array[3 * PAGE_SIZE :].sum()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        assert places(watch.faults, file.address) == [(3, 13)]
+        assert watch.not_restored == 0
+        file.check_is_the_file_again()
+
+
+def descriptors_that_were_closed_and_used_up_overwrite_nothing() -> None:
+    """Nothing tells any more whether a range is still what was guarded: what was put there stays, and is told of."""
+    file = MappedFile(mode="r+")
+    file.cut(0)
+    with guard(UserRange(file.address, file.array.nbytes), on_fault="record") as watch:
+        assert file.array[3 * PAGE_SIZE] == 0
+        new = mmap.mmap(-1, 16 * PAGE_SIZE)
+        new[:] = b"\x77" * len(new)
+        fresh = ctypes.addressof(ctypes.c_char.from_buffer(new))
+        _libc.mremap.restype = ctypes.c_void_p
+        _libc.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
+        assert _libc.mremap(fresh, len(new), len(new), 3, file.address) == file.address
+        _close_what_guards_keep_open()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    assert (file.array == 0x77).all()
+    assert watch.not_restored == watch.lost == PAGE_SIZE
+
+
+def a_guard_that_would_need_descriptors_is_refused_without_any() -> None:
+    file = MappedFile()
+    file.cut(2)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    for watch in (guard(), guard(UserRange(file.address, 5))):
+        try:
+            watch.__enter__()
+        except OSError as error:
+            refused = error
+        assert refused.errno == errno.EMFILE
+        assert "/dev/zero" in str(refused)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with guard(on_fault="record") as watch:
+        assert file.array[5 * PAGE_SIZE] == 0
+    assert watch.lost == PAGE_SIZE
+
+
+def descriptors_that_a_daemon_closes_are_opened_again() -> None:
+    file = MappedFile()
+    file.cut(2)
+    with guard(on_fault="record"):
+        pass
+    _close_what_guards_keep_open()
+    others = [os.memfd_create("other") for _ in range(9)]
+    for each in others:
+        os.write(each, b"\7" * PAGE_SIZE)
+    with guard(on_fault="record") as watch:
+        assert file.array[5 * PAGE_SIZE :].sum() == 0
+    assert (watch.lost, watch.not_restored) == (11 * PAGE_SIZE, 0)
+    for each in others:
+        os.close(each)
+    file.check_is_the_file_again()
+
+
+def no_memory_for_a_report_is_an_error_and_no_death() -> None:
+    """Scattered bad pages, one extent each; then there is no address for the list of them."""
+    npages = 40_000
+    try:
+        context = testing.poisoned(npages, bad=[(page * PAGE_SIZE, 1) for page in range(1, npages, 2)])
+        memory = context.__enter__()
+    except OSError as error:
+        print(f"skip: {error}")
+        sys.exit(0)
+    array: Array = np.frombuffer(memory.buffer, dtype=np.uint8).reshape(npages, PAGE_SIZE)
+    good = array[::2, 0].copy()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    caught: list[BaseException] = []
+    watch = guard(array)
+    watch.__enter__()
+    assert not array[1::2, 0].any()
+    filler: list[bytearray] = []
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE_SIZE
+    resource.setrlimit(resource.RLIMIT_AS, (used, hard))
+    for size in (1 << 20, 1 << 16, 1 << 12):
+        try:
+            while True:
+                filler.append(bytearray(size))
+        except MemoryError:
+            pass
+    for _ in range(2):
+        assert watch.lost == npages // 2 * PAGE_SIZE
+        try:
+            watch.faults  # noqa: B018
+        except MemoryError as error:
+            caught.append(error)
+    try:
+        watch.__exit__(None, None, None)
+    except (MemoryError, FaultError) as error:
+        caught.append(error)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    filler.clear()
+    assert [type(error) for error in caught[:2]] == [MemoryError, MemoryError]
+    assert isinstance(caught[2], (MemoryError, FaultError))
+    assert watch.lost == npages // 2 * PAGE_SIZE
+    assert watch.not_restored == 0
+    try:
+        watch.faults  # noqa: B018
+    except MemoryError as error:
+        caught.append(error)
+    assert len(caught) == 4
+    assert np.array_equal(array[::2, 0], good)
 
 
 def few_addresses_left_let_the_rest_stay_zeroes() -> None:

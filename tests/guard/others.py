@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 
 import numpy as np
 from iovec_rs import PAGE_SIZE, Guard, UserRange, fault_handler, guard, memcpy_mcsafe
@@ -55,6 +56,53 @@ def our_own_handler_comes_and_goes() -> None:
     _survives()
     fault_handler.install()
     _survives()
+
+
+def our_own_handler_stays_while_any_guard_is_entered() -> None:
+    file = MappedFile()
+    file.cut(1)
+    for watch in (guard(file.array, on_fault="record"), guard(on_fault="record")):
+        with watch:
+            refused = ""
+            try:
+                fault_handler.uninstall()
+            except RuntimeError as error:
+                refused = str(error)
+            assert "guard is entered" in refused
+            file.array.sum()
+        assert watch.lost == 15 * PAGE_SIZE
+    fault_handler.uninstall()
+    assert not fault_handler.status().installed
+
+
+def our_own_handler_comes_and_goes_in_another_thread() -> None:
+    """Whoever enters a guard has the handler until it is left, or is refused."""
+    file = MappedFile()
+    file.cut(1)
+    is_over = False
+    counts = {"refused to uninstall": 0, "refused to enter": 0, "guarded": 0}
+
+    def toggle() -> None:
+        while not is_over:
+            try:
+                fault_handler.uninstall()
+            except RuntimeError:
+                counts["refused to uninstall"] += 1
+
+    thread = threading.Thread(target=toggle)
+    thread.start()
+    end = time.monotonic() + 3
+    while time.monotonic() < end or not counts["guarded"]:
+        try:
+            with guard(file.array, on_fault="record") as watch:
+                assert file.array[5 * PAGE_SIZE] == 0
+        except RuntimeError:
+            counts["refused to enter"] += 1
+        else:
+            assert watch.lost == PAGE_SIZE
+            counts["guarded"] += 1
+    is_over = True
+    thread.join()
 
 
 def signals_that_are_blocked_are_refused() -> None:

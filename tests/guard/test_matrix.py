@@ -29,7 +29,17 @@ def run(script: str, name: str, *options: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE, env=environment)
 
 
-SCRIPTS = ["blocks.py", "extents.py", "threads.py", "others.py", "limits.py", "copies.py", "races.py", "judges.py"]
+SCRIPTS = [
+    "blocks.py",
+    "extents.py",
+    "threads.py",
+    "others.py",
+    "limits.py",
+    "copies.py",
+    "races.py",
+    "remade.py",
+    "judges.py",
+]
 LIVING = [(script, name) for script in SCRIPTS if (HERE / script).exists() for name in scenarios(script)]
 
 

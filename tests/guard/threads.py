@@ -181,6 +181,38 @@ def a_fork_that_waits_for_a_thread_which_faults_comes_to_an_end() -> None:
     file.check_is_the_file_again()
 
 
+def a_child_forked_while_threads_look_at_a_guard_or_leave_theirs_is_whole() -> None:
+    file = MappedFile(256)
+    file.cut(0)
+    end = time.monotonic() + SECONDS
+    shared = guard(file.array, on_fault="record")
+
+    def look() -> None:
+        while time.monotonic() < end:
+            assert shared.lost == sum(fault.length for fault in shared.faults)
+
+    def leave() -> None:
+        while time.monotonic() < end:
+            with guard(file.array, on_fault="record") as watch:
+                assert watch.lost > 0
+
+    def fork() -> None:
+        while time.monotonic() < end:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                shared.__exit__(None, None, None)
+                os._exit(0 if shared.lost == sum(fault.length for fault in shared.faults) > 0 else 1)
+            assert os.waitpid(child, 0)[1] == 0
+
+    with shared:
+        for page in range(1, 256, 2):
+            file.array[page * PAGE_SIZE]
+            file.array[0]
+        _together(look, look, leave, leave, fork)
+    file.check_is_the_file_again()
+
+
 def another_process_cuts_and_grows_the_file_meanwhile() -> None:
     """Never a death, never a mapping that is not the file afterwards, never a good page lost."""
     file = MappedFile(512, mode="r+")

@@ -19,14 +19,19 @@ const FREE: usize = 0;
 const FILLED: usize = 1;
 /// Puts pages under zeroes, and keeps them there.
 const GUARDS: usize = 2;
-/// Keeps them there until it is known what they were, and puts no more there.
-const LEAVES: usize = 3;
 
 /// What a claim covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Scope {
-    /// Whole pages, whichever thread's fault it is; and whether they are known to be writable.
-    Pages(Segment, bool),
+    /// Whole pages, whichever thread's fault it is.
+    Pages {
+        /// Which.
+        seg: Segment,
+        /// Whether they are known to be writable.
+        is_writable: bool,
+        /// Whether nobody can unmap them, as they are exported.
+        is_held: bool,
+    },
     /// Every mapped file, for faults of this thread.
     Thread(usize),
 }
@@ -39,6 +44,7 @@ pub(super) struct Claim {
     start: AtomicUsize,
     len: AtomicUsize,
     is_writable: AtomicBool,
+    is_held: AtomicBool,
     /// 0 for a claim of pages.
     thread: AtomicUsize,
     /// What the handler keeps of earlier faults under this claim, in its turn.
@@ -55,6 +61,7 @@ impl Claim {
             start: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
             is_writable: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
             thread: AtomicUsize::new(0),
             faults: AtomicU32::new(0),
             run: AtomicU32::new(0),
@@ -74,14 +81,16 @@ impl Claim {
             && self.state.compare_exchange(state, state + FILLED, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// What it covers, if it is in one of these steps.
-    fn scope(&self, steps: &[usize]) -> Option<Scope> {
+    /// What it covers, if it guards.
+    fn scope(&self) -> Option<Scope> {
         let before = self.state.load(Ordering::SeqCst);
         let seg = Segment::new(self.start.load(Ordering::Relaxed), self.len.load(Ordering::Relaxed));
-        let (is_writable, thread) = (self.is_writable.load(Ordering::Relaxed), self.thread.load(Ordering::Relaxed));
+        let [is_writable, is_held] = [&self.is_writable, &self.is_held].map(|flag| flag.load(Ordering::Relaxed));
+        let thread = self.thread.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
-        let is_whole = steps.contains(&(before % STEPS)) && self.state.load(Ordering::Relaxed) == before;
-        is_whole.then_some(if thread == 0 { Scope::Pages(seg, is_writable) } else { Scope::Thread(thread) })
+        let is_whole = before % STEPS == GUARDS && self.state.load(Ordering::Relaxed) == before;
+        let pages = Scope::Pages { seg, is_writable, is_held };
+        is_whole.then_some(if thread == 0 { pages } else { Scope::Thread(thread) })
     }
 
     /// The mapping that the claim's thread faulted in last, and whether it may be written to.
@@ -98,64 +107,59 @@ impl Claim {
     }
 }
 
-/// Every claim in one of these steps, and what it covers.
-fn claims(steps: &'static [usize]) -> impl Iterator<Item = (&'static Claim, Scope)> {
-    let some = if ACTIVE.load(Ordering::Relaxed) == 0 { 0 } else { EVER_TAKEN.load(Ordering::Relaxed) };
-    TABLE[..some.min(CLAIMS)].iter().filter_map(|claim| Some((claim, claim.scope(steps)?)))
+/// Every claim that guards, and what it covers.
+fn claims() -> impl Iterator<Item = (&'static Claim, Scope)> {
+    let some = if is_any() { EVER_TAKEN.load(Ordering::Relaxed) } else { 0 };
+    TABLE[..some.min(CLAIMS)].iter().filter_map(|claim| Some((claim, claim.scope()?)))
 }
 
 /// What is covered by claims that have not ended.
 pub(super) fn scopes() -> impl Iterator<Item = Scope> {
-    claims(&[GUARDS, LEAVES]).map(|(_, scope)| scope)
+    claims().map(|(_, scope)| scope)
 }
 
-/// A claim, for as long as this lives.
-pub(super) struct Held(&'static Claim);
-
-impl Held {
-    /// `None` if the table is full.
-    pub(super) fn new(scope: Scope) -> Option<Self> {
-        let at = TABLE.iter().position(Claim::take)?;
-        EVER_TAKEN.fetch_max(at + 1, Ordering::Relaxed);
-        let claim = &TABLE[at];
-        // Whoever finds the new fields finds that the state has changed.
-        fence(Ordering::Release);
-        let (seg, is_writable, thread) = match scope {
-            Scope::Pages(seg, is_writable) => (seg, is_writable, 0),
-            Scope::Thread(thread) => (Segment::default(), false, thread),
-        };
-        claim.start.store(seg.addr, Ordering::Relaxed);
-        claim.len.store(seg.len, Ordering::Relaxed);
-        claim.is_writable.store(is_writable, Ordering::Relaxed);
-        claim.thread.store(thread, Ordering::Relaxed);
-        for counter in [&claim.faults, &claim.run, &claim.growth] {
-            counter.store(0, Ordering::Relaxed);
-        }
-        claim.last.iter().for_each(|end| end.store(0, Ordering::Relaxed));
-        ACTIVE.fetch_add(1, Ordering::Relaxed);
-        claim.step(GUARDS);
-        Some(Self(claim))
-    }
-
-    /// From here on it puts nothing more under zeroes, once a turn that may have begun is over.
-    pub(super) fn leave(&self) {
-        self.0.step(LEAVES);
-    }
+/// Whether there is any claim.
+pub(super) fn is_any() -> bool {
+    ACTIVE.load(Ordering::SeqCst) != 0
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.step(FREE);
-        ACTIVE.fetch_sub(1, Ordering::Relaxed);
+/// Has a claim guard what a scope covers, until it is given to [`free`]. `None` if the table is full.
+pub(super) fn take(scope: Scope) -> Option<&'static Claim> {
+    let at = TABLE.iter().position(Claim::take)?;
+    EVER_TAKEN.fetch_max(at + 1, Ordering::Relaxed);
+    let claim = &TABLE[at];
+    // Whoever finds the new fields finds that the state has changed.
+    fence(Ordering::Release);
+    let (seg, is_writable, is_held, thread) = match scope {
+        Scope::Pages { seg, is_writable, is_held } => (seg, is_writable, is_held, 0),
+        Scope::Thread(thread) => (Segment::default(), false, false, thread),
+    };
+    claim.start.store(seg.addr, Ordering::Relaxed);
+    claim.len.store(seg.len, Ordering::Relaxed);
+    claim.is_writable.store(is_writable, Ordering::Relaxed);
+    claim.is_held.store(is_held, Ordering::Relaxed);
+    claim.thread.store(thread, Ordering::Relaxed);
+    for counter in [&claim.faults, &claim.run, &claim.growth] {
+        counter.store(0, Ordering::Relaxed);
     }
+    claim.last.iter().for_each(|end| end.store(0, Ordering::Relaxed));
+    ACTIVE.fetch_add(1, Ordering::SeqCst);
+    claim.step(GUARDS);
+    Some(claim)
+}
+
+/// Ends a claim that [`take`] returned, once. In a turn, or with nothing under zeroes yet that it was over.
+pub(super) fn free(claim: &'static Claim) {
+    claim.step(FREE);
+    ACTIVE.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// The claim that a fault of a thread is under: the widest.
 pub(super) fn covering(address: usize, thread: usize) -> Option<(&'static Claim, Scope)> {
     let width = |scope: Scope| match scope {
-        Scope::Pages(seg, _) => seg.overlaps(Segment::new(address, 1)).then_some(seg.len),
+        Scope::Pages { seg, .. } => seg.overlaps(Segment::new(address, 1)).then_some(seg.len),
         Scope::Thread(guarded) => (guarded == thread).then_some(0),
     };
-    let covering = claims(&[GUARDS]).filter_map(|(claim, scope)| Some((width(scope)?, claim, scope)));
+    let covering = claims().filter_map(|(claim, scope)| Some((width(scope)?, claim, scope)));
     covering.max_by_key(|(width, ..)| *width).map(|(_, claim, scope)| (claim, scope))
 }

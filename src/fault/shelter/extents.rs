@@ -1,11 +1,9 @@
 //! What reads as zeroes now: a fixed table of extents, sorted by address, changed in a turn only.
 
-use super::turn::{Turn, text};
+use super::pieces::Pieces;
+use super::turn::Turn;
 use crate::memory::Segment;
-use crate::sys::maps;
-use crate::sys::remap::ZEROES;
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Extents there can be at once.
 pub(super) const EXTENTS: usize = 1 << 15;
@@ -45,8 +43,6 @@ pub(super) struct Slot {
     signal: AtomicU64,
     /// Faults in it since it was put under zeroes.
     again: AtomicU32,
-    /// Whether it was under its zeroes when [`check`] looked.
-    is_under_zeroes: AtomicBool,
 }
 
 static SLOTS: [Slot; EXTENTS] = [const { Slot::new() }; EXTENTS];
@@ -67,7 +63,6 @@ impl Slot {
             number: AtomicUsize::new(0),
             signal: AtomicU64::new(0),
             again: AtomicU32::new(0),
-            is_under_zeroes: AtomicBool::new(true),
         }
     }
 
@@ -100,7 +95,6 @@ impl Slot {
         self.number.store(extent.number, Ordering::Relaxed);
         self.signal.store(u64::from_le_bytes(signal), Ordering::Relaxed);
         self.again.store(0, Ordering::Relaxed);
-        self.is_under_zeroes.store(true, Ordering::Relaxed);
     }
 }
 
@@ -129,28 +123,6 @@ fn place_behind(address: usize) -> usize {
         }
     }
     low
-}
-
-/// The first extent that overlaps a range, and that is under its zeroes as far as is known.
-pub(super) fn first(seg: Segment, turn: &mut Turn) -> Option<Extent> {
-    let found: Extent = within(seg, turn).find(|extent| !extent.is_replaced)?;
-    if !is_replaced(&found, found.seg.addr, turn) {
-        return Some(found);
-    }
-    let has_told = check(turn);
-    let mut rest = places_within(seg).map(|place| &SLOTS[slot(place)]);
-    let is_there = |slot: &&Slot| !has_told || !slot.load().is_marked || slot.is_under_zeroes.load(Ordering::Relaxed);
-    rest.find(|slot| !slot.load().is_replaced && is_there(slot)).map(Slot::load)
-}
-
-/// Whether something else than an extent's zeroes is mapped at an address in it.
-pub(super) fn is_replaced(extent: &Extent, address: usize, turn: &mut Turn) -> bool {
-    let are_zeroes = |mapping: &maps::Mapping<'_>| Some(is_of_zeroes(mapping));
-    extent.is_marked && maps::at(address, text(turn), are_zeroes) == Some(false)
-}
-
-fn is_of_zeroes(mapping: &maps::Mapping<'_>) -> bool {
-    mapping.is_called(ZEROES) && mapping.offset == mapping.seg.addr as u64
 }
 
 /// The extent with an address in it, and how many faults it has had since it was put under zeroes, this one counted.
@@ -189,39 +161,20 @@ pub(super) fn forget_kept(_turn: &Turn) {
     }
 }
 
-/// Finds out which extents are under their zeroes still, and under nothing else that was mapped there meanwhile. `false` if `/proc`
-/// does not tell.
-pub(super) fn check(turn: &mut Turn) -> bool {
-    let all = 0..len();
-    for place in all.clone() {
-        SLOTS[slot(place)].is_under_zeroes.store(false, Ordering::Relaxed);
-    }
-    let read = maps::find(text(turn), |mapping| {
-        let start = mapping.seg.addr;
-        if is_of_zeroes(mapping) {
-            for place in place_behind(start)..all.end {
-                let slot = &SLOTS[slot(place)];
-                if slot.seg().end() > mapping.seg.end() {
-                    break;
-                }
-                slot.is_under_zeroes.store(start <= slot.seg().addr, Ordering::Relaxed);
-            }
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    read.is_ok()
-}
-
-/// Takes out of the table what `is_over` says is over, of the extents that overlap a range, in the order of their addresses. It is also
-/// told what [`check`] found.
-pub(super) fn remove(seg: Segment, mut is_over: impl FnMut(&Extent, bool) -> bool, _turn: &Turn) {
-    let first = place_behind(seg.addr);
+/// Takes out of the table what `is_over` says is over, of the extents that overlap a range, in the order of their
+/// addresses. It is also told where the next extent begins.
+pub(super) fn remove<'t>(
+    seg: Segment,
+    pieces: &mut Pieces<'t>,
+    mut is_over: impl FnMut(&Extent, usize, &mut Pieces<'t>) -> bool,
+) {
+    let (first, len) = (place_behind(seg.addr), len());
     let mut kept = first;
-    for place in first..len() {
+    for place in first..len {
         let here = slot(place);
         let extent = SLOTS[here].load();
-        let is_under_zeroes = SLOTS[here].is_under_zeroes.load(Ordering::Relaxed);
-        if !(extent.seg.overlaps(seg) && is_over(&extent, is_under_zeroes)) {
+        let behind = if place + 1 < len { SLOTS[slot(place + 1)].seg().addr } else { usize::MAX };
+        if !(extent.seg.overlaps(seg) && is_over(&extent, behind, pieces)) {
             // What is over comes to stand behind, where the free ones are.
             set_slot(place, slot(kept));
             set_slot(kept, here);
@@ -232,13 +185,18 @@ pub(super) fn remove(seg: Segment, mut is_over: impl FnMut(&Extent, bool) -> boo
 }
 
 /// Every extent that overlaps a range, in the order of their addresses.
-pub(super) fn within(seg: Segment, _turn: &Turn) -> impl Iterator<Item = Extent> {
+pub(super) fn within(seg: Segment, _turn: &Turn) -> impl Iterator<Item = Extent> + use<> {
     places_within(seg).map(|place| SLOTS[slot(place)].load())
 }
 
 /// Their places.
 fn places_within(seg: Segment) -> impl Iterator<Item = usize> {
     (place_behind(seg.addr)..len()).take_while(move |place| SLOTS[slot(*place)].seg().addr < seg.end())
+}
+
+/// Whether any extent overlaps a range. Also in the middle of [`remove`], when they are in no order.
+pub(super) fn is_any_in(seg: Segment, _turn: &Turn) -> bool {
+    (0..len()).any(|place| SLOTS[slot(place)].seg().overlaps(seg))
 }
 
 /// All addresses.
@@ -266,7 +224,8 @@ mod tests {
     /// The table is one per process: one test uses all of it.
     #[test]
     fn the_table_stays_sorted_whatever_comes_and_goes() {
-        let Ok(turn) = Turn::try_take() else { panic!("nobody else takes turns here") };
+        let Ok(mut turn) = Turn::try_take() else { panic!("nobody else takes turns here") };
+        let pieces = &mut Pieces::new(&mut turn);
         let mut model = BTreeMap::new();
         let mut state = 1_u64;
         let mut random = |below: usize| {
@@ -278,34 +237,37 @@ mod tests {
             if random(3) > 0 {
                 let is_free = model.range(..start + 10).next_back().is_none_or(|(at, len)| at + len <= start);
                 if is_free {
-                    assert_eq!(fault_again(start, &turn), None);
-                    insert(&extent(start, 10), &turn);
+                    assert_eq!(fault_again(start, pieces.turn()), None);
+                    insert(&extent(start, 10), pieces.turn());
                     model.insert(start, 10_usize);
                 } else {
-                    assert!(fault_again(start, &turn).is_some());
+                    assert!(fault_again(start, pieces.turn()).is_some());
                 }
             } else {
                 let seg = Segment::new(start, random(500));
                 let over = |at: usize| at.is_multiple_of(20) && Segment::new(at, 10).overlaps(seg);
-                remove(seg, |extent, _| over(extent.seg.addr), &turn);
+                remove(seg, pieces, |extent, behind, _| {
+                    assert!(extent.seg.end() <= behind);
+                    over(extent.seg.addr)
+                });
                 model.retain(|at, _| !over(*at));
             }
             if round % 100 == 0 {
-                let found: Vec<_> = within(EVERYWHERE, &turn).map(|found| found.seg.addr).collect();
+                let found: Vec<_> = within(EVERYWHERE, pieces.turn()).map(|found| found.seg.addr).collect();
                 assert_eq!(found, model.keys().copied().collect::<Vec<_>>());
-                if fault_again(15, &turn).is_none() {
+                if fault_again(15, pieces.turn()).is_none() {
                     let before = model.range(..15).next_back().map_or(0, |(at, len)| at + len);
                     let behind = model.range(15..).next().map_or(usize::MAX, |(at, _)| *at);
-                    assert_eq!(gap(15, &turn), Segment::new(before, behind - before));
+                    assert_eq!(gap(15, pieces.turn()), Segment::new(before, behind - before));
                 }
                 let mut slots: Vec<_> = (0..EXTENTS).map(slot).collect();
                 slots.sort_unstable();
                 assert!(slots.into_iter().eq(0..EXTENTS));
             }
         }
-        let sample = within(EVERYWHERE, &turn).next().unwrap();
+        let sample = within(EVERYWHERE, pieces.turn()).next().unwrap();
         assert_eq!(Extent { number: 0, ..sample }, extent(sample.seg.addr, 10));
-        remove(EVERYWHERE, |_, _| true, &turn);
+        remove(EVERYWHERE, pieces, |_, _, _| true);
         assert_eq!(len(), 0);
     }
 }

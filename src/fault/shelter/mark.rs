@@ -5,6 +5,7 @@
 //! bytes sets a [`Mark`] first, and counts afterwards only what is clear of it.
 
 use super::extents::{self, Extent};
+use super::pieces::Pieces;
 use super::turn::Turn;
 use super::{gone, is_empty, is_idle, report};
 use crate::fault::{Fault, Side, threads};
@@ -40,12 +41,12 @@ impl Mark {
         if self.is_undisturbed() {
             return seg.len;
         }
-        self.first(seg).map_or(seg.len, |extent| extent.seg.addr.saturating_sub(seg.addr).min(seg.len))
+        self.first(seg).map_or(seg.len, |(_, address)| address - seg.addr)
     }
 
     /// Why it was not all of a range's bytes: what the first such byte in it met.
     pub fn fault(self, seg: Segment, side: Side) -> Option<Fault> {
-        let extent = self.first(seg)?;
+        let (extent, _) = self.first(seg)?;
         Some(report::fault(&extent, side, extent.seg, extent.kept))
     }
 
@@ -63,10 +64,22 @@ impl Mark {
         self.is_clean && threads::epoch(Ordering::SeqCst) == self.epoch
     }
 
-    fn first(self, seg: Segment) -> Option<Extent> {
+    /// The first such byte of a range, and the extent that it was in.
+    fn first(self, seg: Segment) -> Option<(Extent, usize)> {
         let mut turn = Turn::take();
-        let now = extents::first(seg, &mut turn);
-        let before = gone::first_since(self.epoch, seg, &turn);
-        now.into_iter().chain(before).min_by_key(|extent| extent.seg.addr)
+        let now = first_now(seg, &mut Pieces::new(&mut turn));
+        let before = gone::first_since(self.epoch, seg, &turn).map(|extent| (extent, extent.seg.addr.max(seg.addr)));
+        now.into_iter().chain(before).min_by_key(|(_, address)| *address)
     }
+}
+
+/// The first byte of a range that is under zeroes as far as is known, and the extent that it is in.
+fn first_now(seg: Segment, pieces: &mut Pieces<'_>) -> Option<(Extent, usize)> {
+    extents::within(seg, pieces.turn()).filter(|extent| !extent.is_replaced).find_map(|extent| {
+        let from = extent.seg.addr.max(seg.addr);
+        match pieces.next(&extent, from) {
+            Ok(piece) => piece.map(|piece| piece.seg.addr).filter(|at| *at < seg.end()).map(|at| (extent, at)),
+            Err(_) => Some((extent, from)),
+        }
+    })
 }

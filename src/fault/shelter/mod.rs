@@ -7,26 +7,31 @@
 //! calls are made directly.
 
 mod absorb;
+mod back;
 mod ballast;
 mod claims;
 mod extents;
 mod gone;
 mod mark;
+mod pieces;
 mod report;
 mod turn;
+mod zeroes;
 
 pub use absorb::{Met, absorb};
 pub use mark::Mark;
 pub use report::Report;
 
-use super::{Fault, arm, threads};
+use super::{Fault, arm};
 use crate::abi::PAGE_SIZE;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reserve, try_push};
 use crate::memory::Segment;
-use crate::sys::{memory, remap};
-use claims::{CLAIMS, Held, Scope};
+use crate::sys::{held, memory, remap};
+use claims::{CLAIMS, Claim, Scope};
 use extents::Extent;
+use pieces::Pieces;
 use report::Collected;
+use std::sync::OnceLock;
 use turn::Turn;
 
 /// Memory that a guard is over.
@@ -36,48 +41,130 @@ pub struct Range {
     pub seg: Segment,
     /// Whether what is mapped there is known to be writable.
     pub is_writable: bool,
+    /// Whether nobody can unmap it until the guard has ended.
+    pub is_held: bool,
 }
 
 /// Memory under shelter, until [`Guard::end`] or the end of its life.
-pub struct Guard(Vec<(Held, Scope)>);
+pub struct Guard {
+    claims: Vec<(&'static Claim, Scope)>,
+    /// Set in the turn in which it ends.
+    report: OnceLock<Report>,
+}
 
 impl Guard {
     /// Shelters every page that the ranges touch. Without any (`None`) every mapped file, for faults of this thread. Refused where
-    /// the handler cannot be had.
+    /// the handler cannot be had, or what it needs.
     pub fn begin(ranges: Option<&[Range]>) -> Result<Self> {
-        arm::require_handler()?;
-        turn::watch_forks(extents::forget_kept);
         let scopes = match ranges {
             None => vec![Scope::Thread(remap::thread())],
-            Some(ranges) => pages(ranges),
+            Some(ranges) => pages(ranges)?,
         };
-        let held = scopes.into_iter().map(|scope| Some((Held::new(scope)?, scope)));
-        held.collect::<Option<_>>().map(Self).ok_or(Error::TooManyGuards(CLAIMS))
+        turn::watch_forks(extents::forget_kept);
+        let is_all_held = scopes.iter().all(|scope| matches!(scope, Scope::Pages { is_held: true, .. }));
+        // What is held can be put under zeroes, and back, without knowing what else is mapped.
+        hold_descriptors().or_else(|error| if is_all_held { Ok(()) } else { Err(error) })?;
+        let mut guard = Self { claims: Vec::new(), report: OnceLock::new() };
+        reserve(&mut guard.claims, scopes.len())?;
+        for scope in scopes {
+            let claim = claims::take(scope).ok_or(Error::TooManyGuards(CLAIMS))?;
+            guard.claims.push((claim, scope));
+        }
+        // Afterwards: nobody takes the handler away while there are claims.
+        arm::require_handler()?;
+        Ok(guard)
+    }
+
+    /// Bytes that it has met so far.
+    pub fn lost(&self) -> usize {
+        let turn = Turn::take();
+        self.report.get().map_or_else(|| self.met(&turn).map(|(_, seg)| seg.len).sum(), |report| report.lost)
     }
 
     /// What it has met so far.
     pub fn report(&self) -> Report {
-        if is_idle() {
-            return Report::default();
-        }
         let turn = Turn::take();
         let mut report = Collected::default();
-        for (_, scope) in &self.0 {
-            collect(*scope, &turn, &mut report);
-        }
-        report.finish(false)
+        self.met(&turn).for_each(|(extent, seg)| report.add(&extent, seg, true));
+        report.finish()
     }
 
-    /// Ends it, puts back the pages that no other guard is over, and tells what it met.
-    pub fn end(mut self) -> Report {
-        end(std::mem::take(&mut self.0))
+    /// What it met, once it has ended.
+    pub fn ended(&self) -> Option<&Report> {
+        self.report.get()
+    }
+
+    /// Ends it and puts back the pages that no other guard is over. `None` if it had ended before.
+    pub fn end(&self) -> Option<&Report> {
+        let mut turn = Turn::take();
+        if self.report.get().is_some() {
+            return None;
+        }
+        let mut report = Collected::default();
+        self.met(&turn).for_each(|(extent, seg)| report.add(&extent, seg, false));
+        self.claims.iter().for_each(|(claim, _)| claims::free(claim));
+        let mut report = report.finish();
+        if !is_empty() {
+            report.left = self.put_back_all(&mut turn);
+        }
+        Some(self.report.get_or_init(|| report))
+    }
+
+    /// Every extent that it is over, and the part that is in its range, in the order of addresses.
+    fn met(&self, turn: &Turn) -> impl Iterator<Item = (Extent, Segment)> {
+        self.claims.iter().flat_map(|(_, scope)| {
+            let seg = pages_of(*scope);
+            let part = move |extent: Extent| {
+                let (start, end) = (extent.seg.addr.max(seg.addr), extent.seg.end().min(seg.end()));
+                (extent, Segment::new(start, end - start))
+            };
+            extents::within(seg, turn).filter(|extent| covers(*scope, extent)).map(part)
+        })
+    }
+
+    /// Puts back what only this guard was over, and takes it out of the table. Returns the bytes that stay zeroes.
+    fn put_back_all(&self, turn: &mut Turn) -> usize {
+        let mut left = 0;
+        let pieces = &mut Pieces::new(turn);
+        for (_, scope) in &self.claims {
+            let is_held = matches!(scope, Scope::Pages { is_held: true, .. });
+            let is_over = |extent: &Extent, behind: usize, pieces: &mut Pieces<'_>| {
+                let is_over = covers(*scope, extent) && !claims::scopes().any(|other| covers(other, extent));
+                if is_over {
+                    left += back::put_back(extent, behind, is_held, pieces);
+                }
+                is_over
+            };
+            extents::remove(pages_of(*scope), pieces, is_over);
+        }
+        if is_empty() {
+            ballast::drop(pieces.turn());
+        }
+        left
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        end(std::mem::take(&mut self.0));
+        self.end();
     }
+}
+
+/// Opens what the handler uses, if this process has not done so: it may not be able to.
+fn hold_descriptors() -> Result<()> {
+    if held::ZEROES.is_held() && held::MAPS.is_held() {
+        return Ok(());
+    }
+    let _turn = Turn::take();
+    held::ZEROES.get().and(held::MAPS.get()).map(drop).map_err(|errno| {
+        let reason = std::io::Error::from_raw_os_error(errno);
+        Error::os(errno, format!("a guard needs a descriptor of /dev/zero and one of /proc/thread-self/maps: {reason}"))
+    })
+}
+
+/// Whether any guard has begun and not ended.
+pub fn is_any() -> bool {
+    claims::is_any()
 }
 
 /// Whether there is nothing under zeroes.
@@ -105,88 +192,43 @@ pub fn fault_at(dst: usize, src: usize) -> Option<Fault> {
 /// Whether there is nothing under zeroes, and nobody about to put anything there.
 pub fn is_idle() -> bool {
     // In this order: what a turn that was over by then had put there is counted.
-    !Turn::is_taken() && extents::len() == 0
-}
-
-fn end(claims: Vec<(Held, Scope)>) -> Report {
-    for (held, _) in &claims {
-        held.leave();
-    }
-    if is_idle() {
-        return Report::default();
-    }
-    let mut turn = Turn::take();
-    let mut report = Collected::default();
-    let told = |(held, scope): (Held, Scope)| {
-        collect(scope, &turn, &mut report);
-        drop(held);
-        scope
-    };
-    let scopes: Vec<_> = claims.into_iter().map(told).collect();
-    report.left = put_back_all(&scopes, &mut turn);
-    drop(turn);
-    report.finish(true)
-}
-
-/// Adds every extent that a claim covers, as far as it is in its range.
-fn collect(scope: Scope, turn: &Turn, report: &mut Collected) {
-    let seg = pages_of(scope);
-    for extent in extents::within(seg, turn).filter(|extent| covers(scope, extent)) {
-        let (start, end) = (extent.seg.addr.max(seg.addr), extent.seg.end().min(seg.end()));
-        report.add(&extent, Segment::new(start, end - start));
-    }
-}
-
-/// Puts back what only these claims were over, and takes it out of the table. Returns the bytes that stay zeroes.
-fn put_back_all(scopes: &[Scope], turn: &mut Turn) -> usize {
-    let mut left = 0;
-    let has_told = extents::check(turn);
-    for scope in scopes {
-        // What somebody holds exported is not unmapped; a thread's files are anybody's.
-        let is_held = matches!(scope, Scope::Pages(..));
-        let is_over = |extent: &Extent, is_under_zeroes: bool| {
-            let is_over = covers(*scope, extent) && !claims::scopes().any(|other| covers(other, extent));
-            let is_known = has_told && extent.is_marked;
-            if is_over && !put_back(extent, if is_known { is_under_zeroes } else { is_held }, turn) {
-                left += extent.seg.len;
-            }
-            is_over
-        };
-        extents::remove(pages_of(*scope), is_over, turn);
-    }
-    if extents::len() == 0 {
-        ballast::drop(turn);
-    }
-    left
+    !Turn::is_taken() && is_empty()
 }
 
 /// The pages that ranges touch, each once. None is longer than the address space: ranges that are have no pages.
-fn pages(ranges: &[Range]) -> Vec<Scope> {
-    let page = |range: &Range| {
-        let start = range.seg.addr / PAGE_SIZE * PAGE_SIZE;
-        let end = range.seg.addr.checked_add(range.seg.len)?.checked_next_multiple_of(PAGE_SIZE)?;
-        (range.seg.len != 0).then_some((start, end, range.is_writable))
-    };
-    let mut pages: Vec<_> = ranges.iter().filter_map(page).collect();
+fn pages(ranges: &[Range]) -> Result<Vec<Scope>> {
+    let mut pages: Vec<(usize, usize, bool, bool)> = Vec::new();
+    for Range { seg, is_writable, is_held } in ranges {
+        let start = seg.addr / PAGE_SIZE * PAGE_SIZE;
+        let end = seg.addr.checked_add(seg.len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE));
+        if let Some(end) = end.filter(|_| seg.len != 0) {
+            try_push(&mut pages, (start, end, *is_writable, *is_held))?;
+        }
+    }
     pages.sort_unstable();
     pages.dedup_by(|next, range| {
-        let touches = next.0 <= range.1 && next.2 == range.2 || next.0 < range.1;
+        let touches = next.0 <= range.1 && (next.2, next.3) == (range.2, range.3) || next.0 < range.1;
         if touches {
-            // Where they overlap, the one that says more is right.
-            *range = (range.0, range.1.max(next.1), range.2 || next.2);
+            // Where they overlap, what is known of one is true of both; but not whether nobody unmaps either.
+            *range = (range.0, range.1.max(next.1), range.2 || next.2, range.3 && next.3);
         }
         touches
     });
-    pages
-        .into_iter()
-        .map(|(start, end, is_writable)| Scope::Pages(Segment::new(start, end - start), is_writable))
-        .collect()
+    let mut scopes = Vec::new();
+    reserve(&mut scopes, pages.len())?;
+    let scope = |(start, end, is_writable, is_held)| Scope::Pages {
+        seg: Segment::new(start, end - start),
+        is_writable,
+        is_held,
+    };
+    scopes.extend(pages.into_iter().map(scope));
+    Ok(scopes)
 }
 
 /// Where its extents may be.
 fn pages_of(scope: Scope) -> Segment {
     match scope {
-        Scope::Pages(seg, _) => seg,
+        Scope::Pages { seg, .. } => seg,
         Scope::Thread(_) => extents::EVERYWHERE,
     }
 }
@@ -194,58 +236,7 @@ fn pages_of(scope: Scope) -> Segment {
 /// Whether a claim of this scope is over an extent.
 fn covers(scope: Scope, extent: &Extent) -> bool {
     match scope {
-        Scope::Pages(seg, _) => seg.overlaps(extent.seg),
+        Scope::Pages { seg, .. } => seg.overlaps(extent.seg),
         Scope::Thread(thread) => extent.thread == thread,
     }
-}
-
-/// Puts an extent's pages back, over its own zeroes only. Whether the mapping is what it was.
-fn put_back(extent: &Extent, is_under_zeroes: bool, turn: &Turn) -> bool {
-    let is_back = put_back_over(extent, is_under_zeroes, turn);
-    // Once it is there: what is read in the new epoch is no zeroes.
-    gone::remember(extent, threads::invalidate_all(), turn);
-    is_back
-}
-
-fn put_back_over(extent: &Extent, is_under_zeroes: bool, turn: &Turn) -> bool {
-    let kept = Segment::new(extent.kept, extent.seg.len);
-    match (kept.addr, is_under_zeroes) {
-        // There is nothing to be put back where there are no zeroes.
-        (0, _) => extent.is_replaced,
-        (_, true) => {
-            // SAFETY: kept aside for this extent, which is being taken out of the table; over it there are its zeroes.
-            let put_back = || unsafe { remap::put_back(kept.addr, extent.seg) };
-            put_back().is_ok() || ballast::drop(turn) && put_back().is_ok()
-        }
-        // Somebody unmapped the file, and may have mapped something else there since: the pages are nobody's.
-        (_, false) => {
-            // SAFETY: kept aside for this extent, which is being taken out of the table.
-            unsafe { remap::unmap(kept) };
-            true
-        }
-    }
-}
-
-/// Takes an extent out of the table whose zeroes are known to be gone, and with it what was kept aside for it.
-fn take_out(extent: &Extent, turn: &Turn) {
-    let is_it = |found: &Extent, _: bool| found.seg == extent.seg;
-    extents::remove(extent.seg, is_it, turn);
-    put_back(extent, false, turn);
-}
-
-/// Puts back every extent in a range that can be, for a larger one to take their place. Returns the least of their numbers.
-fn give_up(seg: Segment, turn: &mut Turn) -> usize {
-    let has_told = extents::check(turn);
-    let mut first = usize::MAX;
-    let is_over = |extent: &Extent, is_under_zeroes: bool| {
-        let is_within = seg.addr <= extent.seg.addr && extent.seg.end() <= seg.end();
-        let is_over =
-            has_told && extent.is_marked && extent.kept != 0 && is_within && put_back(extent, is_under_zeroes, turn);
-        if is_over {
-            first = first.min(extent.number);
-        }
-        is_over
-    };
-    extents::remove(seg, is_over, turn);
-    first
 }

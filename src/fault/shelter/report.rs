@@ -1,53 +1,106 @@
 //! What a guard tells in the end.
 
 use super::extents::Extent;
-use crate::fault::{Fault, Side};
+use crate::error::{Error, Result, try_push};
+use crate::fault::{Cause, Fault, Side};
 use crate::memory::Segment;
 
 /// What a guard met.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Report {
-    /// In the order in which they were met, those that touch and are alike in one.
-    pub faults: Vec<Fault>,
+    /// In the order in which they were met, those that touch and are alike in one. Empty where there was no memory for
+    /// the list.
+    met: Vec<Met>,
+    first: Option<Met>,
+    /// How many there are.
+    pub places: usize,
     /// Bytes that read as zeroes, or whose stores went nowhere.
     pub lost: usize,
-    /// How many of those still do: their pages could not be put back.
+    /// How many bytes still read as zeroes: their pages could not be put back.
     pub left: usize,
 }
 
-/// The same, while it is being collected in the order of addresses, range by range.
+/// Extents that touch and are alike.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    /// How many came before the first of them.
+    number: usize,
+    seg: Segment,
+    code: i32,
+    lsb: u32,
+    is_store: bool,
+    /// What is wrong, if that was found out while it was kept aside.
+    cause: Option<Cause>,
+}
+
+impl Met {
+    fn fault(&self) -> Fault {
+        let side = if self.is_store { Side::Destination } else { Side::Source };
+        let fault = Fault::sheltered(side, self.seg, self.code, self.lsb);
+        self.cause.into_iter().fold(fault, Fault::known_as)
+    }
+}
+
+impl Report {
+    /// What was met first.
+    pub fn first(&self) -> Option<Fault> {
+        self.first.as_ref().map(Met::fault)
+    }
+
+    /// All that was met, in that order. Refused where there was no memory for the list.
+    pub fn faults(&self) -> Result<impl Iterator<Item = Fault>> {
+        if self.met.len() < self.places {
+            return Err(Error::NoMemory(self.places.saturating_mul(size_of::<Met>())));
+        }
+        Ok(self.met.iter().map(Met::fault))
+    }
+}
+
+/// The same, while it is being collected in the order of addresses.
 #[derive(Default)]
 pub(super) struct Collected {
-    met: Vec<(Extent, Segment)>,
-    pub(super) left: usize,
+    report: Report,
+    /// What the next extent may touch.
+    last: Option<Met>,
 }
 
 impl Collected {
-    /// Adds the part of an extent that is in a guard's range.
-    pub(super) fn add(&mut self, extent: &Extent, seg: Segment) {
-        if let Some((last, there)) = self.met.last_mut() {
-            let alike = (last.code, last.lsb, last.is_store) == (extent.code, extent.lsb, extent.is_store);
-            if seg.end() <= there.end() {
-                return;
-            }
-            if alike && there.end() == seg.addr {
-                last.number = last.number.min(extent.number);
-                there.len += seg.len;
-                return;
-            }
+    /// Adds the part of an extent that is in a guard's range. `asks`: what is wrong with it is found out where it is kept
+    /// aside.
+    pub(super) fn add(&mut self, extent: &Extent, seg: Segment, asks: bool) {
+        let Extent { number, code, lsb, is_store, kept, .. } = *extent;
+        self.report.lost += seg.len;
+        if let Some(last) = &mut self.last
+            && last.seg.end() == seg.addr
+            && (last.code, last.lsb, last.is_store) == (code, lsb, is_store)
+        {
+            last.number = last.number.min(number);
+            last.seg.len += seg.len;
+            return;
         }
-        self.met.push((*extent, seg));
+        self.push_last();
+        let met = Met { number, seg, code, lsb, is_store, cause: None };
+        let cause = (asks && kept != 0).then(|| met.fault().asked_at(kept).cause());
+        self.last = Some(Met { cause, ..met });
     }
 
-    /// Before the pages were put back, or after.
-    pub(super) fn finish(mut self, is_put_back: bool) -> Report {
-        self.met.sort_by_key(|(extent, _)| extent.number);
-        let told = |(extent, seg): &(Extent, Segment)| {
-            let side = if extent.is_store { Side::Destination } else { Side::Source };
-            fault(extent, side, *seg, if is_put_back { 0 } else { extent.kept })
-        };
-        let lost = self.met.iter().map(|(_, seg)| seg.len).sum();
-        Report { faults: self.met.iter().map(told).collect(), lost, left: self.left }
+    fn push_last(&mut self) {
+        let Some(last) = self.last.take() else { return };
+        let report = &mut self.report;
+        // Without memory for all of them there is the first, and how many there are.
+        if report.met.len() == report.places && try_push(&mut report.met, last).is_err() {
+            report.met = Vec::new();
+        }
+        report.places += 1;
+        if report.first.is_none_or(|first| last.number < first.number) {
+            report.first = Some(last);
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Report {
+        self.push_last();
+        self.report.met.sort_unstable_by_key(|met| met.number);
+        self.report
     }
 }
 

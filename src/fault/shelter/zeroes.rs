@@ -1,0 +1,142 @@
+//! How extents are put under zeroes: the page that cannot be had, and as much around it as there is to be.
+
+use super::absorb::Met;
+use super::extents::{self, EXTENTS, Extent};
+use super::pieces::Pieces;
+use super::turn::Turn;
+use super::{back, ballast};
+use crate::abi::PAGE_SIZE;
+use crate::fault::threads;
+use crate::memory::Segment;
+use crate::sys::{held, remap};
+
+/// The largest page there is.
+pub(super) const LARGEST: usize = 1 << 30;
+
+/// What two ranges share.
+pub(super) fn both(a: Segment, b: Segment) -> Segment {
+    let start = a.addr.max(b.addr);
+    Segment::new(start, a.end().min(b.end()).saturating_sub(start))
+}
+
+/// The aligned block of a size around an address.
+pub(super) fn block(address: usize, size: usize) -> Segment {
+    let start = address & !(size - 1);
+    Segment::new(start, size.min(usize::MAX - start))
+}
+
+/// How extents are put under zeroes for one fault.
+pub(super) struct Zeroes {
+    pub(super) met: Met,
+    pub(super) thread: usize,
+    pub(super) is_writable: bool,
+    /// The least of the numbers of extents given up for this one.
+    pub(super) number: usize,
+    /// Whether the pages are kept aside.
+    pub(super) is_kept: bool,
+}
+
+impl Zeroes {
+    /// Puts an extent under zeroes and enters it into the table.
+    fn put(&self, seg: Segment, turn: &Turn) -> Result<(), i32> {
+        if extents::len() == EXTENTS {
+            return Err(libc::ENOSPC);
+        }
+        // Before the first zero can be read: whoever counts bytes looks whether another epoch has begun.
+        let _ = threads::invalidate_all();
+        // SAFETY: a guard covers the range, and whoever asked for it bears that its pages are read anew or as zeroes.
+        let keep_aside = || unsafe { remap::keep_aside(seg) };
+        let kept = match if self.is_kept { keep_aside() } else { Ok(0) } {
+            Err(libc::EINVAL) => 0,
+            kept => kept?,
+        };
+        let zeroes = held::ZEROES.get().ok();
+        // SAFETY: the pages were kept aside, or the mapping is of a kind whose guard is told that they are not.
+        if let Err(errno) = unsafe { remap::map_zeroes(seg, self.is_writable, zeroes) } {
+            if kept != 0 {
+                // SAFETY: just kept aside; over the range the mapping is still there, empty.
+                let _ = unsafe { remap::put_back(kept, seg, seg.len) };
+            }
+            return Err(errno);
+        }
+        let Met { code, lsb, is_store, .. } = self.met;
+        let entry = Extent {
+            seg,
+            kept,
+            thread: self.thread,
+            number: self.number,
+            code,
+            lsb,
+            is_store,
+            is_marked: zeroes.is_some(),
+            is_replaced: false,
+        };
+        extents::insert(&entry, turn);
+        Ok(())
+    }
+
+    /// The same where there is no room for it. If it is addresses that there may be no more of (`RLIMIT_AS`), and not mappings, nothing can be
+    /// kept aside: these zeroes stay.
+    #[cold]
+    pub(super) fn put_without_ballast(&mut self, seg: Segment, turn: &Turn) -> Result<Segment, i32> {
+        ballast::drop(turn);
+        let mut done = self.put(seg, turn);
+        if done == Err(libc::ENOMEM) {
+            self.is_kept = false;
+            done = self.put(seg, turn);
+            self.is_kept = true;
+            ballast::make(turn);
+        }
+        done.map(|()| seg)
+    }
+
+    /// The same in the least unit that the mapping can be split in: some are of large pages.
+    pub(super) fn put_in_units(&self, seg: Segment, gap: Segment, turn: &Turn) -> Result<Segment, i32> {
+        let mut size = seg.len;
+        let mut part = seg;
+        loop {
+            match self.put(part, turn) {
+                Err(libc::EINVAL) if size < LARGEST => {
+                    size = (size + 1).next_power_of_two();
+                    part = both(block(self.met.address, size), gap);
+                }
+                done => return done.map(|()| part),
+            }
+        }
+    }
+}
+
+/// Where there may be no more mappings, or no more extents: one takes the rest of the range, and those in the rest are given up for it.
+#[cold]
+pub(super) fn take_rest(mut zeroes: Zeroes, range: Segment, pieces: &mut Pieces<'_>) -> Result<Segment, i32> {
+    ballast::drop(pieces.turn());
+    let start = zeroes.met.address / PAGE_SIZE * PAGE_SIZE;
+    let mut rest = Segment::new(start, range.end() - start);
+    zeroes.number = zeroes.number.min(give_up(rest, pieces));
+    rest = both(rest, extents::gap(start, pieces.turn()));
+    loop {
+        match zeroes.put(rest, pieces.turn()) {
+            // It is in several mappings: that of the fault is the first. Or there may be no more of so many addresses.
+            Err(libc::EFAULT | libc::ENOMEM) if rest.len > PAGE_SIZE => {
+                rest.len = (rest.len / 2).next_multiple_of(PAGE_SIZE);
+            }
+            done => return done.map(|()| rest),
+        }
+    }
+}
+
+/// Puts back every extent in a range that can be, for a larger one to take their place. Returns the least of their
+/// numbers.
+fn give_up(seg: Segment, pieces: &mut Pieces<'_>) -> usize {
+    let mut first = usize::MAX;
+    let is_over = |extent: &Extent, _: usize, pieces: &mut Pieces<'_>| {
+        let is_within = seg.addr <= extent.seg.addr && extent.seg.end() <= seg.end();
+        let is_over = is_within && back::put_back_whole(extent, pieces);
+        if is_over {
+            first = first.min(extent.number);
+        }
+        is_over
+    };
+    extents::remove(seg, pieces, is_over);
+    first
+}
