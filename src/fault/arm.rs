@@ -227,15 +227,13 @@ pub fn invalidate_all() {
     let _ = threads::invalidate_all();
 }
 
-const TAKEN: &str = "somebody keeps others from handling SIGBUS and SIGSEGV";
-
 /// Has the handler be there for this thread, for whoever needs it and cannot do with system calls instead.
 pub fn require_handler() -> Result<()> {
     let reason = match blocked_signal() {
         _ if mode() == Mode::Syscall => "the mode is \"syscall\"",
         _ if LEAVING.load(Ordering::SeqCst) => "it is being uninstalled",
         Some(reason) => reason,
-        None if !handler::is_installed() && !handler::install() => TAKEN,
+        None if !handler::is_installed() && !handler::install() => handler::KEPT_FROM,
         None => return Ok(()),
     };
     Err(Error::Handler(reason))
@@ -258,7 +256,7 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
         return Err(reason);
     }
     if !handler::is_installed() && !handler::install() {
-        return Err(TAKEN);
+        return Err(handler::KEPT_FROM);
     }
     let has_slot = OWN_SLOT.try_with(|own| {
         let mut own = own.borrow_mut();

@@ -138,24 +138,34 @@ pub fn is_installed() -> bool {
     SIGNALS.iter().all(|signal| owner(*signal) == Owner::Ours)
 }
 
-/// Whether a thread is installing. Not a mutex: a child forked meanwhile opens it again.
-static INSTALLING: AtomicBool = AtomicBool::new(false);
+/// Whether a thread is installing or uninstalling. Not a mutex: a child forked meanwhile opens it again.
+static CHANGING: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn unlock_after_fork() {
-    INSTALLING.store(false, Ordering::Release);
+    CHANGING.store(false, Ordering::Release);
 }
 
-/// Puts our handler on top for both signals and remembers what was there. `false` if it could not be had: somebody
-/// keeps others from installing handlers (a sanitizer does).
+/// Installs or uninstalls, one thread at a time.
+fn change<R>(run: impl FnOnce() -> R) -> R {
+    while CHANGING.swap(true, Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    let result = run();
+    CHANGING.store(false, Ordering::Release);
+    result
+}
+
+/// Why our handler cannot be had, if [`install`] says so: a sanitizer does that, and a filter of system calls may.
+pub const KEPT_FROM: &str = "something in this process keeps others from handling SIGBUS and SIGSEGV";
+
+/// Puts our handler on top for both signals and remembers what was there. `false` if it could not be had.
 pub fn install() -> bool {
     // Found out here, because the handler may have to know.
     super::prepare();
-    while INSTALLING.swap(true, Ordering::Acquire) {
-        std::thread::yield_now();
-    }
-    let installed = SIGNALS.iter().zip(&PREDECESSORS).all(|(signal, below)| install_one(*signal, below));
-    INSTALLING.store(false, Ordering::Release);
-    installed && is_installed()
+    change(|| {
+        let installed = SIGNALS.iter().zip(&PREDECESSORS).all(|(signal, below)| install_one(*signal, below));
+        installed && is_installed()
+    })
 }
 
 fn install_one(signal: i32, predecessors: &Predecessors) -> bool {
@@ -178,11 +188,13 @@ fn install_one(signal: i32, predecessors: &Predecessors) -> bool {
 
 /// Puts back what was there, for each signal that is still ours; one that somebody else took over is left alone.
 pub fn uninstall() {
-    for (signal, predecessors) in SIGNALS.into_iter().zip(&PREDECESSORS) {
-        if let Some(at) = level(current(signal)) {
-            replace(signal, predecessors.below(at));
+    change(|| {
+        for (signal, predecessors) in SIGNALS.into_iter().zip(&PREDECESSORS) {
+            if let Some(at) = level(current(signal)) {
+                replace(signal, predecessors.below(at));
+            }
         }
-    }
+    });
 }
 
 extern "C" fn on_signal<const LEVEL: usize>(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {

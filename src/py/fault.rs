@@ -1,10 +1,9 @@
 //! The fault handler, shown and set: what `iovec_rs.fault_handler` is made of.
 
-use super::exception::{Text, exception};
+use super::exception::Text;
 use crate::error::Error;
 use crate::fault::arm::{self, Mode};
 use crate::fault::handler::{self, Owner, SIGNALS};
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 const MODES: [(&str, Mode); 3] = [("auto", Mode::Auto), ("signal", Mode::Signal), ("syscall", Mode::Syscall)];
@@ -13,12 +12,7 @@ const MODES: [(&str, Mode); 3] = [("auto", Mode::Auto), ("signal", Mode::Signal)
 #[pyfunction]
 pub(super) fn fault_handler_install() -> PyResult<()> {
     arm::invalidate_all();
-    if handler::install() {
-        return Ok(());
-    }
-    Err(exception::<PyRuntimeError>(
-        "the fault handler cannot be had: somebody keeps others from handling SIGBUS and SIGSEGV",
-    ))
+    if handler::install() { Ok(()) } else { Err(Error::Handler(handler::KEPT_FROM).into()) }
 }
 
 /// Puts back what was there before, for each signal that is still ours, once no other thread is in a copy.

@@ -4,12 +4,13 @@ use super::exception::exception;
 use crate::abi::{Direction, Kind};
 use crate::fault::Fault;
 use crate::iter;
+use crate::sys::lock::generation;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What a call works on.
@@ -26,6 +27,8 @@ const RELEASED: usize = usize::MAX;
 pub(super) struct Shared {
     /// The thread whose call has it; 0 while none does.
     user: AtomicUsize,
+    /// The process in which that call began.
+    process: AtomicU32,
     cursor: UnsafeCell<Cursor>,
     kind: Kind,
     direction: Direction,
@@ -50,6 +53,7 @@ impl Shared {
     pub(super) fn new(core: iter::IovIter, readonly: Option<usize>) -> Self {
         Self {
             user: AtomicUsize::new(0),
+            process: AtomicU32::new(0),
             kind: core.kind(),
             direction: core.direction(),
             count: AtomicUsize::new(0),
@@ -74,6 +78,7 @@ impl Shared {
     pub(super) fn lock(&self) -> PyResult<InUse<'_>> {
         let in_use = self.try_lock().ok_or_else(|| self.refusal())?;
         let core = &in_use.core;
+        self.process.store(generation(), Ordering::Relaxed);
         self.count.store(core.count(), Ordering::Relaxed);
         self.iov_offset.store(core.iov_offset(), Ordering::Relaxed);
         self.nr_segs.store(core.nr_segs(), Ordering::Relaxed);
@@ -95,12 +100,15 @@ impl Shared {
         if self.is_released() {
             return exception::<PyValueError>("the iterator was released: its memory has been given back");
         }
-        let who = if self.user.load(Ordering::Relaxed) == this_thread() {
-            "a call that this one is part of"
+        let why = if self.user.load(Ordering::Relaxed) == this_thread() {
+            "a call that this one is part of is copying through it"
+        } else if self.process.load(Ordering::Relaxed) == generation() {
+            "another thread is copying through it"
         } else {
-            "another thread"
+            // Nobody knows how far it came, so that the child has to make one of its own.
+            "it stopped in the middle of a copy when this process was forked, and another has to be made"
         };
-        exception::<PyRuntimeError>(format!("{} is in use: {who} is copying through it", self.state()))
+        exception::<PyRuntimeError>(format!("{} is in use: {why}", self.state()))
     }
 
     /// Whether it was released.

@@ -215,3 +215,25 @@ def test_other_interpreters_import_or_refuse_and_never_crash() -> None:
     assert lines[-1] == "alive"
     assert set(lines[:-1]) <= {"refused", "works"}
     assert len(lines) == 4
+
+
+def test_a_handler_that_another_thread_uninstalls_was_installed_all_the_same() -> None:
+    """Who comes last decides; nobody is told that something keeps the signals from us."""
+    stop = threading.Event()
+
+    def uninstall() -> None:
+        while not stop.is_set():
+            fault_handler.uninstall()
+
+    threads = [threading.Thread(target=uninstall) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(200_000):
+            fault_handler.install()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    fault_handler.install()
+    assert fault_handler.status().installed

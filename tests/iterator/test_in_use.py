@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -109,6 +112,65 @@ def test_a_use_is_refused_by_the_name_of_the_iterator(busy: IovIter, name: str) 
             refused.append(str(error))
         time.sleep(0)
     assert refused == [message]
+
+
+IN_A_CHILD = """
+import os, threading
+from iovec_rs import *
+
+SIZE = 64 << 20
+i = IovIter.ubuf(READ, bytearray(SIZE))
+forking = threading.Event()
+
+class Hash:
+    def update(self, part):
+        forking.set()
+        stay.wait()
+
+stay = threading.Event()
+thread = threading.Thread(target=hash_and_copy_to_iter, args=(bytearray(SIZE), i, Hash()))
+thread.start()
+forking.wait()
+child = os.fork()
+if child == 0:
+    assert repr(i) == f"<IovIter ubuf READ count={SIZE} iov_offset=0 nr_segs=1>", repr(i)
+    for use in (lambda: i.advance(1), lambda: copy_to_iter(b"x", i), i.dup, lambda: i.zero(0)):
+        try:
+            use()
+        except RuntimeError as error:
+            why = "it stopped in the middle of a copy when this process was forked, and another has to be made"
+            assert str(error) == f"{i!r} is in use: {why}", error
+        else:
+            raise AssertionError("the iterator was used")
+    mine = IovIter.ubuf(READ, bytearray(5))
+    assert copy_to_iter(b"child", mine) == 5
+    del i
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+stay.set()
+thread.join()
+assert i.count == 0
+"""
+
+
+def test_in_a_forked_child_an_iterator_that_was_in_use_can_be_looked_at_and_not_used() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_A_CHILD], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
+def test_a_child_forked_inside_a_call_ends_that_call() -> None:
+    """The thread that forks is the one that copies: in the child its call goes on, too."""
+    i = IovIter.ubuf(READ, bytearray(8))
+    child: list[int] = []
+
+    class Hash:
+        def update(self, _: object) -> None:
+            child.append(os.fork())
+
+    assert hash_and_copy_to_iter(b"12345678", i, Hash()) == 8
+    if child == [0]:
+        os._exit(i.count + (copy_to_iter(b"", i) != 0))
+    assert os.waitpid(child[0], 0)[1] == 0
 
 
 def test_a_call_inside_a_call_is_told_so() -> None:
