@@ -66,9 +66,7 @@ fn documents(text: &str) -> Result<Vec<Document<'_>>> {
         let (line, column) = (error.line(), error.column());
         let message = error.to_string();
         let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
-        // The parser calls a number by its type in Rust.
-        let message = message.replace("expected u64", "expected a whole number of 0 or more");
-        Error::Text { format: "ndctl", line, column, message }
+        Error::Text { format: "ndctl", line, column, message: message.to_owned() }
     })
 }
 
@@ -77,7 +75,7 @@ fn documents(text: &str) -> Result<Vec<Document<'_>>> {
 struct Object<'a> {
     #[serde(borrow)]
     dev: Option<Cow<'a, str>>,
-    badblock_count: Option<u64>,
+    badblock_count: Option<Blocks>,
     badblocks: Option<List<Extent>>,
     #[serde(borrow)]
     regions: Option<List<Object<'a>>>,
@@ -96,7 +94,7 @@ impl<'a> Object<'a> {
 
     /// How many blocks are bad, as far as it says.
     fn count(&self) -> u128 {
-        self.badblock_count.map_or(0, u128::from).max(self.listed())
+        self.badblock_count.as_ref().map_or(0, |count| u128::from(count.0)).max(self.listed())
     }
 
     /// How many blocks its list has.
@@ -159,7 +157,7 @@ impl<'de> Deserialize<'de> for Blocks {
             type Value = Blocks;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number of blocks (list without --human)")
+                f.write_str("a whole number of blocks, 0 or more (list without --human)")
             }
 
             fn visit_u64<E>(self, value: u64) -> std::result::Result<Blocks, E> {
@@ -268,6 +266,23 @@ mod tests {
     fn more_counted_than_listed_is_incomplete() {
         assert!(!parse(NAMESPACE, 0, None).unwrap().is_incomplete());
         assert!(parse(&NAMESPACE.replace("\": 3", "\": 4"), 0, None).unwrap().is_incomplete());
+    }
+
+    #[test]
+    fn a_number_that_is_none_of_blocks_is_told_in_words() {
+        for wrong in ["-1", "1.5", "\"2 KiB\"", "[]", "true", "18446744073709551616"] {
+            for text in [
+                format!(r#"{{"dev": "namespace0.0", "badblock_count": {wrong}}}"#),
+                format!(r#"{{"dev": "namespace0.0", "badblocks": [{{"offset": {wrong}, "length": 1}}]}}"#),
+                format!(r#"{{"dev": "namespace0.0", "badblocks": [{{"offset": 1, "length": {wrong}}}]}}"#),
+            ] {
+                let refused = parse(&text, 0, None).unwrap_err().to_string();
+                assert!(
+                    refused.ends_with("expected a whole number of blocks, 0 or more (list without --human)"),
+                    "{refused}"
+                );
+            }
+        }
     }
 
     #[test]
