@@ -1,13 +1,14 @@
 //! Copies without Python: durable ones against libpmem, the C library's `memcpy`, and `memcpy` followed by write-backs; those that
 //! are ready for bad memory against plain ones and `memcpy`.
 //!
-//! `cargo bench --no-default-features --bench native [-- flat|append|vectored|careful] [-- quick]`
+//! `cargo bench --no-default-features --bench native [-- flat|append|vectored|careful|limits] [-- quick]`
 
 #![allow(clippy::print_stdout, clippy::cast_precision_loss)] // a report of times
 
 mod append;
 mod careful;
 mod flat;
+mod limits;
 mod memory;
 mod race;
 mod rivals;
@@ -18,14 +19,19 @@ use std::process::ExitCode;
 
 type Job = fn(&rivals::Libpmem, &mut Report);
 
-const JOBS: [(&str, Job); 4] =
-    [("flat", flat::run), ("append", append::run), ("vectored", vectored::run), ("careful", careful::run)];
+const JOBS: [(&str, Job); 5] = [
+    ("flat", flat::run),
+    ("append", append::run),
+    ("vectored", vectored::run),
+    ("careful", careful::run),
+    ("limits", limits::run),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let (modes, names): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| *argument == "quick");
     if let Some(unknown) = names.iter().find(|name| JOBS.iter().all(|(job, _)| job != *name)) {
-        eprintln!("no such bench: {unknown} (there are: flat, append, vectored, careful)");
+        eprintln!("no such bench: {unknown} (there are: flat, append, vectored, careful, limits)");
         return ExitCode::FAILURE;
     }
     let Some(pmem) = rivals::Libpmem::load() else {

@@ -8,8 +8,30 @@ pub(crate) struct Arena {
     pub(crate) len: usize,
 }
 
+/// What an arena lies on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// Huge ones, where they are to be had.
+    Huge,
+    /// Those of 4 KiB.
+    Small,
+}
+
+impl Pages {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Huge => "huge pages",
+            Self::Small => "4 KiB pages",
+        }
+    }
+}
+
 impl Arena {
     pub(crate) fn new(len: usize) -> Self {
+        Self::on(Pages::Huge, len)
+    }
+
+    pub(crate) fn on(pages: Pages, len: usize) -> Self {
         const HUGE: usize = 2 << 20;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let size = len + HUGE;
@@ -18,8 +40,12 @@ impl Arena {
             unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         assert_ne!(mapped, libc::MAP_FAILED, "no memory for {len} bytes");
         let base = mapped.expose_provenance().next_multiple_of(HUGE);
+        let advice = match pages {
+            Pages::Huge => libc::MADV_HUGEPAGE,
+            Pages::Small => libc::MADV_NOHUGEPAGE,
+        };
         // SAFETY: the range lies in the mapping just made; advice changes no contents.
-        unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(base), len, libc::MADV_HUGEPAGE) };
+        unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(base), len, advice) };
         for at in (0..len).step_by(8) {
             // SAFETY: at + 8 <= len rounded up to 8, within the mapping's slack.
             unsafe { std::ptr::with_exposed_provenance_mut::<usize>(base + at).write(at.wrapping_mul(0x9E37_79B9)) };

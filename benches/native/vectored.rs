@@ -12,7 +12,7 @@ const ARENA: usize = 256 << 20;
 const TOTAL: usize = 64 << 20;
 
 /// Numbers below a limit, in an order of their own.
-fn shuffled(count: usize) -> Vec<usize> {
+pub(crate) fn shuffled(count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     let mut state = 7_u64;
     for at in (1..count).rev() {

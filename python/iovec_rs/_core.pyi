@@ -98,8 +98,10 @@ __all__ = [
     "recvmsg_raw",
     "sendmsg_all_raw",
     "sendmsg_raw",
+    "tuning",
     "use_flush_instruction",
     "use_isa",
+    "use_tuning",
     "vmsplice",
     "writev",
     "writev_all",
@@ -132,6 +134,12 @@ def isas() -> list[str]:
 
 def use_isa(name: str) -> None:
     """Uses the named instruction set from now on."""
+
+def tuning() -> str:
+    """From which lengths on copies go another way, as `use_tuning` takes it."""
+
+def use_tuning(name: str) -> None:
+    """Uses the lengths that a text names from now on."""
 
 def flush_instruction() -> str | None:
     """The instruction that writes cache lines back; `None` if this CPU has none."""

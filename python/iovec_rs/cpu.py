@@ -1,6 +1,8 @@
 """What the CPU has, and which instruction set the copies use.
 
 The best set is detected once; `IOVEC_RS_ISA=scalar|sse2|avx2|avx512` in the environment names another to start with.
+From which lengths on copies go another way is decided by what the CPU says of itself, and set by `IOVEC_RS_TUNING` for
+an experiment: see `use_tuning`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ __all__ = [
     "flush_instruction",
     "flush_instructions",
     "isa",
+    "tuning",
     "use_flush_instruction",
     "use_isa",
+    "use_tuning",
 ]
 
 
@@ -37,6 +41,11 @@ def isa() -> str:
 def available() -> list[str]:
     """The instruction sets this CPU has, the widest one last."""
     return _core.isas()
+
+
+def tuning() -> str:
+    """From which lengths on copies go another way, in bytes: `name=bytes` each, as `use_tuning` takes it."""
+    return _core.tuning()
 
 
 def flush_instruction() -> str | None:
@@ -86,3 +95,21 @@ class use_flush_instruction(_Choice):  # noqa: N801 - called like a function
 
     def __init__(self, name: str) -> None:
         super().__init__(name, _core.flush_instruction, _core.use_flush_instruction)
+
+
+class use_tuning(_Choice):  # noqa: N801 - called like a function
+    """Uses the lengths that a text names from now on, in all threads; as a context manager, until the block ends.
+
+    `"intel"`, `"amd"` or `"other"` takes the rules for that vendor, with the caches of this CPU; `"name=bytes"` sets
+    one length (`never` is no length at all); several are separated by commas, a vendor first. They change how long a
+    copy takes, never what it does. ValueError if the text makes no sense: it says which names there are.
+
+    nontemporal_from: copies of so many bytes and more store their long chunks past the caches.
+    lines_from, ragged_from: chunks that are whole cache lines, and others, are long from so many bytes on.
+    strings_from, strings_any_from: `rep movsb` copies so many bytes and more, between addresses that agree modulo a
+    cache line, and between any two.
+    durable_from: `memcpy_flushcache` stores so many bytes and more past the caches, fewer through them.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, _core.tuning, _core.use_tuning)

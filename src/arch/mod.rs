@@ -4,6 +4,7 @@
 //! **not** processed (the kernel's convention for everything that may stop early), survive a fault where a handler is
 //! there.
 
+pub mod facts;
 pub mod guard;
 #[cfg(any(test, iovec_rs_portable, not(target_arch = "x86_64")))]
 #[cfg_attr(all(target_arch = "x86_64", not(iovec_rs_portable)), allow(dead_code))]
@@ -11,13 +12,13 @@ pub mod guard;
 mod portable;
 #[cfg(test)]
 pub mod setting;
-pub mod threshold;
+pub mod tuning;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 mod x86_64;
 
-// The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, detect, store_fence,
-// full_fence, prefetch, prefetch_far, ticks, features, cache_line_size, last_cache, and for the signal handler resume,
-// state and fault_kind.
+// The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, store_fence,
+// full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_strings, cache_line_size, and for the
+// signal handler resume, state and fault_kind.
 #[cfg(any(iovec_rs_portable, not(target_arch = "x86_64")))]
 use portable as native;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
@@ -86,7 +87,6 @@ pub const ISA_VARIABLE: &str = "IOVEC_RS_ISA";
 
 /// The sets this CPU can run, the widest one last.
 pub fn available() -> impl DoubleEndedIterator<Item = &'static Primitives> {
-    native::detect();
     SETS.iter().copied().filter(|set| (set.available)())
 }
 
@@ -118,6 +118,7 @@ pub fn requested() -> Option<(String, bool)> {
 
 #[cold]
 fn choose_default() -> &'static Primitives {
+    tuning::current();
     let named = requested().and_then(|(name, _)| choose(&name));
     let best = || available().rfind(|set| (set.whole)()).and_then(|best| choose(best.name));
     named.or_else(best).unwrap_or(SETS[0])
@@ -212,6 +213,12 @@ pub fn features() -> Vec<(&'static str, bool)> {
 #[allow(clippy::inline_always)] // a call would cost more than the hint gains
 pub fn prefetch(addr: usize, len: usize) {
     native::prefetch(addr, len);
+}
+
+/// Claims all lines of a range that is about to be stored to. Never faults.
+#[inline]
+pub fn prefetch_to_write(addr: usize, len: usize) {
+    native::prefetch_to_write(addr, len);
 }
 
 /// The same of all the lines, into the second cache, which waits for more of them at once.

@@ -3,6 +3,7 @@
 //! Volatile, because the memory may be changed by someone else meanwhile: the compiler must neither assume that it
 //! reads the same twice nor turn the loop into a call whose contract rules that out.
 
+use super::facts::{Facts, Vendor};
 use super::guard::Trap;
 use super::{FaultKind, Primitives, WriteBack};
 use std::ptr;
@@ -59,7 +60,12 @@ unsafe extern "C" fn zero(dst: *mut u8, len: usize, _trap: *mut Trap) -> usize {
 }
 
 /// Nothing depends on the CPU.
-pub(super) fn detect() {}
+pub(super) fn facts() -> Facts {
+    Facts { vendor: Vendor::Other, first_cache: None, second_cache: None, last_cache: None, fast_strings: false }
+}
+
+/// There are no string instructions.
+pub(super) fn use_strings(_from: usize, _any_from: usize) {}
 
 pub(super) fn store_fence() {
     fence(Ordering::SeqCst);
@@ -74,6 +80,8 @@ pub(super) fn prefetch(_addr: usize, _len: usize) {}
 
 pub(super) fn prefetch_far(_addr: usize, _len: usize) {}
 
+pub(super) fn prefetch_to_write(_addr: usize, _len: usize) {}
+
 /// No clock is cheap enough.
 pub(crate) fn ticks() -> u64 {
     0
@@ -85,11 +93,6 @@ pub(super) fn features() -> Vec<(&'static str, bool)> {
 
 pub(super) fn cache_line_size() -> usize {
     super::LINE
-}
-
-/// Nobody tells.
-pub(super) fn last_cache() -> Option<usize> {
-    None
 }
 
 /// No access is guarded.

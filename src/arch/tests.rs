@@ -2,6 +2,7 @@
 
 use super::guard::{self, Instruction, Interrupted, Trap, find};
 use super::setting::Setting;
+use super::tuning::{self, Tuning};
 use super::{LINE, Primitives, RECOVERS, available, cache_line_size, choose, portable, primitives, store_fence};
 use std::path::Path;
 
@@ -10,6 +11,15 @@ const ZONE: usize = 128;
 
 fn sets() -> impl Iterator<Item = &'static Primitives> {
     available().chain([&portable::SCALAR])
+}
+
+/// Runs a test with no copy by strings, and with all that may be.
+fn with_and_without_strings(test: impl Fn()) {
+    let _setting = Setting::keep();
+    for from in [usize::MAX, 0] {
+        tuning::set(Tuning { strings_from: from, strings_any_from: from, ..tuning::current() });
+        test();
+    }
 }
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -36,31 +46,35 @@ fn check_copy(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
 
 #[test]
 fn copies_every_length_at_every_alignment() {
-    for set in sets() {
-        for len in lengths() {
-            for (src_at, dst_at) in [(0, 0), (1, 0), (0, 1), (7, 3), (3, 17), (63, 1), (1, 63), (32, 32), (40, 8)] {
-                check_copy(set, len, src_at, dst_at);
+    with_and_without_strings(|| {
+        for set in sets() {
+            for len in lengths() {
+                for (src_at, dst_at) in [(0, 0), (1, 0), (0, 1), (7, 3), (3, 17), (63, 1), (1, 63), (32, 32), (40, 8)] {
+                    check_copy(set, len, src_at, dst_at);
+                }
+            }
+            for dst_at in 0..64 {
+                check_copy(set, 200, 5, dst_at);
+                check_copy(set, 63, dst_at, 11);
             }
         }
-        for dst_at in 0..64 {
-            check_copy(set, 200, 5, dst_at);
-            check_copy(set, 63, dst_at, 11);
-        }
-    }
+    });
 }
 
 #[test]
 fn long_copies_are_exact_congruent_or_not() {
-    for set in sets() {
-        let around = (0..2700).step_by(97).map(|more| (32 << 10) - 64 + more);
-        for len in around.chain([(32 << 10) - 1, 32 << 10, (32 << 10) + 1, 100_003]) {
-            for at in [0, 1, 63] {
-                check_copy(set, len, at, at);
-                check_copy(set, len, at, at + 64);
-                check_copy(set, len, at, at + 1);
+    with_and_without_strings(|| {
+        for set in sets() {
+            let around = (0..2700).step_by(97).map(|more| (32 << 10) - 64 + more);
+            for len in around.chain([(32 << 10) - 1, 32 << 10, (32 << 10) + 1, 100_003]) {
+                for at in [0, 1, 63] {
+                    check_copy(set, len, at, at);
+                    check_copy(set, len, at, at + 64);
+                    check_copy(set, len, at, at + 1);
+                }
             }
         }
-    }
+    });
 }
 
 fn check_nontemporal(set: &Primitives, len: usize, src_at: usize, dst_at: usize) {
@@ -180,28 +194,30 @@ fn every_table_is_filled_and_resumes_in_its_own_routine() {
 /// The contract of copies and streams: the ranges may overlap if the destination is below the source.
 #[test]
 fn overlapping_ranges_are_moved_down_by_every_routine() {
-    let original: Vec<u8> = (0..3000_usize).map(|at| (at * 7 + at / 256) as u8).collect();
-    for set in sets() {
-        for distance in (1..140).chain([191, 192, 193, 255, 256, 257, 320, 511, 1000]) {
-            for (dst, len) in [(0, 1), (3, 100), (17, 256), (63, 700), (64, 1024), (1, 1900)] {
-                let mut expected = original.clone();
-                expected.copy_within(dst + distance..dst + distance + len, dst);
-                for routine in [guard::copy, guard::copy_nontemporal] {
-                    // On a line, so that `dst` is an offset in one.
-                    let mut memory = vec![0_u8; original.len() + LINE];
-                    let start = memory.as_ptr().align_offset(LINE);
-                    memory[start..start + original.len()].copy_from_slice(&original);
-                    let to = memory[start..].as_mut_ptr().expose_provenance() + dst;
-                    // SAFETY: both ranges lie inside the vector just made, to which there is no other reference.
-                    let stop = unsafe { routine(set, to, to + distance, len) };
-                    store_fence();
-                    assert!(stop.is_none());
-                    let moved = &memory[start..start + original.len()];
-                    assert!(moved == expected, "{} {distance} {dst} {len}", set.name);
+    with_and_without_strings(|| {
+        let original: Vec<u8> = (0..3000_usize).map(|at| (at * 7 + at / 256) as u8).collect();
+        for set in sets() {
+            for distance in (1..140).chain([191, 192, 193, 255, 256, 257, 320, 511, 1000]) {
+                for (dst, len) in [(0, 1), (3, 100), (17, 256), (63, 700), (64, 1024), (1, 1900)] {
+                    let mut expected = original.clone();
+                    expected.copy_within(dst + distance..dst + distance + len, dst);
+                    for routine in [guard::copy, guard::copy_nontemporal] {
+                        // On a line, so that `dst` is an offset in one.
+                        let mut memory = vec![0_u8; original.len() + LINE];
+                        let start = memory.as_ptr().align_offset(LINE);
+                        memory[start..start + original.len()].copy_from_slice(&original);
+                        let to = memory[start..].as_mut_ptr().expose_provenance() + dst;
+                        // SAFETY: both ranges lie inside the vector just made, to which there is no other reference.
+                        let stop = unsafe { routine(set, to, to + distance, len) };
+                        store_fence();
+                        assert!(stop.is_none());
+                        let moved = &memory[start..start + original.len()];
+                        assert!(moved == expected, "{} {distance} {dst} {len}", set.name);
+                    }
                 }
             }
         }
-    }
+    });
 }
 
 /// An instruction set is one folder: what else names one would have to be written again for the next.

@@ -7,7 +7,7 @@ mod line_store;
 use super::chunk::{CopyChunk, NONTEMPORAL_FROM, PREFETCH_CHUNK};
 use super::nontemporal::{self, Flush};
 use crate::arch::guard::{self, Interrupted};
-use crate::arch::{self, LINE, Primitives};
+use crate::arch::{self, LINE, Primitives, tuning};
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::fault::arm::{self, Path, RECHECK_EVERY};
@@ -24,7 +24,7 @@ pub(super) struct Copier {
     path: Path,
     /// The least safe backing of what it copies between.
     backing: Backing,
-    /// Chunks of so many bytes and more go past the caches; `usize::MAX` if none does.
+    /// Chunks of so many bytes and more may go past the caches; `usize::MAX` if none does.
     nontemporal_from: usize,
     /// A source to prefetch while the one before it goes past the caches.
     next_source: Segment,
@@ -63,7 +63,7 @@ impl Copier {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per call
     pub(super) fn expect(&mut self, nbytes: usize) {
-        self.nontemporal_from = arch::threshold::chunks_from(nbytes);
+        self.nontemporal_from = tuning::chunks_from(nbytes);
     }
 
     /// Whether a range may be touched by the CPU in one go. A longer one is touched in spans, between which it is asked
@@ -103,13 +103,14 @@ impl Copier {
         result
     }
 
-    /// Overlapping ranges go through the cache: the loads fetch the destination's lines anyway.
+    /// Overlapping ranges go through the cache: the loads fetch the destination's lines anyway. So do short ones that
+    /// are not whole lines.
     ///
     /// # Safety
     /// As for [`CopyChunk::copy`].
     #[inline(never)]
     unsafe fn copy_nontemporal(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if dst.abs_diff(src) < len {
+        if dst.abs_diff(src) < len || !tuning::is_streamed(dst, len) {
             // SAFETY: the caller of `copy_nontemporal` promises it.
             return unsafe { self.copy_through_caches(dst, src, len) };
         }
@@ -302,7 +303,7 @@ impl CopyChunk for Copier {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch_source(&mut self, next: Segment) {
-        if next.len < self.nontemporal_from || next.len > PREFETCH_UP_TO {
+        if next.len < self.nontemporal_from || next.len > PREFETCH_UP_TO || next.len < PREFETCH_CHUNK {
             arch::prefetch(next.addr, next.len);
         } else {
             self.next_source = next;
@@ -312,7 +313,7 @@ impl CopyChunk for Copier {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch_destination(&mut self, next: Segment) {
-        if next.len < self.nontemporal_from {
+        if next.len < self.nontemporal_from || !tuning::is_streamed(next.addr, next.len) {
             arch::prefetch(next.addr, next.len);
         }
     }

@@ -8,7 +8,7 @@ use super::bounce::{self, Outcome};
 use super::copier::Copier;
 use super::nontemporal::{self, Flush, Gather, LineStore, Scatter};
 use super::step::{FromIter, ToIter};
-use crate::arch;
+use crate::arch::{self, tuning};
 use crate::error::{Error, Result};
 use crate::iter::IovIter;
 use crate::memory::Memory;
@@ -56,7 +56,7 @@ pub fn memcpy_flushcache(dst: Memory, src: Memory) -> Result<Outcome> {
 fn flat(dst: Memory, src: Memory, flush: Flush) -> Result<Outcome> {
     bounce::flat(dst, src, |copier, dst, src| {
         // SAFETY: `bounce::flat` gives ranges of one length, and made the copier for them.
-        let left = unsafe { nontemporal::copy(copier, flush, dst, src.addr, src.len) };
+        let left = unsafe { nontemporal::copy_alone(copier, flush, tuning::durable_from(), dst, src.addr, src.len) };
         copier.fence();
         src.len - left
     })

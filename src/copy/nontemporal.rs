@@ -50,6 +50,10 @@ pub(super) trait LineStore {
     /// # Safety
     /// The range is a destination that [`CopyChunk::copy`] accepts.
     unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize;
+    /// Told of a range that is about to be stored to through the cache and written back.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per call
+    fn claim(&mut self, _dst: usize, _len: usize) {}
     /// Waits for every store and write-back before it.
     fn fence(&mut self);
 }
@@ -92,6 +96,32 @@ pub(super) unsafe fn copy<S: LineStore>(store: &mut S, flush: Flush, dst: usize,
     } else {
         // SAFETY: the caller of `copy` promises it.
         unsafe { copy_ragged(store, dst, src, len) }
+    }
+}
+
+/// One range that a fence follows at once. If it is shorter than `through_cache_below`, and is to be durable, its lines
+/// are claimed, stored to and written back: some CPUs take less time over that than over one stream that nothing hides.
+/// Returns the bytes that did not get there.
+///
+/// # Safety
+/// As for [`CopyChunk::copy`].
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per call
+pub(super) unsafe fn copy_alone<S: LineStore>(
+    store: &mut S,
+    flush: Flush,
+    through_cache_below: usize,
+    dst: usize,
+    src: usize,
+    len: usize,
+) -> usize {
+    if flush == Flush::Lines && len < through_cache_below {
+        store.claim(dst, len);
+        // SAFETY: the caller of `copy_alone` promises it.
+        unsafe { through_cache(store, flush, dst, src, len) }
+    } else {
+        // SAFETY: the caller of `copy_alone` promises it.
+        unsafe { copy(store, flush, dst, src, len) }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{copy_from_iter, copy_iter, copy_to_iter, zero};
 use crate::abi::Direction;
-use crate::arch::setting::Setting;
-use crate::arch::{self, threshold};
+use crate::arch;
+use crate::arch::setting::{Setting, stream_everything};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
 
@@ -101,7 +101,7 @@ fn zeroing_stays_within_the_segments() {
 fn copies_too_long_for_the_caches_are_the_same() {
     let _setting = Setting::keep();
     // Tests that keep no setting may find it so meanwhile: it changes no result.
-    threshold::use_from(1);
+    stream_everything();
     let mut source: Vec<u8> = (0..9000_usize).map(|i| (i % 251) as u8 + 1).collect();
     for set in arch::available() {
         arch::choose(set.name);

@@ -5,7 +5,7 @@ mod vanishing;
 use super::arm::{self, Path};
 use super::{Cause, Fault, Side};
 use crate::abi::{Direction, PAGE_SIZE};
-use crate::arch::setting::Setting;
+use crate::arch::setting::{Setting, stream_everything};
 use crate::arch::{self, guard};
 use crate::copy;
 use crate::iter::IovIter;
@@ -199,7 +199,7 @@ fn at(memory: &mut [u8], len: usize) -> Segment {
 fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
     let _setting = Setting::keep();
     // Tests that keep no setting may find it so meanwhile: it changes no result.
-    arch::threshold::use_from(1);
+    stream_everything();
     let source = Edge::new(7);
     for set in arch::available() {
         arch::choose(set.name);
@@ -226,7 +226,7 @@ fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
 #[test]
 fn a_gather_too_long_for_the_caches_stops_at_the_exact_byte_of_a_segment() {
     let _setting = Setting::keep();
-    arch::threshold::use_from(1);
+    stream_everything();
     let source = Edge::new(0);
     let byte = |at: usize| (at * 7 + at / 256) as u8 | 1;
     (0..PAGES * PAGE_SIZE).for_each(|at| source.fill(at, 1, byte(at)));

@@ -1,8 +1,9 @@
 //! What the CPU has and which of it is used.
 
-use super::exception::Text;
+use super::exception::{Text, exception};
 use crate::arch;
 use crate::error::Error;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -36,6 +37,19 @@ pub(super) fn use_isa(name: &Bound<'_, PyAny>) -> PyResult<()> {
         Some(_) => Ok(()),
         None => Err(Error::invalid("name", name, format!("one of {}", isas().join(", "))).into()),
     }
+}
+
+/// From which lengths on copies go another way, as `use_tuning` takes it.
+#[pyfunction]
+pub(super) fn tuning() -> Text<String> {
+    Text(arch::tuning::current().text())
+}
+
+/// Uses the lengths that a text names from now on.
+#[pyfunction]
+pub(super) fn use_tuning(name: &Bound<'_, PyAny>) -> PyResult<()> {
+    let text = super::values::text("name", name)?;
+    arch::tuning::choose(text).map_err(|why| exception::<PyValueError>(format!("name is {text:?}: {why}")))
 }
 
 /// The instruction that writes cache lines back; `None` if this CPU has none.

@@ -47,7 +47,10 @@ mod _core {
     #[pymodule_export]
     use super::array::IovecArray;
     #[pymodule_export]
-    use super::cpu::{cpu_features, flush_instruction, flush_instructions, isa, isas, use_flush_instruction, use_isa};
+    use super::cpu::{
+        cpu_features, flush_instruction, flush_instructions, isa, isas, tuning, use_flush_instruction, use_isa,
+        use_tuning,
+    };
     use super::exception::exception;
     #[pymodule_export]
     use super::fault::{
@@ -96,6 +99,9 @@ mod _core {
             let known: Vec<_> = crate::arch::available().map(|set| set.name).collect();
             let message = format!("{} is {name:?}: this CPU has {}", crate::arch::ISA_VARIABLE, known.join(", "));
             return Err(exception::<PyImportError>(message));
+        }
+        if let Some(why) = crate::arch::tuning::refusal() {
+            return Err(exception::<PyImportError>(why));
         }
         crate::fault::prepare();
         crate::sys::lock::watch();

@@ -18,6 +18,7 @@ pub(crate) use signal::{fault_kind, resume, state};
 #[cfg(test)]
 pub(crate) use stepping::stepped;
 
+use super::facts::{Facts, Vendor};
 use super::{Primitives, WriteBack};
 use flush::{CLFLUSH, CLFLUSHOPT, CLWB};
 use vector::{AVX2, AVX512, SCALAR, SSE2};
@@ -31,8 +32,10 @@ pub(super) static WRITE_BACKS: &[&WriteBack] = &[&CLFLUSH, &CLFLUSHOPT, &CLWB];
 /// Whether the routines survive faults, if a handler calls [`resume`].
 pub(crate) const RECOVERS: bool = true;
 
+use super::LINE;
+use core::arch::asm;
 use core::arch::x86_64::{
-    __cpuid, __cpuid_count, _MM_HINT_T0, _MM_HINT_T1, _mm_mfence, _mm_prefetch, _mm_sfence, _rdtsc,
+    __cpuid, __cpuid_count, _MM_HINT_T0, _MM_HINT_T1, _mm_mfence, _mm_prefetch, _mm_sfence, _rdtsc, CpuidResult,
 };
 
 /// CPUID leaf 7: EBX bit 9 is ERMS, bit 23 CLFLUSHOPT, bit 24 CLWB; EDX bit 4 is FSRM.
@@ -44,17 +47,31 @@ fn structured_features() -> (u32, u32) {
     (leaf.ebx, leaf.edx)
 }
 
-/// Opens the string path where the CPU says that even short strings are fast. May run any number of times.
-pub(super) fn detect() {
-    if structured_features().1 & 1 << 4 != 0 {
-        vector::use_strings(amd_l1_kib() == 32);
+/// What this CPU says of itself.
+pub(super) fn facts() -> Facts {
+    Facts {
+        vendor: vendor(),
+        first_cache: cache(|level| level == 1),
+        second_cache: cache(|level| level == 2),
+        last_cache: cache(|_| true),
+        fast_strings: structured_features().1 & 1 << 4 != 0,
     }
 }
 
-/// The size of the first-level data cache, where the CPU has AMD's leaf that tells; 0 elsewhere.
-fn amd_l1_kib() -> u32 {
-    const LEAF: u32 = 0x8000_0005;
-    if __cpuid(0x8000_0000).eax < LEAF { 0 } else { __cpuid(LEAF).ecx >> 24 }
+/// The vendor's own name is spread over three registers of leaf 0.
+fn vendor() -> Vendor {
+    let leaf = __cpuid(0);
+    let name: Vec<u8> = [leaf.ebx, leaf.edx, leaf.ecx].into_iter().flat_map(u32::to_le_bytes).collect();
+    match &name[..] {
+        b"GenuineIntel" => Vendor::Intel,
+        b"AuthenticAMD" | b"HygonGenuine" => Vendor::Amd,
+        _ => Vendor::Other,
+    }
+}
+
+/// Sets from which lengths on copies go by `rep movsb`: between addresses that agree modulo a line, and between any.
+pub(super) fn use_strings(from: usize, any_from: usize) {
+    vector::use_strings(from, any_from);
 }
 
 /// Whether 512 bits are moved in one piece. AMD's leaf of data paths tells where they are not; other CPUs that have
@@ -65,19 +82,21 @@ fn moves_512_bits_whole() -> bool {
     __cpuid(0x8000_0000).eax < LEAF || __cpuid(LEAF).eax & FP512 != 0
 }
 
-/// The size of the last cache, by the leaf of either vendor: they differ in their numbers alone.
-pub(super) fn last_cache() -> Option<usize> {
+/// The size of the largest cache for data at a level, by the leaf of either vendor: they differ in their numbers alone.
+fn cache(is_meant: impl Fn(u32) -> bool) -> Option<usize> {
+    const INSTRUCTIONS: u32 = 2;
     let caches = |leaf: u32| {
         let last = __cpuid(leaf & 0x8000_0000).eax;
         let known = if last < leaf { 0 } else { 8 };
         (0..known).map(move |index| __cpuid_count(leaf, index)).take_while(|cache| cache.eax & 0x1f != 0)
     };
     let field = |register: u32, at: u32, bits: u32| (register >> at & ((1 << bits) - 1)) as usize + 1;
-    let size = |cache: core::arch::x86_64::CpuidResult| {
+    let size = |cache: CpuidResult| {
         let ways = field(cache.ebx, 22, 10) * field(cache.ebx, 12, 10) * field(cache.ebx, 0, 12);
         ways * (cache.ecx as usize + 1)
     };
-    caches(4).chain(caches(0x8000_001D)).map(size).max()
+    let all = caches(4).chain(caches(0x8000_001D));
+    all.filter(|cache| cache.eax & 0x1f != INSTRUCTIONS && is_meant(cache.eax >> 5 & 7)).map(size).max()
 }
 
 pub(super) fn cache_line_size() -> usize {
@@ -101,20 +120,36 @@ pub(super) fn features() -> Vec<(&'static str, bool)> {
 /// How far into a coming segment a hint reaches: the hardware prefetcher has caught on by then.
 const PREFETCH_BYTES: usize = 1024;
 
+/// The lines of a range, by any address in each. One that begins within a line ends in one more.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per segment of 64 bytes
+fn lines(addr: usize, len: usize) -> impl Iterator<Item = *const i8> {
+    (0..len + addr % LINE).step_by(LINE).map(move |at| std::ptr::with_exposed_provenance(addr.wrapping_add(at)))
+}
+
 #[inline(always)]
 #[allow(clippy::inline_always)]
 pub(super) fn prefetch(addr: usize, len: usize) {
-    for line in (0..len.min(PREFETCH_BYTES)).step_by(64) {
+    for line in lines(addr, len.min(PREFETCH_BYTES)) {
         // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::with_exposed_provenance(addr.wrapping_add(line))) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
     }
 }
 
 #[inline]
 pub(super) fn prefetch_far(addr: usize, len: usize) {
-    for line in (0..len).step_by(64) {
+    for line in lines(addr, len) {
         // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::with_exposed_provenance(addr.wrapping_add(line))) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line) };
+    }
+}
+
+#[inline]
+pub(super) fn prefetch_to_write(addr: usize, len: usize) {
+    for line in lines(addr, len) {
+        // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address. Every CPU
+        // with 64-bit mode takes the instruction, some as one that does nothing.
+        unsafe { asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly)) };
     }
 }
 

@@ -7,9 +7,9 @@
 //! crosses a line costs more than a load that does), then whole lines, each loaded whole before it is stored, pointers
 //! advanced after the stores; then a tail. Head and tail are a line's worth each that reaches over what is beside them:
 //! no choice by length, which varying lengths would mispredict. Where a store of it would straddle pages, or a load see
-//! what was stored before, they go by the moves of their length. From `STRING_MIN` bytes on, when source and
-//! destination are congruent modulo a line and the CPU has fast strings, `rep movsb` takes the lines: it claims
-//! destination lines without reading them first.
+//! what was stored before, they go by the moves of their length. Where the CPU has fast strings, `rep movsb`
+//! takes the lines of a long copy, of one whose addresses agree modulo a line sooner: it claims destination lines
+//! without reading them first.
 //!
 //! The nontemporal: what comes before a line boundary of the destination, whole lines, what is behind them, all by
 //! non-temporal stores, asking for the source ahead but never beyond its end. Of a partial line the words go by
@@ -29,19 +29,15 @@ use crate::arch::guard::{Instruction, Trap};
 use core::arch::global_asm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// From here `rep movsb` beats any vector loop, between congruent addresses: L1 is left behind. A loop may also trip
-/// over its own stores there, where source and destination are a few lines apart modulo 4 KiB (Zen 4, 16 KiB, 64 bytes:
-/// 740 ns against 380).
-const STRING_MIN: usize = 32 << 10;
-/// The same where L1 has 32 KiB.
-const STRING_MIN_SMALL_L1: usize = 16 << 10;
-
-/// What `STRING_MIN` is on this CPU; `usize::MAX` where strings are slow. Read by the assembly.
+/// From which length on `rep movsb` takes the lines of copies between addresses that agree modulo a line, and from which
+/// on, not less, those of any others. Read by the assembly. `arch/tuning.rs` has the rules.
 static STRING_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
+static STRING_ANY_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Opens the string path: the CPU says that even short strings are fast.
-pub(super) fn use_strings(small_l1: bool) {
-    STRING_FROM.store(if small_l1 { STRING_MIN_SMALL_L1 } else { STRING_MIN }, Ordering::Relaxed);
+/// Sets both.
+pub(super) fn use_strings(from: usize, any_from: usize) {
+    STRING_ANY_FROM.store(any_from, Ordering::Relaxed);
+    STRING_FROM.store(from, Ordering::Relaxed);
 }
 
 /// From here a copy asks for its source `AHEAD` bytes ahead: it is in no L2. Below, between L2 and L3, asking costs a
@@ -88,7 +84,12 @@ macro_rules! routines {
         global_asm!(
             ".pushsection .text.iovec_rs,\"ax\",@progbits",
             opening!($copy),
-            "mov r10, rcx\n lea r11, [rsi+rdx]\n pxor xmm5, xmm5", "cmp rdx, 64\n jb 8f",
+            "mov r10, rcx\n lea r11, [rsi+rdx]\n pxor xmm5, xmm5", "cmp rdx, 64\n jb 8f\n jne 10f",
+            // A line's worth alone, within a page of the destination.
+            "mov eax, edi\n and eax, 4095\n cmp eax, 4096 - 64\n ja 10f",
+            guarded!($copy, "first", "0", "mov al, [rsi]"),
+            copy_line!($copy, $end_mov, $end_mov, "0", $end_line),
+            $leave, "xor eax, eax\n ret", "10:",
             // Head: bring the destination to a line, by one that reaches over its end.
             "test edi, 63\n jnz 1f",
             guarded!($copy, "first", "0", "mov al, [rsi]"),
@@ -103,8 +104,9 @@ macro_rules! routines {
             "11: mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63",
             small_copy!($copy, "2"),
             "add rdi, rdx\n add rsi, rdx\n sub r9, rdx\n mov rdx, r9", "2:",
-            // Long and congruent: strings. The end lies behind the instruction: some CPUs report poison there.
-            "cmp rdx, [rip + {string_from}]\n jb 3f", "test esi, 63\n jnz 3f", "mov rcx, rdx",
+            // Long, and congruent or longer: strings. The end lies behind the instruction: some CPUs report poison there.
+            "cmp rdx, [rip + {string_from}]\n jb 3f\n test esi, 63\n jz 22f",
+            "cmp rdx, [rip + {string_any_from}]\n jb 3f\n 22: mov rcx, rdx",
             guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),
             "ret", "3:", "cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + 256",
             copy_lines!($copy, "30", $mov, $line, hint!("{ahead}")),
@@ -171,6 +173,7 @@ macro_rules! routines {
             closing!($zero),
             ".popsection",
             string_from = sym STRING_FROM,
+            string_any_from = sym STRING_ANY_FROM,
             lanes = sym super::partial::LANES,
             ahead_min = const AHEAD_MIN,
             prefetch_ahead = const PREFETCH_AHEAD,

@@ -61,6 +61,11 @@ impl LineStore for Copier {
     }
 
     #[inline(always)]
+    fn claim(&mut self, dst: usize, len: usize) {
+        arch::prefetch_to_write(dst, len);
+    }
+
+    #[inline(always)]
     fn fence(&mut self) {
         arch::store_fence();
     }

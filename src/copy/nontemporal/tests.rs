@@ -3,7 +3,7 @@
 mod ledger;
 
 use super::recorder::{Place, Recorder};
-use super::{Flush, Gather, LineStore, Scatter, copy};
+use super::{Flush, Gather, LineStore, Scatter, copy_alone};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::LINE;
 use crate::copy::step::{FromIter, ToIter};
@@ -52,7 +52,15 @@ fn at(addr: usize, len: usize) -> Memory {
 /// One range, as a flat copy makes it: the bytes that did not get there.
 fn copy_flat<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
     // SAFETY: the callers pass ranges of their own arenas, or a ledger, which touches nothing.
-    let left = unsafe { copy(store, flush, dst, src, len) };
+    let left = unsafe { copy_alone(store, flush, 0, dst, src, len) };
+    store.fence();
+    left
+}
+
+/// The same where every length is better through the cache.
+fn copy_through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
+    // SAFETY: the callers pass ranges of their own arenas, or a ledger, which touches nothing.
+    let left = unsafe { copy_alone(store, flush, usize::MAX, dst, src, len) };
     store.fence();
     left
 }
@@ -86,11 +94,13 @@ fn every_offset_and_length_is_durable_on_return() {
     for dst_at in 0..OFFSETS {
         for len in 0..=LENGTHS {
             let src_at = (dst_at * 5 + len) % LINE;
-            let mut recorder = Recorder::new(arena.base(), arena.len);
-            let left = copy_flat(&mut recorder, Flush::Lines, arena.base() + dst_at, source.base() + src_at, len);
-            assert_eq!(left, 0);
-            check(&recorder, dst_at, len, &(dst_at, len));
-            assert_eq!(arena.contents()[dst_at..dst_at + len], source.contents()[src_at..src_at + len]);
+            for way in [copy_flat, copy_through_cache] {
+                let mut recorder = Recorder::new(arena.base(), arena.len);
+                let left = way(&mut recorder, Flush::Lines, arena.base() + dst_at, source.base() + src_at, len);
+                assert_eq!(left, 0);
+                check(&recorder, dst_at, len, &(dst_at, len));
+                assert_eq!(arena.contents()[dst_at..dst_at + len], source.contents()[src_at..src_at + len]);
+            }
         }
     }
 }
@@ -226,6 +236,36 @@ fn what_a_fault_cut_short_is_durable_to_the_byte() {
             assert!(recorder.places[dst_at..dst_at + done].iter().all(|place| *place == Place::Medium), "{case:?}");
             assert!(!recorder.places.contains(&Place::Dirty), "{case:?}");
             assert_eq!(arena.contents()[dst_at..dst_at + done], source.contents()[..done], "{case:?}");
+        }
+    }
+}
+
+#[test]
+fn one_range_that_a_fault_cut_short_is_durable_to_the_byte_either_way() {
+    let mut source = Arena::pattern(4 * LINE);
+    let mut arena = Arena::new(6 * LINE);
+    for way in [copy_flat, copy_through_cache] {
+        for (dst_at, len) in [(0, 8), (0, 64), (5, 100), (60, 8), (63, 200), (64, 192), (100, 1)] {
+            for bad in 0..len {
+                for is_source_bad in [true, false] {
+                    let mut recorder = Recorder::new(arena.base(), arena.len);
+                    let dst = arena.base() + dst_at;
+                    let done = if is_source_bad {
+                        recorder.bad_source = Segment::new(source.base() + bad, len - bad);
+                        bad
+                    } else {
+                        recorder.bad_destination = (dst + bad) / LINE * LINE;
+                        recorder.bad_destination.saturating_sub(dst)
+                    };
+                    let case = (dst_at, len, bad, is_source_bad);
+                    assert_eq!(way(&mut recorder, Flush::Lines, dst, source.base(), len), len - done, "{case:?}");
+                    let is_medium = |place: &Place| *place == Place::Medium;
+                    assert!(recorder.places[dst_at..dst_at + done].iter().all(is_medium), "{case:?}");
+                    assert_eq!(recorder.places.iter().filter(|place| is_medium(place)).count(), done, "{case:?}");
+                    assert!(!recorder.places.contains(&Place::Dirty), "{case:?}");
+                    assert_eq!(arena.contents()[dst_at..dst_at + done], source.contents()[..done], "{case:?}");
+                }
+            }
         }
     }
 }
