@@ -63,7 +63,8 @@ unsafe fn finish_line(set: &Primitives, stop: Interrupted) -> Interrupted {
         return stop;
     }
     let (to, from) = (with_exposed_provenance_mut(stop.dst), with_exposed_provenance(stop.src));
-    // SAFETY: a part of the range the caller speaks for.
+    // SAFETY: `rest` is at most `stop.left`, so this is a part of the range that the caller of `finish_line` speaks
+    // for.
     let routine = |trap| unsafe { (set.copy)(to, from, rest, trap) };
     // SAFETY: every set's copy fills the record.
     match unsafe { run(routine) } {

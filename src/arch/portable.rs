@@ -36,9 +36,9 @@ unsafe extern "C" fn copy(dst: *mut u8, src: *const u8, len: usize, _trap: *mut 
         unsafe { ptr::write_volatile(dst.wrapping_add(at).cast::<Word>(), word) };
     }
     for at in words..len {
-        // SAFETY: at < len.
+        // SAFETY: at < len, so the byte lies in the source, which the caller of `copy` says is readable.
         let byte = unsafe { ptr::read_volatile(src.wrapping_add(at)) };
-        // SAFETY: at < len.
+        // SAFETY: at < len, so the byte lies in the destination, which the caller of `copy` lets be written to.
         unsafe { ptr::write_volatile(dst.wrapping_add(at), byte) };
     }
     0
@@ -53,7 +53,7 @@ unsafe extern "C" fn zero(dst: *mut u8, len: usize, _trap: *mut Trap) -> usize {
         unsafe { ptr::write_volatile(dst.wrapping_add(at).cast::<Word>(), [0; WORD]) };
     }
     for at in words..len {
-        // SAFETY: at < len.
+        // SAFETY: at < len, so the byte lies in the range that the caller of `zero` lets be written to.
         unsafe { ptr::write_volatile(dst.wrapping_add(at), 0) };
     }
     0

@@ -185,7 +185,8 @@ unsafe fn nontemporal<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src
 /// As for [`CopyChunk::copy`], of the range that `rest` is about.
 #[cold]
 unsafe fn finish_line<S: LineStore>(store: &mut S, flush: Flush, rest: &Remainder) -> usize {
-    // SAFETY: the caller of `finish_line` promises it.
+    // SAFETY: the caller of `finish_line` promises it of the whole range, of which the first `readable` bytes are a
+    // part.
     rest.len - rest.readable + unsafe { through_cache(store, flush, rest.dst, rest.src, rest.readable) }
 }
 

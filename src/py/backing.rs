@@ -70,12 +70,13 @@ enum Class {
     View(fn(&Names) -> &Py<PyString>),
 }
 
-/// `numpy.ndarray`, `array.array` and `mmap.mmap`, once an object of theirs was met: no module is imported for the sake of
-/// asking.
+/// `numpy.ndarray`, `array.array` and `mmap.mmap`, once an object of theirs was met: no module is imported for the sake
+/// of asking.
 static NDARRAY: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static ARRAY: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static MMAP: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// A few classes that are none of these. One that is freed may leave its address to another, which is then unknown at worst.
+/// A few classes that are none of these. One that is freed may leave its address to another, which is then unknown at
+/// worst.
 static UNKNOWN: [AtomicPtr<ffi::PyTypeObject>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
 
 impl Class {

@@ -30,7 +30,10 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// `copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before
 /// (`csum_and_copy_to_iter`). Returns the bytes copied and the ones'-complement sum, folded to 16 bits.
 #[pyfunction]
-#[pyo3(signature = (addr, i, nbytes=None, csum=None, offset=None), text_signature = "(addr, i, nbytes=None, csum=0, offset=0)")]
+#[pyo3(
+    signature = (addr, i, nbytes=None, csum=None, offset=None),
+    text_signature = "(addr, i, nbytes=None, csum=0, offset=0)"
+)]
 pub(super) fn csum_and_copy_to_iter(
     addr: &Bound<'_, PyAny>,
     i: IterArg<'_>,

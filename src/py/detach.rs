@@ -50,9 +50,11 @@ static THREADS: LazyLock<Option<Threads>> = LazyLock::new(|| {
     let head = function(c"PyInterpreterState_ThreadHead")?;
     let next = function(c"PyThreadState_Next")?;
     Some(Threads {
-        // SAFETY: the function of that name has this type in every version.
+        // SAFETY: `PyInterpreterState_ThreadHead` is declared with the type `Head` in pystate.h of every version from
+        // 3.11 on; a function pointer is as large as a data pointer.
         head: unsafe { std::mem::transmute::<NonNull<c_void>, Head>(head) },
-        // SAFETY: the function of that name, `PyThreadState_Next`, has this type in every version.
+        // SAFETY: `PyThreadState_Next` is declared with the type `Next` in pystate.h of every version from 3.11 on; a
+        // function pointer is as large as a data pointer.
         next: unsafe { std::mem::transmute::<NonNull<c_void>, Next>(next) },
     })
 });
@@ -70,13 +72,14 @@ fn function(name: &CStr) -> Option<NonNull<c_void>> {
 /// Whether the interpreter has no thread but this. One that starts at this moment waits for a short copy.
 fn is_alone(_py: Python<'_>) -> bool {
     let Some(threads) = &*THREADS else { return false };
-    // SAFETY: attached.
+    // SAFETY: `_py` proves that this thread is attached, so that it has a state.
     let this = unsafe { ffi::PyThreadState_Get() };
-    // SAFETY: attached.
+    // SAFETY: `_py` proves that this thread is attached, so that it has an interpreter.
     let interpreter = unsafe { ffi::PyInterpreterState_Get() };
-    // SAFETY: this thread's interpreter, which only hands its newest thread out. That is not looked at if it is
-    // another: it may be ending.
+    // SAFETY: `interpreter` is the one this thread is attached to, so it is alive. The call reads one field of it, the
+    // address of its newest thread, which is compared and not followed: that thread may be ending.
     let newest = unsafe { (threads.head)(interpreter) };
-    // SAFETY: this thread's own state. Who comes and goes changes what it leads to, which is only compared.
+    // SAFETY: `this` is the state of the thread that runs this, so it is alive. The call reads one field of it, an
+    // address that is compared and not followed.
     newest == this && unsafe { (threads.next)(this) }.is_null()
 }

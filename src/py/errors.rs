@@ -22,7 +22,8 @@ impl From<Error> for PyErr {
     }
 }
 
-/// The fault that a copy over trusted memory raises. Over user memory a copy comes short instead, and `i.fault` says why.
+/// The fault that a copy over trusted memory raises. Over user memory a copy comes short instead, and `i.fault` says
+/// why.
 #[inline]
 pub(super) fn trusted_fault(core: &iter::IovIter) -> Option<Box<Fault>> {
     if core.fault.is_some() && !core.is_user_backed() { core.fault.clone() } else { None }
@@ -60,13 +61,13 @@ pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyA
         let stuck = match report.left {
             0 => String::new(),
             left => format!(
-                "; {left} bytes stay zeroes until their mapping is closed: they could not be put back (pages of files before \
-                 Linux 5.13, huge pages, what the block moved to another address)"
+                "; {left} bytes stay zeroes until their mapping is closed: they could not be put back (pages of files \
+                 before Linux 5.13, huge pages, what the block moved to another address)"
             ),
         };
         Ok(format!(
-            "bad memory at {:#x} ({}) under a guard: {lost} bytes in {places} places read as zeroes or were not stored to; do \
-             not use what was computed{stuck}",
+            "bad memory at {:#x} ({}) under a guard: {lost} bytes in {places} places read as zeroes or were not stored to; \
+             do not use what was computed{stuck}",
             first.address,
             shown.getattr("cause")?
         ))

@@ -1,7 +1,7 @@
 //! Exceptions, made when it is known what they say.
 //!
-//! PyO3 would make them later, on the way into the interpreter, where it aborts the process if there is no memory for the
-//! text. Here a `MemoryError`, of which the interpreter keeps a few, takes the exception's place.
+//! PyO3 would make them later, on the way into the interpreter, where it aborts the process if there is no memory for
+//! the text. Here a `MemoryError`, of which the interpreter keeps a few, takes the exception's place.
 
 use super::results::{int, string};
 use pyo3::PyTypeInfo;

@@ -57,7 +57,8 @@ macro_rules! fast_function {
             nargs: pyo3::ffi::Py_ssize_t,
             kwnames: *mut pyo3::ffi::PyObject,
         ) -> *mut pyo3::ffi::PyObject {
-            // SAFETY: the interpreter calls it, as its flags say.
+            // SAFETY: `install` is the only one to hand this function out, to the interpreter, with the flags that
+            // `call` asks for.
             unsafe { crate::py::fastcall::call((args, nargs, kwnames), &WRAPPER, $call) }
         }
         crate::py::fastcall::FastFunction { name: stringify!($function), function: fast, wrapper: &WRAPPER }
@@ -99,9 +100,10 @@ pub(super) fn install(module: &Bound<'_, PyModule>, functions: impl IntoIterator
         };
         // The function refers to its definition for as long as it lives, and nobody knows how long that is.
         let definition = Box::leak(Box::new(definition));
-        // SAFETY: attached; the definition stays, and its flags tell the function's type.
+        // SAFETY: `py` proves that this thread is attached; the definition is leaked, so it stays, and its flags are
+        // those of the type of `function`.
         let function = unsafe { ffi::PyCFunction_NewEx(definition, module.as_ptr(), module.name()?.as_ptr()) };
-        // SAFETY: a new reference, or null with an exception set.
+        // SAFETY: `PyCFunction_NewEx` returns a new reference, or null with an exception set.
         let function = unsafe { Bound::from_owned_ptr_or_err(py, function) }?;
         // A second interpreter's wrapper is as good as the first's, which stays.
         let _ = wrapper.function.set(py, general.unbind());
@@ -118,7 +120,7 @@ pub(super) fn install(module: &Bound<'_, PyModule>, functions: impl IntoIterator
 type RawArgs = (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject);
 
 /// An argument that may be left out.
-type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+type Maybe<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 /// # Safety
 /// Called by the interpreter as a function with `METH_FASTCALL | METH_KEYWORDS` is.
@@ -127,12 +129,12 @@ type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 pub(super) unsafe fn call<'py, T: IntoPyObject<'py>>(
     args: RawArgs,
     wrapper: &Wrapper,
-    function: impl for<'a> FnOnce(&'a Bound<'py, PyAny>, IterArg<'a>, Optional<'a, 'py>, Optional<'a, 'py>) -> PyResult<T>,
+    function: impl for<'a> FnOnce(&'a Bound<'py, PyAny>, IterArg<'a>, Maybe<'a, 'py>, Maybe<'a, 'py>) -> PyResult<T>,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls functions attached.
+    // SAFETY: the caller of `call` promises that the interpreter calls, which it does attached.
     let py = unsafe { Python::assume_attached() };
     let run = || {
-        // SAFETY: the caller's promise.
+        // SAFETY: the arguments are those that `call` was called with, by the interpreter.
         if let Some(Args { addr, i, nbytes, keyword }) = unsafe { parse(py, args, wrapper) } {
             return match function(&addr, i, nbytes.as_deref(), keyword.as_deref()) {
                 Ok(value) => match value.into_pyobject(py) {
@@ -142,7 +144,7 @@ pub(super) unsafe fn call<'py, T: IntoPyObject<'py>>(
                 Err(error) => raise(py, error),
             };
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the arguments are those that `call` was called with, by the interpreter.
         unsafe { call_wrapper(py, args, wrapper) }.map_or_else(|error| raise(py, error), Bound::into_ptr)
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| raise(py, panicked(payload.as_ref())))
@@ -162,7 +164,7 @@ struct Args<'a, 'py> {
 #[allow(clippy::inline_always)]
 unsafe fn parse<'a, 'py>(py: Python<'py>, args: RawArgs, wrapper: &Wrapper) -> Option<Args<'a, 'py>> {
     let (_, nargs, kwnames) = args;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller of `parse` promises that these are the arguments of a call by the interpreter.
     let all = unsafe { arguments(args) };
     let (addr, i, nbytes, keyword) = if kwnames.is_null() {
         match *all {
@@ -171,8 +173,8 @@ unsafe fn parse<'a, 'py>(py: Python<'py>, args: RawArgs, wrapper: &Wrapper) -> O
             _ => return None,
         }
     } else {
-        // SAFETY: a tuple that is not empty. Names that are written in a call are interned; another is for the wrapper
-        // to compare.
+        // SAFETY: where there are names, the interpreter passes a tuple of at least one. Names that are written in a
+        // call are interned; another is for the wrapper to compare.
         let name = unsafe { ffi::PyTuple_GetItem(kwnames, 0) };
         let is_nbytes = name == names(py).nbytes.as_ptr();
         match (all, nargs) {
@@ -182,13 +184,13 @@ unsafe fn parse<'a, 'py>(py: Python<'py>, args: RawArgs, wrapper: &Wrapper) -> O
             _ => return None,
         }
     };
-    // SAFETY: an argument, borrowed for the length of the call.
+    // SAFETY: an argument is an object that the interpreter keeps during the call, for which it is borrowed.
     let borrow = |argument| unsafe { Borrowed::from_ptr(py, argument) };
     let i: Borrowed<'a, 'py, PyAny> = borrow(i);
     if !i.is_exact_instance_of::<IovIter>() {
         return None;
     }
-    // SAFETY: it is one.
+    // SAFETY: `is_exact_instance_of` said so.
     let i = IterArg(unsafe { i.cast_unchecked::<IovIter>() }.get());
     let given = |argument: Option<_>| argument.map(borrow).filter(|argument| !argument.is_none());
     Some(Args { addr: borrow(addr), i, nbytes: given(nbytes), keyword: given(keyword) })
@@ -199,9 +201,10 @@ unsafe fn parse<'a, 'py>(py: Python<'py>, args: RawArgs, wrapper: &Wrapper) -> O
 /// # Safety
 /// As for [`call`].
 unsafe fn arguments<'a>((args, nargs, kwnames): RawArgs) -> &'a [*mut ffi::PyObject] {
-    // SAFETY: it is a tuple if it is there.
+    // SAFETY: the names are null, excluded here, or a tuple, which the interpreter keeps during the call.
     let named = if kwnames.is_null() { 0 } else { unsafe { ffi::PyTuple_Size(kwnames) } };
-    // SAFETY: there are so many; where there are none the pointer may be null.
+    // SAFETY: the calling convention: at `args` are `nargs` arguments and then one for each name, all alive during the
+    // call. A pointer that is null, where there are none, is excluded.
     if args.is_null() { &[] } else { unsafe { slice::from_raw_parts(args, (nargs + named).unsigned_abs()) } }
 }
 
@@ -212,12 +215,12 @@ unsafe fn call_wrapper<'py>(py: Python<'py>, args: RawArgs, wrapper: &Wrapper) -
     let (_, nargs, kwnames) = args;
     let early = || exception::<PyRuntimeError>("called before its module was ready");
     let general = wrapper.function.get(py).ok_or_else(early)?.bind(py);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller of `call_wrapper` promises that these are the arguments of a call by the interpreter.
     let args = unsafe { arguments(args) };
-    // SAFETY: an argument, borrowed for the length of the call.
+    // SAFETY: an argument is an object that the interpreter keeps during the call, for which it is borrowed.
     let args = args.iter().map(|argument| unsafe { Borrowed::from_ptr(py, *argument) });
     let positional = PyTuple::new(py, args.clone().take(nargs.unsigned_abs()).collect::<Vec<_>>())?;
-    // SAFETY: a tuple or null, borrowed.
+    // SAFETY: the interpreter passes a tuple or null, and keeps it during the call.
     let Some(names) = (unsafe { Bound::from_borrowed_ptr_or_opt(py, kwnames) }) else {
         return general.call1(positional);
     };

@@ -127,7 +127,10 @@ impl FaultMap {
     }
 
     /// Marks a part of a buffer's memory as bad (all of it by default).
-    #[pyo3(signature = (buffer, offset=None, length=None, access=None), text_signature = "($self, buffer, offset=0, length=None, access='read')")]
+    #[pyo3(
+        signature = (buffer, offset=None, length=None, access=None),
+        text_signature = "($self, buffer, offset=0, length=None, access='read')"
+    )]
     fn poison(
         &self,
         buffer: &Bound<'_, PyAny>,

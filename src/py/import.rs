@@ -93,9 +93,11 @@ impl Uvector {
     fn source(&self) -> Source<'_> {
         match &self.form {
             Form::Objects(held) => Source::ranges(&held.memories),
-            // SAFETY: the program named the ranges itself, as with a `UserRange`.
+            // SAFETY: whoever packs ranges into an array vouches for what is written through them, as the maker of a
+            // `UserRange` does; `import::import_iovec` checks that they lie in user space.
             Form::Packed(_, array) => unsafe { Source::packed(*array) },
-            // SAFETY: as with a packed array in a buffer.
+            // SAFETY: the array is read by a copy that survives whatever is at its address. Whoever packs ranges into
+            // it vouches for what is written through them, as the maker of a `UserRange` does.
             Form::Address(addr) => unsafe { Source::address(*addr) },
         }
     }

@@ -1,5 +1,5 @@
-//! `IovIter`: what it says of itself, where it stands, and its end. The rest of its methods stand by subject in files of
-//! their own.
+//! `IovIter`: what it says of itself, where it stands, and its end. The rest of its methods stand by subject in files
+//! of their own.
 
 mod make;
 mod queries;

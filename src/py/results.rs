@@ -83,7 +83,7 @@ pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'p
 
 /// An int. No memory for it is an exception here; PyO3's own conversions panic.
 pub(super) fn int(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached.
+    // SAFETY: `py` proves that this thread is attached, which is all that the call asks for.
     let int = unsafe { ffi::PyLong_FromSize_t(value) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, int) }
@@ -91,7 +91,7 @@ pub(super) fn int(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
 
 /// As [`int`], for numbers that may be negative.
 fn small_int(py: Python<'_>, value: i64) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached.
+    // SAFETY: `py` proves that this thread is attached, which is all that the call asks for.
     let int = unsafe { ffi::PyLong_FromLongLong(value) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, int) }
@@ -99,7 +99,7 @@ fn small_int(py: Python<'_>, value: i64) -> PyResult<Bound<'_, PyAny>> {
 
 /// A `str`. No memory for it is an exception.
 pub(super) fn string<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; the text is valid UTF-8, and no str is longer than isize::MAX.
+    // SAFETY: `py` proves that this thread is attached; a `str` is valid UTF-8 and no longer than isize::MAX.
     let made = unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len().cast_signed()) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, made) }
@@ -120,7 +120,7 @@ pub(super) fn tuple<'py>(
     py: Python<'py>,
     items: impl ExactSizeIterator<Item = PyResult<Bound<'py, PyAny>>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; no vector is longer than isize::MAX.
+    // SAFETY: `py` proves that this thread is attached; a negative size, which no iterator over memory has, is refused.
     let tuple = unsafe { ffi::PyTuple_New(items.len().cast_signed()) };
     // SAFETY: a new reference, or null with an exception set.
     let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;

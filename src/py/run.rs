@@ -19,7 +19,8 @@ use pyo3::prelude::*;
 
 /// The flat side of a copy: a buffer held by `call`, or a raw range.
 #[inline(always)]
-#[allow(clippy::inline_always)] // returned by value it would be stored in pieces and loaded whole, which waits for the stores
+// Returned by value it would be stored in pieces and loaded whole, which waits for the stores.
+#[allow(clippy::inline_always)]
 pub(super) fn flat_side(
     call: &mut Call,
     object: &Bound<'_, PyAny>,

@@ -59,7 +59,8 @@ fn bytes_or_all(nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
 /// A new `bytes` of `len` bytes to be filled by whoever made it, before anybody else sees it; and its memory.
 pub(super) fn new_bytes(py: Python<'_>, len: usize) -> PyResult<(Bound<'_, PyBytes>, Memory)> {
     let size = ffi::Py_ssize_t::try_from(len).map_err(|_| Error::NoMemory(len))?;
-    // SAFETY: attached; without bytes to copy it makes an object of that size, or sets an exception.
+    // SAFETY: `py` proves that this thread is attached; without bytes to copy it makes an object of that size, or sets
+    // an exception.
     let bytes = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), size) };
     // SAFETY: a new reference, or null with an exception set.
     let bytes = unsafe { Bound::from_owned_ptr_or_err(py, bytes) }?.cast_into::<PyBytes>()?;

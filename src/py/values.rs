@@ -1,5 +1,5 @@
-//! Arguments: sizes, flags, directions, user ranges. Every refusal names the argument; one of a number also the value and
-//! its limits.
+//! Arguments: sizes, flags, directions, user ranges. Every refusal names the argument; one of a number also the value
+//! and its limits.
 
 use super::exception::exception;
 use super::names::names;
@@ -76,7 +76,7 @@ fn no_size(argument: &'static str, value: &Bound<'_, PyAny>, error: PyErr) -> Py
 
 /// The refusal of what is no int. `None`: it is one, and whatever its `__index__` raised is for the caller to see.
 fn not_an_int(argument: impl Display, value: &Bound<'_, PyAny>) -> Option<PyErr> {
-    // SAFETY: attached; only looks at the type.
+    // SAFETY: a `Bound` is a live object of an attached thread; the call looks at its type alone.
     let is_int = unsafe { ffi::PyIndex_Check(value.as_ptr()) } != 0;
     (!is_int).then(|| wrong_type(argument, "an int", value))
 }

@@ -26,7 +26,7 @@ pub(super) fn hull_of(view: &ffi::Py_buffer) -> Segment {
     for dimension in 0..dimensions as usize {
         // SAFETY: the exporter, asked for strides, gave as many lengths as dimensions.
         let length = unsafe { view.shape.wrapping_add(dimension).read() };
-        // SAFETY: and as many strides.
+        // SAFETY: the exporter, asked for strides, gave as many of them as dimensions.
         let stride = unsafe { view.strides.wrapping_add(dimension).read() };
         let reach = stride.saturating_mul(length - 1);
         below += reach.min(0);
@@ -41,9 +41,9 @@ pub(super) fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
     if !object.is_exact_instance_of::<PyBytes>() {
         return None;
     }
-    // SAFETY: it is a bytes object; the call returns its internal storage.
+    // SAFETY: `is_exact_instance_of` said that it is a bytes object; the call returns the address of its storage.
     let start = unsafe { ffi::PyBytes_AsString(object.as_ptr()) };
-    // SAFETY: it is a bytes object.
+    // SAFETY: `is_exact_instance_of` said that it is a bytes object.
     let len = unsafe { ffi::PyBytes_Size(object.as_ptr()) };
     Some(Segment::new(start.expose_provenance(), len.unsigned_abs()))
 }
@@ -52,12 +52,15 @@ pub(super) fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
 /// exception set.
 #[inline]
 pub(super) fn request(object: &Bound<'_, PyAny>, flags: i32, view: &mut ffi::Py_buffer) -> bool {
-    // SAFETY: attached; `view` is a record of ours.
+    // SAFETY: a `Bound` is a live object of an attached thread; `view` is a record that we may overwrite: it holds no
+    // export yet.
     unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view, flags) == 0 }
 }
 
 pub(super) fn release(view: &mut ffi::Py_buffer) {
-    // SAFETY: filled by `request` and released once, attached, by each caller.
+    // SAFETY: `view` was filled by `request`, or names no exporter, as a new record and a released one do: then the
+    // call does nothing. `Exports::drop` attaches for it, the other callers hold a `Bound`, or are called by the
+    // interpreter.
     unsafe { ffi::PyBuffer_Release(view) };
 }
 
@@ -73,8 +76,8 @@ pub(super) fn keep_out_of_itself(view: &mut ffi::Py_buffer) {
     }
 }
 
-/// A C-contiguous buffer of plain bytes, and how its memory may fail. `None` leaves an exception set, for [`explain`] to
-/// explain.
+/// A C-contiguous buffer of plain bytes, and how its memory may fail. `None` leaves an exception set, for [`explain`]
+/// to explain.
 ///
 /// The class is asked first, since asking an exporter for its format takes as long as a small copy.
 #[inline]

@@ -63,7 +63,7 @@ pub(in crate::py) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Ac
         return error;
     }
     let readonly = view.readonly != 0;
-    // SAFETY: the record is filled.
+    // SAFETY: `request` returned true, so the record is filled, and it is not released yet.
     let contiguous = unsafe { ffi::PyBuffer_IsContiguous(&raw const view, b'C'.cast_signed()) } != 0;
     release(&mut view);
     let reason = match (access, readonly, contiguous) {

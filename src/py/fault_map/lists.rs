@@ -30,9 +30,9 @@ impl FaultMap {
         Ok(Self::of(badblocks::parse(text("source", source)?, base, sector_size)?))
     }
 
-    /// The text of a `badblocks` file: every range from `base` on, whatever its access, in sectors of `sector_size` bytes
-    /// that are bad if a byte of them is. What lies before `base` is left out. Such a text cannot say that a map is
-    /// incomplete, unless nothing is in it.
+    /// The text of a `badblocks` file: every range from `base` on, whatever its access, in sectors of `sector_size`
+    /// bytes that are bad if a byte of them is. What lies before `base` is left out. Such a text cannot say that a map
+    /// is incomplete, unless nothing is in it.
     #[pyo3(signature = (*, base=None, sector_size=None), text_signature = "($self, *, base=0, sector_size=512)")]
     fn to_badblocks<'py>(
         &self,

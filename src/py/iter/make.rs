@@ -1,7 +1,7 @@
 //! Constructors: a class method for each kind of memory.
 
 use super::IovIter;
-use crate::abi::Direction;
+use crate::abi::{Direction, Kind};
 use crate::error::{Error, try_push};
 use crate::iter;
 use crate::memory::Segment;
@@ -21,10 +21,12 @@ impl IovIter {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*args, **kwargs)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        Err(exception::<PyTypeError>(
-            "IovIter() makes no iterator: IovIter.ubuf, iovec, kvec, bvec, pipe, xarray, folioq and discard do, one for each \
-             kind of memory, and import_iovec",
-        ))
+        let kinds = Kind::ALL.map(Kind::name);
+        let (last, others) = kinds.split_last().expect("there are kinds");
+        Err(exception::<PyTypeError>(format!(
+            "IovIter() makes no iterator: IovIter.{} and {last} do, one for each kind of memory, and import_iovec",
+            others.join(", ")
+        )))
     }
 
     /// One range of user memory (`iov_iter_ubuf`). `count` may be less than the buffer holds.
