@@ -269,15 +269,16 @@ class Guard:
     def faults(self) -> list[Fault]:
         """What other code met in the block so far, in the order in which it was met; extents that touch and are
         alike are one. `offset` is 0, `address` and `length` are those of the pages, `side` is "destination" if it
-        was a store.
+        was a store. `MemoryError` if there is no memory for the list, or was none at the end of the block.
         """
     @property
     def lost(self) -> int:
         """Bytes that read as zeroes, or whose stores went nowhere: whole pages, the sum of the faults' lengths."""
     @property
     def not_restored(self) -> int:
-        """How many of those the mapping still lacks after the block, until it is closed: 0, unless the kernel cannot
-        put such pages back (of files before Linux 5.13, huge pages).
+        """How many bytes still read as zeroes after the block, until their mapping is closed: 0, unless the kernel
+        could not put such pages back (of files before Linux 5.13, huge pages), or the block moved its mapping
+        (`mremap`).
         """
     def __enter__(self) -> Self: ...
     def __exit__(
