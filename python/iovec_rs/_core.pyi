@@ -77,6 +77,7 @@ __all__ = [
     "isa",
     "isas",
     "keeps_messages",
+    "machine_limits",
     "memcpy_flushcache",
     "memcpy_mcsafe",
     "memcpy_nocache",
@@ -134,6 +135,11 @@ def isas() -> list[str]:
 
 def use_isa(name: str) -> None:
     """Uses the named instruction set from now on."""
+
+def machine_limits(nbytes: int) -> tuple[float, float, float] | None:
+    """What this machine loads and stores at most over so many bytes, in bytes per nanosecond: read, written, and
+    written past the caches. `None` where that cannot be measured.
+    """
 
 def tuning() -> str:
     """From which lengths on copies go another way, as `use_tuning` takes it."""

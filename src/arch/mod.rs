@@ -6,6 +6,7 @@
 
 pub mod facts;
 pub mod guard;
+pub mod limits;
 #[cfg(any(test, iovec_rs_portable, not(target_arch = "x86_64")))]
 #[cfg_attr(all(target_arch = "x86_64", not(iovec_rs_portable)), allow(dead_code))]
 // its copies are tested beside the others
@@ -16,7 +17,7 @@ pub mod tuning;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 mod x86_64;
 
-// The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, store_fence,
+// The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, accesses, store_fence,
 // full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_strings, cache_line_size, and for the
 // signal handler resume, state and fault_kind.
 #[cfg(any(iovec_rs_portable, not(target_arch = "x86_64")))]

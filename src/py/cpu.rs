@@ -39,6 +39,14 @@ pub(super) fn use_isa(name: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
+/// What this machine loads and stores at most over so many bytes, in bytes per nanosecond: read, written, and
+/// written past the caches. `None` where that cannot be measured.
+#[pyfunction]
+pub(super) fn machine_limits(py: Python<'_>, nbytes: u64) -> Option<(f64, f64, f64)> {
+    let limits = py.detach(|| arch::limits::measure(usize::try_from(nbytes).ok()?))?;
+    Some((limits.read, limits.write, limits.stream))
+}
+
 /// From which lengths on copies go another way, as `use_tuning` takes it.
 #[pyfunction]
 pub(super) fn tuning() -> Text<String> {

@@ -18,7 +18,9 @@ from iovec_rs._bench import against, worker
 from iovec_rs._bench.harness import Case, Contestant, Row, fit
 from iovec_rs._bench.memory import Broom, address, placed
 from iovec_rs._bench.operations import OPERATIONS
-from iovec_rs._bench.sweep import Point, Sweep, render, short
+from iovec_rs._bench.sweep import Point, Sweep, limit, render
+from iovec_rs._bench.units import short
+from iovec_rs._core import machine_limits
 from iovec_rs.cli import main
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def test_every_operation_is_shown_with_all_its_contestants(everything: tuple[str
         assert [point["size"] for point in known["points"]] == list(OPERATIONS[known["operation"]].quick_sizes)
         for point in known["points"]:
             assert len(point["rows"]) >= 2
+            assert point["limit"] > 0
             assert all(row["median"] >= row["minimum"] > 0 for row in point["rows"])
             assert point["rows"][0]["ratio"] is None
             assert all(row["ratio"] > 0 for row in point["rows"][1:])
@@ -101,6 +104,7 @@ def test_the_plot_is_a_picture_of_every_operation(everything: tuple[str, dict[st
     assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
     for operation in OPERATIONS.values():
         assert operation.summary in text
+    assert "limit of the machine" in text
 
 
 def test_one_operation_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,6 +303,19 @@ def test_a_rival_that_comes_later_keeps_its_column() -> None:
     assert lines[1:4] == ["copy: things", "  A  A", "  B  B"]
     assert lines[5].split() == ["64", "10.0", "1.50", "12.5", "2.00"]
     assert lines[6].split() == ["4", "Ki", "10.0", "3.00", "0.50"]
+
+
+def test_the_limit_is_the_slower_side_with_the_better_way_to_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    for figures, expected in (((10.0, 5.0, 8.0), 8.0), ((3.0, 5.0, 8.0), 3.0), ((9.0, 7.0, 2.0), 7.0), (None, None)):
+        monkeypatch.setattr("iovec_rs._bench.sweep.machine_limits", lambda _, figures=figures: figures)
+        assert limit(64) == expected
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 4096, 1 << 20])
+def test_this_machine_has_a_limit(nbytes: int) -> None:
+    known = machine_limits(nbytes)
+    assert known is not None
+    assert all(rate > 0 for rate in known)
 
 
 def test_memory_is_placed_where_it_is_wanted() -> None:

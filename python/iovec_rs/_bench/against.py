@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from .sweep import short
+from .units import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

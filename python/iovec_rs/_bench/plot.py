@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .optional import pyplot
-from .sweep import short
+from .units import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

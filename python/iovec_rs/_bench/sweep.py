@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from iovec_rs._core import machine_limits
+
 from .harness import fit, measure
 from .lasting import instruction_kept
+from .units import short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +47,16 @@ class Sweep:
         return list(dict.fromkeys(row.name for point in self.points for row in point.rows))
 
 
+def limit(nbytes: int) -> float | None:
+    """GB/s that no copy of so many bytes passes: the slower of loading alone and storing alone, in the better way to
+    store."""
+    known = machine_limits(nbytes)
+    if known is None:
+        return None
+    read, written, streamed = known
+    return min(read, max(written, streamed))
+
+
 def sweep(operation: Operation, quick: bool, seconds: float = SECONDS) -> Iterator[Sweep]:
     """What is known after each size: the same sweep, grown by a point."""
     known = Sweep(operation.name, operation.summary, operation.unit)
@@ -51,16 +64,8 @@ def sweep(operation: Operation, quick: bool, seconds: float = SECONDS) -> Iterat
         with instruction_kept():
             case = operation.build(size, quick)
             table = measure(operation.name, fit(case, 0.0, least=3) if quick else fit(case, seconds), quick)
-        known.points.append(Point(size, table.rows))
+        known.points.append(Point(size, table.rows, limit(operation.moves(size))))
         yield known
-
-
-def short(nbytes: int) -> str:
-    """A power of two as people write it: 64, 4 Ki, 16 Mi."""
-    for unit, shift in (("Mi", 20), ("Ki", 10)):
-        if nbytes >= 1 << shift and nbytes % (1 << shift) == 0:
-            return f"{nbytes >> shift} {unit}"
-    return str(nbytes)
 
 
 def render(known: Sweep) -> str:

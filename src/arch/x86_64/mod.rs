@@ -9,6 +9,7 @@ mod partial;
 #[cfg(test)]
 mod disassembly;
 mod flush;
+mod limits;
 mod signal;
 #[cfg(test)]
 mod stepping;
@@ -72,6 +73,12 @@ fn vendor() -> Vendor {
 /// Sets from which lengths on copies go by `rep movsb`: between addresses that agree modulo a line, and between any.
 pub(super) fn use_strings(from: usize, any_from: usize) {
     vector::use_strings(from, any_from);
+}
+
+/// Loads and stores alone, by the widest registers.
+#[allow(clippy::unnecessary_wraps)] // other architectures have none
+pub(super) fn accesses() -> Option<limits::Accesses> {
+    Some(limits::accesses())
 }
 
 /// Whether 512 bits are moved in one piece. AMD's leaf of data paths tells where they are not; other CPUs that have
