@@ -18,9 +18,9 @@ use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 use std::mem::MaybeUninit;
 
-/// Bytes that pass through the stage at a time: few enough to stay in the first cache beside their source and
-/// destination.
-const BLOCK: usize = 8 << 10;
+/// Bytes that pass through the stage at a time: so few that the next block is loaded, and the stores of this one drain,
+/// while it is summed. Of a MiB that is in no cache, sums take 6% with 2 KiB, 21% with 4 and 45% with 8.
+const BLOCK: usize = 2 << 10;
 
 /// Where a block is between its load and its store. Not initialised: to zero it would take longer than most copies.
 #[repr(align(64))]

@@ -5,6 +5,7 @@
 //! before the count is returned.
 
 use super::bounce::{self, Outcome};
+use super::chunk::CopyChunk;
 use super::copier::Copier;
 use super::nontemporal::{self, Flush, Gather, LineStore, Scatter};
 use super::step::{FromIter, ToIter};
@@ -89,9 +90,48 @@ pub fn flush(range: Memory) -> Result<Outcome> {
 /// Evicts the range from the caches, for a reader of memory that somebody else writes to past them. What this CPU
 /// itself wrote there is written back first.
 pub fn invalidate(range: Memory) -> Result<Outcome> {
-    let evicted = over_lines(range, arch::evict().ok_or_else(no_write_back)?)?;
+    evict(&[range], 0, |_| 0)
+}
+
+/// Evicts two ranges, with one fence: the bytes of both.
+pub fn invalidate_both(ranges: [Memory; 2]) -> Result<Outcome> {
+    evict(&ranges, 0, |_| 0)
+}
+
+/// Evicts the range and then copies what it begins with to `own`, which is no longer: the bytes of both. `own` is
+/// memory of our own, which no copier has to be made for.
+pub(crate) fn reload(own: &mut [u8], range: Memory) -> Result<Outcome> {
+    let part = range.take(own.len()).seg();
+    if part.len < own.len() {
+        return Err(Error::BeyondBuffer { nbytes: own.len(), len: part.len });
+    }
+    evict(&[range], part.len, |copier| {
+        let dst = own.as_mut_ptr().expose_provenance();
+        // SAFETY: the copier was made for the source; the destination is a buffer of our own, as long as it.
+        part.len - unsafe { copier.copy(dst, part.addr, part.len) }
+    })
+}
+
+/// Evicts ranges with one fence, and does what `then` says when all of them are: the bytes evicted, and those of
+/// `also` that it has done.
+#[inline(always)]
+#[allow(clippy::inline_always)] // into each of three
+fn evict(ranges: &[Memory], also: usize, then: impl FnOnce(&mut Copier) -> usize) -> Result<Outcome> {
+    let instruction = arch::evict().ok_or_else(no_write_back)?;
+    let mut copier = Copier::new(ranges, &[])?;
+    let (mut done, mut wanted) = (0, 0);
+    for range in ranges {
+        if done == wanted {
+            // SAFETY: the copier was made for the range.
+            done += range.len() - unsafe { copier.over_lines(instruction, range.seg().addr, range.len()) };
+        }
+        wanted += range.len();
+    }
     arch::full_fence();
-    Ok(evicted)
+    if done == wanted {
+        done += then(&mut copier);
+    }
+    Ok((done, copier.into_fault(done, wanted + also)))
 }
 
 /// Orders every write-back and non-temporal store of this thread before the stores that follow.

@@ -19,8 +19,9 @@ use crate::iter::IovIter;
 use crate::memory::Memory;
 use std::mem::MaybeUninit;
 
-/// How many bytes of data are read before they are written: they stay in the first cache.
-const BLOCK: usize = 8 << 10;
+/// How many bytes of data are read before they are written. More are not: they would drain while nothing is summed, and
+/// be summed while nothing drains.
+const BLOCK: usize = 4 << 10;
 
 /// Bytes that fit a small buffer, which is cheaper to have.
 const SMALL: usize = 448;

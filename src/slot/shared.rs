@@ -3,7 +3,7 @@
 use super::Medium;
 use super::header::Line;
 use crate::arch::LINE;
-use crate::copy::flushcache::{invalidate, memcpy_flushcache};
+use crate::copy::flushcache::{invalidate_both, memcpy_flushcache, reload};
 use crate::copy::framed::copy_published_from_iter;
 use crate::copy::{Outcome, crc32c, memcpy};
 use crate::error::Result;
@@ -28,8 +28,12 @@ impl Medium for Page {
         self.writable()
     }
 
+    fn reload(&self, len: usize, line: &mut Line) -> Result<Outcome> {
+        reload(line, self.memory().take(len))
+    }
+
     fn invalidate(&self, offset: usize, len: usize) -> Result<Outcome> {
-        invalidate(self.memory().skip(offset).take(len))
+        invalidate_both([self.memory().take(LINE), self.memory().skip(offset).take(len)])
     }
 
     fn read_line(&self, line: &mut Line) -> Result<Outcome> {

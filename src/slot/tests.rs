@@ -35,8 +35,12 @@ impl Medium for Fake {
         true
     }
 
+    fn reload(&self, len: usize, line: &mut Line) -> Result<Outcome> {
+        Ok((len + self.read_line(line)?.0, None))
+    }
+
     fn invalidate(&self, _offset: usize, len: usize) -> Result<Outcome> {
-        Ok((len, None))
+        Ok((LINE + len, None))
     }
 
     fn read_line(&self, line: &mut Line) -> Result<Outcome> {

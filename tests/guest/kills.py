@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from guest import debian, image
 from guest.__main__ import LOGS, PROGRAMS, TESTS
-from guest.boot import DISASTER, ESCAPES
+from guest.boot import DISASTER, ESCAPES, EXIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,11 @@ def lines_until(qemu: subprocess.Popen[bytes], log: Path, deadline: float) -> It
                 yield text
 
 
+def require_good(text: str) -> None:
+    if DISASTER.search(text) or text.startswith("WRONG") or EXIT.match(text):
+        raise KilledError(f"the guest ended by itself, or found damage: {text}")
+
+
 def one(line: list[str], log: Path, last: int, seconds: float) -> Round:
     """Boots, lets the guest append for so long, and kills it. `last` is the last record that it must find."""
     with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as qemu:
@@ -86,8 +91,7 @@ def one(line: list[str], log: Path, last: int, seconds: float) -> Round:
             found, acknowledged = None, -1
             deadline = time.monotonic() + LIMIT
             for text in lines_until(qemu, log, deadline):
-                if DISASTER.search(text) or text.startswith("WRONG"):
-                    raise KilledError(text)
+                require_good(text)
                 if match := FOUND.match(text):
                     found = [int(number) for number in match.groups()]
                     break
@@ -97,8 +101,7 @@ def one(line: list[str], log: Path, last: int, seconds: float) -> Round:
             if there < last:
                 raise KilledError(f"record {last} was acknowledged and {there} is the last that is there")
             for text in lines_until(qemu, log, time.monotonic() + seconds):
-                if DISASTER.search(text) or text.startswith("WRONG"):
-                    raise KilledError(text)
+                require_good(text)
                 if match := APPENDED.match(text):
                     acknowledged = int(match[1])
             qemu.send_signal(signal.SIGKILL)

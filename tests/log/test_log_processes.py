@@ -18,7 +18,7 @@ SIZE = 1 << 18
 
 def record(number: int) -> bytes:
     """A record that tells its number in every word, and is of a length of its own."""
-    return struct.pack("<Q", number) * (number * 7919 % 1500)
+    return struct.pack("<Q", number) * (1 + number * 7919 % 1500)
 
 
 def write_forever(path: Path, acknowledge: int) -> NoReturn:
