@@ -6,7 +6,7 @@
 
 use super::freshness::Freshness;
 use super::handler::{self, SIGNALS};
-use super::shelter;
+use super::shelter::{is_any, is_idle};
 use super::threads::{self, Slot, SlotGuard};
 use crate::arch::{self, ticks};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ pub fn set_mode(mode: Mode) {
 pub fn uninstall() -> Result<()> {
     LEAVING.store(true, Ordering::SeqCst);
     // A guard that begins now finds that the handler is leaving.
-    if shelter::is_any() {
+    if is_any() {
         LEAVING.store(false, Ordering::SeqCst);
         return Err(Error::Handler("a guard is entered, which needs it: it cannot be uninstalled"));
     }
@@ -180,7 +180,7 @@ fn arm_anew(thread: &Thread, backing: Backing) -> Result<Path> {
     loop {
         let epoch = threads::epoch(Ordering::SeqCst);
         // Zeroes that other code reads under a guard are not to be copied, and no fault tells of them.
-        if !shelter::is_idle() {
+        if !is_idle() {
             return Ok(Path::Syscalls);
         }
         let mode = mode();

@@ -1,6 +1,6 @@
 //! What tells a signal that comes round again from a new one, in tables that a handler can use: no lock, no allocation.
 
-use super::handler::Arrival;
+use super::arrival::Arrival;
 use super::threads;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

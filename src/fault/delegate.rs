@@ -4,9 +4,10 @@
 //! has changed nothing about it, is not asked a second time. The next older predecessor is, and after the oldest the
 //! default action is taken.
 
+use super::arrival::Arrival;
 use super::cycles::{Delegation, Unmended};
-use super::handler::{self, Arrival};
-use super::predecessors::{Action, Predecessors};
+use super::dispositions::{self, Action};
+use super::predecessors::Predecessors;
 use super::record::{SEGV_ACCERR, SEGV_MAPERR};
 use super::threads;
 use crate::abi::PAGE_SIZE;
@@ -14,9 +15,9 @@ use crate::arch::{self, FaultKind};
 use crate::sys::memory;
 use std::ptr;
 
-/// Always `true`: somebody took the signal, or the default action is on its way.
-pub(super) fn hand_on(arrival: &Arrival) -> bool {
-    let Some(predecessors) = handler::predecessors(arrival.signal) else { return true };
+/// Afterwards somebody has taken the signal, or the default action is on its way. `our_level` tells at which level an
+/// action is ours.
+pub(super) fn hand_on(arrival: &Arrival, predecessors: &Predecessors, our_level: fn(Action) -> Option<usize>) {
     let state = state(arrival);
     let is_again = arrival.is_fault() || arrival.is_raised();
     let first = arrival.level;
@@ -24,14 +25,14 @@ pub(super) fn hand_on(arrival: &Arrival) -> bool {
     while let Some(at) = level {
         let below = predecessors.below(at);
         match below.handler {
-            libc::SIG_IGN if !arrival.is_fault() => return true,
+            libc::SIG_IGN if !arrival.is_fault() => return,
             libc::SIG_DFL | libc::SIG_IGN => break,
             _ => {}
         }
         let older = predecessors.older(at);
         if let Some(delegation) = Delegation::begin(arrival, at) {
-            let on_top = handler::current(arrival.signal);
-            if handler::level(on_top) == Some(arrival.level) {
+            let on_top = dispositions::current(arrival.signal);
+            if our_level(on_top) == Some(arrival.level) {
                 prepare_as_the_kernel_would(arrival.signal, at, below, predecessors);
             }
             call(arrival, below);
@@ -39,12 +40,11 @@ pub(super) fn hand_on(arrival: &Arrival) -> bool {
             if is_unmended(arrival, state, on_top) {
                 Unmended::put(arrival.signal, state, older);
             }
-            return true;
+            return;
         }
         level = older;
     }
     default_action(arrival);
-    true
 }
 
 /// Blocks the signals that the handler below wants blocked, and calls it for the last time if it wants that. Only if it
@@ -57,7 +57,7 @@ fn prepare_as_the_kernel_would(signal: i32, level: usize, below: Action, predece
     }
     let itself = if below.flags & libc::SA_NODEFER == 0 { 1 << (signal - 1) } else { 0 };
     if below.mask | itself != 0 {
-        let mask = handler::mask_to_libc(below.mask | itself);
+        let mask = dispositions::mask_to_libc(below.mask | itself);
         // SAFETY: the set is valid; the old mask is not asked for.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, ptr::null_mut()) };
     }
@@ -78,7 +78,7 @@ fn call(arrival: &Arrival, below: Action) {
 
 /// Dies of the signal: at the instruction itself where it will run again, so that the core shows where.
 fn default_action(arrival: &Arrival) {
-    handler::replace(arrival.signal, Action::DEFAULT);
+    dispositions::replace(arrival.signal, Action::DEFAULT);
     if !arrival.is_fault() {
         // SAFETY: sends a signal to this very thread.
         unsafe {
@@ -96,7 +96,7 @@ fn default_action(arrival: &Arrival) {
 /// `on_top` still is, and the access would fault again, or the signal is on its way again.
 fn is_unmended(arrival: &Arrival, state: u64, on_top: Action) -> bool {
     state == self::state(arrival)
-        && handler::current(arrival.signal) == on_top
+        && dispositions::current(arrival.signal) == on_top
         && (is_pending(arrival.signal) || arrival.is_fault() && would_fault_again(arrival))
 }
 
@@ -110,7 +110,7 @@ fn state(arrival: &Arrival) -> u64 {
 }
 
 fn is_pending(signal: i32) -> bool {
-    let mut pending = handler::mask_to_libc(0);
+    let mut pending = dispositions::mask_to_libc(0);
     // SAFETY: `pending` is ours to fill.
     unsafe { libc::sigpending(&raw mut pending) };
     // SAFETY: `pending` is a valid set; the signal exists.

@@ -4,12 +4,13 @@
 //! Python and jumps nowhere but back; it preserves errno. SIGBUS and SIGSEGV are each installed, saved and checked on
 //! their own.
 
+use super::arrival::Arrival;
 use super::delegate;
-use super::predecessors::{Action, LEVELS, Predecessors};
-use super::shelter::{self, Met};
+use super::dispositions::{Action, current, replace};
+use super::predecessors::{LEVELS, Predecessors};
+use super::shelter::{Met, absorb};
 use super::threads;
 use crate::arch::{self, FaultKind};
-use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The two signals a bad access raises.
@@ -66,60 +67,14 @@ fn address(entry: HandlerFn) -> libc::sighandler_t {
 }
 
 /// The level whose entry an action is.
-pub(super) fn level(action: Action) -> Option<usize> {
+fn level(action: Action) -> Option<usize> {
     let has_info = action.flags & libc::SA_SIGINFO != 0;
     ENTRIES.iter().position(|entry| has_info && address(*entry) == action.handler)
 }
 
 /// The predecessors of one of our two signals.
-pub(super) fn predecessors(signal: i32) -> Option<&'static Predecessors> {
+fn predecessors(signal: i32) -> Option<&'static Predecessors> {
     SIGNALS.iter().position(|known| *known == signal).map(|index| &PREDECESSORS[index])
-}
-
-/// Who handles the signal now, as the kernel tells.
-pub(super) fn current(signal: i32) -> Action {
-    let mut action = empty();
-    // SAFETY: a null new action only asks; `action` is ours to fill.
-    unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
-    from_libc(&action)
-}
-
-/// Sets who handles the signal, and tells who did; `None` if the kernel refuses.
-pub(super) fn replace(signal: i32, action: Action) -> Option<Action> {
-    let mut new = empty();
-    new.sa_sigaction = action.handler;
-    new.sa_flags = action.flags;
-    new.sa_mask = mask_to_libc(action.mask);
-    let mut old = empty();
-    // SAFETY: the handler is ours, which is async-signal-safe, as the module says, or one that sigaction gave us; both
-    // structs are ours.
-    let result = unsafe { libc::sigaction(signal, &raw const new, &raw mut old) };
-    (result == 0).then(|| from_libc(&old))
-}
-
-fn empty() -> libc::sigaction {
-    // SAFETY: sigaction is a C struct of integers and an optional function pointer; all zeroes are valid.
-    unsafe { std::mem::zeroed() }
-}
-
-fn from_libc(action: &libc::sigaction) -> Action {
-    Action { handler: action.sa_sigaction, flags: action.sa_flags, mask: mask_from_libc(&action.sa_mask) }
-}
-
-/// The kernel has 64 signals; the C library's set has room for more, behind those.
-fn mask_from_libc(set: &libc::sigset_t) -> u64 {
-    const { assert!(size_of::<libc::sigset_t>() >= size_of::<u64>()) };
-    // SAFETY: a set is plain bits, at least 64 of them, in words of 64.
-    unsafe { ptr::from_ref(set).cast::<u64>().read() }
-}
-
-/// The set of those signals.
-pub(super) fn mask_to_libc(mask: u64) -> libc::sigset_t {
-    // SAFETY: a set is plain bits, for which zeroes are valid.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a set is plain bits, at least 64 of them, as `mask_from_libc` asserts; this one is ours.
-    unsafe { (&raw mut set).cast::<u64>().write(mask) };
-    set
 }
 
 /// Who handles the signal now.
@@ -207,54 +162,9 @@ extern "C" fn on_signal<const LEVEL: usize>(signal: i32, info: *mut libc::siginf
     unsafe { *errno = saved };
 }
 
-/// A signal as it came.
-pub(super) struct Arrival {
-    /// The level of the entry that was called.
-    pub(super) level: usize,
-    pub(super) signal: i32,
-    pub(super) info: *mut libc::siginfo_t,
-    pub(super) context: *mut libc::c_void,
-}
-
-impl Arrival {
-    /// `None` if a handler above us that got none itself chained to us, without the interrupted context then.
-    fn info(&self) -> Option<&libc::siginfo_t> {
-        // SAFETY: the kernel passes a filled siginfo to an SA_SIGINFO handler, as does whoever calls us in its place,
-        // or null.
-        unsafe { self.info.as_ref() }.filter(|_| !self.context.is_null())
-    }
-
-    /// The signal's code; 0, as of one that was sent, if nobody tells.
-    pub(super) fn code(&self) -> i32 {
-        self.info().map_or(0, |info| info.si_code)
-    }
-
-    /// Whether the interrupted instruction raised it, so that returning runs it again. A report of damage somewhere
-    /// else (`BUS_MCEERR_AO`) is no fault of the instruction it happens to interrupt.
-    pub(super) fn is_fault(&self) -> bool {
-        let code = self.code();
-        code > 0 && !(self.signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO)
-    }
-
-    /// Whether a thread of this process sent it, to a thread: by `raise`, among others.
-    pub(super) fn is_raised(&self) -> bool {
-        const SI_TKILL: i32 = -6;
-        // SAFETY: a signal that was sent has the field.
-        let sender = |info: &libc::siginfo_t| unsafe { info.si_pid() };
-        let by_kill = self.info().filter(|info| info.si_code == SI_TKILL);
-        by_kill.map(sender) == Some(std::process::id().cast_signed())
-    }
-
-    /// The address of a fault.
-    pub(super) fn address(&self) -> usize {
-        // SAFETY: SIGBUS and SIGSEGV that are faults fill the address.
-        self.info().map_or(0, |info| unsafe { info.si_addr() }.addr())
-    }
-}
-
 /// What is done about a signal: the first of these that applies.
 fn handle(arrival: &Arrival) {
-    let _ = resume_copy(arrival) || shelter_code(arrival) || drop_raised_again(arrival) || delegate::hand_on(arrival);
+    let _ = resume_copy(arrival) || shelter_code(arrival) || drop_raised_again(arrival) || hand_on(arrival);
 }
 
 /// A fault in a guarded access of a copy: goes on at its fixup.
@@ -278,7 +188,7 @@ fn shelter_code(arrival: &Arrival) -> bool {
     let kind = unsafe { arch::fault_kind(arrival.context) };
     let (address, code, lsb) = (arrival.address(), arrival.code(), arch::extent(info).into());
     let is_sheltered =
-        kind != FaultKind::Execute && shelter::absorb(Met { address, code, lsb, is_store: kind == FaultKind::Write });
+        kind != FaultKind::Execute && absorb(Met { address, code, lsb, is_store: kind == FaultKind::Write });
     if is_sheltered {
         RECOVERED.fetch_add(1, Ordering::Relaxed);
     }
@@ -289,4 +199,12 @@ fn shelter_code(arrival: &Arrival) -> bool {
 /// the real one.
 fn drop_raised_again(arrival: &Arrival) -> bool {
     arrival.is_raised() && threads::is_active()
+}
+
+/// Anything else: goes to whoever was below us.
+fn hand_on(arrival: &Arrival) -> bool {
+    if let Some(predecessors) = predecessors(arrival.signal) {
+        delegate::hand_on(arrival, predecessors, level);
+    }
+    true
 }

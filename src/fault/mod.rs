@@ -1,8 +1,11 @@
 //! Bad memory: surviving it, and what it looked like.
 
 pub mod arm;
+mod arrival;
 mod cycles;
 mod delegate;
+mod diagnosis;
+mod dispositions;
 pub mod formats;
 mod freshness;
 pub mod handler;

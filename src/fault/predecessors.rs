@@ -5,24 +5,11 @@
 //! `faulthandler.disable` does, puts back the level it found, and with it that level's own predecessor: we behave like
 //! as many libraries as there are levels, each of which was installed once.
 
+use super::dispositions::Action;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 /// How many different predecessors a signal can have. One more takes the place of the last.
 pub(super) const LEVELS: usize = 16;
-
-/// What the kernel does on a signal: `struct sigaction`, as far as it matters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Action {
-    pub(super) handler: libc::sighandler_t,
-    pub(super) flags: i32,
-    /// The signals that are blocked meanwhile, one bit each.
-    pub(super) mask: u64,
-}
-
-impl Action {
-    /// `SIG_DFL`.
-    pub(super) const DEFAULT: Self = Self { handler: libc::SIG_DFL, flags: 0, mask: 0 };
-}
 
 /// The predecessor of one level.
 struct Level {
@@ -104,7 +91,8 @@ impl Predecessors {
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, LEVELS, Predecessors};
+    use super::{LEVELS, Predecessors};
+    use crate::fault::dispositions::Action;
 
     fn somebody(handler: usize) -> Action {
         Action { handler, flags: 4, mask: 0 }

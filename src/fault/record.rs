@@ -1,6 +1,5 @@
 //! What a copy found out about the memory that stopped it.
 
-use super::shelter;
 use crate::abi::PAGE_SIZE;
 use crate::arch::guard::Trap;
 use crate::memory::Segment;
@@ -136,8 +135,12 @@ impl Fault {
 
     /// Part of a file's mapping that the file has no bytes for any more.
     pub fn cut(side: Side, lost: Segment, offset: usize) -> Self {
-        let cut = Self::known(side, lost, offset);
-        Self { cause: Cause::Gone.into(), origin: Origin::Syscall, ..cut }
+        Self { offset, ..Self::refused(side, lost, Cause::Gone) }
+    }
+
+    /// What the kernel does not get to in a system call.
+    pub(super) fn refused(side: Side, extent: Segment, cause: Cause) -> Self {
+        Self { cause: cause.into(), origin: Origin::Syscall, ..Self::known(side, extent, 0) }
     }
 
     /// Memory that can be read, and does not hold what it should.
@@ -167,30 +170,6 @@ impl Fault {
             self.length = lost.end() - self.address;
         }
         self
-    }
-
-    /// Finds out what stopped a system call that was to copy from `src` to `dst`, both now at the first byte it could
-    /// not. The offset is for the caller to fill in, who alone knows where the copy began.
-    pub fn diagnose(dst: usize, src: usize) -> Self {
-        if let Some(fault) = shelter::fault_at(dst, src) {
-            return fault;
-        }
-        let (side, at) = if memory::is_readable(src) { (Side::Destination, dst) } else { (Side::Source, src) };
-        let page = at - at % PAGE_SIZE;
-        let cause = if at >= memory::user_limit() {
-            Cause::BadAddress
-        } else {
-            match memory::populate(page, 1, side == Side::Destination) {
-                Err(libc::EFAULT) => Cause::Gone,
-                Err(libc::EINVAL) => Cause::Protection,
-                Err(libc::ENOMEM) => Cause::Unmapped,
-                Err(libc::EHWPOISON) => Cause::Poison,
-                _ => Cause::Unknown,
-            }
-        };
-        let address = if cause == Cause::BadAddress { at } else { page };
-        let extent = Segment::new(address, PAGE_SIZE);
-        Self { cause: cause.into(), origin: Origin::Syscall, ..Self::known(side, extent, 0) }
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn scopes() -> impl Iterator<Item = Scope> {
 }
 
 /// Whether there is any claim.
-pub(super) fn is_any() -> bool {
+pub fn is_any() -> bool {
     ACTIVE.load(Ordering::SeqCst) != 0
 }
 

@@ -111,6 +111,17 @@ pub(super) fn len() -> usize {
     LEN.load(Ordering::SeqCst).min(EXTENTS)
 }
 
+/// Whether there is nothing under zeroes.
+pub fn is_empty() -> bool {
+    len() == 0
+}
+
+/// Whether there is nothing under zeroes, and nobody about to put anything there.
+pub fn is_idle() -> bool {
+    // In this order: what a turn that was over by then had put there is counted.
+    !Turn::is_taken() && len() == 0
+}
+
 /// The first place whose extent ends behind an address; [`len`] if there is none.
 fn place_behind(address: usize) -> usize {
     let (mut low, mut high) = (0, len());

@@ -4,12 +4,13 @@
 //! call is at work. What was read then may be zeroes, and what was stored is lost, without any fault. So whoever counts
 //! bytes sets a [`Mark`] first, and counts afterwards only what is clear of it.
 
-use super::extents::{self, Extent};
+use super::extents::{self, Extent, is_empty, is_idle};
 use super::pieces::Pieces;
 use super::turn::Turn;
-use super::{gone, is_empty, is_idle, report};
+use super::{gone, report};
 use crate::fault::{Fault, Side, threads};
 use crate::memory::Segment;
+use crate::sys::memory;
 use std::sync::atomic::Ordering;
 
 /// A moment after which memory is read or written.
@@ -82,4 +83,21 @@ fn first_now(seg: Segment, pieces: &mut Pieces<'_>) -> Option<(Extent, usize)> {
             Err(_) => Some((extent, from)),
         }
     })
+}
+
+/// How many of the `len` bytes at both addresses come before the first on either side that is under zeroes.
+pub fn clear(dst: usize, src: usize, len: usize) -> usize {
+    let mark = Mark::now();
+    mark.clear(Segment::new(src, len)).min(mark.clear(Segment::new(dst, len)))
+}
+
+/// Faults a range in, to read or to write: how many bytes from its start on can be had, none of them under zeroes.
+pub fn fault_in(seg: Segment, write: bool) -> usize {
+    let mark = Mark::now();
+    mark.clear(seg.take(memory::fault_in(seg, write)))
+}
+
+/// What is under zeroes at one of two addresses, the source's first.
+pub fn fault_at(dst: usize, src: usize) -> Option<Fault> {
+    Mark::now().fault_at(dst, src)
 }

@@ -19,14 +19,16 @@ mod turn;
 mod zeroes;
 
 pub use absorb::{Met, absorb};
-pub use mark::Mark;
+pub use claims::is_any;
+pub use extents::{is_empty, is_idle};
+pub use mark::{Mark, clear, fault_at, fault_in};
 pub use report::Report;
 
-use super::{Fault, arm};
+use super::arm;
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result, reserve, try_push};
 use crate::memory::Segment;
-use crate::sys::{held, memory, remap};
+use crate::sys::{held, remap};
 use claims::{CLAIMS, Claim, Scope};
 use extents::Extent;
 use pieces::Pieces;
@@ -160,39 +162,6 @@ fn hold_descriptors() -> Result<()> {
         let reason = std::io::Error::from_raw_os_error(errno);
         Error::os(errno, format!("a guard needs a descriptor of /dev/zero and one of /proc/thread-self/maps: {reason}"))
     })
-}
-
-/// Whether any guard has begun and not ended.
-pub fn is_any() -> bool {
-    claims::is_any()
-}
-
-/// Whether there is nothing under zeroes.
-pub fn is_empty() -> bool {
-    extents::len() == 0
-}
-
-/// How many of the `len` bytes at both addresses come before the first on either side that is under zeroes.
-pub fn clear(dst: usize, src: usize, len: usize) -> usize {
-    let mark = Mark::now();
-    mark.clear(Segment::new(src, len)).min(mark.clear(Segment::new(dst, len)))
-}
-
-/// Faults a range in, to read or to write: how many bytes from its start on can be had, none of them under zeroes.
-pub fn fault_in(seg: Segment, write: bool) -> usize {
-    let mark = Mark::now();
-    mark.clear(seg.take(memory::fault_in(seg, write)))
-}
-
-/// What is under zeroes at one of two addresses, the source's first.
-pub fn fault_at(dst: usize, src: usize) -> Option<Fault> {
-    Mark::now().fault_at(dst, src)
-}
-
-/// Whether there is nothing under zeroes, and nobody about to put anything there.
-pub fn is_idle() -> bool {
-    // In this order: what a turn that was over by then had put there is counted.
-    !Turn::is_taken() && is_empty()
 }
 
 /// The pages that ranges touch, each once. None is longer than the address space: ranges that are have no pages.
