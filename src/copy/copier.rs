@@ -138,9 +138,10 @@ impl Copier {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
         debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
-        // SAFETY: the ranges are parts of `Memory`, whose maker promised what `guard::copy` asks for: the destination
-        // may be written to, and `Backing::Heap` stays accessible. For any other backing `arm::arm` returns
-        // `Path::Direct`, without which nobody gets here, only while the handler is installed.
+        // SAFETY: the caller of `copy_directly` promises ranges that `CopyChunk::copy` accepts: parts of `Memory`, whose
+        // maker lets the destination be written to. Either they are `Backing::Heap`, which stays accessible, or
+        // `Path::Direct`, the caller's other promise, holds an `Armed`, which `arm::arm` gives while the handler is
+        // installed.
         match unsafe { guard::copy(self.set, dst, src, len) } {
             None if self.is_undisturbed() => 0,
             stop => self.out_of_line(|copier| copier.count(stop.as_ref(), dst, src, len)),
@@ -254,8 +255,9 @@ impl Copier {
     /// # Safety
     /// As for [`Self::zero`], and the path is [`Path::Direct`].
     unsafe fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
-        // SAFETY: the range is a part of `Memory`, and `may_touch` said that `Path::Direct` holds: what `copy_directly`
-        // relies on, too.
+        // SAFETY: the caller of `zero_directly` promises a destination that `CopyChunk::copy` accepts: a part of `Memory`,
+        // whose maker lets it be written to. Either it is `Backing::Heap`, which stays accessible, or `Path::Direct`, the
+        // caller's other promise, holds an `Armed`, which `arm::arm` gives while the handler is installed.
         let stop = unsafe { guard::zero(self.set, dst, len) };
         self.count(stop.as_ref(), dst, dst, len)
     }

@@ -1,19 +1,37 @@
 //! A signal as it came to one of our handler's addresses: what it says about itself.
 
+use crate::arch::{self, FaultKind};
+
 /// A signal as it came.
 pub(super) struct Arrival {
     /// The level of the entry that was called.
     pub(super) level: usize,
     pub(super) signal: i32,
-    pub(super) info: *mut libc::siginfo_t,
-    pub(super) context: *mut libc::c_void,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
 }
 
 impl Arrival {
+    /// # Safety
+    /// Until the value is dropped, `info` and `context` are what the kernel passed to the `SA_SIGINFO` handler of this
+    /// signal that is running in this thread, or null.
+    pub(super) unsafe fn new(
+        level: usize,
+        signal: i32,
+        info: *mut libc::siginfo_t,
+        context: *mut libc::c_void,
+    ) -> Self {
+        Self { level, signal, info, context }
+    }
+
+    /// What the handler was called with.
+    pub(super) fn pointers(&self) -> (*mut libc::siginfo_t, *mut libc::c_void) {
+        (self.info, self.context)
+    }
+
     /// `None` if a handler above us that got none itself chained to us, without the interrupted context then.
-    pub(super) fn info(&self) -> Option<&libc::siginfo_t> {
-        // SAFETY: the kernel passes a filled siginfo to an SA_SIGINFO handler, as does whoever calls us in its place,
-        // or null.
+    fn info(&self) -> Option<&libc::siginfo_t> {
+        // SAFETY: null, or the siginfo that the kernel filled: the caller of `new` promises it.
         unsafe { self.info.as_ref() }.filter(|_| !self.context.is_null())
     }
 
@@ -42,5 +60,33 @@ impl Arrival {
     pub(super) fn address(&self) -> usize {
         // SAFETY: SIGBUS and SIGSEGV that are faults fill the address.
         self.info().map_or(0, |info| unsafe { info.si_addr() }.addr())
+    }
+
+    /// Log2 of the extent that a fault tells of; 0 if it does not.
+    pub(super) fn lsb(&self) -> u32 {
+        self.info().map_or(0, |info| arch::extent(info).into())
+    }
+
+    /// What the instruction was doing whose fault it is; `None` if it is none.
+    pub(super) fn kind(&self) -> Option<FaultKind> {
+        // SAFETY: a fault's code was read from a siginfo, and `info` gives none without a context beside it: the
+        // kernel's, for this fault, as the caller of `new` promises.
+        self.is_fault().then(|| unsafe { arch::fault_kind(self.context) })
+    }
+
+    /// A number that stands for the registers of the interrupted code; 0 if nobody tells.
+    pub(super) fn state(&self) -> u64 {
+        if self.context.is_null() {
+            return 0;
+        }
+        // SAFETY: it is not null, and so the kernel's, as the caller of `new` promises.
+        unsafe { arch::state(self.context) }
+    }
+
+    /// Goes on at the fixup, if it is the fault of a guarded access.
+    pub(super) fn resume(&self) -> bool {
+        // SAFETY: a fault's code was read from a siginfo, and `info` gives none without a context beside it: both are
+        // the kernel's, for this fault, as the caller of `new` promises.
+        self.is_fault() && unsafe { arch::resume(self.signal, self.info, self.context) }
     }
 }

@@ -75,7 +75,7 @@ impl Delegation {
         let key = key(arrival.signal, level);
         let here = 0_u8;
         let frame = (&raw const here).addr();
-        let call = Call { frame, context: arrival.context.addr(), is_fault: usize::from(arrival.is_fault()) };
+        let call = Call { frame, context: arrival.pointers().1.addr(), is_fault: usize::from(arrival.is_fault()) };
         let own = RUNNING.iter().find(|record| record.key.load(Ordering::Relaxed) == key);
         // A frame at least as high as the recorded one means that one was left without returning. A lower one may be
         // inside it, or was called later from deeper down: how many there are says nothing.

@@ -11,14 +11,14 @@ use super::predecessors::Predecessors;
 use super::record::{SEGV_ACCERR, SEGV_MAPERR};
 use super::threads;
 use crate::abi::PAGE_SIZE;
-use crate::arch::{self, FaultKind};
+use crate::arch::FaultKind;
 use crate::sys::memory;
 use std::ptr;
 
 /// Afterwards somebody has taken the signal, or the default action is on its way. `our_level` tells at which level an
 /// action is ours.
 pub(super) fn hand_on(arrival: &Arrival, predecessors: &Predecessors, our_level: fn(Action) -> Option<usize>) {
-    let state = state(arrival);
+    let state = arrival.state();
     let is_again = arrival.is_fault() || arrival.is_raised();
     let first = arrival.level;
     let mut level = if is_again { Unmended::level(arrival.signal, state, first) } else { Some(first) };
@@ -68,7 +68,8 @@ fn call(arrival: &Arrival, below: Action) {
         // SAFETY: sigaction gave this address for an SA_SIGINFO handler, which has this type.
         let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
             unsafe { std::mem::transmute(below.handler) };
-        handler(arrival.signal, arrival.info, arrival.context);
+        let (info, context) = arrival.pointers();
+        handler(arrival.signal, info, context);
     } else {
         // SAFETY: sigaction gave this address for a plain handler, which has this type.
         let handler: extern "C" fn(i32) = unsafe { std::mem::transmute(below.handler) };
@@ -95,18 +96,9 @@ fn default_action(arrival: &Arrival) {
 /// Whether the handler below returned and changed nothing: the registers are those that came with the signal, who is
 /// `on_top` still is, and the access would fault again, or the signal is on its way again.
 fn is_unmended(arrival: &Arrival, state: u64, on_top: Action) -> bool {
-    state == self::state(arrival)
+    state == arrival.state()
         && dispositions::current(arrival.signal) == on_top
         && (is_pending(arrival.signal) || arrival.is_fault() && would_fault_again(arrival))
-}
-
-/// A number that stands for the registers of the interrupted code; 0 if nobody tells.
-fn state(arrival: &Arrival) -> u64 {
-    if arrival.context.is_null() {
-        return 0;
-    }
-    // SAFETY: the context that came with the signal.
-    unsafe { arch::state(arrival.context) }
 }
 
 fn is_pending(signal: i32) -> bool {
@@ -125,11 +117,7 @@ fn would_fault_again(arrival: &Arrival) -> bool {
         _ => matches!(arrival.code(), SEGV_MAPERR | SEGV_ACCERR),
     };
     let page = arrival.address() / PAGE_SIZE * PAGE_SIZE;
-    // SAFETY: the context that came with the signal.
-    let kind = unsafe { arch::fault_kind(arrival.context) };
-    if !by_mapping || kind == FaultKind::Execute {
-        return true;
-    }
+    let Some(kind) = arrival.kind().filter(|kind| by_mapping && *kind != FaultKind::Execute) else { return true };
     match memory::populate(page, 1, kind == FaultKind::Write) {
         Err(libc::EFAULT | libc::ENOMEM | libc::EHWPOISON) => true,
         // Protected; or a kernel before 5.14, which cannot tell, so that it may be mended.

@@ -10,7 +10,7 @@ use super::dispositions::{Action, current, replace};
 use super::predecessors::{LEVELS, Predecessors};
 use super::shelter::{Met, absorb};
 use super::threads;
-use crate::arch::{self, FaultKind};
+use crate::arch::FaultKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The two signals a bad access raises.
@@ -157,7 +157,9 @@ extern "C" fn on_signal<const LEVEL: usize>(signal: i32, info: *mut libc::siginf
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: `__errno_location` returns this thread's errno, which is there as long as the thread.
     let saved = unsafe { *errno };
-    handle(&Arrival { level: LEVEL, signal, info, context });
+    // SAFETY: the kernel calls it with these, or a handler that was put above it does, and passes on what it got
+    // itself: null if it has no `SA_SIGINFO`.
+    handle(&unsafe { Arrival::new(LEVEL, signal, info, context) });
     // SAFETY: `__errno_location` returns this thread's errno, which is there as long as the thread.
     unsafe { *errno = saved };
 }
@@ -169,9 +171,7 @@ fn handle(arrival: &Arrival) {
 
 /// A fault in a guarded access of a copy: goes on at its fixup.
 fn resume_copy(arrival: &Arrival) -> bool {
-    // SAFETY: the kernel passes its siginfo and context to an SA_SIGINFO handler, as does whoever calls us in its
-    // place.
-    let resumed = arrival.is_fault() && unsafe { arch::resume(arrival.signal, arrival.info, arrival.context) };
+    let resumed = arrival.resume();
     if resumed {
         RECOVERED.fetch_add(1, Ordering::Relaxed);
     }
@@ -181,14 +181,11 @@ fn resume_copy(arrival: &Arrival) -> bool {
 /// A load or store of code that is not ours, under a guard: goes on over zeroes. Not an instruction that cannot be
 /// fetched: it would be zeroes that run.
 fn shelter_code(arrival: &Arrival) -> bool {
-    let Some(info) = arrival.info().filter(|_| arrival.signal == libc::SIGBUS && arrival.is_fault()) else {
-        return false;
-    };
-    // SAFETY: `info` only returns one that came with the interrupted context.
-    let kind = unsafe { arch::fault_kind(arrival.context) };
-    let (address, code, lsb) = (arrival.address(), arrival.code(), arch::extent(info).into());
-    let is_sheltered =
-        kind != FaultKind::Execute && absorb(Met { address, code, lsb, is_store: kind == FaultKind::Write });
+    let kind = arrival.kind().filter(|kind| arrival.signal == libc::SIGBUS && *kind != FaultKind::Execute);
+    let is_sheltered = kind.is_some_and(|kind| {
+        let (address, code, lsb) = (arrival.address(), arrival.code(), arrival.lsb());
+        absorb(Met { address, code, lsb, is_store: kind == FaultKind::Write })
+    });
     if is_sheltered {
         RECOVERED.fetch_add(1, Ordering::Relaxed);
     }

@@ -31,7 +31,7 @@ pub unsafe fn copy(dst: usize, src: usize, len: usize) -> usize {
     while done < len {
         let part = (len - done).min(CALL_MAX);
         let (to, from) = (Segment::new(dst.wrapping_add(done), part), Segment::new(src.wrapping_add(done), part));
-        // SAFETY: a part of the range the caller speaks for.
+        // SAFETY: done + part <= len, so `to` lies in the destination that the caller of `copy` lets be overwritten.
         match unsafe { copy_once(to, from) } {
             Ok(0) | Err(libc::EFAULT) => break,
             Ok(copied) => done += copied,

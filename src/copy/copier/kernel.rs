@@ -23,7 +23,8 @@ impl Copier {
     /// anything.
     pub(super) unsafe fn copy_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if src.wrapping_sub(dst) >= len {
-            // SAFETY: the ranges do not overlap; the caller promises the destination.
+            // SAFETY: the ranges do not overlap, as was just compared; the caller of `copy_by_kernel` promises the
+            // destination.
             return unsafe { self.copy_apart_by_kernel(dst, src, len) };
         }
         let mut buffer = [const { MaybeUninit::<u8>::uninit() }; KERNEL_BLOCK];
@@ -31,9 +32,11 @@ impl Copier {
         let mut done = 0;
         while done < len {
             let size = (len - done).min(KERNEL_BLOCK);
-            // SAFETY: the destination is the buffer.
+            // SAFETY: `block` is where `buffer` is, which has `KERNEL_BLOCK` bytes, `size` or more, and which lives as
+            // long as this function's frame: the source, memory of the caller's, does not overlap it.
             let read = size - unsafe { self.copy_apart_by_kernel(block, src.wrapping_add(done), size) };
-            // SAFETY: the source is the buffer; the caller promises the destination.
+            // SAFETY: `read` is at most `size`, which is what is left of the destination that the caller of
+            // `copy_by_kernel` promises; the source is `buffer`, which does not overlap it.
             let left = unsafe { self.copy_apart_by_kernel(dst.wrapping_add(done), block, read) };
             done += read - left;
             if read - left < size {
@@ -48,7 +51,7 @@ impl Copier {
     unsafe fn copy_apart_by_kernel(&mut self, dst: usize, src: usize, len: usize) -> usize {
         let mark = Mark::now();
         let clear = |len: usize| mark.clear(Segment::new(src, len)).min(mark.clear(Segment::new(dst, len)));
-        // SAFETY: the caller promises that the destination may be written to.
+        // SAFETY: the caller of `copy_apart_by_kernel` promises that the destination may be written to.
         let done = unsafe { memory::copy(dst, src, clear(len)) };
         // More may have come under zeroes meanwhile.
         let done = clear(done);
@@ -65,7 +68,8 @@ impl Copier {
         let mut done = 0;
         while done < len {
             let part = ZEROES.len().min(len - done);
-            // SAFETY: the source is a constant; the caller promises the destination.
+            // SAFETY: `done + part` is at most `len`, so this is a part of the destination that the caller of
+            // `zero_by_kernel` promises; the source is a constant, which nothing overlaps.
             let left = unsafe { self.copy_apart_by_kernel(dst + done, ZEROES.as_ptr().expose_provenance(), part) };
             done += part - left;
             if left != 0 {
