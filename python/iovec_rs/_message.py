@@ -32,7 +32,8 @@ def encode_control(ancdata: Iterable[Ancillary]) -> bytes:
     control = bytearray()
     for index, item in enumerate(ancdata):
         if not isinstance(item, tuple) or len(item) != 3:
-            raise TypeError(f"ancdata[{index}]: (level, type, data) is expected, not {item!r}")
+            what = f"a tuple of {len(item)}" if isinstance(item, tuple) else type(item).__name__
+            raise TypeError(f"ancdata[{index}]: (level, type, data) is expected, not {what}")
         level, kind, data = (_int(index, item[0]), _int(index, item[1]), memoryview(item[2]).cast("B"))
         control += _HEADER.pack(socket.CMSG_LEN(len(data)), level, kind) + data
         control += bytes(socket.CMSG_SPACE(len(data)) - socket.CMSG_LEN(len(data)))

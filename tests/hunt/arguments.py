@@ -48,10 +48,16 @@ class OfTheUser(Exception):  # noqa: N818 - raised by what a caller passes in
 
 
 class Meddler:
-    """Does something each time it is asked for anything."""
+    """Does something each time it is asked for anything, for a while: one that fills what is drained would never end."""
 
     def __init__(self, what: Callable[[], object], answer: int) -> None:
-        self._what, self._answer = what, answer
+        self._meddle, self._answer = what, answer
+        self._left = 1000
+
+    def _what(self) -> None:
+        self._left -= 1
+        if self._left > 0:
+            self._meddle()
 
     def __index__(self) -> int:
         self._what()
