@@ -48,7 +48,7 @@ class OfTheUser(Exception):  # noqa: N818 - raised by what a caller passes in
 
 
 class Meddler:
-    """Does something each time it is asked for anything, for a while: one that fills what is drained would never end."""
+    """Does something each time it is asked for anything, for a while: one that fills what is drained has no end."""
 
     def __init__(self, what: Callable[[], object], answer: int) -> None:
         self._meddle, self._answer = what, answer
