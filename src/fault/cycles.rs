@@ -2,6 +2,7 @@
 
 use super::arrival::Arrival;
 use super::threads;
+use crate::sys::memory;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Signals that threads can be known to be inside of at once. One more takes the place of another, which is then not
@@ -18,11 +19,32 @@ fn place(key: u64) -> usize {
     (key >> 16) as usize % RECORDS
 }
 
+/// A number on the stack for as long as a handler below is called from there. One that leaves by longjmp is never seen
+/// to return, but what the thread does then writes over it.
+#[derive(Default)]
+pub(super) struct Witness(AtomicU64);
+
+impl Witness {
+    /// A number of its own, which hardly anything else that may come to lie there is.
+    fn sign(&self) -> u64 {
+        const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+        static SIGNED: AtomicU64 = AtomicU64::new(1);
+        let number = SIGNED.fetch_add(1, Ordering::Relaxed).wrapping_mul(ODD);
+        self.0.store(number, Ordering::Relaxed);
+        number
+    }
+
+    fn addr(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
 /// A handler below one level that runs for a thread.
 struct Record {
     /// 0 is free.
     key: AtomicU64,
     frame: AtomicUsize,
+    number: AtomicU64,
     context: AtomicUsize,
     is_fault: AtomicUsize,
 }
@@ -30,8 +52,10 @@ struct Record {
 /// One call of it.
 #[derive(Clone, Copy)]
 struct Call {
-    /// Where on the stack it was made.
+    /// Where on the stack it was made: its witness.
     frame: usize,
+    /// What the witness says.
+    number: u64,
     /// Where the interrupted context is.
     context: usize,
     /// Whether an instruction's fault was the reason; 0 or 1.
@@ -42,6 +66,7 @@ static RUNNING: [Record; RECORDS] = [const {
     Record {
         key: AtomicU64::new(0),
         frame: AtomicUsize::new(0),
+        number: AtomicU64::new(0),
         context: AtomicUsize::new(0),
         is_fault: AtomicUsize::new(0),
     }
@@ -51,13 +76,29 @@ impl Record {
     fn get(&self) -> Call {
         let [frame, context, is_fault] =
             [&self.frame, &self.context, &self.is_fault].map(|field| field.load(Ordering::Relaxed));
-        Call { frame, context, is_fault }
+        Call { frame, number: self.number.load(Ordering::Relaxed), context, is_fault }
     }
 
     fn set(&self, call: Call) {
         self.frame.store(call.frame, Ordering::Relaxed);
+        self.number.store(call.number, Ordering::Relaxed);
         self.context.store(call.context, Ordering::Relaxed);
         self.is_fault.store(call.is_fault, Ordering::Relaxed);
+    }
+}
+
+impl Call {
+    /// Whether a handler whose witness is at `frame` can have been called inside this one: further down on the stack,
+    /// where this one's witness is still there. It may be there by chance after a longjmp, and never gone before.
+    fn may_hold(&self, frame: usize) -> bool {
+        let mut found = 0_u64;
+        if frame >= self.frame {
+            return false;
+        }
+        // The stack that it was on may be gone, so that the kernel looks.
+        // SAFETY: the destination is the local variable.
+        let read = unsafe { memory::copy((&raw mut found).expose_provenance(), self.frame, size_of::<u64>()) };
+        read == size_of::<u64>() && found == self.number
     }
 }
 
@@ -71,17 +112,14 @@ pub(super) struct Delegation {
 
 impl Delegation {
     /// `None` if it is the same signal coming round again: chained to us by the handler below, or raised again by it.
-    pub(super) fn begin(arrival: &Arrival, level: usize) -> Option<Self> {
-        let key = key(arrival.signal, level);
-        let here = 0_u8;
-        let frame = (&raw const here).addr();
-        let call = Call { frame, context: arrival.pointers().1.addr(), is_fault: usize::from(arrival.is_fault()) };
+    /// The witness stays where it is until the handler has returned.
+    pub(super) fn begin(arrival: &Arrival, level: usize, witness: &Witness) -> Option<Self> {
+        let (key, frame) = (key(arrival.signal, level), witness.addr());
         let own = RUNNING.iter().find(|record| record.key.load(Ordering::Relaxed) == key);
-        // A frame at least as high as the recorded one means that one was left without returning. A lower one may be
-        // inside it, or was called later from deeper down: how many there are says nothing.
-        let outer = own.map(Record::get).filter(|outer| frame < outer.frame);
+        let (context, is_fault) = (arrival.pointers().1.addr(), usize::from(arrival.is_fault()));
+        let outer = own.map(Record::get).filter(|outer| outer.may_hold(frame));
         if let Some(outer) = outer {
-            let is_chained = call.context == outer.context;
+            let is_chained = context == outer.context;
             let is_raised_again = outer.is_fault != 0 && arrival.is_raised();
             if is_chained || is_raised_again {
                 return None;
@@ -91,7 +129,7 @@ impl Delegation {
             |record: &&Record| record.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         let record = own.or_else(|| RUNNING.iter().find(claim)).unwrap_or(&RUNNING[place(key)]);
         record.key.store(key, Ordering::Relaxed);
-        record.set(call);
+        record.set(Call { frame, number: witness.sign(), context, is_fault });
         Some(Self { record, key, outer })
     }
 }

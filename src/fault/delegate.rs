@@ -5,7 +5,7 @@
 //! default action is taken.
 
 use super::arrival::Arrival;
-use super::cycles::{Delegation, Unmended};
+use super::cycles::{Delegation, Unmended, Witness};
 use super::dispositions::{self, Action};
 use super::predecessors::Predecessors;
 use super::record::{SEGV_ACCERR, SEGV_MAPERR};
@@ -20,7 +20,7 @@ use std::ptr;
 pub(super) fn hand_on(arrival: &Arrival, predecessors: &Predecessors, our_level: fn(Action) -> Option<usize>) {
     let state = arrival.state();
     let is_again = arrival.is_fault() || arrival.is_raised();
-    let first = arrival.level;
+    let (first, witness) = (arrival.level, Witness::default());
     let mut level = if is_again { Unmended::level(arrival.signal, state, first) } else { Some(first) };
     while let Some(at) = level {
         let below = predecessors.below(at);
@@ -30,7 +30,7 @@ pub(super) fn hand_on(arrival: &Arrival, predecessors: &Predecessors, our_level:
             _ => {}
         }
         let older = predecessors.older(at);
-        if let Some(delegation) = Delegation::begin(arrival, at) {
+        if let Some(delegation) = Delegation::begin(arrival, at, &witness) {
             let on_top = dispositions::current(arrival.signal);
             if our_level(on_top) == Some(arrival.level) {
                 prepare_as_the_kernel_would(arrival.signal, at, below, predecessors);

@@ -67,6 +67,35 @@ int foreign_probe_deeper(const volatile char *address, int depths) {
     return depths == 0 ? frame[0] : foreign_probe(address) + foreign_probe_deeper(address, depths - 1) + frame[0];
 }
 
+/* Raises `sig` from so far down on the stack. */
+void foreign_raise_deeper(int sig, int depths) {
+    volatile char frame[512];
+    memset((void *)frame, depths, sizeof frame);
+    if (depths == 0) {
+        raise(sig);
+    } else {
+        foreign_raise_deeper(sig, depths - 1);
+    }
+    frame[0] = 0;
+}
+
+static void counting(int sig, siginfo_t *info, void *context) {
+    (void)sig, (void)info, (void)context;
+    seen++;
+    if (probing) {
+        siglongjmp(escape, 1);
+    }
+}
+
+/* Makes a handler the one of `sig` that only counts what no probe was the cause of. */
+int foreign_count(int sig) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = counting;
+    action.sa_flags = SA_SIGINFO;
+    return sigaction(sig, &action, &previous[sig]);
+}
+
 /* What the process does with `sig`: the handler's address (0 default, 1 ignore), and its flags. */
 int disposition(int sig, unsigned long *handler, unsigned long *flags) {
     struct sigaction action;

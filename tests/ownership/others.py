@@ -208,6 +208,21 @@ def stranger_below_leaves_from_ever_deeper_down() -> None:
     survive()
 
 
+def stranger_below_leaves_and_is_raised_for_later() -> None:
+    """A signal that somebody raises after a handler left ours by longjmp is a new one, from whatever depth."""
+    for number in BOTH:
+        assert foreign.foreign_count(number) == 0
+    survive()
+    seen = ctypes.c_int.in_dll(foreign, "seen")
+    for depth in (0, 1, 7, 50, 300):
+        for number in BOTH:
+            assert foreign.foreign_probe(BAD_ADDRESS[number]) == 1
+            before = seen.value
+            foreign.foreign_raise_deeper(number, depth)
+            assert seen.value == before + 1, depth
+            survive()
+
+
 def stranger_above() -> None:
     survive()
     install_foreign()
