@@ -1,5 +1,6 @@
-//! 64-byte segments through the caches, beside the least that any loop has to do for them: take an address and a
-//! length from a list, ask for the line that comes, load it, store it. On huge pages and on small ones, from places at lines and between.
+//! 64-byte segments through the caches, beside the least that any loop has to do for them: take an address and a length
+//! from a list, ask for the line that comes, load it, store it. On huge pages and on small ones, from places at lines
+//! and between.
 
 use crate::memory::{Arena, Broom, Pages, flat};
 use crate::race::{Case, Contestant, Report, Target};

@@ -1,5 +1,5 @@
-//! Copies without Python: durable ones against libpmem, the C library's `memcpy`, and `memcpy` followed by write-backs; those that
-//! are ready for bad memory against plain ones and `memcpy`.
+//! Copies without Python: durable ones against libpmem, the C library's `memcpy`, and `memcpy` followed by write-backs;
+//! those that are ready for bad memory against plain ones and `memcpy`.
 //!
 //! `cargo bench --no-default-features --bench native [-- flat|append|vectored|careful|limits] [-- quick]`
 

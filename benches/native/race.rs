@@ -78,8 +78,8 @@ impl Report {
         Self { is_quick, verdicts: BTreeMap::new() }
     }
 
-    /// Runs them in turn, the order rotating, `before` ahead of each sample, and prints nanoseconds an operation and ratios to the
-    /// first.
+    /// Runs them in turn, the order rotating, `before` ahead of each sample, and prints nanoseconds an operation and
+    /// ratios to the first.
     pub(crate) fn race(&mut self, case: &Case, contestants: &mut [Contestant], mut before: impl FnMut()) {
         let rounds = if self.is_quick { 3 } else { case.rounds };
         let count = contestants.len();

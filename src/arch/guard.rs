@@ -31,7 +31,7 @@ unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Interrupted> {
     Interrupted::new(unsafe { trap.assume_init() }, left).or_done()
 }
 
-/// Copies front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`.
+/// Copies front to back; returns what stopped it. Ranges overlap only if `dst` is below `src`.
 ///
 /// Exact on both sides: bytes before the first bad line of the source are copied, bytes up to the first bad page of the
 /// destination are written, nothing else is, and no bad line is touched a second time.
@@ -73,7 +73,7 @@ unsafe fn finish_line(set: &Primitives, stop: Interrupted) -> Interrupted {
     }
 }
 
-/// Copies past the caches, front to back; tells what stopped it. Ranges overlap only if `dst` is below `src`. Not
+/// Copies past the caches, front to back; returns what stopped it. Ranges overlap only if `dst` is below `src`. Not
 /// fenced. As exact as [`copy`], but for the bytes it says are still readable.
 ///
 /// # Safety
@@ -90,8 +90,8 @@ pub unsafe fn copy_nontemporal(set: &Primitives, dst: usize, src: usize, len: us
     Some(Interrupted { readable: stop.before_bad_line(), ..stop })
 }
 
-/// Writes back every line that `[addr, addr + len)` touches. Not fenced. What is left of the range is not in
-/// written-back lines.
+/// Writes back every line that `[addr, addr + len)` touches. Not fenced. The bytes left are those whose lines were not
+/// written back.
 ///
 /// # Safety
 /// The memory is mapped and readable, or a handler that knows [`find`] owns SIGBUS and SIGSEGV.
@@ -111,7 +111,7 @@ pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> Op
     Some(Interrupted { dst: addr + done, left: len - done, ..stop })
 }
 
-/// Zeroes; tells what stopped it. Exact to the page.
+/// Zeroes; returns what stopped it. Exact to the page.
 ///
 /// # Safety
 /// As for [`copy`].

@@ -1,4 +1,5 @@
-//! What this machine does at most: loads alone and stores alone, timed. For benches, which draw it beside what copies do.
+//! What this machine does at most: loads alone and stores alone, timed. For benches, which draw it beside what copies
+//! do.
 
 use super::{native, store_fence};
 use std::time::Instant;

@@ -18,8 +18,8 @@ pub mod tuning;
 mod x86_64;
 
 // The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, accesses, store_fence,
-// full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_strings, cache_line_size, and for the
-// signal handler resume, state and fault_kind.
+// full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_strings, cache_line_size, and for
+// the signal handler resume, state and fault_kind.
 #[cfg(any(iovec_rs_portable, not(target_arch = "x86_64")))]
 use portable as native;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
@@ -157,7 +157,7 @@ pub fn choose_write_back(name: &str) -> Option<&'static WriteBack> {
 
 /// The best instruction after which a line is in no cache any more.
 pub fn evict() -> Option<&'static WriteBack> {
-    // Asked once: in a guest every question to the CPU is one to the host.
+    // Looked up once: in a guest every CPUID traps to the host.
     static BEST: OnceLock<Option<&'static WriteBack>> = OnceLock::new();
     *BEST.get_or_init(|| write_backs().rfind(|instruction| instruction.evicts))
 }
@@ -173,8 +173,8 @@ pub fn full_fence() {
     native::full_fence();
 }
 
-/// `si_addr_lsb`, log2 of the extent that a signal about poison tells of; 0 for any other. The C library's struct has
-/// it and libc's does not name it: the 16 bits behind the address.
+/// `si_addr_lsb`: log2 of the extent that is poisoned, in bytes; 0 for any other signal. The C library's struct has the
+/// field, the 16 bits after the address; the libc crate does not name it.
 pub(crate) fn extent(info: &libc::siginfo_t) -> u16 {
     const OFFSET: usize = 24;
     if info.si_signo != libc::SIGBUS || info.si_code != libc::BUS_MCEERR_AR {
@@ -190,13 +190,13 @@ pub(crate) fn extent(info: &libc::siginfo_t) -> u16 {
 pub(crate) enum FaultKind {
     /// It loaded.
     Read,
-    /// It stored, or both.
+    /// It stored, or loaded and stored.
     Write,
     /// It could not even be fetched.
     Execute,
 }
 
-/// The line that streams and write-backs work on.
+/// The length in bytes of the cache lines that non-temporal stores and write-backs work on.
 pub const LINE: usize = 64;
 
 /// The cache line, from CPUID (leaf 1, the `clflush` size); 64 where there is no such thing.
@@ -209,7 +209,7 @@ pub fn features() -> Vec<(&'static str, bool)> {
     native::features()
 }
 
-/// Asks for the lines of `[addr, addr + len)`, the first few at most, to be brought near. Never faults.
+/// Prefetches the lines of `[addr, addr + len)`, the first few at most. Never faults.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a call would cost more than the hint gains
 pub fn prefetch(addr: usize, len: usize) {
@@ -222,7 +222,8 @@ pub fn prefetch_to_write(addr: usize, len: usize) {
     native::prefetch_to_write(addr, len);
 }
 
-/// The same of all the lines, into the second cache, which waits for more of them at once.
+/// Prefetches all the lines into the second-level cache, which can wait for more lines at once than the first. Never
+/// faults.
 #[inline]
 pub fn prefetch_far(addr: usize, len: usize) {
     native::prefetch_far(addr, len);

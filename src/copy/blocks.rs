@@ -24,9 +24,9 @@ const BLOCK: usize = 2 << 10;
 
 /// Where a block is between its load and its store. Not initialised: to zero it would take longer than most copies.
 #[repr(align(64))]
-struct Stage([MaybeUninit<u8>; BLOCK]);
+struct StagingBuffer([MaybeUninit<u8>; BLOCK]);
 
-impl Stage {
+impl StagingBuffer {
     /// Nothing is in it. A constant: what a function returned would be moved, which takes longer than most copies.
     const EMPTY: Self = Self([const { MaybeUninit::uninit() }; BLOCK]);
 
@@ -91,7 +91,7 @@ pub(super) unsafe fn scatter(
     mut write: impl FnMut(&mut Copier, Segment, usize) -> usize,
     mut fold: impl FnMut(&mut [u8]),
 ) -> usize {
-    let mut stage = Stage::EMPTY;
+    let mut stage = StagingBuffer::EMPTY;
     poison(&mut stage.0);
     let mut done = 0;
     loop {
@@ -128,7 +128,7 @@ pub(super) unsafe fn gather(
     mut write: impl FnMut(&mut Copier, Segment, usize) -> usize,
     mut fold: impl FnMut(&mut [u8]),
 ) -> usize {
-    let mut stage = Stage::EMPTY;
+    let mut stage = StagingBuffer::EMPTY;
     poison(&mut stage.0);
     let mut done = 0;
     loop {

@@ -56,12 +56,14 @@ impl Step for Summing<'_> {
         let mut chunk = 0;
         for at in (0..len).step_by(BLOCK) {
             let part = BLOCK.min(len - at);
-            // SAFETY: the destination is `block`; the source is a part of the side that `summing_copy` was given for it.
+            // SAFETY: the destination is `block`; the source is a part of the side that `summing_copy` was given for
+            // it.
             if unsafe { self.copier.copy(own, from + at, part) } != 0 {
                 return len;
             }
             chunk = combine(chunk, block_sum(&block[..part]), at);
-            // SAFETY: the source is `block`; the destination is a part of the side that `summing_copy` was given for it.
+            // SAFETY: the source is `block`; the destination is a part of the side that `summing_copy` was given for
+            // it.
             if unsafe { self.copier.copy(to + at, own, part) } != 0 {
                 return len;
             }
@@ -71,8 +73,8 @@ impl Step for Summing<'_> {
     }
 }
 
-/// Copies into the iterator and adds what was copied to `csum`, which so far covers `offset` bytes (`csum_and_copy_to_iter`).
-/// Returns the bytes copied and the sum, which is `csum` itself when nothing was.
+/// Copies into the iterator and adds what was copied to `csum`, which so far covers `offset` bytes
+/// (`csum_and_copy_to_iter`). Returns the bytes copied and the sum, which is `csum` itself when nothing was.
 pub fn csum_and_copy_to_iter(
     src: Memory,
     i: &mut IovIter,
@@ -96,7 +98,8 @@ pub fn csum_and_copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, csum
     Ok((done, sum))
 }
 
-/// Between the iterator and flat memory, both of which the copier was made for. DISCARD copies nothing, so there is nothing to sum.
+/// Between the iterator and flat memory, both of which the copier was made for. DISCARD copies nothing, so there is
+/// nothing to sum.
 fn summing_copy(
     copier: &mut Copier,
     i: &mut IovIter,

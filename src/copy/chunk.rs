@@ -22,14 +22,14 @@ pub(super) trait CopyChunk {
     /// our own that stays where it is until the copier is done.
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize;
 
-    /// Told of a source that will be copied from soon.
+    /// May prefetch a source that will be copied from soon.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch_source(&mut self, next: Segment) {
         arch::prefetch(next.addr, next.len);
     }
 
-    /// Told of a destination that will be copied to soon.
+    /// May prefetch a destination that will be copied to soon.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch_destination(&mut self, next: Segment) {

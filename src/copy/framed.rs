@@ -1,5 +1,5 @@
-//! A line of one's own that says what an iterator's data sum to, and the data, both written past the caches in one copy:
-//! how a log appends and how a slot publishes.
+//! A line of one's own that says what an iterator's data sum to, and the data, both written past the caches in one
+//! copy: how a log appends and how a slot publishes.
 //!
 //! The bytes pass through a buffer on the stack, where they are summed: what the line says of them is said of the bytes
 //! that are written, whoever changes the source meanwhile. The rest of the last line becomes zeroes, so that every line
@@ -28,7 +28,7 @@ const SMALL: usize = 448;
 
 /// A line, and room for data behind it, at a line's start.
 #[repr(C, align(64))]
-struct Stage<const N: usize> {
+struct StagingBuffer<const N: usize> {
     line: [u8; LINE],
     data: [MaybeUninit<u8>; N],
 }
@@ -61,8 +61,8 @@ pub(super) enum Framed {
     Unwritten,
 }
 
-/// Writes the line that `line` makes of the data's sum, and `nbytes` of data, and fences. `fill` reads the next bytes of
-/// the data to an address, and returns how many it read.
+/// Writes the line that `line` makes of the data's sum, and `nbytes` of data, and fences. `fill` reads the next bytes
+/// of the data to an address, and returns how many it read.
 ///
 /// # Safety
 /// The line and the data, in whole lines, go to destinations that [`super::chunk::CopyChunk::copy`] accepts.
@@ -96,7 +96,7 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
     mut fill: impl FnMut(&mut S, usize, usize) -> usize,
     line: impl Fn(u32) -> [u8; LINE],
 ) -> Framed {
-    let mut stage = Stage::<N> { line: [0; LINE], data: [MaybeUninit::uninit(); N] };
+    let mut stage = StagingBuffer::<N> { line: [0; LINE], data: [MaybeUninit::uninit(); N] };
     poison(&mut stage.data);
     let (line_at, data_at) = match to {
         Place::Behind { line } => (line, line + LINE),
@@ -163,8 +163,8 @@ pub(crate) fn copy_framed_from_iter(
 }
 
 /// Copies all that is left of an iterator to `data`, and then, behind a fence, the line that `line` makes of its sum to
-/// `header`, which is a line long. `data` has room in whole lines. All of it has left the caches then. Returns the bytes
-/// of data, or 0 as [`copy_framed_from_iter`] does: then the line was not written whole.
+/// `header`, which is a line long. `data` has room in whole lines. All of it has left the caches then. Returns the
+/// bytes of data, or 0 as [`copy_framed_from_iter`] does: then the line was not written whole.
 pub(crate) fn copy_published_from_iter(
     header: Memory,
     data: Memory,

@@ -19,7 +19,7 @@ use super::chunk::{CopyChunk, NONTEMPORAL_FROM};
 use crate::arch::LINE;
 use crate::memory::Segment;
 
-/// What can be done to memory on the way to the medium. Everything may come short, and returns by how many bytes.
+/// What a copy to the medium does to memory. Each operation may stop early and returns the bytes not done.
 pub(super) trait LineStore {
     /// Whether there are non-temporal stores.
     fn can_bypass(&self) -> bool;
@@ -50,7 +50,7 @@ pub(super) trait LineStore {
     /// # Safety
     /// The range is a destination that [`CopyChunk::copy`] accepts.
     unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize;
-    /// Told of a range that is about to be stored to through the cache and written back.
+    /// May claim the lines of a range that is about to be stored to through the cache and written back.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per call
     fn claim(&mut self, _dst: usize, _len: usize) {}
@@ -58,7 +58,7 @@ pub(super) trait LineStore {
     fn fence(&mut self);
 }
 
-/// What a stream did not get to.
+/// The part that a non-temporal copy did not reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Remainder {
     /// Where it begins.
@@ -80,7 +80,7 @@ pub(super) enum Flush {
     Lines,
 }
 
-/// One range, not fenced; returns the bytes that did not get there.
+/// Copies one range, without a fence; returns the bytes not copied.
 ///
 /// # Safety
 /// As for [`CopyChunk::copy`].
@@ -125,7 +125,7 @@ pub(super) unsafe fn copy_alone<S: LineStore>(
     }
 }
 
-/// One range of many, not fenced. What is not streamed whole is kept out of line.
+/// Copies one range of many, without a fence. A range that is not streamed whole takes an out-of-line path.
 ///
 /// # Safety
 /// As for [`CopyChunk::copy`].
@@ -164,7 +164,7 @@ fn is_nontemporal_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: 
     streams_partial_lines && len != 0 && store.can_bypass()
 }
 
-/// Past the caches; returns the bytes that did not get there.
+/// Copies past the caches; returns the bytes not copied.
 ///
 /// # Safety
 /// As for [`CopyChunk::copy`].
@@ -179,7 +179,7 @@ unsafe fn nontemporal<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src
     unsafe { store.nontemporal(dst, src, len, finish) }
 }
 
-/// Copies what could still be read of a stream that stopped; returns the bytes that did not get there.
+/// Copies what could still be read of a stream that stopped; returns the bytes not copied.
 ///
 /// # Safety
 /// As for [`CopyChunk::copy`], of the range that `rest` is about.

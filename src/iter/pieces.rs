@@ -145,7 +145,7 @@ impl IovIter {
         shared
     }
 
-    /// A range that covers all of its memory, where that is known for nothing.
+    /// A range that covers all of its memory, where finding it costs nothing.
     #[inline]
     pub fn hull(&self) -> Option<Segment> {
         self.body.hull()

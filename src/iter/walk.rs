@@ -38,7 +38,7 @@ pub trait Step {
     /// did **not** process. Anything but 0 ends the walk.
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize;
 
-    /// Told of a segment that comes up soon.
+    /// May prefetch a segment that the walk reaches soon.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch(&mut self, next: Segment) {

@@ -1,4 +1,4 @@
-//! How the memory behind a Python object may fail, and whether it may hold objects, told by the object's class.
+//! How the memory behind a Python object may fail, and whether it may hold objects, both by the object's class.
 
 use super::detach::attached;
 use super::names::{Names, names};

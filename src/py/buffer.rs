@@ -122,7 +122,7 @@ pub(super) struct Exported {
     pub(super) backing: Backing,
 }
 
-/// Whether it has a buffer to be asked for.
+/// Whether it exports a buffer.
 pub(super) fn is_buffer(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: a `Bound` is a live object of an attached thread; the call looks at its type alone.
     unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) != 0 }

@@ -97,7 +97,7 @@ impl SegmentList {
     }
 }
 
-/// Collects an iterable of segments. How many there are shows when it ends: what it says before is not believed.
+/// Collects an iterable of segments. Its length hint is not trusted: only its end says how many there are.
 pub(super) fn collect(
     direction: Direction,
     segments: &Bound<'_, PyAny>,

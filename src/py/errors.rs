@@ -66,8 +66,8 @@ pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyA
             ),
         };
         Ok(format!(
-            "bad memory at {:#x} ({}) under a guard: {lost} bytes in {places} places read as zeroes or were not stored to; \
-             do not use what was computed{stuck}",
+            "bad memory at {:#x} ({}) under a guard: {lost} bytes in {places} places read as zeroes or were not stored \
+             to; do not use what was computed{stuck}",
             first.address,
             shown.getattr("cause")?
         ))

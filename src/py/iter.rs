@@ -46,8 +46,8 @@ impl IovIter {
     }
 
     /// An iterator over memory that another object keeps.
-    pub(super) fn beside(core: iter::IovIter, keeper: Py<PyAny>, readonly: Option<usize>) -> Self {
-        Self { shared: Shared::new(core, readonly), kept: Kept::shared(keeper) }
+    pub(super) fn beside(core: iter::IovIter, owner: Py<PyAny>, readonly: Option<usize>) -> Self {
+        Self { shared: Shared::new(core, readonly), kept: Kept::shared(owner) }
     }
 
     /// The cursor, for one call. `RuntimeError` while another has it.
@@ -202,7 +202,7 @@ impl IovIter {
     /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
     fn dup(slf: &Bound<'_, Self>) -> PyResult<Self> {
         let this = slf.get().lock()?;
-        Ok(Self::beside(this.core.dup()?, slf.get().kept.keeper(slf.py())?, this.readonly))
+        Ok(Self::beside(this.core.dup()?, slf.get().kept.owner(slf.py())?, this.readonly))
     }
 
     /// Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not by the

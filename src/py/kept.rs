@@ -38,25 +38,25 @@ impl Kept {
         Self(Mutex::new(State::Own(exports)))
     }
 
-    pub(super) fn shared(keeper: Py<PyAny>) -> Self {
-        Self(Mutex::new(State::Shared(keeper)))
+    pub(super) fn shared(owner: Py<PyAny>) -> Self {
+        Self(Mutex::new(State::Shared(owner)))
     }
 
     /// An object that keeps the memory for whoever holds it. Most iterators never need one.
-    pub(super) fn keeper(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        if let State::Shared(keeper) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(keeper.clone_ref(py));
+    pub(super) fn owner(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if let State::Shared(owner) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(owner.clone_ref(py));
         }
         // Making an object may run the collector and with it anything, this function included. So the exports move
         // last.
-        let keeper = Bound::new(py, SharedExports(OnceLock::new()))?;
+        let owner = Bound::new(py, SharedExports(OnceLock::new()))?;
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Own(exports) = &mut *state {
             // The object is new: nobody has filled it.
-            let _ = keeper.get().0.set(std::mem::take(exports));
-            *state = State::Shared(keeper.clone().into_any().unbind());
+            let _ = owner.get().0.set(std::mem::take(exports));
+            *state = State::Shared(owner.clone().into_any().unbind());
         }
-        let State::Shared(first) = &*state else { return Ok(keeper.into_any().unbind()) };
+        let State::Shared(first) = &*state else { return Ok(owner.into_any().unbind()) };
         let first = first.clone_ref(py);
         drop(state);
         Ok(first)
@@ -76,7 +76,7 @@ impl Kept {
         let Ok(state) = self.0.try_lock() else { return Ok(()) };
         match &*state {
             State::Own(exports) => exports.traverse(visit),
-            State::Shared(keeper) => visit.call(keeper),
+            State::Shared(owner) => visit.call(owner),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn to_page_span(py: Python<'_>, span: PageSpan) -> PyResult<Bound<'_,
     new_tuple(&names(py).page_span, [pages, int(py, span.offset0)?, int(py, span.nbytes)?])
 }
 
-/// A `FaultRange`, its start told from `base` on.
+/// A `FaultRange`, its start counted from `base`.
 pub(super) fn to_fault_range<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<Bound<'py, PyAny>> {
     new_tuple(&names(py).fault_range, range_fields(py, range, base)?)
 }

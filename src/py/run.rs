@@ -27,7 +27,7 @@ pub(super) fn flat_side(
     access: Access,
     name: &'static str,
 ) -> PyResult<Memory> {
-    // Not asked for a buffer first: that refusal takes as long as several copies.
+    // A `UserRange` is not asked for a buffer first: the refusal takes as long as several copies.
     if !is_user_range(object)
         && let Some(flat) = call.try_acquire(object, access)
     {

@@ -8,7 +8,7 @@ use super::errors::fault_error;
 use super::exception::{Text, os_exception};
 use super::names::names;
 use super::values::{optional_size, size, size_or, wrong_type};
-use super::view::{Keeper, list_of, memoryview};
+use super::view::{ViewOwner, list_of, memoryview};
 use crate::abi::PAGE_SIZE;
 use crate::error::Error;
 use crate::memory::{Backing, Memory, Page, Segment};
@@ -21,7 +21,7 @@ use pyo3::types::{PyBytes, PyInt, PyList, PyMemoryView};
 use std::sync::Arc;
 
 fn show<'py>(py: Python<'py>, page: &Page, readonly: bool) -> PyResult<Bound<'py, PyMemoryView>> {
-    memoryview(py, page.seg(), readonly, Keeper::Page(Arc::clone(page.owner())))
+    memoryview(py, page.seg(), readonly, ViewOwner::Page(Arc::clone(page.owner())))
 }
 
 /// A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and

@@ -137,8 +137,7 @@ pub(super) fn iterate<'py>(
     })
 }
 
-/// The first items of an iterable, at most so many. How many there are shows when it ends: what it says before is not
-/// asked for.
+/// The first `most` items of an iterable, or fewer. Its length hint is not used: only its end says how many there are.
 pub(super) fn few(items: Bound<'_, PyIterator>, most: usize) -> PyResult<Vec<Bound<'_, PyAny>>> {
     let mut found = Vec::with_capacity(most);
     for item in items {
@@ -218,7 +217,7 @@ pub(super) enum Lengths {
     Strict,
 }
 
-/// The class, once one was met: asking for it takes as long as the rest of what is asked of an argument.
+/// The class `UserRange`, once an instance was met: looking it up takes as long as all other checks of an argument.
 static USER_RANGE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Whether it is a `UserRange` for certain.

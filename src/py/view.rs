@@ -16,11 +16,11 @@ pub(super) struct Span {
     seg: Segment,
     readonly: bool,
     /// Held until the last memoryview is gone.
-    keeper: Keeper,
+    owner: ViewOwner,
 }
 
 /// What keeps memory that is handed out.
-pub(super) enum Keeper {
+pub(super) enum ViewOwner {
     /// An object, which the collector is shown.
     Object(Py<PyAny>),
     /// A page's owner. Copies that run without the interpreter share it, so what it holds is not the collector's to
@@ -31,9 +31,9 @@ pub(super) enum Keeper {
 #[pymethods]
 impl Span {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match &self.keeper {
-            Keeper::Object(object) => visit.call(object),
-            Keeper::Page(_) => Ok(()),
+        match &self.owner {
+            ViewOwner::Object(object) => visit.call(object),
+            ViewOwner::Page(_) => Ok(()),
         }
     }
 
@@ -58,14 +58,14 @@ pub(super) fn init(py: Python<'_>) {
     py.get_type::<Span>();
 }
 
-/// A memoryview of `seg`, which `keeper` keeps.
+/// A memoryview of `seg`, which `owner` keeps.
 pub(super) fn memoryview(
     py: Python<'_>,
     seg: Segment,
     readonly: bool,
-    keeper: Keeper,
+    owner: ViewOwner,
 ) -> PyResult<Bound<'_, PyMemoryView>> {
-    let span = Bound::new(py, Span { seg, readonly, keeper })?;
+    let span = Bound::new(py, Span { seg, readonly, owner })?;
     PyMemoryView::from(span.as_any())
 }
 

@@ -23,7 +23,8 @@ use header::{Header, INLINE, Line};
 /// How often a reader starts again.
 const ATTEMPTS: usize = 1000;
 
-/// A slot of so many bytes is dropped from the caches with its header, in one go: a fence takes longer than these lines.
+/// A slot of so many bytes is dropped from the caches with its header, in one go: a fence takes longer than these
+/// lines.
 const DROPPED_WHOLE: usize = 16 << 10;
 
 /// What a slot is in, from its header on. Offsets are those of lines.

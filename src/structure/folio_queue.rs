@@ -5,7 +5,7 @@ use crate::memory::{Backing, LeastSafe, Page};
 use crate::sys::lock::Lock;
 use std::sync::Arc;
 
-/// Slots of a node unless told otherwise: what fits the kernel's folio batch.
+/// Slots of a node by default: as many as the kernel's folio batch has.
 pub const FOLIOS_PER_NODE: usize = 31;
 
 /// The queue as it was at one moment: nodes that are all full but the last.
@@ -35,8 +35,8 @@ impl Folios {
         Ok(Self { nodes: try_copy(&self.nodes, self.nodes.len() + 1)?, slots_per_node: self.slots_per_node })
     }
 
-    /// Adds a folio at the end. A node that somebody has a snapshot of is copied first. Whatever memory cannot be had
-    /// for, the queue stays as it was.
+    /// Adds a folio at the end. A node that somebody has a snapshot of is copied first. If memory runs out, the queue
+    /// stays as it was.
     fn append(&mut self, folio: Page) -> Result<()> {
         match self.nodes.last_mut() {
             Some(last) if last.len() < self.slots_per_node => {

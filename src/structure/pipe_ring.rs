@@ -98,8 +98,8 @@ impl Ring {
         self.bytes
     }
 
-    /// Slots that are not in use: what the user's limit leaves, however many slots the ring has. What is being filled is
-    /// no part of the pipe yet, and so not in use either.
+    /// Slots that are not in use: what the user's limit leaves, however many slots the ring has. What is being filled
+    /// is no part of the pipe yet, and so not in use either.
     pub fn free(&self) -> usize {
         self.max_usage.saturating_sub(self.used())
     }

@@ -74,9 +74,9 @@ impl<T> Lock<T> {
         Guard { inner: self.0.lock().unwrap_or_else(PoisonError::into_inner), _gate: gate }
     }
 
-    /// Looks at what this lock and another one guard, in one moment. Two calls of [`Lock::lock`] would wait for ever if a fork came
-    /// between them. The locks are taken in the order of their addresses, so that two threads with the same pair do not wait for each
-    /// other. They must be two.
+    /// Looks at what this lock and another one guard, in one moment. Two calls of [`Lock::lock`] would wait for ever if
+    /// a fork came between them. The locks are taken in the order of their addresses, so that two threads with the same
+    /// pair do not wait for each other. They must be two.
     pub fn both<R>(&self, other: &Self, look: impl FnOnce(&T, &T) -> R) -> R {
         let _gate = GATE.read().unwrap_or_else(PoisonError::into_inner);
         debug_assert!(!std::ptr::eq(self, other));

@@ -257,7 +257,8 @@ def test_between_two_iterators_both_stop_at_the_bad_page(arena: Arena, kind: Ite
         for bad, good in ((WRITE, READ), (READ, WRITE)):
             broken, sound = build(kind, bad, arena.buffer), build(kind, good, clean.buffer)
             dst, src = (broken, sound) if bad is READ else (sound, broken)
-            expect_short(dst, lambda d=dst, s=src: copy_iter(d, s), PAGE_SIZE - SKIP, how, raises=kind in TRUSTED)  # type: ignore[misc]
+            copied, raises = PAGE_SIZE - SKIP, kind in TRUSTED
+            expect_short(dst, lambda d=dst, s=src: copy_iter(d, s), copied, how, raises=raises)  # type: ignore[misc]
             assert state(broken) == state_at(kind, PAGE_SIZE - SKIP)
             assert broken.count == sound.count
 

@@ -32,8 +32,8 @@ pub struct Trap {
 }
 
 impl Trap {
-    /// What the handler leaves in the second register: signal, whether a store raised it as far as is told, code,
-    /// extent, and the entry's meta.
+    /// What the handler leaves in the second register: the signal, whether a store is known to have raised it, the
+    /// code, the extent, and the entry's meta.
     pub fn encode(signo: i32, is_write: bool, code: i32, lsb: u16, meta: i32) -> u64 {
         let signal = (signo as u8 & Self::SIGNAL) | (u8::from(is_write) * Self::WRITE);
         u64::from(signal) | u64::from(code as u8) << 8 | u64::from(lsb) << 16 | u64::from(meta as u32) << 32
@@ -54,12 +54,12 @@ impl Trap {
         self.info as u8 & Self::WRITE != 0
     }
 
-    /// Its code, as far as a fault's can go.
+    /// Its code. Those of faults fit into a byte.
     pub fn code(&self) -> i32 {
         i32::from((self.info >> 8) as u8)
     }
 
-    /// Log2 of the extent; 0 if the signal did not tell.
+    /// Log2 of the extent in bytes; 0 if the signal did not say.
     pub fn lsb(&self) -> u32 {
         u32::from((self.info >> 16) as u16)
     }
@@ -70,7 +70,7 @@ impl Trap {
             .find(|one| *one as u64 == self.info >> 32 & 0xff)
     }
 
-    /// Whether the signal's address, or the extent it stands for (poison is told of by the page), meets a range.
+    /// Whether the signal's address, or the extent it stands for (poison is reported by the page), meets a range.
     fn is_within(&self, start: usize, len: usize) -> bool {
         let below = (1_usize << self.lsb().min(usize::BITS - 1)) - 1;
         let first = start & !below;
@@ -123,8 +123,8 @@ impl Interrupted {
         Self { dst, src, left: left - stored, readable: 0, is_store, trap }
     }
 
-    /// Nothing stopped a routine that has nothing left: a head may have stored all there is, and a page that was bad may
-    /// have come back.
+    /// Nothing stopped a routine that has nothing left: a head may have stored all there is, and a page that was bad
+    /// may have come back.
     pub(super) fn or_done(self) -> Option<Self> {
         (self.left != 0).then_some(self)
     }

@@ -8,8 +8,8 @@ pub struct Entry {
     start: i32,
     end: i32,
     fixup: i32,
-    /// The [`Instruction`](super::Instruction) in the low byte; in the 12 bits above it the bytes of this turn that were stored before, in
-    /// the 12 above those how many more had been loaded and not stored.
+    /// The [`Instruction`](super::Instruction) in the low byte; in the 12 bits above it the bytes of this turn that
+    /// were stored before, in the 12 above those how many more had been loaded and not stored.
     meta: i32,
 }
 

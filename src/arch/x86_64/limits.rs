@@ -12,7 +12,10 @@ pub(in crate::arch) type Accesses = [Routine; 3];
 /// A turn of each access of one width, at these offsets.
 #[rustfmt::skip]
 macro_rules! accesses {
-    ($name:ident, $end:literal, [$load:literal, $store:literal, $stream:literal], $register:literal: $($at:literal)*) => {
+    (
+        $name:ident, $end:literal, [$load:literal, $store:literal, $stream:literal],
+        $register:literal: $($at:literal)*
+    ) => {
         const $name: Accesses = [
             accesses!(@ $end, $($load, " ", $register, ", [{at} + ", $at, "]\n ",)*),
             accesses!(@ $end, $($store, " [{at} + ", $at, "], ", $register, "\n ",)*),

@@ -1,5 +1,5 @@
-//! Whole lines, one and four at a time: copied through the caches, copied past them, zeroed. Each access is entered into
-//! the table of the routine `$r`.
+//! Whole lines, one and four at a time: copied through the caches, copied past them, zeroed. Each access is entered
+//! into the table of the routine `$r`.
 
 /// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
 /// Before the group at offset `o` of it, `$stored o` bytes of the turn were stored.
@@ -23,7 +23,7 @@ macro_rules! copy_line {
     };
 }
 
-/// Four lines, asked for: those of a turn, ahead of it.
+/// Prefetches the four lines of a turn, ahead of it.
 #[rustfmt::skip]
 macro_rules! hint {
     ($at:literal) => {

@@ -124,7 +124,7 @@ pub(super) fn features() -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// How far into a coming segment a hint reaches: the hardware prefetcher has caught on by then.
+/// How many bytes of the next segment are prefetched: by then the hardware prefetcher has caught on.
 const PREFETCH_BYTES: usize = 1024;
 
 /// The lines of a range, by any address in each. One that begins within a line ends in one more.

@@ -22,8 +22,8 @@ macro_rules! guarded {
     };
 }
 
-/// Fills the call's record at a fixup: with what the handler left in two registers, with how far both pointers had come,
-/// and with how far a store reached beyond those, if `reached` says in which register that is.
+/// Fills the call's record at a fixup: with what the handler left in two registers, with how far both pointers had
+/// come, and with how far a store reached beyond those, if `reached` says in which register that is.
 macro_rules! tell {
     () => {
         concat!(tell!(@), "mov qword ptr [r10+32], 0\n")

@@ -11,9 +11,9 @@
 //! takes the lines of a long copy, of one whose addresses agree modulo a line sooner: it claims destination lines
 //! without reading them first.
 //!
-//! The nontemporal: what comes before a line boundary of the destination, whole lines, what is behind them, all by
-//! non-temporal stores, asking for the source ahead but never beyond its end. Of a partial line the words go by
-//! `movnti`, the bytes beside them by `maskmovdqu`. It does not fence.
+//! The non-temporal copy: what comes before a line boundary of the destination, whole lines, what is behind them, all
+//! by non-temporal stores. It prefetches the source, never beyond its end. Of a partial line the words go by `movnti`,
+//! the bytes beside them by `maskmovdqu`. It does not fence.
 //!
 //! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
 //! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
@@ -29,8 +29,8 @@ use crate::arch::guard::{Instruction, Trap};
 use core::arch::global_asm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// From which length on `rep movsb` takes the lines of copies between addresses that agree modulo a line, and from which
-/// on, not less, those of any others. Read by the assembly. `arch/tuning.rs` has the rules.
+/// From which length on `rep movsb` takes the lines of copies between addresses that agree modulo a line, and from
+/// which on, not less, those of any others. Read by the assembly. `arch/tuning.rs` has the rules.
 static STRING_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 static STRING_ANY_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
@@ -40,12 +40,12 @@ pub(super) fn use_strings(from: usize, any_from: usize) {
     STRING_FROM.store(from, Ordering::Relaxed);
 }
 
-/// From here a copy asks for its source `AHEAD` bytes ahead: it is in no L2. Below, between L2 and L3, asking costs a
-/// sixth on Zen 4.
+/// A copy of at least so many bytes prefetches its source `AHEAD` bytes ahead, since no L2 holds it. Below, between L2
+/// and L3, prefetching costs a sixth of the speed on Zen 4.
 const AHEAD_MIN: usize = 2 << 20;
 const AHEAD: usize = 2 << 10;
-/// A longer stream does, this far: behind its first turn all at once, which the hardware would have to find out about
-/// line by line.
+/// A longer non-temporal copy prefetches so many bytes ahead, and as many at once before its first turn, where the
+/// hardware prefetcher would take several lines to catch on.
 const PREFETCH_AHEAD: usize = 1 << 10;
 
 /// The routines of one width. `line` names the registers of a 64-byte line with their byte offsets. `leave` runs before
@@ -104,7 +104,8 @@ macro_rules! routines {
             "11: mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63",
             small_copy!($copy, "2"),
             "add rdi, rdx\n add rsi, rdx\n sub r9, rdx\n mov rdx, r9", "2:",
-            // Long, and congruent or longer: strings. The end lies behind the instruction: some CPUs report poison there.
+            // Long, and congruent or longer: strings. The end lies behind the instruction: some CPUs report poison
+            // there.
             "cmp rdx, [rip + {string_from}]\n jb 3f\n test esi, 63\n jz 22f",
             "cmp rdx, [rip + {string_any_from}]\n jb 3f\n 22: mov rcx, rdx",
             guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),

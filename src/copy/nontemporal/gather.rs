@@ -26,7 +26,7 @@ pub(in crate::copy) struct Gather<'m, S> {
     /// How many bytes are in the buffer, and where they go.
     buffered: usize,
     buffered_dst: usize,
-    /// Bytes of earlier chunks that turned out not to get there.
+    /// Bytes of earlier chunks that could not be written.
     lost: usize,
 }
 

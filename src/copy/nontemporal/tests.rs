@@ -57,7 +57,7 @@ fn copy_flat<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, 
     left
 }
 
-/// The same where every length is better through the cache.
+/// The same where every length goes through the cache.
 fn copy_through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
     // SAFETY: the callers pass ranges of their own arenas, or a ledger, which touches nothing.
     let left = unsafe { copy_alone(store, flush, usize::MAX, dst, src, len) };

@@ -38,8 +38,8 @@ impl SharedMap {
         Locked { map: self.map.lock(), shared: self }
     }
 
-    /// Adds what a copy has run into. Where there is no memory for it the map does not learn it, and the copy came short
-    /// all the same.
+    /// Adds what a copy has run into. Where there is no memory for it the map does not learn it, and the copy came
+    /// short all the same.
     pub fn record(&self, (seg, access): (Segment, Access)) {
         let room = (usize::MAX - seg.addr) as u128 + 1;
         // Cut to the end of the address space, so that it cannot be refused.

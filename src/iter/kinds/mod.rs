@@ -94,7 +94,7 @@ impl Body {
         }
     }
 
-    /// A range that covers all of its memory, where that is known for nothing.
+    /// A range that covers all of its memory, where finding it costs nothing.
     #[inline]
     pub(in crate::iter) fn hull(&self) -> Option<Segment> {
         match self {
@@ -231,8 +231,8 @@ impl Body {
         }
     }
 
-    /// Goes to `offset` in the segment that `nr_segs` are left at, where `count` bytes follow. `None` for the kinds that
-    /// cannot, `Some(false)` if there is no such place.
+    /// Goes to `offset` in the segment that `nr_segs` are left at, where `count` bytes follow. `None` for the kinds
+    /// that cannot, `Some(false)` if there is no such place.
     pub(in crate::iter) fn seek(&mut self, nr_segs: usize, offset: usize, count: usize) -> Option<bool> {
         match self {
             Self::Ubuf(memory) => {
@@ -247,7 +247,8 @@ impl Body {
         }
     }
 
-    /// Hands out what lies ahead, `limit` bytes of it at least where there are as many, until `hand_out` has had enough.
+    /// Hands out what lies ahead, `limit` bytes of it at least where there are as many, until `hand_out` has had
+    /// enough.
     pub(in crate::iter) fn pieces(&self, offset: usize, limit: usize, mut hand_out: impl FnMut(Piece<'_>) -> bool) {
         match self {
             Self::Ubuf(memory) => {

@@ -10,13 +10,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 use std::ptr;
 
-/// A contiguous C buffer's memory. A null start with length 0 (an empty exporter) stays what it is: an empty range.
+/// The memory of a C-contiguous buffer. An empty exporter's null start with length 0 stays an empty range.
 pub(super) fn memory_of(view: &ffi::Py_buffer) -> Segment {
     Segment::new(view.buf.expose_provenance(), view.len.unsigned_abs())
 }
 
-/// All memory between the first byte and the last of a buffer that was asked for its strides. To be called before the
-/// record is moved.
+/// All memory between the first byte and the last of a buffer that was requested with its strides. To be called before
+/// the record is moved.
 pub(super) fn hull_of(view: &ffi::Py_buffer) -> Segment {
     let (mut below, mut above) = (0, view.itemsize);
     let dimensions = if view.shape.is_null() || view.strides.is_null() { 0 } else { view.ndim.max(0) };
@@ -64,8 +64,8 @@ pub(super) fn release(view: &mut ffi::Py_buffer) {
     unsafe { ffi::PyBuffer_Release(view) };
 }
 
-/// Has a record that may be moved not point into itself: its length and item size say what a shape and strides there
-/// do.
+/// Clears the pointers of a record into itself, so that it may be moved. They are a shape and strides whose values its
+/// length and item size repeat.
 #[inline]
 pub(super) fn keep_out_of_itself(view: &mut ffi::Py_buffer) {
     if view.shape == &raw mut view.len {

@@ -9,7 +9,7 @@ use crate::py::in_use::Cursor;
 use crate::py::iterate::iterate_and_advance;
 use crate::py::results::{int, to_user_range};
 use crate::py::values::{size, size_or};
-use crate::py::view::{Keeper, list_of, memoryview};
+use crate::py::view::{ViewOwner, list_of, memoryview};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyMemoryView};
@@ -33,7 +33,7 @@ impl Cursor {
 
 /// How an iterator's memory is shown.
 struct Shows {
-    keeper: Py<PyAny>,
+    owner: Py<PyAny>,
     readonly: bool,
 }
 
@@ -44,10 +44,10 @@ impl Shows {
         match page {
             // A page may have come after the iterator was made, and be read-only.
             Some(page) => {
-                let keeper = Keeper::Page(Arc::clone(page.owner()));
-                memoryview(py, seg, self.readonly || !page.writable(), keeper)
+                let owner = ViewOwner::Page(Arc::clone(page.owner()));
+                memoryview(py, seg, self.readonly || !page.writable(), owner)
             }
-            None => memoryview(py, seg, self.readonly, Keeper::Object(self.keeper.clone_ref(py))),
+            None => memoryview(py, seg, self.readonly, ViewOwner::Object(self.owner.clone_ref(py))),
         }
     }
 }
@@ -56,7 +56,7 @@ impl IovIter {
     /// How its memory is shown, also when it has been released since.
     fn shows(slf: &Bound<'_, Self>) -> PyResult<Shows> {
         let this = slf.get();
-        Ok(Shows { keeper: this.kept.keeper(slf.py())?, readonly: this.shared.direction() == Direction::Source })
+        Ok(Shows { owner: this.kept.owner(slf.py())?, readonly: this.shared.direction() == Direction::Source })
     }
 }
 
