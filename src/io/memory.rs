@@ -4,24 +4,53 @@
 //! data there that is lost when the guard ends. So every system call over an iterator or a ring stops before them
 //! ([`clear`]).
 
-use super::Failure;
+use super::{Failure, Torn};
 use crate::abi::{Direction, MAX_RW_COUNT, UIO_MAXIOV};
-use crate::fault::{Fault, shelter};
+use crate::fault::shelter::{self, Mark};
+use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::Segment;
 use std::ops::ControlFlow;
 
-/// How many bytes of the segments come before the first that is under zeroes.
-pub(super) fn clear(segs: &[Segment]) -> usize {
+/// How many of the first `nbytes` bytes of the segments come before the first that is under zeroes, or has been since
+/// the mark.
+#[inline]
+pub(super) fn clear(mark: Mark, segs: &[Segment], nbytes: usize) -> usize {
+    if mark.is_undisturbed() { nbytes } else { clear_one_by_one(mark, segs, nbytes) }
+}
+
+#[cold]
+fn clear_one_by_one(mark: Mark, segs: &[Segment], nbytes: usize) -> usize {
     let mut before = 0;
     for seg in segs {
-        let here = shelter::clear(seg.addr, seg.addr, seg.len);
+        let seg = seg.take(nbytes - before);
+        let here = mark.clear(seg);
         before += here;
         if here < seg.len {
             break;
         }
     }
     before
+}
+
+/// What a call made of the first `nbytes` bytes of the segments, of which not all are clear.
+#[cold]
+pub(super) fn torn(mark: Mark, segs: &[Segment], nbytes: usize, direction: Direction) -> Torn {
+    let good = clear(mark, segs, nbytes);
+    Torn { good, wrong: nbytes - good, fault: Box::new(met(mark, segs, good, direction)) }
+}
+
+/// What a guard met that has zeroes, or had since the mark, behind the first `good` bytes of the segments.
+pub(super) fn met(mark: Mark, segs: &[Segment], good: usize, direction: Direction) -> Fault {
+    let mut before = good;
+    let bad = segs.iter().find_map(|seg| {
+        let rest = seg.skip(before.min(seg.len));
+        before -= before.min(seg.len);
+        (rest.len != 0).then_some(rest)
+    });
+    let bad = bad.unwrap_or_default();
+    let side = if direction == Direction::Source { Side::Source } else { Side::Destination };
+    mark.fault(bad, side).unwrap_or_else(|| Fault::known(side, bad, 0))
 }
 
 /// Bytes from here on, of those one call would take, that can be transferred: faulted in, exact to the page.

@@ -1,10 +1,11 @@
 //! One system call over what remains of an iterator, and the cursor moved by exactly its result.
 //!
 //! The kernel fills a file's read from, and a file's write to, an `iov_iter`; here the same cursor stands on the
-//! caller's side of the call. [`over`] is the one dispatch over kinds. Every function below makes one call of
+//! caller's side of the call. Every function below makes one call of
 //! [`crate::sys::vectored`]; what to do about EINTR, EAGAIN and short counts is for the caller, whose loop it is.
 
 mod memory;
+mod over;
 mod splice;
 mod whole;
 
@@ -12,17 +13,17 @@ pub use splice::splice;
 pub use vectored::is_stream;
 pub use whole::whole;
 
-use crate::abi::{Direction, MAX_RW_COUNT, PAGE_SIZE, UIO_MAXIOV};
-use crate::error::{Error, Result as Checked, try_push};
+use crate::abi::Direction;
+use crate::error::Error;
 use crate::fault::Fault;
+use crate::fault::shelter::Mark;
 use crate::iter::IovIter;
-use crate::memory::{Owner, Segment};
-use crate::sys::vectored::{self, Batch, Beside, Received};
-use std::ops::ControlFlow;
+use crate::memory::Segment;
+use crate::sys::vectored::{self, Beside, Received};
+use over::over;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
-/// Why a call transferred nothing. The iterator stands where it stood.
+/// Why a call transferred nothing that counts, in all cases but the last. The iterator stands where it stood.
 #[derive(Debug)]
 pub enum Failure {
     /// It was not made.
@@ -31,6 +32,20 @@ pub enum Failure {
     Errno(i32),
     /// EFAULT, and memory ahead in the iterator is why: the very first byte, or one of a message.
     Fault(Box<Fault>),
+    /// It transferred more than counts: a guard of another thread put zeroes in place of bad memory meanwhile.
+    Torn(Torn),
+}
+
+/// What a call transferred, some of it zeroes of a guard, or lost in their place. Only the good bytes count, and the
+/// iterator stands behind them: at the bad memory.
+#[derive(Debug)]
+pub struct Torn {
+    /// Bytes before the first that may be wrong.
+    pub good: usize,
+    /// Bytes from there on that have gone out all the same, or came and may be lost.
+    pub wrong: usize,
+    /// What the guard met.
+    pub fault: Box<Fault>,
 }
 
 impl From<Error> for Failure {
@@ -130,9 +145,8 @@ pub fn vmsplice(i: &mut IovIter, fd: RawFd, flags: u32) -> Result<usize> {
 /// `process_vm_readv` into a destination, from the remote ranges one after the other.
 pub fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
     i.require(Direction::Dest, "process_vm_readv")?;
-    let limit = remote_limit(pid, remote)?;
     // SAFETY: `over` hands out memory of a READ iterator, given to be overwritten.
-    over(i, None, limit, |segs| unsafe { vectored::process_vm_read(pid, segs, remote) })
+    remotely(i, pid, remote, |segs| unsafe { vectored::process_vm_read(pid, segs, remote) })
 }
 
 /// `process_vm_writev` from a source, to the remote ranges one after the other.
@@ -141,157 +155,36 @@ pub fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<
 /// `pid` is another process, or every byte of `remote` that is mapped and writable is the caller's to overwrite.
 pub unsafe fn process_vm_write(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
     i.require(Direction::Source, "process_vm_writev")?;
-    let limit = remote_limit(pid, remote)?;
     // SAFETY: the caller answers for `remote`.
-    over(i, None, limit, |segs| unsafe { vectored::process_vm_write(pid, segs, remote) })
+    remotely(i, pid, remote, |segs| unsafe { vectored::process_vm_write(pid, segs, remote) })
 }
 
-/// The most bytes that can go to or come from the remote ranges: in this process they may be under zeroes, too.
-fn remote_limit(pid: i32, remote: &[Segment]) -> Result<usize> {
-    let nbytes = remote.iter().fold(0_usize, |nbytes, seg| nbytes.saturating_add(seg.len));
-    if i64::from(pid) != i64::from(std::process::id()) {
-        return Ok(usize::MAX);
-    }
-    match memory::clear(remote) {
-        clear if clear == nbytes => Ok(usize::MAX),
-        0 => Err(Failure::Errno(libc::EFAULT)),
-        clear => Ok(clear),
-    }
-}
-
-/// Calls `call` with the next pieces, as many as one call takes and at most `limit` bytes, and moves the iterator by
-/// its result.
-///
-/// Where bytes remain but no memory for them, nothing is called and the answer is EFAULT, as the kernel's file
-/// operations answer a copy that got nowhere: at a hole of an XARRAY, at the end of a FOLIOQ, and for a PIPE that is
-/// full. Memory that a guard has zeroes in place of ends a call before it, and keeps a message from being sent or
-/// received at all: `socket` is what the call goes over if that may be one that keeps messages apart.
-fn over<T: Transferred>(
+/// A call whose remote ranges, in this process, may be under zeroes, too.
+fn remotely(
     i: &mut IovIter,
-    socket: Option<RawFd>,
-    limit: usize,
-    call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
-) -> Result<T> {
-    let limit = limit.min(i.count());
-    if let Some((segs, offered)) = i.next_whole(UIO_MAXIOV, limit.min(MAX_RW_COUNT))
-        && memory::clear(segs) == offered
-    {
-        let segments = segs.len();
-        let done = call(segs).map_err(Failure::Errno)?;
-        i.fault = None;
-        match done.nbytes().min(offered) {
-            0 => {}
-            nbytes if nbytes == offered => i.skip_whole(segments, nbytes),
-            nbytes => i.advance(nbytes)?,
-        }
+    pid: i32,
+    remote: &[Segment],
+    call: impl FnOnce(&[Segment]) -> std::result::Result<usize, i32>,
+) -> Result<usize> {
+    if i64::from(pid) != i64::from(std::process::id()) {
+        return over(i, None, usize::MAX, call);
+    }
+    let mark = Mark::now();
+    let nbytes = remote.iter().fold(0_usize, |nbytes, seg| nbytes.saturating_add(seg.len));
+    let limit = match memory::clear(mark, remote, nbytes) {
+        0 if nbytes != 0 => return Err(Failure::Errno(libc::EFAULT)),
+        clear => clear,
+    };
+    let done = over(i, None, limit, call)?;
+    let good = memory::clear(mark, remote, done);
+    if good == done {
         return Ok(done);
     }
-    over_pieces(i, socket, limit, call)
-}
-
-/// The same where the pieces have to be collected first.
-#[inline(never)]
-fn over_pieces<T: Transferred>(
-    i: &mut IovIter,
-    socket: Option<RawFd>,
-    limit: usize,
-    call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
-) -> Result<T> {
-    let mut batch = Batch::new(limit);
-    if let Some(offer) = i.offer(limit) {
-        let _ = offer.segs().all(|seg| batch.push(seg));
-        return finish(i, socket, &mut batch, call, |i, nbytes| {
-            i.accept(offer, nbytes);
-            Ok(())
-        });
-    }
-    if i.kind().is_destination_only() {
-        // DISCARD: the call needs memory, though nobody reads it.
-        while batch.push(SINK.seg()) {}
-        return finish(i, socket, &mut batch, call, IovIter::advance);
-    }
-    // The pages stay while the kernel works on them, whatever somebody stores in their place meanwhile.
-    let kept = collect(i, limit, &mut batch)?;
-    let result = finish(i, socket, &mut batch, call, IovIter::advance);
-    drop(kept);
-    result
-}
-
-fn go_on(more: bool) -> ControlFlow<()> {
-    if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-}
-
-fn finish<T: Transferred>(
-    i: &mut IovIter,
-    socket: Option<RawFd>,
-    batch: &mut Batch,
-    call: impl FnOnce(&[Segment]) -> std::result::Result<T, i32>,
-    moved: impl FnOnce(&mut IovIter, usize) -> Checked<()>,
-) -> Result<T> {
-    if batch.nbytes() == 0 && i.count() != 0 && batch.limit() != 0 {
-        return Err(no_memory(i).into());
-    }
-    let clear = memory::clear(batch.pieces());
-    if clear < batch.nbytes() {
-        if clear == 0 || socket.is_some_and(|fd| !vectored::is_stream(fd)) {
-            return Err(memory::fault(i, batch.address_at(clear)));
-        }
-        batch.cut(clear);
-    }
-    let done = call(batch.pieces()).map_err(Failure::Errno)?;
-    i.fault = None;
-    // MSG_TRUNC makes recvmsg return bytes that went nowhere.
-    let nbytes = done.nbytes().min(batch.nbytes());
-    // An advance by nothing would step over empty segments.
-    if nbytes != 0 {
-        moved(i, nbytes)?;
-    }
-    Ok(done)
-}
-
-#[cold]
-fn no_memory(i: &IovIter) -> Error {
-    if i.has_free_slots() {
-        return Error::NoMemory(PAGE_SIZE);
-    }
-    Error::os(libc::EFAULT, format!("{}, {} bytes before the iterator's end", i.kind().end_of_memory(), i.count()))
-}
-
-/// Puts the next pieces into `batch`; returns what keeps the pages among them. Refuses a destination with a page that
-/// has become read-only.
-fn collect(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Owner>> {
-    let (mut kept, mut result) = (Vec::new(), Ok(()));
-    let is_destination = i.direction() == Direction::Dest;
-    i.pieces(limit, |piece| {
-        if let Some(page) = piece.page {
-            if is_destination && !page.writable() {
-                result = Err(Error::ReadOnly { what: i.kind().unit(), index: kept.len() });
-                return ControlFlow::Break(());
-            }
-            result = try_push(&mut kept, Arc::clone(page.owner()));
-            if result.is_err() {
-                return ControlFlow::Break(());
-            }
-        }
-        go_on(batch.push(piece.seg))
-    });
-    result.map(|()| kept)
-}
-
-/// Where DISCARD has the kernel put bytes that nobody reads: the same memory for every piece of every call of every
-/// thread.
-#[repr(align(4096))]
-struct Sink(std::cell::UnsafeCell<[u8; 16 * PAGE_SIZE]>);
-
-// SAFETY: only the kernel writes to it, and nothing reads it.
-unsafe impl Sync for Sink {}
-
-static SINK: Sink = Sink(std::cell::UnsafeCell::new([0; 16 * PAGE_SIZE]));
-
-impl Sink {
-    fn seg(&self) -> Segment {
-        Segment::new(self.0.get().expose_provenance(), size_of::<Self>())
-    }
+    i.take_back(done - good)?;
+    // What is the source here is the destination there.
+    let far = if i.direction() == Direction::Source { Direction::Dest } else { Direction::Source };
+    let fault = Box::new(memory::met(mark, remote, good, far));
+    Err(Failure::Torn(Torn { good, wrong: done - good, fault }))
 }
 
 #[cfg(test)]

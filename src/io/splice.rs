@@ -1,18 +1,20 @@
 //! A ring's bytes into a file.
 
-use super::memory;
-use crate::abi::UIO_MAXIOV;
-use crate::error::Result;
+use super::{Failure, Result, memory};
+use crate::abi::{Direction, UIO_MAXIOV};
+use crate::error::Result as Checked;
+use crate::fault::shelter::Mark;
 use crate::structure::{Reader, Slot};
 use crate::sys::vectored::{self, Batch};
 use std::os::fd::RawFd;
 
 /// One `writev` of the ring's oldest bytes, at most `nbytes` of them, up to the first under zeroes: how many it took
-/// out of the ring (an errno if none), and the slots they were in, to be dropped when the next may read.
+/// out of the ring (or why none), and the slots they were in, to be dropped when the next may read. Of what was torn,
+/// the good bytes are out.
 ///
 /// To a socket that keeps messages apart, all of them go as one message or none does: EMSGSIZE where one call does not
 /// take them all, EFAULT where they are under zeroes.
-pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Result<(std::result::Result<usize, i32>, Vec<Slot>)> {
+pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Checked<(Result<usize>, Vec<Slot>)> {
     let slots = reader.peek(nbytes, UIO_MAXIOV + 1)?;
     let mut batch = Batch::new(nbytes);
     for slot in &slots {
@@ -21,7 +23,8 @@ pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Result<(std::res
     if batch.nbytes() == 0 {
         return Ok((Ok(0), slots));
     }
-    let clear = memory::clear(batch.pieces());
+    let mark = Mark::now();
+    let clear = memory::clear(mark, batch.pieces(), batch.nbytes());
     let refused = match (clear, slots.len()) {
         (0, _) => Some(libc::EFAULT),
         (_, slots) if slots > UIO_MAXIOV && !vectored::is_stream(fd) => Some(libc::EMSGSIZE),
@@ -29,12 +32,17 @@ pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Result<(std::res
         _ => None,
     };
     if let Some(errno) = refused {
-        return Ok((Err(errno), slots));
+        return Ok((Err(Failure::Errno(errno)), slots));
     }
     batch.cut(clear);
-    let written = vectored::write(fd, batch.pieces(), None, 0);
-    if let Ok(written) = written {
-        reader.consume(&slots, written);
-    }
+    let written = vectored::write(fd, batch.pieces(), None, 0).map_err(Failure::Errno);
+    let written = written.and_then(|written| {
+        let good = memory::clear(mark, batch.pieces(), written);
+        reader.consume(&slots, good);
+        if good == written {
+            return Ok(written);
+        }
+        Err(Failure::Torn(memory::torn(mark, batch.pieces(), written, Direction::Source)))
+    });
     Ok((written, slots))
 }

@@ -1,7 +1,8 @@
 //! One call over the kinds that need nobody's memory, against a pipe of the kernel's. The other kinds are tested from
 //! Python.
 
-use super::{Failure, SINK, read, vmsplice, write};
+use super::over::SINK;
+use super::{Failure, read, vmsplice, write};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::iter::IovIter;
 use crate::structure::PipeRing;

@@ -10,7 +10,7 @@ use super::iter::IovIter;
 use super::names::names;
 use super::results::int;
 use crate::abi::Direction;
-use crate::io::{Failure, Result, Transferred, is_stream, whole};
+use crate::io::{Failure, Result, Torn, Transferred, is_stream, whole};
 use crate::iter;
 use crate::sys::poll::Ready;
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
@@ -100,6 +100,11 @@ pub(super) fn all<T: Transferred + Send>(
                     }
                     py.check_signals()?;
                 }
+                Err(Failure::Torn(torn)) => {
+                    let error = torn_error(py, &torn, done);
+                    done += torn.good;
+                    return Err(error);
+                }
                 Err(failure) => retry(py, failure, descriptor, ready, deadline, done)?,
             }
         }
@@ -116,6 +121,23 @@ fn cut_message() -> PyErr {
         "the message is longer than what remained of the iterator: its end is lost",
         None,
     )
+}
+
+/// The `FaultError` of a transfer, `done` bytes into it, that a guard put zeroes in the way of: how many bytes are good,
+/// and how many more went or came that are not.
+#[cold]
+pub(super) fn torn_error(py: Python<'_>, torn: &Torn, done: usize) -> PyErr {
+    let good = done + torn.good;
+    let error = with_progress(py, fault_error(py, &torn.fault, good), good);
+    let note = format!(
+        "{} more bytes were transferred while a guard of another thread had zeroes there: what was sent may be zeroes, what \
+         was received may be lost",
+        torn.wrong
+    );
+    match error.value(py).call_method1("add_note", (note,)) {
+        Ok(_) => error,
+        Err(other) => other,
+    }
 }
 
 /// An `OSError` that says how much was transferred before it.
@@ -149,5 +171,6 @@ fn retry(
         Failure::Errno(errno) => Err(os_error(errno)),
         Failure::Refused(error) => Err(error.into()),
         Failure::Fault(fault) => Err(fault_error(py, &fault, done)),
+        Failure::Torn(torn) => Err(torn_error(py, &torn, done)),
     }
 }

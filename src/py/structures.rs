@@ -4,6 +4,7 @@ use super::buffer::{Access, ArgName, Call, page};
 use super::collect::segments_of;
 use super::descriptor::{Descriptor, os_error};
 use super::detach::transfer;
+use super::drive::torn_error;
 use super::errors::fault_error;
 use super::exception::{Text, os_exception};
 use super::names::names;
@@ -13,7 +14,10 @@ use crate::abi::PAGE_SIZE;
 use crate::error::Error;
 use crate::memory::{Backing, Memory, Page, Segment};
 use crate::structure::{self, FOLIOS_PER_NODE, PIPE_SLOTS, Reader, headroom};
-use crate::{copy, io};
+use crate::{
+    copy,
+    io::{self, Failure},
+};
 use pyo3::exceptions::PyBlockingIOError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -164,12 +168,15 @@ impl PipeRing {
             match written {
                 Ok(0) => break,
                 Ok(written) => done += written,
-                Err(libc::EINTR) => {}
+                Err(Failure::Errno(libc::EINTR)) => {}
+                Err(Failure::Torn(torn)) => return Err(torn_error(py, &torn, done)),
                 Err(_) if done > 0 => break,
-                Err(libc::EAGAIN) => {
+                Err(Failure::Errno(libc::EAGAIN)) => {
                     return Err(os_exception::<PyBlockingIOError>(libc::EAGAIN, "the file takes no bytes now", None));
                 }
-                Err(errno) => return Err(os_error(errno)),
+                Err(Failure::Errno(errno)) => return Err(os_error(errno)),
+                Err(Failure::Refused(error)) => return Err(error.into()),
+                Err(Failure::Fault(fault)) => return Err(fault_error(py, &fault, 0)),
             }
             // A signal may have cut the call short.
             py.check_signals()?;

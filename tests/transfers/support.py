@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import threading
 
-_TRANSFERS = {"x86_64": {"7", "19", "47", "295"}, "aarch64": {"65", "69", "73", "212"}}  # poll, readv, recvmsg, preadv
+# poll, readv, writev, recvmsg, preadv
+_TRANSFERS = {"x86_64": {"7", "19", "20", "47", "295"}, "aarch64": {"65", "66", "69", "73", "212"}}
 
 
 def wait_until_blocked(thread: threading.Thread) -> None:
-    """Returns when the thread waits for bytes in a system call: not at its own start, and not for the interpreter."""
+    """Returns when the thread waits for bytes, or for room, in a system call: not at its own start, and not for the
+    interpreter.
+    """
     state = Path(f"/proc/self/task/{thread.native_id}/syscall")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

@@ -7,8 +7,9 @@ import mmap
 import os
 import socket
 import tempfile
+import threading
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from iovec_rs import (
@@ -25,6 +26,8 @@ from iovec_rs import (
     io,
 )
 from support.places import address
+
+from transfers.support import wait_until_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,3 +157,121 @@ def test_a_hole_is_explained_inside_a_guard() -> None:
         with pytest.raises(OSError, match="the xarray has a hole here") as refused:
             io.writev_all(file.fileno(), i)
         assert refused.value.characters_written == PAGE_SIZE  # type: ignore[attr-defined]
+
+
+class _Cut:
+    """Mapped pages of a file that is cut to its first during a transfer, and a guard that meets the rest."""
+
+    pages = 64
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self.file.write(DATA * self.pages)
+        self.file.flush()
+        self.memory = mmap.mmap(self.file.fileno(), self.pages * PAGE_SIZE)
+
+    def cut_and_meet(self) -> None:
+        """Another thread's guard, as far as the transfer is concerned."""
+        self.file.truncate(PAGE_SIZE)
+        self.stack.enter_context(guard(self.memory, on_fault="record"))
+        for page in range(1, self.pages):
+            assert self.memory[page * PAGE_SIZE] == 0
+
+
+@pytest.fixture
+def cut() -> Iterator[_Cut]:
+    with ExitStack() as stack:
+        yield _Cut(stack)
+
+
+def failing(work: Callable[[], object]) -> tuple[threading.Thread, list[FaultError]]:
+    """A thread in which a call is to fail with a FaultError, waited for until it blocks."""
+    errors: list[FaultError] = []
+
+    def run() -> None:
+        with pytest.raises(FaultError) as raised:
+            work()
+        errors.append(raised.value)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until_blocked(thread)
+    return thread, errors
+
+
+SIZE = 64 * PAGE_SIZE
+
+
+def read_exactly(fd: int, nbytes: int) -> bytes:
+    data = b""
+    while len(data) < nbytes:
+        data += os.read(fd, nbytes - len(data))
+    return data
+
+
+@pytest.mark.parametrize("function", [io.writev, io.writev_all, "splice"])
+def test_zeroes_that_come_during_a_call_are_told_of_when_they_went(function: Any, cut: _Cut) -> None:
+    out, into = os.pipe()
+    os.write(into, bytes(1 << 16))
+    i = IovIter.kvec(WRITE, [cut.memory])
+    ring = PipeRing(cut.pages)
+    if function == "splice":
+        to_ring = IovIter.pipe(READ, ring, SIZE)
+        for page in range(cut.pages):
+            copy_page_to_iter(cut.memory, page * PAGE_SIZE, PAGE_SIZE, to_ring)
+        thread, errors = failing(lambda: ring.splice(into))
+    else:
+        thread, errors = failing(lambda: function(into, i))
+    cut.cut_and_meet()
+    read_exactly(out, 1 << 16)
+    received = read_exactly(out, SIZE)
+    thread.join()
+    assert received == DATA + bytes(SIZE - PAGE_SIZE), "the other side has them: that cannot be undone"
+    error = errors[0]
+    assert error.copied == error.characters_written == PAGE_SIZE  # type: ignore[attr-defined]
+    assert error.__notes__[0].startswith(f"{SIZE - PAGE_SIZE} more bytes were transferred")
+    assert (error.fault.side, error.fault.cause) == ("source", "gone")
+    if function == "splice":
+        assert sum(nbytes for _, _, nbytes, _ in ring.slots) == SIZE - PAGE_SIZE
+    else:
+        assert (i.count, i.fault) == (SIZE - PAGE_SIZE, error.fault)
+        with pytest.raises(FaultError):
+            io.writev(into, i)
+    i.release()
+    os.close(out)
+    os.close(into)
+
+
+@pytest.mark.parametrize("function", [io.readv, io.readv_all])
+def test_what_comes_into_zeroes_during_a_call_is_told_of(function: Any, cut: _Cut) -> None:
+    out, into = os.pipe()
+    i = IovIter.kvec(READ, [cut.memory])
+    thread, errors = failing(lambda: function(out, i))
+    cut.cut_and_meet()
+    os.write(into, b"Z" * 3 * PAGE_SIZE)
+    thread.join()
+    assert errors[0].copied == PAGE_SIZE
+    assert errors[0].__notes__[0].startswith(f"{2 * PAGE_SIZE} more bytes were transferred")
+    assert (errors[0].fault.side, i.count) == ("destination", SIZE - PAGE_SIZE)
+    assert cut.memory[:PAGE_SIZE] == b"Z" * PAGE_SIZE
+    i.release()
+    os.close(out)
+    os.close(into)
+
+
+def test_a_guard_over_other_memory_does_not_tear_a_transfer(cut: _Cut) -> None:
+    out, into = os.pipe()
+    os.write(into, bytes(1 << 16))
+    data = os.urandom(SIZE)
+    i = IovIter.kvec(WRITE, [data])
+    thread = threading.Thread(target=io.writev_all, args=(into, i))
+    thread.start()
+    wait_until_blocked(thread)
+    cut.cut_and_meet()
+    read_exactly(out, 1 << 16)
+    assert read_exactly(out, SIZE) == data
+    thread.join()
+    assert not i
+    os.close(out)
+    os.close(into)

@@ -60,8 +60,9 @@ impl Mark {
         at(src, Side::Source).or_else(|| at(dst, Side::Destination))
     }
 
-    /// Nothing comes under zeroes before another epoch has begun.
-    fn is_undisturbed(self) -> bool {
+    /// Whether every byte is clear. Nothing comes under zeroes before another epoch has begun.
+    #[inline]
+    pub fn is_undisturbed(self) -> bool {
         self.is_clean && threads::epoch(Ordering::SeqCst) == self.epoch
     }
 
