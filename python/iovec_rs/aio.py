@@ -238,8 +238,7 @@ class _Transfer:
 
         def look() -> None:
             take(self._require_open)
-            looks.append(self.loop.call_later(LOOK, look))
-            del looks[:-1]
+            looks[0] = self.loop.call_later(LOOK, look)
 
         # An object says itself whether it was closed; a number may be another file's, but not that of the duplicate.
         file = own if isinstance(self.file, int) else self.file
@@ -251,7 +250,7 @@ class _Transfer:
             finally:
                 self.unwatch(own)
         finally:
-            looks[-1].cancel()
+            looks[0].cancel()
             os.close(own)
 
 

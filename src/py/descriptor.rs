@@ -2,6 +2,7 @@
 
 use super::exception::{exception, os_exception};
 use super::names::names;
+use crate::sys::duplicate::Duplicate;
 use crate::sys::poll::{self, Ready};
 use pyo3::exceptions::{PyOSError, PyTimeoutError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -12,7 +13,12 @@ use std::time::{Duration, Instant};
 
 /// A descriptor, named by an int or by anything with `fileno()`.
 pub(super) struct Descriptor<'py> {
+    /// What calls go over: the object's descriptor, or the one held.
     pub(super) fd: RawFd,
+    /// What the object said.
+    number: RawFd,
+    /// Keeps `fd` open.
+    _held: Option<Duplicate>,
     /// A socket's own timeout: such a socket does not block, and is waited for here. `None` leaves it to the
     /// descriptor.
     timeout: Option<Duration>,
@@ -24,9 +30,10 @@ impl<'py> Descriptor<'py> {
     pub(super) fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let number = fileno(object);
         if object.is_exact_instance_of::<PyInt>() {
-            return Ok(Self { fd: number?, timeout: None, object: None });
+            let fd = number?;
+            return Ok(Self { fd, number: fd, _held: None, timeout: None, object: None });
         }
-        let named = |fd, timeout| Self { fd, timeout, object: Some(object.clone()) };
+        let named = |fd, timeout| Self { fd, number: fd, _held: None, timeout, object: Some(object.clone()) };
         let Some(gettimeout) = object.getattr_opt(&names(object.py()).gettimeout)? else {
             return Ok(named(number?, None));
         };
@@ -53,23 +60,30 @@ impl<'py> Descriptor<'py> {
     fn ask(&self, object: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = object.py();
         let cause = match fileno(object) {
-            Ok(fd) if fd == self.fd => return Ok(()),
+            Ok(fd) if fd == self.number => return Ok(()),
             Ok(_) => None,
             Err(error) if error.is_instance_of::<PyValueError>(py) => Some(error),
             Err(error) => return Err(error),
         };
         let error = os_exception::<PyOSError>(
             libc::EBADF,
-            format!("closed during the transfer: {} is not its own", self.fd),
+            format!("closed during the transfer: {} is not its own", self.number),
             None,
         );
         error.set_cause(py, cause);
         Err(error)
     }
 
+    /// The same over a duplicate, for a transfer of many calls: a close in another thread between the object's answer and
+    /// the next call does not put somebody else's file in its place. An int is nobody's, and a file may not be held.
+    pub(super) fn held(self) -> Self {
+        let held = self.object.as_ref().and_then(|_| Duplicate::new(self.number));
+        Self { fd: held.as_ref().map_or(self.number, Duplicate::fd), _held: held, ..self }
+    }
+
     /// None, for calls that go by something else.
     pub(super) fn none() -> Self {
-        Self { fd: -1, timeout: None, object: None }
+        Self { fd: -1, number: -1, _held: None, timeout: None, object: None }
     }
 
     /// The same, not waited for: as the caller's flags ask.

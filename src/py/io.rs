@@ -55,16 +55,18 @@ impl<'py> File<'py> {
         once(&i, &self.descriptor, Ready::Write, |i| io::write(i, fd, offset, flags, usize::MAX))
     }
 
-    fn read_all(&self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
-        let (fd, offset, flags, start) = (self.descriptor.fd, self.offset, self.flags, i.get().lock()?.core.count());
-        all(&i, &self.descriptor, Ready::Read, operation, |i, limit, _| {
+    fn read_all(self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
+        let (descriptor, start) = (self.descriptor.held(), i.get().lock()?.core.count());
+        let (fd, offset, flags) = (descriptor.fd, self.offset, self.flags);
+        all(&i, &descriptor, Ready::Read, operation, |i, limit, _| {
             io::read_message(i, fd, further(offset, start, i.count())?, flags, limit)
         })
     }
 
-    fn write_all(&self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
-        let (fd, offset, flags, start) = (self.descriptor.fd, self.offset, self.flags, i.get().lock()?.core.count());
-        all(&i, &self.descriptor, Ready::Write, operation, |i, limit, _| {
+    fn write_all(self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
+        let (descriptor, start) = (self.descriptor.held(), i.get().lock()?.core.count());
+        let (fd, offset, flags) = (descriptor.fd, self.offset, self.flags);
+        all(&i, &descriptor, Ready::Write, operation, |i, limit, _| {
             io::write(i, fd, further(offset, start, i.count())?, flags, limit)
         })
     }

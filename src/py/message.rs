@@ -56,7 +56,7 @@ pub(super) fn sendmsg_all_raw(
     control: &Bound<'_, PyBytes>,
     #[pyo3(from_py_with = flags)] flags: i32,
 ) -> PyResult<usize> {
-    let socket = sockets(sock, flags)?;
+    let socket = sockets(sock, flags)?.held();
     let mut call = Call::new();
     let first = Beside { control: held(&mut call, control, "ancdata")?, ..Beside::default() };
     all(&i, &socket, Ready::Write, "sendmsg_all", |i, limit, done| {
@@ -140,7 +140,7 @@ pub(super) fn recvmsg_all(
     #[pyo3(from_py_with = flags)] flags: i32,
 ) -> PyResult<usize> {
     require_new_bytes(flags)?;
-    let socket = sockets(sock, flags)?;
+    let socket = sockets(sock, flags)?.held();
     all(&i, &socket, Ready::Read, "recvmsg_all", |i, limit, _| {
         // SAFETY: nothing is received beside the data.
         unsafe { io::receive(i, socket.fd, Beside::default(), flags, limit) }

@@ -1,6 +1,7 @@
 //! System calls over raw memory, and over the files it is mapped from. The kernel reports bad addresses instead of
 //! raising a signal.
 
+pub mod duplicate;
 pub mod file;
 pub mod file_mapping;
 mod fork;

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import resource
 import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,6 +161,62 @@ def test_an_object_that_changes_its_mind(n: int, answer: Callable[[int], int]) -
     assert os.read(file.out, went) == data[:went] if went else True
     os.close(file.out)
     os.close(file.into)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_close_right_after_the_answer_puts_nobody_in_its_place(n: int) -> None:
+    stranger_out, stranger_in = os.pipe()
+
+    class Lying(Reopening):
+        """Says the same number, which is a stranger's from the `n`th answer of a transfer on."""
+
+        def fileno(self) -> int:
+            super().fileno()
+            if self.asked == n + 1:
+                os.dup2(stranger_in, self.into)
+            return self.into
+
+    file = Lying(99, abs)
+    i = IovIter.iovec(WRITE, [b"secret"] * 3000)
+    assert io.writev_all(file, i) == 18000
+    os.set_blocking(stranger_out, False)
+    with pytest.raises(BlockingIOError):
+        os.read(stranger_out, 1)
+    assert len(os.read(file.out, 18000)) == 18000
+    for fd in (stranger_out, stranger_in, file.out, file.into):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("function", [io.writev_all, io.sendmsg_all])
+def test_no_descriptor_stays_behind_and_none_is_needed(function: Callable[[Any, IovIter], int]) -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for limit in (None, 3):
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit or soft, hard))
+            try:
+                assert function(left, IovIter.iovec(WRITE, [b"x"] * 3000)) == 3000
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert right.recv(3000, socket.MSG_WAITALL) == b"x" * 3000
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_locks_of_a_file_outlive_a_transfer(tmp_path: Path) -> None:
+    """A `close` of any descriptor drops a process's POSIX locks on the file: a transfer makes none of a file."""
+    with (tmp_path / "locked").open("wb+", buffering=0) as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        io.writev_all(file, IovIter.iovec(WRITE, [b"x"] * 3000))
+        io.preadv_all(file, IovIter.ubuf(READ, bytearray(3000)), 0)
+        child = os.fork()
+        if child == 0:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
