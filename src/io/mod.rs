@@ -166,17 +166,19 @@ fn remotely(
     remote: &[Segment],
     call: impl FnOnce(&[Segment]) -> std::result::Result<usize, i32>,
 ) -> Result<usize> {
-    if i64::from(pid) != i64::from(std::process::id()) {
-        return over(i, None, usize::MAX, call);
-    }
     let mark = Mark::now();
+    // No other process is asked about while nothing of this one's is under zeroes.
+    let clear = |nbytes| {
+        let all_clear = mark.is_undisturbed() || !vectored::is_own_process(pid);
+        if all_clear { nbytes } else { memory::clear(mark, remote, nbytes) }
+    };
     let nbytes = remote.iter().fold(0_usize, |nbytes, seg| nbytes.saturating_add(seg.len));
-    let limit = match memory::clear(mark, remote, nbytes) {
+    let limit = match clear(nbytes) {
         0 if nbytes != 0 => return Err(Failure::Errno(libc::EFAULT)),
-        clear => clear,
+        limit => limit,
     };
     let done = over(i, None, limit, call)?;
-    let good = memory::clear(mark, remote, done);
+    let good = clear(done);
     if good == done {
         return Ok(done);
     }

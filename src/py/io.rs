@@ -5,7 +5,7 @@ use super::descriptor::Descriptor;
 use super::drive::{all, once, part};
 use super::exception::exception;
 use super::iter_arg::BoundIter;
-use super::values::{Lengths, flags, pid, size, unsigned_flags, user_range};
+use super::values::{Lengths, flags, narrow, pid, unsigned_flags, user_range};
 use crate::abi::UIO_MAXIOV;
 use crate::error::{Error, try_push};
 use crate::io;
@@ -18,8 +18,9 @@ type Iter<'a, 'py> = BoundIter<'a, 'py>;
 
 /// A file offset: an int in `0..2**63`.
 fn file_offset(value: &Bound<'_, PyAny>) -> PyResult<i64> {
-    let offset = size("offset", value)?;
-    i64::try_from(offset).map_err(|_| Error::invalid("offset", offset, "0 or more, less than 2**63").into())
+    const EXPECTED: &str = "0 or more, less than 2**63";
+    let offset: i64 = narrow("offset", value, EXPECTED)?;
+    if offset < 0 { Err(Error::invalid("offset", offset, EXPECTED).into()) } else { Ok(offset) }
 }
 
 /// Where a transfer that began at `offset`, with `start` bytes to do, goes on when `left` are: by the iterator, which a

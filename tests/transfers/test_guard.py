@@ -122,6 +122,21 @@ def test_a_process_s_own_memory_under_zeroes_is_not_read() -> None:
         assert got == DATA + bytes(3 * PAGE_SIZE)
 
 
+def test_a_process_s_own_memory_by_the_id_of_a_thread() -> None:
+    with met() as memory:
+        got = bytearray(PAGES * PAGE_SIZE)
+        read: list[int] = []
+
+        def transfer() -> None:
+            remote = [UserRange(address(memory), len(got))]
+            read.append(io.process_vm_readv(threading.get_native_id(), IovIter.kvec(READ, [got]), remote))
+
+        thread = threading.Thread(target=transfer)
+        thread.start()
+        thread.join()
+        assert (read, bytes(got)) == ([PAGE_SIZE], DATA + bytes(3 * PAGE_SIZE))
+
+
 def test_a_ring_does_not_pass_on_a_lent_page_of_zeroes() -> None:
     ring = PipeRing()
     out, into = os.pipe()

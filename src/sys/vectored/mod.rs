@@ -107,6 +107,13 @@ pub unsafe fn vmsplice(fd: RawFd, segs: &[Segment], flags: u32) -> Result<usize,
     result(unsafe { libc::vmsplice(fd, iov, n as usize, flags) })
 }
 
+/// Whether a pid names this process, as the id of any of its threads does.
+pub fn is_own_process(pid: i32) -> bool {
+    let process = std::process::id();
+    // SAFETY: signal 0 is none: the call only looks the thread up.
+    pid > 0 && unsafe { libc::syscall(libc::SYS_tgkill, process, pid, 0) } == 0
+}
+
 /// `process_vm_readv`: from another process's memory to the segments.
 ///
 /// # Safety
