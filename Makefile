@@ -9,7 +9,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 RUST := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-guest test-kills test-foreign hunt setup lint format bench bench-compare bench-native wheel clean
+.PHONY: help demo test test-rust test-python test-guest test-kills test-foreign hunt setup lint format bench bench-compare bench-native record wheel clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,17 @@ ifeq ($(BENCH),)
 	@if why=$$($(BIN)/python -m iovec_rs._bench.libpmem); then $(MAKE) --no-print-directory bench-native; \
 	  else echo "the native bench is left out: $$why"; fi
 endif
+
+RECORD ?= call vectored cliff durable fault memory growth
+RECORD_NATIVE ?= flat limits
+record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots and the table over machines, in ten quiet minutes: NAME=zen5
+	@test -n "$(NAME)" || { echo "make record NAME=...: the machine has no name" >&2; exit 1; }
+	$(BIN)/python -m benches $(RECORD) --json target/record.json > target/record.txt
+	cargo bench --quiet --locked --no-default-features --bench native -- $(RECORD_NATIVE) >> target/record.txt
+	cp target/record.txt benches/results/$(NAME).txt
+	$(BIN)/python -m benches.plots target/record.json benches/results/$(NAME)-growth.svg
+	$(BIN)/iovec-rs bench copy gather scatter durable --plot benches/results/$(NAME).svg
+	$(BIN)/python -m benches.summary
 
 bench-compare: $(VENV)/.built $(VENV)/.test  ## the same contestants by pytest-benchmark, with what it takes: BENCH="-k gather"
 	$(BIN)/python -m pytest benches $(or $(BENCH),--benchmark-autosave)

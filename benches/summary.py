@@ -140,7 +140,12 @@ def page(records: Sequence[Record]) -> str:
     for record in records:
         counts = record.counts()
         figures = " | ".join(str(counts[verdict]) for verdict in (*VERDICTS, "physics"))
-        lines.append(f"| [{record.machine}]({record.machine}.txt) | {record.host} | {figures} |")
+        drawn = [
+            name for name in (f"{record.machine}.svg", f"{record.machine}-growth.svg") if (RESULTS / name).exists()
+        ]
+        files = ", ".join(f"[{name.removeprefix(record.machine)[1:]}]({name})" for name in drawn)
+        machine = f"[{record.machine}]({record.machine}.txt){f' ({files})' if files else ''}"
+        lines.append(f"| {machine} | {record.host} | {figures} |")
     lines += ["", f"| job | rival | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
     for job, title, rival in HEADLINES:
         ratios = [record.ratio(title, rival) for record in records]

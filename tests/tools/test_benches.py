@@ -32,6 +32,7 @@ from iovec_rs._bench.harness import (
 )
 from iovec_rs._bench.report import render, summary
 
+from benches import plots
 from benches.__main__ import BENCHES, main
 from benches.durable.ground import Ground
 from benches.durable.threads import CPUS, Workers
@@ -56,6 +57,7 @@ CONTESTANTS: dict[str, set[str]] = {
     "integrity": set(),  # sums, and ranges
     "io": set(),  # each table has rivals of its own
     "guard": set(),  # its tables are about different things
+    "growth": set(),  # its rows are numbers of segments and ranges
 }
 
 # Of the durable tables, by title: ours, which is first, and who is there with or without libpmem.
@@ -135,7 +137,7 @@ def test_every_table_holds_its_contestants_with_figures(record: dict[str, Any], 
     tables = [table for table in record["tables"] if table["bench"] == bench]
     for table in tables:
         assert {row["name"] for row in table["rows"]} >= CONTESTANTS[bench], table["title"]
-        if bench not in {"memory", "guard"}:  # their tables are not all of rivals
+        if bench not in {"memory", "guard", "growth"}:  # their tables are not all of rivals
             assert all(row["median"] >= row["minimum"] > 0 for row in table["rows"]), table["title"]
             assert table["rows"][0]["ratio"] is None
             assert table["rows"][1]["ratio"] > 0
@@ -161,6 +163,26 @@ def test_faults_are_measured_in_all_their_costs(record: dict[str, Any]) -> None:
         "in copies of 1 MiB",
         "a range that cannot be read",
     }
+
+
+def test_growth_is_measured_and_drawn(record: dict[str, Any], tmp_path: Path) -> None:
+    tables = plots.growth(record)
+    assert [table["unit"] for table in tables] == ["ns/seg", "ns/seg", "ns/seg", "bytes/seg", "ns/call", "bytes/range"]
+    assert plots.points(tables[0])[0] == [1000]
+    assert plots.points(tables[4])[0] == [1000], "no ranges have no place on a logarithmic axis"
+    (tmp_path / "record.json").write_text(json.dumps({key: record[key] for key in ("host", "tables")}))
+    assert plots.main([str(tmp_path / "record.json"), str(tmp_path / "growth.svg")]) == 0
+    text = (tmp_path / "growth.svg").read_text(encoding="utf-8")
+    assert all(table["title"] in text for table in tables)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tables": [], "host": {}}'])
+def test_a_record_without_growth_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text, encoding="utf-8")
+    assert plots.main([str(path), str(tmp_path / "growth.svg")]) == 1
+    assert f"benches.plots: {path}: " in capsys.readouterr().err
+    assert plots.main([str(tmp_path / "none.json"), str(tmp_path / "growth.svg")]) == 1
 
 
 def test_both_directions_are_measured(record: dict[str, Any]) -> None:
