@@ -108,6 +108,7 @@ class use_tuning(_Choice):  # noqa: N801 - called like a function
     lines_from, ragged_from: chunks that are whole cache lines, and others, are long from so many bytes on.
     strings_from, strings_any_from: `rep movsb` copies so many bytes and more, between addresses that agree modulo a
     cache line, and between any two.
+    far_from: streams of so many bytes and more ask far ahead for their source.
     durable_from: `memcpy_flushcache` stores so many bytes and more past the caches, fewer through them.
     """
 

@@ -64,6 +64,9 @@ pub(super) fn facts() -> Facts {
     Facts { vendor: Vendor::Other, first_cache: None, second_cache: None, last_cache: None, fast_strings: false }
 }
 
+/// No stream asks ahead.
+pub(super) fn use_far(_from: usize) {}
+
 /// There are no string instructions.
 pub(super) fn use_strings(_from: usize, _any_from: usize) {}
 

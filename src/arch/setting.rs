@@ -29,9 +29,9 @@ impl Drop for Setting {
     }
 }
 
-/// Lets every chunk of every copy go past the caches, if it is a line's worth.
+/// Lets every chunk of every copy go past the caches, if it is a line's worth, and ask far ahead if it is long.
 pub fn stream_everything() {
-    tuning::set(Tuning { nontemporal_from: 1, lines_from: 1, ragged_from: 1, ..tuning::current() });
+    tuning::set(Tuning { nontemporal_from: 1, lines_from: 1, ragged_from: 1, far_from: 0, ..tuning::current() });
 }
 
 #[test]

@@ -93,14 +93,18 @@ fn check_nontemporal(set: &Primitives, len: usize, src_at: usize, dst_at: usize)
 
 #[test]
 fn streams_every_length_to_every_address() {
-    for set in sets() {
-        for dst_at in 0..LINE {
-            for len in 1..400 {
-                check_nontemporal(set, len, (dst_at + len) * 5 % 67, dst_at);
-            }
-            for len in (960..1600).step_by(60) {
-                check_nontemporal(set, len, len % 61, dst_at);
-                check_nontemporal(set, 8 * len, 0, dst_at);
+    let _setting = Setting::keep();
+    for far_from in [usize::MAX, 0] {
+        tuning::set(Tuning { far_from, ..tuning::current() });
+        for set in sets() {
+            for dst_at in 0..LINE {
+                for len in 1..400 {
+                    check_nontemporal(set, len, (dst_at + len) * 5 % 67, dst_at);
+                }
+                for len in (960..1600).step_by(60) {
+                    check_nontemporal(set, len, len % 61, dst_at);
+                    check_nontemporal(set, 8 * len, 0, dst_at);
+                }
             }
         }
     }

@@ -62,6 +62,13 @@ fn strings_are_used_where_short_ones_are_fast() {
 }
 
 #[test]
+fn streams_ask_far_ahead_on_intel_alone() {
+    let from = |facts: &Facts| Tuning::of(facts).far_from;
+    assert_eq!([ZEN_4, ZEN_5, UNKNOWN].map(|facts| from(&facts)), [usize::MAX; 3]);
+    assert_eq!([EMERALD_RAPIDS, NEHALEM].map(|facts| from(&facts)), [8 * KIB; 2]);
+}
+
+#[test]
 fn one_short_durable_range_goes_through_the_cache_on_intel_alone() {
     let from = |facts: &Facts| Tuning::of(facts).durable_from;
     assert_eq!([ZEN_4, ZEN_5, UNKNOWN].map(|facts| from(&facts)), [0; 3]);

@@ -34,6 +34,17 @@ macro_rules! hint {
     };
 }
 
+/// Four lines, asked for into the second cache alone.
+#[rustfmt::skip]
+macro_rules! far_hint {
+    ($at:literal) => {
+        concat!(
+            "prefetcht1 [rsi+", $at, "]\n prefetcht1 [rsi+", $at, "+64]\n ",
+            "prefetcht1 [rsi+", $at, "+128]\n prefetcht1 [rsi+", $at, "+192]\n",
+        )
+    };
+}
+
 /// Four lines a turn while `rdx` (the bytes left, less what the caller has set aside) does not go below zero.
 #[rustfmt::skip]
 macro_rules! copy_lines {

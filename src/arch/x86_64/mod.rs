@@ -48,6 +48,11 @@ fn structured_features() -> (u32, u32) {
     (leaf.ebx, leaf.edx)
 }
 
+/// Sets from which length on streams ask far ahead.
+pub(super) fn use_far(from: usize) {
+    vector::use_far(from);
+}
+
 /// What this CPU says of itself.
 pub(super) fn facts() -> Facts {
     Facts {

@@ -48,6 +48,18 @@ const AHEAD: usize = 2 << 10;
 /// hardware prefetcher would take several lines to catch on.
 const PREFETCH_AHEAD: usize = 1 << 10;
 
+/// On some CPUs one much longer had better ask so far ahead, into the second cache alone: that waits for three times as
+/// many lines as the first, whose buffers the stores past the caches need themselves.
+const FAR_AHEAD: usize = 4 << 10;
+
+/// From which length on a stream does. Read by the assembly. `arch/tuning.rs` has the rule.
+static FAR_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Sets it. Fewer bytes than twice what is asked for ahead make no sense.
+pub(super) fn use_far(from: usize) {
+    FAR_FROM.store(from.max(2 * FAR_AHEAD), Ordering::Relaxed);
+}
+
 /// The routines of one width. `line` names the registers of a 64-byte line with their byte offsets. `leave` runs before
 /// anything that is not of this width.
 #[rustfmt::skip]
@@ -142,7 +154,11 @@ macro_rules! routines {
             nontemporal_part!($nontemporal, "1"),
             "10: sub rdx, 256\n jb 5f\n cmp rdx, {prefetch_ahead} - 256\n jbe 4f",
             hint!("256"), hint!("512"), hint!("768"),
-            "sub rdx, {prefetch_ahead}\n jb 1f",
+            "cmp rdx, [rip + {far_from}]\n jb 12f\n lea rax, [rsi+1024]\n lea rcx, [rsi+{far}]",
+            "13: prefetcht1 [rax]\n add rax, 64\n cmp rax, rcx\n jb 13b\n sub rdx, {far}",
+            nontemporal_turns!($nontemporal, "14", $mov, $put, $turn, far_hint!("{far}")),
+            "add rdx, {far}\n jmp 4f",
+            "12: sub rdx, {prefetch_ahead}\n jb 1f",
             nontemporal_turns!($nontemporal, "2", $mov, $put, $turn, hint!("{prefetch_ahead}")),
             "1: add rdx, {prefetch_ahead}",
             nontemporal_turns!($nontemporal, "4", $mov, $put, $turn, ""),
@@ -178,6 +194,8 @@ macro_rules! routines {
             lanes = sym super::partial::LANES,
             ahead_min = const AHEAD_MIN,
             prefetch_ahead = const PREFETCH_AHEAD,
+            far = const FAR_AHEAD,
+            far_from = sym FAR_FROM,
             ahead = const AHEAD,
             first = const Instruction::First as i32,
             load = const Instruction::Load as i32,
