@@ -74,8 +74,9 @@ class PmemRegion(MappedRegion):
         `create` makes the file if there is none, and makes it longer if it is too short for `size`. A writable file is
         given room for all of the region first, holes included: a full disk is an OSError here and never a fault later.
         ValueError: a size or an offset that the file has no bytes for, or that cannot be mapped. OSError: the file
-        cannot be opened or mapped, or is no file. What is refused leaves the file's bytes and length as they were;
-        holes that had got room by then may keep it.
+        cannot be opened or mapped, or is no file. What is refused leaves the file's bytes and length as they were,
+        unless another region of it is open or it was changed meanwhile: then a file that was made or lengthened stays
+        so, for they may be using it. Holes that had got room by then may keep it.
         """
         name = os.fsdecode(path)
         with RegionFile(name, size=size, create=create, offset=offset, writable=writable) as file:

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a file is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +23,8 @@ pub enum Purpose {
     Create,
 }
 
-/// An open file. Dropped before [`Opened::commit`], it leaves the file's bytes and length as they were.
+/// An open file. Dropped before [`Opened::commit`], it leaves the file's bytes and length as they were, unless another
+/// has the file open or has changed it meanwhile: then what was made of it stays, for they may be using it.
 ///
 /// Holes that got room stay filled: they cannot be told from what somebody else has written there since.
 pub struct Opened {
@@ -30,9 +32,26 @@ pub struct Opened {
     meta: Metadata,
     path: PathBuf,
     purpose: Purpose,
+    /// What this has done to the file that a refusal undoes.
+    made: Made,
+}
+
+/// What opening a file has made of it so far.
+#[derive(Clone, Copy, Default)]
+struct Made {
+    /// The file itself.
     created: bool,
-    /// How long it is being made; 0 if it is long enough.
-    grown_to: u64,
+    /// Its length.
+    grown: bool,
+    /// The file as this has left it: a later change is another's.
+    left: Option<State>,
+}
+
+/// What every change of a file changes.
+type State = (u64, i64, i64);
+
+fn state(file: &File) -> Option<State> {
+    file.metadata().ok().map(|meta| (meta.len(), meta.ctime(), meta.ctime_nsec()))
 }
 
 fn failed(what: &str, error: &io::Error) -> Error {
@@ -46,23 +65,41 @@ pub(super) fn failed_with(what: &str, errno: i32) -> Error {
     failed(what, &io::Error::from_raw_os_error(errno))
 }
 
-/// How often a file may be gone when it is opened and there when it is made.
-const ATTEMPTS: usize = 3;
+/// How often a file may be gone when it is opened and there when it is made, or be being removed.
+const ATTEMPTS: usize = 100;
+
+/// Between two attempts, so that who is removing a file gets on with it.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Whether a path still leads to an open file. Opening and removing files is told apart by this, once the lock is had
+/// that keeps others from removing them.
+fn leads_to(path: &Path, file: &File) -> bool {
+    let identity = |meta: Metadata| (meta.dev(), meta.ino());
+    let there = std::fs::metadata(path).ok().map(identity);
+    there.is_some() && there == file.metadata().ok().map(identity)
+}
 
 fn open(path: &Path, purpose: Purpose) -> Result<(File, bool)> {
     let mut options = OpenOptions::new();
     // Opening a FIFO that took a file's place would wait for the other end.
     options.read(true).write(purpose != Purpose::Read).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let refused = |error| failed("cannot be opened", &error);
-    for _ in 0..ATTEMPTS {
-        match options.open(path) {
-            Err(error) if purpose == Purpose::Create && error.kind() == io::ErrorKind::NotFound => {}
-            opened => return opened.map(|file| (file, false)).map_err(refused),
+    for attempt in 0..ATTEMPTS {
+        if attempt != 0 {
+            std::thread::sleep(PAUSE);
         }
-        match options.clone().create_new(true).open(path) {
-            // Somebody else has just made it.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|file| (file, true)).map_err(refused),
+        let (file, created) = match options.open(path) {
+            Err(error) if purpose == Purpose::Create && error.kind() == io::ErrorKind::NotFound => {
+                match options.clone().create_new(true).open(path) {
+                    // Somebody else has just made it.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    made => (made.map_err(refused)?, true),
+                }
+            }
+            opened => (opened.map_err(refused)?, false),
+        };
+        if sys::file::use_together(&file) && leads_to(path, &file) {
+            return Ok((file, created));
         }
     }
     let is_link = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink());
@@ -95,7 +132,8 @@ impl Opened {
         }
         let (file, created) = open(path, purpose)?;
         let meta = file.metadata().map_err(|error| failed("fstat", &error))?;
-        let opened = Self { file: Arc::new(file), meta, path: path.to_owned(), purpose, created, grown_to: 0 };
+        let made = Made { created, grown: false, left: state(&file) };
+        let opened = Self { file: Arc::new(file), meta, path: path.to_owned(), purpose, made };
         require_mappable(opened.meta.file_type())?;
         Ok(opened)
     }
@@ -138,8 +176,14 @@ impl Opened {
         let len = usize::try_from(self.meta.len()).unwrap_or(usize::MAX);
         let part = part(len, PAGE_SIZE, size, offset, self.purpose == Purpose::Create)?;
         if self.writable() {
-            self.grown_to = if part.grows { part.offset + part.len as u64 } else { 0 };
-            self.allocate(part).map_err(|errno| {
+            let is_as_left = state(&self.file) == self.made.left;
+            let allocated = self.allocate(part);
+            self.made.grown = part.grows;
+            if is_as_left {
+                // Having failed, it may have come to the middle.
+                self.made.left = state(&self.file);
+            }
+            allocated.map_err(|errno| {
                 failed_with(&format!("no room for {} bytes from offset {}", part.len, part.offset), errno)
             })?;
         }
@@ -161,11 +205,6 @@ impl Opened {
         sys::file::allocate(&self.file, offset, len)
     }
 
-    /// Leaves the file where it is, whatever becomes of this: somebody else has begun to use it.
-    pub(crate) fn leave(&mut self) {
-        self.created = false;
-    }
-
     /// Bytes it has.
     pub(crate) fn length(&self) -> u64 {
         self.meta.len()
@@ -178,27 +217,30 @@ impl Opened {
 
     /// The file is what it is to be: a new one is made durable with its length and its name.
     pub(super) fn commit(&mut self) -> Result<()> {
-        if self.created || self.grown_to != 0 {
+        if self.made.created || self.made.grown {
             self.sync_all()?;
         }
-        if self.created {
+        if self.made.created {
             let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let synced = File::open(parent.unwrap_or(Path::new("."))).and_then(|directory| directory.sync_all());
             synced.map_err(|error| failed("fsync of the directory", &error))?;
         }
-        (self.created, self.grown_to) = (false, 0);
+        self.made = Made::default();
         Ok(())
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        // What is longer still is another's work.
-        let ours = self.file.metadata().is_ok_and(|meta| meta.len() <= self.grown_to);
-        if self.grown_to != 0 && ours {
+        let Made { created, grown, left } = self.made;
+        // The lock is had until the file is closed, so that whoever opens it meanwhile waits and looks again.
+        if !(created || grown) || !sys::file::use_alone(&self.file) || state(&self.file) != left {
+            return;
+        }
+        if grown {
             let _ = self.file.set_len(self.meta.len());
         }
-        if self.created {
+        if created && leads_to(&self.path, &self.file) {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,8 +1,38 @@
 //! What files need beside what the standard library offers.
 
+use super::errno;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+
+/// The byte that the lock of a file's users is on: behind all that a file can have.
+const USERS: libc::off_t = libc::off_t::MAX - 1;
+
+/// `F_OFD_SETLK` on the lock of a file's users, which ends with the open file description.
+fn lock_users(file: &File, kind: libc::c_int) -> Result<(), i32> {
+    // SAFETY: all zeroes is a lock.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    (lock.l_start, lock.l_len) = (USERS, 1);
+    // SAFETY: the descriptor is open as long as `file` is borrowed, and `lock` as long as the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } != 0 {
+        return Err(errno());
+    }
+    Ok(())
+}
+
+/// Enters among those who use a file. `false` if somebody is just about to take it away. Where the file system has no
+/// such locks nobody is kept away, and [`use_alone`] never says so.
+pub fn use_together(file: &File) -> bool {
+    lock_users(file, libc::F_RDLCK).err() != Some(libc::EAGAIN)
+}
+
+/// Whether none but this description, which is open for writing, uses the file: then nobody else enters until it is
+/// closed.
+pub fn use_alone(file: &File) -> bool {
+    lock_users(file, libc::F_WRLCK).is_ok()
+}
 
 /// `posix_fallocate`: gives every byte of the range room, at the file's end by making it longer, and leaves what is
 /// there as it is. The errno on failure, which may have come in the middle.

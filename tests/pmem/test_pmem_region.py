@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import mmap
+import multiprocessing
 import os
 import random
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, copy_from_iter, copy_to_iter, pmem
+from iovec_rs._core import RegionFile
 from iovec_rs.pmem import PmemRegion
 from support import places
 from support.refusal import os_error
@@ -359,6 +362,59 @@ def test_all_who_make_a_file_at_once_get_the_same_one(tmp_path: Path) -> None:
     assert failures == []
     expected = b"".join(bytes([number + 1]) * PAGE_SIZE for number in range(workers))
     assert all((tmp_path / str(turn)).read_bytes() == expected for turn in range(rounds))
+
+
+@pytest.mark.parametrize("size", [1 << 60, 3 * PAGE_SIZE], ids=["no room", "not mapped"])
+@pytest.mark.parametrize("stays_open", [True, False])
+def test_a_refused_opening_leaves_what_another_has_written_meanwhile(
+    tmp_path: Path, size: int, stays_open: bool
+) -> None:
+    path = tmp_path / "file"
+    with RegionFile(str(path), size=size, create=True) as refused:
+        if size == 3 * PAGE_SIZE:
+            refused.reserve(None)
+        time.sleep(0.02)  # Changes are told apart by a clock that ticks every few milliseconds.
+        other = PmemRegion.open(path, size=3 * PAGE_SIZE, create=True)
+        other.write(PAGE_SIZE, b"durable")
+        if not stays_open:
+            other.close()
+        if size != 3 * PAGE_SIZE:
+            with pytest.raises(OSError, match="no room"):
+                refused.reserve(None)
+    assert path.read_bytes()[PAGE_SIZE:][:7] == b"durable"
+    other.close()
+    PmemRegion.open(path).close()
+
+
+def test_a_refused_opening_undoes_its_own_work_once_others_are_gone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"as it was")
+    with RegionFile(str(path), size=PAGE_SIZE, create=True) as refused:
+        refused.reserve(None)
+        assert path.stat().st_size == PAGE_SIZE
+    assert path.read_bytes() == b"as it was"
+
+
+def make_and_give_up(path: Path, until: float) -> None:
+    while time.monotonic() < until:
+        with RegionFile(str(path), size=PAGE_SIZE, create=True) as file:
+            file.reserve(None)
+
+
+def test_who_makes_a_file_has_it_at_its_path_whoever_gives_up_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    until = time.monotonic() + 1
+    others = [multiprocessing.get_context("spawn").Process(target=make_and_give_up, args=(path, until + 1))]
+    for other in others:
+        other.start()
+    while time.monotonic() < until:
+        with PmemRegion.open(path, size=2 * PAGE_SIZE, create=True) as region:
+            region.write(PAGE_SIZE, b"durable")
+            assert path.read_bytes()[PAGE_SIZE:][:7] == b"durable"
+        path.unlink()
+    for other in others:
+        other.join()
+        assert other.exitcode == 0
 
 
 def test_a_link_to_nowhere_is_refused_by_its_name(tmp_path: Path) -> None:
