@@ -614,7 +614,12 @@ class MappedFile:
         """Whether it is closed."""
     def flush(self) -> None:
         """Has the file hold what was stored (msync); nothing in the modes "r" and "c". `OSError` if the kernel cannot:
-        then what was stored since the last flush is to be stored again.
+        then what was stored since the last flush is to be stored again. `FaultError`, with `.copied`, if not all of it
+        is the file any more: what was stored behind the end of one that was cut is lost, and to a guard's zeroes, too.
+        """
+    def _require_held(self, offset: int, nbytes: int) -> None:
+        """Raises if not all of `nbytes` bytes from `offset` on, which were just stored, are the file's: `FaultError`,
+        with `.copied`.
         """
     def close(self) -> None:
         """Unmaps it. `BufferError` while views of it, arrays or iterators over it or guards are alive."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from math import prod
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 from iovec_rs._core import (
@@ -15,7 +16,7 @@ from iovec_rs._core import (
     copy_to_iter_mcsafe,
     guard,
 )
-from iovec_rs._types import READ, WRITE, McResult
+from iovec_rs._types import READ, WRITE, FaultError, McResult
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
 __all__ = ["SafeMap"]
 
 
+def _whole(name: str, value: Any) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}: expected an int") from None
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    """Of each dimension, as numpy takes them: one number or several, one of which may be -1."""
+    several = not hasattr(shape, "__index__")
+    try:
+        lengths = tuple(_whole("shape", each) for each in (shape if several else (shape,)))
+    except TypeError:
+        raise TypeError(f"shape is {shape!r}: expected an int or a tuple of ints") from None
+    if any(length < -1 for length in lengths) or lengths.count(-1) > 1:
+        raise ValueError(f"shape is {shape!r}: expected lengths of 0 or more, one of which may be -1")
+    return lengths
+
+
 class SafeMap(MappedFile):
     """A file mapped into memory: a buffer, and a context manager that closes it.
 
@@ -35,7 +55,7 @@ class SafeMap(MappedFile):
     not ours: use it in `guard()`. What is left of the page that a file ends in reads as zeroes, as in any mapping.
     """
 
-    path: str | None
+    path: str | None = None
     """What it was opened by; None if that was a descriptor."""
 
     @classmethod
@@ -54,9 +74,7 @@ class SafeMap(MappedFile):
         opened or mapped.
         """
         if isinstance(path, int):
-            opened = cls(path, mode, offset, length)
-            opened.path = None
-            return opened
+            return cls(path, mode, offset, length)
         file = os.open(path, (os.O_RDWR if mode == "r+" else os.O_RDONLY) | os.O_CLOEXEC)
         try:
             opened = cls(file, mode, offset, length)
@@ -70,7 +88,7 @@ class SafeMap(MappedFile):
 
         FaultError, with `.copied`, if the memory is bad: the file was truncated, or cannot be read.
         """
-        nbytes = self._there(offset, nbytes)
+        offset, nbytes = self._there(offset, nbytes)
         data = bytearray(nbytes)
         with memoryview(self) as whole, whole[offset : offset + nbytes] as part:
             copy_from_iter(data, IovIter.kvec(WRITE, [part]))
@@ -83,7 +101,7 @@ class SafeMap(MappedFile):
         """
         target = dst if isinstance(dst, IovIter) else IovIter.ubuf(READ, dst)
         wanted = target.count
-        nbytes = self._there(offset, wanted)
+        offset, nbytes = self._there(offset, wanted)
         with memoryview(self) as whole, whole[offset : offset + nbytes] as part:
             copied = copy_to_iter_mcsafe(part, target, nbytes)
         return McResult(copied, wanted - copied, target.fault if copied < nbytes else None)
@@ -91,16 +109,23 @@ class SafeMap(MappedFile):
     def write(self, offset: int, data: Buffer | IovIter) -> int:
         """Copies all of a buffer, or all that is left of an iterator, to `offset`; returns the bytes copied.
 
-        ValueError beyond the end of the map, BufferError in mode "r": then nothing was stored. Bad memory: FaultError,
-        with `.copied`; over user memory (UBUF, IOVEC) the count is short and `data.fault` says why. `flush` has it in
-        the file.
+        ValueError beyond the end of the map, BufferError in mode "r": then nothing was stored. Bad memory, or a file
+        that ends before what was stored: FaultError, with `.copied`; over user memory (UBUF, IOVEC) bad memory is a
+        short count, and `data.fault` says why. `flush` has it in the file.
         """
         source = data if isinstance(data, IovIter) else IovIter.kvec(WRITE, [data])
         nbytes = source.count
-        if self._there(offset, nbytes) < nbytes:
+        offset, there = self._there(offset, nbytes)
+        if there < nbytes:
             raise ValueError(f"offset {offset} and {nbytes} bytes of data leave the map of {self.size} bytes")
         with memoryview(self) as whole, whole[offset : offset + nbytes] as part:
-            return copy_from_iter(part, source, nbytes)
+            copied = copy_from_iter(part, source, nbytes)
+        try:
+            self._require_held(offset, copied)
+        except FaultError as error:
+            source.revert(copied - error.copied)
+            raise
+        return copied
 
     def array(
         self,
@@ -116,8 +141,8 @@ class SafeMap(MappedFile):
         """
         import numpy as np  # noqa: PLC0415 - only where it is asked for
 
-        self._there(offset, 0)
-        lengths = () if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+        offset, _ = self._there(offset, 0)
+        lengths = () if shape is None else _lengths(shape)
         count = -1 if shape is None or -1 in lengths else prod(lengths)
         flat: np.ndarray[Any, Any] = np.frombuffer(memoryview(self), dtype=dtype, count=count, offset=offset)
         return flat if shape is None else flat.reshape(lengths, order=order)
@@ -126,12 +151,13 @@ class SafeMap(MappedFile):
         """Lets any code go on over the map: see `iovec_rs.guard`."""
         return guard(self, on_fault=on_fault)
 
-    def _there(self, offset: int, nbytes: int) -> int:
-        """How many of `nbytes` bytes from `offset` on the map has."""
+    def _there(self, offset: int, nbytes: int) -> tuple[int, int]:
+        """Both as ints, and no more bytes from `offset` on than the map has."""
+        offset, nbytes = _whole("offset", offset), _whole("nbytes", nbytes)
         for name, value in (("offset", offset), ("nbytes", nbytes)):
             if value < 0:
                 raise ValueError(f"{name} is {value}: expected 0 or more")
-        return max(min(nbytes, self.size - offset), 0)
+        return offset, max(min(nbytes, self.size - offset), 0)
 
     def __enter__(self) -> Self:
         return self

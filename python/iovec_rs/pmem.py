@@ -96,11 +96,11 @@ class PmemRegion(MappedRegion):
 
         msync and fsync of a file, the memory regions' own deep flush of a DAX device (which takes root). OSError if
         that fails, or if a write-back of the file has failed since this thread last called it, as for `persist`.
+        FaultError, with `.copied`, if a guard has pages of it under zeroes: stores to those are lost.
         """
+        self._sync_all()
         device = self._character_device
-        if device is None:
-            self._sync_all()
-        else:
+        if device is not None:
             drain()
             _nvdimm.deep_flush(device)
 

@@ -5,6 +5,7 @@ use super::mapping::{msync_failed, reopening_failed};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::copy::{Outcome, flushcache};
 use crate::error::{Error, Result};
+use crate::fault::shelter::Mark;
 use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
@@ -22,6 +23,8 @@ pub(super) struct Piece {
     mapping: Arc<SharedMapping>,
     /// How many of the mapping's syncs had failed before the copy.
     failures: u64,
+    /// When that was.
+    mark: Mark,
 }
 
 /// What of a destination needs an msync: noted before the copy, synced after it.
@@ -46,7 +49,8 @@ impl Destination {
             let part = mapping.part_of(seg);
             let failures = mapping.failures().map_err(reopening_failed)?;
             self.pieces.try_reserve(1).map_err(|_| Error::NoMemory(size_of::<Piece>()))?;
-            self.pieces.push(Piece { range, at: at + (part.addr - seg.addr), seg: part, mapping, failures });
+            let at = at + (part.addr - seg.addr);
+            self.pieces.push(Piece { range, at, seg: part, mapping, failures, mark: Mark::now() });
         }
         Ok(())
     }
@@ -91,7 +95,7 @@ impl Piece {
         self.seg.take(done.saturating_sub(self.at))
     }
 
-    /// Where what was stored is lost, if its file was cut.
+    /// Where what was stored is lost, if its file was cut, or if a guard had some of it under zeroes.
     pub(super) fn cut(&self, done: usize) -> Result<Option<Fault>> {
         let seg = self.stored(done);
         if seg.len == 0 {
@@ -99,6 +103,10 @@ impl Piece {
         }
         let held = self.mapping.held_by_file(seg).map_err(|errno| msync_failed(seg.len, errno))?;
         let lost = Segment::new(seg.addr + held, self.mapping.seg().end() - seg.addr - held);
+        if let Some(mut met) = self.mark.fault(seg.take(held), Side::Destination) {
+            met.offset += self.at;
+            return Ok(Some(met));
+        }
         Ok((held < seg.len).then(|| Fault::cut(Side::Destination, lost, self.at + held)))
     }
 }

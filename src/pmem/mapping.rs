@@ -4,10 +4,12 @@ use super::Granularity;
 use super::bad::{Piece, moved, widened};
 use super::file::{Opened, failed_with};
 use super::part::Part;
+use super::persist::beside_guards;
 use crate::abi::PAGE_SIZE;
 use crate::copy::{Outcome, flushcache};
 use crate::error::{Error, Result};
 use crate::fault::map::FaultMap;
+use crate::fault::shelter::Mark;
 use crate::fault::{Fault, Side};
 use crate::memory::{Backing, Memory, Segment};
 use crate::sys::shared_mapping::{Caller, SharedMapping};
@@ -85,16 +87,17 @@ impl Mapping {
     /// lost. An error for every failed write-back that this thread was not told of by `caller`.
     pub fn persist(&self, caller: Caller, offset: usize, length: usize) -> Result<Outcome> {
         let range = self.range(offset, length)?;
+        let mark = Mark::now();
         match self.granularity {
             Granularity::Byte => flushcache::drain(),
             Granularity::CacheLine => return flushcache::persist(range),
             Granularity::Page => {
                 self.failures()?;
                 self.shared.sync(caller, range.seg()).map_err(|errno| msync_failed(range.len(), errno))?;
-                return self.within_file(range.seg());
+                return Ok(beside_guards(mark, range.seg(), self.within_file(range.seg())?));
             }
         }
-        Ok((range.len(), None))
+        Ok(beside_guards(mark, range.seg(), (range.len(), None)))
     }
 
     /// How many write-backs are known to have failed. In a forked child this opens the file again, if nothing did
@@ -117,6 +120,7 @@ impl Mapping {
             Err(_) => Segment::default(),
         };
         let failures = self.failures()?;
+        let mark = Mark::now();
         let (done, fault) = store()?;
         let mut synced = self.shared.sync_since(failures, self.seg().skip(offset).take(done));
         let mut outcome = Ok((done, fault));
@@ -130,7 +134,8 @@ impl Mapping {
         }
         let (done, fault) = outcome?;
         synced.map_err(|errno| msync_failed(done, errno))?;
-        let (durable, lost) = self.within_file(self.seg().skip(offset).take(done))?;
+        let stored = self.seg().skip(offset).take(done);
+        let (durable, lost) = beside_guards(mark, stored, self.within_file(stored)?);
         Ok((durable, lost.or(fault)))
     }
 
@@ -155,12 +160,15 @@ impl Mapping {
         Ok((held, Some(Box::new(Fault::cut(Side::Destination, lost, held)))))
     }
 
-    /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Not for devices, which
-    /// know neither.
-    pub fn sync_all(&self) -> Result<()> {
-        let seg = self.seg();
-        self.failures()?;
-        self.shared.sync_file(Caller::DeepFlush, seg).map_err(|errno| msync_failed(seg.len, errno))
+    /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Devices know neither. What
+    /// a guard has under zeroes, if it has anything.
+    pub fn sync_all(&self) -> Result<Option<Fault>> {
+        let (seg, mark) = (self.seg(), Mark::now());
+        if self.opened.character_device().is_none() {
+            self.failures()?;
+            self.shared.sync_file(Caller::DeepFlush, seg).map_err(|errno| msync_failed(seg.len, errno))?;
+        }
+        Ok(mark.fault(seg, Side::Destination))
     }
 }
 

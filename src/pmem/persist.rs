@@ -3,6 +3,7 @@
 use super::mapping::msync_failed;
 use crate::copy::{Outcome, flushcache};
 use crate::error::Result;
+use crate::fault::shelter::Mark;
 use crate::fault::{Fault, Side};
 use crate::memory::{Memory, Segment};
 use crate::sys::shared_mapping::{self, Caller};
@@ -16,6 +17,20 @@ pub fn needs_msync(range: Memory) -> bool {
 /// elsewhere. Returns the bytes of it, from its start on, that are, and why not all of them. An error for every failed
 /// write-back of such a region that this thread was not told of by this function.
 pub fn persist(range: Memory) -> Result<Outcome> {
+    let mark = Mark::now();
+    Ok(beside_guards(mark, range.seg(), persist_parts(range)?))
+}
+
+/// What of a range's first bytes was written out, if a guard may have had some under zeroes since the mark: what is
+/// stored to zeroes is lost, and what was stored before is not written out by way of them.
+pub(super) fn beside_guards(mark: Mark, range: Segment, (done, fault): Outcome) -> Outcome {
+    match mark.fault(range.take(done), Side::Destination) {
+        Some(met) => (met.offset, Some(Box::new(met))),
+        None => (done, fault),
+    }
+}
+
+fn persist_parts(range: Memory) -> Result<Outcome> {
     let whole = range.seg();
     let mut mappings = shared_mapping::overlapping(whole);
     mappings.retain(|mapping| mapping.needs_msync());

@@ -21,6 +21,7 @@ use crate::abi::Kind;
 use crate::copy;
 use crate::error::Error;
 use crate::iter;
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
@@ -150,10 +151,16 @@ impl IovIter {
         Ok(slf)
     }
 
-    /// Releases it.
-    #[pyo3(signature = (*_exc), text_signature = "($self, *exc)")]
-    fn __exit__(&self, _exc: &Bound<'_, PyTuple>) -> PyResult<()> {
-        self.release()
+    /// Releases it. If a call of another thread uses it: `RuntimeError`, or a note to the exception that the block ends with.
+    #[pyo3(signature = (*exc), text_signature = "($self, *exc)")]
+    fn __exit__(&self, exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+        match (self.release(), exc.get_item(1)) {
+            (Err(refused), Ok(own)) if own.is_instance_of::<PyBaseException>() => {
+                let note = format!("{} is not released: {}", self.__repr__().0, refused.value(exc.py()));
+                own.call_method1("add_note", (note,)).map(drop)
+            }
+            (released, _) => released,
+        }
     }
 
     /// A cycle through the memory is found by the collector, and broken elsewhere: there is no `__clear__`, since an

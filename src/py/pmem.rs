@@ -323,7 +323,8 @@ impl MappedRegion {
     /// msync and fsync of all of it, with the errors of `deep_flush`.
     fn _sync_all(&self, py: Python<'_>) -> PyResult<()> {
         let mapping = self.mapping()?;
-        Ok(py.detach(|| mapping.sync_all())?)
+        let fault = py.detach(|| mapping.sync_all())?;
+        fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
     }
 
     /// The path it was opened by.

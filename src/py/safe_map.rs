@@ -1,8 +1,11 @@
 //! What `SafeMap` is made of: a mapping of a file, as a buffer.
 
+use super::errors::fault_error;
 use super::exception::{Text, exception};
 use super::values::{narrow, optional_size, size, text};
 use crate::error::Error;
+use crate::fault::shelter::Mark;
+use crate::fault::{Fault, Side};
 use crate::memory::Segment;
 use crate::sys::file_mapping::{FileMapping, Stores};
 use pyo3::exceptions::{PyBufferError, PyValueError};
@@ -31,6 +34,14 @@ const MODES: [(&str, Stores); 3] = [("r", Stores::Refused), ("r+", Stores::Share
 
 fn closed() -> PyErr {
     exception::<PyValueError>("the map is closed")
+}
+
+/// What of `nbytes` bytes from `offset` on is not the file's: behind the `held` bytes of them that it holds, or under the
+/// zeroes of a guard.
+fn lost(mapping: &FileMapping, mark: Mark, offset: usize, nbytes: usize, held: usize) -> Option<Fault> {
+    let part = mapping.seg().skip(offset).take(nbytes);
+    mark.fault(part.take(held), Side::Destination)
+        .or_else(|| (held < part.len).then(|| Fault::cut(Side::Destination, part.skip(held), held)))
 }
 
 impl MappedFile {
@@ -95,10 +106,26 @@ impl MappedFile {
     }
 
     /// Has the file hold what was stored (msync); nothing in the modes "r" and "c". `OSError` if the kernel cannot:
-    /// then what was stored since the last flush is to be stored again.
+    /// then what was stored since the last flush is to be stored again. `FaultError`, with `.copied`, if not all of it is
+    /// the file any more: what was stored behind the end of one that was cut is lost, and to a guard's zeroes, too.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let mapping = self.lock().mapping.clone().ok_or_else(closed)?;
-        Ok(py.detach(|| mapping.sync())?)
+        if mapping.stores() != Stores::Shared {
+            return Ok(());
+        }
+        let mark = Mark::now();
+        let held = py.detach(|| mapping.sync().and_then(|()| mapping.held_by_file(0, self.size)))?;
+        lost(&mapping, mark, 0, self.size, held).map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
+    }
+
+    /// Raises if not all of `nbytes` bytes from `offset` on, which were just stored, are the file's: `FaultError`, with
+    /// `.copied`.
+    fn _require_held(&self, py: Python<'_>, offset: &Bound<'_, PyAny>, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
+        let mapping = self.lock().mapping.clone().ok_or_else(closed)?;
+        let held = mapping.held_by_file(offset, nbytes)?;
+        let lost = lost(&mapping, Mark::now(), offset, nbytes, held);
+        lost.map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
     }
 
     /// Unmaps it. `BufferError` while views of it, arrays or iterators over it or guards are alive.

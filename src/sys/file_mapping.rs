@@ -26,17 +26,20 @@ pub struct FileMapping {
     seg: Segment,
     stores: Stores,
     /// Open for as long as it is mapped, so that the file can be asked for its size.
-    _file: File,
+    file: File,
+    /// Where in the file it begins.
+    offset: usize,
 }
 
 impl FileMapping {
     /// Maps `length` bytes from `offset` on, by default the rest of the file, which has that many.
     pub fn new(file: BorrowedFd<'_>, stores: Stores, offset: usize, length: Option<usize>) -> Result<Self> {
-        let failed =
-            |errno: i32, call| Error::os(errno, format!("{call}: {}", std::io::Error::from_raw_os_error(errno)));
         let file =
             File::from(file.try_clone_to_owned().map_err(|error| failed(error.raw_os_error().unwrap_or(0), "dup"))?);
         let found = file.metadata().map_err(|error| failed(error.raw_os_error().unwrap_or(0), "fstat"))?;
+        if found.is_dir() {
+            return Err(failed(libc::EISDIR, "mmap"));
+        }
         let size = if found.is_file() { Some(usize::try_from(found.len()).unwrap_or(usize::MAX)) } else { None };
         if let Some(size) = size.filter(|size| offset >= *size) {
             return Err(Error::invalid("offset", offset, format!("less than {size}, the bytes the file has")));
@@ -65,7 +68,7 @@ impl FileMapping {
             return Err(failed(errno(), "mmap"));
         }
         let whole = Segment::new(start.expose_provenance(), pages);
-        Ok(Self { whole, seg: whole.skip(skip), stores, _file: file })
+        Ok(Self { whole, seg: whole.skip(skip), stores, file, offset })
     }
 
     /// Where the bytes are.
@@ -78,6 +81,17 @@ impl FileMapping {
         self.stores
     }
 
+    /// How many of the first `length` bytes from `at` on its file holds. Of a device, and of stores that do not go to the
+    /// file, all.
+    pub fn held_by_file(&self, at: usize, length: usize) -> Result<usize> {
+        let found = self.file.metadata().map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EIO), "fstat"))?;
+        if self.stores == Stores::Private || !found.is_file() {
+            return Ok(length);
+        }
+        let end = usize::try_from(found.len()).unwrap_or(usize::MAX);
+        Ok(end.saturating_sub(self.offset.saturating_add(at)).min(length))
+    }
+
     /// Has the file hold what was stored, where stores go to the file.
     pub fn sync(&self) -> Result<()> {
         if self.stores != Stores::Shared {
@@ -85,6 +99,12 @@ impl FileMapping {
         }
         shared_mapping::sync(self.seg).map_err(|errno| Error::os(errno, format!("msync of {} bytes", self.seg.len)))
     }
+}
+
+/// Without the errno in words of Rust's: the exception says it.
+fn failed(errno: i32, call: &str) -> Error {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    Error::os(errno, format!("{call}: {}", text.split(" (os error").next().unwrap_or_default()))
 }
 
 impl Drop for FileMapping {

@@ -214,6 +214,54 @@ def test_arrays_that_do_not_fit_are_refused(path: Path) -> None:
                 opened.array(**wrong)
 
 
+def test_lengths_may_be_whatever_is_a_whole_number(path: Path) -> None:
+    with SafeMap.open(path) as opened:
+        for shape in (np.int64(6), (np.uint8(2), 3), [2, np.int64(3)], iter((2, 3))):
+            assert opened.array("u1", shape, offset=np.int64(5)).tobytes() == DATA[5:11]  # type: ignore[arg-type]
+        assert opened.read(np.int64(3), np.uint16(4)) == DATA[3:7]  # type: ignore[arg-type]
+        assert opened.array(shape=()).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [(-2, ValueError), ((-1, -1), ValueError), ((3, -5), ValueError), (1.5, TypeError), ((2, "3"), TypeError)],
+)
+def test_a_shape_that_is_none_is_refused_by_name(path: Path, shape: Any, error: type[Exception]) -> None:
+    with SafeMap.open(path) as opened, pytest.raises(error, match="shape is"):
+        opened.array("u1", shape)
+
+
+def test_whatever_is_no_whole_number_is_refused_by_name(path: Path) -> None:
+    with SafeMap.open(path, "r+") as opened:
+        wrongs: list[tuple[str, Callable[[Any], object]]] = [
+            ("offset", lambda wrong: opened.read(wrong, 5)),
+            ("nbytes", lambda wrong: opened.read(5, wrong)),
+            ("offset", lambda wrong: opened.read_into(wrong, bytearray(1))),
+            ("offset", lambda wrong: opened.write(wrong, b"1")),
+            ("offset", lambda wrong: opened.array(offset=wrong)),
+        ]
+        for name, call in wrongs:
+            for wrong in (0.0, "0", None):
+                with pytest.raises(TypeError, match=f"{name} is"):
+                    call(wrong)
+
+
+def test_a_map_of_a_descriptor_has_no_path(path: Path) -> None:
+    with path.open("rb") as file, SafeMap(file.fileno(), "r", 0, None) as made:
+        assert made.path is None
+        assert repr(made) == f"<SafeMap None size={len(DATA)} mode=r>"
+
+
+def test_what_cannot_be_mapped_is_an_os_error_in_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        SafeMap.open(tmp_path)
+    read, write = os.pipe()
+    with pytest.raises(OSError, match=r"mmap: [A-Z][a-z ]+$"):
+        SafeMap.open(write, "r", length=PAGE_SIZE)
+    os.close(read)
+    os.close(write)
+
+
 def test_the_guard_is_over_the_map(path: Path) -> None:
     with SafeMap.open(path) as opened:
         array = opened.array()

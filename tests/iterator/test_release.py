@@ -142,6 +142,22 @@ def test_a_callback_may_release_the_iterator_whose_ranges_it_is_shown() -> None:
     assert seen == [b"ab", b"cd", b"ef"]
 
 
+def test_an_iterator_that_is_in_use_does_not_hide_what_went_wrong_in_its_block() -> None:
+    i = IovIter.ubuf(READ, bytearray(10))
+    own = ValueError("the block's own")
+
+    def step(_view: memoryview, _progress: int) -> None:
+        with pytest.raises(ValueError, match="own") as raised, i:
+            raise own
+        assert raised.value is own
+        with pytest.raises(RuntimeError, match="in use"), i:
+            pass
+
+    i.iterate_and_advance(10, step)
+    assert any("is not released" in note for note in own.__notes__)
+    i.release()
+
+
 def test_an_iterator_that_is_in_use_is_not_released() -> None:
     block = bytearray(10)
     i = IovIter.ubuf(READ, block)

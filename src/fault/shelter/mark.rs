@@ -45,17 +45,19 @@ impl Mark {
         self.first(seg).map_or(seg.len, |(_, address)| address - seg.addr)
     }
 
-    /// Why it was not all of a range's bytes: what the first such byte in it met.
+    /// Why it is not all of a range's bytes: what the first such byte met. Its offset is what [`Self::clear`] says.
     pub fn fault(self, seg: Segment, side: Side) -> Option<Fault> {
-        let (extent, _) = self.first(seg)?;
-        Some(report::fault(&extent, side, extent.seg, extent.kept))
+        if self.is_undisturbed() {
+            return None;
+        }
+        let (extent, address) = self.first(seg)?;
+        let mut fault = report::fault(&extent, side, extent.seg, extent.kept);
+        fault.offset = address - seg.addr;
+        Some(fault)
     }
 
     /// What one of two addresses met, the source's first.
     pub(crate) fn fault_at(self, dst: usize, src: usize) -> Option<Fault> {
-        if self.is_undisturbed() {
-            return None;
-        }
         let at = |address: usize, side| self.fault(Segment::new(address, 1), side);
         at(src, Side::Source).or_else(|| at(dst, Side::Destination))
     }
