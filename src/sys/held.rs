@@ -40,9 +40,9 @@ impl Held {
         }
     }
 
-    /// Whether this process has opened it before.
-    pub fn is_held(&self) -> bool {
-        self.process.load(Ordering::Acquire) == remap::process()
+    /// Whether a process has opened it before.
+    pub fn is_held_by(&self, process: i32) -> bool {
+        self.process.load(Ordering::Acquire) == process
     }
 
     /// The descriptor. It is opened, or opened anew, if it has to be.

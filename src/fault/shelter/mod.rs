@@ -98,6 +98,9 @@ impl Guard {
 
     /// Ends it and puts back the pages that no other guard is over. `None` if it had ended before.
     pub fn end(&self) -> Option<&Report> {
+        if self.report.get().is_some() {
+            return None;
+        }
         let mut turn = Turn::take();
         if self.report.get().is_some() {
             return None;
@@ -154,7 +157,8 @@ impl Drop for Guard {
 
 /// Opens what the handler uses, if this process has not done so: it may not be able to.
 fn hold_descriptors() -> Result<()> {
-    if held::ZEROES.is_held() && held::MAPS.is_held() {
+    let process = remap::process();
+    if held::ZEROES.is_held_by(process) && held::MAPS.is_held_by(process) {
         return Ok(());
     }
     let _turn = Turn::take();
