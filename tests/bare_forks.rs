@@ -29,8 +29,7 @@ impl Cut {
         // SAFETY: just opened, owned by nobody else.
         let file = unsafe { OwnedFd::from_raw_fd(file) };
         // SAFETY: the kernel takes addresses where nothing is mapped.
-        let start =
-            unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         assert_ne!(start, libc::MAP_FAILED);
         Self { file, seg: Segment::new(start.expose_provenance(), len) }
     }
@@ -103,6 +102,9 @@ fn a_child_that_was_forked_behind_our_back_leaves_its_block() {
     assert!((0..NPAGES).all(|page| file.read(page) == 0));
     let byte = [7_u8];
     // SAFETY: the buffer has one byte.
-    assert_eq!(unsafe { libc::pwrite(file.file.as_raw_fd(), byte.as_ptr().cast(), 1, 9 * PAGE_SIZE as libc::off_t) }, 1);
+    assert_eq!(
+        unsafe { libc::pwrite(file.file.as_raw_fd(), byte.as_ptr().cast(), 1, 9 * PAGE_SIZE as libc::off_t) },
+        1
+    );
     assert_eq!(file.read(9), 7, "it is the file again");
 }

@@ -121,8 +121,8 @@ impl Guard {
 }
 
 impl Drop for Guard {
-    /// A block that was never left (a generator that nobody goes on with): the mappings are put back now, and nobody can
-    /// be told but whoever reads what cannot be raised.
+    /// A block that was never left (a generator that nobody goes on with): the mappings are put back now, and nobody
+    /// can be told but whoever reads what cannot be raised.
     fn drop(&mut self) {
         let Some(report) = self.leave() else { return };
         if self.raises && report.places != 0 {
@@ -131,14 +131,16 @@ impl Drop for Guard {
     }
 }
 
-/// Inside the block no bad page of these buffers kills the process, whatever code touches it: it reads as zeroes, and stores to it are
-/// lost. At the end the mappings are what they were; if a bad page was met, `FaultError` is raised (`.fault` the first, `.guard` the
-/// `Guard`; an exception of the block is its `__context__`), or with `on_fault="record"` only recorded.
+/// Inside the block no bad page of these buffers kills the process, whatever code touches it: it reads as zeroes, and
+/// stores to it are lost. At the end the mappings are what they were; if a bad page was met, `FaultError` is raised
+/// (`.fault` the first, `.guard` the `Guard`; an exception of the block is its `__context__`), or with
+/// `on_fault="record"` only recorded.
 ///
-/// A buffer may have any strides; it is held exported until the block ends. Whole pages are guarded. With no buffer: every mapped file, for
-/// faults of this thread only. Other threads that read these ranges during the block get zeroes, too, without a guard of their own to
-/// tell them. `RuntimeError` on entering where the handler cannot be had: SIGBUS is blocked in this thread, the mode is "syscall".
-/// `TypeError` and `BufferError` name the argument; `ValueError`: another `on_fault`.
+/// A buffer may have any strides; it is held exported until the block ends. Whole pages are guarded. With no buffer:
+/// every mapped file, for faults of this thread only. Other threads that read these ranges during the block get zeroes,
+/// too, without a guard of their own to tell them. `RuntimeError` on entering where the handler cannot be had: SIGBUS
+/// is blocked in this thread, the mode is "syscall". `TypeError` and `BufferError` name the argument; `ValueError`:
+/// another `on_fault`.
 #[pyfunction]
 #[pyo3(signature = (*buffers, on_fault="raise"))]
 pub(super) fn guard(buffers: &Bound<'_, PyTuple>, on_fault: &str) -> PyResult<Guard> {

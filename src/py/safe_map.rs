@@ -36,8 +36,8 @@ fn closed() -> PyErr {
     exception::<PyValueError>("the map is closed")
 }
 
-/// What of `nbytes` bytes from `offset` on is not the file's: behind the `held` bytes of them that it holds, or under the
-/// zeroes of a guard.
+/// What of `nbytes` bytes from `offset` on is not the file's: behind the `held` bytes of them that it holds, or under
+/// the zeroes of a guard.
 fn lost(mapping: &FileMapping, mark: Mark, offset: usize, nbytes: usize, held: usize) -> Option<Fault> {
     let part = mapping.seg().skip(offset).take(nbytes);
     mark.fault(part.take(held), Side::Destination)
@@ -106,8 +106,8 @@ impl MappedFile {
     }
 
     /// Has the file hold what was stored (msync); nothing in the modes "r" and "c". `OSError` if the kernel cannot:
-    /// then what was stored since the last flush is to be stored again. `FaultError`, with `.copied`, if not all of it is
-    /// the file any more: what was stored behind the end of one that was cut is lost, and to a guard's zeroes, too.
+    /// then what was stored since the last flush is to be stored again. `FaultError`, with `.copied`, if not all of it
+    /// is the file any more: what was stored behind the end of one that was cut is lost, and to a guard's zeroes, too.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let mapping = self.lock().mapping.clone().ok_or_else(closed)?;
         if mapping.stores() != Stores::Shared {

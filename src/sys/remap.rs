@@ -47,8 +47,8 @@ pub unsafe fn map_zeroes(seg: Segment, is_writable: bool, zeroes: Option<i32>) -
     call(libc::SYS_mmap, [seg.addr, seg.len, protection, flags(how), file, offset]).map(|_| ())
 }
 
-/// Moves pages that were kept aside to where they were, over whatever is mapped there. They are made `len` bytes long on
-/// the way, by what comes next in their file.
+/// Moves pages that were kept aside to where they were, over whatever is mapped there. They are made `len` bytes long
+/// on the way, by what comes next in their file.
 ///
 /// # Safety
 /// `kept` is where [`keep_aside`] put the range, and was not moved back since; what is mapped over `len` bytes from its

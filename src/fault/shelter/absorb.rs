@@ -30,8 +30,8 @@ const AGAIN: u32 = 1 << 12;
 /// Faults in one extent after which it is looked up whether its zeroes are still there.
 const LOOK: u32 = 4;
 
-/// Puts the page under zeroes if a guard covers it. `true`: the instruction is to run again. Runs in the handler of SIGBUS, for a code
-/// that a fault has.
+/// Puts the page under zeroes if a guard covers it. `true`: the instruction is to run again. Runs in the handler of
+/// SIGBUS, for a code that a fault has.
 pub fn absorb(met: Met) -> bool {
     if !matches!(met.code, libc::BUS_ADRERR | libc::BUS_MCEERR_AR) {
         return false;
@@ -137,8 +137,8 @@ fn range(claim: &Claim, scope: Scope, met: Met, pieces: &mut Pieces<'_>) -> Opti
     Some((seg, is_writable))
 }
 
-/// Whether stores to a page are allowed: one that was tried was; otherwise the kernel is asked, which costs a second attempt to have
-/// the page if they are, and nothing if they are not.
+/// Whether stores to a page are allowed: one that was tried was; otherwise the kernel is asked, which costs a second
+/// attempt to have the page if they are, and nothing if they are not.
 fn is_writable_there(page: usize, met: Met) -> bool {
     met.is_store || !matches!(memory::populate(page, 1, true), Err(libc::EINVAL | libc::ENOMEM))
 }
@@ -162,8 +162,8 @@ fn extent(claim: &Claim, met: Met, room: Segment, pieces: &mut Pieces<'_>) -> Se
     both(both(block(met.address, wide), lost), room)
 }
 
-/// Whether to find out how far a file reaches, which takes longer than a fault: of few faults in many, unless the answer to the last one
-/// was that they are behind its end.
+/// Whether to find out how far a file reaches, which takes longer than a fault: of few faults in many, unless the
+/// answer to the last one was that they are behind its end.
 fn is_to_be_asked(claim: &Claim, page: Segment) -> bool {
     let faults = claim.faults.fetch_add(1, Ordering::Relaxed) + 1;
     let [start, end] = claim.last.each_ref().map(|end| end.load(Ordering::Relaxed));

@@ -46,8 +46,8 @@ pub(super) struct Slot {
 }
 
 static SLOTS: [Slot; EXTENTS] = [const { Slot::new() }; EXTENTS];
-/// The numbers of the slots in use in the order of their addresses, then those of free ones: a permutation. Each is kept as its
-/// distance from its place, so that a table that nobody has touched is one of free slots.
+/// The numbers of the slots in use in the order of their addresses, then those of free ones: a permutation. Each is
+/// kept as its distance from its place, so that a table that nobody has touched is one of free slots.
 static ORDER: [AtomicU32; EXTENTS] = [const { AtomicU32::new(0) }; EXTENTS];
 static LEN: AtomicUsize = AtomicUsize::new(0);
 /// Extents there ever were, from which each has its number.

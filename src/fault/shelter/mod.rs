@@ -1,10 +1,10 @@
 //! Shelter for code that is not ours: a page that cannot be had reads as zeroes until the guard over it ends.
 //!
-//! The SIGBUS handler asks [`absorb`] about a fault that no copy's fixup knows. If a guard covers the address, the page is moved
-//! aside with `mremap(MREMAP_DONTUNMAP)`, zeroes are mapped in its place, an extent is entered into a table, and the instruction
-//! runs again. When the last guard over an extent ends, the page goes back over the zeroes with one `mremap`, and the mapping is
-//! what it was. All of that happens in a thread's [`Turn`]; in the handler nothing is allocated, waited for or locked, and system
-//! calls are made directly.
+//! The SIGBUS handler asks [`absorb`] about a fault that no copy's fixup knows. If a guard covers the address, the page
+//! is moved aside with `mremap(MREMAP_DONTUNMAP)`, zeroes are mapped in its place, an extent is entered into a table,
+//! and the instruction runs again. When the last guard over an extent ends, the page goes back over the zeroes with one
+//! `mremap`, and the mapping is what it was. All of that happens in a thread's [`Turn`]; in the handler nothing is
+//! allocated, waited for or locked, and system calls are made directly.
 
 mod absorb;
 mod back;
@@ -55,8 +55,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Shelters every page that the ranges touch. Without any (`None`) every mapped file, for faults of this thread. Refused where
-    /// the handler cannot be had, or what it needs.
+    /// Shelters every page that the ranges touch. Without any (`None`) every mapped file, for faults of this thread.
+    /// Refused where the handler cannot be had, or what it needs.
     pub fn begin(ranges: Option<&[Range]>) -> Result<Self> {
         let scopes = match ranges {
             None => vec![Scope::Thread(remap::thread())],

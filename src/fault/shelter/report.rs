@@ -65,8 +65,8 @@ pub(super) struct Collected {
 }
 
 impl Collected {
-    /// Adds the part of an extent that is in a guard's range. `asks`: what is wrong with it is found out where it is kept
-    /// aside.
+    /// Adds the part of an extent that is in a guard's range. `asks`: what is wrong with it is found out where it is
+    /// kept aside.
     pub(super) fn add(&mut self, extent: &Extent, seg: Segment, asks: bool) {
         let Extent { number, code, lsb, is_store, kept, .. } = *extent;
         self.report.lost += seg.len;

@@ -1,16 +1,17 @@
 //! Whose turn it is to change what a guard covers: one thread's at a time, in the handler or out of it.
 //!
-//! No lock, since nobody waits for it in the handler: a thread whose fault comes during somebody else's turn runs its instruction
-//! again, which faults again or finds zeroes. The turn is a few system calls long, signals cannot interrupt it, and whoever has it
-//! waits for nobody. A fork has the turn, too, so that the child finds the tables as they are between two; but not for long.
+//! No lock, since nobody waits for it in the handler: a thread whose fault comes during somebody else's turn runs its
+//! instruction again, which faults again or finds zeroes. The turn is a few system calls long, signals cannot interrupt
+//! it, and whoever has it waits for nobody. A fork has the turn, too, so that the child finds the tables as they are
+//! between two; but not for long.
 
 use crate::sys::{maps, remap};
 use std::cell::{Cell, UnsafeCell};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Whose turn it is: the process of the thread that has it, and above its 32 bits, if that thread has it for a fork, the fork's number.
-/// 0 if nobody has it.
+/// Whose turn it is: the process of the thread that has it, and above its 32 bits, if that thread has it for a fork,
+/// the fork's number. 0 if nobody has it.
 static OWNER: AtomicU64 = AtomicU64::new(0);
 /// Where the number of a fork begins.
 const FORK: u32 = 32;
@@ -24,8 +25,9 @@ thread_local! {
     static FORKING: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How long a fork may keep the turn from threads that want it. Nothing but the fork itself should last, but other libraries have handlers
-/// of forks, too, and may wait in theirs for a thread of their own that waits for the turn in ours.
+/// How long a fork may keep the turn from threads that want it. Nothing but the fork itself should last, but other
+/// libraries have handlers of forks, too, and may wait in theirs for a thread of their own that waits for the turn in
+/// ours.
 const FORK_NANOSECONDS: u64 = 100_000_000;
 
 /// It is this thread's turn.
@@ -38,7 +40,8 @@ pub(super) struct Turn {
 pub(super) enum NoTurn {
     /// Another thread has it.
     Now,
-    /// A thread of the process that this one was forked from had it, since [`prepare_fork`] was not called: it never ends.
+    /// A thread of the process that this one was forked from had it, since [`prepare_fork`] was not called: it never
+    /// ends.
     Ever,
 }
 
@@ -107,8 +110,8 @@ fn has_fork_had_its_time() -> bool {
 /// What forgets where pages are kept aside.
 static FORGET_KEPT: OnceLock<fn(&Turn)> = OnceLock::new();
 
-/// Ends the turn that a thread of another process had when this one was forked, in whatever it did then. What it had kept aside is not put
-/// back here, since some of it may have been: it stays zeroes, and guards say so.
+/// Ends the turn that a thread of another process had when this one was forked, in whatever it did then. What it had
+/// kept aside is not put back here, since some of it may have been: it stays zeroes, and guards say so.
 fn inherit(owner: u64) {
     let process = process();
     if owner != 0
@@ -147,8 +150,8 @@ extern "C" fn after_fork_in_child() {
     }
 }
 
-/// Has forks wait for the turn, so that a child finds the tables as they are between two; and where it does not, has it forget where pages
-/// are kept aside.
+/// Has forks wait for the turn, so that a child finds the tables as they are between two; and where it does not, has it
+/// forget where pages are kept aside.
 pub(super) fn watch_forks(forget_kept: fn(&Turn)) {
     FORGET_KEPT.get_or_init(|| {
         // SAFETY: the handlers call nothing that a fork might have left locked.

@@ -75,8 +75,8 @@ impl Zeroes {
         Ok(())
     }
 
-    /// The same where there is no room for it. If it is addresses that there may be no more of (`RLIMIT_AS`), and not mappings, nothing can be
-    /// kept aside: these zeroes stay.
+    /// The same where there is no room for it. If it is addresses that there may be no more of (`RLIMIT_AS`), and not
+    /// mappings, nothing can be kept aside: these zeroes stay.
     #[cold]
     pub(super) fn put_without_ballast(&mut self, seg: Segment, turn: &Turn) -> Result<Segment, i32> {
         ballast::drop(turn);
@@ -106,7 +106,8 @@ impl Zeroes {
     }
 }
 
-/// Where there may be no more mappings, or no more extents: one takes the rest of the range, and those in the rest are given up for it.
+/// Where there may be no more mappings, or no more extents: one takes the rest of the range, and those in the rest are
+/// given up for it.
 #[cold]
 pub(super) fn take_rest(mut zeroes: Zeroes, range: Segment, pieces: &mut Pieces<'_>) -> Result<Segment, i32> {
     ballast::drop(pieces.turn());
