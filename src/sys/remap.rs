@@ -79,6 +79,14 @@ pub fn map_ballast(mappings: usize) -> Result<Segment, i32> {
     Ok(Segment::new(start, len))
 }
 
+/// Whether there is a limit to how many addresses this process may have (`RLIMIT_AS`).
+pub fn are_addresses_limited() -> bool {
+    let mut found = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
+    let at = (&raw mut found).expose_provenance();
+    let _ = call(libc::SYS_prlimit64, [0, libc::RLIMIT_AS as usize, 0, at, 0, 0]);
+    found.rlim_cur != libc::RLIM_INFINITY
+}
+
 /// Sets which signals this thread blocks, and tells which it did.
 pub fn set_mask(mask: u64) -> u64 {
     let mut before = 0_u64;

@@ -108,13 +108,15 @@ fn shelter(met: Met, thread: usize, number: usize, pieces: &mut Pieces<'_>) -> O
     if extents::len() == 0 {
         ballast::make(pieces.turn());
     }
-    let has_room = ballast::is_there() && extents::len() < EXTENTS - RESERVED;
+    // Where addresses are limited, it is they that the ballast lacks.
+    let has_mappings = ballast::is_there() || remap::are_addresses_limited();
+    let has_room = has_mappings && extents::len() < EXTENTS - RESERVED;
     let mut done = if has_room { zeroes.put_in_units(seg, gap, pieces.turn()) } else { Err(libc::ENOMEM) };
     if has_room && done == Err(libc::ENOMEM) {
         done = zeroes.put_without_ballast(seg, pieces.turn());
     }
     if done == Err(libc::ENOMEM) {
-        done = zeroes::take_rest(zeroes, range, pieces);
+        done = zeroes::take_rest(zeroes, seg, range, pieces);
     }
     let seg = done.ok()?;
     remember(claim, seg);

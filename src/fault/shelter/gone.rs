@@ -25,6 +25,12 @@ pub(super) fn remember(extent: &Extent, epoch: u32, _turn: &Turn) {
     EVER.store(ever.wrapping_add(1), Ordering::Relaxed);
 }
 
+/// The last so many that went back.
+pub(super) fn last(count: usize, _turn: &Turn) -> impl Iterator<Item = Extent> + use<> {
+    let ever = EVER.load(Ordering::Relaxed);
+    (1..=count.min(ever).min(EXTENTS)).map(move |back| RING[(ever - back) % EXTENTS].slot.load())
+}
+
 /// Of those that went back since an epoch began, the one with the first byte of a range.
 pub(super) fn first_since(epoch: u32, seg: Segment, _turn: &Turn) -> Option<Extent> {
     let ever = EVER.load(Ordering::Relaxed);

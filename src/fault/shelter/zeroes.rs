@@ -4,7 +4,7 @@ use super::absorb::Met;
 use super::extents::{self, EXTENTS, Extent};
 use super::pieces::Pieces;
 use super::turn::Turn;
-use super::{back, ballast};
+use super::{back, ballast, gone};
 use crate::abi::PAGE_SIZE;
 use crate::fault::threads;
 use crate::memory::Segment;
@@ -107,13 +107,21 @@ impl Zeroes {
 }
 
 /// Where there may be no more mappings, or no more extents: one takes the rest of the range, and those in the rest are
-/// given up for it.
+/// given up for it. Where there may be no more addresses to keep even a page aside, the least that does is zeroes for
+/// good.
 #[cold]
-pub(super) fn take_rest(mut zeroes: Zeroes, range: Segment, pieces: &mut Pieces<'_>) -> Result<Segment, i32> {
+pub(super) fn take_rest(
+    mut zeroes: Zeroes,
+    least: Segment,
+    range: Segment,
+    pieces: &mut Pieces<'_>,
+) -> Result<Segment, i32> {
     ballast::drop(pieces.turn());
     let start = zeroes.met.address / PAGE_SIZE * PAGE_SIZE;
     let mut rest = Segment::new(start, range.end() - start);
-    zeroes.number = zeroes.number.min(give_up(rest, pieces));
+    let given_up = give_up(rest, pieces);
+    let first = gone::last(given_up, pieces.turn()).map(|extent| extent.number).min();
+    zeroes.number = zeroes.number.min(first.unwrap_or(usize::MAX));
     rest = both(rest, extents::gap(start, pieces.turn()));
     loop {
         match zeroes.put(rest, pieces.turn()) {
@@ -121,23 +129,34 @@ pub(super) fn take_rest(mut zeroes: Zeroes, range: Segment, pieces: &mut Pieces<
             Err(libc::EFAULT | libc::ENOMEM) if rest.len > PAGE_SIZE => {
                 rest.len = (rest.len / 2).next_multiple_of(PAGE_SIZE);
             }
-            done => return done.map(|()| rest),
+            Err(libc::ENOMEM) if zeroes.is_kept => {
+                zeroes.is_kept = false;
+                rest = least;
+            }
+            Err(errno) => return Err(errno),
+            Ok(()) => break,
         }
     }
+    // What was met there, and is not covered, is still told.
+    let uncovered = |extent: Extent| Extent {
+        seg: extent.seg.skip(rest.end().saturating_sub(extent.seg.addr)),
+        is_replaced: true,
+        ..extent
+    };
+    let told = gone::last(given_up, pieces.turn()).map(uncovered).filter(|extent| extent.seg.len != 0);
+    told.take(EXTENTS - extents::len()).for_each(|extent| extents::insert(&extent, pieces.turn()));
+    Ok(rest)
 }
 
-/// Puts back every extent in a range that can be, for a larger one to take their place. Returns the least of their
-/// numbers.
+/// Puts back every extent in a range that can be, for a larger one to take their place. Returns how many.
 fn give_up(seg: Segment, pieces: &mut Pieces<'_>) -> usize {
-    let mut first = usize::MAX;
+    let mut given_up = 0;
     let is_over = |extent: &Extent, _: usize, pieces: &mut Pieces<'_>| {
         let is_within = seg.addr <= extent.seg.addr && extent.seg.end() <= seg.end();
         let is_over = is_within && back::put_back_whole(extent, pieces);
-        if is_over {
-            first = first.min(extent.number);
-        }
+        given_up += usize::from(is_over);
         is_over
     };
     extents::remove(seg, pieces, is_over);
-    first
+    given_up
 }
