@@ -3,6 +3,7 @@
 
 mod kernel;
 mod line_store;
+mod spans;
 
 use super::chunk::{CopyChunk, NONTEMPORAL_FROM, PREFETCH_CHUNK};
 use super::nontemporal::{self, Flush};
@@ -37,7 +38,7 @@ pub(super) struct Copier {
 const PREFETCH_UP_TO: usize = 16 << 10;
 
 impl Copier {
-    /// One for copies between all of these. Arms this thread if the CPU is to touch them under the fault handler.
+    /// A copier between all of these. Arms this thread if the CPU is to touch them under the fault handler.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
     pub(super) fn new(flats: &[Memory], iters: &[&IovIter]) -> Result<Self> {
@@ -138,8 +139,8 @@ impl Copier {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
         debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
-        // SAFETY: the caller of `copy_directly` promises ranges that `CopyChunk::copy` accepts: parts of `Memory`, whose
-        // maker lets the destination be written to. Either they are `Backing::Heap`, which stays accessible, or
+        // SAFETY: the caller of `copy_directly` promises ranges that `CopyChunk::copy` accepts: parts of `Memory`,
+        // whose maker lets the destination be written to. Either they are `Backing::Heap`, which stays accessible, or
         // `Path::Direct`, the caller's other promise, holds an `Armed`, which `arm::arm` gives while the handler is
         // installed.
         match unsafe { guard::copy(self.set, dst, src, len) } {
@@ -148,7 +149,7 @@ impl Copier {
         }
     }
 
-    /// Notes a fault that a signal told of; returns the bytes not done. A later fault replaces an earlier one: it is
+    /// Records a fault that a signal reported; returns the bytes not done. A later fault replaces an earlier one: it is
     /// met in bytes before the first, which could still be read.
     #[cold]
     #[inline(never)]
@@ -166,8 +167,8 @@ impl Copier {
         matches!(&self.path, Path::Direct(armed) if armed.is_current())
     }
 
-    /// Counts what the CPU did of a chunk; returns the bytes not done. Bytes that may have been a guard's zeroes are none of
-    /// those that were done: the source was not read, or what was stored is lost.
+    /// Counts what the CPU did of a chunk; returns the bytes not done. Bytes that may have been a guard's zeroes are
+    /// none of those that were done: the source was not read, or what was stored is lost.
     #[cold]
     #[inline(never)]
     fn count(&mut self, stop: Option<&Interrupted>, dst: usize, src: usize, len: usize) -> usize {
@@ -184,55 +185,6 @@ impl Copier {
             self.fault = mark.fault_at(dst.wrapping_add(clear), src.wrapping_add(clear)).map(Box::new);
         }
         len - clear
-    }
-
-    /// In spans, before each of which the handler may turn out to be lost. `span` is given where one begins and how
-    /// long it is, and returns the bytes of it that are left.
-    fn in_spans(&mut self, len: usize, mut span: impl FnMut(&mut Self, usize, usize) -> usize) -> usize {
-        let mut done = 0;
-        while done < len {
-            let size = (len - done).min(RECHECK_EVERY);
-            let left = span(self, done, size);
-            done += size - left;
-            if left != 0 {
-                break;
-            }
-        }
-        len - done
-    }
-
-    /// # Safety
-    /// As for [`CopyChunk::copy`].
-    #[cold]
-    unsafe fn copy_rechecking(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        self.in_spans(len, |copier, at, size| {
-            let (to, from) = (dst.wrapping_add(at), src.wrapping_add(at));
-            if copier.may_touch(at) {
-                // SAFETY: the caller of `copy_rechecking` promises it of the whole range, of which this is a part.
-                unsafe { copier.copy_directly(to, from, size) }
-            } else {
-                // SAFETY: the caller of `copy_rechecking` promises it of the whole range, of which this is a part.
-                unsafe { copier.copy_by_kernel(to, from, size) }
-            }
-        })
-    }
-
-    /// Whether the CPU may go on after `done` bytes. Once it may not, the kernel does the rest.
-    fn may_touch(&mut self, done: usize) -> bool {
-        if matches!(self.path, Path::Direct(_)) && self.backing.may_vanish() && done != 0 && !arm::recheck() {
-            self.path = Path::Syscalls;
-            arm::invalidate();
-        }
-        !matches!(self.path, Path::Syscalls)
-    }
-
-    /// For a copy in many chunks, of which `done` bytes are copied, the last `since` since this was called: looks
-    /// again, as often as in one long copy, whether the handler is still ours.
-    #[inline]
-    pub(super) fn recheck(&mut self, done: usize, since: usize) {
-        if done / RECHECK_EVERY != (done - since) / RECHECK_EVERY {
-            self.out_of_line(|copier| copier.may_touch(done));
-        }
     }
 
     /// Zeroes; returns the bytes **not** zeroed.
@@ -255,9 +207,10 @@ impl Copier {
     /// # Safety
     /// As for [`Self::zero`], and the path is [`Path::Direct`].
     unsafe fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
-        // SAFETY: the caller of `zero_directly` promises a destination that `CopyChunk::copy` accepts: a part of `Memory`,
-        // whose maker lets it be written to. Either it is `Backing::Heap`, which stays accessible, or `Path::Direct`, the
-        // caller's other promise, holds an `Armed`, which `arm::arm` gives while the handler is installed.
+        // SAFETY: the caller of `zero_directly` promises a destination that `CopyChunk::copy` accepts: a part of
+        // `Memory`, whose maker lets it be written to. Either it is `Backing::Heap`, which stays accessible, or
+        // `Path::Direct`, the caller's other promise, holds an `Armed`, which `arm::arm` gives while the handler is
+        // installed.
         let stop = unsafe { guard::zero(self.set, dst, len) };
         self.count(stop.as_ref(), dst, dst, len)
     }

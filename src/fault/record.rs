@@ -63,7 +63,7 @@ pub struct Fault {
     pub signo: i32,
     /// The signal's code, or 0.
     pub si_code: i32,
-    /// Log2 of the extent the signal told of, or 0.
+    /// Log2 of the extent that the signal reported, in bytes; 0 if it reported none.
     pub lsb: u32,
 }
 

@@ -12,7 +12,6 @@ PENDING = (
     "src/fault/shelter",
     "src/py/guard.rs",
     "src/py/pmem.rs",
-    "src/copy/copier.rs",
     "src/sys/remap.rs",
     "tests/guard",
 )

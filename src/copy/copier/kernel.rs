@@ -8,7 +8,7 @@ use crate::memory::Segment;
 use crate::sys::memory;
 use std::mem::MaybeUninit;
 
-/// What memory is zeroed from where the CPU must not touch it.
+/// Zeroes that the kernel copies from where the CPU must not touch the destination.
 pub(super) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Overlapping ranges pass through a buffer of so many bytes where the kernel copies them.
