@@ -21,6 +21,7 @@ from benches import (
     bench_import,
     bench_integrity,
     bench_io,
+    bench_log,
     bench_memory,
     bench_vectored,
 )
@@ -42,6 +43,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Table]]] = {
         bench_durable,
         bench_io,
         bench_integrity,
+        bench_log,
     )
 }
 

@@ -1,14 +1,12 @@
 //! What `iovec_rs.pmem.PmemLog` is made of.
 
-use super::buffer::{Access, ArgName, Call, is_buffer};
-use super::collect::{SegmentList, collect};
+use super::data::{from_data, to_destination};
 use super::detach::transfer;
 use super::errors::fault_error;
 use super::exception::{Text, exception};
 use super::fault_map::FaultMap;
-use super::iter::IovIter;
 use super::names::names;
-use super::pmem::{RegionFile, with_path};
+use super::region_file::{RegionFile, with_path};
 use super::results::{int, list, to_fault, to_mc_result, to_record};
 use super::structures::new_bytes;
 use super::values::size;
@@ -61,38 +59,6 @@ pub(super) struct MappedLog {
     writable: bool,
     /// The process that opened it.
     process: u32,
-}
-
-/// Runs a call over data that are a buffer, buffers in order, or what is left of an iterator.
-pub(super) fn from_data<T>(
-    data: &Bound<'_, PyAny>,
-    call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
-) -> PyResult<T> {
-    if let Ok(i) = data.cast::<IovIter>() {
-        return call(&mut i.get().lock()?.core);
-    }
-    if is_buffer(data) {
-        let mut held = Call::new();
-        let memory = held.acquire(data, Access::Read, ArgName::Argument("data"))?;
-        return call(&mut iter::IovIter::whole(Direction::Source, memory));
-    }
-    let SegmentList { memories, exports, .. } = collect(Direction::Source, data, None)?.finish();
-    let done = call(&mut iter::IovIter::kvec(Direction::Source, memories, None)?);
-    drop(exports);
-    done
-}
-
-/// Runs a call over a destination that is a buffer or what is left of an iterator.
-pub(super) fn to_destination<T>(
-    dst: &Bound<'_, PyAny>,
-    call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
-) -> PyResult<T> {
-    if let Ok(i) = dst.cast::<IovIter>() {
-        return call(&mut i.get().lock()?.core);
-    }
-    let mut held = Call::new();
-    let memory = held.acquire(dst, Access::Write, ArgName::Argument("dst"))?;
-    call(&mut iter::IovIter::whole(Direction::Dest, memory))
 }
 
 /// What a failure is in Python. `path` names the log.

@@ -8,6 +8,7 @@ mod collect;
 mod copy;
 mod cpu;
 mod crc32c;
+mod data;
 mod descriptor;
 mod detach;
 mod drive;
@@ -31,6 +32,7 @@ mod message;
 mod names;
 mod pmem;
 mod ranges;
+mod region_file;
 mod results;
 mod run;
 mod safe_map;
@@ -75,9 +77,11 @@ mod _core {
     #[pymodule_export]
     use super::message::{recvmsg_all, recvmsg_part, recvmsg_raw, sendmsg_all_raw, sendmsg_raw};
     #[pymodule_export]
-    use super::pmem::{MappedRegion, RegionFile, fault_map_moved};
+    use super::pmem::{MappedRegion, fault_map_moved};
     #[pymodule_export]
     use super::ranges::{RangeResults, copy_ranges};
+    #[pymodule_export]
+    use super::region_file::RegionFile;
     #[pymodule_export]
     use super::safe_map::MappedFile;
     #[pymodule_export]

@@ -4,156 +4,23 @@
 use super::buffer::{Access, ArgName, Call};
 use super::detach::transfer;
 use super::errors::{fault_error, summed_fault_error, trusted_fault};
-use super::exception::{Text, exception, os_exception};
+use super::exception::{Text, exception};
 use super::fault_map::FaultMap;
 use super::iter::IovIter;
+use super::region_file::{RegionFile, with_path};
 use super::results::to_mc_result;
 use super::run::Copied;
-use super::values::{few, flag, instance, iterate, optional_size, size, word, wrong_type};
-use crate::error::{Error, Result, try_push};
+use super::values::{few, flag, instance, iterate, optional_size, size, word};
+use crate::error::{Result, try_push};
 use crate::memory::Segment;
-use crate::pmem::{self, Device, Granularity, Mapping, Opened, Part, Piece, Purpose};
+use crate::pmem::{self, Granularity, Mapping, Piece};
 use crate::sys::lock::generation;
-use pyo3::exceptions::{PyBufferError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and
-/// length as they were.
-#[pyclass(module = "iovec_rs._core", name = "RegionFile", frozen)]
-pub(super) struct RegionFile {
-    /// `None` once it is mapped or closed.
-    state: Mutex<Option<(Opened, Option<Part>)>>,
-    path: Py<PyAny>,
-    size: Option<usize>,
-    offset: usize,
-    writable: bool,
-}
-
-impl RegionFile {
-    fn lock(&self) -> MutexGuard<'_, Option<(Opened, Option<Part>)>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&Opened) -> T) -> PyResult<T> {
-        self.lock().as_ref().map(|(opened, _)| look(opened)).ok_or_else(file_closed)
-    }
-}
-
-impl RegionFile {
-    /// What it was opened by.
-    pub(super) fn path(&self) -> &Py<PyAny> {
-        &self.path
-    }
-
-    /// The file and the part of it that was given room, to be mapped.
-    pub(super) fn take(&self) -> PyResult<(Opened, Part)> {
-        let (opened, part) = self.lock().take().ok_or_else(file_closed)?;
-        Ok((opened, part.ok_or_else(|| exception::<PyValueError>("the file was given no room"))?))
-    }
-
-    /// Claims it for a log.
-    pub(super) fn claim_log(&self, py: Python<'_>, create: bool) -> PyResult<crate::log::region::Claim> {
-        // Taken, since the interpreter runs meanwhile.
-        let (opened, part) = self.lock().take().ok_or_else(file_closed)?;
-        let claimed = py.detach(|| crate::log::region::Claim::new(&opened, self.size, create));
-        *self.lock() = Some((opened, part));
-        claimed.map_err(|error| with_path(error, self.path.bind(py)))
-    }
-}
-
-fn file_closed() -> PyErr {
-    exception::<PyValueError>("the file is mapped or closed")
-}
-
-#[pymethods]
-impl RegionFile {
-    /// Opens a file, or makes one if `create` says so. Nothing is opened if an argument is wrong.
-    #[new]
-    #[pyo3(
-        signature = (path, *, size=None, create=None, offset=None, writable=None),
-        text_signature = "(path, *, size=None, create=False, offset=None, writable=True)"
-    )]
-    fn new(
-        path: &Bound<'_, PyAny>,
-        size: Option<&Bound<'_, PyAny>>,
-        create: Option<&Bound<'_, PyAny>>,
-        offset: Option<&Bound<'_, PyAny>>,
-        writable: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
-        let path = path.cast::<PyString>().map_err(|_| wrong_type("path", "a str", path))?;
-        let (create, writable) = (flag("create", create, false)?, flag("writable", writable, true)?);
-        let (size, offset) = (optional_size("size", size)?, optional_size("offset", offset)?.unwrap_or(0));
-        let purpose = match (create, writable) {
-            (true, false) => return Err(Error::invalid("create", "True", "False where writable is False").into()),
-            (true, true) => Purpose::Create,
-            (false, true) => Purpose::Write,
-            (false, false) => Purpose::Read,
-        };
-        let name: PathBuf = path.extract()?;
-        if name.as_os_str().as_encoded_bytes().contains(&0) {
-            return Err(Error::invalid("path", path.repr()?, "a path without null bytes").into());
-        }
-        let opened = path.py().detach(|| Opened::new(&name, purpose)).map_err(|error| with_path(error, path))?;
-        let (state, path) = (Mutex::new(Some((opened, None))), path.clone().into_any().unbind());
-        Ok(Self { state, path, size, offset, writable })
-    }
-
-    /// The number of the character device that it is; `None` for a file.
-    #[getter]
-    fn character_device(&self) -> PyResult<Option<u64>> {
-        self.with(Opened::character_device)
-    }
-
-    /// The number of the device that its bytes are on: its own if it is one.
-    #[getter]
-    fn device(&self) -> PyResult<u64> {
-        self.with(|opened| opened.character_device().unwrap_or_else(|| opened.device_number()))
-    }
-
-    /// Its descriptor.
-    fn fileno(&self) -> PyResult<RawFd> {
-        self.with(Opened::fd)
-    }
-
-    /// Chooses its bytes and makes room for them. `device` is `(size, align)` of a DAX device in bytes, `size` how many bytes are chosen if it is
-    /// known better than when it was opened.
-    #[pyo3(signature = (device, size=None))]
-    fn reserve(&self, py: Python<'_>, device: Option<(usize, usize)>, size: Option<usize>) -> PyResult<()> {
-        let size = size.or(self.size);
-        let device = device.map(|(size, align)| Device { size, align });
-        // Taken, since the interpreter runs meanwhile.
-        let (mut opened, _) = self.lock().take().ok_or_else(file_closed)?;
-        let reserved = loop {
-            match py.detach(|| opened.reserve(size, self.offset, device)) {
-                Err(Error::Os { errno: libc::EINTR, .. }) => py.check_signals()?,
-                reserved => break reserved.map_err(|error| with_path(error, self.path.bind(py))),
-            }
-        };
-        *self.lock() = Some((opened, Some(reserved?)));
-        Ok(())
-    }
-
-    fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        _kind: &Bound<'_, PyAny>,
-        _error: &Bound<'_, PyAny>,
-        _traceback: &Bound<'_, PyAny>,
-    ) {
-        let opened = self.lock().take();
-        py.detach(|| drop(opened));
-    }
-}
 
 /// A mapped file or DAX device: the part of `iovec_rs.pmem.PmemRegion` that looks for nothing in the system.
 #[pyclass(module = "iovec_rs._core", name = "MappedRegion", frozen, weakref, subclass)]
@@ -175,16 +42,6 @@ struct State {
     mapping: Option<Arc<Mapping>>,
     /// Views that Python holds.
     exports: usize,
-}
-
-/// A refusal while opening, which names the file.
-pub(super) fn with_path<T>(error: Error, path: &Bound<'_, T>) -> PyErr {
-    match error {
-        Error::Os { errno, context } => {
-            os_exception::<PyOSError>(errno, context, Some(path.clone().into_any().unbind()))
-        }
-        other => other.into(),
-    }
 }
 
 impl MappedRegion {
@@ -284,19 +141,19 @@ impl MappedRegion {
     ) -> PyResult<Self> {
         let caches_persist = flag("caches_persist", Some(caches_persist), false)?;
         let file = file.get();
-        let (opened, part) = file.lock().take().ok_or_else(file_closed)?;
-        let part = part.ok_or_else(|| exception::<PyValueError>("the file was given no room"))?;
+        let (opened, part) = file.take()?;
+        let writable = opened.writable();
         let mapping = py.detach(|| Mapping::new(opened, part, caches_persist));
-        let mapping = mapping.map_err(|error| with_path(error, file.path.bind(py)))?;
+        let mapping = mapping.map_err(|error| with_path(error, file.path().bind(py)))?;
         let known = mapping.known_bad(&bad.get().lock())?;
         Ok(Self {
-            path: file.path.clone_ref(py),
+            path: file.path().clone_ref(py),
             fault_map: Py::new(py, FaultMap::of(known))?,
             size: mapping.seg().len,
-            offset: file.offset,
+            offset: file.offset(),
             granularity: mapping.granularity(),
             is_map_sync: mapping.is_sync(),
-            writable: file.writable,
+            writable,
             process: generation(),
             state: Mutex::new(State { mapping: Some(Arc::new(mapping)), exports: 0 }),
         })

@@ -1,10 +1,10 @@
 //! `Slot`.
 
 use super::buffer::{ArgName, page};
+use super::data::{from_data, to_destination};
 use super::detach::transfer;
 use super::errors::fault_error;
 use super::exception::Text;
-use super::log::{from_data, to_destination};
 use super::names::names;
 use super::results::{int, tuple};
 use super::values::{optional_size, size};

@@ -55,6 +55,7 @@ CONTESTANTS: dict[str, set[str]] = {
     "fault": set(),  # its tables are about different things
     "durable": set(),  # by job, below
     "integrity": set(),  # sums, and ranges
+    "log": set(),  # appends, and publications
     "io": set(),  # each table has rivals of its own
     "guard": set(),  # its tables are about different things
     "growth": set(),  # its rows are numbers of segments and ranges

@@ -1,0 +1,39 @@
+//! What a log appends and a slot publishes, and where they are read into.
+
+use super::buffer::{Access, ArgName, Call, is_buffer};
+use super::collect::{SegmentList, collect};
+use super::iter::IovIter;
+use crate::abi::Direction;
+use crate::iter;
+use pyo3::prelude::*;
+/// Runs a call over data that are a buffer, buffers in order, or what is left of an iterator.
+pub(super) fn from_data<T>(
+    data: &Bound<'_, PyAny>,
+    call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
+) -> PyResult<T> {
+    if let Ok(i) = data.cast::<IovIter>() {
+        return call(&mut i.get().lock()?.core);
+    }
+    if is_buffer(data) {
+        let mut held = Call::new();
+        let memory = held.acquire(data, Access::Read, ArgName::Argument("data"))?;
+        return call(&mut iter::IovIter::whole(Direction::Source, memory));
+    }
+    let SegmentList { memories, exports, .. } = collect(Direction::Source, data, None)?.finish();
+    let done = call(&mut iter::IovIter::kvec(Direction::Source, memories, None)?);
+    drop(exports);
+    done
+}
+
+/// Runs a call over a destination that is a buffer or what is left of an iterator.
+pub(super) fn to_destination<T>(
+    dst: &Bound<'_, PyAny>,
+    call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
+) -> PyResult<T> {
+    if let Ok(i) = dst.cast::<IovIter>() {
+        return call(&mut i.get().lock()?.core);
+    }
+    let mut held = Call::new();
+    let memory = held.acquire(dst, Access::Write, ArgName::Argument("dst"))?;
+    call(&mut iter::IovIter::whole(Direction::Dest, memory))
+}

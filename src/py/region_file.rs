@@ -1,0 +1,158 @@
+//! A file on its way to a mapping, `iovec_rs.pmem.PmemRegion`'s or `PmemLog`'s.
+
+use super::exception::{exception, os_exception};
+use super::values::{flag, optional_size, wrong_type};
+use crate::error::Error;
+use crate::log::region::Claim;
+use crate::pmem::{Device, Opened, Part, Purpose};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+/// A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and
+/// length as they were.
+#[pyclass(module = "iovec_rs._core", name = "RegionFile", frozen)]
+pub(super) struct RegionFile {
+    /// `None` once it is mapped or closed.
+    state: Mutex<Option<(Opened, Option<Part>)>>,
+    path: Py<PyAny>,
+    size: Option<usize>,
+    offset: usize,
+}
+
+impl RegionFile {
+    fn lock(&self) -> MutexGuard<'_, Option<(Opened, Option<Part>)>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&Opened) -> T) -> PyResult<T> {
+        self.lock().as_ref().map(|(opened, _)| look(opened)).ok_or_else(file_closed)
+    }
+}
+
+impl RegionFile {
+    /// Where in the file its first byte is.
+    pub(super) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// What it was opened by.
+    pub(super) fn path(&self) -> &Py<PyAny> {
+        &self.path
+    }
+
+    /// The file and the part of it that was given room, to be mapped.
+    pub(super) fn take(&self) -> PyResult<(Opened, Part)> {
+        let (opened, part) = self.lock().take().ok_or_else(file_closed)?;
+        Ok((opened, part.ok_or_else(|| exception::<PyValueError>("the file was given no room"))?))
+    }
+
+    /// Claims it for a log.
+    pub(super) fn claim_log(&self, py: Python<'_>, create: bool) -> PyResult<Claim> {
+        // Taken, since the interpreter runs meanwhile.
+        let (opened, part) = self.lock().take().ok_or_else(file_closed)?;
+        let claimed = py.detach(|| Claim::new(&opened, self.size, create));
+        *self.lock() = Some((opened, part));
+        claimed.map_err(|error| with_path(error, self.path.bind(py)))
+    }
+}
+
+fn file_closed() -> PyErr {
+    exception::<PyValueError>("the file is mapped or closed")
+}
+
+#[pymethods]
+impl RegionFile {
+    /// Opens a file, or makes one if `create` says so. Nothing is opened if an argument is wrong.
+    #[new]
+    #[pyo3(
+        signature = (path, *, size=None, create=None, offset=None, writable=None),
+        text_signature = "(path, *, size=None, create=False, offset=None, writable=True)"
+    )]
+    fn new(
+        path: &Bound<'_, PyAny>,
+        size: Option<&Bound<'_, PyAny>>,
+        create: Option<&Bound<'_, PyAny>>,
+        offset: Option<&Bound<'_, PyAny>>,
+        writable: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let path = path.cast::<PyString>().map_err(|_| wrong_type("path", "a str", path))?;
+        let (create, writable) = (flag("create", create, false)?, flag("writable", writable, true)?);
+        let (size, offset) = (optional_size("size", size)?, optional_size("offset", offset)?.unwrap_or(0));
+        let purpose = match (create, writable) {
+            (true, false) => return Err(Error::invalid("create", "True", "False where writable is False").into()),
+            (true, true) => Purpose::Create,
+            (false, true) => Purpose::Write,
+            (false, false) => Purpose::Read,
+        };
+        let name: PathBuf = path.extract()?;
+        if name.as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(Error::invalid("path", path.repr()?, "a path without null bytes").into());
+        }
+        let opened = path.py().detach(|| Opened::new(&name, purpose)).map_err(|error| with_path(error, path))?;
+        let (state, path) = (Mutex::new(Some((opened, None))), path.clone().into_any().unbind());
+        Ok(Self { state, path, size, offset })
+    }
+
+    /// The number of the character device that it is; `None` for a file.
+    #[getter]
+    fn character_device(&self) -> PyResult<Option<u64>> {
+        self.with(Opened::character_device)
+    }
+
+    /// The number of the device that its bytes are on: its own if it is one.
+    #[getter]
+    fn device(&self) -> PyResult<u64> {
+        self.with(|opened| opened.character_device().unwrap_or_else(|| opened.device_number()))
+    }
+
+    /// Its descriptor.
+    fn fileno(&self) -> PyResult<RawFd> {
+        self.with(Opened::fd)
+    }
+
+    /// Chooses its bytes and makes room for them. `device` is `(size, align)` of a DAX device in bytes, `size` how many
+    /// bytes are chosen if it is known better than when it was opened.
+    #[pyo3(signature = (device, size=None))]
+    fn reserve(&self, py: Python<'_>, device: Option<(usize, usize)>, size: Option<usize>) -> PyResult<()> {
+        let size = size.or(self.size);
+        let device = device.map(|(size, align)| Device { size, align });
+        // Taken, since the interpreter runs meanwhile.
+        let (mut opened, _) = self.lock().take().ok_or_else(file_closed)?;
+        let reserved = loop {
+            match py.detach(|| opened.reserve(size, self.offset, device)) {
+                Err(Error::Os { errno: libc::EINTR, .. }) => py.check_signals()?,
+                reserved => break reserved.map_err(|error| with_path(error, self.path.bind(py))),
+            }
+        };
+        *self.lock() = Some((opened, Some(reserved?)));
+        Ok(())
+    }
+
+    fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _kind: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) {
+        let opened = self.lock().take();
+        py.detach(|| drop(opened));
+    }
+}
+
+/// A refusal while opening, which names the file.
+pub(super) fn with_path<T>(error: Error, path: &Bound<'_, T>) -> PyErr {
+    match error {
+        Error::Os { errno, context } => {
+            os_exception::<PyOSError>(errno, context, Some(path.clone().into_any().unbind()))
+        }
+        other => other.into(),
+    }
+}
