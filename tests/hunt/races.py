@@ -101,6 +101,30 @@ def protected_pages(rng: random.Random) -> None:
         together(SECONDS, toggle, copy)
 
 
+def protected_targets(rng: random.Random) -> None:
+    """A page of the destination can be written to now and then. Beyond the count less than a line was written."""
+    with Mapping(PAGES, b"d") as mapping:
+        page = rng.randrange(PAGES)
+        source = memoryview(bytearray(b"s" * len(mapping.view)))
+        copies = _copies(source, mapping.view)
+
+        def toggle() -> None:
+            mapping.protect(page, mmap.PROT_READ)
+            mapping.protect(page, mmap.PROT_READ | mmap.PROT_WRITE)
+
+        def copy() -> None:
+            with contextlib.suppress(FaultError):
+                while copy_to_iter(b"d" * len(mapping.view), IovIter.ubuf(READ, mapping.view)) < len(mapping.view):
+                    pass
+            copied, told = rng.choice(copies)()
+            found = bytes(mapping.view)
+            expect(told or copied == len(found), "a short copy has no fault", copied)
+            expect(found[:copied] == b"s" * copied, "counted bytes were not written", copied)
+            expect(found[copied + 63 :].count(b"s") == 0, "a line or more was written beyond the count", copied)
+
+        together(SECONDS, toggle, copy)
+
+
 def truncated_files(rng: random.Random) -> None:
     """The file is cut and grows again, in the source or the destination. Cut pages come back as zeroes."""
     with Mapping(PAGES, b"s") as mapping:
@@ -360,7 +384,7 @@ def changing_instructions(rng: random.Random) -> None:
 
 
 SCENES = (
-    protected_pages, truncated_files, swapped_pages, grown_queues, toggled_handler, toggled_mode,
+    protected_pages, protected_targets, truncated_files, swapped_pages, grown_queues, toggled_handler, toggled_mode,
     toggled_faulthandler, one_ring, one_iterator, changing_map,
     changing_instructions,
 )  # fmt: skip
