@@ -15,16 +15,49 @@ use super::exception::exception;
 use super::iter::IovIter;
 use super::iter_arg::IterArg;
 use super::names::names;
+use super::results::{int, tuple};
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple};
-use pyo3::{BoundObject, ffi};
+use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 use std::any::Any;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
+
+/// What these functions return. No memory for it is an exception; PyO3's own conversion of a number panics.
+pub(super) trait Returned<'py> {
+    fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>>;
+}
+
+impl<'py> Returned<'py> for usize {
+    #[inline]
+    fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        int(py, self)
+    }
+}
+
+impl<'py> Returned<'py> for bool {
+    #[inline]
+    fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyBool::new(py, self).to_owned().into_any())
+    }
+}
+
+impl<'py> Returned<'py> for (usize, u32) {
+    fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        tuple(py, [int(py, self.0), int(py, self.1 as usize)].into_iter())
+    }
+}
+
+impl<'py> Returned<'py> for Bound<'py, PyAny> {
+    #[inline]
+    fn returned(self, _py: Python<'py>) -> PyResult<Self> {
+        Ok(self)
+    }
+}
 
 /// A function of `(addr, i, nbytes=None)` and perhaps a keyword that has a default.
 pub(super) struct FastFunction {
@@ -126,7 +159,7 @@ type Maybe<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 /// Called by the interpreter as a function with `METH_FASTCALL | METH_KEYWORDS` is.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once in each function that the interpreter calls
-pub(super) unsafe fn call<'py, T: IntoPyObject<'py>>(
+pub(super) unsafe fn call<'py, T: Returned<'py>>(
     args: RawArgs,
     wrapper: &Wrapper,
     function: impl for<'a> FnOnce(&'a Bound<'py, PyAny>, IterArg<'a>, Maybe<'a, 'py>, Maybe<'a, 'py>) -> PyResult<T>,
@@ -137,10 +170,7 @@ pub(super) unsafe fn call<'py, T: IntoPyObject<'py>>(
         // SAFETY: the arguments are those that `call` was called with, by the interpreter.
         if let Some(Args { addr, i, nbytes, keyword }) = unsafe { parse(py, args, wrapper) } {
             return match function(&addr, i, nbytes.as_deref(), keyword.as_deref()) {
-                Ok(value) => match value.into_pyobject(py) {
-                    Ok(value) => value.into_any().into_bound().into_ptr(),
-                    Err(error) => raise(py, error.into()),
-                },
+                Ok(value) => value.returned(py).map_or_else(|error| raise(py, error), Bound::into_ptr),
                 Err(error) => raise(py, error),
             };
         }
