@@ -70,21 +70,19 @@ pub(super) fn all<T: Transferred + Send>(
     mut work: impl FnMut(&mut iter::IovIter, usize, usize) -> Result<T> + Send,
 ) -> PyResult<usize> {
     let (py, deadline, fd) = (i.py(), descriptor.deadline(), descriptor.fd);
-    {
-        let i = i.get().lock()?;
-        match ready {
-            Ready::Read => i.core.require(Direction::Dest, operation)?,
-            Ready::Write => i.core.require(Direction::Source, operation)?,
-        }
-        if i.core.count() == 0 {
-            return Ok(0);
-        }
-    }
+    let direction = match ready {
+        Ready::Read => Direction::Dest,
+        Ready::Write => Direction::Source,
+    };
     let is_one_message = ready == Ready::Read && !is_stream(fd);
     let mut done = 0;
     let mut transfer = || {
         loop {
             let made = call(i, descriptor, |core| {
+                core.require(direction, operation)?;
+                if core.count() == 0 {
+                    return Ok((0, false, 0));
+                }
                 let part = whole(core, fd, PART, |core, limit| work(core, limit, done))?;
                 Ok((part.nbytes(), part.is_cut(), core.count()))
             });

@@ -33,6 +33,10 @@ fn further(offset: Option<i64>, start: usize, left: usize) -> io::Result<Option<
     i64::try_from(there).ok().filter(|there| *there >= 0).map(Some).ok_or(io::Failure::Errno(errno))
 }
 
+fn count(i: Iter<'_, '_>) -> PyResult<usize> {
+    Ok(i.get().lock()?.core.count())
+}
+
 /// What a call over a file goes by beside the iterator: the descriptor, the offset, `RWF_*` flags.
 struct File<'py> {
     descriptor: Descriptor<'py>,
@@ -57,7 +61,7 @@ impl<'py> File<'py> {
     }
 
     fn read_all(self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
-        let (descriptor, start) = (self.descriptor.held(), i.get().lock()?.core.count());
+        let (descriptor, start) = (self.descriptor.held(), self.offset.map_or(Ok(0), |_| count(i))?);
         let (fd, offset, flags) = (descriptor.fd, self.offset, self.flags);
         all(&i, &descriptor, Ready::Read, operation, |i, limit, _| {
             io::read_message(i, fd, further(offset, start, i.count())?, flags, limit)
@@ -65,7 +69,7 @@ impl<'py> File<'py> {
     }
 
     fn write_all(self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
-        let (descriptor, start) = (self.descriptor.held(), i.get().lock()?.core.count());
+        let (descriptor, start) = (self.descriptor.held(), self.offset.map_or(Ok(0), |_| count(i))?);
         let (fd, offset, flags) = (descriptor.fd, self.offset, self.flags);
         all(&i, &descriptor, Ready::Write, operation, |i, limit, _| {
             io::write(i, fd, further(offset, start, i.count())?, flags, limit)
