@@ -5,7 +5,9 @@
 use _core::abi::PAGE_SIZE;
 use _core::fault::shelter::{Guard, Range};
 use _core::memory::Segment;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ const PATIENCE: u32 = 60;
 
 /// A mapping of a file, which is cut to nothing.
 struct Cut {
-    file: OwnedFd,
+    file: File,
     seg: Segment,
 }
 
@@ -27,7 +29,7 @@ impl Cut {
         let file = unsafe { libc::memfd_create(c"cut".as_ptr(), 0) };
         assert!(file >= 0);
         // SAFETY: just opened, owned by nobody else.
-        let file = unsafe { OwnedFd::from_raw_fd(file) };
+        let file = unsafe { File::from_raw_fd(file) };
         // SAFETY: the kernel takes addresses where nothing is mapped.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         assert_ne!(start, libc::MAP_FAILED);
@@ -100,11 +102,6 @@ fn a_child_that_was_forked_behind_our_back_leaves_its_block() {
     });
     file.resize(file.seg.len);
     assert!((0..NPAGES).all(|page| file.read(page) == 0));
-    let byte = [7_u8];
-    // SAFETY: the buffer has one byte.
-    assert_eq!(
-        unsafe { libc::pwrite(file.file.as_raw_fd(), byte.as_ptr().cast(), 1, 9 * PAGE_SIZE as libc::off_t) },
-        1
-    );
+    file.file.write_all_at(&[7], 9 * PAGE_SIZE as u64).unwrap();
     assert_eq!(file.read(9), 7, "it is the file again");
 }
