@@ -160,8 +160,8 @@ impl Mapping {
         Ok((held, Some(Box::new(Fault::cut(Side::Destination, lost, held)))))
     }
 
-    /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Devices know neither. What
-    /// a guard has under zeroes, if it has anything.
+    /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Devices know neither.
+    /// What a guard has under zeroes, if it has anything.
     pub fn sync_all(&self) -> Result<Option<Fault>> {
         let (seg, mark) = (self.seg(), Mark::now());
         if self.opened.character_device().is_none() {

@@ -74,8 +74,9 @@ impl<'py> Descriptor<'py> {
         Err(error)
     }
 
-    /// The same over a duplicate, for a transfer of many calls: a close in another thread between the object's answer and
-    /// the next call does not put somebody else's file in its place. An int is nobody's, and a file may not be held.
+    /// The same over a duplicate, for a transfer of many calls: a close in another thread between the object's answer
+    /// and the next call does not put somebody else's file in its place. An int is nobody's, and a file may not be
+    /// held.
     pub(super) fn held(self) -> Self {
         let held = self.object.as_ref().and_then(|_| Duplicate::new(self.number));
         Self { fd: held.as_ref().map_or(self.number, Duplicate::fd), _held: held, ..self }

@@ -121,15 +121,15 @@ fn cut_message() -> PyErr {
     )
 }
 
-/// The `FaultError` of a transfer, `done` bytes into it, that a guard put zeroes in the way of: how many bytes are good,
-/// and how many more went or came that are not.
+/// The `FaultError` of a transfer, `done` bytes into it, that a guard put zeroes in the way of: how many bytes are
+/// good, and how many more went or came that are not.
 #[cold]
 pub(super) fn torn_error(py: Python<'_>, torn: &Torn, done: usize) -> PyErr {
     let good = done + torn.good;
     let error = with_progress(py, fault_error(py, &torn.fault, good), good);
     let note = format!(
-        "{} more bytes were transferred while a guard of another thread had zeroes there: what was sent may be zeroes, what \
-         was received may be lost",
+        "{} more bytes were transferred while a guard of another thread had zeroes there: what was sent may be zeroes, \
+         what was received may be lost",
         torn.wrong
     );
     match error.value(py).call_method1("add_note", (note,)) {

@@ -151,7 +151,8 @@ impl IovIter {
         Ok(slf)
     }
 
-    /// Releases it. If a call of another thread uses it: `RuntimeError`, or a note to the exception that the block ends with.
+    /// Releases it. If a call of another thread uses it: `RuntimeError`, or a note to the exception that the block ends
+    /// with.
     #[pyo3(signature = (*exc), text_signature = "($self, *exc)")]
     fn __exit__(&self, exc: &Bound<'_, PyTuple>) -> PyResult<()> {
         match (self.release(), exc.get_item(1)) {

@@ -81,8 +81,8 @@ impl FileMapping {
         self.stores
     }
 
-    /// How many of the first `length` bytes from `at` on its file holds. Of a device, and of stores that do not go to the
-    /// file, all.
+    /// How many of the first `length` bytes from `at` on its file holds. Of a device, and of stores that do not go to
+    /// the file, all.
     pub fn held_by_file(&self, at: usize, length: usize) -> Result<usize> {
         let found = self.file.metadata().map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EIO), "fstat"))?;
         if self.stores == Stores::Private || !found.is_file() {

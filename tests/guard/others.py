@@ -28,7 +28,8 @@ BOTH = (signal.SIGBUS, signal.SIGSEGV)
 def _survives() -> None:
     file = MappedFile()
     file.cut(2)
-    assert places(caught(sum_under_guard(file.array)[1]).guard.faults, file.address) == [(2, 14)]  # type: ignore[union-attr]
+    met = caught(sum_under_guard(file.array)[1]).guard
+    assert places(met.faults, file.address) == [(2, 14)]  # type: ignore[union-attr]
     file.check_is_the_file_again()
 
 
