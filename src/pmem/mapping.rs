@@ -4,7 +4,6 @@ use super::Granularity;
 use super::bad::{Piece, moved, widened};
 use super::file::{Opened, failed_with};
 use super::part::Part;
-use super::persist::beside_guards;
 use crate::abi::PAGE_SIZE;
 use crate::copy::{Outcome, flushcache};
 use crate::error::{Error, Result};
@@ -169,6 +168,15 @@ impl Mapping {
             self.shared.sync_file(Caller::DeepFlush, seg).map_err(|errno| msync_failed(seg.len, errno))?;
         }
         Ok(mark.fault(seg, Side::Destination))
+    }
+}
+
+/// What of a range's first bytes was written out, if a guard may have had some under zeroes since the mark: what is
+/// stored to zeroes is lost, and what was stored before is not written out by way of them.
+pub(super) fn beside_guards(mark: Mark, range: Segment, (done, fault): Outcome) -> Outcome {
+    match mark.fault(range.take(done), Side::Destination) {
+        Some(met) => (met.offset, Some(Box::new(met))),
+        None => (done, fault),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Stores to memory of any kind made durable, by whatever its parts take.
 
-use super::mapping::msync_failed;
+use super::mapping::{beside_guards, msync_failed};
 use crate::copy::{Outcome, flushcache};
 use crate::error::Result;
 use crate::fault::shelter::Mark;
@@ -19,15 +19,6 @@ pub fn needs_msync(range: Memory) -> bool {
 pub fn persist(range: Memory) -> Result<Outcome> {
     let mark = Mark::now();
     Ok(beside_guards(mark, range.seg(), persist_parts(range)?))
-}
-
-/// What of a range's first bytes was written out, if a guard may have had some under zeroes since the mark: what is
-/// stored to zeroes is lost, and what was stored before is not written out by way of them.
-pub(super) fn beside_guards(mark: Mark, range: Segment, (done, fault): Outcome) -> Outcome {
-    match mark.fault(range.take(done), Side::Destination) {
-        Some(met) => (met.offset, Some(Box::new(met))),
-        None => (done, fault),
-    }
 }
 
 fn persist_parts(range: Memory) -> Result<Outcome> {
