@@ -117,6 +117,7 @@ impl<M: Medium> PmemLog<M> {
     fn change(&self, state: &mut State, change: impl FnOnce(&mut Superblock)) -> std::result::Result<(), Failure> {
         let mut superblock = state.superblock.clone();
         change(&mut superblock);
+        superblock.known = state.chain.end;
         superblock.update += 1;
         let (_, are_current) = recover::superblock(&self.medium)?;
         write_superblock(&self.medium, &superblock, are_current)?;

@@ -1,6 +1,6 @@
 //! The records of a log that are known, from the oldest on.
 
-use super::format::End;
+use super::format::{End, LAST_POSITION};
 use super::header::Header;
 use super::ring::{HEADER, Ring};
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ impl Chain {
 
     /// The position that the ring is full at.
     pub fn limit(&self, ring: &Ring) -> u64 {
-        self.first.position + ring.capacity()
+        (self.first.position + ring.capacity()).min(LAST_POSITION)
     }
 
     /// Sees to it that another record can be noted.
@@ -53,12 +53,27 @@ impl Chain {
             .map_err(|_| Error::NoMemory(additional.saturating_mul(size_of::<Option<Entry>>())))
     }
 
+    /// Adds damaged records up to an end that the log is known to have come to, if it does not reach so far.
+    pub fn extend_to(&mut self, known: End) -> Result<()> {
+        if let Some(lost) = known.sequence.checked_sub(self.end.sequence).filter(|lost| *lost > 0) {
+            let lost = usize::try_from(lost).unwrap_or(usize::MAX);
+            self.reserve(lost)?;
+            self.entries.extend((0..lost).map(|_| None));
+            self.end = End { position: known.position.max(self.end.position), sequence: known.sequence };
+        }
+        Ok(())
+    }
+
+    /// The numbers of the records whose headers are damaged.
+    pub fn damaged(&self) -> impl Iterator<Item = u64> {
+        (self.first.sequence..).zip(&self.entries).filter(|(_, entry)| entry.is_none()).map(|(sequence, _)| sequence)
+    }
+
     /// Adds the record of a header.
     pub fn push(&mut self, header: &Header) -> Result<()> {
         let entry = Entry { position: header.position, length: header.length, crc: header.crc };
-        let lost = usize::try_from(header.sequence - self.end.sequence).unwrap_or(usize::MAX);
-        self.reserve(lost.saturating_add(1))?;
-        self.entries.extend((0..lost).map(|_| None));
+        self.extend_to(End { position: self.end.position, sequence: header.sequence })?;
+        self.reserve(1)?;
         self.entries.push_back(Some(entry));
         self.end = End { position: entry.end(), sequence: header.sequence + 1 };
         Ok(())
@@ -79,10 +94,13 @@ impl Chain {
         let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).min(self.entries.len());
         let position = match self.entries.get(older) {
             Some(Some(entry)) => entry.position,
-            // Its place is not known; it lies behind every older one.
+            // Its place is not known; it lies behind every older one, each of which takes a line or more.
             Some(None) => {
-                let older = self.entries.iter().take(older).rev().find_map(|entry| *entry);
-                older.map_or(self.first.position, |entry| entry.end())
+                let mut position = self.first.position;
+                for entry in self.entries.iter().take(older) {
+                    position = entry.map_or(position + HEADER, |entry| entry.end());
+                }
+                position
             }
             None => self.end.position,
         };

@@ -40,13 +40,27 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..at + 8].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// Where a log that was closed had come to.
+/// No position is greater, so that sums of positions and lengths do not wrap.
+pub const LAST_POSITION: u64 = (1 << 62) - HEADER;
+
+/// Where a log ends, or begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct End {
     /// The position behind the last record.
     pub position: u64,
     /// The sequence number of the next one.
     pub sequence: u64,
+}
+
+impl End {
+    /// Whether a log can be here if it began at `first`: a record takes a line or more.
+    fn can_follow(self, first: Self, capacity: u64) -> bool {
+        let positions = self.position.checked_sub(first.position).filter(|positions| *positions <= capacity);
+        let sequences = self.sequence.checked_sub(first.sequence);
+        self.position.is_multiple_of(HEADER)
+            && self.position <= LAST_POSITION
+            && positions.zip(sequences).is_some_and(|(positions, sequences)| sequences <= positions / HEADER)
+    }
 }
 
 /// What is known of the whole log.
@@ -62,6 +76,8 @@ pub struct Superblock {
     pub first: End,
     /// Where it ended when it was closed; `None` while somebody writes, and after a crash.
     pub closed: Option<End>,
+    /// Where it ended when this was written: what was appended before had been acknowledged.
+    pub known: End,
     /// What of the ring cannot be written to, in order and apart from each other.
     pub bad: Vec<Extent>,
 }
@@ -83,6 +99,8 @@ impl Superblock {
             self.first.position,
             closed.sequence,
             closed.position,
+            self.known.sequence,
+            self.known.position,
         ];
         let extents = bad.iter().flat_map(|extent| [extent.start, extent.end]);
         let places = (16..).step_by(8).take(numbers.len()).chain((EXTENTS..SUM).step_by(8));
@@ -110,6 +128,7 @@ impl Superblock {
             size: number(2),
             first: End { sequence: number(3), position: number(4) },
             closed: (closed.position != u64::MAX).then_some(closed),
+            known: End { sequence: number(7), position: number(8) },
             bad: (0..listed.min(MAX_EXTENTS)).map(extent).collect(),
         };
         let capacity = new.capacity();
@@ -120,9 +139,11 @@ impl Superblock {
             is_behind && bad.start.is_multiple_of(HEADER) && bad.end.is_multiple_of(HEADER)
         });
         let is_sane = new.size >= SMALLEST as u64 && isize::try_from(new.size).is_ok() && listed <= MAX_EXTENTS;
-        let positions = [Some(new.first), new.closed].into_iter().flatten();
-        let are_positions = positions.map(|end| end.position).all(|at| at.is_multiple_of(HEADER) && at < 1 << 62);
-        (is_sane && is_listed && are_positions).then_some(new)
+        let origin = End { position: 0, sequence: 0 };
+        let is_ordered = new.first.can_follow(origin, LAST_POSITION)
+            && new.known.can_follow(new.first, capacity)
+            && new.closed.is_none_or(|closed| closed == new.known);
+        (is_sane && is_listed && is_ordered).then_some(new)
     }
 
     /// Bytes of the ring.
@@ -160,6 +181,7 @@ mod tests {
             size: 1 << 20,
             first: End { position: 640, sequence: 5 },
             closed: Some(End { position: 1280, sequence: 9 }),
+            known: End { position: 1280, sequence: 9 },
             bad: vec![Extent { start: 4096, end: 8192 }],
         }
     }
@@ -191,6 +213,11 @@ mod tests {
             Superblock { size: u64::MAX, ..superblock() },
             Superblock { first: far, ..superblock() },
             Superblock { first: End { position: 1, sequence: 0 }, ..superblock() },
+            Superblock { first: End { position: 640, sequence: 11 }, ..superblock() },
+            Superblock { closed: None, known: End { position: 1280, sequence: 16 }, ..superblock() },
+            Superblock { closed: None, known: End { position: 576, sequence: 5 }, ..superblock() },
+            Superblock { closed: None, known: End { position: 640 + (1 << 20), sequence: 9 }, ..superblock() },
+            Superblock { closed: Some(End { position: 1344, sequence: 9 }), ..superblock() },
             Superblock { bad: overlapping, ..superblock() },
             Superblock { bad: vec![Extent { start: 0, end: 2 << 20 }], ..superblock() },
         ] {

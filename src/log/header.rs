@@ -1,6 +1,6 @@
 //! The line before each record's data. Pure: bytes in, values out.
 
-use super::format::{Line, u32_at, u64_at};
+use super::format::{End, Line, u32_at, u64_at};
 use super::ring::HEADER;
 use crate::arch::LINE;
 use crate::copy::crc32c;
@@ -58,14 +58,15 @@ impl Header {
     }
 
     /// The length that a line without a right sum tells of, if most of what it must say is right: it was one, torn or
-    /// damaged.
-    pub fn remains(line: &Line, generation: u64, sequence: u64, position: u64) -> Option<u64> {
+    /// damaged. A burst of 32 bits reaches two of the five fields; a header of an earlier lap has two of them right.
+    pub fn remains(line: &Line, generation: u64, end: End, position: u64) -> Option<u64> {
         let header = Self::fields(line);
         let right = [
             u32_at(line, 0) == RECORD,
             header.generation == generation,
-            header.sequence == sequence,
+            header.sequence == end.sequence,
             header.position == position,
+            header.previous == end.position,
         ];
         (right.into_iter().filter(|right| *right).count() >= 3).then_some(header.length)
     }
@@ -83,7 +84,7 @@ pub fn span(length: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::Header;
+    use super::{End, Header};
 
     fn header() -> Header {
         Header { generation: 7, sequence: 5, length: 100, position: 640, previous: 576, crc: 9 }
@@ -94,20 +95,24 @@ mod tests {
         assert_eq!(Header::decode(&header().encode()), Some(header()));
     }
 
+    const END: End = End { position: 576, sequence: 5 };
+
     #[test]
-    fn no_flipped_bit_passes() {
+    fn no_burst_of_up_to_32_bits_passes_and_each_leaves_remains() {
         let line = header().encode();
-        for bit in 0..line.len() * 8 {
-            let mut flipped = line;
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::decode(&flipped), None, "bit {bit}");
-            assert!(Header::remains(&flipped, 7, 5, 640).is_some(), "bit {bit}");
+        for (bit, width) in (0..line.len() * 8).flat_map(|bit| [1, 2, 8, 16, 31, 32].map(|width| (bit, width))) {
+            let mut damaged = line;
+            for bit in (bit..bit + width).filter(|bit| *bit < line.len() * 8) {
+                damaged[bit / 8] ^= 1 << (bit % 8);
+            }
+            assert_eq!(Header::decode(&damaged), None, "{width} bits from {bit} on");
+            assert!(Header::remains(&damaged, 7, END, 640).is_some(), "{width} bits from {bit} on");
         }
     }
 
     #[test]
     fn a_line_of_something_else_is_no_remains_of_a_header() {
-        assert_eq!(Header::remains(&[0; 64], 7, 5, 640), None);
-        assert_eq!(Header::remains(&header().encode(), 7, 6, 1280), None);
+        assert_eq!(Header::remains(&[0; 64], 7, END, 640), None);
+        assert_eq!(Header::remains(&header().encode(), 7, End { position: 1216, sequence: 6 }, 1280), None);
     }
 }

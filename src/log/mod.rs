@@ -210,9 +210,12 @@ impl<M: Medium> PmemLog<M> {
         let log = Log { source: &self.medium, ring, generation: superblock.generation };
         if !log.is_last_there(chain)? {
             // A record is seen before it is durable, and if it does not become so its number is another one's.
-            *chain = log.recover(superblock.first, None)?.chain;
+            *chain = log.recover(superblock)?.chain;
         }
-        log.follow(chain)?;
+        log.follow(chain, superblock.known)?;
+        if chain.end.sequence < superblock.known.sequence {
+            *chain = log.recover(superblock)?.chain;
+        }
         Ok(state)
     }
 

@@ -81,11 +81,12 @@ impl<M: Medium> PmemLog<M> {
         }
         let ring = Ring::new(superblock.capacity(), superblock.bad.clone());
         let log = Log { source: &medium, ring: &ring, generation: superblock.generation };
-        let recovered = log.recover(superblock.first, superblock.closed)?;
+        let recovered = log.recover(&superblock)?;
         let (end, torn) = (recovered.chain.end.position, recovered.torn);
         let is_writable = how != Open::Read;
         if is_writable {
             superblock.closed = None;
+            superblock.known = recovered.chain.end;
             superblock.update += 1;
         }
         let state = State { superblock, ring, chain: recovered.chain, is_broken: false };
@@ -109,7 +110,8 @@ impl<M: Medium> PmemLog<M> {
         require_makeable(&medium, size, None, how == Open::Create)?;
         let first = End { position: 0, sequence: 0 };
         let generation = new_generation();
-        let superblock = Superblock { generation, update: 1, size: size as u64, first, closed: None, bad: Vec::new() };
+        let (size, known) = (size as u64, first);
+        let superblock = Superblock { generation, update: 1, size, first, closed: None, known, bad: Vec::new() };
         write_superblock(&medium, &superblock, [false; 2])?;
         let ring = Ring::new(superblock.capacity(), Vec::new());
         let state = State { superblock, ring, chain: Chain::new(first), is_broken: false };

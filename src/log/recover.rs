@@ -170,9 +170,10 @@ impl<S: Source> Log<'_, S> {
         }))
     }
 
-    /// Adds the records that a writer has appended since. One that is not whole is on its way.
-    pub fn follow(&self, chain: &mut Chain) -> Result<()> {
+    /// Adds the records that a writer has appended since. One behind `known` that is not whole is on its way.
+    pub fn follow(&self, chain: &mut Chain, known: End) -> Result<()> {
         if let Some((entries, end)) = self.follow_headers(chain)?
+            && chain.end.sequence > known.sequence
             && let Some(Some(last)) = chain.entries.back().copied()
             && self.is_wrong(&last)?
         {
@@ -182,9 +183,10 @@ impl<S: Source> Log<'_, S> {
         Ok(())
     }
 
-    /// What there is from `first` on. `closed` is where the log ended when it was closed.
-    pub fn recover(&self, first: End, closed: Option<End>) -> Result<Recovered> {
-        let mut chain = Chain::new(first);
+    /// What there is. That the log had come to where a superblock says proves that what is missing before was damaged.
+    pub fn recover(&self, superblock: &Superblock) -> Result<Recovered> {
+        let (known, closed) = (superblock.known, superblock.closed);
+        let mut chain = Chain::new(superblock.first);
         let mut torn = loop {
             self.follow_headers(&mut chain)?;
             if closed == Some(chain.end) {
@@ -192,15 +194,20 @@ impl<S: Source> Log<'_, S> {
             }
             match self.search(&chain)? {
                 (Some(header), _) => chain.push(&header)?,
-                (None, written) => break self.remains(&chain, written)?,
+                (None, written) => {
+                    chain.extend_to(known)?;
+                    break if closed.is_some() { chain.end.position } else { self.remains(&chain, written)? };
+                }
             }
         };
-        while let Some(Some(last)) = chain.entries.back().copied()
+        while chain.end.sequence > known.sequence
+            && let Some(Some(last)) = chain.entries.back().copied()
             && self.is_wrong(&last)?
         {
             torn = torn.max(last.end());
             chain.pop();
         }
+        chain.extend_to(known)?;
         Ok(Recovered { torn: torn.max(chain.end.position), chain })
     }
 
@@ -213,7 +220,7 @@ impl<S: Source> Log<'_, S> {
         }
         for position in self.ring.candidates(end.position, limit) {
             let Some(line) = self.line(position)? else { continue };
-            if let Some(length) = Header::remains(&line, self.generation, end.sequence, position) {
+            if let Some(length) = Header::remains(&line, self.generation, end, position) {
                 let room = (self.ring.capacity() - self.ring.offset(position)).min(limit - position);
                 let span = header::span(length).filter(|span| *span <= room).unwrap_or(HEADER);
                 return Ok(position + span);

@@ -394,3 +394,25 @@ fn a_reader_that_saw_a_record_which_was_withdrawn_follows_the_one_in_its_place()
         assert_eq!(records(&reader), records(&log), "{seen} {instead}");
     }
 }
+
+#[test]
+fn records_whose_headers_are_damaged_are_discarded_one_by_one() {
+    let log = create(SIZE);
+    for step in 0..6 {
+        append(&log, &data(step, 100)).unwrap();
+    }
+    log.close().unwrap();
+    let mut damaged = image(&log);
+    damaged[RING..].fill(0);
+    let mut image = damaged;
+    for first in 0..=6 {
+        let log = open(&image);
+        let expected: BTreeMap<_, _> = (first..6).map(|sequence| (sequence, None)).collect();
+        assert_eq!((records(&log), log.numbers().unwrap().end), (expected, 6));
+        if first < 6 {
+            log.discard_before(first + 1).unwrap();
+        }
+        image = super::tests::image(&log);
+    }
+    assert_eq!(append(&open(&image), b"next").unwrap(), 6);
+}

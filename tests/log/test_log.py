@@ -204,12 +204,51 @@ def test_damage_is_told_of_the_damaged_record_alone(path: Path) -> None:
         assert [record.sequence for record in log] == [0, 1, 2, 3, 5]
 
 
+@pytest.mark.parametrize("laps", [0, 3])
+@pytest.mark.parametrize("damage", ["a bit of the data", "a bit of the header", "32 bits", "header", "everything"])
+def test_the_last_record_of_a_closed_log_is_damaged_not_gone(path: Path, laps: int, damage: str) -> None:
+    with make(path) as log:
+        for n in range(laps * 40):
+            log.append(b"%d" % n * 1000)
+            log.discard_before(n)
+        good, last = log.append(b"good" * 100), log.append(b"last" * 100)
+        place = log.record(last)
+    header = place.offset - 64
+    # Where the damage begins, its bytes, and what to combine them with. 32 bits: of the generation and the sequence.
+    start, length, flip = {
+        "a bit of the data": (place.offset + 7, 1, 4),
+        "a bit of the header": (header + 17, 1, 4),
+        "32 bits": (header + 14, 4, 0xFF),
+        "header": (header, 64, None),
+        "everything": (header, 64 + 448, None),
+    }[damage]
+    image = bytearray(path.read_bytes())
+    image[start : start + length] = bytes(0 if flip is None else byte ^ flip for byte in image[start : start + length])
+    path.write_bytes(image)
+    for writable in (False, True, True):
+        with PmemLog.open(path, writable=writable) as log:
+            assert (log.last, log.recovered, len(log.verify())) == (last, 0, 1)
+            assert log.read(good) == b"good" * 100
+            with pytest.raises(CorruptError) as corrupt:
+                log.read(last)
+            assert corrupt.value.sequence == last
+            if writable:
+                crashed = path.read_bytes()
+    path.write_bytes(crashed)
+    with PmemLog.open(path) as log, PmemLog.open(path, writable=False) as reader:
+        assert log.append(b"next") == last + 1
+        assert log.read(last + 1) == reader.read(last + 1) == b"next"
+        assert len(log.verify()) == len(reader.verify()) == 1
+        log.discard_before(last + 1)
+        assert log.verify() == reader.verify() == []
+
+
 def test_a_torn_tail_is_cut_and_told(path: Path) -> None:
     with make(path) as log:
         log.append(b"good" * 100)
         log.append(b"torn" * 100)
         place = log.record(1)
-    image = path.read_bytes()
+        image = path.read_bytes()  # As a crash leaves it: not closed.
     for cut in range(place.offset - 64 + 1, place.offset + 400, 7):
         path.write_bytes(image[:cut] + bytes(SIZE - cut))
         with PmemLog.open(path) as log:

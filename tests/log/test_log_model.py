@@ -22,6 +22,8 @@ class LogAndList(RuleBasedStateMachine):
         self.log = PmemLog.open(self.path, size=SIZE, create=True)
         self.reader = PmemLog.open(self.path, writable=False)
         self.first = 0
+        self.known = 0
+        """One past the last record that the superblock speaks of: what is damaged before is no torn tail."""
         self.records: list[bytes | None] = []
         """`None` for one that was damaged."""
 
@@ -47,6 +49,7 @@ class LogAndList(RuleBasedStateMachine):
     def discard(self, part: float) -> None:
         gone = round(part * len(self.records))
         self.log.discard_before(self.first + gone)
+        self.known = self.first + len(self.records) if gone else self.known
         self.first += gone
         del self.records[:gone]
 
@@ -54,13 +57,15 @@ class LogAndList(RuleBasedStateMachine):
     def reopen(self, is_closed: bool) -> None:
         if is_closed:
             self.log.close()
+            self.known = self.first + len(self.records)
         del self.log  # Without close nothing is noted: as if the process had ended.
         self.log = PmemLog.open(self.path)
         kept = len(self.records)
-        while kept and self.records[kept - 1] is None:
+        while self.first + kept > self.known and self.records[kept - 1] is None:
             kept -= 1
         assert (self.log.recovered > 0) == (kept < len(self.records))
         del self.records[kept:]
+        self.known = self.first + kept
         self.reader.close()
         self.reader = PmemLog.open(self.path, writable=False)
 
