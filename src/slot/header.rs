@@ -62,15 +62,23 @@ fn is_marked(line: &Line) -> bool {
     u32::from_le_bytes(field(line, 0)) == MAGIC
 }
 
-/// The number of the last publication that a writer finds, 0 if there was none. A header whose writer was killed while
-/// it stored the line says one of two: its own, or that of the publication before.
-pub(super) fn last_sequence(line: &Line) -> u64 {
-    if is_marked(line) { sequence(line) } else { 0 }
+/// The number of the last publication that a writer finds, 0 if there was none; `None` if the line does not tell. One
+/// flipped bit is the one without which the sum is right. A header whose writer was killed while it stored the line
+/// says one of two: its own, or that of the publication before; the first may be without its mark.
+pub(super) fn last_sequence(line: &Line) -> Option<u64> {
+    let flipped = |bit: usize| {
+        let mut line = *line;
+        line[bit / 8] ^= 1 << (bit % 8);
+        Header::decode(&line)
+    };
+    let found = Header::decode(line).or_else(|| (0..8 * LINE).find_map(flipped));
+    let torn = || (is_marked(line) || sequence(line) <= 1).then(|| sequence(line));
+    found.map(|header| header.sequence).or_else(torn)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Header, INLINE};
+    use super::{Header, INLINE, last_sequence};
 
     #[test]
     fn a_header_with_any_flipped_bit_is_none() {
@@ -80,6 +88,7 @@ mod tests {
             let mut line = header.encode();
             line[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::decode(&line), None, "bit {bit}");
+            assert_eq!(last_sequence(&line), Some(7), "bit {bit}");
         }
     }
 }

@@ -69,8 +69,9 @@ impl From<Error> for Failure {
 pub struct Slot<M = Page> {
     medium: M,
     capacity: usize,
-    /// One publication at a time.
-    writer: LongLock<()>,
+    /// One publication at a time: the number of the last one of this object. It never goes back, whatever becomes of
+    /// the header.
+    writer: LongLock<u64>,
 }
 
 /// Bytes of a slot for publications of up to `capacity`: `None` if there are no so many.
@@ -106,7 +107,7 @@ impl Slot {
 impl<M: Medium> Slot<M> {
     /// The slot that is all of a medium of [`size_for`] bytes.
     fn over(medium: M, capacity: usize) -> Self {
-        Self { medium, capacity, writer: LongLock::new(()) }
+        Self { medium, capacity, writer: LongLock::new(0) }
     }
 
     /// The most data of a publication.
@@ -136,12 +137,14 @@ impl<M: Medium> Slot<M> {
         if length > self.capacity {
             return Err(Error::invalid("data", format!("{length} bytes"), format!("at most {}", self.capacity)).into());
         }
-        let turn = self.writer.lock().ok_or_else(|| {
+        let mut last = self.writer.lock().ok_or_else(|| {
             let context = "another thread published here when this process was forked: make another Slot";
             Error::os(libc::EWOULDBLOCK, context)
         })?;
-        let sequence = header::last_sequence(&self.read_line()?).checked_add(1).ok_or_else(|| {
-            let context = "the header has the last number there is: it is damaged, and zeroes in its place mend it";
+        let found = header::last_sequence(&self.read_line()?);
+        let sequence = found.and_then(|found| found.max(*last).checked_add(1)).ok_or_else(|| {
+            let context = "the header does not tell the next number: it is damaged, or this is no slot; \
+                           zeroes in its place begin again";
             Error::os(libc::EBADMSG, context)
         })?;
         if length <= INLINE {
@@ -150,7 +153,8 @@ impl<M: Medium> Slot<M> {
             let line = |crc| Header { sequence, length, crc, data: [0; INLINE] }.encode();
             whole(self.medium.write(self.offset(sequence), i, &line)?, length)?;
         }
-        drop(turn);
+        *last = sequence;
+        drop(last);
         Ok(sequence)
     }
 

@@ -102,6 +102,7 @@ def test_bad_data_leave_the_publication_before() -> None:
 
 def test_memory_that_is_gone_is_a_fault() -> None:
     with truncated(8, 4) as memory:
+        memory[:64] = bytes(64)
         slot = Slot(memory, 0, 200)
         assert slot.publish(b"x" * 100) == 1
         with pytest.raises(FaultError):
@@ -122,6 +123,34 @@ def test_the_numbers_go_on_behind_a_header_that_a_killed_writer_left_torn() -> N
         slot.consume(bytearray(100), newer_than=5)
     assert slot.publish(b"next") == 8
     assert slot.consume(bytearray(100), newer_than=7) == (4, 8)
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_no_flipped_bit_of_the_header_takes_the_numbers_back(is_new: bool) -> None:
+    for bit in range(512):
+        memory = bytearray(Slot.size_for(100))
+        slot = Slot(memory, 0, 100)
+        for number in range(1, 8):
+            slot.publish(publication(number, 96))
+        memory[bit // 8] ^= 1 << (bit % 8)
+        writer = Slot(memory, 0, 100) if is_new else slot
+        assert writer.publish(b"next") == 8, bit
+        assert Slot(memory, 0, 100).consume(bytearray(100), newer_than=7) == (4, 8)
+
+
+def test_a_header_that_tells_no_number_is_refused_by_a_new_writer_and_passed_by_the_last() -> None:
+    memory, dst = bytearray(Slot.size_for(100)), bytearray(100)
+    last = Slot(memory, 0, 100)
+    for number in range(1, 8):
+        last.publish(publication(number, 96))
+    memory[:64] = bytes(range(64))
+    damaged = bytes(memory)
+    with pytest.raises(OSError, match="header") as refused:
+        Slot(memory, 0, 100).publish(b"next")
+    assert (refused.value.errno, bytes(memory)) == (errno.EBADMSG, damaged)
+    memory[:64] = bytes(64)
+    assert last.publish(b"next") == 8
+    assert last.consume(dst, newer_than=7) == (4, 8)
 
 
 def test_a_source_in_the_slot_itself_is_published_as_it_was() -> None:
