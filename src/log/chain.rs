@@ -107,6 +107,13 @@ impl Chain {
         End { position, sequence }
     }
 
+    /// Where the next record behind one whose header is good begins, or the end.
+    pub fn position_behind(&self, sequence: u64) -> u64 {
+        let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).saturating_add(1);
+        let next = self.entries.iter().skip(older).find_map(|entry| *entry);
+        next.map_or(self.end.position, |entry| entry.position)
+    }
+
     /// Forgets what is older than a record that there is, or is next.
     pub fn discard_before(&mut self, sequence: u64) {
         if sequence > self.first.sequence {

@@ -24,7 +24,8 @@ pub type Line = [u8; LINE];
 
 const MAGIC: [u8; 8] = *b"IOVECLOG";
 const VERSION: u32 = 1;
-/// Where the bad extents are listed in a superblock, and where its sum is.
+/// Where a superblock says how often it was written, lists the bad extents, and has its sum.
+const UPDATE: usize = 24;
 const EXTENTS: usize = 96;
 const SUM: usize = PAGE_SIZE - 4;
 /// How many bad extents a superblock has room for.
@@ -164,9 +165,10 @@ pub fn is_marked(page: &Page) -> bool {
 }
 
 /// Whether a page may be what was left of the first superblock when making the log was interrupted: it names no bad
-/// extents.
+/// extents, and was not written again.
 pub fn may_be_unfinished(page: &Page) -> bool {
-    (is_marked(page) || page[..LINE].iter().all(|byte| *byte == 0)) && page[EXTENTS..SUM].iter().all(|byte| *byte == 0)
+    let is_first = is_marked(page) && u64_at(page, UPDATE) <= 1;
+    (is_first || page[..LINE].iter().all(|byte| *byte == 0)) && page[EXTENTS..SUM].iter().all(|byte| *byte == 0)
 }
 
 #[cfg(test)]

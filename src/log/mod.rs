@@ -191,7 +191,7 @@ impl<M: Medium> PmemLog<M> {
         if self.is_writable && self.medium.is_writer() {
             return Ok(state);
         }
-        let (newest, _) = recover::superblock(&self.medium)?;
+        let newest = self.newest()?;
         let State { superblock, ring, chain, .. } = &mut *state;
         if let Some(newest) = newest
             && newest != *superblock
@@ -208,15 +208,55 @@ impl<M: Medium> PmemLog<M> {
             *superblock = newest;
         }
         let log = Log { source: &self.medium, ring, generation: superblock.generation };
-        if !log.is_last_there(chain)? {
+        let mut is_complete = log.is_last_there(chain)?;
+        if is_complete {
+            log.follow(chain, superblock.known)?;
+            is_complete = chain.end.sequence >= superblock.known.sequence;
+        }
+        if !is_complete {
             // A record is seen before it is durable, and if it does not become so its number is another one's.
             *chain = log.recover(superblock)?.chain;
-        }
-        log.follow(chain, superblock.known)?;
-        if chain.end.sequence < superblock.known.sequence {
-            *chain = log.recover(superblock)?.chain;
+            self.settle(&mut state)?;
         }
         Ok(state)
+    }
+
+    /// The newest superblock, beside a writer: while one of the two is written, the other, which was looked at before,
+    /// may have been written, too.
+    fn newest(&self) -> Result<Option<Superblock>> {
+        let mut found = recover::superblock(&self.medium)?;
+        while found.1 != [true; 2] {
+            let again = recover::superblock(&self.medium)?;
+            if again == found {
+                break;
+            }
+            found = again;
+        }
+        Ok(found.0)
+    }
+
+    /// Looks again at damage that was found beside a writer, which may have discarded a record and used its space, or
+    /// not have stored all of it, between two of our looks. Damage is what was found twice, with the same superblock
+    /// before and after both.
+    fn settle(&self, state: &mut State) -> Result<()> {
+        const LOOKS: usize = 1000;
+        for _ in 0..LOOKS {
+            let State { superblock, ring, chain, .. } = &mut *state;
+            if chain.damaged().next().is_none() {
+                break;
+            }
+            let Some(newest) = self.newest()?.filter(|newest| newest.size == superblock.size) else { break };
+            *ring = Ring::new(newest.capacity(), newest.bad.clone());
+            let log = Log { source: &self.medium, ring, generation: newest.generation };
+            let again = log.recover(&newest)?.chain;
+            let is_same = newest == *superblock && self.newest()?.is_some_and(|after| after == newest);
+            let is_settled = is_same && again.damaged().eq(chain.damaged());
+            (*superblock, *chain) = (newest, again);
+            if is_settled {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// What there is now.

@@ -25,14 +25,16 @@ pub(super) fn write_superblock<M: Medium>(
     Ok(())
 }
 
-/// Whether nothing but zeroes is in the first bytes of something, apart from what may be left of the first superblock.
+/// Whether nothing but zeroes is in the first bytes of something, apart from what may be left of the first superblock
+/// where a log had room: a file has its length before anything is written to it, and one that is shorter was cut.
 fn is_blank(source: &impl Source, size: usize) -> Result<bool> {
     let mut page = [0; PAGE_SIZE];
     for offset in (0..size).step_by(PAGE_SIZE) {
         let part = &mut page[..PAGE_SIZE.min(size - offset)];
         let (read, _) = source.read(offset, part)?;
         if read < part.len()
-            || (part.iter().any(|byte| *byte != 0) && !(offset == 0 && format::may_be_unfinished(&page)))
+            || (part.iter().any(|byte| *byte != 0)
+                && !(offset == 0 && size >= format::SMALLEST && format::may_be_unfinished(&page)))
         {
             return Ok(false);
         }
@@ -101,6 +103,8 @@ impl<M: Medium> PmemLog<M> {
             write_superblock(&new.medium, &state.superblock, are_current)?;
             new.erase(&mut state, end, torn)?;
             drop(state);
+        } else {
+            new.settle(&mut *new.lock()?)?;
         }
         Ok(new)
     }

@@ -19,15 +19,28 @@ impl<M: Medium> PmemLog<M> {
         let (first, end) = (chain.first.sequence, chain.end.sequence);
         match chain.entry(sequence) {
             None => Err(Failure::Missing { sequence, first, end }),
-            Some(None) => {
-                let offset = Self::region_offset(ring, chain.first_after(sequence).position);
-                Err(Failure::Corrupt { sequence, offset, length: HEADER as usize, what: "its header is damaged" })
-            }
+            Some(None) => Err(self.damaged(&state, sequence)?),
             Some(Some(Entry { position, length, crc })) => {
                 let offset = Self::region_offset(ring, position + HEADER);
                 Ok(Record { sequence, offset, length: length as usize, crc })
             }
         }
+    }
+
+    /// Why a record has no header: where it is looked for memory is bad, or else its bytes changed.
+    fn damaged(&self, state: &State, sequence: u64) -> Result<Failure> {
+        let State { chain, ring, .. } = state;
+        let from = chain.first_after(sequence).position;
+        let to = chain.position_behind(sequence);
+        for position in ring.candidates(from, to) {
+            let mut line = [0; HEADER as usize];
+            if let (_, Some(mut fault)) = self.medium.read(Self::region_offset(ring, position), &mut line)? {
+                fault.offset = 0;
+                return Ok(Failure::Fault(fault, 0));
+            }
+        }
+        let offset = Self::region_offset(ring, from);
+        Ok(Failure::Corrupt { sequence, offset, length: HEADER as usize, what: "its header is damaged" })
     }
 
     /// The oldest record from a number on whose header is good; `None` behind the last.

@@ -190,6 +190,12 @@ impl PmemLog<Region> {
                     try_push(&mut found, *fault)?;
                     continue;
                 }
+                Err(Failure::Fault(mut fault, _)) => {
+                    // Its header cannot be read.
+                    fault.offset = fault.address.saturating_sub(start);
+                    try_push(&mut found, *fault)?;
+                    continue;
+                }
                 Err(Failure::Corrupt { offset, length, .. }) => (offset, length),
                 Err(failure) => return Err(failure),
             };

@@ -21,11 +21,14 @@ const SIZE: usize = super::format::SMALLEST;
 struct Fake {
     memory: RefCell<Recorded>,
     bad: RefCell<Option<(usize, usize)>>,
+    /// What a writer makes of it meanwhile: after so many reads it holds something else.
+    meanwhile: RefCell<Option<(usize, Vec<u8>)>>,
 }
 
 impl Fake {
     fn new(image: &[u8]) -> Self {
-        Self { memory: RefCell::new(Recorded::new(image)), bad: RefCell::new(None) }
+        let memory = RefCell::new(Recorded::new(image));
+        Self { memory, bad: RefCell::default(), meanwhile: RefCell::default() }
     }
 }
 
@@ -35,6 +38,12 @@ fn fault(is_whole: bool) -> Option<Box<Fault>> {
 
 impl Source for Fake {
     fn read(&self, offset: usize, own: &mut [u8]) -> Result<Outcome> {
+        if let Some((left, image)) = &mut *self.meanwhile.borrow_mut() {
+            if *left == 0 {
+                *self.memory.borrow_mut() = Recorded::new(image);
+            }
+            *left = left.wrapping_sub(1);
+        }
         own.copy_from_slice(&self.memory.borrow().contents()[offset..offset + own.len()]);
         Ok((own.len(), None))
     }
@@ -415,4 +424,32 @@ fn records_whose_headers_are_damaged_are_discarded_one_by_one() {
         image = super::tests::image(&log);
     }
     assert_eq!(append(&open(&image), b"next").unwrap(), 6);
+}
+
+#[test]
+fn a_reader_that_is_overtaken_between_any_two_looks_tells_of_no_damage() {
+    for steps in [1, 3, 8, 30] {
+        let log = create(SIZE);
+        for step in 0..5 {
+            append(&log, &data(step, 300)).unwrap();
+        }
+        let before = image(&log);
+        for step in 5..5 + steps {
+            log.discard_before(step - 2).unwrap();
+            append(&log, &data(step, 300 + step as usize)).unwrap();
+        }
+        let after = image(&log);
+        for left in 0..60 {
+            let medium = Fake::new(&before);
+            *medium.meanwhile.borrow_mut() = Some((left, after.clone()));
+            let reader = PmemLog::open(medium, Open::Read).unwrap();
+            let numbers = reader.numbers().unwrap();
+            for sequence in numbers.first..numbers.end {
+                match read(&reader, sequence) {
+                    Ok(_) | Err(Failure::Missing { .. } | Failure::Changed) => {}
+                    Err(failure) => panic!("{steps} steps, after {left} reads, record {sequence}: {failure:?}"),
+                }
+            }
+        }
+    }
 }

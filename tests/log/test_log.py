@@ -17,12 +17,14 @@ from iovec_rs import (
     BioVec,
     CorruptError,
     FaultError,
+    FaultMap,
     FolioQueue,
     IovIter,
     PmemLog,
     Record,
     UserRange,
     XArray,
+    _badblocks,
     copy_to_iter,
     pmem,
 )
@@ -204,6 +206,26 @@ def test_damage_is_told_of_the_damaged_record_alone(path: Path) -> None:
         assert [record.sequence for record in log] == [0, 1, 2, 3, 5]
 
 
+def test_bad_memory_under_a_header_is_a_fault(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make(path) as log:
+        for n in range(6):
+            log.append(bytes([n]) * 4000)
+        places = list(log)
+    for bad in (2, 5):
+        page = (places[bad].offset - 64) // 4096 * 4096
+        # As a device lists what is bad.
+        monkeypatch.setattr(_badblocks, "of_descriptor", lambda _fd, page=page: FaultMap([(page, 4096)]))
+        with PmemLog.open(path, writable=False) as log:
+            with pytest.raises(FaultError) as fault:
+                log.read(bad)
+            assert fault.value.copied == 0
+            with pytest.raises(FaultError):
+                log.read_into(bad, bytearray(4000))
+            assert [found.offset for found in log.verify()] == [page]
+            others = set(range(6)) - {bad}
+            assert {n: log.read(n) for n in others} == {n: bytes([n]) * 4000 for n in others}
+
+
 @pytest.mark.parametrize("laps", [0, 3])
 @pytest.mark.parametrize("damage", ["a bit of the data", "a bit of the header", "32 bits", "header", "everything"])
 def test_the_last_record_of_a_closed_log_is_damaged_not_gone(path: Path, laps: int, damage: str) -> None:
@@ -295,6 +317,24 @@ def test_a_log_whose_file_was_cut_does_not_kill(path: Path) -> None:
         assert len(log.verify()) == 1
     with pytest.raises(OSError, match="16384") as refused:
         PmemLog.open(path)
+    assert refused.value.errno == errno.EBADMSG
+
+
+def test_a_log_that_was_cut_is_never_made_anew(path: Path) -> None:
+    with make(path) as log:
+        log.append(b"kept")
+        unclosed = path.read_bytes()
+    for image in (unclosed, path.read_bytes()):
+        for length in (1, 7, 8, 63, 64, 100, 4091, 4092, 4095, 4096, 8192, 12287):
+            path.write_bytes(image[:length])
+            for size in (None, SIZE):
+                with pytest.raises((OSError, ValueError)):
+                    PmemLog.open(path, size=size, create=True)
+                assert path.read_bytes() == image[:length]
+    # Grown again, it is as long as a log whose making was interrupted, but it had been written to twice.
+    path.write_bytes(image[:100].ljust(SIZE, b"\0"))
+    with pytest.raises(OSError, match="damaged") as refused:
+        make(path)
     assert refused.value.errno == errno.EBADMSG
 
 
