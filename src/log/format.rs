@@ -140,11 +140,12 @@ impl Superblock {
             is_behind && bad.start.is_multiple_of(HEADER) && bad.end.is_multiple_of(HEADER)
         });
         let is_sane = new.size >= SMALLEST as u64 && isize::try_from(new.size).is_ok() && listed <= MAX_EXTENTS;
+        let is_countable = new.update < 1 << 62;
         let origin = End { position: 0, sequence: 0 };
         let is_ordered = new.first.can_follow(origin, LAST_POSITION)
             && new.known.can_follow(new.first, capacity)
             && new.closed.is_none_or(|closed| closed == new.known);
-        (is_sane && is_listed && is_ordered).then_some(new)
+        (is_sane && is_countable && is_listed && is_ordered).then_some(new)
     }
 
     /// Bytes of the ring.
@@ -213,6 +214,7 @@ mod tests {
         for absurd in [
             Superblock { size: 100, ..superblock() },
             Superblock { size: u64::MAX, ..superblock() },
+            Superblock { update: u64::MAX, ..superblock() },
             Superblock { first: far, ..superblock() },
             Superblock { first: End { position: 1, sequence: 0 }, ..superblock() },
             Superblock { first: End { position: 640, sequence: 11 }, ..superblock() },
