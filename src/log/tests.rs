@@ -443,7 +443,10 @@ fn a_reader_that_is_overtaken_between_any_two_looks_tells_of_no_damage() {
             let medium = Fake::new(&before);
             *medium.meanwhile.borrow_mut() = Some((left, after.clone()));
             let reader = PmemLog::open(medium, Open::Read).unwrap();
+            let damaged = || reader.lock().unwrap().chain.damaged().count();
+            assert_eq!(damaged(), 0, "{steps} steps, after {left} reads: when it was opened");
             let numbers = reader.numbers().unwrap();
+            assert_eq!(damaged(), 0, "{steps} steps, after {left} reads: when it followed");
             for sequence in numbers.first..numbers.end {
                 match read(&reader, sequence) {
                     Ok(_) | Err(Failure::Missing { .. } | Failure::Changed) => {}
