@@ -115,6 +115,8 @@ pub enum Error {
         /// The argument, offset and limit.
         context: String,
     },
+    /// Somebody else moved or cut the iterator between two calls of a transfer at an offset.
+    Moved,
     /// Faults were to be met by the signal handler alone, and it cannot be had.
     Handler(&'static str),
     /// No memory for this many bytes.
@@ -175,6 +177,10 @@ impl fmt::Display for Error {
             Self::ReadOnlyRegion => f.write_str("the region is read-only and cannot be a destination"),
             Self::Os { context, .. } => f.write_str(context),
             Self::Handler(reason) => write!(f, "the fault handler cannot be had: {reason}"),
+            Self::Moved => f.write_str(
+                "the iterator was moved or cut by somebody else during a transfer at an offset: where in the file its \
+                 bytes belong is not known",
+            ),
             Self::NoMemory(bytes) => write!(f, "no memory for {bytes} bytes"),
             Self::TooManyGuards(limit) => write!(f, "no more than {limit} ranges can be guarded at once"),
         }

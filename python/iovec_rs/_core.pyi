@@ -34,6 +34,7 @@ __all__ = [
     "Slot",
     "XArray",
     "__version__",
+    "close_received",
     "copy_from_iter",
     "copy_from_iter_flushcache",
     "copy_from_iter_full",
@@ -1117,6 +1118,9 @@ def sendmsg_all_raw(sock: int | _Fileno, i: IovIter, control: bytes, flags: int)
 
 def recvmsg_raw(sock: int | _Fileno, i: IovIter, ancbufsize: int, flags: int) -> tuple[int, bytes, int, bytes]:
     """One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it."""
+
+def close_received(control: bytes) -> None:
+    """Closes the descriptors in the control messages of a message that nobody will see."""
 
 def recvmsg_part(sock: int | _Fileno, i: IovIter, flags: int, limit: int) -> int:
     """Calls `recvmsg` for at most `limit` bytes."""

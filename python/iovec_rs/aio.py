@@ -22,6 +22,7 @@ import asyncio
 import errno
 import os
 import select
+import socket
 import stat
 from asyncio.trsock import TransportSocket
 from functools import partial
@@ -46,8 +47,10 @@ PIECE = 8 << 20
 LOOK = 1.0
 _CALL = 16 << 10  # what a transfer counts for beside its bytes
 
-# What transfers are under way over, by loop, descriptor and file: the bytes of a second one would come among theirs.
-_under_way: set[tuple[int, int, Direction, int, int]] = set()
+# What transfers are under way over, in any loop: the bytes of a second one would come among theirs. A socket is known
+# by its inode, whose duplicates have the same; independent descriptors of a device, which share one, by their numbers.
+_under_way: dict[tuple[Direction, int, int, int], _Transfer] = {}
+os.register_at_fork(after_in_child=_under_way.clear)
 
 
 async def sendmsg_all(sock: Any, i: IovIter, ancdata: Iterable[Ancillary] = (), flags: int = 0) -> int:
@@ -60,13 +63,10 @@ async def sendmsg_all(sock: Any, i: IovIter, ancdata: Iterable[Ancillary] = (), 
     control = encode_control(ancdata) if ancdata != () else b""
 
     def turn(sock: Any, done: int) -> int:
-        return sendmsg_raw(sock, i, b"" if done else control, flags, b"", TURN)
+        return sendmsg_raw(sock, i, b"" if done else control, flags | socket.MSG_DONTWAIT, b"", TURN)
 
     _require_waiting(sock)
-    transfer = _Transfer(sock, i, Direction.WRITE, turn)
-    if control and not i.count:
-        return turn(sock, 0)
-    return await transfer.run()
+    return await _Transfer(sock, i, Direction.WRITE, turn, has_control=bool(control)).run()
 
 
 async def recvmsg_all(sock: Any, i: IovIter, flags: int = 0) -> int:
@@ -77,7 +77,7 @@ async def recvmsg_all(sock: Any, i: IovIter, flags: int = 0) -> int:
     """
 
     def turn(sock: Any, _done: int) -> int:
-        return recvmsg_part(sock, i, flags, TURN)
+        return recvmsg_part(sock, i, flags | socket.MSG_DONTWAIT, TURN)
 
     _require_waiting(sock)
     return await _Transfer(sock, i, Direction.READ, turn).run()
@@ -125,12 +125,36 @@ async def _file(file: int | _Fileno, i: IovIter, direction: Direction, part: _Pa
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
         return await _in_executor(i, direction, partial(part, file, i, PIECE))
-    transfer = _Transfer(file, i, direction, lambda file, _done: part(file, i, TURN))
+
+    def turn(file: Any, _done: int) -> int:
+        # O_NONBLOCK is common to all duplicates: somebody else may clear it meanwhile.
+        _require_nonblocking(_open_number(file))
+        return part(file, i, TURN)
+
+    def turn_over_a_socket(sock: Any, _done: int) -> int:
+        if direction is Direction.WRITE:
+            return sendmsg_raw(sock, i, b"", socket.MSG_DONTWAIT, b"", TURN)
+        return recvmsg_part(sock, i, socket.MSG_DONTWAIT, TURN)
+
+    transfer = _Transfer(file, i, direction, turn_over_a_socket if stat.S_ISSOCK(mode) else turn)
     if os.get_blocking(fd):
         if _is_watchable(fd):
-            raise ValueError(f"fd: {fd} blocks: call os.set_blocking({fd}, False) first")
+            _require_nonblocking(fd)
         return await _in_executor(i, direction, partial(part, file, i, PIECE))
     return await transfer.run()
+
+
+def _require_nonblocking(fd: int) -> None:
+    if os.get_blocking(fd):
+        raise ValueError(f"fd: {fd} blocks: call os.set_blocking({fd}, False) first")
+
+
+def _open_number(file: Any) -> int:
+    """The descriptor of a file of which a transfer has begun: EBADF if it was closed since."""
+    try:
+        return _number(file)
+    except ValueError as error:
+        raise OSError(errno.EBADF, "closed during the transfer") from error
 
 
 def _is_watchable(fd: int) -> bool:
@@ -148,9 +172,10 @@ def _check(i: IovIter, direction: Direction) -> None:
         raise ValueError(f"i: a {direction.name} iterator is expected, not a {i.direction.name} one")
 
 
-def _count(error: OSError, done: int) -> None:
-    """What the io module has BlockingIOError say, said by every OSError. One may have come with bytes of its own."""
-    error.characters_written = done + getattr(error, "characters_written", 0)  # type: ignore[attr-defined]
+def _count(error: OSError | ValueError, done: int) -> None:
+    """What the io module has BlockingIOError say, said by every OSError, and by the ValueError of a
+    descriptor that blocks. One may have come with bytes of its own."""
+    error.characters_written = done + getattr(error, "characters_written", 0)  # type: ignore[union-attr]
 
 
 _at_once = 0
@@ -169,7 +194,9 @@ def _is_turn_over(done: int) -> bool:
 class _Transfer:
     """Turns of one transfer, taken whenever the loop says that the descriptor is ready."""
 
-    def __init__(self, file: Any, i: IovIter, direction: Direction, turn: Callable[[Any, int], int]) -> None:
+    def __init__(
+        self, file: Any, i: IovIter, direction: Direction, turn: Callable[[Any, int], int], has_control: bool = False
+    ) -> None:
         _refuse_transport(file)
         self.loop = asyncio.get_running_loop()
         self.file = file
@@ -178,38 +205,40 @@ class _Transfer:
         self.i = i
         self.turn = turn
         self.done = 0
-        self.key = (id(self.loop), self.fd, direction, self.stat.st_dev, self.stat.st_ino)
+        self.has_control = has_control  # messages that go with the first bytes, or with none
+        is_socket = stat.S_ISSOCK(self.stat.st_mode)
+        self.key = (direction, self.stat.st_dev, self.stat.st_ino, -1 if is_socket else self.fd)
         writes = direction is Direction.WRITE
         self.watch = self.loop.add_writer if writes else self.loop.add_reader
         self.unwatch = self.loop.remove_writer if writes else self.loop.remove_reader
-        self.is_one_message = not writes and stat.S_ISSOCK(self.stat.st_mode) and keeps_messages(self.fd)
+        self.is_one_message = not writes and is_socket and keeps_messages(self.fd)
         _check(i, direction)
 
     def is_over(self, file: Any) -> bool:
         """Takes a turn: whether it was the last. BlockingIOError is for the loop to wait for."""
-        if not self.i.count:
+        if not self.i.count and not self.has_control:
             return True
         try:
             moved = self.turn(file, self.done)
         except BlockingIOError:
             return False
+        self.has_control = False
         self.done += moved
         return not moved or not self.i.count or self.is_one_message
 
     async def run(self) -> int:
-        if self.key in _under_way:
+        if _under_way.setdefault(self.key, self) is not self:
             raise RuntimeError(f"descriptor {self.fd} is in use by another transfer in the same direction")
-        _under_way.add(self.key)
         try:
             if not self.is_over(self.file):
                 await self._until_over()
             elif _is_turn_over(self.done):
                 await asyncio.sleep(0)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             _count(error, self.done)
             raise
         finally:
-            _under_way.discard(self.key)
+            del _under_way[self.key]
         return self.done
 
     def _require_open(self) -> None:

@@ -20,17 +20,16 @@ it takes more than one, and if one that came was longer than the iterator.
 
 from __future__ import annotations
 
-import array
 import errno
 import io
 import os
-import socket
 from typing import TYPE_CHECKING, Any
 
 from iovec_rs import _message
 from iovec_rs._core import (
     IovIter,
     IterKind,
+    close_received,
     copy_from_iter,
     copy_to_iter,
     preadv,
@@ -105,23 +104,16 @@ def recvmsg(
 
     The iterator moves by the bytes that came into its memory: with `MSG_TRUNC` in `flags`, `nbytes` may be more. In
     `msg_flags`, `MSG_TRUNC` says that the iterator was too short for a datagram, `MSG_CTRUNC` that `ancbufsize` was
-    too small. `MSG_PEEK` moves the iterator, too.
+    too small. `MSG_PEEK` moves the iterator, too. Without memory for what came beside the bytes: MemoryError, and the
+    descriptors that came are closed.
     """
     nbytes, control, msg_flags, name = recvmsg_raw(sock, i, ancbufsize, flags)
     try:
         ancdata = _message.decode_control(control) if control else []
         return nbytes, ancdata, msg_flags, _message.decode_address(name)
     except BaseException:
-        _close_descriptors(control)
+        close_received(control)
         raise
-
-
-def _close_descriptors(control: bytes) -> None:
-    """Descriptors that came with a message nobody will see."""
-    for level, kind, data in _message.decode_control(control):
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            for fd in array.array("i", data[: len(data) // 4 * 4]):
-                os.close(fd)
 
 
 def sendmsg_all(sock: int | _Fileno, i: IovIter, ancdata: Iterable[Ancillary] = (), flags: int = 0) -> int:

@@ -2,12 +2,14 @@
 //! Python.
 
 use super::over::SINK;
-use super::{Failure, read, vmsplice, write};
+use super::{Failure, read, vmsplice, whole, write};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::iter::IovIter;
+use crate::memory::{Backing, Memory};
 use crate::structure::PipeRing;
+use crate::sys::file_mapping::{FileMapping, Stores};
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 #[test]
@@ -44,4 +46,38 @@ fn the_wrong_direction_and_the_wrong_end_are_refused() {
     assert_eq!(i.count(), 10);
     assert_eq!(vmsplice(&mut i, from.as_raw_fd(), 0).unwrap(), 10);
     assert_eq!(i.count(), 0);
+}
+
+/// A mapped file, removed already.
+fn mapped(npages: usize) -> (std::fs::File, FileMapping) {
+    let path = std::env::temp_dir().join(format!("iovec_rs-io-{}", std::process::id()));
+    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    file.set_len((npages * PAGE_SIZE) as u64).unwrap();
+    let mapping = FileMapping::new(file.as_fd(), Stores::Refused, 0, None).unwrap();
+    (file, mapping)
+}
+
+#[test]
+fn memory_that_goes_bad_between_two_tries_is_a_fault() {
+    let (file, mapping) = mapped(4);
+    let (_from, to) = std::io::pipe().unwrap();
+    let fd = to.as_raw_fd();
+    // SAFETY: the mapping lives to the end of the test, and only the kernel reads it.
+    let memory = unsafe { Memory::new(mapping.seg(), Backing::Mapping) };
+    let mut i = IovIter::ubuf(Direction::Source, memory, None).unwrap();
+    let mut calls = 0;
+    let cut = |npages: usize| file.set_len((npages * PAGE_SIZE) as u64).unwrap();
+    let written = whole(&mut i, fd, usize::MAX, |i, limit| {
+        calls += 1;
+        cut(0);
+        let result = write(i, fd, None, 0, limit);
+        if calls == 1 {
+            // The look after it finds two good pages, of which none is left at the second call.
+            cut(2);
+        }
+        result
+    });
+    assert!(matches!(written, Err(Failure::Fault(_))), "{written:?}");
+    assert_eq!((i.count(), calls), (4 * PAGE_SIZE, 2));
 }

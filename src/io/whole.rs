@@ -13,8 +13,9 @@ use std::os::fd::RawFd;
 ///
 /// A call over memory that is bad somewhere may fail as a whole, though its first bytes are good: a stream socket drops
 /// the chunk that a fault was met in, a pipe the page. So a call that fails with EFAULT is made again for the good
-/// bytes only, and one with no good byte ahead fails with [`Failure::Fault`]. EFAULT for another reason stays what it
-/// is. A message is not made again shorter: it fails where its memory is bad.
+/// bytes only, and one with no good byte ahead fails with [`Failure::Fault`]. Memory may go bad between the look and the
+/// call, which is then made again, [`TRIES`] times at most. EFAULT for another reason stays what it is. A message is not
+/// made again shorter: it fails where its memory is bad.
 pub fn whole<T>(
     i: &mut IovIter,
     fd: RawFd,
@@ -25,19 +26,25 @@ pub fn whole<T>(
         Direction::Source => require_one_message(i, fd, limit)?,
         Direction::Dest => require_room(i, fd, limit)?,
     }
-    match call(i, limit) {
-        Err(Failure::Errno(libc::EFAULT)) => {}
-        done => return done,
+    let mut good = limit;
+    for _ in 0..TRIES {
+        match call(i, good) {
+            Err(Failure::Errno(libc::EFAULT)) => {}
+            done => return done,
+        }
+        good = memory::good_prefix(i, limit);
+        if good == 0 || !vectored::is_stream(fd) {
+            return match memory::address_at(i, good) {
+                Some(at) => Err(memory::fault(i, at)),
+                None => Err(Failure::Errno(libc::EFAULT)),
+            };
+        }
     }
-    let good = memory::good_prefix(i, limit);
-    if good != 0 && vectored::is_stream(fd) {
-        return call(i, good);
-    }
-    match memory::address_at(i, good) {
-        Some(at) => Err(memory::fault(i, at)),
-        None => Err(Failure::Errno(libc::EFAULT)),
-    }
+    Err(Failure::Errno(libc::EFAULT))
 }
+
+/// How often a call is made that fails with EFAULT, though there are good bytes ahead.
+const TRIES: usize = 16;
 
 /// Refuses to send what one call for `limit` bytes cannot take, to a socket that would make several messages of it.
 fn require_one_message(i: &IovIter, fd: RawFd, limit: usize) -> Checked<()> {

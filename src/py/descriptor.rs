@@ -49,6 +49,20 @@ impl<'py> Descriptor<'py> {
         Ok(named(fd, timeout.map(|timeout| timeout.unwrap_or(Duration::MAX))))
     }
 
+    /// The same for a turn of a transfer that has begun: what was closed since is EBADF.
+    pub(super) fn again(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        Self::new(object).map_err(|error| {
+            // No other value than the descriptor is asked for here.
+            if !error.is_instance_of::<PyValueError>(py) || object.is_exact_instance_of::<PyInt>() {
+                return error;
+            }
+            let closed = os_exception::<PyOSError>(libc::EBADF, "closed during the transfer", None);
+            closed.set_cause(py, Some(error));
+            closed
+        })
+    }
+
     /// Refuses to go on with a number that may be somebody else's by now. Asked before every system call: a transfer
     /// lets other threads and signal handlers run, which may close the object, and the next one to open a file gets
     /// its number.

@@ -13,7 +13,7 @@ use crate::abi::Direction;
 use crate::io::{Failure, Result, Torn, Transferred, is_stream, whole};
 use crate::iter;
 use crate::sys::poll::Ready;
-use pyo3::exceptions::{PyBlockingIOError, PyOSError};
+use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 
 /// The most bytes a whole transfer moves between two looks at signals. A call that writes a file is not interrupted.
@@ -138,10 +138,11 @@ pub(super) fn torn_error(py: Python<'_>, torn: &Torn, done: usize) -> PyErr {
     }
 }
 
-/// An `OSError` that says how much was transferred before it.
+/// An `OSError` that says how much was transferred before it, or the `RuntimeError` of an iterator that somebody else
+/// has moved or uses.
 #[cold]
 fn with_progress(py: Python<'_>, error: PyErr, done: usize) -> PyErr {
-    if error.is_instance_of::<PyOSError>(py)
+    if (error.is_instance_of::<PyOSError>(py) || error.is_instance_of::<PyRuntimeError>(py))
         && let Err(failure) = error.value(py).setattr(&names(py).characters_written, done)
     {
         return failure;

@@ -15,7 +15,9 @@ impl From<Error> for PyErr {
         match error {
             Error::Os { errno, context } => os_exception::<PyOSError>(errno, context, None),
             Error::ReadOnly { .. } | Error::ReadOnlyRegion => exception::<PyBufferError>(error.to_string()),
-            Error::Handler(_) | Error::TooManyGuards(_) => exception::<PyRuntimeError>(error.to_string()),
+            Error::Handler(_) | Error::TooManyGuards(_) | Error::Moved => {
+                exception::<PyRuntimeError>(error.to_string())
+            }
             Error::NoMemory(_) => exception::<PyMemoryError>(error.to_string()),
             _ => exception::<PyValueError>(error.to_string()),
         }

@@ -9,6 +9,7 @@ use super::values::{Lengths, flags, narrow, pid, unsigned_flags, user_range};
 use crate::abi::UIO_MAXIOV;
 use crate::error::{Error, try_push};
 use crate::io;
+use crate::iter::IovIter;
 use crate::memory::Segment;
 use crate::sys::poll::Ready;
 use pyo3::exceptions::PyTypeError;
@@ -23,18 +24,41 @@ fn file_offset(value: &Bound<'_, PyAny>) -> PyResult<i64> {
     if offset < 0 { Err(Error::invalid("offset", offset, EXPECTED).into()) } else { Ok(offset) }
 }
 
-/// Where a transfer that began at `offset`, with `start` bytes to do, goes on when `left` are: by the iterator, which a
-/// signal handler may have moved. EFBIG past the last offset there is, EINVAL before the first. Without an offset the
-/// file knows.
-fn further(offset: Option<i64>, start: usize, left: usize) -> io::Result<Option<i64>> {
-    let Some(offset) = offset else { return Ok(None) };
-    let there = i128::from(offset) + start as i128 - left as i128;
-    let errno = if there < 0 { libc::EINVAL } else { libc::EFBIG };
-    i64::try_from(there).ok().filter(|there| *there >= 0).map(Some).ok_or(io::Failure::Errno(errno))
+/// Where in the file the next call of a whole transfer goes, and where the iterator stands then.
+struct Place {
+    /// Without an offset the file knows.
+    offset: Option<i64>,
+    /// How the last call left the iterator: `count`, `iov_offset`, `nr_segs`.
+    left: Option<(usize, usize, usize)>,
 }
 
-fn count(i: Iter<'_, '_>) -> PyResult<usize> {
-    Ok(i.get().lock()?.core.count())
+impl Place {
+    fn new(offset: Option<i64>) -> Self {
+        Self { offset, left: None }
+    }
+
+    /// Makes one call, and goes on in the file by what it transferred.
+    ///
+    /// A signal handler may have moved the iterator since the last call, or cut it: nobody can tell which, nor whether
+    /// the bytes ahead have another place in the file now. So nothing is called then.
+    fn call<T: io::Transferred>(
+        &mut self,
+        i: &mut IovIter,
+        work: impl FnOnce(&mut IovIter, Option<i64>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let Some(offset) = self.offset else { return work(i, None) };
+        let stands = |i: &IovIter| (i.count(), i.iov_offset(), i.nr_segs());
+        if self.left.is_some_and(|left| left != stands(i)) {
+            return Err(Error::Moved.into());
+        }
+        let result = work(i, Some(offset));
+        if let Ok(done) = &result {
+            // No file has bytes past the last offset there is: the kernel transfers none there.
+            self.offset = Some(offset.saturating_add_unsigned(done.nbytes() as u64));
+        }
+        self.left = Some(stands(i));
+        result
+    }
 }
 
 /// What a call over a file goes by beside the iterator: the descriptor, the offset, `RWF_*` flags.
@@ -61,18 +85,18 @@ impl<'py> File<'py> {
     }
 
     fn read_all(self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
-        let (descriptor, start) = (self.descriptor.held(), self.offset.map_or(Ok(0), |_| count(i))?);
-        let (fd, offset, flags) = (descriptor.fd, self.offset, self.flags);
+        let (descriptor, mut place, flags) = (self.descriptor.held(), Place::new(self.offset), self.flags);
+        let fd = descriptor.fd;
         all(&i, &descriptor, Ready::Read, operation, |i, limit, _| {
-            io::read_message(i, fd, further(offset, start, i.count())?, flags, limit)
+            place.call(i, |i, offset| io::read_message(i, fd, offset, flags, limit))
         })
     }
 
     fn write_all(self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
-        let (descriptor, start) = (self.descriptor.held(), self.offset.map_or(Ok(0), |_| count(i))?);
-        let (fd, offset, flags) = (descriptor.fd, self.offset, self.flags);
+        let (descriptor, mut place, flags) = (self.descriptor.held(), Place::new(self.offset), self.flags);
+        let fd = descriptor.fd;
         all(&i, &descriptor, Ready::Write, operation, |i, limit, _| {
-            io::write(i, fd, further(offset, start, i.count())?, flags, limit)
+            place.call(i, |i, offset| io::write(i, fd, offset, flags, limit))
         })
     }
 }
@@ -187,14 +211,14 @@ pub(super) fn pwritev_all<'py>(
 /// Calls `writev` for at most `limit` bytes.
 #[pyfunction]
 pub(super) fn writev_part(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, limit: usize) -> PyResult<usize> {
-    let descriptor = Descriptor::new(fd)?;
+    let descriptor = Descriptor::again(fd)?;
     part(&i, &descriptor, Ready::Write, limit, |i, limit| io::write(i, descriptor.fd, None, 0, limit))
 }
 
 /// Calls `readv` for at most `limit` bytes.
 #[pyfunction]
 pub(super) fn readv_part(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, limit: usize) -> PyResult<usize> {
-    let descriptor = Descriptor::new(fd)?;
+    let descriptor = Descriptor::again(fd)?;
     part(&i, &descriptor, Ready::Read, limit, |i, limit| io::read_message(i, descriptor.fd, None, 0, limit))
 }
 

@@ -5,11 +5,13 @@ use super::descriptor::Descriptor;
 use super::drive::{all, once, part};
 use super::exception::exception;
 use super::iter_arg::BoundIter;
+use super::results::{bytes, int, small_int, tuple};
 use super::values::{flags, narrow};
 use crate::error::Error;
 use crate::io;
 use crate::memory::Segment;
 use crate::sys::poll::Ready;
+use crate::sys::rights;
 use crate::sys::vectored::Beside;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
@@ -76,14 +78,15 @@ fn ancillary_size(value: &Bound<'_, PyAny>) -> PyResult<i32> {
 /// Room for the longest socket address (`struct sockaddr_storage`).
 const NAME: usize = 128;
 
-/// One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it.
+/// One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it. Where there is no memory
+/// to show them, the descriptors that came are closed.
 #[pyfunction]
 pub(super) fn recvmsg_raw<'py>(
     sock: &Bound<'py, PyAny>,
     i: Iter<'_, 'py>,
     #[pyo3(from_py_with = ancillary_size)] ancbufsize: i32,
     #[pyo3(from_py_with = flags)] flags: i32,
-) -> PyResult<(usize, Bound<'py, PyBytes>, i32, Bound<'py, PyBytes>)> {
+) -> PyResult<Bound<'py, PyAny>> {
     let socket = sockets(sock, flags)?;
     let room = usize::try_from(ancbufsize).unwrap_or(0).min(CONTROL);
     let (mut control, mut name) = (Vec::new(), [0_u8; NAME]);
@@ -99,8 +102,24 @@ pub(super) fn recvmsg_raw<'py>(
         unsafe { io::receive(i, socket.fd, beside, flags, usize::MAX) }
     })?;
     let py = sock.py();
-    let control = PyBytes::new(py, &control[..received.control.min(room)]);
-    Ok((received.returned, control, received.flags, PyBytes::new(py, &name[..received.name.min(NAME)])))
+    let control = &control[..received.control.min(room)];
+    let shown = [
+        int(py, received.returned),
+        bytes(py, control),
+        small_int(py, received.flags.into()),
+        bytes(py, &name[..received.name.min(NAME)]),
+    ];
+    tuple(py, shown.into_iter()).inspect_err(|_| {
+        // SAFETY: what recvmsg put there, which nobody has seen.
+        unsafe { rights::close(control) };
+    })
+}
+
+/// Closes the descriptors in the control messages of a message that nobody will see.
+#[pyfunction]
+pub(super) fn close_received(control: &Bound<'_, PyBytes>) {
+    // SAFETY: the caller has them from `recvmsg_raw` and shows them to nobody.
+    unsafe { rights::close(control.as_bytes()) };
 }
 
 /// Refuses flags that receive the same bytes again or none, which would make a whole transfer of nothing.

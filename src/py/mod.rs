@@ -75,7 +75,7 @@ mod _core {
     #[pymodule_export]
     use super::log::{LogClaim, LogRecords, MappedLog};
     #[pymodule_export]
-    use super::message::{recvmsg_all, recvmsg_part, recvmsg_raw, sendmsg_all_raw, sendmsg_raw};
+    use super::message::{close_received, recvmsg_all, recvmsg_part, recvmsg_raw, sendmsg_all_raw, sendmsg_raw};
     #[pymodule_export]
     use super::pmem::{MappedRegion, fault_map_moved};
     #[pymodule_export]

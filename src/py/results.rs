@@ -90,11 +90,19 @@ pub(super) fn int(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// As [`int`], for numbers that may be negative.
-fn small_int(py: Python<'_>, value: i64) -> PyResult<Bound<'_, PyAny>> {
+pub(super) fn small_int(py: Python<'_>, value: i64) -> PyResult<Bound<'_, PyAny>> {
     // SAFETY: `py` proves that this thread is attached, which is all that the call asks for.
     let int = unsafe { ffi::PyLong_FromLongLong(value) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, int) }
+}
+
+/// A `bytes` with a copy of these. No memory for it is an exception.
+pub(super) fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: `py` proves that this thread is attached; a slice is no longer than isize::MAX.
+    let made = unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len().cast_signed()) };
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, made) }
 }
 
 /// A `str`. No memory for it is an exception.

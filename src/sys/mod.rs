@@ -14,6 +14,7 @@ pub mod maps;
 pub mod memory;
 pub mod poll;
 pub mod remap;
+pub mod rights;
 pub mod shared_mapping;
 mod syncs;
 mod turn;

@@ -7,9 +7,12 @@ import errno
 import os
 import random
 import resource
+import signal
 import socket
+import sys
 import threading
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,6 +255,145 @@ def test_two_transfers_do_not_take_each_other_s_place(run: Run) -> None:
             assert await first == 3
 
     run(main())
+
+
+def test_two_transfers_over_duplicates_of_one_socket(run: Run) -> None:
+    async def main() -> None:
+        with connected() as (left, right), right.dup() as again:
+            first = asyncio.ensure_future(aio.recvmsg_all(right, IovIter.ubuf(READ, bytearray(3))))
+            await asyncio.sleep(0)
+            for other in (aio.recvmsg_all(again, IovIter.ubuf(READ, bytearray(3))),
+                          aio.readv_all(again.fileno(), IovIter.ubuf(READ, bytearray(3)))):  # fmt: skip
+                with pytest.raises(RuntimeError, match="in use by another transfer"):
+                    await other
+            left.send(b"abc")
+            assert await first == 3
+            left.send(b"def")
+            assert await aio.recvmsg_all(again, IovIter.ubuf(READ, bytearray(3))) == 3
+
+    run(main())
+
+
+def test_two_transfers_in_two_loops(run: Run) -> None:
+    refused = []
+
+    async def another(sock: socket.socket) -> None:
+        with pytest.raises(RuntimeError, match="in use by another transfer"):
+            await aio.recvmsg_all(sock, IovIter.ubuf(READ, bytearray(3)))
+        refused.append(True)
+
+    async def main() -> None:
+        with connected() as (left, right):
+            first = asyncio.ensure_future(aio.recvmsg_all(right, IovIter.ubuf(READ, bytearray(3))))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(lambda: run(another(right)))
+            left.send(b"abc")
+            assert await first == 3
+
+    run(main())
+    assert refused
+
+
+def test_control_messages_alone_wait_for_room(run: Run) -> None:
+    async def main() -> None:
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with left, right:
+            left.setblocking(False)
+            right.setblocking(False)
+            filled = 0
+            with suppress(BlockingIOError):
+                while True:
+                    left.send(b"x" * 1000)
+                    filled += 1
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, left.fileno().to_bytes(4, sys.byteorder))]
+            sending = asyncio.ensure_future(aio.sendmsg_all(left, IovIter.iovec(WRITE, []), rights))
+            await asyncio.sleep(0.01)
+            assert not sending.done()
+            for _ in range(filled):
+                assert len(right.recv(2000)) == 1000
+            assert await sending == 0
+            message, fds, *_ = socket.recv_fds(right, 10, 1)
+            assert (message, len(fds)) == (b"", 1)
+            os.close(fds[0])
+
+    run(main())
+
+
+class TestMadeToBlock:
+    """O_NONBLOCK is common to all duplicates of a descriptor: somebody clears it behind a transfer's back."""
+
+    @pytest.mark.parametrize("receive", [aio.recvmsg_all, aio.readv_all])
+    def test_a_socket_that_is_waited_for_leaves_the_loop_to_others(
+        self, receive: Callable[[Any, IovIter], Coroutine[Any, Any, int]], run: Run
+    ) -> None:
+        async def main() -> None:
+            with connected() as (left, right):
+                into = bytearray(6)
+                waiting = asyncio.ensure_future(receive(right, IovIter.ubuf(READ, into)))
+                await asyncio.sleep(0)
+                os.set_blocking(right.fileno(), True)
+                left.send(b"abc")
+                # A call that blocked would not come back before all six bytes have.
+                await asyncio.sleep(0.05)
+                left.send(b"def")
+                assert await waiting == 6
+                assert into == b"abcdef"
+
+        in_a_watched_process(lambda: run(main()))
+
+    @pytest.mark.parametrize("send", [aio.sendmsg_all, aio.writev_all])
+    def test_a_socket_that_is_full(self, send: Callable[[Any, IovIter], Coroutine[Any, Any, int]], run: Run) -> None:
+        async def main() -> None:
+            with connected(4096) as (left, right):
+                data = pattern(1 << 20)
+                sending = asyncio.ensure_future(send(left, IovIter.ubuf(WRITE, data)))
+                await asyncio.sleep(0)
+                os.set_blocking(left.fileno(), True)
+                received = b""
+                while len(received) < len(data):
+                    with suppress(BlockingIOError):
+                        received += right.recv(1 << 16)
+                    await asyncio.sleep(0)
+                assert await sending == len(data)
+                assert received == data
+
+        in_a_watched_process(lambda: run(main()))
+
+    def test_a_pipe_ends_the_transfer(self, run: Run) -> None:
+        async def main() -> None:
+            out, into = os.pipe()
+            os.set_blocking(into, False)
+            i = IovIter.ubuf(WRITE, bytes(1 << 20))
+            sending = asyncio.ensure_future(aio.writev_all(into, i))
+            await asyncio.sleep(0.01)
+            os.set_blocking(into, True)
+            sent = (1 << 20) - i.count
+            assert sent == len(os.read(out, 1 << 20))
+            with pytest.raises(ValueError, match="blocks") as raised:
+                await sending
+            assert raised.value.characters_written == sent  # type: ignore[attr-defined]
+            assert i.count == (1 << 20) - sent
+            os.close(out)
+            os.close(into)
+
+        in_a_watched_process(lambda: run(main()))
+
+
+def in_a_watched_process(work: Callable[[], object]) -> None:
+    """Where a loop that stands still is ended."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 class TestRefusals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, PipeRing, io
+from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, PipeRing, aio, io
 
 from transfers.support import pattern
 
@@ -119,6 +120,45 @@ def test_nothing_is_received_from_a_stranger(function: Callable[[Any, IovIter], 
     assert (bytes(into[:8]), stranger.recv(100)) == (b"mine\0\0\0\0", b"stranger")
     for sock in (stranger, other, right):
         sock.close()
+
+
+def test_a_pipe_s_file_object_that_is_closed_between_two_turns() -> None:
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    file = os.fdopen(into, "wb", buffering=0)
+    i = IovIter.ubuf(WRITE, bytes(SIZE))
+
+    async def main() -> None:
+        sending = asyncio.ensure_future(aio.writev_all(file, i))
+        await asyncio.sleep(0)
+        file.close()
+        received = os.read(out, SIZE)
+        with pytest.raises(OSError, match="closed during the transfer") as raised:
+            await sending
+        assert raised.value.errno == errno.EBADF
+        assert raised.value.characters_written == len(received) == SIZE - i.count  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+    os.close(out)
+
+
+def test_a_regular_file_object_that_is_closed_between_two_pieces(tmp_path: Path) -> None:
+    file = (tmp_path / "file").open("wb", buffering=0)
+    memory = bytes(3 * aio.PIECE)
+    i = IovIter.ubuf(WRITE, memory)
+
+    async def main() -> None:
+        sending = asyncio.ensure_future(aio.writev_all(file, i))
+        while i.count == len(memory):
+            await asyncio.sleep(0)
+        file.close()
+        with pytest.raises(OSError, match="closed during the transfer") as raised:
+            await sending
+        assert raised.value.errno == errno.EBADF
+        assert raised.value.characters_written == len(memory) - i.count  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+    assert (tmp_path / "file").stat().st_size == len(memory) - i.count
 
 
 @pytest.mark.parametrize("call", [io.recvmsg, io.readv, io.recvmsg_all])

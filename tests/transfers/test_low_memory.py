@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 
 import pytest
 from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, PipeRing, UserRange, XArray, io
@@ -59,3 +61,46 @@ def a_ring_that_is_empty() -> None:
 def test_a_transfer_without_memory_is_refused(program: object) -> None:
     assert callable(program)
     survives(program)
+
+
+RECEIVE = """
+import array, os, socket
+import _testcapi
+from iovec_rs import READ, IovIter, io
+
+def numbers():
+    return set(os.listdir("/proc/self/fd"))
+
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", os.pipe()))]
+refused = whole = 0
+for at in range(60):
+    for ends in (at + 1, 0):  # one allocation fails, or each from there on
+        b.sendmsg([b"hello"], rights)
+        i = IovIter.ubuf(READ, bytearray(10))
+        before = numbers()
+        got = None
+        _testcapi.set_nomemory(at, ends)
+        try:
+            got = io.recvmsg(a, i, 100)
+        except MemoryError:
+            pass
+        finally:
+            _testcapi.remove_mem_hooks()
+        if got is not None:
+            whole += 1
+            for fd in array.array("i", got[1][0][2]):
+                os.close(fd)
+        elif i.count == 5:
+            refused += 1
+        else:
+            assert a.recv(10) == b"hello", "nothing was received"
+        assert numbers() == before, f"allocation {at}: {numbers() ^ before} stayed open"
+assert refused and whole, (refused, whole)
+"""
+
+
+def test_descriptors_that_nobody_will_see_are_closed() -> None:
+    pytest.importorskip("_testcapi", reason="this CPython has no hooks into its allocator")
+    done = subprocess.run([sys.executable, "-c", RECEIVE], check=False, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
