@@ -2,7 +2,7 @@
 
 use super::exception::{exception, os_exception};
 use super::names::names;
-use super::results::to_fault;
+use super::results::{int, string, to_fault};
 use crate::error::Error;
 use crate::fault::shelter::Report;
 use crate::fault::{Cause, Fault};
@@ -40,7 +40,7 @@ pub(super) fn raise(py: Python<'_>, fault: Option<Box<Fault>>, copied: usize) ->
 /// A `FaultError`: its errno by the cause.
 pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
     let message = |shown: &Bound<'_, PyAny>| {
-        let (side, cause) = (shown.getattr("side")?, shown.getattr("cause")?);
+        let (side, cause) = (shown.getattr(&names(py).side)?, shown.getattr(&names(py).cause)?);
         Ok(format!("bad memory at {:#x} ({cause}), the {side} of a copy, after {copied} bytes", fault.address))
     };
     raised(py, fault, copied, message).map_or_else(|error| error, PyErr::from_value)
@@ -49,7 +49,7 @@ pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr
 /// The `FaultError` of a copy that summed what it copied.
 pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, crc: u32) -> PyErr {
     let error = fault_error(py, fault, copied);
-    match error.value(py).setattr("crc32c", crc) {
+    match int(py, crc as usize).and_then(|crc| error.value(py).setattr(&names(py).crc32c, crc)) {
         Ok(()) => error,
         Err(other) => other,
     }
@@ -71,12 +71,12 @@ pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyA
             "bad memory at {:#x} ({}) under a guard: {lost} bytes in {places} places read as zeroes or were not stored \
              to; do not use what was computed{stuck}",
             first.address,
-            shown.getattr("cause")?
+            shown.getattr(&names(py).cause)?
         ))
     };
     let build = || {
         let error = raised(py, &first, 0, message)?;
-        error.setattr("guard", guard)?;
+        error.setattr(&names(py).guard, guard)?;
         Ok(error)
     };
     build().map_or_else(|error: PyErr| error, PyErr::from_value)
@@ -95,8 +95,10 @@ fn raised<'py>(
         Cause::Unmapped | Cause::BadAddress | Cause::Unknown => libc::EFAULT,
     };
     let shown = to_fault(py, fault)?;
-    let error = names(py).fault_error.bind(py).call1((errno, message(&shown)?))?;
-    error.setattr("copied", copied)?;
-    error.setattr("fault", shown)?;
+    let names = names(py);
+    let (errno, message) = (int(py, errno.unsigned_abs() as usize)?, string(py, &message(&shown)?)?);
+    let error = names.fault_error.bind(py).call1((errno, message))?;
+    error.setattr(&names.copied, int(py, copied)?)?;
+    error.setattr(&names.fault_attribute, shown)?;
     Ok(error)
 }

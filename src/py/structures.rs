@@ -8,6 +8,7 @@ use super::drive::torn_error;
 use super::errors::fault_error;
 use super::exception::{Text, os_exception};
 use super::names::names;
+use super::results::{int, tuple};
 use super::values::{optional_size, size, size_or, wrong_type};
 use super::view::{ViewOwner, list_of, memoryview};
 use crate::abi::PAGE_SIZE;
@@ -101,8 +102,9 @@ impl PipeRing {
     #[getter]
     fn slots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         list_of(py, self.0.slots()?, |slot| {
-            let shown = (show(py, &slot.page, true)?, slot.offset, slot.len, slot.flags);
-            Ok(shown.into_pyobject(py)?.into_any())
+            let numbers = [slot.offset, slot.len, slot.flags as usize].map(|number| int(py, number));
+            let page = show(py, &slot.page, true)?.into_any();
+            tuple(py, [Ok(page)].into_iter().chain(numbers).collect::<Vec<_>>().into_iter())
         })
     }
 

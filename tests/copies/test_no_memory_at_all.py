@@ -17,8 +17,13 @@ PROGRAM = r"""
 import os, sys
 import _testcapi
 from iovec_rs import *
+from iovec_rs import testing
 
 page, map_ = bytearray(4096), FaultMap([(1, 2)])
+filled = PipeRing(4)
+copy_to_iter(b"abc", IovIter.pipe(READ, filled, 3))
+cut = testing.truncated(1, 0)
+gone = cut.__enter__()
 ring, i = PipeRing(4), IovIter.iovec(READ, [bytearray(5000), bytearray(300)])
 CALLS = {
     "a ring of no power of two": lambda: PipeRing(3),
@@ -37,6 +42,9 @@ CALLS = {
     "a flat copy": lambda: memcpy_mcsafe(page, bytes(4096)),
     "a map": lambda: list(map_),
     "JSON": lambda: FaultMap.from_ndctl('[{"dev":"namespace0.0","badblocks":[{"offset":2,"length":1}]}]'),
+    "bad memory": lambda: copy_from_iter(bytearray(100), IovIter.kvec(WRITE, [gone])),
+    "bad memory and a sum": lambda: crc32c_and_copy_from_iter(bytearray(100), IovIter.kvec(WRITE, [gone])),
+    "what is in a ring": lambda: filled.slots,
     "how a ring looks": lambda: repr(ring),
     "how an iterator looks": lambda: repr(i),
     "how a map looks": lambda: repr(map_),
