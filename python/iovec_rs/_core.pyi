@@ -916,7 +916,12 @@ def copy_to_iter_mcsafe(
     """
 
 def memcpy_mcsafe(dst: Buffer | UserRange, src: Buffer | UserRange, *, fault_map: FaultMap | None = None) -> McResult:
-    """A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`."""
+    """A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
+
+    It knows pages, not where a file ends: in the page that a mapped file ends in, the bytes behind the end are read as
+    zeroes and counted, and bytes written there are counted and never reach the file. `PmemRegion.read_into` and
+    `write` stop at the end.
+    """
 
 def copy_page_to_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int:
     """Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the

@@ -47,6 +47,10 @@ pub(super) fn copy_to_iter_mcsafe(
 }
 
 /// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
+///
+/// It knows pages, not where a file ends: in the page that a mapped file ends in, the bytes behind the end are read as
+/// zeroes and counted, and bytes written there are counted and never reach the file. `PmemRegion.read_into` and
+/// `write` stop at the end.
 #[pyfunction]
 #[pyo3(signature = (dst, src, *, fault_map=None))]
 pub(super) fn memcpy_mcsafe<'py>(
