@@ -981,8 +981,10 @@ class RangeResults(Sequence[McResult]):
     def __contains__(self, value: object, /) -> bool: ...
     def count(self, value: object) -> int:
         """How many results equal one."""
-    def index(self, value: object) -> int:  # type: ignore[override]
-        """Where the first result is that equals one."""
+    def index(self, value: object, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> int:
+        """Where the first result is that equals one, of those from `start` to before `stop`, which count from the end
+        if they are negative.
+        """
 
 _Ranges = Sequence[Buffer | UserRange] | Buffer
 
@@ -1122,7 +1124,9 @@ def sendmsg_all_raw(sock: int | _Fileno, i: IovIter, control: bytes, flags: int)
     """`sendmsg` until all is sent. The control messages go with the first bytes."""
 
 def recvmsg_raw(sock: int | _Fileno, i: IovIter, ancbufsize: int, flags: int) -> tuple[int, bytes, int, bytes]:
-    """One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it."""
+    """One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it. Where there is no
+    memory to show them, the descriptors that came are closed.
+    """
 
 def close_received(control: bytes) -> None:
     """Closes the descriptors in the control messages of a message that nobody will see."""

@@ -13,9 +13,9 @@ use std::os::fd::RawFd;
 ///
 /// A call over memory that is bad somewhere may fail as a whole, though its first bytes are good: a stream socket drops
 /// the chunk that a fault was met in, a pipe the page. So a call that fails with EFAULT is made again for the good
-/// bytes only, and one with no good byte ahead fails with [`Failure::Fault`]. Memory may go bad between the look and the
-/// call, which is then made again, [`TRIES`] times at most. EFAULT for another reason stays what it is. A message is not
-/// made again shorter: it fails where its memory is bad.
+/// bytes only, and one with no good byte ahead fails with [`Failure::Fault`]. Memory may go bad between the look and
+/// the call, which is then made again, [`TRIES`] times at most. EFAULT for another reason stays what it is. A message
+/// is not made again shorter: it fails where its memory is bad.
 pub fn whole<T>(
     i: &mut IovIter,
     fd: RawFd,

@@ -18,6 +18,7 @@ use crate::pmem;
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PySlice};
+use std::ops::Range;
 
 /// What ranges may be.
 const EXPECTED: &str = "a sequence of buffers and UserRanges, or a packed array of struct iovec,";
@@ -131,9 +132,13 @@ impl RangeResults {
     }
 
     /// The places of results that equal a value.
-    fn places<'a>(&'a self, value: &'a Bound<'_, PyAny>) -> impl Iterator<Item = PyResult<usize>> + 'a {
+    fn places<'a>(
+        &'a self,
+        value: &'a Bound<'_, PyAny>,
+        among: Range<usize>,
+    ) -> impl Iterator<Item = PyResult<usize>> + 'a {
         let is_equal = move |index: usize| self.result(value.py(), index)?.eq(value);
-        (0..self.len()).filter_map(move |index| match is_equal(index) {
+        among.filter_map(move |index| match is_equal(index) {
             Ok(true) => Some(Ok(index)),
             Ok(false) => None,
             Err(error) => Some(Err(error)),
@@ -191,17 +196,26 @@ impl RangeResults {
 
     /// How many results equal one.
     fn count(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.places(value).try_fold(0, |count, place| place.map(|_| count + 1))
+        self.places(value, 0..self.len()).try_fold(0, |count, place| place.map(|_| count + 1))
     }
 
-    /// Where the first result is that equals one.
-    fn index(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let found = self.places(value).next().transpose()?;
+    /// Where the first result is that equals one, of those from `start` to before `stop`, which count from the end if
+    /// they are negative.
+    #[pyo3(signature = (value, start=None, stop=None), text_signature = "($self, value, start=0, stop=None)")]
+    fn index(
+        &self,
+        value: &Bound<'_, PyAny>,
+        start: Option<&Bound<'_, PyAny>>,
+        stop: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<usize> {
+        let part = value.py().get_type::<PySlice>().call1((start, stop))?;
+        let part = part.cast::<PySlice>()?.indices(self.len() as isize)?;
+        let found = self.places(value, part.start as usize..part.stop as usize).next().transpose()?;
         found.ok_or_else(|| exception::<PyValueError>("no range has this result"))
     }
 
     fn __contains__(&self, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.places(value).next().transpose()?.is_some())
+        Ok(self.places(value, 0..self.len()).next().transpose()?.is_some())
     }
 
     fn __repr__(&self) -> Text<String> {

@@ -116,6 +116,10 @@ def test_the_results_are_a_sequence() -> None:
         results["0"]  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="no range has this result"):
         results.index(7)
+    assert [results.index(three, start) for start in (0, 1, -1, -1 << 70)] == [1, 1, 1, 1]
+    for start, stop in ((2, None), (0, 1), (0, -1), (1 << 70, 1 << 71)):
+        with pytest.raises(ValueError, match="no range has this result"):
+            results.index(three, start, stop)
     assert repr(results) == "<RangeResults of 2 ranges, 5 bytes copied, 0 short>"
 
 
