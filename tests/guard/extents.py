@@ -15,7 +15,7 @@ from iovec_rs import PAGE_SIZE, guard, memcpy_mcsafe, testing
 from support.failing_disk import content as disk_content
 from support.failing_disk import unreadable_disk
 
-from guard.common import faults_met, lines_of, mappings, places, zeroed_pages
+from guard.common import faults_met, lines_of, mappings, mappings_before, places, zeroed_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,7 +47,7 @@ def poison_is_one_extent_a_page_and_stays_where_it_was() -> None:
 
 def _read_poisoned(memory: testing.FaultyMemory, bad: list[int]) -> None:
     array: Array = np.frombuffer(memory.buffer, dtype=np.uint8)
-    before = mappings()
+    before = mappings_before()
     expected = np.frombuffer(testing.pattern(0, memory.length), dtype=np.uint8).copy()
     for page in bad:
         expected[page * PAGE_SIZE :][:PAGE_SIZE] = 0
@@ -100,7 +100,7 @@ def _gone(read: Callable[[Array], object], limit: int = 64) -> None:
     fd = os.memfd_create("large")
     os.ftruncate(fd, size)
     array: Array = np.frombuffer(mmap.mmap(fd, size), dtype=np.uint8)
-    before = len(mappings())
+    before = len(mappings_before())
     os.ftruncate(fd, 0)
     met = faults_met()
     with guard(array, on_fault="record") as watch:

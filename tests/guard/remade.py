@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from iovec_rs import PAGE_SIZE, UserRange, guard
 
-from guard.common import Array, MappedFile, extents, mappings
+from guard.common import Array, MappedFile, extents, mappings, mappings_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def _view(address: int, npages: int) -> Array:
 def _split_by(change: Callable[[int], object], *, all_files: bool) -> None:
     file = MappedFile(mode="r+")
     file.cut(1)
-    before = len(mappings())
+    before = len(mappings_before())
     with guard(*[file.array][all_files:], on_fault="record") as watch:
         assert file.array.sum() == file.expected[:PAGE_SIZE].sum()
         for page in (9, 12, 15):

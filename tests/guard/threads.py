@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from iovec_rs import PAGE_SIZE, guard
 
-from guard.common import MappedFile, extents, mappings, places
+from guard.common import MappedFile, extents, mappings, mappings_before, places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ def eight_threads_over_one_range() -> None:
 def eight_threads_inside_one_guard() -> None:
     file = MappedFile(2048)
     file.cut(0)
-    before = len(mappings())
+    before = len(mappings_before())
     with guard(file.array, on_fault="record") as watch:
         _together(*(lambda at=at: file.array[at::8].sum() for at in range(8)))
     assert places(watch.faults, file.address) == [(0, 2048)]

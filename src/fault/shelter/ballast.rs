@@ -2,7 +2,8 @@
 //!
 //! A process may have so many mappings (`vm.max_map_count`), and each extent takes up to three. Once there may be no
 //! more, a few of no use are unmapped, which makes room for one extent to the end of the range, and for the first one
-//! to be put back. They are there while anything is under zeroes.
+//! to be put back. They are made at the first fault and stay for the next guard: to make them takes longer than the
+//! rest of a fault.
 
 use super::turn::Turn;
 use crate::abi::PAGE_SIZE;

@@ -142,9 +142,6 @@ impl Guard {
             };
             extents::remove(pages_of(*scope), pieces, is_over);
         }
-        if is_empty() {
-            ballast::drop(pieces.turn());
-        }
         left
     }
 }
