@@ -50,8 +50,12 @@ struct Made {
 /// What every change of a file changes.
 type State = (u64, i64, i64);
 
-fn state(file: &File) -> Option<State> {
-    file.metadata().ok().map(|meta| (meta.len(), meta.ctime(), meta.ctime_nsec()))
+fn state(meta: &Metadata) -> State {
+    (meta.len(), meta.ctime(), meta.ctime_nsec())
+}
+
+fn state_now(file: &File) -> Option<State> {
+    file.metadata().ok().as_ref().map(state)
 }
 
 fn failed(what: &str, error: &io::Error) -> Error {
@@ -65,8 +69,9 @@ pub(super) fn failed_with(what: &str, errno: i32) -> Error {
     failed(what, &io::Error::from_raw_os_error(errno))
 }
 
-/// How often a file may be gone when it is opened and there when it is made, or be being removed.
-const ATTEMPTS: usize = 100;
+/// How often a file may be gone when it is opened and there when it is made, or be being removed: for a second, since
+/// others may make it and give up again and again.
+const ATTEMPTS: usize = 1000;
 
 /// Between two attempts, so that who is removing a file gets on with it.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -84,6 +89,7 @@ fn open(path: &Path, purpose: Purpose) -> Result<(File, bool)> {
     // Opening a FIFO that took a file's place would wait for the other end.
     options.read(true).write(purpose != Purpose::Read).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let refused = |error| failed("cannot be opened", &error);
+    let gone = |why| Error::os(libc::ENOENT, format!("cannot be opened: it {why}"));
     for attempt in 0..ATTEMPTS {
         if attempt != 0 {
             std::thread::sleep(PAUSE);
@@ -91,8 +97,13 @@ fn open(path: &Path, purpose: Purpose) -> Result<(File, bool)> {
         let (file, created) = match options.open(path) {
             Err(error) if purpose == Purpose::Create && error.kind() == io::ErrorKind::NotFound => {
                 match options.clone().create_new(true).open(path) {
-                    // Somebody else has just made it.
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        if path.is_symlink() && !path.exists() {
+                            return Err(gone("is a symbolic link that leads to no file"));
+                        }
+                        // Somebody else has just made it.
+                        continue;
+                    }
                     made => (made.map_err(refused)?, true),
                 }
             }
@@ -102,9 +113,7 @@ fn open(path: &Path, purpose: Purpose) -> Result<(File, bool)> {
             return Ok((file, created));
         }
     }
-    let is_link = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink());
-    let what = if is_link { "is a symbolic link that leads to no file" } else { "comes and goes" };
-    Err(Error::os(libc::ENOENT, format!("cannot be opened: it {what}")))
+    Err(gone("comes and goes"))
 }
 
 /// Refuses what cannot be mapped for good.
@@ -132,7 +141,7 @@ impl Opened {
         }
         let (file, created) = open(path, purpose)?;
         let meta = file.metadata().map_err(|error| failed("fstat", &error))?;
-        let made = Made { created, grown: false, left: state(&file) };
+        let made = Made { created, grown: false, left: Some(state(&meta)) };
         let opened = Self { file: Arc::new(file), meta, path: path.to_owned(), purpose, made };
         require_mappable(opened.meta.file_type())?;
         Ok(opened)
@@ -176,12 +185,12 @@ impl Opened {
         let len = usize::try_from(self.meta.len()).unwrap_or(usize::MAX);
         let part = part(len, PAGE_SIZE, size, offset, self.purpose == Purpose::Create)?;
         if self.writable() {
-            let is_as_left = state(&self.file) == self.made.left;
+            let is_as_left = state_now(&self.file) == self.made.left;
             let allocated = self.allocate(part);
             self.made.grown = part.grows;
             if is_as_left {
                 // Having failed, it may have come to the middle.
-                self.made.left = state(&self.file);
+                self.made.left = state_now(&self.file);
             }
             allocated.map_err(|errno| {
                 failed_with(&format!("no room for {} bytes from offset {}", part.len, part.offset), errno)
@@ -234,7 +243,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         let Made { created, grown, left } = self.made;
         // The lock is had until the file is closed, so that whoever opens it meanwhile waits and looks again.
-        if !(created || grown) || !sys::file::use_alone(&self.file) || state(&self.file) != left {
+        if !(created || grown) || !sys::file::use_alone(&self.file) || state_now(&self.file) != left {
             return;
         }
         if grown {
