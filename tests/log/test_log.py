@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import pickle
-import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from iovec_rs import (
     pmem,
 )
 from iovec_rs.testing import truncated
+from support.forks import codes_of_children_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -411,35 +411,23 @@ def test_a_forked_child_is_no_writer_and_keeps_nobody_out(path: Path) -> None:
 
 
 def test_a_child_forked_in_the_middle_of_an_append_neither_waits_nor_takes_what_it_reads_for_damage(path: Path) -> None:
-    log, stop = make(path, 8 << 20), threading.Event()
+    log = make(path, 8 << 20)
     text = b"a record of a thread of the parent's " * 5000
 
-    def keep_appending() -> None:
-        while not stop.is_set():
-            log.append(text)
-            log.discard_before(log.last)
+    def append() -> None:
+        log.append(text)
+        log.discard_before(log.last)
 
-    thread = threading.Thread(target=keep_appending)
-    thread.start()
-    codes = []
-    for _ in range(30):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                signal.alarm(60)
-                # Its lock may be one that a thread of the parent has shut for good, and its record gone meanwhile.
-                with contextlib.suppress(BlockingIOError, IndexError):
-                    assert log.read(log.last) == text
-                with pytest.raises(BlockingIOError):
-                    log.append(b"child")
-                log.close()
-                code = 0 if log.closed else 1
-            finally:
-                os._exit(code)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    stop.set()
-    thread.join()
+    def child() -> int:
+        # Its lock may be one that a thread of the parent has shut for good, and its record gone meanwhile.
+        with contextlib.suppress(BlockingIOError, IndexError):
+            assert log.read(log.last) == text
+        with pytest.raises(BlockingIOError):
+            log.append(b"child")
+        log.close()
+        return 0 if log.closed else 1
+
+    codes = codes_of_children_beside(append, child)
     log.close()
     assert codes == [0] * 30
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from iovec_rs import READ, WRITE, FaultError, IovIter, Slot, TornError, pmem
 from iovec_rs.testing import truncated
+from support.forks import codes_of_children_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,32 +167,16 @@ def test_a_source_in_the_slot_itself_is_published_as_it_was() -> None:
 
 
 def test_a_child_forked_in_the_middle_of_a_publication_does_not_wait_for_it() -> None:
-    slot, stop, data = Slot(bytearray(Slot.size_for(1 << 20)), 0, 1 << 20), threading.Event(), bytes(1 << 20)
+    slot, data = Slot(bytearray(Slot.size_for(1 << 20)), 0, 1 << 20), bytes(1 << 20)
 
-    def keep_publishing() -> None:
-        while not stop.is_set():
-            slot.publish(data)
+    def child() -> int:
+        try:
+            slot.publish(b"child")
+        except BlockingIOError:
+            return 3
+        return 0
 
-    thread = threading.Thread(target=keep_publishing)
-    thread.start()
-    codes = []
-    for _ in range(30):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                signal.alarm(60)
-                try:
-                    slot.publish(b"child")
-                    code = 0
-                except BlockingIOError:
-                    code = 3
-            finally:
-                os._exit(code)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    stop.set()
-    thread.join()
-    assert set(codes) <= {0, 3}
+    assert set(codes_of_children_beside(lambda: slot.publish(data), child)) <= {0, 3}
 
 
 def test_a_header_that_stays_torn_is_told() -> None:

@@ -51,13 +51,6 @@ def write(size: int, total: int) -> Case:
     kvec, rewind = them.kvec(iovec_rs.WRITE)
     whole = memoryview(file.mapping)
 
-    def slicing() -> None:
-        p = 0
-        for view in them.views:
-            q = p + size
-            whole[p:q] = view
-            p = q
-
     def result() -> memoryview:
         return whole
 
@@ -66,7 +59,7 @@ def write(size: int, total: int) -> Case:
         ours=Contestant("copy_from_iter, mmap", lambda: iovec_rs.copy_from_iter(whole, kvec), result, rewind),
         rivals=[
             Contestant("os.pwritev", lambda: file.each(os.pwritev), result),
-            Contestant("mmap[p:q] = view", slicing, result),
+            Contestant("mmap[p:q] = view", lambda: them.gather_by_slices(whole), result),
         ],
         ops=them.count,
         op_bytes=size,
@@ -82,13 +75,6 @@ def read(size: int, total: int) -> Case:
     kvec, rewind = them.kvec(iovec_rs.READ)
     whole = memoryview(file.mapping)
 
-    def slicing() -> None:
-        p = 0
-        for view in them.views:
-            q = p + size
-            view[:] = whole[p:q]
-            p = q
-
     def result() -> memoryview:
         return them.arena_view
 
@@ -97,7 +83,7 @@ def read(size: int, total: int) -> Case:
         ours=Contestant("copy_to_iter, mmap", lambda: iovec_rs.copy_to_iter(whole, kvec), result, rewind),
         rivals=[
             Contestant("os.preadv", lambda: file.each(os.preadv), result),
-            Contestant("view[:] = mmap[p:q]", slicing, result),
+            Contestant("view[:] = mmap[p:q]", lambda: them.scatter_by_slices(whole), result),
         ],
         ops=them.count,
         op_bytes=size,

@@ -49,6 +49,20 @@ class Scattered:
         base = address(self.flat)
         return [base + at for at in range(0, self.count * self.size, self.size)]
 
+    def gather_by_slices(self, flat: memoryview) -> None:
+        size, p = self.size, 0
+        for view in self.views:
+            q = p + size
+            flat[p:q] = view
+            p = q
+
+    def scatter_by_slices(self, flat: memoryview) -> None:
+        size, p = self.size, 0
+        for view in self.views:
+            q = p + size
+            view[:] = flat[p:q]
+            p = q
+
     def kvec(self, direction: iovec_rs.Direction) -> tuple[iovec_rs.IovIter, Callable[[], object]]:
         return rewindable(iovec_rs.IovIter.kvec(direction, self.views))
 
@@ -75,13 +89,6 @@ def gather(them: Scattered) -> Case:
         nonlocal joined
         joined = b"".join(views)
 
-    def slicing() -> None:
-        p = 0
-        for view in views:
-            q = p + size
-            flat[p:q] = view
-            p = q
-
     def memmove() -> None:
         for d, s in moves:
             ctypes.memmove(d, s, size)
@@ -99,7 +106,7 @@ def gather(them: Scattered) -> Case:
 
     rivals = [
         Contestant(JOIN, join, lambda: joined, drop_joined),
-        Contestant(SLICE_OUT, slicing, result),
+        Contestant(SLICE_OUT, lambda: them.gather_by_slices(flat), result),
         Contestant("ctypes.memmove loop", memmove, result),
     ]
     if (np := numpy()) is not None:
@@ -122,17 +129,10 @@ def gather(them: Scattered) -> Case:
 
 
 def scatter(them: Scattered) -> Case:
-    size, flat, views = them.size, them.flat_view, them.views
+    size, flat = them.size, them.flat_view
     fill(them.flat, size)
     kvec, rewind = them.kvec(iovec_rs.READ)
     moves = list(zip(them.addresses(), them.flat_addresses(), strict=True))
-
-    def slicing() -> None:
-        p = 0
-        for view in views:
-            q = p + size
-            view[:] = flat[p:q]
-            p = q
 
     def memmove() -> None:
         for d, s in moves:
@@ -141,7 +141,10 @@ def scatter(them: Scattered) -> Case:
     def result() -> memoryview:
         return them.arena_view  # all of it: a byte written between the segments would show
 
-    rivals = [Contestant(SLICE_IN, slicing, result), Contestant("ctypes.memmove loop", memmove, result)]
+    rivals = [
+        Contestant(SLICE_IN, lambda: them.scatter_by_slices(flat), result),
+        Contestant("ctypes.memmove loop", memmove, result),
+    ]
     if (np := numpy()) is not None:
         grid, flat_grid, slots = them.grids(np)
 
