@@ -40,6 +40,36 @@
 //! let forged = IovIter::ubuf(Direction::Dest, Segment::new(4096, 8), None);
 //! ```
 //!
+//! Nor does anything else hand safe code a way to memory: only the crate itself walks over an iterator, since a step that
+//! lied about what it processed would move the iterator off its memory,
+//!
+//! ```compile_fail,E0603
+//! use _core::iter::Step;
+//! ```
+//!
+//! ```compile_fail,E0624
+//! use _core::iter::IovIter;
+//! fn walked(i: &mut IovIter, step: &mut impl Sized) {
+//!     i.walk(8, step);
+//! }
+//! ```
+//!
+//! only the signal handler puts a page under zeroes,
+//!
+//! ```compile_fail,E0603
+//! use _core::fault::shelter::absorb;
+//! ```
+//!
+//! and a guard, under which it does, is an unsafe promise.
+//!
+//! ```compile_fail,E0133
+//! use _core::fault::shelter::{Guard, Range};
+//! use _core::memory::Segment;
+//! let heap = Box::new([0_u8; 4096]);
+//! let seg = Segment::new(&raw const *heap as usize, 4096);
+//! let guard = Guard::begin(Some(&[Range { seg, is_writable: true, is_pinned: true }]));
+//! ```
+//!
 //! Whoever has memory to give vouches for it, once:
 //!
 //! ```

@@ -42,7 +42,9 @@ impl Cut {
     }
 
     fn guarded(&self) -> Guard {
-        Guard::begin(Some(&[Range { seg: self.seg, is_writable: false, is_held: true }])).unwrap()
+        let range = Range { seg: self.seg, is_writable: false, is_pinned: true };
+        // SAFETY: the mapping is unmapped by nobody, and only `read` looks at it, by a raw pointer.
+        unsafe { Guard::begin(Some(&[range])) }.unwrap()
     }
 
     fn read(&self, page: usize) -> u8 {

@@ -8,7 +8,7 @@ use super::arrival::Arrival;
 use super::delegate;
 use super::dispositions::{Action, current, replace};
 use super::predecessors::{LEVELS, Predecessors};
-use super::shelter::{Met, absorb};
+use super::shelter::{BusError, absorb};
 use super::threads;
 use crate::arch::FaultKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -184,7 +184,7 @@ fn shelter_code(arrival: &Arrival) -> bool {
     let kind = arrival.kind().filter(|kind| arrival.signal == libc::SIGBUS && *kind != FaultKind::Execute);
     let is_sheltered = kind.is_some_and(|kind| {
         let (address, code, lsb) = (arrival.address(), arrival.code(), arrival.lsb());
-        absorb(Met { address, code, lsb, is_store: kind == FaultKind::Write })
+        absorb(BusError { address, code, lsb, is_store: kind == FaultKind::Write })
     });
     if is_sheltered {
         RECOVERED.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,7 @@ mod whole;
 pub use pages::PageSpan;
 pub use pieces::{KeptPiece, Piece};
 pub use position::IterState;
-pub use walk::{Step, Touch};
+pub(crate) use walk::{Step, Touch};
 
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a step does to the memory it is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Touch {
+pub(crate) enum Touch {
     /// It writes to a destination and reads a source.
     ByDirection,
     /// It only reads, whatever the direction.
@@ -30,7 +30,7 @@ impl Touch {
 }
 
 /// What to do with each contiguous chunk of an iterator's memory.
-pub trait Step {
+pub(crate) trait Step {
     /// What it does to the memory.
     const TOUCH: Touch = Touch::ByDirection;
 
@@ -97,7 +97,7 @@ impl IovIter {
     /// A page of an XArray or a folio that the copy is not prepared for ends it ([`Prepared`]).
     #[inline(always)]
     #[allow(clippy::inline_always)] // there is nothing to walk over in a single range
-    pub fn walk<S: Step>(&mut self, nbytes: usize, step: &mut S) -> usize {
+    pub(crate) fn walk<S: Step>(&mut self, nbytes: usize, step: &mut S) -> usize {
         let nbytes = nbytes.min(self.count);
         if nbytes == 0 {
             return 0;

@@ -47,7 +47,9 @@ impl Guard {
         if slf.is_taken.swap(true, Ordering::SeqCst) {
             return Err(misused("was entered before"));
         }
-        match shelter::Guard::begin(slf.ranges.as_deref()) {
+        // SAFETY: the caller of `guard` wants bad pages of these buffers, or of the files it has mapped, to read as zeroes;
+        // no Rust object lies in either. `exports` keeps what is said to be pinned from being unmapped.
+        match unsafe { shelter::Guard::begin(slf.ranges.as_deref()) } {
             Ok(guard) => drop(slf.entered.set(guard)),
             Err(error) => {
                 slf.is_taken.store(false, Ordering::SeqCst);
@@ -152,10 +154,10 @@ pub(super) fn guard(buffers: &Bound<'_, PyTuple>, on_fault: &str) -> PyResult<Gu
     let mut exports = Exports::default();
     let mut range = |(index, buffer): (usize, Bound<'_, PyAny>)| -> PyResult<Range> {
         if let Some(seg) = user_range(&buffer, Lengths::Strict, ArgName::Buffer(index))? {
-            return Ok(Range { seg, is_writable: false, is_held: false });
+            return Ok(Range { seg, is_writable: false, is_pinned: false });
         }
         let held = exports.acquire_strided(&buffer, ArgName::Buffer(index))?;
-        Ok(Range { seg: held.seg, is_writable: !held.readonly, is_held: true })
+        Ok(Range { seg: held.seg, is_writable: !held.readonly, is_pinned: true })
     };
     let mut ranges = Vec::new();
     for each in buffers.iter().enumerate() {

@@ -6,7 +6,7 @@ pub mod file;
 pub mod file_mapping;
 mod fork;
 pub mod futex;
-pub mod held;
+pub mod kept_open;
 pub mod lock;
 pub mod long_lock;
 pub mod mapping;

@@ -1,29 +1,17 @@
 //! What the SIGBUS handler does about a fault under a guard.
 
+use super::bus_error::BusError;
 use super::claims::{self, Claim, Scope};
 use super::extents::{self, EXTENTS, Extent, RESERVED};
 use super::pieces::Pieces;
 use super::turn::{NoTurn, Turn};
-use super::zeroes::{self, LARGEST, Zeroes, block, both};
+use super::zeroes::{self, LARGEST, Zeroes, aligned_block, intersection};
 use super::{back, ballast};
 use crate::abi::PAGE_SIZE;
 use crate::memory::Segment;
 use crate::sys::maps::Mapping;
 use crate::sys::{memory, remap};
 use std::sync::atomic::Ordering;
-
-/// A fault that no copy's fixup knows.
-#[derive(Clone, Copy, Debug)]
-pub struct Met {
-    /// The address that could not be had.
-    pub address: usize,
-    /// The signal's code.
-    pub code: i32,
-    /// Log2 of the extent it tells of, or 0.
-    pub lsb: u32,
-    /// Whether it was a store.
-    pub is_store: bool,
-}
 
 /// Faults in one extent after which something else than the page is wrong. Threads that come at once have one each.
 const AGAIN: u32 = 1 << 12;
@@ -32,16 +20,16 @@ const LOOK: u32 = 4;
 
 /// Puts the page under zeroes if a guard covers it. `true`: the instruction is to run again. Runs in the handler of
 /// SIGBUS, for a code that a fault has.
-pub fn absorb(met: Met) -> bool {
-    if !matches!(met.code, libc::BUS_ADRERR | libc::BUS_MCEERR_AR) {
+pub(in crate::fault) fn absorb(error: BusError) -> bool {
+    if !matches!(error.code, libc::BUS_ADRERR | libc::BUS_MCEERR_AR) {
         return false;
     }
     let thread = remap::thread();
-    if claims::covering(met.address, thread).is_none() {
+    if claims::covering(error.address, thread).is_none() {
         return false;
     }
     match Turn::try_take() {
-        Ok(mut turn) => in_turn(met, thread, &mut turn),
+        Ok(mut turn) => in_turn(error, thread, &mut turn),
         Err(NoTurn::Now) => {
             remap::give_way();
             true
@@ -50,16 +38,16 @@ pub fn absorb(met: Met) -> bool {
     }
 }
 
-fn in_turn(met: Met, thread: usize, turn: &mut Turn) -> bool {
+fn in_turn(error: BusError, thread: usize, turn: &mut Turn) -> bool {
     let pieces = &mut Pieces::new(turn);
-    let replaced = match extents::fault_again(met.address, pieces.turn()) {
+    let replaced = match extents::fault_again(error.address, pieces.turn()) {
         None => None,
-        Some((extent, times)) if is_replaced(&extent, times, met.address, pieces) => Some(extent),
+        Some((extent, times)) if is_replaced(&extent, times, error.address, pieces) => Some(extent),
         Some((_, times)) => return times < AGAIN,
     };
     let left = replaced.map_or(0, |old| take_out(&old, pieces));
     let number = replaced.map_or(usize::MAX, |old| old.number);
-    let sheltered = shelter(met, thread, number, pieces);
+    let sheltered = shelter(error, thread, number, pieces);
     if let Some(old) = &replaced {
         // What was met there is still told.
         let new = sheltered.unwrap_or_default();
@@ -95,16 +83,16 @@ fn take_out(extent: &Extent, pieces: &mut Pieces<'_>) -> usize {
 }
 
 /// Puts what is bad around the address under zeroes: which pages.
-fn shelter(met: Met, thread: usize, number: usize, pieces: &mut Pieces<'_>) -> Option<Segment> {
+fn shelter(error: BusError, thread: usize, number: usize, pieces: &mut Pieces<'_>) -> Option<Segment> {
     // Asked anew: from now on no guard ends unseen.
-    let (claim, scope) = claims::covering(met.address, thread)?;
-    let (range, is_writable) = range(claim, scope, met, pieces)?;
-    let gap = extents::gap(met.address, pieces.turn());
-    let room = both(range, gap);
-    let page = met.address / PAGE_SIZE * PAGE_SIZE;
-    let is_writable = is_writable || is_writable_there(page, met);
-    let mut zeroes = Zeroes { met, thread, is_writable, number, is_kept: true };
-    let seg = extent(claim, met, room, pieces);
+    let (claim, scope) = claims::covering(error.address, thread)?;
+    let (range, is_writable) = range(claim, scope, error, pieces)?;
+    let gap = extents::gap(error.address, pieces.turn());
+    let room = intersection(range, gap);
+    let page = error.address / PAGE_SIZE * PAGE_SIZE;
+    let is_writable = is_writable || is_writable_there(page, error);
+    let mut zeroes = Zeroes { error, thread, is_writable, number, is_kept: true };
+    let seg = extent(claim, error, room, pieces);
     if extents::len() == 0 {
         ballast::make(pieces.turn());
     }
@@ -124,16 +112,16 @@ fn shelter(met: Met, thread: usize, number: usize, pieces: &mut Pieces<'_>) -> O
 }
 
 /// The range that a fault is in, and whether it is known to be writable. `None` if it is in none: not in a mapped file.
-fn range(claim: &Claim, scope: Scope, met: Met, pieces: &mut Pieces<'_>) -> Option<(Segment, bool)> {
+fn range(claim: &Claim, scope: Scope, error: BusError, pieces: &mut Pieces<'_>) -> Option<(Segment, bool)> {
     if let Scope::Pages { seg, is_writable, .. } = scope {
         return Some((seg, is_writable));
     }
     let (last, is_writable) = claim.mapping(pieces.turn());
     // Poison may be in anonymous memory that is mapped where the file was.
-    if met.code == libc::BUS_ADRERR && last.overlaps(Segment::new(met.address, 1)) {
+    if error.code == libc::BUS_ADRERR && last.overlaps(Segment::new(error.address, 1)) {
         return Some((last, is_writable));
     }
-    let mapping = pieces.at(met.address).filter(Mapping::is_of_file)?;
+    let mapping = pieces.at(error.address).filter(Mapping::is_of_file)?;
     let (seg, is_writable) = (mapping.seg, mapping.is_writable);
     claim.set_mapping(seg, is_writable, pieces.turn());
     Some((seg, is_writable))
@@ -141,27 +129,27 @@ fn range(claim: &Claim, scope: Scope, met: Met, pieces: &mut Pieces<'_>) -> Opti
 
 /// Whether stores to a page are allowed: one that was tried was; otherwise the kernel is asked, which costs a second
 /// attempt to have the page if they are, and nothing if they are not.
-fn is_writable_there(page: usize, met: Met) -> bool {
-    met.is_store || !matches!(memory::populate(page, 1, true), Err(libc::EINVAL | libc::ENOMEM))
+fn is_writable_there(page: usize, error: BusError) -> bool {
+    error.is_store || !matches!(memory::populate(page, 1, true), Err(libc::EINVAL | libc::ENOMEM))
 }
 
 /// What goes under zeroes: what the signal tells of, or a page. Behind the end of a file it is twice as much each time.
-fn extent(claim: &Claim, met: Met, room: Segment, pieces: &mut Pieces<'_>) -> Segment {
-    let size = 1_usize.checked_shl(met.lsb).unwrap_or(PAGE_SIZE).clamp(PAGE_SIZE, LARGEST);
-    let page = block(met.address, if met.code == libc::BUS_MCEERR_AR { size } else { PAGE_SIZE });
-    let lost = if met.code == libc::BUS_ADRERR && is_to_be_asked(claim, page) {
+fn extent(claim: &Claim, error: BusError, room: Segment, pieces: &mut Pieces<'_>) -> Segment {
+    let size = 1_usize.checked_shl(error.lsb).unwrap_or(PAGE_SIZE).clamp(PAGE_SIZE, LARGEST);
+    let page = aligned_block(error.address, if error.code == libc::BUS_MCEERR_AR { size } else { PAGE_SIZE });
+    let lost = if error.code == libc::BUS_ADRERR && is_to_be_asked(claim, page) {
         pieces.at(page.addr).and_then(|mapping| mapping.behind_file()).filter(|lost| lost.overlaps(page))
     } else {
         None
     };
     let Some(lost) = lost else {
         claim.growth.store(0, Ordering::Relaxed);
-        return both(page, room);
+        return intersection(page, room);
     };
     let growth = claim.growth.load(Ordering::Relaxed) + 1;
     claim.growth.store(growth, Ordering::Relaxed);
     let wide = PAGE_SIZE.checked_shl(growth).filter(|wide| wide.is_power_of_two()).unwrap_or(usize::MAX / 2 + 1);
-    both(both(block(met.address, wide), lost), room)
+    intersection(intersection(aligned_block(error.address, wide), lost), room)
 }
 
 /// Whether to find out how far a file reaches, which takes longer than a fault: of few faults in many, unless the

@@ -8,14 +8,14 @@ use crate::memory::Segment;
 use crate::sys::remap;
 
 /// Puts back the pages of an extent that is being taken out of the table, where its zeroes are still there: `behind` is
-/// where the next extent begins. If it is not known where they are, everywhere if `is_held`: nobody can have unmapped
+/// where the next extent begins. If it is not known where they are, everywhere if `is_pinned`: nobody can have unmapped
 /// the memory. Returns how many bytes stay zeroes.
-pub(super) fn put_back(extent: &Extent, behind: usize, is_held: bool, pieces: &mut Pieces<'_>) -> usize {
+pub(super) fn put_back(extent: &Extent, behind: usize, is_pinned: bool, pieces: &mut Pieces<'_>) -> usize {
     let mut aside = Aside { extent, until: extent.seg.addr, left: 0 };
     let known = all(&mut aside, behind, pieces);
     if known.is_err() {
         let rest = extent.seg.skip(aside.until - extent.seg.addr);
-        if is_held {
+        if is_pinned {
             aside.put_back(rest, 0, pieces);
         } else if !extent.is_replaced {
             aside.left += rest.len;

@@ -30,7 +30,7 @@ pub(super) enum Scope {
         /// Whether they are known to be writable.
         is_writable: bool,
         /// Whether nobody can unmap them, as they are exported.
-        is_held: bool,
+        is_pinned: bool,
     },
     /// Every mapped file, for faults of this thread.
     Thread(usize),
@@ -44,7 +44,7 @@ pub(super) struct Claim {
     start: AtomicUsize,
     len: AtomicUsize,
     is_writable: AtomicBool,
-    is_held: AtomicBool,
+    is_pinned: AtomicBool,
     /// 0 for a claim of pages.
     thread: AtomicUsize,
     /// What the handler keeps of earlier faults under this claim, in its turn.
@@ -61,7 +61,7 @@ impl Claim {
             start: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
             is_writable: AtomicBool::new(false),
-            is_held: AtomicBool::new(false),
+            is_pinned: AtomicBool::new(false),
             thread: AtomicUsize::new(0),
             faults: AtomicU32::new(0),
             run: AtomicU32::new(0),
@@ -85,11 +85,11 @@ impl Claim {
     fn scope(&self) -> Option<Scope> {
         let before = self.state.load(Ordering::SeqCst);
         let seg = Segment::new(self.start.load(Ordering::Relaxed), self.len.load(Ordering::Relaxed));
-        let [is_writable, is_held] = [&self.is_writable, &self.is_held].map(|flag| flag.load(Ordering::Relaxed));
+        let [is_writable, is_pinned] = [&self.is_writable, &self.is_pinned].map(|flag| flag.load(Ordering::Relaxed));
         let thread = self.thread.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
         let is_whole = before % STEPS == GUARDS && self.state.load(Ordering::Relaxed) == before;
-        let pages = Scope::Pages { seg, is_writable, is_held };
+        let pages = Scope::Pages { seg, is_writable, is_pinned };
         is_whole.then_some(if thread == 0 { pages } else { Scope::Thread(thread) })
     }
 
@@ -130,14 +130,14 @@ pub(super) fn take(scope: Scope) -> Option<&'static Claim> {
     let claim = &TABLE[at];
     // Whoever finds the new fields finds that the state has changed.
     fence(Ordering::Release);
-    let (seg, is_writable, is_held, thread) = match scope {
-        Scope::Pages { seg, is_writable, is_held } => (seg, is_writable, is_held, 0),
+    let (seg, is_writable, is_pinned, thread) = match scope {
+        Scope::Pages { seg, is_writable, is_pinned } => (seg, is_writable, is_pinned, 0),
         Scope::Thread(thread) => (Segment::default(), false, false, thread),
     };
     claim.start.store(seg.addr, Ordering::Relaxed);
     claim.len.store(seg.len, Ordering::Relaxed);
     claim.is_writable.store(is_writable, Ordering::Relaxed);
-    claim.is_held.store(is_held, Ordering::Relaxed);
+    claim.is_pinned.store(is_pinned, Ordering::Relaxed);
     claim.thread.store(thread, Ordering::Relaxed);
     for counter in [&claim.faults, &claim.run, &claim.growth] {
         counter.store(0, Ordering::Relaxed);

@@ -1,7 +1,6 @@
 //! What reads as zeroes now: a fixed table of extents, sorted by address, changed in a turn only.
 
-use super::pieces::Pieces;
-use super::turn::Turn;
+use super::turn::{InTurn, Turn};
 use crate::memory::Segment;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -173,11 +172,11 @@ pub(super) fn forget_kept(_turn: &Turn) {
 }
 
 /// Takes out of the table what `is_over` says is over, of the extents that overlap a range, in the order of their
-/// addresses. It is also told where the next extent begins.
-pub(super) fn remove<'t>(
+/// addresses. It is also told where the next extent begins, and lent what has the turn.
+pub(super) fn remove<T: InTurn>(
     seg: Segment,
-    pieces: &mut Pieces<'t>,
-    mut is_over: impl FnMut(&Extent, usize, &mut Pieces<'t>) -> bool,
+    in_turn: &mut T,
+    mut is_over: impl FnMut(&Extent, usize, &mut T) -> bool,
 ) {
     let (first, len) = (place_behind(seg.addr), len());
     let mut kept = first;
@@ -185,7 +184,7 @@ pub(super) fn remove<'t>(
         let here = slot(place);
         let extent = SLOTS[here].load();
         let behind = if place + 1 < len { SLOTS[slot(place + 1)].seg().addr } else { usize::MAX };
-        if !(extent.seg.overlaps(seg) && is_over(&extent, behind, pieces)) {
+        if !(extent.seg.overlaps(seg) && is_over(&extent, behind, in_turn)) {
             // What is over comes to stand behind, where the free ones are.
             set_slot(place, slot(kept));
             set_slot(kept, here);
@@ -236,7 +235,6 @@ mod tests {
     #[test]
     fn the_table_stays_sorted_whatever_comes_and_goes() {
         let Ok(mut turn) = Turn::try_take() else { panic!("nobody else takes turns here") };
-        let pieces = &mut Pieces::new(&mut turn);
         let mut model = BTreeMap::new();
         let mut state = 1_u64;
         let mut random = |below: usize| {
@@ -248,37 +246,37 @@ mod tests {
             if random(3) > 0 {
                 let is_free = model.range(..start + 10).next_back().is_none_or(|(at, len)| at + len <= start);
                 if is_free {
-                    assert_eq!(fault_again(start, pieces.turn()), None);
-                    insert(&extent(start, 10), pieces.turn());
+                    assert_eq!(fault_again(start, &turn), None);
+                    insert(&extent(start, 10), &turn);
                     model.insert(start, 10_usize);
                 } else {
-                    assert!(fault_again(start, pieces.turn()).is_some());
+                    assert!(fault_again(start, &turn).is_some());
                 }
             } else {
                 let seg = Segment::new(start, random(500));
                 let over = |at: usize| at.is_multiple_of(20) && Segment::new(at, 10).overlaps(seg);
-                remove(seg, pieces, |extent, behind, _| {
+                remove(seg, &mut turn, |extent, behind, _| {
                     assert!(extent.seg.end() <= behind);
                     over(extent.seg.addr)
                 });
                 model.retain(|at, _| !over(*at));
             }
             if round % 100 == 0 {
-                let found: Vec<_> = within(EVERYWHERE, pieces.turn()).map(|found| found.seg.addr).collect();
+                let found: Vec<_> = within(EVERYWHERE, &turn).map(|found| found.seg.addr).collect();
                 assert_eq!(found, model.keys().copied().collect::<Vec<_>>());
-                if fault_again(15, pieces.turn()).is_none() {
+                if fault_again(15, &turn).is_none() {
                     let before = model.range(..15).next_back().map_or(0, |(at, len)| at + len);
                     let behind = model.range(15..).next().map_or(usize::MAX, |(at, _)| *at);
-                    assert_eq!(gap(15, pieces.turn()), Segment::new(before, behind - before));
+                    assert_eq!(gap(15, &turn), Segment::new(before, behind - before));
                 }
                 let mut slots: Vec<_> = (0..EXTENTS).map(slot).collect();
                 slots.sort_unstable();
                 assert!(slots.into_iter().eq(0..EXTENTS));
             }
         }
-        let sample = within(EVERYWHERE, pieces.turn()).next().unwrap();
+        let sample = within(EVERYWHERE, &turn).next().unwrap();
         assert_eq!(Extent { number: 0, ..sample }, extent(sample.seg.addr, 10));
-        remove(EVERYWHERE, pieces, |_, _, _| true);
+        remove(EVERYWHERE, &mut turn, |_, _, _| true);
         assert_eq!(len(), 0);
     }
 }

@@ -9,6 +9,7 @@
 mod absorb;
 mod back;
 mod ballast;
+mod bus_error;
 mod claims;
 mod extents;
 mod gone;
@@ -18,7 +19,8 @@ mod report;
 mod turn;
 mod zeroes;
 
-pub use absorb::{Met, absorb};
+pub(super) use absorb::absorb;
+pub(super) use bus_error::BusError;
 pub use claims::is_any;
 pub use extents::{is_empty, is_idle};
 pub use mark::{Mark, clear, fault_at, fault_in};
@@ -28,7 +30,7 @@ use super::arm;
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result, reserve, try_push};
 use crate::memory::Segment;
-use crate::sys::{held, remap};
+use crate::sys::{kept_open, remap};
 use claims::{CLAIMS, Claim, Scope};
 use extents::Extent;
 use pieces::Pieces;
@@ -43,8 +45,8 @@ pub struct Range {
     pub seg: Segment,
     /// Whether what is mapped there is known to be writable.
     pub is_writable: bool,
-    /// Whether nobody can unmap it until the guard has ended.
-    pub is_held: bool,
+    /// Whether nobody can unmap it until the guard has ended: an export of its buffer pins it.
+    pub is_pinned: bool,
 }
 
 /// Memory under shelter, until [`Guard::end`] or the end of its life.
@@ -57,15 +59,21 @@ pub struct Guard {
 impl Guard {
     /// Shelters every page that the ranges touch. Without any (`None`) every mapped file, for faults of this thread.
     /// Refused where the handler cannot be had, or what it needs.
-    pub fn begin(ranges: Option<&[Range]>) -> Result<Self> {
+    ///
+    /// # Safety
+    /// Until the guard has ended:
+    /// * Nobody relies on what is in the memory it covers: no Rust object lies there, and no reference points there. Once
+    ///   a page of it cannot be had, it reads as zeroes, and stores to it are lost.
+    /// * Nobody unmaps the pages of a range that [is pinned](Range::is_pinned), or maps anything else in their place.
+    pub unsafe fn begin(ranges: Option<&[Range]>) -> Result<Self> {
         let scopes = match ranges {
             None => vec![Scope::Thread(remap::thread())],
             Some(ranges) => pages(ranges)?,
         };
         turn::watch_forks(extents::forget_kept);
-        let is_all_held = scopes.iter().all(|scope| matches!(scope, Scope::Pages { is_held: true, .. }));
+        let is_all_pinned = scopes.iter().all(|scope| matches!(scope, Scope::Pages { is_pinned: true, .. }));
         // What is held can be put under zeroes, and back, without knowing what else is mapped.
-        hold_descriptors().or_else(|error| if is_all_held { Ok(()) } else { Err(error) })?;
+        hold_descriptors().or_else(|error| if is_all_pinned { Ok(()) } else { Err(error) })?;
         let mut guard = Self { claims: Vec::new(), report: OnceLock::new() };
         reserve(&mut guard.claims, scopes.len())?;
         for scope in scopes {
@@ -80,14 +88,14 @@ impl Guard {
     /// Bytes that it has met so far.
     pub fn lost(&self) -> usize {
         let turn = Turn::take();
-        self.report.get().map_or_else(|| self.met(&turn).map(|(_, seg)| seg.len).sum(), |report| report.lost)
+        self.report.get().map_or_else(|| self.extents(&turn).map(|(_, seg)| seg.len).sum(), |report| report.lost)
     }
 
     /// What it has met so far.
     pub fn report(&self) -> Report {
         let turn = Turn::take();
         let mut report = Collected::default();
-        self.met(&turn).for_each(|(extent, seg)| report.add(&extent, seg, true));
+        self.extents(&turn).for_each(|(extent, seg)| report.add(&extent, seg, true));
         report.finish()
     }
 
@@ -106,7 +114,7 @@ impl Guard {
             return None;
         }
         let mut report = Collected::default();
-        self.met(&turn).for_each(|(extent, seg)| report.add(&extent, seg, false));
+        self.extents(&turn).for_each(|(extent, seg)| report.add(&extent, seg, false));
         self.claims.iter().for_each(|(claim, _)| claims::free(claim));
         let mut report = report.finish();
         if !is_empty() {
@@ -116,7 +124,7 @@ impl Guard {
     }
 
     /// Every extent that it is over, and the part that is in its range, in the order of addresses.
-    fn met(&self, turn: &Turn) -> impl Iterator<Item = (Extent, Segment)> {
+    fn extents(&self, turn: &Turn) -> impl Iterator<Item = (Extent, Segment)> {
         self.claims.iter().flat_map(|(_, scope)| {
             let seg = pages_of(*scope);
             let part = move |extent: Extent| {
@@ -132,11 +140,11 @@ impl Guard {
         let mut left = 0;
         let pieces = &mut Pieces::new(turn);
         for (_, scope) in &self.claims {
-            let is_held = matches!(scope, Scope::Pages { is_held: true, .. });
+            let is_pinned = matches!(scope, Scope::Pages { is_pinned: true, .. });
             let is_over = |extent: &Extent, behind: usize, pieces: &mut Pieces<'_>| {
                 let is_over = covers(*scope, extent) && !claims::scopes().any(|other| covers(other, extent));
                 if is_over {
-                    left += back::put_back(extent, behind, is_held, pieces);
+                    left += back::put_back(extent, behind, is_pinned, pieces);
                 }
                 is_over
             };
@@ -155,11 +163,11 @@ impl Drop for Guard {
 /// Opens what the handler uses, if this process has not done so: it may not be able to.
 fn hold_descriptors() -> Result<()> {
     let process = remap::process();
-    if held::ZEROES.is_held_by(process) && held::MAPS.is_held_by(process) {
+    if kept_open::ZEROES.is_open_in(process) && kept_open::MAPS.is_open_in(process) {
         return Ok(());
     }
     let _turn = Turn::take();
-    held::ZEROES.get().and(held::MAPS.get()).map(drop).map_err(|errno| {
+    kept_open::ZEROES.get().and(kept_open::MAPS.get()).map(drop).map_err(|errno| {
         let reason = std::io::Error::from_raw_os_error(errno);
         Error::os(errno, format!("a guard needs a descriptor of /dev/zero and one of /proc/thread-self/maps: {reason}"))
     })
@@ -168,11 +176,11 @@ fn hold_descriptors() -> Result<()> {
 /// The pages that ranges touch, each once. None is longer than the address space: ranges that are have no pages.
 fn pages(ranges: &[Range]) -> Result<Vec<Scope>> {
     let mut pages: Vec<(usize, usize, bool, bool)> = Vec::new();
-    for Range { seg, is_writable, is_held } in ranges {
+    for Range { seg, is_writable, is_pinned } in ranges {
         let start = seg.addr / PAGE_SIZE * PAGE_SIZE;
         let end = seg.addr.checked_add(seg.len).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE));
         if let Some(end) = end.filter(|_| seg.len != 0) {
-            try_push(&mut pages, (start, end, *is_writable, *is_held))?;
+            try_push(&mut pages, (start, end, *is_writable, *is_pinned))?;
         }
     }
     pages.sort_unstable();
@@ -186,10 +194,10 @@ fn pages(ranges: &[Range]) -> Result<Vec<Scope>> {
     });
     let mut scopes = Vec::new();
     reserve(&mut scopes, pages.len())?;
-    let scope = |(start, end, is_writable, is_held)| Scope::Pages {
+    let scope = |(start, end, is_writable, is_pinned)| Scope::Pages {
         seg: Segment::new(start, end - start),
         is_writable,
-        is_held,
+        is_pinned,
     };
     scopes.extend(pages.into_iter().map(scope));
     Ok(scopes)

@@ -4,7 +4,7 @@
 //! the zeroes, and only what is still zeroes of a guard may be mapped over.
 
 use super::extents::{self, Extent};
-use super::turn::{Turn, text};
+use super::turn::{InTurn, Turn, text};
 use crate::memory::Segment;
 use crate::sys::maps::{List, Mapping};
 use crate::sys::remap;
@@ -17,6 +17,8 @@ pub(super) struct Pieces<'t> {
     /// Whether all mappings were looked through for zeroes that are in no extent's place.
     is_looked_through: bool,
 }
+
+impl InTurn for Pieces<'_> {}
 
 /// A part of an extent that is still under its zeroes.
 #[derive(Clone, Copy)]
@@ -41,7 +43,7 @@ impl<'t> Pieces<'t> {
 
     /// The mapping that an address is in, or else the next one. An error if `/proc` does not tell.
     fn from(&mut self, address: usize) -> Result<Option<Mapping<'_>>, i32> {
-        let list = self.list.get_or_insert_with(List::held).as_mut().map_err(|errno| *errno)?;
+        let list = self.list.get_or_insert_with(List::kept_open).as_mut().map_err(|errno| *errno)?;
         list.from(address, text(self.turn))
     }
 

@@ -10,8 +10,8 @@ use crate::memory::Segment;
 pub struct Report {
     /// In the order in which they were met, those that touch and are alike in one. Empty where there was no memory for
     /// the list.
-    met: Vec<Met>,
-    first: Option<Met>,
+    ranges: Vec<BadRange>,
+    first: Option<BadRange>,
     /// How many there are.
     pub places: usize,
     /// Bytes that read as zeroes, or whose stores went nowhere.
@@ -22,7 +22,7 @@ pub struct Report {
 
 /// Extents that touch and are alike.
 #[derive(Clone, Copy, Debug)]
-struct Met {
+struct BadRange {
     /// How many came before the first of them.
     number: usize,
     seg: Segment,
@@ -33,7 +33,7 @@ struct Met {
     cause: Option<Cause>,
 }
 
-impl Met {
+impl BadRange {
     fn fault(&self) -> Fault {
         let side = if self.is_store { Side::Destination } else { Side::Source };
         let fault = Fault::sheltered(side, self.seg, self.code, self.lsb);
@@ -44,15 +44,15 @@ impl Met {
 impl Report {
     /// What was met first.
     pub fn first(&self) -> Option<Fault> {
-        self.first.as_ref().map(Met::fault)
+        self.first.as_ref().map(BadRange::fault)
     }
 
     /// All that was met, in that order. Refused where there was no memory for the list.
     pub fn faults(&self) -> Result<impl Iterator<Item = Fault>> {
-        if self.met.len() < self.places {
-            return Err(Error::NoMemory(self.places.saturating_mul(size_of::<Met>())));
+        if self.ranges.len() < self.places {
+            return Err(Error::NoMemory(self.places.saturating_mul(size_of::<BadRange>())));
         }
-        Ok(self.met.iter().map(Met::fault))
+        Ok(self.ranges.iter().map(BadRange::fault))
     }
 }
 
@@ -61,7 +61,7 @@ impl Report {
 pub(super) struct Collected {
     report: Report,
     /// What the next extent may touch.
-    last: Option<Met>,
+    last: Option<BadRange>,
 }
 
 impl Collected {
@@ -79,17 +79,17 @@ impl Collected {
             return;
         }
         self.push_last();
-        let met = Met { number, seg, code, lsb, is_store, cause: None };
-        let cause = (asks && kept != 0).then(|| met.fault().asked_at(kept).cause());
-        self.last = Some(Met { cause, ..met });
+        let range = BadRange { number, seg, code, lsb, is_store, cause: None };
+        let cause = (asks && kept != 0).then(|| range.fault().asked_at(kept).cause());
+        self.last = Some(BadRange { cause, ..range });
     }
 
     fn push_last(&mut self) {
         let Some(last) = self.last.take() else { return };
         let report = &mut self.report;
         // Without memory for all of them there is the first, and how many there are.
-        if report.met.len() == report.places && try_push(&mut report.met, last).is_err() {
-            report.met = Vec::new();
+        if report.ranges.len() == report.places && try_push(&mut report.ranges, last).is_err() {
+            report.ranges = Vec::new();
         }
         report.places += 1;
         if report.first.is_none_or(|first| last.number < first.number) {
@@ -99,7 +99,7 @@ impl Collected {
 
     pub(super) fn finish(mut self) -> Report {
         self.push_last();
-        self.report.met.sort_unstable_by_key(|met| met.number);
+        self.report.ranges.sort_unstable_by_key(|range| range.number);
         self.report
     }
 }

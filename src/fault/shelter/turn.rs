@@ -36,6 +36,11 @@ pub(super) struct Turn {
     blocked: u64,
 }
 
+/// What only this thread's turn lets exist: whoever holds one may change the tables.
+pub(super) trait InTurn {}
+
+impl InTurn for Turn {}
+
 /// Why there is no turn to be had.
 pub(super) enum NoTurn {
     /// Another thread has it.

@@ -1,6 +1,6 @@
 //! How extents are put under zeroes: the page that cannot be had, and as much around it as there is to be.
 
-use super::absorb::Met;
+use super::bus_error::BusError;
 use super::extents::{self, EXTENTS, Extent};
 use super::pieces::Pieces;
 use super::turn::Turn;
@@ -8,26 +8,26 @@ use super::{back, ballast, gone};
 use crate::abi::PAGE_SIZE;
 use crate::fault::threads;
 use crate::memory::Segment;
-use crate::sys::{held, remap};
+use crate::sys::{kept_open, remap};
 
 /// The largest page there is.
 pub(super) const LARGEST: usize = 1 << 30;
 
 /// What two ranges share.
-pub(super) fn both(a: Segment, b: Segment) -> Segment {
+pub(super) fn intersection(a: Segment, b: Segment) -> Segment {
     let start = a.addr.max(b.addr);
     Segment::new(start, a.end().min(b.end()).saturating_sub(start))
 }
 
 /// The aligned block of a size around an address.
-pub(super) fn block(address: usize, size: usize) -> Segment {
+pub(super) fn aligned_block(address: usize, size: usize) -> Segment {
     let start = address & !(size - 1);
     Segment::new(start, size.min(usize::MAX - start))
 }
 
 /// How extents are put under zeroes for one fault.
 pub(super) struct Zeroes {
-    pub(super) met: Met,
+    pub(super) error: BusError,
     pub(super) thread: usize,
     pub(super) is_writable: bool,
     /// The least of the numbers of extents given up for this one.
@@ -50,7 +50,7 @@ impl Zeroes {
             Err(libc::EINVAL) => 0,
             kept => kept?,
         };
-        let zeroes = held::ZEROES.get().ok();
+        let zeroes = kept_open::ZEROES.get().ok();
         // SAFETY: the pages were kept aside, or the mapping is of a kind whose guard is told that they are not.
         if let Err(errno) = unsafe { remap::map_zeroes(seg, self.is_writable, zeroes) } {
             if kept != 0 {
@@ -59,7 +59,7 @@ impl Zeroes {
             }
             return Err(errno);
         }
-        let Met { code, lsb, is_store, .. } = self.met;
+        let BusError { code, lsb, is_store, .. } = self.error;
         let entry = Extent {
             seg,
             kept,
@@ -98,7 +98,7 @@ impl Zeroes {
             match self.put(part, turn) {
                 Err(libc::EINVAL) if size < LARGEST => {
                     size = (size + 1).next_power_of_two();
-                    part = both(block(self.met.address, size), gap);
+                    part = intersection(aligned_block(self.error.address, size), gap);
                 }
                 done => return done.map(|()| part),
             }
@@ -117,12 +117,12 @@ pub(super) fn take_rest(
     pieces: &mut Pieces<'_>,
 ) -> Result<Segment, i32> {
     ballast::drop(pieces.turn());
-    let start = zeroes.met.address / PAGE_SIZE * PAGE_SIZE;
+    let start = zeroes.error.address / PAGE_SIZE * PAGE_SIZE;
     let mut rest = Segment::new(start, range.end() - start);
     let given_up = give_up(rest, pieces);
     let first = gone::last(given_up, pieces.turn()).map(|extent| extent.number).min();
     zeroes.number = zeroes.number.min(first.unwrap_or(usize::MAX));
-    rest = both(rest, extents::gap(start, pieces.turn()));
+    rest = intersection(rest, extents::gap(start, pieces.turn()));
     loop {
         match zeroes.put(rest, pieces.turn()) {
             // It is in several mappings: that of the fault is the first. Or there may be no more of so many addresses.

@@ -4,7 +4,7 @@
 //! that is read from its beginning: whoever asks about one address after the other had better ask in their order.
 
 use super::{BUFFER, Mapping};
-use crate::sys::{errno, held};
+use crate::sys::{errno, kept_open};
 use std::ffi::{CStr, c_long};
 use std::ops::Range;
 
@@ -49,8 +49,8 @@ impl List {
     }
 
     /// The one that is kept open for the signal handler, for one thread at a time.
-    pub fn held() -> Result<Self, i32> {
-        held::MAPS.get().map(|file| Self::new(file, false))
+    pub fn kept_open() -> Result<Self, i32> {
+        kept_open::MAPS.get().map(|file| Self::new(file, false))
     }
 
     /// The mapping that an address is in, or else the next one. The buffer is the same each time.

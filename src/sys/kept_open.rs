@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// A descriptor, and what it was when it was opened.
-pub struct Held {
+pub struct KeptOpen {
     name: &'static CStr,
     flags: i32,
     /// One more than its number; 0 if there is none.
@@ -23,12 +23,12 @@ pub struct Held {
 }
 
 /// What zeroes are mapped from.
-pub static ZEROES: Held = Held::new(remap::ZEROES, libc::O_RDWR);
+pub static ZEROES: KeptOpen = KeptOpen::new(remap::ZEROES, libc::O_RDWR);
 
 /// The list of mappings. The one of a process whose first thread has ended is empty; a thread's never is.
-pub static MAPS: Held = Held::new(c"/proc/thread-self/maps", libc::O_RDONLY);
+pub static MAPS: KeptOpen = KeptOpen::new(c"/proc/thread-self/maps", libc::O_RDONLY);
 
-impl Held {
+impl KeptOpen {
     const fn new(name: &'static CStr, flags: i32) -> Self {
         Self {
             name,
@@ -41,7 +41,7 @@ impl Held {
     }
 
     /// Whether a process has opened it before.
-    pub fn is_held_by(&self, process: i32) -> bool {
+    pub fn is_open_in(&self, process: i32) -> bool {
         self.process.load(Ordering::Acquire) == process
     }
 
