@@ -1,19 +1,21 @@
-//! The names and numbers of Linux's interface that the whole crate shares. This file depends on nothing else in it.
+//! The names and numbers of Linux's interface that the whole crate shares. This file depends on no other file of the
+//! crate.
 
 use std::fmt;
 
-/// The page size that everything here counts in, in bytes.
+/// The page size in bytes that the whole crate counts in.
 pub const PAGE_SIZE: usize = 4096;
 
-/// The most one call transfers: the largest signed 32-bit number, rounded down to a page.
+/// The most bytes that one system call transfers: the largest signed 32-bit number, rounded down to a page.
 pub const MAX_RW_COUNT: usize = 0x7fff_f000;
 
-/// The most segments a vector may have.
+/// The most segments that a vector of the kernel's interface may have.
 pub const UIO_MAXIOV: usize = 1024;
-/// Segments that need no allocation.
+/// Vectors of up to this many segments are stored without an allocation.
 pub const UIO_FASTIOV: usize = 8;
 
-/// What the iterator is in a transfer, seen from the file operation.
+/// Whether the iterator's memory is the destination or the source. The kernel names it after the file operation: `READ`
+/// *from* a file fills the iterator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
     /// `READ`, `ITER_DEST`: data goes to the iterator's memory.
@@ -43,7 +45,7 @@ pub enum Kind {
     Discard,
 }
 
-/// What sets the kinds apart, for code that need not name them.
+/// The properties that set the kinds apart. Code asks for a property where it can, and names a kind only where it must.
 impl Kind {
     /// Every kind, in the order of their numbers.
     pub const ALL: [Self; 8] =
@@ -64,7 +66,8 @@ impl Kind {
         }
     }
 
-    /// Whether its memory is a user's: a fault in it is a short count.
+    /// Whether a fault in its memory ends a copy with a short count, as in user memory; in the other kinds it raises
+    /// `FaultError`.
     #[must_use]
     pub const fn is_user_backed(self) -> bool {
         match self {
@@ -73,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// Whether there is nothing ahead of it that could be read.
+    /// Whether it can only be a destination, because no memory lies ahead of it that a copy could read.
     #[must_use]
     pub const fn is_destination_only(self) -> bool {
         match self {
@@ -82,7 +85,7 @@ impl Kind {
         }
     }
 
-    /// Whether a walk goes page by page even where pages lie side by side.
+    /// Whether a walk splits its memory at page boundaries, even where the pages are adjacent.
     #[must_use]
     pub const fn is_paged(self) -> bool {
         match self {
@@ -91,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// What its memory comes in.
+    /// The unit its memory is made of, for messages.
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
@@ -101,7 +104,7 @@ impl Kind {
         }
     }
 
-    /// Why there may be no memory where bytes remain.
+    /// Why a copy may find no memory although `count` is not 0 yet, for messages.
     #[must_use]
     pub const fn end_of_memory(self) -> &'static str {
         match self {

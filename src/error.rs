@@ -1,13 +1,15 @@
-//! Every way an operation is refused. A refused operation has changed nothing.
+//! Every reason for refusing an operation. A refused operation has changed nothing.
+//!
 use crate::abi::{Direction, Kind};
 use std::fmt;
 
-/// Result of everything that can be refused.
+/// The result of an operation that can be refused.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why an operation was refused, with the numbers that decided it.
 ///
-/// Bad memory met while copying is not an error: copies come out short and say why in a [`crate::fault::Fault`].
+/// Bad memory found while copying is not an error: the copy returns a short count and leaves the reason in a
+/// [`crate::fault::Fault`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Error {
     /// An argument is outside what the operation accepts.
@@ -16,21 +18,22 @@ pub enum Error {
         argument: &'static str,
         /// What was given.
         value: String,
-        /// What is accepted.
+        /// The values that are accepted.
         expected: String,
     },
-    /// `count` is more than the segments hold from here on; the kernel would walk off the array.
+    /// `count` is more than the segments hold from the iterator's position on. The kernel would walk off the end of the
+    /// array.
     BeyondSegments {
         /// Bytes asked for.
         count: usize,
-        /// Bytes there are.
+        /// Bytes that the segments hold.
         available: usize,
     },
-    /// A revert to before the iterator's beginning.
+    /// A revert by more bytes than the iterator has consumed.
     BeforeStart {
-        /// Bytes to go back.
+        /// Bytes to revert by.
         nbytes: usize,
-        /// Bytes there are to go back.
+        /// Bytes consumed so far.
         consumed: usize,
     },
     /// A copy against the iterator's direction.
@@ -40,16 +43,16 @@ pub enum Error {
         /// The iterator's direction.
         direction: Direction,
     },
-    /// Two ranges that are copied to each other and are not of one length.
+    /// A destination and a source of the same index whose lengths differ.
     RangeLengths {
-        /// Which ones.
+        /// Their index.
         index: usize,
         /// The destination's length.
         dst: usize,
         /// The source's length.
         src: usize,
     },
-    /// More bytes than the flat buffer beside the iterator has.
+    /// More bytes than the flat buffer at the other end of the copy has.
     BeyondBuffer {
         /// Bytes asked for.
         nbytes: usize,
@@ -74,7 +77,7 @@ pub enum Error {
         /// The region's length.
         limit: usize,
     },
-    /// A range that passes the last of the 2^64 bytes there can be.
+    /// A range that ends past byte 2^64.
     BeyondLine {
         /// The first byte.
         start: usize,
@@ -87,7 +90,7 @@ pub enum Error {
         format: &'static str,
         /// The line, from 1.
         line: usize,
-        /// The character in the line, from 1.
+        /// The character in that line, from 1.
         column: usize,
         /// What is wrong there.
         message: String,
@@ -96,7 +99,7 @@ pub enum Error {
     Unsupported {
         /// The refused operation.
         operation: &'static str,
-        /// The kind it was asked of.
+        /// The iterator's kind.
         kind: Kind,
     },
     /// A destination may not be written to.
@@ -106,22 +109,22 @@ pub enum Error {
         /// Which one.
         index: usize,
     },
-    /// A region that was opened to be read only.
+    /// A write to a region that was opened read-only.
     ReadOnlyRegion,
-    /// The kernel's own answer: a positive errno, and what it is about.
+    /// An errno that the kernel returned or would return.
     Os {
-        /// The errno.
+        /// The errno, a positive number.
         errno: i32,
         /// The argument, offset and limit.
         context: String,
     },
-    /// Somebody else moved or cut the iterator between two calls of a transfer at an offset.
+    /// Another thread moved or truncated the iterator between two system calls of a transfer at an offset.
     Moved,
-    /// Faults were to be met by the signal handler alone, and it cannot be had.
+    /// The mode demands the signal handler, and the handler cannot be installed. The text says why.
     Handler(&'static str),
-    /// No memory for this many bytes.
+    /// This many bytes could not be allocated.
     NoMemory(usize),
-    /// This many ranges are guarded already, and there is no room for more.
+    /// This many ranges are guarded already, which is the limit.
     TooManyGuards(usize),
 }
 
@@ -131,7 +134,7 @@ impl Error {
         Self::Invalid { argument, value: value.to_string(), expected: expected.into() }
     }
 
-    /// An errno the kernel would return, and why.
+    /// An errno that the kernel returned or would return, and why.
     pub fn os(errno: i32, context: impl Into<String>) -> Self {
         Self::Os { errno, context: context.into() }
     }
@@ -189,13 +192,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Sees to it that `additional` more elements fit, without ending the process where there is no memory for them. How
-/// many there are is for a caller, a file or another program to say.
+/// Reserves room for `additional` more elements. A caller, a file or another program decides how many there are, so a
+/// failed allocation is an error here and does not abort the process.
 pub fn reserve<T>(vec: &mut Vec<T>, additional: usize) -> Result<()> {
     vec.try_reserve(additional).map_err(|_| Error::NoMemory(additional.saturating_mul(size_of::<T>())))
 }
 
-/// Adds an element to a vector whose length somebody else decides.
+/// Appends an element to a vector whose length is decided by somebody else, as in [`reserve`].
 pub fn try_push<T>(vec: &mut Vec<T>, value: T) -> Result<()> {
     reserve(vec, 1)?;
     vec.push(value);

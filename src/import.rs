@@ -1,12 +1,14 @@
-//! Importing user vectors: the kernel's checks, in the kernel's order (6.4 and later), with the kernel's errnos.
+//! Importing user vectors: the kernel's checks, in the kernel's order (Linux 6.4 and later), with the kernel's errnos.
+//! The order is part of the interface, since it decides which of several faults in a vector is reported.
 //!
-//! 1. No segments: nothing is read. More than [`UIO_MAXIOV`]: EINVAL, before anything is read.
-//! 2. The array's own range: EFAULT. Then element by element: unreadable is EFAULT, a negative length EINVAL; the first
-//!    wins.
-//! 3. Per segment, in order: a range outside user space is EFAULT, with the length as given; then the running total is
-//!    cut at [`MAX_RW_COUNT`], which shortens one segment and empties those after it.
+//! 1. With no segments the array is not read. More than [`UIO_MAXIOV`] segments are EINVAL, before the array is read.
+//! 2. An array outside user space is EFAULT. Then the elements are read in order: an unreadable one is EFAULT, a
+//!    negative length is EINVAL, and the first of these is reported.
+//! 3. The segments are then checked in order: a range outside user space, by its length as given, is EFAULT. After its
+//!    check a segment is truncated to what the running total leaves of [`MAX_RW_COUNT`]; so one segment is shortened
+//!    and those after it become empty.
 //!
-//! A single segment takes another way: it becomes a UBUF, and its length is cut *before* its range is checked.
+//! A vector of one segment becomes a UBUF, and its length is truncated *before* its range is checked.
 
 use crate::abi::{Direction, MAX_RW_COUNT, UIO_MAXIOV};
 use crate::copy;
@@ -16,17 +18,17 @@ use crate::memory::{Backing, Memories, Memory, Segment};
 use crate::sys::memory;
 use std::mem::MaybeUninit;
 
-/// How an element of a packed array is laid out.
+/// The layout of an array element.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
     /// `struct iovec`: an 8-byte address and an 8-byte length.
     Native,
-    /// `struct compat_iovec`: 4 bytes each, the length signed.
+    /// `struct compat_iovec` of 32-bit processes: a 4-byte address and a signed 4-byte length.
     Compat,
 }
 
 impl Layout {
-    /// Bytes of an element.
+    /// The size of an element in bytes.
     pub const fn size(self) -> usize {
         match self {
             Self::Native => 16,
@@ -42,7 +44,7 @@ impl Layout {
     }
 }
 
-/// Where a vector comes from.
+/// The vector to import.
 #[derive(Clone, Copy)]
 pub struct Source<'a>(Form<'a>);
 
@@ -56,15 +58,16 @@ enum Form<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Ranges collected one by one. Lengths are as given: a negative one has its top bit set.
+    /// Ranges that the caller collected one by one. Their lengths are not checked yet: a negative length has its top
+    /// bit set.
     pub fn ranges(ranges: &'a Memories) -> Self {
         Self(Form::Ranges(ranges))
     }
 
-    /// A packed array of at least as many elements as are asked for.
+    /// A packed array with at least as many elements as `nr_segs` will say.
     ///
     /// # Safety
-    /// The ranges that the array names are memory of [`Backing::Unchecked`], as [`Memory::new`] asks for.
+    /// The ranges that the array names satisfy the conditions of [`Memory::new`] for [`Backing::Unchecked`].
     pub unsafe fn packed(array: Memory) -> Self {
         Self(Form::Array(array))
     }
@@ -72,7 +75,7 @@ impl<'a> Source<'a> {
     /// The address of a packed array, which may be unreadable.
     ///
     /// # Safety
-    /// As for [`Self::packed`], if there is an array.
+    /// If an array can be read at the address, it satisfies the condition of [`Self::packed`].
     pub unsafe fn address(addr: usize) -> Self {
         Self(Form::Address(addr))
     }
@@ -84,10 +87,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The ranges at `segs`, which are those that [`Self::read`] returned, or parts of them.
+    /// Vouches for `segs`, which are ranges that [`Self::read`] returned, or parts of them.
     fn vouch(self, segs: Vec<Segment>) -> Memories {
-        // SAFETY: parts of ranges that the maker of `ranges` promised, or of those an array named, which the caller of
-        // `packed` or `address` promised.
+        // SAFETY: these are parts of ranges that were vouched for: by the maker of `ranges`, or, for those that an
+        // array names, by the caller of `packed` or `address`.
         unsafe { Memories::new(segs, self.backing()) }
     }
 
@@ -101,7 +104,7 @@ impl<'a> Source<'a> {
                 return Ok(ranges.to_vec());
             }
             Form::Array(array) => array.take(nbytes),
-            // SAFETY: it is only read from, which is survived wherever it is.
+            // SAFETY: the range is only read, and a read with this backing survives any fault.
             Form::Address(addr) => unsafe { Memory::new(Segment::new(addr, nbytes), Backing::Unchecked) },
         };
         let start = array.seg().addr;
@@ -126,7 +129,7 @@ fn efault(context: String) -> Error {
 }
 
 fn check_lengths(segs: &[Segment], layout: Layout) -> Result<()> {
-    // One pass with no exits settles the usual case; which one it was matters only if there is one.
+    // One pass without branches decides the usual case. The index is looked for only if a length is negative.
     let bits = segs.iter().fold(0, |bits, seg| bits | seg.len);
     if !layout.is_negative(bits) {
         return Ok(());
@@ -137,7 +140,7 @@ fn check_lengths(segs: &[Segment], layout: Layout) -> Result<()> {
     }
 }
 
-/// The array's elements and how many of them were readable to their last byte.
+/// Reads the array; returns its elements and how many of them were readable to their last byte.
 fn read_native(array: Memory, nr_segs: usize) -> Result<(Vec<Segment>, usize)> {
     const { assert!(size_of::<Segment>() == Layout::Native.size()) };
     let mut segs: Vec<Segment> = Vec::new();
@@ -163,7 +166,7 @@ fn read_compat(array: Memory) -> Result<(Vec<Segment>, usize)> {
     Ok((words[..got].iter().map(segment).collect(), got))
 }
 
-/// The memory of elements that may be uninitialised, as bytes that may be.
+/// Views elements that may be uninitialised as bytes that may be uninitialised.
 fn as_bytes<T>(elements: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<u8>] {
     let len = size_of_val(elements);
     // SAFETY: the same memory, borrowed for as long; bytes have no alignment and need not be initialised.
@@ -174,7 +177,7 @@ fn as_bytes<T>(elements: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<u8>] {
 pub struct Imported {
     /// The iterator over it.
     pub iter: IovIter,
-    /// The validated and truncated copy, if it did not fit the caller's fast array.
+    /// The validated and truncated copy of the vector; `None` if it fits the caller's fast array.
     pub array: Option<Memories>,
 }
 
@@ -196,8 +199,8 @@ pub(crate) fn check_range(index: usize, seg: Segment) -> Result<()> {
     )))
 }
 
-/// Whether all ranges are in user space and come to no more than [`MAX_RW_COUNT`] together: nothing to refuse, nothing
-/// to cut.
+/// Whether all ranges lie in user space and their total is at most [`MAX_RW_COUNT`]. Then no segment is refused or
+/// truncated.
 fn all_good(segs: &[Segment]) -> bool {
     let limit = memory::user_limit();
     let mut total = 0_usize;
@@ -239,20 +242,20 @@ pub fn import_iovec(
     Ok(Imported { iter, array })
 }
 
-/// Reads a vector and checks its lengths: no ranges, no truncation (`iovec_from_user`).
+/// Reads a vector and checks its lengths. It neither checks the ranges nor truncates (`iovec_from_user`).
 pub fn iovec_from_user(source: Source<'_>, nr_segs: usize, layout: Layout) -> Result<Memories> {
     check_number(nr_segs)?;
     let segs = if nr_segs == 0 { Vec::new() } else { source.read(nr_segs, layout)? };
     Ok(source.vouch(segs))
 }
 
-/// Reads a vector of any number of ranges and checks its lengths: what `copy_ranges` is given.
+/// Reads a vector of any number of ranges and checks its lengths. `copy_ranges` takes its arguments this way.
 pub fn ranges_from_user(source: Source<'_>, nr_segs: usize) -> Result<Memories> {
     let segs = if nr_segs == 0 { Vec::new() } else { source.read(nr_segs, Layout::Native)? };
     Ok(source.vouch(segs))
 }
 
-/// One range, cut to [`MAX_RW_COUNT`] and then checked (`import_ubuf`, `import_single_range`).
+/// Truncates one range to [`MAX_RW_COUNT`] bytes, then checks it (`import_ubuf`, `import_single_range`).
 pub fn import_ubuf(direction: Direction, range: Memory) -> Result<IovIter> {
     let range = range.take(MAX_RW_COUNT);
     check_range(0, range.seg())?;

@@ -1,13 +1,14 @@
 //! Memory that cannot be forged, and the rules for touching it.
 //!
-//! 1. **No references.** Memory that belongs to Python, to another process or to nobody at all may change or vanish
-//!    while it is copied, so no `&[u8]` or `&mut [u8]` ever covers it: an address and a length do.
-//! 2. **One door.** Only the primitives in [`crate::arch`] and the system calls in [`crate::sys`] access such memory.
-//! 3. **One promise.** A [`Segment`] is a pair of numbers that anybody may write down. Nothing accepts it for memory to
-//!    copy to or from: copies and iterators take [`Memory`] and [`Memories`], whose constructors are unsafe and whose
-//!    safe operations only narrow the range.
+//! 1. **No references.** Memory of Python's, of another process or of no owner at all may change or vanish while it is
+//!    copied. So no `&[u8]` or `&mut [u8]` ever covers it; an address and a length describe it.
+//! 2. **One door.** Only the guarded primitives in [`crate::arch`] and the system calls in [`crate::sys`] access such
+//!    memory.
+//! 3. **One promise.** A [`Segment`] is a pair of numbers that safe code may make up. No copy and no iterator accepts
+//!    one: they take [`Memory`] and [`Memories`], whose constructors are unsafe and whose safe operations only narrow
+//!    the range.
 //!
-//! Safe code cannot make memory out of an address, neither by calling the constructor,
+//! Safe code cannot turn an address into memory, neither by calling the constructor,
 //!
 //! ```compile_fail,E0133
 //! use _core::memory::{Backing, Memory, Segment};
@@ -23,7 +24,7 @@
 //! let forged = Memory { seg: Segment::new(4096, 8), backing: Backing::Unchecked };
 //! ```
 //!
-//! nor by changing those of memory it was given,
+//! nor by changing the fields of a value that it was given,
 //!
 //! ```compile_fail,E0616
 //! use _core::memory::Memory;
@@ -40,8 +41,8 @@
 //! let forged = IovIter::ubuf(Direction::Dest, Segment::new(4096, 8), None);
 //! ```
 //!
-//! Nor does anything else hand safe code a way to memory: only the crate itself walks over an iterator, since a step that
-//! lied about what it processed would move the iterator off its memory,
+//! Nothing else gives safe code access to memory either. Only the crate itself walks over an iterator, since a step that
+//! returned a wrong residue would move the iterator off its memory,
 //!
 //! ```compile_fail,E0603
 //! use _core::iter::Step;
@@ -54,13 +55,13 @@
 //! }
 //! ```
 //!
-//! only the signal handler puts a page under zeroes,
+//! only the signal handler replaces a page by zeroes,
 //!
 //! ```compile_fail,E0603
 //! use _core::fault::shelter::absorb;
 //! ```
 //!
-//! and a guard, under which it does, is an unsafe promise.
+//! and to begin a guard, under which it does so, is unsafe.
 //!
 //! ```compile_fail,E0133
 //! use _core::fault::shelter::{Guard, Range};
@@ -70,7 +71,7 @@
 //! let guard = Guard::begin(Some(&[Range { seg, is_writable: true, is_pinned: true }]));
 //! ```
 //!
-//! Whoever has memory to give vouches for it, once:
+//! The code that knows the memory vouches for it, once:
 //!
 //! ```
 //! use _core::abi::Direction;
@@ -94,11 +95,12 @@ pub use ranges::{Memories, Segments};
 
 use std::sync::Arc;
 
-/// An address range `[addr, addr + len)`: the `struct iovec` of this crate. It says nothing about the memory behind it.
+/// An address range `[addr, addr + len)`: this crate's `struct iovec`. It makes no statement about the memory behind
+/// the addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Segment {
-    /// First byte's address.
+    /// The first byte's address.
     pub addr: usize,
     /// Length in bytes.
     pub len: usize,
@@ -110,7 +112,7 @@ impl Segment {
         Self { addr, len }
     }
 
-    /// The first `len` bytes, or all of it if it is shorter.
+    /// The first `len` bytes, or the whole range if it is shorter.
     #[must_use]
     pub fn take(self, len: usize) -> Self {
         Self { addr: self.addr, len: self.len.min(len) }
@@ -123,7 +125,8 @@ impl Segment {
         Self { addr: self.addr.wrapping_add(nbytes), len: self.len - nbytes }
     }
 
-    /// One past the last byte. Wraps for a range that no address space can hold, as nothing else checks it here.
+    /// One past the last byte. The addition wraps for a range that no address space can hold; such ranges are refused
+    /// elsewhere.
     pub fn end(self) -> usize {
         self.addr.wrapping_add(self.len)
     }
@@ -144,24 +147,27 @@ impl Segment {
     }
 }
 
-/// How memory may fail while it is copied, the safest first: of several, the greatest decides how a copy touches all of
-/// them.
+/// How memory may fail while it is copied. The order is from safest to least safe: a copy over several ranges treats
+/// all of them as the greatest of their backings.
 ///
-/// As wide as the addresses it travels with. Padding beside a single byte is moved in pieces that overlap what was just
-/// stored, and each such load waits for the store: 8 ns, several times a call.
+/// It is as wide as the addresses beside it in [`Memory`]. With a one-byte discriminant the compiler moves the padding
+/// in pieces that overlap the byte just stored; each such load waits for that store, which costs 8 ns several times per
+/// call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(usize)]
 pub enum Backing {
-    /// Anonymous memory that its owner keeps mapped and accessible: only failing hardware can take it away.
+    /// Anonymous memory that its owner keeps mapped and accessible. Only failing hardware can take it away.
     Heap,
-    /// A mapping that its owner keeps, of something that may go away: a file that is truncated, a device that fails.
+    /// A mapping that its owner keeps, of an object that may shrink or fail: a file that is truncated, a device that
+    /// breaks.
     Mapping,
-    /// A raw address that nobody keeps. Any fault is survived, or the access is refused.
+    /// A raw address that no owner keeps mapped. A copy survives any fault there, or is refused before it begins.
     Unchecked,
 }
 
 impl Backing {
-    /// Whether an access may fault although hardware works: it is made under the fault handler or by a system call.
+    /// Whether an access may fault although the hardware works. Such an access is made under the fault handler or by a
+    /// system call.
     pub fn may_vanish(self) -> bool {
         self != Self::Heap
     }
@@ -178,19 +184,19 @@ impl Memory {
     /// Vouches for a range.
     ///
     /// # Safety
-    /// Until the last use of the value, its copies and whatever is built from them:
-    /// * Copying from the range, and to it wherever the value gets to be a destination, breaks nobody's assumptions: no
-    ///   Rust reference, and no object that is taken for immutable, covers a byte of it. Others may change the contents
-    ///   at any time.
-    /// * [`Backing::Heap`]: every byte stays mapped and accessible for what is done to it.
-    /// * [`Backing::Mapping`]: the same, but for pages that the object behind the mapping no longer has.
-    /// * [`Backing::Unchecked`]: nothing more. The range may be unmapped, protected or outside user space.
+    /// These hold until the last use of the value, of its copies and of everything built from them:
+    /// * Reading the range is sound, and so is writing to it where the value is used as a destination: no Rust
+    ///   reference and no object that others take for immutable covers a byte of it. Others may change the contents at
+    ///   any time.
+    /// * [`Backing::Heap`]: every byte stays mapped and accessible for the reads and writes made.
+    /// * [`Backing::Mapping`]: the same, except for pages that the mapped object no longer has.
+    /// * [`Backing::Unchecked`]: no further condition. The range may be unmapped, protected or outside user space.
     #[must_use]
     pub const unsafe fn new(seg: Segment, backing: Backing) -> Self {
         Self { seg, backing }
     }
 
-    /// Where it is.
+    /// Its address range.
     #[inline]
     pub const fn seg(self) -> Segment {
         self.seg
@@ -204,12 +210,12 @@ impl Memory {
 
     /// Its length in bytes.
     #[inline]
-    #[allow(clippy::len_without_is_empty)] // nobody asks
+    #[allow(clippy::len_without_is_empty)] // an is_empty would have no caller
     pub const fn len(self) -> usize {
         self.seg.len
     }
 
-    /// The first `len` bytes, or all of it if it is shorter.
+    /// The first `len` bytes, or the whole range if it is shorter.
     #[inline]
     #[must_use]
     pub fn take(self, len: usize) -> Self {
@@ -223,7 +229,7 @@ impl Memory {
         Self { seg: self.seg.skip(nbytes), ..self }
     }
 
-    /// The `len` bytes from `offset` on, if it has them.
+    /// The `len` bytes from `offset` on; `None` if the range ends before them.
     #[inline]
     pub fn range(self, offset: usize, len: usize) -> Option<Self> {
         let end = offset.checked_add(len)?;
@@ -231,14 +237,16 @@ impl Memory {
     }
 }
 
-/// Whatever must stay alive for as long as the memory it owns is used: exported Python buffers, an own page.
+/// Keeps memory alive: exported Python buffers, or a page that this crate allocated. It lives for as long as the memory
+/// is used.
 ///
-/// Dropping the last one may run Python code (releasing a buffer), so nothing drops one while it holds a lock.
+/// Dropping the last clone may run Python code (the release of a buffer), so no code drops one while it holds a lock.
 pub type Owner = Arc<dyn std::any::Any + Send + Sync>;
 
-/// A piece of memory that belongs to a structure of pages: a page of an XArray, a folio, a pipe slot's page.
+/// A page of an XArray, a folio of a queue or the page of a pipe slot: memory together with its owner.
 ///
-/// The memory leaves this crate with its owner only: a copy of the [`Memory`] alone could outlive it.
+/// Public functions return the memory only together with the owner, since a copy of the [`Memory`] alone could outlive
+/// it.
 #[derive(Clone)]
 pub struct Page {
     memory: Memory,
@@ -247,18 +255,18 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page in memory that `owner` keeps. One that is not `writable` is never a destination.
+    /// A page in memory that `owner` keeps alive. A page that is not `writable` is never a destination.
     pub fn new(memory: Memory, writable: bool, owner: Owner) -> Self {
         Self { memory, writable, owner }
     }
 
-    /// Its memory, for as long as the page is held.
+    /// Its memory. The caller keeps the page for as long as it uses the result.
     #[inline]
     pub(crate) fn memory(&self) -> Memory {
         self.memory
     }
 
-    /// Where it is.
+    /// Its address range.
     #[inline]
     pub fn seg(&self) -> Segment {
         self.memory.seg
@@ -270,7 +278,7 @@ impl Page {
         self.writable
     }
 
-    /// What keeps it there.
+    /// What keeps the memory alive.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }

@@ -1,21 +1,21 @@
-//! Many ranges of memory, which are copied to or from together.
+//! Several ranges of memory that one copy goes over.
 
 use super::{Backing, Memory, Segment};
 use crate::abi::UIO_FASTIOV;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// An array of segments: a few in place, or shared with whoever else keeps it alive.
+/// An array of segments, in place if it is short, otherwise reference-counted.
 #[derive(Clone)]
 pub enum Segments {
-    /// Up to eight, with no allocation.
+    /// Up to eight segments, without an allocation.
     Inline([Segment; UIO_FASTIOV], usize),
-    /// Any number; freed when the last iterator or array object over it is gone.
+    /// Any number of segments. The array is freed with the last iterator or array object that uses it.
     Shared(Arc<Vec<Segment>>),
 }
 
 impl Segments {
-    /// As a slice. (It covers this array, not the memory its elements point to.)
+    /// The array as a slice, which covers the addresses and lengths, not the memory they name.
     #[inline]
     pub fn as_slice(&self) -> &[Segment] {
         match self {
@@ -42,7 +42,7 @@ impl From<Vec<Segment>> for Segments {
     }
 }
 
-/// Ranges of memory in order, which fail in the same way.
+/// Ranges of memory in order, with one backing for all.
 #[derive(Clone)]
 pub struct Memories {
     segs: Segments,
@@ -53,18 +53,18 @@ impl Memories {
     /// Vouches for every range of an array.
     ///
     /// # Safety
-    /// As for [`Memory::new`], of each of them.
+    /// Each range satisfies the conditions of [`Memory::new`].
     pub unsafe fn new(segs: impl Into<Segments>, backing: Backing) -> Self {
         Self { segs: segs.into(), backing }
     }
 
-    /// Where they are.
+    /// Their address ranges.
     #[inline]
     pub fn segs(&self) -> &[Segment] {
         self.segs.as_slice()
     }
 
-    /// How they may fail: as the least safe of them.
+    /// How they may fail: the backing of the least safe range.
     #[inline]
     pub fn backing(&self) -> Backing {
         self.backing
@@ -89,7 +89,8 @@ impl FromIterator<Memory> for Memories {
     }
 }
 
-/// The least safe backing of all memory that was ever added to a structure that threads share.
+/// The least safe backing of all memory that was ever added to a structure. It only ever rises, so threads may share it
+/// without a lock.
 #[derive(Default)]
 pub(crate) struct LeastSafe(AtomicUsize);
 
