@@ -1,23 +1,25 @@
-//! How what remains is aligned, and where the current segment ends.
+//! The alignment of the remaining bytes, the gaps between segments, and where the current segment ends.
 
 use super::IovIter;
 use crate::abi::Kind;
 
-/// What [`IovIter::gap_alignment`] answers for kinds it has no meaning for.
+/// The answer of [`IovIter::gap_alignment`] for kinds to which the question does not apply.
 pub(super) const NO_GAPS: u32 = u32::MAX;
 
 impl IovIter {
-    /// The bytes before the end of the current segment (`iov_iter_single_seg_count`). May be 0 with more to come.
+    /// The bytes up to the end of the current segment, at most `count` (`iov_iter_single_seg_count`). It is 0 at the
+    /// end of a segment, although bytes may remain in later ones. FOLIOQ counts the whole current folio, as the kernel
+    /// does.
     pub fn single_seg_count(&self) -> usize {
         self.body.current_segment(self.offset).map_or(self.count, |left| self.count.min(left))
     }
 
-    /// The OR of every address and length that would be transferred (`iov_iter_alignment`). BVEC counts offsets in
-    /// pages for addresses, XARRAY and FOLIOQ their position, which counts also where nothing is left to transfer.
+    /// The OR of every address and length that would be transferred (`iov_iter_alignment`). BVEC contributes offsets in
+    /// pages in place of addresses. XARRAY and FOLIOQ contribute their position, even when no bytes remain.
     pub fn alignment(&self) -> usize {
         if let Some(vector) = self.body.as_vector() {
-            // An empty BVEC element counts with its offset. The current segment counts even if nothing of it is left to
-            // transfer, as long as it has bytes.
+            // As in the kernel, an empty BVEC element contributes its offset, and with a `count` of 0 the current
+            // segment still contributes if bytes of it lie ahead.
             let counts_empty =
                 vector.kind() == Kind::Bvec || (self.count == 0 && vector.left_of_current(self.offset) != 0);
             let pieces = vector.clipped(self.offset, self.count).filter(|(seg, _)| seg.len != 0 || counts_empty);
@@ -29,7 +31,8 @@ impl IovIter {
         }
     }
 
-    /// Whether no piece's address has a bit of `addr_mask` and no length one of `len_mask` (`iov_iter_is_aligned`).
+    /// Whether no piece has a bit of `addr_mask` set in its address or a bit of `len_mask` in its length
+    /// (`iov_iter_is_aligned`).
     pub fn is_aligned(&self, addr_mask: usize, len_mask: usize) -> bool {
         let fits = |at: usize, len: usize| at & addr_mask == 0 && len & len_mask == 0;
         if let Some(vector) = self.body.as_vector() {
@@ -39,8 +42,10 @@ impl IovIter {
         is_finished_pipe || self.body.place(self.offset).is_none_or(|place| fits(place, self.count))
     }
 
-    /// The OR of all inner boundaries of an IOVEC: 0 when its segments join without gaps (`iov_iter_gap_alignment`).
-    /// Whole segments count, wherever the position is. UBUF: 0; other kinds: [`NO_GAPS`].
+    /// The OR of the end and start addresses at the boundaries between the segments of an IOVEC
+    /// (`iov_iter_gap_alignment`). A device that needs segments to meet at multiples of 2^n can take those whose answer
+    /// has the low n bits clear. Segments count as wholes, wherever in the current one the position is. UBUF has no
+    /// boundaries: 0. Other kinds: [`NO_GAPS`].
     pub fn gap_alignment(&self) -> usize {
         if !self.is_user_backed() {
             return NO_GAPS as usize;

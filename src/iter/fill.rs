@@ -1,6 +1,9 @@
-//! PIPE filled by a system call, which may block for as long as it likes: the bytes go to pages that are not in the
-//! ring yet, with no lock held, and the pages enter the ring with exactly the bytes that came. Slots are reserved
-//! meanwhile, so that no byte read from a descriptor ever finds the ring full.
+//! A PIPE that a system call fills.
+//!
+//! The call may block without limit, so no lock is held during it: it writes to pages that are not in the ring yet, and
+//! afterwards each page enters the ring with exactly the bytes that arrived. Their slots are reserved before the call.
+//! Otherwise another writer could fill the ring meanwhile, and bytes already read from a descriptor would have no place
+//! to go.
 
 use super::IovIter;
 use super::kinds::PipeCursor;
@@ -8,11 +11,11 @@ use crate::memory::Segment;
 use crate::structure::{PipeRing, Place, Writer};
 use std::sync::Arc;
 
-/// The most pages one call is offered. A call that reads little has allocated them all for nothing.
+/// The most pages offered to one call. They are allocated before it is known how many bytes the call reads.
 const MAX_PAGES: usize = 64;
 
-/// Room that a pipe offers to one system call: the rest of the newest page, if the iterator wrote it last, and new
-/// pages. Their slots stay reserved until the offer is accepted or dropped.
+/// The memory that a pipe offers to one system call: the rest of the newest page, if this iterator was the last to
+/// write to it, and new pages. The slots of the pages stay reserved until the offer is accepted or dropped.
 pub(crate) struct Offer {
     ring: Arc<PipeRing>,
     places: Vec<Place>,
@@ -25,7 +28,7 @@ impl Drop for Offer {
 }
 
 impl Offer {
-    /// The memory offered, in the order it is to be filled.
+    /// The memory offered, in the order in which the call fills it.
     pub(crate) fn segs(&self) -> impl Iterator<Item = Segment> {
         self.places.iter().map(Place::seg)
     }
@@ -46,7 +49,7 @@ impl PipeCursor {
         offer
     }
 
-    /// Makes the first `nbytes` bytes of the offer part of the pipe; how many did.
+    /// Adds the first `nbytes` bytes of the offer to the pipe; returns how many were added.
     fn accept(&mut self, mut offer: Offer, nbytes: usize) -> usize {
         let mut done = 0;
         for place in offer.places.drain(..) {
@@ -58,18 +61,19 @@ impl PipeCursor {
 }
 
 impl IovIter {
-    /// Room for up to `nbytes` bytes (and `count`) in a PIPE, to be filled with no lock held; `None` for any other
-    /// kind.
+    /// Memory for at most `nbytes` and `count` bytes of a PIPE, which the caller fills with no lock held. `None` for
+    /// other kinds.
     pub(crate) fn offer(&self, nbytes: usize) -> Option<Offer> {
         self.body.as_pipe().map(|pipe| pipe.offer(nbytes.min(self.count)))
     }
 
-    /// Whether a PIPE has slots left, so that only memory can be what an empty offer lacked.
+    /// Whether a PIPE has free slots. If it has and an offer is empty, the offer's pages could not be allocated.
     pub(crate) fn has_free_slots(&self) -> bool {
         self.body.as_pipe().is_some_and(|pipe| pipe.0.free_slots().0 > 0)
     }
 
-    /// Moves the PIPE that made the offer on by the `nbytes` bytes the offer was filled with.
+    /// Adds the offer's first `nbytes` bytes, which the caller has filled, to the PIPE that made the offer, and
+    /// advances it.
     pub(crate) fn accept(&mut self, offer: Offer, nbytes: usize) {
         let nbytes = nbytes.min(self.count);
         if let Some(pipe) = self.body.as_pipe_mut() {

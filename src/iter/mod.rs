@@ -1,7 +1,7 @@
 //! The iterator: a cursor over scattered memory (`struct iov_iter`).
 //!
-//! `count` bounds every operation; the segments may hold more. A position is the current segment and the offset in it,
-//! and may rest at the end of a segment. Everything the kernel leaves undefined is an [`Error`] here.
+//! `count` bounds every operation; the segments may hold more. A position is the current segment and an offset in it,
+//! and that offset may equal the segment's length. Whatever the kernel leaves undefined is an [`Error`] here.
 
 mod alignment;
 mod fill;
@@ -23,22 +23,23 @@ use crate::fault::Fault;
 use crate::memory::{Backing, Memory, Segment};
 use kinds::Body;
 
-/// The cursor. Cloning it is the kernel's `struct` copy: the clone moves on its own over the same memory.
+/// The cursor. A clone is what assigning the kernel's `struct iov_iter` gives: it moves independently over the same
+/// memory.
 #[derive(Clone)]
-#[repr(C)] // what every copy touches comes first, on a line or two
+#[repr(C)] // the fields that every copy uses come first, in one or two cache lines
 pub struct IovIter {
     direction: Direction,
     count: usize,
-    /// Bytes consumed of the current segment; of all for UBUF and XARRAY. PIPE keeps its own.
+    /// Bytes consumed of the current segment; for UBUF and XARRAY, since the start. PIPE keeps its own position.
     offset: usize,
-    /// Why the last copy through this iterator came out short.
+    /// Why the last copy through this iterator was short.
     pub fault: Option<Box<Fault>>,
     body: Body,
 }
 
 impl IovIter {
     #[inline(always)]
-    #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
+    #[allow(clippy::inline_always)] // out of line, the value would be written to the stack and then copied
     fn with_body(direction: Direction, count: usize, body: Body) -> Self {
         Self { direction, count, offset: 0, body, fault: None }
     }
@@ -49,25 +50,25 @@ impl IovIter {
         Ok(Self::with_body(direction, count, Body::Ubuf(memory)))
     }
 
-    /// One range, all of it.
+    /// An iterator over the whole of one range.
     #[inline(always)]
-    #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
+    #[allow(clippy::inline_always)] // out of line, the value would be written to the stack and then copied
     pub(crate) fn whole(direction: Direction, memory: Memory) -> Self {
         Self::with_body(direction, memory.len(), Body::Ubuf(memory))
     }
 
-    /// Counts and drops (`iov_iter_discard`).
+    /// An iterator without memory, which counts the bytes given to it and drops them (`iov_iter_discard`).
     pub fn discard(direction: Direction, count: usize) -> Result<Self> {
         require_possible(direction, Kind::Discard)?;
         Ok(Self::with_body(direction, count, Body::Discard))
     }
 
-    /// What kind of memory it runs over.
+    /// The kind of memory it runs over.
     pub fn kind(&self) -> Kind {
         self.body.kind()
     }
 
-    /// What it is in a transfer.
+    /// Whether it is the destination or the source of a transfer.
     pub fn direction(&self) -> Direction {
         self.direction
     }
@@ -77,33 +78,34 @@ impl IovIter {
         self.count
     }
 
-    /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
+    /// Bytes consumed of the current segment; for UBUF and XARRAY, since the start; for PIPE, the offset in its page at
+    /// which the newest slot ends.
     pub fn iov_offset(&self) -> usize {
         self.body.as_pipe().map_or(self.offset, |pipe| pipe.0.end_offset())
     }
 
-    /// Segments that remain, the current one included; 0 for the kinds that do not count them.
+    /// Segments that remain, including the current one; 0 for the kinds that do not count them.
     pub fn nr_segs(&self) -> usize {
         self.body.nr_segs()
     }
 
-    /// How its memory may fail: as the least safe range of it.
+    /// How its memory may fail: the backing of its least safe range.
     pub fn backing(&self) -> Backing {
         self.body.backing()
     }
 
-    /// Whether it is the kernel's "user-backed": UBUF or IOVEC.
+    /// Whether it is user-backed in the kernel's sense: UBUF or IOVEC.
     pub fn is_user_backed(&self) -> bool {
         self.kind().is_user_backed()
     }
 
-    /// The memory ahead, where that is one range.
+    /// The memory ahead, for the kinds where it is one range.
     #[inline]
     pub(crate) fn one_range(&self) -> Option<Segment> {
         self.body.one_range(self.offset)
     }
 
-    /// Refuses an operation that goes against the direction.
+    /// Refuses `operation` unless the iterator's direction is `direction`.
     pub fn require(&self, direction: Direction, operation: &'static str) -> Result<()> {
         if self.direction == direction {
             Ok(())
@@ -113,7 +115,7 @@ impl IovIter {
     }
 }
 
-/// `count` if it was given and the segments hold that much; everything they hold by default.
+/// `count` if the segments hold that many bytes, an error if they do not; without a `count`, all bytes they hold.
 fn within(count: Option<usize>, available: usize) -> Result<usize> {
     match count {
         None => Ok(available),
@@ -122,7 +124,7 @@ fn within(count: Option<usize>, available: usize) -> Result<usize> {
     }
 }
 
-/// Refuses a source of a kind that is a destination only.
+/// Refuses the direction "source" for the kinds that can only be destinations.
 fn require_possible(direction: Direction, kind: Kind) -> Result<()> {
     match direction {
         Direction::Source if kind.is_destination_only() => {

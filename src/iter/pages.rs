@@ -1,4 +1,5 @@
-//! Pages under the next bytes: counting them, listing them, faulting them in, and whether they may be written to.
+//! The pages that hold the next bytes: how many they are, their addresses, faulting them in, and whether they are
+//! writable.
 
 use super::IovIter;
 use crate::abi::{Direction, Kind, MAX_RW_COUNT, PAGE_SIZE};
@@ -7,20 +8,21 @@ use crate::fault::shelter;
 use crate::memory::Segment;
 use std::ops::ControlFlow;
 
-/// Pages under the next bytes of an iterator.
+/// The pages that hold the next bytes of an iterator.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PageSpan {
     /// The address of each page.
     pub pages: Vec<usize>,
-    /// Where in the first page the first byte is.
+    /// The offset of the first byte in the first page.
     pub offset0: usize,
-    /// How many bytes.
+    /// The bytes that the pages hold for the iterator.
     pub nbytes: usize,
 }
 
 impl IovIter {
-    /// Refuses a destination with a read-only page under the next `nbytes` bytes; pages are counted from here. The
-    /// other kinds were looked at when they were made.
+    /// Refuses the next `nbytes` bytes as a destination if one of their pages is read-only; the error counts pages from
+    /// the position. Only XARRAY and FOLIOQ are checked here: their pages may change at any time. The constructors
+    /// check the other kinds.
     #[inline]
     pub fn require_writable(&self, nbytes: usize) -> Result<()> {
         if self.body.has_changing_pages() { self.require_writable_pages(nbytes) } else { Ok(()) }
@@ -40,8 +42,8 @@ impl IovIter {
         refused.map_or(Ok(()), |index| Err(Error::ReadOnly { what, index }))
     }
 
-    /// How many pages the pieces touch, at most `maxpages` (`iov_iter_npages`). A page that two pieces share counts
-    /// twice.
+    /// How many pages the remaining pieces touch, at most `maxpages` (`iov_iter_npages`). A page shared by two pieces
+    /// counts twice.
     pub fn npages(&self, maxpages: usize) -> usize {
         if self.count == 0 {
             return 0;
@@ -49,7 +51,7 @@ impl IovIter {
         let pages = if let Some(pipe) = self.body.as_pipe() {
             pipe.0.free_slots().0
         } else if let Some(place) = self.body.place(self.offset) {
-            // A hole or the end of the queue is found when the pages are listed.
+            // This counts pages behind a hole or the end of the queue, too: only listing the pages finds those ends.
             (place % PAGE_SIZE + self.count).div_ceil(PAGE_SIZE)
         } else {
             let mut pages = self.empty_pages();
@@ -62,15 +64,15 @@ impl IovIter {
         pages.min(maxpages)
     }
 
-    /// An empty BVEC element inside a page counts as one page.
+    /// Empty BVEC elements that do not begin at a page boundary: `iov_iter_npages` counts each as one page.
     fn empty_pages(&self) -> usize {
         let Some(vector) = self.body.as_vector().filter(|vector| vector.kind() == Kind::Bvec) else { return 0 };
         let is_empty_inside_a_page = |(seg, at): &(Segment, usize)| seg.len == 0 && at % PAGE_SIZE != 0;
         vector.clipped(self.offset, self.count).filter(is_empty_inside_a_page).count()
     }
 
-    /// The pages under the next bytes, made part of the caller's world: user memory is faulted in, a pipe grows; the
-    /// iterator moves on by what is listed (`iov_iter_get_pages2`).
+    /// Lists the pages that hold the next bytes and advances by the bytes listed (`iov_iter_get_pages2`). User memory
+    /// is faulted in; a pipe takes new slots.
     pub fn get_pages(&mut self, maxsize: usize, maxpages: usize) -> Result<PageSpan> {
         let nbytes = maxsize.min(self.count).min(MAX_RW_COUNT);
         if nbytes == 0 || maxpages == 0 {
@@ -90,8 +92,8 @@ impl IovIter {
         self.list_pages(nbytes, maxpages, false)
     }
 
-    /// The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`).
-    /// User memory is faulted in. Consecutive BVEC elements that meet at page boundaries are listed together.
+    /// Lists the pages that hold the next bytes and advances by the bytes listed (`iov_iter_extract_pages`). User
+    /// memory is faulted in. Consecutive BVEC elements that meet at page boundaries are listed in one call.
     pub fn extract_pages(&mut self, maxsize: usize, maxpages: usize) -> Result<PageSpan> {
         let nbytes = maxsize.min(self.count).min(MAX_RW_COUNT);
         if nbytes == 0 || maxpages == 0 {
@@ -134,7 +136,8 @@ impl IovIter {
         Ok(span)
     }
 
-    /// Cuts a span of user memory to the pages that can be had; EFAULT if not even the first can.
+    /// Faults in a span of user memory and truncates it before the first page that cannot be faulted in; EFAULT if that
+    /// is the span's first page.
     fn fault_in_span(&self, span: &mut PageSpan) -> Result<()> {
         let write = self.direction == Direction::Dest;
         let whole = Segment::new(span.pages[0], span.pages.len() * PAGE_SIZE);
@@ -148,8 +151,9 @@ impl IovIter {
         Ok(())
     }
 
-    /// Faults in the next `nbytes` bytes of user memory, to read or to write; how many of them could **not** be
-    /// (`fault_in_iov_iter_readable`, `..._writeable`). Those beyond `count` cannot. Other memory always is: 0.
+    /// Faults in the next `nbytes` bytes of user memory for reading or writing; returns how many of them could **not**
+    /// be faulted in (`fault_in_iov_iter_readable`, `fault_in_iov_iter_writeable`), among them those beyond `count`.
+    /// For the other kinds it does nothing and returns 0.
     pub fn fault_in(&self, nbytes: usize, write: bool) -> usize {
         if !self.is_user_backed() {
             return 0;

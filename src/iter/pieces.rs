@@ -1,5 +1,5 @@
-//! What remains, piece by piece: where it is and whether it shares bytes with other memory. Nothing here moves the
-//! iterator.
+//! The remaining memory, piece by piece: its addresses, and whether it shares bytes with other memory. No function here
+//! moves the iterator.
 
 use super::IovIter;
 use crate::abi::PAGE_SIZE;
@@ -7,26 +7,27 @@ use crate::error::{Error, Result};
 use crate::memory::{Page, Segment};
 use std::ops::ControlFlow;
 
-/// A non-empty stretch of what remains.
+/// A non-empty, contiguous part of the remaining memory.
 #[derive(Clone, Copy)]
 pub struct Piece<'a> {
-    /// Where it is.
+    /// Its address range.
     pub seg: Segment,
-    /// Its first byte's position in the page it belongs to, or its address where there are no pages but the hardware's.
+    /// The position of its first byte in the page or folio that the kind keeps it in; for kinds without such pages, its
+    /// address.
     pub at: usize,
-    /// The page or folio it is in, where memory comes in such.
+    /// The page or folio that it is part of, for XARRAY and FOLIOQ.
     pub page: Option<&'a Page>,
 }
 
-/// A [`Piece`] that outlives the walk it comes from: it holds its page.
+/// A [`Piece`] that may be used after the walk that found it, since it keeps its page alive.
 pub struct KeptPiece {
-    /// Where it is.
+    /// Its address range.
     pub seg: Segment,
-    /// The page or folio it is in; the iterator's owner keeps it otherwise.
+    /// The page or folio that it is part of. For kinds without, the owner of the iterator keeps the memory alive.
     pub page: Option<Page>,
 }
 
-/// Collects pieces, as far as memory goes.
+/// A list of pieces. A failed allocation is an error.
 #[derive(Default)]
 struct Kept(Vec<KeptPiece>);
 
@@ -47,7 +48,8 @@ impl<'a> Piece<'a> {
         (self.at % PAGE_SIZE + self.seg.len).div_ceil(PAGE_SIZE)
     }
 
-    /// The pages it lies in, by address, at most `maxpages`, added to `pages`; the bytes on them.
+    /// Appends the addresses of its pages, at most `maxpages`, to `pages`; returns how many of its bytes those pages
+    /// hold.
     pub(super) fn list(self, maxpages: usize, pages: &mut Vec<usize>) -> Result<usize> {
         let offset0 = self.at % PAGE_SIZE;
         let npages = self.npages().min(maxpages);
@@ -59,8 +61,9 @@ impl<'a> Piece<'a> {
 }
 
 impl IovIter {
-    /// Hands out what remains, at most `limit` bytes of it, in order and without empty pieces: a segment each, a page
-    /// of an XArray up to the first hole, a folio. PIPE and DISCARD have none.
+    /// Calls `each` with the next `limit` bytes, piece by piece, in order and without empty pieces. A piece is a
+    /// segment, a page of an XArray (up to the first hole) or a folio. PIPE and DISCARD have no pieces. `limit` may
+    /// exceed `count`.
     pub fn pieces(&self, limit: usize, mut each: impl FnMut(Piece<'_>) -> ControlFlow<()>) {
         let mut left = limit;
         let hand_out = |piece: Piece<'_>| {
@@ -77,7 +80,7 @@ impl IovIter {
         self.body.pieces(self.offset, limit, hand_out);
     }
 
-    /// The first `most` of the pieces of the next `nbytes`, to be used when the iterator has moved on.
+    /// The first `most` pieces of the next `nbytes` bytes. They remain usable after the iterator has moved.
     pub fn kept_pieces(&self, nbytes: usize, most: usize) -> Result<Vec<KeptPiece>> {
         let (mut kept, mut result) = (Kept::default(), Ok(()));
         if most > 0 {
@@ -89,8 +92,9 @@ impl IovIter {
         result.map(|()| kept.0)
     }
 
-    /// The pieces of kernel-backed memory that `iov_iter_for_each_range` hands to its callback, with what keeps them if
-    /// the iterator does not: at most a page each where there are pages, not clipped to `count`.
+    /// The ranges that the kernel's `iov_iter_for_each_range` hands to its callback: those of the next `nbytes` bytes,
+    /// not clipped to `count`, and split at page boundaries for the kinds that [go page by
+    /// page](crate::abi::Kind::is_paged).
     pub fn callback_ranges(&self, nbytes: usize) -> Result<Vec<KeptPiece>> {
         if nbytes == 0 {
             return Ok(Vec::new());
@@ -122,9 +126,9 @@ impl IovIter {
         Ok(ranges.0)
     }
 
-    /// Whether any of the next `nbytes` bytes shares a byte with `flat`.
+    /// Whether the next `nbytes` bytes share a byte with `flat`.
     #[inline(always)]
-    #[allow(clippy::inline_always)] // no more than two comparisons for most kinds
+    #[allow(clippy::inline_always)] // two comparisons for most kinds
     pub fn overlaps(&self, flat: Segment, nbytes: usize) -> bool {
         if let Some(range) = self.one_range() {
             return range.take(nbytes).overlaps(flat);
@@ -145,14 +149,14 @@ impl IovIter {
         shared
     }
 
-    /// A range that covers all of its memory, where finding it costs nothing.
+    /// A range that covers all of its memory, for the kinds that know one without a search.
     #[inline]
     pub fn hull(&self) -> Option<Segment> {
         self.body.hull()
     }
 
-    /// The next chunk of a walk over `nbytes` bytes, to be used when the iterator has moved on; `None` where the walk
-    /// ends.
+    /// The next chunk of a walk over `nbytes` bytes. It remains usable after the iterator has moved. `None` where the
+    /// walk ends.
     pub fn next_chunk(&self, nbytes: usize) -> Option<KeptPiece> {
         let paged = self.kind().is_paged();
         let mut chunk = None;
@@ -164,9 +168,8 @@ impl IovIter {
         chunk
     }
 
-    /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), page of an XArray or folio, clipped to
-    /// `count`. Empty where the position rests at the end of a segment. `None` at the end, at a hole, and for PIPE and
-    /// DISCARD.
+    /// The rest of the current segment (`iter_iov_addr`, `iter_iov_len`), XArray page or folio, clipped to `count`. It
+    /// is empty where the position is at the end of a segment. `None` at the end, at a hole, and for PIPE and DISCARD.
     pub fn segment(&self) -> Option<Segment> {
         if self.count == 0 {
             return None;

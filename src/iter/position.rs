@@ -16,8 +16,9 @@ pub struct IterState {
 }
 
 impl IovIter {
-    /// Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty and used-up segments on the way,
-    /// also when `nbytes` is 0. On a PIPE there is nothing ahead to move over: bytes come into being by being written.
+    /// Moves forwards by `nbytes`, at most to the end (`iov_iter_advance`), and then past segments that are consumed or
+    /// empty; unless `count` is 0, even if `nbytes` is 0. A PIPE refuses to move: its bytes come into being only by
+    /// being written.
     pub fn advance(&mut self, nbytes: usize) -> Result<()> {
         let nbytes = nbytes.min(self.count);
         self.body.advance(&mut self.offset, nbytes, self.count)?;
@@ -25,7 +26,8 @@ impl IovIter {
         Ok(())
     }
 
-    /// Moves back by `nbytes`, at most to the start (`iov_iter_revert`). On a PIPE the bytes are gone.
+    /// Moves backwards by `nbytes`; refused if fewer were consumed (`iov_iter_revert`). On a PIPE it removes the newest
+    /// `nbytes` bytes.
     pub fn revert(&mut self, nbytes: usize) -> Result<()> {
         if nbytes > MAX_RW_COUNT {
             return Err(Error::invalid(
@@ -37,8 +39,8 @@ impl IovIter {
         self.take_back(nbytes)
     }
 
-    /// The same for what a copy has taken and does not keep, which may be more than one call of the kernel's ever
-    /// transfers.
+    /// [`Self::revert`] without its limit of [`MAX_RW_COUNT`], for a copy that returns bytes it did not use: one copy
+    /// may cover more bytes than one system call of the kernel's.
     pub(crate) fn take_back(&mut self, nbytes: usize) -> Result<()> {
         if nbytes == 0 {
             return Ok(());
@@ -52,12 +54,12 @@ impl IovIter {
         Ok(())
     }
 
-    /// Lowers `count` to `limit` if it is above (`iov_iter_truncate`). The position stays.
+    /// Lowers `count` to `limit` if it is greater (`iov_iter_truncate`). The position does not change.
     pub fn truncate(&mut self, limit: usize) {
         self.count = self.count.min(limit);
     }
 
-    /// Sets `count`, to give back what a truncation took (`iov_iter_reexpand`); refused if the segments hold less.
+    /// Sets `count`, to undo a truncation (`iov_iter_reexpand`); refused if the segments hold fewer bytes.
     pub fn reexpand(&mut self, count: usize) -> Result<()> {
         let available = self.body.available(self.offset);
         if count > available {
@@ -67,12 +69,12 @@ impl IovIter {
         Ok(())
     }
 
-    /// The position, to come back to (`iov_iter_save_state`).
+    /// The position, for [`Self::restore`] (`iov_iter_save_state`).
     pub fn save_state(&self) -> IterState {
         IterState { iov_offset: self.iov_offset(), count: self.count, nr_segs: self.nr_segs() }
     }
 
-    /// Goes to a saved position, backwards or forwards, whatever was truncated meanwhile (`iov_iter_restore`).
+    /// Moves to a saved position, backwards or forwards, and sets the `count` saved with it (`iov_iter_restore`).
     pub fn restore(&mut self, state: IterState) -> Result<()> {
         match self.body.seek(state.nr_segs, state.iov_offset, state.count) {
             None => return Err(Error::Unsupported { operation: "restore", kind: self.kind() }),
@@ -84,7 +86,8 @@ impl IovIter {
         Ok(())
     }
 
-    /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
+    /// A second cursor over the same memory from the current segment on (`dup_iter`). It cannot be reverted to an
+    /// earlier segment.
     pub fn dup(&self) -> Result<Self> {
         if self.body.as_pipe().is_some() {
             return Err(Error::Unsupported { operation: "dup", kind: self.kind() });

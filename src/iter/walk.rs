@@ -1,5 +1,9 @@
-//! The walk: the only place that goes over the memory of an iterator and moves it. Every copy flavour is a [`Step`] of
+//! The walk: the one loop over an iterator's memory, which also moves the iterator. Every copy flavour is a [`Step`] of
 //! a few lines.
+//!
+//! The contract between the two is the kernel's: a step returns the bytes it did **not** process. A residue of 0 goes
+//! on to the next chunk; any other ends the walk, and the iterator stands exactly behind the last byte processed. So a
+//! fault in the middle of a chunk yields an exact position without unwinding.
 
 use super::IovIter;
 use crate::abi::Direction;
@@ -8,14 +12,14 @@ use crate::error::Result;
 use crate::memory::{Backing, Page, Segment};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a step does to the memory it is given.
+/// How a step accesses memory. The walk needs to know it in order to refuse read-only pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Touch {
     /// It writes to a destination and reads a source.
     ByDirection,
-    /// It only reads, whatever the direction.
+    /// It reads in either direction.
     Reads,
-    /// It writes, whatever the direction.
+    /// It writes in either direction.
     Writes,
 }
 
@@ -29,24 +33,24 @@ impl Touch {
     }
 }
 
-/// What to do with each contiguous chunk of an iterator's memory.
+/// The operation that a walk applies to each contiguous chunk of memory.
 pub(crate) trait Step {
-    /// What it does to the memory.
+    /// How it accesses memory.
     const TOUCH: Touch = Touch::ByDirection;
 
-    /// Processes `len` bytes (never 0) at `addr`, the `progress`-th byte of the walk on; returns how many of them it
-    /// did **not** process. Anything but 0 ends the walk.
+    /// Processes `len` bytes (never 0) at `addr`, which lie `progress` bytes from the start of the walk; returns how
+    /// many of them, at the chunk's end, it did **not** process. A result other than 0 ends the walk.
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize;
 
-    /// May prefetch a segment that the walk reaches soon.
+    /// Prefetches a segment that the walk reaches soon.
     #[inline(always)]
-    #[allow(clippy::inline_always)] // once per segment of 64 bytes
+    #[allow(clippy::inline_always)] // called once per segment, which may be 64 bytes short
     fn prefetch(&mut self, next: Segment) {
         arch::prefetch(next.addr, next.len);
     }
 }
 
-/// Goes over memory and leaves it alone.
+/// Accesses no memory: only the position moves.
 struct Pass;
 
 impl Step for Pass {
@@ -57,27 +61,27 @@ impl Step for Pass {
     }
 }
 
-/// What a copy over pages that others may exchange meanwhile is prepared for.
+/// The weakest backing that a copy over an XArray or a folio queue is prepared for.
 ///
-/// A copy checks that the pages may be written to and asks how they may fail, and then walks over them. In between
-/// another thread may have put a page there that is read-only, or one of a file that may be truncated. So the walk
-/// looks at each page again, in the one snapshot it goes over, and ends in front of such a page as it does in front of
-/// a hole.
+/// A copy first checks that the pages are writable and asks for their backing, which decides whether it arms the fault
+/// handler; then it walks. In between, another thread may store a page that is read-only, or one whose backing is less
+/// safe. So the walk takes one snapshot of the structure, checks each page in it again, and ends before such a page as
+/// it ends before a hole.
 pub(super) struct Prepared(AtomicUsize);
 
 impl Prepared {
-    /// For anything, until somebody has asked.
+    /// Accepts any backing until the first [`Self::note`].
     pub(super) const fn new() -> Self {
         Self(AtomicUsize::new(Backing::Unchecked as usize))
     }
 
-    /// Notes what whoever asks is going to rely on, and returns it.
+    /// Notes the backing that the caller is about to rely on, and returns it.
     pub(super) fn note(&self, backing: Backing) -> Backing {
         self.0.store(backing as usize, Ordering::Relaxed);
         backing
     }
 
-    /// Whether the walk may go over a page.
+    /// Whether the walk may access a page.
     pub(super) fn takes(&self, page: &Page, writes: bool) -> bool {
         (page.writable() || !writes) && page.memory().backing() as usize <= self.0.load(Ordering::Relaxed)
     }
@@ -90,13 +94,15 @@ impl Clone for Prepared {
 }
 
 impl IovIter {
-    /// Walks over at most `nbytes` bytes (and `count`), moves the iterator by what was processed and returns that.
+    /// Walks over at most `nbytes` and `count` bytes, moves the iterator by the bytes processed and returns their
+    /// number.
     ///
-    /// The position afterwards is the kernel's copying walker's: at the end of a segment it moves on to the next one
-    /// once, empty ones that follow are stepped over only when more is asked for. A walk of zero bytes changes nothing.
-    /// A page of an XArray or a folio that the copy is not prepared for ends it ([`Prepared`]).
+    /// The position afterwards is that of the kernel's copying walker: a walk that ends at the end of a segment moves
+    /// to the start of the next one, but not past empty segments there; the next walk passes those. ([`Self::advance`]
+    /// passes them at once.) A walk of 0 bytes changes nothing. An XArray page or a folio that the copy is not prepared
+    /// for ends the walk ([`Prepared`]).
     #[inline(always)]
-    #[allow(clippy::inline_always)] // there is nothing to walk over in a single range
+    #[allow(clippy::inline_always)] // for a single range the walk is one call of the step
     pub(crate) fn walk<S: Step>(&mut self, nbytes: usize, step: &mut S) -> usize {
         let nbytes = nbytes.min(self.count);
         if nbytes == 0 {
@@ -107,20 +113,20 @@ impl IovIter {
         done
     }
 
-    /// Moves on by `nbytes`, to the position that a copy of as many ends at: empty segments behind them are not stepped
-    /// over. Refused as [`Self::advance`] is.
+    /// Moves forwards by `nbytes` to the position where a copy of as many bytes ends, that is, not past the empty
+    /// segments that follow. Refused where [`Self::advance`] is.
     pub fn pass(&mut self, nbytes: usize) -> Result<()> {
         if self.body.as_vector().is_some() {
             self.walk(nbytes, &mut Pass);
             return Ok(());
         }
-        // The other kinds have no empty segments, so both lead to the same position. A walk could end early here, at a
-        // page that somebody has exchanged since it was copied.
+        // The other kinds have no empty segments, so a walk and an advance lead to the same position. An advance is
+        // used, because a walk might end early: at a page that another thread has replaced since it was copied.
         self.advance(nbytes)
     }
 
-    /// Gives a PIPE a reference to `page[offset..offset + nbytes]`, cut to `count`; all or nothing. Returns the bytes
-    /// it stands for.
+    /// Appends a reference to `page[offset..offset + nbytes]`, clipped to `count`, to a PIPE. Returns the bytes
+    /// appended: all of them, or 0.
     pub(crate) fn append_page(&mut self, page: &Page, offset: usize, nbytes: usize) -> usize {
         let nbytes = nbytes.min(self.count);
         let Some(pipe) = self.body.as_pipe_mut() else { return 0 };

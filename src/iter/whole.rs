@@ -1,14 +1,14 @@
-//! Segments taken as they lie in their array: a system call reads a `struct iovec` array, which is what a vector's
-//! segments are, so that most calls need no copy of them, and a call that transferred them all moves the iterator past
-//! them in one step.
+//! Whole segments, for system calls. A vector's segments are laid out as the `struct iovec` array that a system call
+//! reads. So a call over whole segments passes the array itself, with no copy of it, and a call that transferred all of
+//! them moves the iterator past them in one step.
 
 use super::IovIter;
 use super::kinds::Vector;
 use crate::memory::Segment;
 
 impl Vector {
-    /// The next segments, at most `most`, and their bytes; nothing unless the position is at the beginning of one, and
-    /// they come to at least one byte and no more than `limit`.
+    /// The next segments, at most `most`, and their total length in bytes. `None` unless the position is at the start
+    /// of a segment and the total is between 1 and `limit`.
     fn next_whole(&self, offset: usize, most: usize, limit: usize) -> Option<(&[Segment], usize)> {
         if offset != 0 {
             return None;
@@ -21,16 +21,15 @@ impl Vector {
 }
 
 impl IovIter {
-    /// The next segments of an IOVEC, KVEC or BVEC as they lie in its array, at most `most` of them, and how many bytes
-    /// they have: if the iterator stands at the beginning of one, and none of them has to be cut to `limit` and
-    /// `count`.
+    /// The next segments of an IOVEC, KVEC or BVEC, at most `most`, as a part of its array, and their total length in
+    /// bytes. `None` if the position is inside a segment, or if `limit` or `count` would truncate one of them.
     #[inline]
     pub(crate) fn next_whole(&self, most: usize, limit: usize) -> Option<(&[Segment], usize)> {
         self.body.as_vector()?.next_whole(self.offset, most, limit.min(self.count))
     }
 
-    /// Moves on past the `segments` segments that [`Self::next_whole`] gave, which have `nbytes` bytes, and all empty
-    /// ones after them: to where an advance by `nbytes` would lead.
+    /// Moves past the `segments` segments of `nbytes` bytes that [`Self::next_whole`] returned, and past the empty ones
+    /// that follow: to the position that an advance by `nbytes` leads to.
     pub(crate) fn skip_whole(&mut self, segments: usize, nbytes: usize) {
         if let Some(vector) = self.body.as_vector_mut() {
             vector.skip_segments(segments);

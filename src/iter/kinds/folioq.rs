@@ -1,4 +1,4 @@
-//! FOLIOQ: a position in a queue of folios, one chunk per page of a folio.
+//! FOLIOQ: a position in a queue of folios. A chunk is the part of a folio within one page.
 
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::error::{Error, Result};
@@ -11,15 +11,16 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(in crate::iter) struct FolioCursor {
     queue: Arc<FolioQueue>,
-    /// The current folio, counted over all nodes; the number of folios at the end of the queue.
+    /// The index of the current folio, counted over all nodes of the queue. At the end of the queue it is the number of
+    /// folios.
     slot: usize,
-    /// Bytes between the start and here.
+    /// Bytes between the start and the position, which limits a revert.
     consumed: usize,
     prepared: Prepared,
 }
 
 impl IovIter {
-    /// A folio queue from `offset` bytes into `first_slot` on (`iov_iter_folio_queue`).
+    /// The folios of a queue, starting `offset` bytes into the folio `first_slot` (`iov_iter_folio_queue`).
     pub fn folioq(
         direction: Direction,
         queue: Arc<FolioQueue>,
@@ -76,7 +77,7 @@ impl FolioCursor {
         progress
     }
 
-    /// Moves on `nbytes`, or says how many there are to the end of the queue.
+    /// Moves forwards by `nbytes`; the error is the number of bytes to the end of the queue, if they are fewer.
     pub(in crate::iter) fn advance(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
         let folios = self.queue.snapshot();
         let (mut slot, mut left) = (self.slot, offset.saturating_add(nbytes));
@@ -95,7 +96,7 @@ impl FolioCursor {
         Ok(())
     }
 
-    /// Goes back `nbytes` (not 0), or says how many there are to the start.
+    /// Moves backwards by `nbytes` (not 0); the error is the number of bytes consumed, if they are fewer.
     pub(in crate::iter) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
         if nbytes > self.consumed {
             return Err(self.consumed);
@@ -103,7 +104,8 @@ impl FolioCursor {
         let folios = self.queue.snapshot();
         let mut left = nbytes;
         while left > *offset {
-            // consumed bytes lie before here, so there is a folio before this one.
+            // `left <= consumed` bytes lie before the position, so there is a folio before this one: folios are never
+            // removed.
             left -= *offset;
             self.slot -= 1;
             *offset = size(&folios, self.slot);
@@ -113,8 +115,8 @@ impl FolioCursor {
         Ok(())
     }
 
-    /// Shows the folios from `offset` on, each with the offset it is entered at and none of them used up, until `show`
-    /// has had enough.
+    /// Calls `show` with each folio from the position on and the offset of its first byte ahead, until `show` returns
+    /// `false`. Folios that are consumed to their end are left out.
     pub(in crate::iter) fn folios(&self, offset: usize, mut show: impl FnMut(&Page, usize) -> bool) {
         let folios = self.queue.snapshot();
         let mut skip = offset;

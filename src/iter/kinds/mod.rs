@@ -1,7 +1,8 @@
-//! The kinds, side by side: what each of them makes of an operation that every iterator has. A new kind is one more
-//! variant, and the compiler names each place: no `match` here has a wildcard arm.
+//! The kinds: how each of them implements the operations of every iterator. A new kind is one more variant, and the
+//! compiler then names every place to complete: no `match` here has a wildcard arm.
 //!
-//! `offset` is the iterator's: the bytes consumed of the current segment, or of all for UBUF and XARRAY.
+//! The parameter `offset` is the iterator's field: the bytes consumed of the current segment, or, for UBUF and XARRAY,
+//! since the start.
 
 mod folioq;
 mod pipe;
@@ -53,7 +54,7 @@ impl From<FolioCursor> for Body {
     }
 }
 
-/// What it is.
+/// Properties of a kind's memory.
 impl Body {
     pub(in crate::iter) fn kind(&self) -> Kind {
         match self {
@@ -85,7 +86,7 @@ impl Body {
         }
     }
 
-    /// The memory ahead, where that is one range.
+    /// The memory ahead, for the kinds where it is one range.
     #[inline]
     pub(in crate::iter) fn one_range(&self, offset: usize) -> Option<Segment> {
         match self {
@@ -94,7 +95,7 @@ impl Body {
         }
     }
 
-    /// A range that covers all of its memory, where finding it costs nothing.
+    /// A range that covers all of its memory, for the kinds that know one without a search.
     #[inline]
     pub(in crate::iter) fn hull(&self) -> Option<Segment> {
         match self {
@@ -104,7 +105,8 @@ impl Body {
         }
     }
 
-    /// The length that `iov_iter_single_seg_count` counts of the current segment, where there are several.
+    /// The length that bounds `iov_iter_single_seg_count`: the rest of the current segment, or the whole current folio.
+    /// `None` where only `count` bounds it.
     pub(in crate::iter) fn current_segment(&self, offset: usize) -> Option<usize> {
         match self {
             Self::Vector(vector) => (vector.nr_segs() > 1).then(|| vector.left_of_current(offset)),
@@ -113,7 +115,7 @@ impl Body {
         }
     }
 
-    /// The position whose low bits decide the alignment, where what remains is one line of bytes.
+    /// The address or position whose low bits decide the alignment; `None` for vectors, where each segment has its own.
     pub(in crate::iter) fn place(&self, offset: usize) -> Option<usize> {
         match self {
             Self::Ubuf(memory) => Some(memory.seg().addr + offset),
@@ -124,7 +126,7 @@ impl Body {
         }
     }
 
-    /// Whether it goes over the pages of a structure that others may change meanwhile.
+    /// Whether it walks over the pages of a structure that other threads may change at the same time.
     #[inline]
     pub(in crate::iter) fn has_changing_pages(&self) -> bool {
         match self {
@@ -162,11 +164,11 @@ impl Body {
     }
 }
 
-/// Where it goes.
+/// Movement.
 impl Body {
-    /// Goes over the memory of the next `nbytes` (not 0) bytes; returns how many of them `step` processed.
+    /// Walks over the next `nbytes` (not 0) bytes; returns how many of them `step` processed.
     #[inline(always)]
-    #[allow(clippy::inline_always)] // there is nothing to walk over in a single range
+    #[allow(clippy::inline_always)] // for a single range the walk is one call of the step
     pub(in crate::iter) fn walk<S: Step>(
         &mut self,
         offset: &mut usize,
@@ -188,7 +190,7 @@ impl Body {
         }
     }
 
-    /// Moves on by `nbytes` of the `count` bytes that remain.
+    /// Moves forwards by `nbytes` of the `count` bytes that remain.
     pub(in crate::iter) fn advance(&mut self, offset: &mut usize, nbytes: usize, count: usize) -> Result<()> {
         match self {
             Self::Pipe(_) if nbytes > 0 => {
@@ -205,7 +207,7 @@ impl Body {
         Ok(())
     }
 
-    /// Moves back by `nbytes`, not 0; refused with the bytes consumed if they are fewer.
+    /// Moves backwards by `nbytes` (not 0); refused if fewer bytes were consumed, with their number.
     pub(in crate::iter) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> Result<()> {
         let done = match self {
             Self::Discard => Ok(()),
@@ -221,7 +223,8 @@ impl Body {
         done.map_err(|consumed| Error::BeforeStart { nbytes, consumed })
     }
 
-    /// The bytes from here to the end of its memory; `usize::MAX` where that has no end, or may get a later one.
+    /// The bytes from the position to the end of its memory; `usize::MAX` for memory without an end, or that may still
+    /// grow.
     pub(in crate::iter) fn available(&self, offset: usize) -> usize {
         match self {
             Self::Ubuf(memory) => memory.len() - offset,
@@ -231,8 +234,8 @@ impl Body {
         }
     }
 
-    /// Goes to `offset` in the segment that `nr_segs` are left at, where `count` bytes follow. `None` for the kinds
-    /// that cannot, `Some(false)` if there is no such place.
+    /// Moves to byte `offset` of the segment at which `nr_segs` segments remain. `Some(false)` if there is no such
+    /// place, or fewer than `count` bytes lie ahead of it; `None` for the kinds that cannot seek.
     pub(in crate::iter) fn seek(&mut self, nr_segs: usize, offset: usize, count: usize) -> Option<bool> {
         match self {
             Self::Ubuf(memory) => {
@@ -247,8 +250,7 @@ impl Body {
         }
     }
 
-    /// Hands out what lies ahead, `limit` bytes of it at least where there are as many, until `hand_out` has had
-    /// enough.
+    /// Calls `hand_out` with the pieces ahead, until it returns `false` or at least `limit` bytes were given.
     pub(in crate::iter) fn pieces(&self, offset: usize, limit: usize, mut hand_out: impl FnMut(Piece<'_>) -> bool) {
         match self {
             Self::Ubuf(memory) => {

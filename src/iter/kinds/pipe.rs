@@ -1,5 +1,6 @@
-//! PIPE: a destination that appends to a ring, as it was in its last form (6.0 to 6.4): each step extends the newest
-//! own page or takes one more slot, so nothing is ever reserved that is not filled.
+//! PIPE: a destination that appends to a ring, as in the kernel's last form of it (6.0 to 6.4). Each chunk is the rest
+//! of this iterator's newest page or one new page. It is committed after the step with the bytes that the step wrote,
+//! so the ring never has a slot without data.
 
 use crate::abi::{Direction, Kind, PAGE_SIZE};
 use crate::error::{Error, Result};
@@ -27,7 +28,8 @@ impl PipeCursor {
         progress
     }
 
-    /// Adds up to `nbytes` on up to `maxpages` pages: the pages' addresses, the first byte's offset, the bytes.
+    /// Adds up to `nbytes` unwritten bytes on up to `maxpages` pages; returns the pages' addresses, the offset of the
+    /// first byte in its page, and the number of bytes added.
     pub(in crate::iter) fn extend(&mut self, nbytes: usize, maxpages: usize) -> Result<(Vec<usize>, usize, usize)> {
         let (mut pages, mut first, mut done) = (Vec::new(), 0, 0);
         let most = maxpages.min(nbytes.div_ceil(PAGE_SIZE) + 1).min(self.0.free_slots().0);
@@ -46,13 +48,13 @@ impl PipeCursor {
 }
 
 impl IovIter {
-    /// A pipe to fill (`iov_iter_pipe`, until 6.4). `count` may be more than it can take.
+    /// An iterator that fills a pipe (`iov_iter_pipe`, until 6.4). `count` may exceed the room in the ring.
     pub fn pipe(direction: Direction, ring: Arc<PipeRing>, count: usize) -> Result<Self> {
         require_possible(direction, Kind::Pipe)?;
         Ok(Self::with_body(direction, count, PipeCursor(Writer::iterator(ring)).into()))
     }
 
-    /// A pipe that is written to as `write(2)` does it: what comes next may be added to the last page.
+    /// An iterator that fills a pipe as `write(2)` does: later writes may append to its last page.
     pub(crate) fn pipe_write(ring: Arc<PipeRing>, count: usize) -> Self {
         Self::with_body(Direction::Dest, count, PipeCursor(Writer::ordinary(ring)).into())
     }

@@ -1,5 +1,5 @@
-//! IOVEC, KVEC and BVEC: a position in an array of segments. They differ in what their memory may do (IOVEC may
-//! fault) and in what a chunk is (BVEC goes page by page), not in how the position moves.
+//! IOVEC, KVEC and BVEC: a position in an array of segments. They differ in whether a fault is expected (IOVEC) and in
+//! what a chunk is (BVEC splits at page boundaries), not in how the position moves.
 
 mod walk;
 
@@ -22,10 +22,11 @@ pub(in crate::iter) struct Vector {
     ranges: Memories,
     flavour: Flavour,
     cur: usize,
-    /// The segment it cannot be moved back beyond: where a duplicate began.
+    /// The first segment that a revert can reach: 0, or where a duplicate began.
     first: usize,
     total: usize,
-    /// The smallest range that covers every segment: most overlap questions end here.
+    /// The smallest range that covers every segment. A buffer outside it overlaps none of them, which answers most
+    /// overlap checks.
     hull: Segment,
 }
 
@@ -118,8 +119,8 @@ impl Vector {
         segs.map(move |(index, seg)| (*seg, offsets.map_or(seg.addr, |o| o[index])))
     }
 
-    /// The segments that hold the next `count` bytes after `offset`, empty ones among them, cut at both ends; each with
-    /// its offset in its page (BVEC) or its address. There is one also for a `count` of 0.
+    /// The segments that hold the next `count` bytes after `offset`, clipped at both ends, with the empty ones among
+    /// them; each with its offset in its page (BVEC) or its address. A `count` of 0 yields one empty segment.
     pub(in crate::iter) fn clipped(&self, offset: usize, count: usize) -> impl Iterator<Item = (Segment, usize)> {
         let (mut skip, mut left, mut is_last) = (offset, count, false);
         self.rest().map_while(move |(seg, at)| {
@@ -139,17 +140,17 @@ impl Vector {
         self.rest().next().map_or(0, |(seg, _)| seg.len - offset)
     }
 
-    /// Bytes from here to the end of the array.
+    /// Bytes from the position to the end of the array.
     pub(in crate::iter) fn available(&self, offset: usize) -> usize {
         self.rest().map(|(seg, _)| seg.len).sum::<usize>().saturating_sub(offset)
     }
 
-    /// A duplicate owns the rest of the array only: it cannot be reverted to before this point.
+    /// Makes the current segment the first that a revert can reach, for a duplicate.
     pub(in crate::iter) fn begin_here(&mut self) {
         self.first = self.cur;
     }
 
-    /// The advancing walker: steps over everything that is consumed or empty.
+    /// Moves forwards by `nbytes`, and then past every segment that is consumed or empty.
     pub(in crate::iter) fn advance(&mut self, offset: &mut usize, nbytes: usize) {
         let segs = self.ranges.segs();
         let mut left = *offset + nbytes;
@@ -172,14 +173,15 @@ impl Vector {
         self.ranges.segs()
     }
 
-    /// Steps over so many segments and all empty ones after them.
+    /// Moves past the next `segments` segments and the empty ones that follow them.
     pub(in crate::iter) fn skip_segments(&mut self, segments: usize) {
         self.cur += segments;
         let empty = self.ranges.segs()[self.cur..].iter().take_while(|seg| seg.len == 0).count();
         self.cur += empty;
     }
 
-    /// Goes back `nbytes` (not 0), to rest in the segment they begin in, or says how many there are.
+    /// Moves backwards by `nbytes` (not 0), to the segment in which those bytes begin; the error is the number of bytes
+    /// consumed, if they are fewer.
     pub(in crate::iter) fn revert(&mut self, offset: &mut usize, nbytes: usize) -> std::result::Result<(), usize> {
         if nbytes <= *offset {
             *offset -= nbytes;
@@ -200,8 +202,8 @@ impl Vector {
         Err(nbytes - left)
     }
 
-    /// Moves to where `nr_segs` segments remain, `offset` bytes into the first; the bytes available there, if that
-    /// exists.
+    /// A vector whose position is `offset` bytes into the segment at which `nr_segs` segments remain, if there is such
+    /// a place.
     pub(in crate::iter) fn seek(&self, nr_segs: usize, offset: usize) -> Option<Self> {
         let cur = self.ranges.segs().len().checked_sub(nr_segs)?;
         let fits = match self.ranges.segs().get(cur) {

@@ -1,4 +1,4 @@
-//! XARRAY: the pages of an XArray from a byte position on, one chunk per page, ended by a hole.
+//! XARRAY: the pages of an XArray from a byte position on. A chunk is one page; a hole ends the walk.
 
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(in crate::iter) struct XarrayCursor {
     array: Arc<XArray>,
-    /// The byte position the iterator began at.
+    /// The byte position in the array at which the iterator began.
     pub(in crate::iter) start: usize,
     prepared: Prepared,
 }
@@ -44,7 +44,7 @@ impl XarrayCursor {
             let chunk = page.seg().take(PAGE_SIZE).skip(at % PAGE_SIZE).take(nbytes - progress);
             let part = chunk.len;
             if part == 0 {
-                // A page that is shorter than it should be ends a transfer as a hole does.
+                // A page shorter than `PAGE_SIZE` ends the walk where its bytes end, as a hole does.
                 break;
             }
             let done = part - step.step(chunk.addr, progress, part);
@@ -61,8 +61,8 @@ impl XarrayCursor {
         self.prepared.note(self.array.backing())
     }
 
-    /// Shows the pages over `nbytes` bytes from `offset` on, up to the first hole, each with the offset it is entered
-    /// at, until `show` has had enough.
+    /// Calls `show` with each page of the next `nbytes` bytes and the offset of its first byte ahead, up to the first
+    /// hole or until `show` returns `false`.
     pub(in crate::iter) fn pages(&self, offset: usize, nbytes: usize, mut show: impl FnMut(&Page, usize) -> bool) {
         let tree = self.array.snapshot();
         let at = self.start + offset;

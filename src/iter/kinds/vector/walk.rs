@@ -1,4 +1,8 @@
-//! The walk over segments, with a loop of its own for runs of equal ones.
+//! The walk over segments, with a separate loop for runs of segments of equal length.
+//!
+//! Scattered memory is often an array of equal small blocks. For those, the cost per segment is the loop around the
+//! copy, and the latency of memory that no prefetcher foresees. So a run of equal lengths is walked with the length in
+//! a register, and each step prefetches the segment that it reaches about one memory latency later.
 
 use super::{Flavour, Vector};
 use crate::abi::PAGE_SIZE;
@@ -18,9 +22,9 @@ impl Vector {
         }
     }
 
-    /// `limit(segment, skip)` is the most a chunk may have there.
+    /// `limit(segment, skip)` is the greatest length of a chunk that begins `skip` bytes into that segment.
     #[inline(always)]
-    #[allow(clippy::inline_always)] // instantiated per step and flavour, each with its own `limit`
+    #[allow(clippy::inline_always)] // instantiated per step and flavour, so that `limit` is a constant for most
     fn walk_chunks<S: Step>(
         &mut self,
         offset: &mut usize,
@@ -31,7 +35,7 @@ impl Vector {
         let segs = self.ranges.segs();
         let (mut cur, mut skip, mut progress) = (self.cur, *offset, 0);
         while progress < nbytes {
-            // nbytes <= count <= what the segments hold from here, so there is one.
+            // nbytes <= count <= the bytes that the segments hold from here on, so `cur` is in range.
             let seg = segs[cur];
             if skip == 0 && seg.len.wrapping_sub(1) < RUN_UP_TO && limit(cur, 0) == usize::MAX {
                 let (whole, part) = walk_run(&segs[cur..], progress, nbytes - progress, step);
@@ -68,14 +72,14 @@ impl Vector {
     }
 }
 
-/// Segments of up to so many bytes are walked over in runs of one length.
+/// Segments of at most this many bytes are walked in runs of equal length.
 const RUN_UP_TO: usize = 512;
 
-/// Steps over the segments of a run that are as long as the first and fit `room` bytes, but for the last few, behind
-/// which there is nothing to prefetch: what depends on the length is decided once for all. Returns how many were
-/// processed whole, and of the one after those, if the step stopped in it, how many bytes were.
+/// Walks over the segments at the start of `segs` that have the length of the first and fit in `room` bytes. It leaves
+/// the array's last few segments, which have no segment ahead of them to prefetch, to the caller. Returns how many
+/// segments were processed as a whole, and how many bytes of the one after those, if the step stopped in it.
 #[inline(always)]
-#[allow(clippy::inline_always)] // instantiated per step, once per segment of 64 bytes
+#[allow(clippy::inline_always)] // instantiated per step: the step is inlined into the loop
 fn walk_run<S: Step>(segs: &[Segment], progress: usize, room: usize, step: &mut S) -> (usize, usize) {
     let len = segs[0].len;
     let coming = segs.get(lookahead(len)..).unwrap_or_default();
@@ -94,7 +98,8 @@ fn walk_run<S: Step>(segs: &[Segment], progress: usize, room: usize, step: &mut 
     (whole, 0)
 }
 
-/// How many segments ahead the memory latency lies: about a page's worth of them, as measured from 64 bytes to 16 KiB.
+/// How many segments ahead to prefetch, so that a segment has arrived when the walk reaches it: as many as make up a
+/// page, between 2 and 32. Measured for segments of 64 bytes to 16 KiB.
 #[inline]
 fn lookahead(len: usize) -> usize {
     (PAGE_SIZE >> (len | 1).ilog2()).clamp(2, 32)
