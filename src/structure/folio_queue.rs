@@ -5,38 +5,38 @@ use crate::memory::{Backing, LeastSafe, Page};
 use crate::sys::lock::Lock;
 use std::sync::Arc;
 
-/// Slots of a node by default: as many as the kernel's folio batch has.
+/// The default number of slots in a node: that of the kernel's folio batch.
 pub const FOLIOS_PER_NODE: usize = 31;
 
-/// The queue as it was at one moment: nodes that are all full but the last.
+/// A snapshot of the queue. All nodes but the last are full.
 pub struct Folios {
     nodes: Vec<Arc<Vec<Page>>>,
     slots_per_node: usize,
 }
 
 impl Folios {
-    /// The folio at a slot counted from the head of the queue, over all nodes.
+    /// The folio in a slot. Slots are numbered from the head of the queue, over all nodes.
     pub fn get(&self, slot: usize) -> Option<&Page> {
         self.nodes.get(slot / self.slots_per_node)?.get(slot % self.slots_per_node)
     }
 
-    /// How many folios there are.
+    /// The number of folios.
     pub fn len(&self) -> usize {
         self.nodes.last().map_or(0, |last| (self.nodes.len() - 1) * self.slots_per_node + last.len())
     }
 
-    /// Whether there is none.
+    /// Whether the queue has no folio.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The queue with room for one node more.
+    /// A copy of the node list, with room for one more node. The nodes themselves are shared.
     fn try_clone(&self) -> Result<Self> {
         Ok(Self { nodes: try_copy(&self.nodes, self.nodes.len() + 1)?, slots_per_node: self.slots_per_node })
     }
 
-    /// Adds a folio at the end. A node that somebody has a snapshot of is copied first. If memory runs out, the queue
-    /// stays as it was.
+    /// Adds a folio at the end. A node that a snapshot shares is copied first. If an allocation fails, the queue stays
+    /// as it was.
     fn append(&mut self, folio: Page) -> Result<()> {
         match self.nodes.last_mut() {
             Some(last) if last.len() < self.slots_per_node => {
@@ -56,7 +56,7 @@ impl Folios {
     }
 }
 
-/// The value, to be changed: a copy of it, if somebody else has it too.
+/// Mutable access to a reference-counted value. If others share it, `shared` first gets a copy of its own.
 fn sole<T>(shared: &mut Arc<T>, copy: impl FnOnce(&T) -> Result<T>) -> Result<&mut T> {
     if Arc::get_mut(shared).is_none() {
         *shared = Arc::new(copy(shared)?);
@@ -71,31 +71,31 @@ fn try_copy<T: Clone>(items: &[T], capacity: usize) -> Result<Vec<T>> {
     Ok(copy)
 }
 
-/// Makes room for one more, and for more than that ahead of time.
+/// Reserves room for one more item. The capacity grows by doubling.
 fn reserve_one<T>(items: &mut Vec<T>) -> Result<()> {
     items.try_reserve(1).map_err(|_| Error::NoMemory(items.len().saturating_mul(size_of::<T>())))
 }
 
-/// The queue as it is, to be shared between iterators and whoever appends to it.
+/// A queue that iterators and the code that appends to it share.
 pub struct FolioQueue {
     folios: Lock<Arc<Folios>>,
-    /// The least safe [`Backing`] that a folio ever had.
+    /// The least safe [`Backing`] of all folios that were ever appended.
     backing: LeastSafe,
 }
 
 impl FolioQueue {
-    /// An empty queue of nodes with that many slots (at least one).
+    /// An empty queue of nodes with `slots_per_node` slots (at least 1).
     pub fn new(slots_per_node: usize) -> Self {
         let folios = Folios { nodes: Vec::new(), slots_per_node: slots_per_node.max(1) };
         Self { folios: Lock::new(Arc::new(folios)), backing: LeastSafe::default() }
     }
 
-    /// The queue now; later folios do not show in it.
+    /// The queue as it is now. Folios appended later do not appear in the snapshot.
     pub fn snapshot(&self) -> Arc<Folios> {
         Arc::clone(&self.folios.lock())
     }
 
-    /// How its folios may fail.
+    /// How its folios may fail: the least safe backing of them.
     pub fn backing(&self) -> Backing {
         self.backing.get()
     }

@@ -1,8 +1,8 @@
 //! The structures of pages that some kinds of iterator walk: a pipe's ring, an XArray, a folio queue.
 //!
-//! They hold pages alive and know nothing of iterators. An XArray and a folio queue hand out snapshots, so no lock is
-//! held while pages are copied. A ring is filled page by page, locked only for the moments in which a page is reserved
-//! and in which it becomes part of the pipe.
+//! They keep pages alive and know nothing of iterators. No lock is held while page contents are copied: an XArray and a
+//! folio queue hand out snapshots, and a ring is locked only to reserve a page and, once the page is filled, to commit
+//! it.
 
 mod folio_queue;
 mod pipe_ring;
@@ -16,18 +16,18 @@ pub use xarray::{Tree, XArray};
 
 use crate::error::{Error, Result};
 
-/// Refuses to go on when memory is nearly gone. What one page more takes is a few small allocations (tree nodes,
-/// reference counts) that end the process if they fail. So more than they need is asked for, and given back, before
-/// they are made.
+/// Returns an error if memory is nearly exhausted. Adding a page makes a few small allocations (tree nodes, reference
+/// counts) that abort the process if they fail. So this function first allocates more than they need, and frees it
+/// again.
 pub fn headroom() -> Result<()> {
     can_have(96 << 10)
 }
 
-/// Refuses to go on unless that many bytes can be had now.
+/// Returns an error unless `nbytes` bytes can be allocated now.
 pub fn can_have(nbytes: usize) -> Result<()> {
     let mut probe: Vec<u8> = Vec::new();
     probe.try_reserve_exact(nbytes).map_err(|_| Error::NoMemory(nbytes))?;
-    // Looked at, so that the compiler cannot leave the allocation out.
+    // A use of the pointer keeps the compiler from eliding the allocation.
     std::hint::black_box(probe.as_ptr());
     Ok(())
 }

@@ -1,9 +1,12 @@
-//! A pipe's ring of page slots (`struct pipe_inode_info`), head and tail as free-running 32-bit counters.
+//! A pipe's ring of page slots (`struct pipe_inode_info`). Head and tail are 32-bit counters that only rise and wrap
+//! around.
 //!
-//! The ring is locked for moments only, so that anybody may ask how full it is while others fill and drain it. A writer
-//! reserves room, copies into it with no lock held, and then makes what it copied part of the pipe (see
-//! [`super::Writer`]). A reader has the oldest bytes to itself until it says how many of them it has taken (see
-//! [`Reader`]).
+//! The ring is locked only for a few instructions at a time, never during a copy or a system call, so its fill level
+//! can be read while others write and read.
+//! * A writer reserves a slot or the rest of a page, copies with no lock held, and commits the bytes copied
+//!   ([`super::Writer`]). A reserved slot is not in use yet, but no other writer can take it.
+//! * A reader has the reading end to itself. It peeks at the oldest bytes, transfers them with no lock held, and
+//!   consumes those transferred ([`Reader`]). The bytes in between are `in_flight`: a writer cannot revert them.
 
 mod reader;
 
@@ -17,28 +20,29 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Slots of a pipe unless told otherwise.
+/// The default number of slots.
 pub const PIPE_SLOTS: usize = 16;
 
-/// `PIPE_BUF_FLAG_CAN_MERGE`: a later pipe write may add to this slot's page. Only a pipe write sets it.
+/// `PIPE_BUF_FLAG_CAN_MERGE`: a later pipe write may append to this slot's page. Only a pipe write sets it.
 pub const CAN_MERGE: u32 = 0x10;
 
 /// One slot in use.
 #[derive(Clone)]
 pub struct Slot {
-    /// The page its bytes are in.
+    /// The page that holds its bytes.
     pub(crate) page: Page,
-    /// Where in the page they begin.
+    /// The offset in the page of its first byte.
     pub(crate) offset: usize,
-    /// How many they are.
+    /// Its bytes.
     pub(crate) len: usize,
-    /// [`CAN_MERGE`] or nothing. Set anew whenever a slot is taken into use.
+    /// [`CAN_MERGE`] or 0. It is written whenever a slot is taken into use: a flag left from the slot's last user would
+    /// let a write change a page that is only referenced (CVE-2022-0847, "Dirty Pipe").
     pub(crate) flags: u32,
-    /// Allocated by the ring. Otherwise a reference to somebody's page, which is never written to.
+    /// Whether the ring allocated the page. Otherwise it references somebody else's page, which no writer writes to.
     pub(crate) own: bool,
-    /// Which writer the bytes are from: only that one may take them back.
+    /// The number of the writer that added the bytes. Only that writer may take them back.
     pub(super) writer: u64,
-    /// A writer is copying into the page, behind the end of the slot.
+    /// Whether a writer is copying into the page behind the end of the slot.
     pub(super) filling: bool,
 }
 
@@ -48,42 +52,42 @@ impl Slot {
         self.page.seg().skip(self.offset).take(self.len)
     }
 
-    /// [`CAN_MERGE`] or nothing.
+    /// [`CAN_MERGE`] or 0.
     pub fn flags(&self) -> u32 {
         self.flags
     }
 
-    /// Their memory, for as long as the slot is held.
+    /// The memory of its bytes. The caller keeps the slot for as long as it uses the result.
     pub(crate) fn memory(&self) -> Memory {
         self.page.memory().skip(self.offset).take(self.len)
     }
 
-    /// The offset in the page where the slot's bytes end.
+    /// The offset in the page at which the slot's bytes end.
     pub fn end(&self) -> usize {
         self.offset + self.len
     }
 }
 
-/// The ring itself.
+/// The state of a ring, behind its lock.
 pub struct Ring {
     /// The slots in use, oldest first.
     slots: VecDeque<Slot>,
-    /// The counter of the oldest.
+    /// The counter of the oldest slot in use.
     tail: u32,
     max_usage: usize,
-    /// Slots that writers will take when they have filled their pages.
+    /// Slots that are free, but reserved by writers that are filling pages for them.
     reserved: usize,
-    /// Bytes in all slots. (Lent pages may come to more than an address space.)
+    /// Bytes in all slots. It is 128 bits wide because the same page may be referenced any number of times.
     bytes: u128,
     reading: bool,
-    /// The oldest bytes, which a reader is looking at: nobody takes them back.
+    /// How many of the oldest bytes a reader is transferring. No writer takes them back.
     in_flight: u128,
-    /// The process that the reservations and the reader belong to.
+    /// The fork generation that the reservations and the reader belong to.
     generation: u32,
 }
 
 impl Ring {
-    /// The counter the next slot will have.
+    /// The counter of the next slot.
     pub fn head(&self) -> u32 {
         self.tail.wrapping_add(self.slots.len() as u32)
     }
@@ -98,18 +102,17 @@ impl Ring {
         self.bytes
     }
 
-    /// Slots that are not in use: what the user's limit leaves, however many slots the ring has. What is being filled
-    /// is no part of the pipe yet, and so not in use either.
+    /// Slots that are not in use, out of `max_usage`. A slot whose page is still being filled is not in use.
     pub fn free(&self) -> usize {
         self.max_usage.saturating_sub(self.used())
     }
 
-    /// Whether all slots are in use.
+    /// Whether `max_usage` slots are in use.
     pub fn is_full(&self) -> bool {
         self.free() == 0
     }
 
-    /// Slots that a writer may still reserve: the free ones that no other has.
+    /// Slots that a writer may reserve: the free ones that are not reserved.
     pub fn unreserved(&self) -> usize {
         self.free().saturating_sub(self.reserved)
     }
@@ -128,37 +131,38 @@ impl Ring {
         self.slots.back_mut()
     }
 
-    /// The slot with that counter, if it is in use.
+    /// The slot with this counter, if it is in use.
     pub(super) fn get_mut(&mut self, counter: u32) -> Option<&mut Slot> {
         self.slots.get_mut(counter.wrapping_sub(self.tail) as usize)
     }
 
-    /// Keeps a slot free for [`Self::push_reserved`]. `false` when the ring is full or memory is short.
+    /// Reserves a slot for [`Self::push_reserved`], which then cannot fail. `false` if the ring is full or memory is
+    /// short.
     pub(super) fn reserve(&mut self) -> bool {
         let can = self.unreserved() > 0 && self.slots.try_reserve(self.reserved + 1).is_ok();
         self.reserved += usize::from(can);
         can
     }
 
-    /// Gives back what [`Self::reserve`] kept.
+    /// Gives back a slot that [`Self::reserve`] reserved.
     pub(super) fn unreserve(&mut self) {
         self.reserved = self.reserved.saturating_sub(1);
     }
 
-    /// Takes the reserved slot into use. It allocates nothing.
+    /// Takes a reserved slot into use. [`Self::reserve`] has made the room, so this allocates nothing.
     pub(super) fn push_reserved(&mut self, slot: Slot) {
         self.unreserve();
         self.bytes += slot.len as u128;
         self.slots.push_back(slot);
     }
 
-    /// Counts bytes that were added to a slot.
+    /// Counts `nbytes` bytes that were appended to a slot.
     pub(super) fn grew(&mut self, nbytes: usize) {
         self.bytes += nbytes as u128;
     }
 
-    /// Takes the last `nbytes` off the ring, all of them `writer`'s, or says how many it could take. The slots that
-    /// emptied come back, to be dropped with no lock held.
+    /// Removes the newest `nbytes` bytes, if all of them are `writer`'s and none is in flight; otherwise the inner
+    /// error is how many could be removed. Returns the emptied slots: the caller drops them with no lock held.
     pub(super) fn take_back(&mut self, writer: u64, nbytes: usize) -> Result<std::result::Result<Vec<Slot>, usize>> {
         let (mut found, mut emptied) = (0_usize, 0);
         for slot in self.slots.iter().rev().take_while(|slot| slot.writer == writer && !slot.filling) {
@@ -187,7 +191,7 @@ impl Ring {
         Ok(Ok(released))
     }
 
-    /// Takes the first `nbytes` off the ring. Whoever calls it holds the pages: none is freed here.
+    /// Removes the oldest `nbytes` bytes. The caller has clones of the slots, so no page is freed under the lock.
     fn consume(&mut self, nbytes: usize) {
         let mut left = nbytes;
         while let Some(slot) = self.slots.front_mut().filter(|_| left > 0) {
@@ -198,7 +202,8 @@ impl Ring {
                 break;
             }
             left -= slot.len;
-            // What a writer is adding behind its end becomes a slot of its own.
+            // The bytes that a writer is adding behind the end of this slot will become a new slot, which this
+            // reserves.
             self.reserved += usize::from(slot.filling);
             self.slots.pop_front();
             self.tail = self.tail.wrapping_add(1);
@@ -206,7 +211,8 @@ impl Ring {
         self.bytes -= (nbytes - left) as u128;
     }
 
-    /// In a forked child nobody is reading or filling what other threads were when it was forked.
+    /// Clears, in a forked child, the reservations and the reader of the parent's other threads. The child has no copy
+    /// of those threads.
     fn settle(&mut self) {
         let now = generation();
         if self.generation != now {
@@ -217,15 +223,15 @@ impl Ring {
     }
 }
 
-/// A ring shared between the iterators that fill it and whoever drains it.
+/// A ring that the iterators filling it and the code draining it share.
 pub struct PipeRing {
     ring: Lock<Ring>,
-    /// Counts the readers that have finished: the next one waits for it to change.
+    /// Counts the readers that have finished. A waiting reader sleeps on it as a futex.
     turn: AtomicU32,
 }
 
 impl PipeRing {
-    /// An empty ring. `slots` is a power of two; users may fill `max_usage` of them.
+    /// An empty ring of `slots` slots, a power of two, of which at most `max_usage` may be in use.
     pub fn new(slots: usize, max_usage: Option<usize>) -> Result<Self> {
         if !slots.is_power_of_two() || slots > 1 << 20 {
             return Err(Error::invalid("slots", slots, "a power of two up to 2**20"));
@@ -247,20 +253,21 @@ impl PipeRing {
         Ok(Self { ring: Lock::new(ring), turn: AtomicU32::new(0) })
     }
 
-    /// The ring, locked: for a moment, and for no Python code. Pages taken out of it are dropped after the lock.
+    /// Locks the ring. While it is locked, no Python code runs and no page is dropped: the owner of a page may run
+    /// Python code.
     pub fn lock(&self) -> Guard<'_, Ring> {
         let mut ring = self.ring.lock();
         ring.settle();
         ring
     }
 
-    /// The slots in use now, oldest first.
+    /// Clones of the slots in use, oldest first.
     pub fn slots(&self) -> Result<Vec<Slot>> {
         let ring = self.lock();
         copies(ring.iter(), ring.used())
     }
 
-    /// The reading end, unless somebody has it: then what to [`Self::wait`] for.
+    /// Takes the reading end. If another reader has it, the error is the number to pass to [`Self::wait`].
     pub fn read(&self) -> std::result::Result<Reader<'_>, u32> {
         let mut ring = self.lock();
         if std::mem::replace(&mut ring.reading, true) {
@@ -269,8 +276,8 @@ impl PipeRing {
         Ok(Reader { pipe: self, generation: ring.generation })
     }
 
-    /// Waits for the reader that was there at `turn` to finish; for a moment only, so that the caller can look after
-    /// signals.
+    /// Waits until the reader that had the reading end at `turn` is done. It returns after 100 ms at the latest, so
+    /// that the caller can handle signals and try again.
     pub fn wait(&self, turn: u32) {
         futex::wait(&self.turn, turn, Duration::from_millis(100));
     }

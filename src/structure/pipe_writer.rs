@@ -1,8 +1,7 @@
-//! Writing into a pipe's ring: room is reserved, filled with no lock held, and becomes part of the pipe when it is
-//! filled.
+//! Writing to a pipe's ring: a writer reserves room, fills it with no lock held, and commits what it filled.
 //!
-//! So a reader never sees bytes that were not copied, a fork in the middle of a copy finds them not yet there, and
-//! whoever asks how full the ring is does not wait for the copy. Writers in several threads take turns page by page.
+//! So a reader never sees a byte that was not copied, a child forked during a copy finds the ring without the bytes of
+//! that copy, and no thread waits for a copy in order to read the fill level. Several writers interleave page by page.
 
 use super::pipe_ring::{CAN_MERGE, PipeRing, Ring, Slot};
 use crate::abi::PAGE_SIZE;
@@ -13,7 +12,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A page the ring allocated itself, aligned as pages are.
+/// A page that the ring allocated, aligned to the page size.
 struct OwnPage(NonNull<u8>);
 
 const PAGE_LAYOUT: Layout = match Layout::from_size_align(PAGE_SIZE, PAGE_SIZE) {
@@ -45,14 +44,14 @@ impl Drop for OwnPage {
     }
 }
 
-/// Room for the next bytes of a writer, reserved but not yet part of the pipe.
+/// Reserved room for a writer's next bytes, which are not part of the pipe until they are committed.
 pub struct Place {
     page: Page,
-    /// Where in the page they go.
+    /// The offset in the page at which the room begins.
     from: usize,
-    /// How many there is room for, and are wanted.
+    /// The bytes it has room for.
     len: usize,
-    /// The slot they are added to; a new one is reserved otherwise.
+    /// The counter of the slot that the bytes extend; `None` if a new slot is reserved for them.
     pub(super) extends: Option<u32>,
 }
 
@@ -63,12 +62,12 @@ impl Place {
     }
 }
 
-/// What a writer may add to besides new slots.
+/// The slots in use that a writer may append to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Adds {
-    /// The slot it wrote last, while that ends where it left it.
+    /// The slot that it wrote last, as long as that slot still ends where the writer left it.
     ToItsLast,
-    /// Whatever an ordinary write into the pipe has left room in.
+    /// Any slot with [`CAN_MERGE`], which an ordinary pipe write sets.
     ToMergeable,
 }
 
@@ -76,10 +75,10 @@ enum Adds {
 #[derive(Clone)]
 pub struct Writer {
     ring: Arc<PipeRing>,
-    /// Nobody else has this number.
+    /// The writer's number, which no other writer has.
     id: u64,
     adds: Adds,
-    /// The slot it wrote last and where that ended in its page.
+    /// The counter of the slot that it wrote last, and the offset in the page at which that slot ended.
     last: Option<(u32, usize)>,
 }
 
@@ -89,23 +88,23 @@ impl Writer {
         Self { ring, id: NEXT.fetch_add(1, Ordering::Relaxed), adds, last: None }
     }
 
-    /// One that adds to its own pages, as an iterator over a pipe does.
+    /// A writer that appends to its own last page only, as an iterator over a pipe does.
     pub fn iterator(ring: Arc<PipeRing>) -> Self {
         Self::new(ring, Adds::ToItsLast)
     }
 
-    /// One that leaves its pages to be merged with, as `write(2)` does.
+    /// A writer whose pages later writes may append to, as with `write(2)`.
     pub fn ordinary(ring: Arc<PipeRing>) -> Self {
         Self::new(ring, Adds::ToMergeable)
     }
 
-    /// Where what it wrote last ends in its page; 0 before the first byte.
+    /// The offset in its page at which the last byte written ends; 0 before the first byte.
     pub fn end_offset(&self) -> usize {
         self.last.map_or(0, |(_, end)| end)
     }
 
-    /// The newest slot and its counter, if the next byte may be added to it: once a reader has drained it, or somebody
-    /// else has appended, the next byte opens a new slot.
+    /// The newest slot and its counter, if the next byte may be appended to it. After a reader has drained that slot,
+    /// or another writer has added one, the next byte needs a new slot.
     fn open<'a>(&self, ring: &'a mut Ring) -> Option<(u32, &'a mut Slot)> {
         let counter = ring.head().wrapping_sub(1);
         let slot = ring.newest_mut().filter(|slot| !slot.filling)?;
@@ -116,12 +115,12 @@ impl Writer {
         adds.then_some((counter, slot))
     }
 
-    /// The same if it is a page of the ring's own with room at its end.
+    /// [`Self::open`], if the slot's page belongs to the ring and has room at its end.
     fn open_page<'a>(&self, ring: &'a mut Ring) -> Option<(u32, &'a mut Slot)> {
         self.open(ring).filter(|(_, slot)| slot.own && slot.end() < PAGE_SIZE)
     }
 
-    /// Reserves room for up to `nbytes` (not 0) in one page; `None` when the pipe is full or memory is short.
+    /// Reserves room for at most `nbytes` bytes (not 0) in one page. `None` if the pipe is full or memory is short.
     pub fn reserve(&self, nbytes: usize) -> Option<Place> {
         let mut ring = self.ring.lock();
         if let Some((counter, slot)) = self.open_page(&mut ring) {
@@ -140,7 +139,8 @@ impl Writer {
         Some(Place { page, from: 0, len: nbytes.min(PAGE_SIZE), extends: None })
     }
 
-    /// Makes the first `filled` bytes of a place part of the pipe and returns how many are: all of them.
+    /// Adds the first `filled` bytes of a place to the pipe. Returns `filled`: a reserved place can always be
+    /// committed.
     pub fn commit(&mut self, place: Place, filled: usize) -> usize {
         let flags = if self.adds == Adds::ToMergeable { CAN_MERGE } else { 0 };
         let mut ring = self.ring.lock();
@@ -154,7 +154,8 @@ impl Writer {
         } else if filled == 0 {
             ring.unreserve();
         } else {
-            // A new page; or the rest of one whose slot was drained meanwhile, which left its slot reserved.
+            // Either a new page; or the rest of a page whose slot a reader has drained, in which case [`Ring::consume`]
+            // has reserved a new slot for it.
             self.last = Some((ring.head(), place.from + filled));
             let Place { page, from: offset, .. } = place;
             let slot = Slot { page, offset, len: filled, flags, own: true, writer: self.id, filling: false };
@@ -163,7 +164,7 @@ impl Writer {
         filled
     }
 
-    /// Gives back places that nothing was put into.
+    /// Gives back places without committing any byte.
     pub fn give_back(ring: &PipeRing, places: impl IntoIterator<Item = Place>) {
         for place in places {
             let mut ring = ring.lock();
@@ -179,10 +180,11 @@ impl Writer {
         &self.ring
     }
 
-    /// References `page[offset..offset + nbytes]` without copying. All or nothing: `false` when no slot is free.
+    /// Adds a reference to `page[offset..offset + nbytes]` without copying. `false`, and no change, if no slot is free.
     pub fn lend(&mut self, page: &Page, offset: usize, nbytes: usize) -> bool {
         let mut ring = self.ring.lock();
-        // The same page: the slot's owner keeps all of it, and only what it keeps may become part of the slot.
+        // It must be the very same page: the slot keeps the owner of its own page alive, not the owner of an adjacent
+        // one.
         let goes_on = |(_, slot): &(u32, &mut Slot)| !slot.own && slot.page.seg() == page.seg() && slot.end() == offset;
         if let Some((counter, slot)) = self.open(&mut ring).filter(goes_on) {
             slot.len += nbytes;
@@ -199,8 +201,8 @@ impl Writer {
         true
     }
 
-    /// Takes back the last `nbytes` it wrote, or says how many there are that nobody has read and nobody has appended
-    /// to.
+    /// Removes the last `nbytes` bytes that this writer wrote. The inner error is how many can be removed, if they are
+    /// fewer: bytes that a reader has taken or that another writer's bytes follow stay.
     pub fn revert(&mut self, nbytes: usize) -> Result<std::result::Result<(), usize>> {
         let mut ring = self.ring.lock();
         let taken = ring.take_back(self.id, nbytes)?;
@@ -210,18 +212,20 @@ impl Writer {
             self.last = newest.map(|slot| (head.wrapping_sub(1), slot.end()));
         }
         drop(ring);
-        // Pages may go here, which may run Python code: the lock is open again.
+        // This drops pages, which may run Python code, so the lock is released before.
         Ok(taken.map(drop))
     }
 
-    /// Slots that can take bytes, a half-filled own page among them, and the offset in that page.
+    /// The number of slots that can take bytes, including a partly filled page of this writer's, and the offset at
+    /// which that page is filled to.
     pub fn free_slots(&self) -> (usize, usize) {
         let mut ring = self.ring.lock();
         let partly = self.open_page(&mut ring).map(|(_, slot)| slot.end());
         (ring.unreserved() + usize::from(partly.is_some()), partly.unwrap_or(0))
     }
 
-    /// The page the next bytes may be added to: the one part of the ring that a copy's other side can overlap.
+    /// The page that the next bytes may be appended to. It is the only page of the ring that can overlap the other side
+    /// of a copy into the ring, since all others are allocated anew.
     pub fn overlapping_page(&self) -> Option<Segment> {
         let mut ring = self.ring.lock();
         self.open_page(&mut ring).map(|(_, slot)| slot.page.seg())

@@ -1,6 +1,7 @@
-//! An XArray: page index to page, as a radix tree of 64-slot nodes.
+//! An XArray: a map from page index to page, stored as a radix tree of nodes with 64 slots.
 //!
-//! Nodes are shared and copied on write, so a snapshot costs one reference count and a walk over it needs no lock.
+//! Nodes are reference-counted and copied on write. So a snapshot costs one reference count, and a walk over it needs
+//! no lock.
 
 use crate::error::Result;
 use crate::memory::{Backing, LeastSafe, Page};
@@ -18,7 +19,8 @@ enum Entry {
 
 #[derive(Clone)]
 struct Node {
-    /// How far an index is shifted right to find its slot here; 0 in the nodes that hold pages.
+    /// The number of bits by which an index is shifted right to select a slot of this node; 0 in the nodes that hold
+    /// pages.
     shift: u32,
     slots: [Option<Entry>; SLOTS],
 }
@@ -32,7 +34,7 @@ impl Node {
         index >> self.shift & (SLOTS - 1)
     }
 
-    /// The greatest index below this node, were it the root.
+    /// The greatest index that a tree with this node as its root can hold.
     fn max_index(&self) -> usize {
         usize::MAX.checked_shr(usize::BITS.saturating_sub(self.shift + BITS)).unwrap_or(0)
     }
@@ -72,14 +74,14 @@ impl Node {
     }
 }
 
-/// The tree as it was at one moment.
+/// A snapshot of the tree.
 #[derive(Clone, Default)]
 pub struct Tree {
     root: Option<Arc<Node>>,
 }
 
 impl Tree {
-    /// The page at `index`; `None` is a hole.
+    /// The page at `index`; `None` for a hole.
     pub fn load(&self, index: usize) -> Option<&Page> {
         let mut node = self.root.as_deref()?;
         if index > node.max_index() {
@@ -112,10 +114,10 @@ impl Tree {
     }
 }
 
-/// The tree as it is, to be shared between iterators and whoever fills it.
+/// An array that iterators and the code that fills it share.
 pub struct XArray {
     tree: Lock<Tree>,
-    /// The least safe [`Backing`] that a page ever had.
+    /// The least safe [`Backing`] of all pages that were ever stored.
     backing: LeastSafe,
 }
 
@@ -126,24 +128,24 @@ impl Default for XArray {
 }
 
 impl XArray {
-    /// The tree now; later changes do not show in it.
+    /// The tree as it is now. Later changes do not appear in the snapshot.
     pub fn snapshot(&self) -> Tree {
         self.tree.lock().clone()
     }
 
-    /// Puts a page at `index`; what was there comes back, to be dropped with no lock held.
+    /// Stores a page at `index`. Returns the page it replaces: the caller drops it with no lock held.
     pub fn store(&self, index: usize, page: Page) -> Result<Option<Page>> {
         super::headroom()?;
         self.backing.add(page.memory().backing());
         Ok(self.tree.lock().store(index, page))
     }
 
-    /// How its pages may fail.
+    /// How its pages may fail: the least safe backing of them.
     pub fn backing(&self) -> Backing {
         self.backing.get()
     }
 
-    /// Makes a hole at `index`; what was there comes back, to be dropped with no lock held.
+    /// Removes the page at `index`. Returns it: the caller drops it with no lock held.
     pub fn erase(&self, index: usize) -> Result<Option<Page>> {
         super::headroom()?;
         Ok(self.tree.lock().erase(index))

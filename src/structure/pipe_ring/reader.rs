@@ -1,24 +1,24 @@
-//! The reading end of a pipe: the oldest bytes of its ring, which one reader at a time looks at and takes.
+//! The reading end of a pipe: one reader at a time peeks at the oldest bytes and consumes them.
 
 use super::{PipeRing, Slot, copies};
 use crate::error::Result;
 use crate::sys::futex;
 use std::sync::atomic::Ordering;
 
-/// The reading end of a ring, which one reader has at a time. Dropped, it is the next one's.
+/// The reading end of a ring. Dropping it lets the next reader have it.
 pub struct Reader<'a> {
     pub(super) pipe: &'a PipeRing,
     pub(super) generation: u32,
 }
 
 impl Reader<'_> {
-    /// Bytes in the ring now.
+    /// Bytes in the ring at this moment.
     pub fn available(&self) -> u128 {
         self.pipe.lock().bytes
     }
 
-    /// The oldest bytes, at most `nbytes` in at most `most` slots. They stay where they are until they are consumed,
-    /// and nobody takes them back meanwhile.
+    /// Clones of the oldest slots: at most `nbytes` bytes in at most `most` slots. The bytes stay in the ring until
+    /// they are consumed, and no writer can take them back meanwhile.
     pub fn peek(&self, nbytes: usize, most: usize) -> Result<Vec<Slot>> {
         let mut ring = self.pipe.lock();
         let mut left = nbytes;
@@ -38,11 +38,12 @@ impl Reader<'_> {
         Ok(slots)
     }
 
-    /// Takes the first `nbytes` of what `slots` showed out of the ring.
+    /// Removes the first `nbytes` bytes of `slots`, which [`Self::peek`] returned, from the ring.
     pub fn consume(&self, slots: &[Slot], nbytes: usize) {
         debug_assert!(nbytes <= slots.iter().map(|slot| slot.len).sum());
         let mut ring = self.pipe.lock();
-        // After a fork in between the reading end was another's: nothing is consumed that it may have.
+        // If the process has forked since, the child has cleared the reading end, and another reader of the child may
+        // own the bytes: this one consumes none.
         if self.generation == ring.generation {
             ring.consume(nbytes);
             ring.in_flight = 0;
