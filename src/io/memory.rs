@@ -1,8 +1,9 @@
-//! Memory that the kernel must not be given, or does not take: zeroes in place of bad memory, and EFAULT told apart.
+//! Bad memory under a system call: how far the memory before it reaches, and the fault that describes it.
 //!
-//! Inside a guard of other code, bad memory that was met reads as zeroes. The kernel would send these as data, and put
-//! data there that is lost when the guard ends. So every system call over an iterator or a ring stops before them
-//! ([`clear`]).
+//! Two things can be wrong. The kernel may refuse an address with EFAULT: the functions here find the first bad byte.
+//! Or a guard ([`shelter`]) has replaced a bad page by zeroes: the kernel would transfer those zeroes as data, or store
+//! data in them that is lost when the guard ends. So every system call over an iterator or a ring stops before such
+//! pages ([`clear`]).
 
 use super::{Failure, Torn};
 use crate::abi::{Direction, MAX_RW_COUNT, UIO_MAXIOV};
@@ -12,8 +13,8 @@ use crate::iter::IovIter;
 use crate::memory::Segment;
 use std::ops::ControlFlow;
 
-/// How many of the first `nbytes` bytes of the segments come before the first that is under zeroes, or has been since
-/// the mark.
+/// How many of the first `nbytes` bytes of the segments come before the first one that is replaced by a guard's zeroes,
+/// or was at any moment since the mark.
 #[inline]
 pub(super) fn clear(mark: Mark, segs: &[Segment], nbytes: usize) -> usize {
     if mark.is_undisturbed() { nbytes } else { clear_one_by_one(mark, segs, nbytes) }
@@ -33,15 +34,15 @@ fn clear_one_by_one(mark: Mark, segs: &[Segment], nbytes: usize) -> usize {
     before
 }
 
-/// What a call made of the first `nbytes` bytes of the segments, of which not all are clear.
+/// The outcome of a call that transferred the first `nbytes` bytes of the segments, not all of which are clear.
 #[cold]
 pub(super) fn torn(mark: Mark, segs: &[Segment], nbytes: usize, direction: Direction) -> Torn {
     let good = clear(mark, segs, nbytes);
-    Torn { good, wrong: nbytes - good, fault: Box::new(met(mark, segs, good, direction)) }
+    Torn { good, wrong: nbytes - good, fault: Box::new(zeroes_fault(mark, segs, good, direction)) }
 }
 
-/// What a guard met that has zeroes, or had since the mark, behind the first `good` bytes of the segments.
-pub(super) fn met(mark: Mark, segs: &[Segment], good: usize, direction: Direction) -> Fault {
+/// The fault of the first page behind the first `good` bytes of the segments that a guard replaced by zeroes.
+pub(super) fn zeroes_fault(mark: Mark, segs: &[Segment], good: usize, direction: Direction) -> Fault {
     let mut before = good;
     let bad = segs.iter().find_map(|seg| {
         let rest = seg.skip(before.min(seg.len));
@@ -53,7 +54,8 @@ pub(super) fn met(mark: Mark, segs: &[Segment], good: usize, direction: Directio
     mark.fault(bad, side).unwrap_or_else(|| Fault::known(side, bad, 0))
 }
 
-/// Bytes from here on, of those one call would take, that can be transferred: faulted in, exact to the page.
+/// How many of the next bytes, at most `limit` and what one call takes, can be faulted in. The end is exact to the
+/// page.
 pub(super) fn good_prefix(i: &IovIter, limit: usize) -> usize {
     let write = i.direction() == Direction::Dest;
     let (mut good, mut pieces) = (0, 0);
@@ -66,7 +68,7 @@ pub(super) fn good_prefix(i: &IovIter, limit: usize) -> usize {
     good
 }
 
-/// Where the byte is that comes after the next `nbytes`; nowhere if the iterator has no memory there.
+/// The address of the byte after the next `nbytes`; `None` if the iterator has no memory there.
 pub(super) fn address_at(i: &IovIter, nbytes: usize) -> Option<usize> {
     let (mut before, mut found) = (nbytes, None);
     i.pieces(i.count(), |piece| {
@@ -80,10 +82,12 @@ pub(super) fn address_at(i: &IovIter, nbytes: usize) -> Option<usize> {
     found
 }
 
-/// Why a call got nowhere: what is wrong with the iterator's memory at `at`. The iterator keeps it, too.
+/// The failure of a call that transferred nothing because of the iterator's memory at `at`. `i.fault` gets the fault,
+/// too.
 pub(super) fn fault(i: &mut IovIter, at: usize) -> Failure {
     let own = 0_u8;
-    // Beside memory that can be read for certain, the destination is the side at fault.
+    // `diagnose` looks at two addresses. The other one is a local variable, so the fault is found on the iterator's
+    // side.
     let readable = (&raw const own).expose_provenance();
     let fault = Box::new(match i.direction() {
         Direction::Dest => Fault::diagnose(at, readable),

@@ -1,8 +1,8 @@
-//! One system call over what remains of an iterator, and the cursor moved by exactly its result.
+//! One system call over the rest of an iterator, which moves by exactly the call's result.
 //!
-//! The kernel fills a file's read from, and a file's write to, an `iov_iter`; here the same cursor stands on the
-//! caller's side of the call. Every function below makes one call of
-//! [`crate::sys::vectored`]; what to do about EINTR, EAGAIN and short counts is for the caller, whose loop it is.
+//! In the kernel an `iov_iter` is what a file's read fills and a file's write reads from. Here the same cursor is on
+//! the caller's side of the call. Each function makes one call of [`crate::sys::vectored`]. The caller has the loop
+//! around it, and decides what to do about EINTR, EAGAIN and short counts.
 
 mod memory;
 mod over;
@@ -23,28 +23,30 @@ use crate::sys::vectored::{self, Beside, Received};
 use over::over;
 use std::os::fd::RawFd;
 
-/// Why a call transferred nothing that counts, in all cases but the last. The iterator stands where it stood.
+/// Why a call failed. In all cases but [`Failure::Torn`] it transferred nothing, and the iterator has not moved.
 #[derive(Debug)]
 pub enum Failure {
-    /// It was not made.
+    /// The call was not made.
     Refused(Error),
-    /// The kernel's answer.
+    /// The errno that the kernel returned.
     Errno(i32),
-    /// EFAULT, and memory ahead in the iterator is why: the very first byte, or one of a message.
+    /// EFAULT, because of the iterator's memory: its next byte, or, on a socket with message boundaries, any byte of
+    /// the message.
     Fault(Box<Fault>),
-    /// It transferred more than counts: a guard of another thread put zeroes in place of bad memory meanwhile.
+    /// The call transferred bytes of which some do not count, because a guard replaced bad memory by zeroes at that
+    /// moment.
     Torn(Torn),
 }
 
-/// What a call transferred, some of it zeroes of a guard, or lost in their place. Only the good bytes count, and the
-/// iterator stands behind them: at the bad memory.
+/// A transfer whose last part is wrong: zeroes of a guard were sent as data, or received data was stored in a guard's
+/// zeroes and may be lost. Only the good bytes count. The iterator has moved by them and is at the bad memory.
 #[derive(Debug)]
 pub struct Torn {
-    /// Bytes before the first that may be wrong.
+    /// Bytes before the first one that may be wrong.
     pub good: usize,
-    /// Bytes from there on that have gone out all the same, or came and may be lost.
+    /// Bytes from there on: sent all the same, or received and perhaps lost.
     pub wrong: usize,
-    /// What the guard met.
+    /// The fault that the guard survived.
     pub fault: Box<Fault>,
 }
 
@@ -54,15 +56,15 @@ impl From<Error> for Failure {
     }
 }
 
-/// Result of one call.
+/// The result of one call.
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// What a successful call says of the bytes it transferred.
+/// The result of a successful call.
 pub trait Transferred {
-    /// How many bytes.
+    /// The bytes transferred.
     fn nbytes(&self) -> usize;
 
-    /// Whether a message was longer than the memory for it, so that its end is lost.
+    /// Whether a message was longer than the memory for it, so that its end was discarded.
     fn is_cut(&self) -> bool {
         false
     }
@@ -87,17 +89,19 @@ impl Transferred for Received {
 /// `readv`, `preadv`, `preadv2` into a destination: at most `limit` bytes.
 pub fn read(i: &mut IovIter, fd: RawFd, at: Option<i64>, flags: i32, limit: usize) -> Result<usize> {
     i.require(Direction::Dest, if at.is_none() { "readv" } else { "preadv" })?;
-    // SAFETY: `over` hands out memory of a READ iterator, which whoever made the iterator gave to be overwritten.
+    // SAFETY: `over` passes the memory of a READ iterator, which its maker vouched for as a destination
+    // (`Memory::new`).
     over(i, Some(fd), limit, |segs| unsafe { vectored::read(fd, segs, at, flags) })
 }
 
-/// The same, but from a socket that keeps messages apart with `recvmsg`, which tells of one that was cut.
+/// [`read`], but with `recvmsg` if the descriptor is a socket with message boundaries: only that call reports a
+/// truncated message.
 pub fn read_message(i: &mut IovIter, fd: RawFd, at: Option<i64>, flags: i32, limit: usize) -> Result<Received> {
     if at.is_some() || flags != 0 || is_stream(fd) {
         let nbytes = read(i, fd, at, flags, limit)?;
         return Ok(Received { nbytes, ..Received::default() });
     }
-    // SAFETY: nothing is received beside the data.
+    // SAFETY: `Beside::default()` is two empty ranges, so nothing but the data is received.
     unsafe { receive(i, fd, Beside::default(), 0, limit) }
 }
 
@@ -113,20 +117,23 @@ pub fn send(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize
     over(i, Some(fd), limit, |segs| vectored::send(fd, segs, beside, flags))
 }
 
-/// `recvmsg` into a destination: at most `limit` bytes. Only bytes that came into memory move the iterator,
-/// whatever number `MSG_TRUNC` has the call return: it tells a datagram's length, and has TCP drop what it counts.
+/// `recvmsg` into a destination: at most `limit` bytes. The iterator moves by the bytes stored in its memory. With
+/// `MSG_TRUNC` among the flags the call may return more: the full length of a datagram, or bytes that TCP discarded.
 ///
 /// # Safety
 /// Every byte of the ranges in `beside` that is mapped and writable is the caller's to overwrite.
 pub unsafe fn receive(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize) -> Result<Received> {
     i.require(Direction::Dest, "recvmsg")?;
-    // SAFETY: `over` hands out memory of a READ iterator, given to be overwritten; the caller answers for `beside`.
+    // SAFETY: `over` passes the memory of a READ iterator, which its maker vouched for as a destination
+    // (`Memory::new`); the caller vouches for `beside`.
     over(i, Some(fd), limit, |segs| unsafe { vectored::receive(fd, segs, beside, flags) })
 }
 
-/// `vmsplice`: a source's pages into a pipe by reference, or a pipe's bytes into a destination. EBADF unless `fd` is
-/// the end of the pipe that goes with the direction: the kernel would go by the descriptor and transfer the other way.
-/// The kernel waits at a pipe that does not block, too, unless `SPLICE_F_NONBLOCK` is among the flags: here it is then.
+/// `vmsplice`: gives a pipe references to a source's pages, or copies a pipe's bytes into a destination.
+///
+/// EBADF unless `fd` is the pipe's end for the direction. The kernel chooses the direction by the descriptor, so with
+/// the wrong end it would overwrite the source. And it blocks even on a descriptor with `O_NONBLOCK` unless
+/// `SPLICE_F_NONBLOCK` is among the flags, so this function adds that flag for such a descriptor.
 pub fn vmsplice(i: &mut IovIter, fd: RawFd, flags: u32) -> Result<usize> {
     let status = vectored::status(fd).map_err(Failure::Errno)?;
     let fits = match i.direction() {
@@ -137,29 +144,31 @@ pub fn vmsplice(i: &mut IovIter, fd: RawFd, flags: u32) -> Result<usize> {
         return Err(Failure::Errno(libc::EBADF));
     }
     let flags = if status.blocks { flags } else { flags | libc::SPLICE_F_NONBLOCK };
-    // SAFETY: a source is only spliced into a descriptor that is open for writing; a destination was given to be
-    // overwritten.
+    // SAFETY: a source is only passed with a descriptor that is open for writing (`fits`); the memory of a destination
+    // was vouched for as one (`Memory::new`).
     over(i, None, usize::MAX, |segs| unsafe { vectored::vmsplice(fd, segs, flags) })
 }
 
-/// `process_vm_readv` into a destination, from the remote ranges one after the other.
+/// `process_vm_readv` into a destination, from the remote ranges in order.
 pub fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
     i.require(Direction::Dest, "process_vm_readv")?;
-    // SAFETY: `over` hands out memory of a READ iterator, given to be overwritten.
+    // SAFETY: `over` passes the memory of a READ iterator, which its maker vouched for as a destination
+    // (`Memory::new`).
     remotely(i, pid, remote, |segs| unsafe { vectored::process_vm_read(pid, segs, remote) })
 }
 
-/// `process_vm_writev` from a source, to the remote ranges one after the other.
+/// `process_vm_writev` from a source, to the remote ranges in order.
 ///
 /// # Safety
 /// `pid` is another process, or every byte of `remote` that is mapped and writable is the caller's to overwrite.
 pub unsafe fn process_vm_write(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
     i.require(Direction::Source, "process_vm_writev")?;
-    // SAFETY: the caller answers for `remote`.
+    // SAFETY: `pid` and `remote` satisfy the callee's contract, which is this function's.
     remotely(i, pid, remote, |segs| unsafe { vectored::process_vm_write(pid, segs, remote) })
 }
 
-/// A call whose remote ranges, in this process, may be under zeroes, too.
+/// A call with remote ranges. If the remote process is this one, a guard's zeroes may be in those ranges, too, so they
+/// are checked as the iterator's memory is.
 fn remotely(
     i: &mut IovIter,
     pid: i32,
@@ -167,7 +176,7 @@ fn remotely(
     call: impl FnOnce(&[Segment]) -> std::result::Result<usize, i32>,
 ) -> Result<usize> {
     let mark = Mark::now();
-    // No other process is asked about while nothing of this one's is under zeroes.
+    // `is_own_process` makes a system call, so it is asked only if some memory is or was replaced by zeroes.
     let clear = |nbytes| {
         let all_clear = mark.is_undisturbed() || !vectored::is_own_process(pid);
         if all_clear { nbytes } else { memory::clear(mark, remote, nbytes) }
@@ -183,9 +192,9 @@ fn remotely(
         return Ok(done);
     }
     i.take_back(done - good)?;
-    // What is the source here is the destination there.
+    // The remote side of a source is the destination, and the other way round.
     let far = if i.direction() == Direction::Source { Direction::Dest } else { Direction::Source };
-    let fault = Box::new(memory::met(mark, remote, good, far));
+    let fault = Box::new(memory::zeroes_fault(mark, remote, good, far));
     Err(Failure::Torn(Torn { good, wrong: done - good, fault }))
 }
 

@@ -1,4 +1,4 @@
-//! One call over the next pieces of an iterator: the one dispatch over kinds.
+//! One system call over the next pieces of an iterator, for every kind.
 
 use super::{Failure, Result, Torn, Transferred, memory};
 use crate::abi::{Direction, MAX_RW_COUNT, PAGE_SIZE, UIO_MAXIOV};
@@ -11,14 +11,15 @@ use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-/// Calls `call` with the next pieces, as many as one call takes and at most `limit` bytes, and moves the iterator by
+/// Passes `call` the next pieces, as many as one system call takes and at most `limit` bytes, and moves the iterator by
 /// its result.
 ///
-/// Where bytes remain but no memory for them, nothing is called and the answer is EFAULT, as the kernel's file
-/// operations answer a copy that got nowhere: at a hole of an XARRAY, at the end of a FOLIOQ, and for a PIPE that is
-/// full. Memory that a guard has zeroes in place of ends a call before it (what it puts there during the call is not
-/// counted, see [`Torn`]), and keeps a message from being sent or
-/// received at all: `socket` is what the call goes over if that may be one that keeps messages apart.
+/// If bytes remain but there is no memory for them, it makes no call and returns EFAULT: at a hole of an XARRAY, at the
+/// end of a FOLIOQ, and for a full PIPE. (The kernel's file operations return EFAULT when a copy makes no progress.)
+///
+/// A page that a guard has replaced by zeroes ends the transfer before it. A page replaced during the call makes the
+/// result [`Torn`]. A message cannot be sent or received in part: if `socket` has message boundaries, the call is not
+/// made at all. Calls over other things than sockets pass `None`.
 pub(super) fn over<T: Transferred>(
     i: &mut IovIter,
     socket: Option<RawFd>,
@@ -47,7 +48,7 @@ pub(super) fn over<T: Transferred>(
     over_pieces(i, socket, limit, call)
 }
 
-/// The same where the pieces have to be collected first.
+/// [`over`], for pieces that must be collected in a batch first.
 #[inline(never)]
 fn over_pieces<T: Transferred>(
     i: &mut IovIter,
@@ -64,11 +65,11 @@ fn over_pieces<T: Transferred>(
         });
     }
     if i.kind().is_destination_only() {
-        // DISCARD: the call needs memory, though nobody reads it.
+        // DISCARD has no memory, but the system call needs a place for the bytes.
         while batch.push(SINK.seg()) {}
         return finish(i, socket, &mut batch, call, IovIter::advance);
     }
-    // The pages stay while the kernel works on them, whatever somebody stores in their place meanwhile.
+    // `kept` keeps the pages alive during the call, even if another thread replaces them in the structure meanwhile.
     let kept = collect(i, limit, &mut batch)?;
     let result = finish(i, socket, &mut batch, call, IovIter::advance);
     drop(kept);
@@ -95,24 +96,24 @@ fn finish<T: Transferred>(
         if clear == 0 || socket.is_some_and(|fd| !vectored::is_stream(fd)) {
             return Err(memory::fault(i, batch.address_at(clear)));
         }
-        batch.cut(clear);
+        batch.truncate(clear);
     }
     let done = call(batch.pieces()).map_err(Failure::Errno)?;
-    // MSG_TRUNC makes recvmsg return bytes that went nowhere.
+    // With MSG_TRUNC, recvmsg counts bytes that were stored nowhere.
     let nbytes = done.nbytes().min(batch.nbytes());
     if memory::clear(mark, batch.pieces(), nbytes) < nbytes {
         let torn = memory::torn(mark, batch.pieces(), nbytes, i.direction());
         return Err(torn_at(i, torn, moved));
     }
     i.fault = None;
-    // An advance by nothing would step over empty segments.
+    // An advance by 0 bytes would move past empty segments, and a call that transferred nothing must change nothing.
     if nbytes != 0 {
         moved(i, nbytes)?;
     }
     Ok(done)
 }
 
-/// Moves the iterator on by the good bytes of a torn transfer.
+/// Moves the iterator by the good bytes of a torn transfer.
 #[cold]
 fn torn_at(i: &mut IovIter, torn: Torn, moved: impl FnOnce(&mut IovIter, usize) -> Checked<()>) -> Failure {
     i.fault = Some(torn.fault.clone());
@@ -132,8 +133,8 @@ fn no_memory(i: &IovIter) -> Error {
     Error::os(libc::EFAULT, format!("{}, {} bytes before the iterator's end", i.kind().end_of_memory(), i.count()))
 }
 
-/// Puts the next pieces into `batch`; returns what keeps the pages among them. Refuses a destination with a page that
-/// has become read-only.
+/// Adds the next pieces to `batch`; returns the owners of their pages. Refuses a destination with a page that has
+/// become read-only.
 fn collect(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Owner>> {
     let (mut kept, mut result) = (Vec::new(), Ok(()));
     let is_destination = i.direction() == Direction::Dest;
@@ -153,12 +154,12 @@ fn collect(i: &IovIter, limit: usize, batch: &mut Batch) -> Checked<Vec<Owner>> 
     result.map(|()| kept)
 }
 
-/// Where DISCARD has the kernel put bytes that nobody reads: the same memory for every piece of every call of every
-/// thread.
+/// Where the kernel stores bytes for DISCARD. All pieces of all calls of all threads use the same memory, since nobody
+/// reads it.
 #[repr(align(4096))]
 pub(super) struct Sink(std::cell::UnsafeCell<[u8; 16 * PAGE_SIZE]>);
 
-// SAFETY: only the kernel writes to it, and nothing reads it.
+// SAFETY: only the kernel writes to the bytes, nothing reads them, and no reference to them is ever made.
 unsafe impl Sync for Sink {}
 
 pub(super) static SINK: Sink = Sink(std::cell::UnsafeCell::new([0; 16 * PAGE_SIZE]));

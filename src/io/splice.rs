@@ -1,4 +1,4 @@
-//! A ring's bytes into a file.
+//! Writing a ring's bytes to a descriptor.
 
 use super::{Failure, Result, memory};
 use crate::abi::{Direction, UIO_MAXIOV};
@@ -8,12 +8,13 @@ use crate::structure::{Reader, Slot};
 use crate::sys::vectored::{self, Batch};
 use std::os::fd::RawFd;
 
-/// One `writev` of the ring's oldest bytes, at most `nbytes` of them, up to the first under zeroes: how many it took
-/// out of the ring (or why none), and the slots they were in, to be dropped when the next may read. Of what was torn,
-/// the good bytes are out.
+/// Makes one `writev` of the ring's oldest bytes: at most `nbytes`, up to the first page that a guard has replaced by
+/// zeroes. It consumes the bytes written, of a torn write only the good ones. Returns their number, or why there are
+/// none, and the slots that were offered: the caller drops those after it has given up the reading end, since dropping
+/// a page may run Python code.
 ///
-/// To a socket that keeps messages apart, all of them go as one message or none does: EMSGSIZE where one call does not
-/// take them all, EFAULT where they are under zeroes.
+/// On a socket with message boundaries all bytes are sent as one message or none is: EMSGSIZE if one call does not take
+/// them all, EFAULT if some are replaced by zeroes.
 pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Checked<(Result<usize>, Vec<Slot>)> {
     let slots = reader.peek(nbytes, UIO_MAXIOV + 1)?;
     let mut batch = Batch::new(nbytes);
@@ -34,7 +35,7 @@ pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Checked<(Result<
     if let Some(errno) = refused {
         return Ok((Err(Failure::Errno(errno)), slots));
     }
-    batch.cut(clear);
+    batch.truncate(clear);
     let written = vectored::write(fd, batch.pieces(), None, 0).map_err(Failure::Errno);
     let written = written.and_then(|written| {
         let good = memory::clear(mark, batch.pieces(), written);

@@ -1,5 +1,5 @@
-//! One call over the kinds that need nobody's memory, against a pipe of the kernel's. The other kinds are tested from
-//! Python.
+//! Single calls on the kinds that have no memory of a caller's, against a kernel pipe. Python tests cover the other
+//! kinds.
 
 use super::over::SINK;
 use super::{Failure, read, vmsplice, whole, write};
@@ -48,7 +48,7 @@ fn the_wrong_direction_and_the_wrong_end_are_refused() {
     assert_eq!(i.count(), 0);
 }
 
-/// A mapped file, removed already.
+/// A mapped file without a name.
 fn mapped(npages: usize) -> (std::fs::File, FileMapping) {
     let path = std::env::temp_dir().join(format!("iovec_rs-io-{}", std::process::id()));
     let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
@@ -73,7 +73,7 @@ fn memory_that_goes_bad_between_two_tries_is_a_fault() {
         cut(0);
         let result = write(i, fd, None, 0, limit);
         if calls == 1 {
-            // The look after it finds two good pages, of which none is left at the second call.
+            // The two pages are good when `whole` looks for them, and gone again at its second call.
             cut(2);
         }
         result

@@ -1,5 +1,5 @@
-//! One call of a whole transfer. It stops exactly at bad memory, and neither splits nor cuts a message: on a socket
-//! that keeps messages apart, what is sent is one message, and what is received is one.
+//! One call of a whole transfer. It stops exactly at bad memory. On a socket with message boundaries it neither splits
+//! nor truncates: the bytes of one call are one message.
 
 use super::{Failure, Result, memory};
 use crate::abi::{Direction, UIO_MAXIOV};
@@ -11,11 +11,11 @@ use std::os::fd::RawFd;
 
 /// One call of a whole transfer over `fd`, for at most `limit` bytes.
 ///
-/// A call over memory that is bad somewhere may fail as a whole, though its first bytes are good: a stream socket drops
-/// the chunk that a fault was met in, a pipe the page. So a call that fails with EFAULT is made again for the good
-/// bytes only, and one with no good byte ahead fails with [`Failure::Fault`]. Memory may go bad between the look and
-/// the call, which is then made again, [`TRIES`] times at most. EFAULT for another reason stays what it is. A message
-/// is not made again shorter: it fails where its memory is bad.
+/// A call over memory that is bad somewhere may fail as a whole although its first bytes are good: a stream socket
+/// discards the chunk in which a fault happened, a pipe the page. So after EFAULT the bytes ahead are faulted in, and
+/// the call is repeated for the good ones only; if the next byte is bad, the result is [`Failure::Fault`]. Memory may
+/// go bad between those two steps, so this is repeated up to `TRIES` times. An EFAULT that has nothing to do with the
+/// iterator's memory is returned as it is. A message is not repeated shorter: it fails.
 pub fn whole<T>(
     i: &mut IovIter,
     fd: RawFd,
@@ -43,10 +43,11 @@ pub fn whole<T>(
     Err(Failure::Errno(libc::EFAULT))
 }
 
-/// How often a call is made that fails with EFAULT, though there are good bytes ahead.
+/// How often a call is made that fails with EFAULT although good bytes are ahead.
 const TRIES: usize = 16;
 
-/// Refuses to send what one call for `limit` bytes cannot take, to a socket that would make several messages of it.
+/// Refuses to send more than one call for `limit` bytes takes to a socket with message boundaries, where it would
+/// become several messages.
 fn require_one_message(i: &IovIter, fd: RawFd, limit: usize) -> Checked<()> {
     let fits = i.count() <= limit && (1..=UIO_MAXIOV).contains(&i.nr_segs());
     if fits || vectored::is_stream(fd) {
@@ -62,8 +63,8 @@ fn require_one_message(i: &IovIter, fd: RawFd, limit: usize) -> Checked<()> {
     Err(Error::os(libc::EMSGSIZE, context))
 }
 
-/// Refuses to receive from a socket that keeps messages apart into memory that is bad somewhere: the message would be
-/// lost.
+/// Refuses to receive from a socket with message boundaries into memory that is bad somewhere. The kernel removes a
+/// message from the queue even if storing it faults.
 fn require_room(i: &mut IovIter, fd: RawFd, limit: usize) -> Result<()> {
     if i.kind().is_destination_only() || vectored::is_stream(fd) {
         return Ok(());

@@ -1,13 +1,13 @@
-//! The pieces of one call, in memory of the value's own.
+//! The segments of one system call.
 
 use crate::abi::{MAX_RW_COUNT, UIO_MAXIOV};
 use crate::memory::Segment;
 use std::mem::MaybeUninit;
 
-/// The pieces of one call: at most [`UIO_MAXIOV`] of them and [`MAX_RW_COUNT`] bytes, which is all the kernel takes at
-/// once.
+/// The segments of one system call: at most [`UIO_MAXIOV`] segments and [`MAX_RW_COUNT`] bytes, the kernel's limits.
 ///
-/// They lie in the value itself (16 KiB, uninitialised until pushed), so that collecting them allocates nothing.
+/// They are stored in the value itself (16 KiB, uninitialised beyond those pushed), so collecting them does not
+/// allocate.
 pub struct Batch {
     pieces: [MaybeUninit<Segment>; UIO_MAXIOV],
     len: usize,
@@ -27,7 +27,8 @@ impl Batch {
         }
     }
 
-    /// Adds a piece, cut to what still fits; an empty one takes no place. `false` when no byte more would fit.
+    /// Adds a segment, truncated to the bytes that still fit. An empty one is left out. `false` if the batch is full
+    /// now.
     #[inline]
     pub fn push(&mut self, seg: Segment) -> bool {
         let seg = seg.take(self.limit - self.nbytes);
@@ -39,8 +40,8 @@ impl Batch {
         self.len < UIO_MAXIOV && self.nbytes < self.limit
     }
 
-    /// Keeps the first `nbytes` bytes only.
-    pub fn cut(&mut self, nbytes: usize) {
+    /// Truncates the batch to its first `nbytes` bytes.
+    pub fn truncate(&mut self, nbytes: usize) {
         if nbytes >= self.nbytes {
             return;
         }
@@ -48,8 +49,8 @@ impl Batch {
         self.nbytes = 0;
         let limit = std::mem::replace(&mut self.limit, nbytes);
         for index in 0..all {
-            // SAFETY: `push` wrote the first `all` elements, and writes none that is still to be read: it takes each
-            // in its turn.
+            // SAFETY: `push` wrote the first `all` elements before. In this loop it has written at most `index`
+            // elements, from the first on, so element `index` still has its old, initialised value.
             let piece = unsafe { self.pieces[index].assume_init() };
             if !self.push(piece) {
                 break;
@@ -58,14 +59,14 @@ impl Batch {
         self.limit = limit;
     }
 
-    /// The pieces. (The slice covers their addresses, not the memory behind them.)
+    /// The segments. The slice covers addresses and lengths, not the memory they name.
     #[inline]
     pub fn pieces(&self) -> &[Segment] {
         // SAFETY: `push` wrote the first `len` elements, and a Segment has the layout of its MaybeUninit.
         unsafe { std::slice::from_raw_parts(self.pieces.as_ptr().cast(), self.len) }
     }
 
-    /// Where the byte is that comes after the first `nbytes`; after all of them, where the last piece ends.
+    /// The address of the byte after the first `nbytes`; the end of the last segment if there is none.
     pub fn address_at(&self, nbytes: usize) -> usize {
         let mut before = nbytes;
         for piece in self.pieces() {
@@ -77,13 +78,13 @@ impl Batch {
         self.pieces().last().map_or(0, |last| last.end())
     }
 
-    /// The most bytes it takes.
+    /// The most bytes that it accepts.
     #[inline]
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Bytes of all pieces together.
+    /// The bytes of all segments.
     #[inline]
     pub fn nbytes(&self) -> usize {
         self.nbytes

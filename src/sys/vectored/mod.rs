@@ -1,12 +1,12 @@
 //! Vectored system calls over raw memory: the one place that hands segments to `readv`, `writev`, `sendmsg` and their
 //! family.
 //!
-//! Each function makes exactly one system call and returns its result, or the errno. None retries, waits or allocates:
-//! what an interrupted or a short call means is for the caller, who knows what it is a part of. The kernel checks every
-//! address and reports a bad one (EFAULT) instead of raising a signal, so the segments may be anywhere.
+//! Each function makes exactly one transferring system call and returns its result, or the errno. None retries, polls
+//! or allocates: the caller knows what a short or an interrupted call means for the whole transfer. The kernel checks
+//! every address and returns EFAULT for a bad one, so segments may name any address.
 //!
-//! A call that only reads memory is safe whatever the addresses. One that writes is `unsafe`: the bytes must be the
-//! caller's.
+//! So a call that only reads memory is safe for any address. One that writes to memory is `unsafe`: the bytes must be
+//! the caller's to overwrite.
 
 mod batch;
 mod socket;
@@ -25,7 +25,7 @@ const _: () = assert!(
         && std::mem::offset_of!(Segment, len) == std::mem::offset_of!(libc::iovec, iov_len)
 );
 
-/// The segments as `struct iovec`, which they are laid out as, and how many.
+/// The segments as an array of `struct iovec`, which the assertions above say they are laid out as, and its length.
 fn vector(segs: &[Segment]) -> (*const libc::iovec, i32) {
     (segs.as_ptr().cast(), segs.len() as i32)
 }
@@ -34,8 +34,8 @@ fn result(returned: isize) -> Result<usize, i32> {
     usize::try_from(returned).map_err(|_| errno())
 }
 
-/// `writev`; `pwritev` at an offset; `pwritev2` with flags (`RWF_*`). The file's own position is used where `at` is
-/// `None`.
+/// `writev`; with an offset, `pwritev`; with flags (`RWF_*`), `pwritev2`. Without an offset, it writes at the file's
+/// position and moves that.
 pub fn write(fd: RawFd, segs: &[Segment], at: Option<i64>, flags: i32) -> Result<usize, i32> {
     let (iov, n) = vector(segs);
     let written = match (at, flags) {
@@ -53,8 +53,8 @@ pub fn write(fd: RawFd, segs: &[Segment], at: Option<i64>, flags: i32) -> Result
     result(written)
 }
 
-/// `readv`; `preadv` at an offset; `preadv2` with flags (`RWF_*`). The file's own position is used where `at` is
-/// `None`.
+/// `readv`; with an offset, `preadv`; with flags (`RWF_*`), `preadv2`. Without an offset, it reads at the file's
+/// position and moves that.
 ///
 /// # Safety
 /// Every byte of the segments that is mapped and writable is the caller's to overwrite.
@@ -76,14 +76,14 @@ pub unsafe fn read(fd: RawFd, segs: &[Segment], at: Option<i64>, flags: i32) -> 
     result(read)
 }
 
-/// What a descriptor was opened for.
+/// How a descriptor was opened.
 #[derive(Clone, Copy)]
 pub struct Status {
     /// It can be read from.
     pub readable: bool,
     /// It can be written to.
     pub writable: bool,
-    /// Calls wait for it (no `O_NONBLOCK`).
+    /// Calls on it block (no `O_NONBLOCK`).
     pub blocks: bool,
 }
 
@@ -97,7 +97,8 @@ pub fn status(fd: RawFd) -> Result<Status, i32> {
     Ok(Status { readable: mode != libc::O_WRONLY, writable: mode != libc::O_RDONLY, blocks })
 }
 
-/// `vmsplice`: into a pipe by reference where `fd` is its writing end, out of it into the segments otherwise.
+/// `vmsplice`. If `fd` is the writing end of a pipe, the pipe then references the segments' pages; if it is the reading
+/// end, the pipe's bytes are copied to the segments.
 ///
 /// # Safety
 /// `fd` is open for writing, or every byte of the segments that is mapped and writable is the caller's to overwrite.
@@ -107,10 +108,11 @@ pub unsafe fn vmsplice(fd: RawFd, segs: &[Segment], flags: u32) -> Result<usize,
     result(unsafe { libc::vmsplice(fd, iov, n as usize, flags) })
 }
 
-/// Whether a pid names this process, as the id of any of its threads does.
+/// Whether `pid` names this process. The kernel accepts the id of any thread as a pid, so a comparison with `getpid`
+/// does not suffice.
 pub fn is_own_process(pid: i32) -> bool {
     let process = std::process::id();
-    // SAFETY: signal 0 is none: the call only looks the thread up.
+    // SAFETY: signal 0 sends nothing: the call only looks the thread up.
     pid > 0 && unsafe { libc::syscall(libc::SYS_tgkill, process, pid, 0) } == 0
 }
 

@@ -1,10 +1,10 @@
-//! Messages: what goes over a socket with an address and control messages beside the data.
+//! `sendmsg` and `recvmsg`: data together with a socket address and control messages.
 
 use super::result;
 use crate::memory::Segment;
 use std::os::fd::RawFd;
 
-/// What goes to or comes from a socket beside the data. Empty segments stand for nothing.
+/// The parts of a message other than its data. An empty segment means that the part is absent.
 #[derive(Clone, Copy, Default)]
 pub struct Beside {
     /// A socket address.
@@ -13,16 +13,16 @@ pub struct Beside {
     pub control: Segment,
 }
 
-/// What `recvmsg` says of a message.
+/// The result of `recvmsg`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Received {
-    /// Bytes of data: what the call returned.
+    /// The call's return value: the message's bytes of data, which with `MSG_TRUNC` may be more than the segments hold.
     pub returned: usize,
-    /// How many of them came into the segments' memory, as far as that had room.
+    /// Bytes of data received and not discarded: 0 if TCP discarded them on `MSG_TRUNC`, otherwise `returned`.
     pub nbytes: usize,
-    /// Bytes the sender's address has, which may be more than there was room for.
+    /// The length in bytes of the sender's address, which may exceed the room given for it.
     pub name: usize,
-    /// Bytes of control messages.
+    /// Bytes of control messages received.
     pub control: usize,
     /// `MSG_TRUNC`, `MSG_CTRUNC`, `MSG_EOR` and the like.
     pub flags: i32,
@@ -44,7 +44,7 @@ fn message(segs: &[Segment], beside: Beside) -> libc::msghdr {
     message
 }
 
-/// `sendmsg`, to `beside.name` if there is one, with `beside.control`.
+/// `sendmsg`, to the address `beside.name` and with `beside.control`, where they are present.
 pub fn send(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<usize, i32> {
     let message = message(segs, beside);
     // SAFETY: the message names the slice and the two ranges beside it; sendmsg only reads them and the memory they
@@ -52,7 +52,7 @@ pub fn send(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<u
     result(unsafe { libc::sendmsg(fd, &raw const message, flags) })
 }
 
-/// `recvmsg`. The sender's address and the control messages go to the ranges of `beside`, as far as they have room.
+/// `recvmsg`. It writes the sender's address and the control messages to the ranges of `beside`, up to their lengths.
 ///
 /// # Safety
 /// Every byte of the segments and of both ranges beside them that is mapped and writable is the caller's to overwrite.
@@ -70,22 +70,22 @@ pub unsafe fn receive(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -
     })
 }
 
-/// Whether a descriptor is a stream, which keeps no boundaries between what one call and the next send. Only datagram
-/// and packet sockets are not.
+/// Whether a descriptor is a stream, that is, keeps no boundaries between the data of two calls. Only sockets of a type
+/// other than `SOCK_STREAM` are none.
 pub fn is_stream(fd: RawFd) -> bool {
     option(fd, libc::SO_TYPE).is_none_or(|kind| kind == libc::SOCK_STREAM)
 }
 
-/// Whether a socket speaks TCP, which takes `MSG_TRUNC` for leave to drop the bytes that a call receives.
+/// Whether a socket's protocol is TCP (or MPTCP), for which `MSG_TRUNC` makes `recvmsg` discard the bytes it counts.
 fn is_tcp(fd: RawFd) -> bool {
     option(fd, libc::SO_PROTOCOL).is_some_and(|protocol| matches!(protocol, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP))
 }
 
-/// What a socket says of itself: an option of `SOL_SOCKET`. Nothing if the descriptor is no socket.
+/// An integer option of a socket (`SOL_SOCKET`). `None` if the descriptor is not a socket.
 fn option(fd: RawFd, name: i32) -> Option<i32> {
     let (mut value, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
     let (to, to_len) = ((&raw mut value).cast(), &raw mut len);
-    // SAFETY: `to` points to `len` bytes of ours.
+    // SAFETY: `to` points to a local variable of `len` bytes.
     let answered = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, to, to_len) } == 0;
     answered.then_some(value)
 }
