@@ -1,17 +1,19 @@
-//! A duplicate of a descriptor, so that a number stays the same file's while calls are made over it.
+//! Duplicates of descriptors. A transfer makes several system calls on one descriptor; between two of them another
+//! thread may close that number and open something else under it. The duplicate's number is known to nobody else.
 
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-/// A descriptor of one's own for somebody else's open file, closed at the end of its life.
+/// A private descriptor for an open file of the caller's. It is closed on drop.
 pub struct Duplicate(RawFd);
 
 impl Duplicate {
-    /// Of a socket, a pipe or a device. Nothing of a regular file or a disk, whose POSIX locks a `close` of any of the
-    /// process's descriptors for it would drop, and nothing where no descriptor is to be had.
+    /// Duplicates the descriptor of a socket, a pipe or a character device. `None` for a regular file or a block
+    /// device: closing the duplicate would release the POSIX locks that the process has on the file. `None`, too, if no
+    /// descriptor is free.
     pub fn new(fd: RawFd) -> Option<Self> {
         let mut stat = MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: the record is ours to fill.
+        // SAFETY: `stat` is a local variable with room for the answer.
         if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
             return None;
         }
@@ -25,7 +27,7 @@ impl Duplicate {
         (own >= 0).then_some(Self(own))
     }
 
-    /// Its number.
+    /// The duplicate's number.
     pub fn fd(&self) -> RawFd {
         self.0
     }

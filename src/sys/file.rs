@@ -1,16 +1,17 @@
-//! What files need beside what the standard library offers.
+//! Operations on files that the standard library lacks: locks among the users of a file, allocation, free space, holes.
 
 use super::errno;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-/// The byte that the lock of a file's users is on: behind all that a file can have.
+/// The byte that the users of a file lock. No file can be long enough to contain it.
 const USERS: libc::off_t = libc::off_t::MAX - 1;
 
-/// `F_OFD_SETLK` on the lock of a file's users, which ends with the open file description.
+/// Sets the lock of a file's users with `F_OFD_SETLK`. Such a lock belongs to the open file description and ends with
+/// it.
 fn lock_users(file: &File, kind: libc::c_int) -> Result<(), i32> {
-    // SAFETY: all zeroes is a lock.
+    // SAFETY: all zeroes is a valid `flock`, which has integers only.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
@@ -22,20 +23,20 @@ fn lock_users(file: &File, kind: libc::c_int) -> Result<(), i32> {
     Ok(())
 }
 
-/// Enters among those who use a file. `false` if somebody is just about to take it away. Where the file system has no
-/// such locks nobody is kept away, and [`use_alone`] never says so.
+/// Takes the shared lock of a file's users. `false` if another description has it exclusively ([`use_alone`]). On a
+/// file system without such locks this is `true`, and [`use_alone`] is always `false`.
 pub fn use_together(file: &File) -> bool {
     lock_users(file, libc::F_RDLCK).err() != Some(libc::EAGAIN)
 }
 
-/// Whether none but this description, which is open for writing, uses the file: then nobody else enters until it is
-/// closed.
+/// Takes the lock of a file's users exclusively; whether that succeeded, that is, whether no other description uses the
+/// file. Nobody can enter until `file`, which is open for writing, is closed.
 pub fn use_alone(file: &File) -> bool {
     lock_users(file, libc::F_WRLCK).is_ok()
 }
 
-/// `posix_fallocate`: gives every byte of the range room, at the file's end by making it longer, and leaves what is
-/// there as it is. The errno on failure, which may have come in the middle.
+/// `posix_fallocate`: allocates room for every byte of the range, extends the file if the range ends behind it, and
+/// changes no byte that the file has. On failure, which may leave a part allocated, the errno.
 pub fn allocate(file: &File, offset: u64, len: u64) -> Result<(), i32> {
     let range = libc::off_t::try_from(offset).and_then(|offset| Ok((offset, libc::off_t::try_from(len)?)));
     let (offset, len) = range.map_err(|_| libc::EFBIG)?;
@@ -46,7 +47,7 @@ pub fn allocate(file: &File, offset: u64, len: u64) -> Result<(), i32> {
     }
 }
 
-/// Bytes that may still be written to the file's file system; `None` where it does not say.
+/// Bytes free on the file's file system for this process; `None` if the file system does not say.
 pub fn free_bytes(file: &File) -> Option<u64> {
     let mut stat = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the descriptor is open as long as `file` is borrowed, and `stat` has room for the answer.
@@ -57,12 +58,12 @@ pub fn free_bytes(file: &File) -> Option<u64> {
     let stat = unsafe { stat.assume_init() };
     // SAFETY: always succeeds, and touches no memory.
     let is_root = unsafe { libc::geteuid() } == 0;
-    // Root may have what is set aside, too. A tmpfs without a limit says that it has no blocks at all.
+    // Root may use the reserved blocks, too. A tmpfs without a limit reports 0 blocks in total.
     let blocks = if is_root { stat.f_bfree } else { stat.f_bavail };
     (stat.f_blocks != 0).then(|| blocks.saturating_mul(stat.f_frsize))
 }
 
-/// How many of the `len` bytes from `offset` on lie in holes or behind the file's end.
+/// How many of the `len` bytes from `offset` on lie in holes or behind the file's end. It moves the file's position.
 pub fn holes(file: &File, offset: u64, len: u64) -> u64 {
     let end = offset.saturating_add(len);
     let seek = |at: u64, whence| {

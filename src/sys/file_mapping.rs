@@ -1,4 +1,5 @@
-//! Any part of a file, mapped as any program maps it, with nothing promised of what it holds.
+//! Mappings of any part of a file, as an ordinary `mmap` gives them. Unlike those of [`super::shared_mapping`], they
+//! may be private, need not begin at a page boundary, and keep no account of failed write-backs.
 
 use super::{errno, mapping, shared_mapping};
 use crate::abi::PAGE_SIZE;
@@ -7,32 +8,33 @@ use crate::memory::Segment;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// What stores to a mapping do.
+/// The effect of stores to a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stores {
-    /// They are not allowed.
+    /// They fault: the mapping is read-only.
     Refused,
     /// They change the file.
     Shared,
-    /// They are seen in this mapping only.
+    /// They change this mapping only, by copy on write.
     Private,
 }
 
-/// A mapping of any part of a file. Unmapped when it is dropped.
+/// A mapping of any part of a file. It is unmapped on drop.
 #[derive(Debug)]
 pub struct FileMapping {
-    /// Whole pages.
+    /// The pages that are mapped.
     whole: Segment,
     seg: Segment,
     stores: Stores,
-    /// Open for as long as it is mapped, so that the file can be asked for its size.
+    /// A descriptor of the mapped file, for [`Self::held_by_file`].
     file: File,
-    /// Where in the file it begins.
+    /// The offset in the file of the first byte of `seg`.
     offset: usize,
 }
 
 impl FileMapping {
-    /// Maps `length` bytes from `offset` on, by default the rest of the file, which has that many.
+    /// Maps `length` bytes from `offset` on, by default the rest of the file. The range must lie in the file; a device
+    /// has no size, so it needs a `length`.
     pub fn new(file: BorrowedFd<'_>, stores: Stores, offset: usize, length: Option<usize>) -> Result<Self> {
         let file =
             File::from(file.try_clone_to_owned().map_err(|error| failed(error.raw_os_error().unwrap_or(0), "dup"))?);
@@ -62,7 +64,8 @@ impl FileMapping {
         let protection = libc::PROT_READ | if stores == Stores::Refused { 0 } else { libc::PROT_WRITE };
         let sharing = if stores == Stores::Private { libc::MAP_PRIVATE } else { libc::MAP_SHARED };
         let from = libc::off_t::try_from(offset - skip).map_err(|_| failed(libc::EOVERFLOW, "mmap"))?;
-        // SAFETY: without an address given, the kernel takes one where nothing is mapped.
+        // SAFETY: the address is null and `MAP_FIXED` is not set, so the kernel chooses a range where nothing is
+        // mapped.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), pages, protection, sharing, file.as_raw_fd(), from) };
         if start == libc::MAP_FAILED {
             return Err(failed(errno(), "mmap"));
@@ -71,18 +74,18 @@ impl FileMapping {
         Ok(Self { whole, seg: whole.skip(skip), stores, file, offset })
     }
 
-    /// Where the bytes are.
+    /// The address range of the bytes.
     pub fn seg(&self) -> Segment {
         self.seg
     }
 
-    /// What stores do.
+    /// The effect of stores.
     pub fn stores(&self) -> Stores {
         self.stores
     }
 
-    /// How many of the first `length` bytes from `at` on its file holds. Of a device, and of stores that do not go to
-    /// the file, all.
+    /// How many of the `length` bytes from byte `at` of the mapping on its file still has: it may have been truncated.
+    /// For a device and for a private mapping, `length`.
     pub fn held_by_file(&self, at: usize, length: usize) -> Result<usize> {
         let found = self.file.metadata().map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EIO), "fstat"))?;
         if self.stores == Stores::Private || !found.is_file() {
@@ -92,7 +95,7 @@ impl FileMapping {
         Ok(end.saturating_sub(self.offset.saturating_add(at)).min(length))
     }
 
-    /// Has the file hold what was stored, where stores go to the file.
+    /// Writes stored bytes back to the file with `msync`. It does nothing unless stores change the file.
     pub fn sync(&self) -> Result<()> {
         if self.stores != Stores::Shared {
             return Ok(());
@@ -101,7 +104,8 @@ impl FileMapping {
     }
 }
 
-/// Without the errno in words of Rust's: the exception says it.
+/// An error of a system call. Rust's text ends with the errno in parentheses, which is cut off: the exception has an
+/// attribute for it.
 fn failed(errno: i32, call: &str) -> Error {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     Error::os(errno, format!("{call}: {}", text.split(" (os error").next().unwrap_or_default()))
@@ -109,7 +113,7 @@ fn failed(errno: i32, call: &str) -> Error {
 
 impl Drop for FileMapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and used by nobody any more.
+        // SAFETY: `new` mapped exactly this range, and dropping the value ends the last use of it.
         unsafe { mapping::unmap(self.whole) };
     }
 }

@@ -1,5 +1,5 @@
-//! Forks: what a child may not go on using as it finds it, because another thread held its lock or because the parent
-//! shares it; and memory that the two share on purpose.
+//! Forks: values that a child must renew before it uses them, because a thread of the parent had them locked or because
+//! the parent goes on using the same kernel object; and memory that the two share on purpose.
 
 use super::errno;
 use crate::abi::PAGE_SIZE;
@@ -7,31 +7,32 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Forks between the first process and this one that the C library made. A child may be given the number of an ancestor
-/// that has ended.
+/// The number of forks, by the C library's `fork`, between the first process and this one. A pid alone does not tell a
+/// process from its ancestors, since a child may get the pid of an ancestor that has ended.
 pub(super) static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// Tells this process from its ancestors: its number is the kernel's own answer, which a fork of any kind changes.
+/// A number that tells this process from its ancestors: the fork count and the pid. The pid is there because a fork
+/// made past the C library, by a bare system call, changes the pid but not the count.
 pub(super) fn process() -> u64 {
     // SAFETY: getpid has no preconditions and touches no memory.
     let number = unsafe { libc::getpid() };
     u64::from(FORKS.load(Ordering::Relaxed)) << 32 | number as u64
 }
 
-/// No process: the kernel numbers them from 1.
+/// The number of no process: pids begin at 1.
 const NONE: u64 = 0;
 
-/// A value that belongs to one process. A forked child makes its own out of the one it inherited before it is handed
-/// out there.
+/// A value that belongs to one process. In a forked child, the first access makes a new value out of the inherited one.
 pub(super) struct PerProcess<T> {
-    /// Whose the value is.
+    /// The process that the value belongs to.
     owner: AtomicU64,
-    /// Which process has a thread that is making its value.
+    /// The process in which a thread is making a new value.
     renewing: AtomicU64,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: threads of one process share `&T`; `get` changes the value only before its process has handed out any.
+// SAFETY: threads of one process share `&T`; `get` changes the value only before it has returned any reference in this
+// process.
 unsafe impl<T: Send + Sync> Sync for PerProcess<T> {}
 
 impl<T> PerProcess<T> {
@@ -39,19 +40,19 @@ impl<T> PerProcess<T> {
         Self { owner: AtomicU64::new(process()), renewing: AtomicU64::new(NONE), value: UnsafeCell::new(value) }
     }
 
-    /// The value of this process. In a forked child the first call makes it with `renew`, from what was inherited,
-    /// whose locks may be held for good. If that fails, the next call tries again.
+    /// This process's value. In a forked child the first call makes it with `renew` from the inherited value, whose
+    /// locks may be held by threads that the child does not have. If `renew` fails, the next call tries again.
     pub(super) fn get<E>(&self, renew: impl FnOnce(&T) -> Result<T, E>) -> Result<&T, E> {
         let me = process();
         while self.owner.load(Ordering::Acquire) != me {
             let seen = self.renewing.load(Ordering::Relaxed);
             if seen == me || self.renewing.compare_exchange(seen, me, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                // Another thread of this process is at it.
+                // Another thread of this process is making the value.
                 std::thread::yield_now();
                 continue;
             }
-            // SAFETY: this process has handed out no reference yet, since `owner` is another, and `renewing` lets no
-            // second thread in here.
+            // SAFETY: `get` has returned no reference in this process yet, since `owner` names another one, and
+            // `renewing` keeps every other thread out of this block.
             let value = unsafe { &mut *self.value.get() };
             let renewed = renew(value).map(|new| *value = new);
             if renewed.is_ok() {
@@ -61,30 +62,29 @@ impl<T> PerProcess<T> {
             renewed?;
             break;
         }
-        // SAFETY: it is this process's, so nobody changes it any more.
+        // SAFETY: `owner` is this process, so no thread enters the block above, the only one that changes the value.
         Ok(unsafe { &*self.value.get() })
     }
 }
 
-/// A value that forked children share.
+/// A value in a page that forked children share with their parent.
 pub(super) struct SharedPage<T>(NonNull<T>);
 
-// SAFETY: the page is this value's own until it is dropped; other threads and processes touch it as they may touch
-// `&T`.
+// SAFETY: the value owns the page until it is dropped; other threads and processes access it only as `&T`.
 unsafe impl<T: Send + Sync> Send for SharedPage<T> {}
 // SAFETY: `get` hands out `&T` only.
 unsafe impl<T: Sync> Sync for SharedPage<T> {}
 
 impl<T> SharedPage<T> {
-    /// Maps a page for a value.
+    /// Maps a zeroed page for a value.
     ///
     /// # Safety
-    /// Zeroes are a value of `T`, which has nothing to drop and may be touched by several processes at once: it is
-    /// atomic.
+    /// All zeroes is a valid `T`; `T` has no destructor; and several processes may access it at once, because its
+    /// fields are atomic.
     pub(super) unsafe fn zeroed() -> Result<Self, i32> {
         const { assert!(size_of::<T>() <= PAGE_SIZE && align_of::<T>() <= PAGE_SIZE) };
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: without an address given, the kernel takes one where nothing is mapped.
+        // SAFETY: the address is null and `MAP_FIXED` is not set, so the kernel chooses a page where nothing is mapped.
         let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE_SIZE, protection, flags, -1, 0) };
         match NonNull::new(page) {
             Some(start) if page != libc::MAP_FAILED => Ok(Self(start.cast())),
@@ -93,8 +93,8 @@ impl<T> SharedPage<T> {
     }
 
     pub(super) fn get(&self) -> &T {
-        // SAFETY: `zeroed` mapped a page for it, which the assertion there says is large and aligned enough, full of
-        // zeroes.
+        // SAFETY: `zeroed` mapped the page, whose size and alignment suffice by the assertion there, and whose zeroes
+        // are a `T` by that function's contract.
         unsafe { self.0.as_ref() }
     }
 }

@@ -1,31 +1,33 @@
-//! Descriptors that a signal handler needs, kept open from when it may be needed on: then it may not be able to open
-//! any.
+//! Descriptors that the signal handler needs. They are opened before it can need them, since a process at its limit of
+//! descriptors could not open one at the time of the fault.
 //!
-//! A program may close them, and open something else under their numbers: each is asked for what it is before it is
-//! used. A forked child opens the list of its own mappings. Nothing is locked: whoever uses them has the turn of
-//! [`crate::fault::shelter`].
+//! The program may close such a number and open something else under it. So before each use the descriptor's device and
+//! inode are compared with those noted when it was opened. A forked child opens its own, because the inherited list of
+//! mappings is the parent's. There is no lock: callers have the turn of [`crate::fault::shelter`], which serialises
+//! them.
 
 use super::{errno, remap};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-/// A descriptor, and what it was when it was opened.
+/// A descriptor, and the identity of the file it was opened for.
 pub struct KeptOpen {
     name: &'static CStr,
     flags: i32,
-    /// One more than its number; 0 if there is none.
+    /// The descriptor's number plus 1; 0 if none was opened.
     file: AtomicI32,
-    /// The process that opened it.
+    /// The pid of the process that opened it.
     process: AtomicI32,
     device: AtomicU64,
     number: AtomicU64,
 }
 
-/// What zeroes are mapped from.
+/// The file that zeroes are mapped from.
 pub static ZEROES: KeptOpen = KeptOpen::new(remap::ZEROES, libc::O_RDWR);
 
-/// The list of mappings. The one of a process whose first thread has ended is empty; a thread's never is.
+/// The list of mappings, by thread: `/proc/self/maps` is empty once the process's first thread has ended, this one
+/// never is.
 pub static MAPS: KeptOpen = KeptOpen::new(c"/proc/thread-self/maps", libc::O_RDONLY);
 
 impl KeptOpen {
@@ -40,12 +42,13 @@ impl KeptOpen {
         }
     }
 
-    /// Whether a process has opened it before.
+    /// Whether `process` was the last to open it.
     pub fn is_open_in(&self, process: i32) -> bool {
         self.process.load(Ordering::Acquire) == process
     }
 
-    /// The descriptor. It is opened, or opened anew, if it has to be.
+    /// The descriptor. It is opened first if this process has not opened it, or has closed it since. The errno on
+    /// failure.
     pub fn get(&self) -> Result<i32, i32> {
         let process = remap::process();
         let file = self.file.load(Ordering::Relaxed) - 1;
@@ -53,8 +56,8 @@ impl KeptOpen {
             if self.process.load(Ordering::Acquire) == process {
                 return Ok(file);
             }
-            // Inherited: the list of the parent's mappings.
-            // SAFETY: it is the descriptor that was opened here, which nobody else knows of.
+            // A forked child inherited it: it lists the parent's mappings. SAFETY: by its identity it is the descriptor
+            // that this function opened, whose number no other code has.
             unsafe { libc::syscall(libc::SYS_close, file) };
         }
         let how = self.flags | libc::O_CLOEXEC;
@@ -74,7 +77,7 @@ impl KeptOpen {
     }
 }
 
-/// The device and the number of the file that a descriptor refers to.
+/// The device and the inode number of the file that a descriptor refers to.
 fn identity(file: i32) -> Result<(u64, u64), i32> {
     let mut found = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: `found` has room for the answer.

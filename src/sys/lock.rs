@@ -1,10 +1,13 @@
-//! Locks that a forked child finds open.
+//! Locks that are never held in a forked child.
 //!
-//! A child has one thread: the one that forked. A lock that another thread held at that moment stays shut in the child
-//! for ever, over half-made changes. So a fork waits until nobody holds a [`Lock`], and lets nobody take one until it
-//! is done. That is cheap as long as locks are held briefly: over a few lines of arithmetic, never over a copy, a
-//! system call that may wait, or Python code. A thread holds at most one of them at a time, and does not fork
-//! meanwhile.
+//! A forked child has one thread, the one that forked. A mutex that another thread held at that moment would stay
+//! locked in the child for ever, with the data behind it half changed. So a fork waits, in a `pthread_atfork` handler,
+//! until no thread holds a [`Lock`], and keeps threads from taking one until it is done.
+//!
+//! That works under three rules. A lock is held for a few lines of arithmetic, never over a copy, a system call that
+//! may wait, or Python code: else forks would wait as long. A thread holds one of these locks at a time: with two, it
+//! could wait for a gate that the fork has shut while the fork waits for it. And a thread does not fork while it holds
+//! one.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -12,14 +15,15 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Open to be read while no fork is going on. Every holder of a [`Lock`] reads it; a fork writes it.
+/// The gate. Every holder of a [`Lock`] has it locked for reading; a fork locks it for writing.
 static GATE: RwLock<()> = RwLock::new(());
 
 /// The number of forks between the first process and this one.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// The shut gate, in the thread that forks. It has no destructor, so that a thread may fork while it ends.
+    /// The gate's write lock, in the thread that forks. `ManuallyDrop` leaves the thread-local without a destructor, so
+    /// a thread can fork even while its thread-locals are being destroyed.
     static SHUT: Cell<Option<ManuallyDrop<RwLockWriteGuard<'static, ()>>>> = const { Cell::new(None) };
 }
 
@@ -36,7 +40,8 @@ extern "C" fn after_fork_in_child() {
     drop(SHUT.take().map(ManuallyDrop::into_inner));
 }
 
-/// Has forks wait for locks from now on. Called when the module is imported, so that no fork comes in the middle of it.
+/// Registers the fork handlers. The import of the module calls it, so that no fork can come between registering them
+/// and the first lock.
 pub fn watch() {
     static WATCHED: Once = Once::new();
     // SAFETY: the handlers are functions of this library, which is never unloaded; they only take and release a lock.
@@ -45,18 +50,19 @@ pub fn watch() {
     });
 }
 
-/// Tells one process from those it was forked from: what other threads had begun in one of them never ends in this one.
+/// A number that tells this process from those it was forked from. Work that other threads had begun in one of those
+/// never ends in this one.
 pub fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// A mutex that no fork leaves shut. To be held briefly, and one at a time: see the module.
+/// A mutex that no fork leaves locked. The module documentation has the rules for holding it.
 #[derive(Default)]
 pub struct Lock<T>(Mutex<T>);
 
-/// Access to what is behind a [`Lock`].
+/// Access to the value behind a [`Lock`].
 pub struct Guard<'a, T> {
-    // Dropped in this order: the gate opens after the lock.
+    // Fields drop in this order: the mutex is released before the gate.
     inner: MutexGuard<'a, T>,
     _gate: RwLockReadGuard<'static, ()>,
 }
@@ -68,15 +74,16 @@ impl<T> Lock<T> {
         Self(Mutex::new(value))
     }
 
-    /// Waits for whoever holds it, which is brief.
+    /// Locks it. The wait is short, since a holder only computes.
     pub fn lock(&self) -> Guard<'_, T> {
         let gate = GATE.read().unwrap_or_else(PoisonError::into_inner);
         Guard { inner: self.0.lock().unwrap_or_else(PoisonError::into_inner), _gate: gate }
     }
 
-    /// Looks at what this lock and another one guard, in one moment. Two calls of [`Lock::lock`] would wait for ever if
-    /// a fork came between them. The locks are taken in the order of their addresses, so that two threads with the same
-    /// pair do not wait for each other. They must be two.
+    /// Calls `look` with the values of this lock and another, both locked. It passes the gate once for both; two nested
+    /// calls of [`Lock::lock`] would deadlock with a fork that shuts the gate between them. The mutexes are locked in
+    /// the order of their addresses, so two threads with the same pair do not wait for each other. The two locks must
+    /// be distinct.
     pub fn both<R>(&self, other: &Self, look: impl FnOnce(&T, &T) -> R) -> R {
         let _gate = GATE.read().unwrap_or_else(PoisonError::into_inner);
         debug_assert!(!std::ptr::eq(self, other));

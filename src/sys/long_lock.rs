@@ -1,7 +1,8 @@
-//! A lock that is held over long work, a copy or an msync, and that a forked child does not wait for in vain.
+//! A lock that may be held during long work, such as a copy or an msync.
 //!
-//! A fork cannot wait for such work, as it does for a [`Lock`](super::lock::Lock). So the lock says in which process it
-//! was taken: one that was shut by a thread of the parent stays shut in the child, which is told so.
+//! A fork cannot wait for such work, as it does for a [`Lock`](super::lock::Lock). So the lock notes in which process
+//! it was taken. If a thread of the parent held it at the fork, it can never be released in the child, and
+//! [`LongLock::lock`] returns `None` there instead of waiting for ever.
 
 use super::futex;
 use super::lock::{generation, watch};
@@ -14,17 +15,19 @@ const OPEN: u32 = 0;
 
 /// The lock.
 pub struct LongLock<T> {
-    /// [`OPEN`], or one more than the number of forks before the process whose thread has it.
+    /// [`OPEN`], or the holder's process: its [`generation`] plus 1.
     holder: AtomicU32,
-    /// Threads that wait for it. In a child it counts those of its parent, too.
+    /// How many threads wait. A forked child inherits its parent's count, which costs it a needless wake-up call per
+    /// release.
     waiting: AtomicU32,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: one thread at a time has the value, which may go from one to another.
+// SAFETY: `holder` lets one thread at a time access the value, and `T: Send` allows that to be another thread than
+// before.
 unsafe impl<T: Send> Sync for LongLock<T> {}
 
-/// Access to what is behind a [`LongLock`].
+/// Access to the value behind a [`LongLock`].
 pub struct Guard<'a, T>(&'a LongLock<T>);
 
 impl<T> LongLock<T> {
@@ -34,8 +37,8 @@ impl<T> LongLock<T> {
         Self { holder: AtomicU32::new(OPEN), waiting: AtomicU32::new(0), value: UnsafeCell::new(value) }
     }
 
-    /// Waits for whoever holds it. `None` if that is a thread of the process that this one was forked from, of which
-    /// this one has no copy.
+    /// Locks it, after waiting for its holder. `None` if the holder is a thread of a process that this one was forked
+    /// from.
     pub fn lock(&self) -> Option<Guard<'_, T>> {
         let own = generation().wrapping_add(1);
         let take = || self.holder.compare_exchange(OPEN, own, Ordering::Acquire, Ordering::Relaxed).err();
@@ -60,14 +63,16 @@ impl<T> Deref for Guard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: there is one guard at a time: `holder` goes from `OPEN` to a number for one thread only.
+        // SAFETY: there is one guard at a time, since the compare-exchange of `holder` from `OPEN` succeeds in one
+        // thread only.
         unsafe { &*self.0.value.get() }
     }
 }
 
 impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: there is one guard at a time, as for `deref`, and it is borrowed mutably.
+        // SAFETY: there is one guard at a time, since the compare-exchange of `holder` from `OPEN` succeeds in one
+        // thread only; and that guard is borrowed mutably.
         unsafe { &mut *self.0.value.get() }
     }
 }

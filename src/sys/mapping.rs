@@ -11,23 +11,26 @@ const fn flags(is_map_sync: bool) -> i32 {
     if is_map_sync { libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC } else { libc::MAP_SHARED }
 }
 
-/// Maps `len` bytes of a file, shared, at an address of the kernel's choice: the mapping, and whether it is `MAP_SYNC`,
-/// which is asked for first. The caller unmaps it.
+/// Maps `len` bytes of a file, shared, at an address that the kernel chooses. It tries `MAP_SYNC` first; the result
+/// says whether the mapping has it. The caller unmaps the range.
 pub(super) fn map(file: &File, offset: u64, len: usize, writable: bool) -> Result<(Segment, bool), i32> {
     let anywhere = Segment::new(0, len);
-    // SAFETY: without an address given, the kernel takes one where nothing is mapped.
+    // SAFETY: the address is null and the flags lack `MAP_FIXED`, so the kernel chooses a range where nothing is
+    // mapped.
     let map = |is_map_sync| unsafe { map_with(file, offset, anywhere, writable, flags(is_map_sync)) };
     match map(true) {
-        // Not where the file lies, or not in this kernel.
+        // The file system does not support `MAP_SYNC` (EOPNOTSUPP), or this kernel does not know it (EINVAL).
         Err(libc::EOPNOTSUPP | libc::EINVAL) => map(false).map(|seg| (seg, false)),
         done => done.map(|seg| (seg, true)),
     }
 }
 
-/// Maps a file in the place of what [`map`] returned, in one step: no access finds nothing there.
+/// Replaces a mapping that [`map`] returned. `MAP_FIXED` does so in one step, so an access by another thread at the
+/// same time finds the old mapping or the new one, never none.
 ///
 /// # Safety
-/// The range is one that [`map`] returned and that is still mapped; the file's bytes are what was mapped there.
+/// The range is one that [`map`] returned and that is still mapped, and `file` at `offset` has the bytes that were
+/// mapped there.
 pub(super) unsafe fn replace(
     seg: Segment,
     file: &File,
@@ -35,32 +38,35 @@ pub(super) unsafe fn replace(
     writable: bool,
     is_map_sync: bool,
 ) -> Result<(), i32> {
-    // SAFETY: nobody else's memory is in the range, as the caller promises.
+    // SAFETY: the caller promises that the range is a mapping of [`map`]'s, so no other memory is replaced.
     unsafe { map_with(file, offset, seg, writable, flags(is_map_sync) | libc::MAP_FIXED) }.map(drop)
 }
 
 /// # Safety
-/// With `MAP_FIXED`, whatever is mapped in the range may go.
+/// With `MAP_FIXED` in `flags`, the caller allows that whatever is mapped in the range is unmapped.
 unsafe fn map_with(file: &File, offset: u64, seg: Segment, writable: bool, flags: i32) -> Result<Segment, i32> {
     let offset = libc::off_t::try_from(offset).map_err(|_| libc::EOVERFLOW)?;
     let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
-    // SAFETY: without `MAP_FIXED`, the kernel takes an address where nothing is mapped; with it, the caller promises
-    // that it may.
+    // SAFETY: without `MAP_FIXED`, the kernel chooses a range where nothing is mapped; with it, the caller allows that
+    // the range is unmapped.
     let start = unsafe { libc::mmap(seg.as_mut_ptr().cast(), seg.len, protection, flags, file.as_raw_fd(), offset) };
     if start == libc::MAP_FAILED { Err(errno()) } else { Ok(Segment::new(start.expose_provenance(), seg.len)) }
 }
 
-/// Unmaps.
+/// Unmaps a mapping.
 ///
 /// # Safety
-/// It is what [`map`] returned, nothing uses it any more, and it is unmapped once.
+/// The range is a whole mapping of the caller's, nothing uses it any more, and it is unmapped once.
 pub(super) unsafe fn unmap(seg: Segment) {
-    // SAFETY: nobody else's memory is in the range, as the caller promises.
+    // SAFETY: the caller promises that the range is its own mapping and unused.
     let _ = unsafe { libc::munmap(seg.as_mut_ptr().cast(), seg.len) };
 }
 
-/// `msync(MS_SYNC)` over every page that the range touches. Of a mapping made here, this takes errors away from those
-/// who are to know of them: [`super::shared_mapping`] counts them.
+/// `msync(MS_SYNC)` over every page that the range touches.
+///
+/// The kernel reports a write-back error once per open file description, so this call may consume an error that
+/// concerns another caller's pages. For a [`super::shared_mapping::SharedMapping`], call its methods, which count the
+/// errors.
 pub(super) fn msync(seg: Segment) -> Result<(), i32> {
     if seg.len == 0 {
         return Ok(());

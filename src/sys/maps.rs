@@ -1,7 +1,8 @@
-//! What `/proc` knows of a mapping: where it ends, what may be done to it, and whether its file reaches as far.
+//! What `/proc` says of a mapping: its range, whether it is writable, and how much of it lies behind the end of its
+//! file.
 //!
-//! A signal handler asks, too. So nothing here allocates, locks or panics: what is read goes into a buffer that the
-//! caller brings.
+//! The signal handler uses this, too. So no function here allocates, locks or panics; text is read into a buffer that
+//! the caller provides.
 
 mod list;
 
@@ -13,26 +14,27 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::mem::MaybeUninit;
 
-/// Room for the longest line there is as a rule: a path of `PATH_MAX` bytes, and what comes before it.
+/// The buffer's size in bytes. A line of the list is longer only if its path exceeds `PATH_MAX`, 4096 bytes.
 pub const BUFFER: usize = 8 << 10;
 
 /// One line of the process's list of mappings.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Mapping<'b> {
-    /// The addresses.
+    /// Its address range.
     pub seg: Segment,
     /// Whether stores are allowed.
     pub is_writable: bool,
-    /// Where in the file it begins.
+    /// The offset in the file at which it begins.
     pub offset: u64,
-    /// The file's device and number.
+    /// The file's device and inode number; (0, 0) for anonymous memory.
     file: (u64, u64),
-    /// Empty if there is none.
+    /// The file's path, with what the kernel appends (` (deleted)`). Empty for anonymous memory.
     path: &'b CStr,
 }
 
 impl<'b> Mapping<'b> {
-    /// `start-end access offset major:minor number path`, the last padded, and a null byte.
+    /// Parses a line, `start-end access offset major:minor inode path`, with spaces before the path and a null byte at
+    /// its end.
     fn parse(line: &'b [u8]) -> Option<Self> {
         let mut fields = line.splitn(6, |byte| *byte == b' ');
         let mut next = || std::str::from_utf8(fields.next()?).ok();
@@ -49,12 +51,12 @@ impl<'b> Mapping<'b> {
         Some(Self { seg, is_writable, offset, file: (device, number), path })
     }
 
-    /// Whether a file is mapped, of whatever kind.
+    /// Whether a file or a device is mapped, not anonymous memory.
     pub fn is_of_file(&self) -> bool {
         self.file.1 != 0
     }
 
-    /// Whether the path is this one.
+    /// Whether its path equals `path`.
     pub fn is_called(&self, path: &CStr) -> bool {
         self.path == path
     }
@@ -64,8 +66,9 @@ impl<'b> Mapping<'b> {
         is_it.then_some(found.st_size.unsigned_abs())
     }
 
-    /// The size of its file, if that can be found: through the mapping itself, which takes privilege; by its path; or
-    /// by a descriptor this process has of it.
+    /// The size in bytes of its file, if that can be found. It tries three ways: the link in `/proc/self/map_files`,
+    /// which needs privilege; the path, if the file is still there; and the descriptors of this process, one of which
+    /// may be of the file.
     fn file_size(&self) -> Option<u64> {
         if !self.is_of_file() {
             return None;
@@ -79,14 +82,14 @@ impl<'b> Mapping<'b> {
         by_path.or_else(|| (0..DESCRIPTORS).find_map(|descriptor| self.size_of(&self.open_as(descriptor)?)))
     }
 
-    /// The pages that lie behind the end of its file, if that can be found out.
+    /// Its pages that lie behind the end of its file; `None` if the file's size cannot be found.
     pub fn behind_file(&self) -> Option<Segment> {
         let last_page = self.file_size()?.checked_next_multiple_of(PAGE_SIZE as u64)?;
         Some(self.seg.skip(usize::try_from(last_page.saturating_sub(self.offset)).ok()?))
     }
 
-    /// What a descriptor refers to, if that is the file. It is asked for its name first: no file that is not meant is
-    /// waited for.
+    /// The state of a descriptor's file, if its path is this mapping's. The link is compared before the file is
+    /// `stat`ed, because `stat` of an unrelated file, on a dead network file system for example, could block.
     fn open_as(&self, descriptor: i32) -> Option<libc::stat> {
         let mut name = [0; NAME];
         let name = named(&mut name, format_args!("/proc/self/fd/{descriptor}"))?;
@@ -94,9 +97,9 @@ impl<'b> Mapping<'b> {
     }
 }
 
-/// How many descriptors are looked through for a file that has no path any more.
+/// How many descriptors are tried for a file that has no path any more.
 const DESCRIPTORS: i32 = 1024;
-/// Room for a name in `/proc`.
+/// The longest path in `/proc` used here, in bytes.
 const NAME: usize = 64;
 
 fn named<'n>(name: &'n mut [u8; NAME], text: std::fmt::Arguments<'_>) -> Option<&'n CStr> {
@@ -120,23 +123,23 @@ fn is_link_to(name: &CStr, path: &[u8]) -> bool {
     // SAFETY: the name is terminated, and the call writes no more than there is room for.
     let length = unsafe { libc::readlink(name.as_ptr(), target.as_mut_ptr().cast(), PART) };
     let Some(target) = usize::try_from(length).ok().and_then(|length| target.get(..length)) else { return false };
-    // A longer one is compared as far as it was read: the file's numbers are compared afterwards.
+    // A target longer than the buffer is compared as far as it was read. The caller then compares device and inode.
     if target.len() < PART { target == path } else { path.starts_with(target) }
 }
 
-/// What `answer` says of the mapping that an address is in.
+/// Calls `answer` with the mapping that contains `address`; `None` if there is none or it cannot be found.
 pub fn at<R>(address: usize, buffer: &mut [u8; BUFFER], answer: impl FnOnce(&Mapping) -> Option<R>) -> Option<R> {
     let mapping = List::open().ok()?.from(address, buffer).ok()??;
     if mapping.seg.addr <= address { answer(&mapping) } else { None }
 }
 
-/// The pages of the mapping around `page` that lie behind the end of its file, if that page is one of them. `None` if
-/// it is otherwise, or cannot be found out. Touches none of that memory.
+/// The pages behind the end of its file of the mapping that contains `page`, if `page` is one of them. `None` if it is
+/// not, or if that cannot be found. It accesses none of the pages.
 pub fn behind_file(page: usize, buffer: &mut [u8; BUFFER]) -> Option<Segment> {
     at(page, buffer, |mapping| mapping.behind_file().filter(|lost| lost.overlaps(Segment::new(page, 1))))
 }
 
-/// Whether the memory at an address is that of a device, by its path: a DAX device's, above all.
+/// Whether the mapping at `address` is of a character device, by its path. Device DAX is what callers look for.
 pub fn is_device(address: usize) -> bool {
     let found = at(address, &mut [0; BUFFER], |mapping| stat(mapping.path));
     found.is_some_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFCHR)

@@ -1,4 +1,6 @@
-//! Touching memory that may not be there: the kernel does it for us and says how far it got.
+//! Copies made by the kernel, over memory that may not be there: system calls check every address and return how many
+//! bytes they copied, where an instruction would raise a signal. This is the fallback where no fault handler may be
+//! installed.
 
 use super::errno;
 use crate::abi::PAGE_SIZE;
@@ -6,7 +8,7 @@ use crate::memory::Segment;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
-/// The most one call is asked for; the kernel cuts it there anyway.
+/// The most bytes requested in one call. The kernel would truncate a longer request to this.
 const CALL_MAX: usize = crate::abi::MAX_RW_COUNT;
 
 fn iovec(seg: Segment) -> libc::iovec {
@@ -17,26 +19,25 @@ fn pid() -> i32 {
     std::process::id().cast_signed()
 }
 
-/// Copies `len` bytes from `src` to `dst`, both addresses in this process, neither of them necessarily valid. Returns
-/// the bytes copied: all of them, or exactly those before the first that cannot be read or written. No signal is
-/// raised.
+/// Copies `len` bytes from `src` to `dst`, two addresses in this process that need not be valid. Returns the number of
+/// bytes copied: `len`, or exactly those before the first byte that cannot be read or written. It raises no signal.
 ///
-/// The ranges must not overlap: the kernel copies in blocks of its own choice.
+/// The ranges must not overlap, since the kernel copies in blocks whose size and order it chooses.
 ///
 /// # Safety
-/// Overwriting the bytes at `dst`, if there are any, breaks nobody's assumptions.
+/// Every byte of the destination that is mapped and writable is the caller's to overwrite.
 pub unsafe fn copy(dst: usize, src: usize, len: usize) -> usize {
     debug_assert!(dst.abs_diff(src) >= len, "{len} bytes overlap at a distance of {}", dst.abs_diff(src));
     let mut done = 0;
     while done < len {
         let part = (len - done).min(CALL_MAX);
         let (to, from) = (Segment::new(dst.wrapping_add(done), part), Segment::new(src.wrapping_add(done), part));
-        // SAFETY: done + part <= len, so `to` lies in the destination that the caller of `copy` lets be overwritten.
+        // SAFETY: done + part <= len, so `to` lies in the destination, which is the caller's to overwrite.
         match unsafe { copy_once(to, from) } {
             Ok(0) | Err(libc::EFAULT) => break,
             Ok(copied) => done += copied,
-            // The call is filtered (seccomp) or not built in: take the long way.
-            // SAFETY: what is left of the destination, which the caller of `copy` lets be written to.
+            // A seccomp filter refuses the call, or the kernel was built without it. SAFETY: the rest of the
+            // destination, which is the caller's to overwrite.
             Err(_) => return done + unsafe { relay(dst.wrapping_add(done), src.wrapping_add(done), len - done) },
         }
     }
@@ -53,7 +54,8 @@ unsafe fn copy_once(dst: Segment, src: Segment) -> Result<usize, i32> {
     usize::try_from(copied).map_err(|_| errno())
 }
 
-/// The same through an anonymous file, with calls that no filter refuses.
+/// [`copy`] through an anonymous file: `pwrite` from the source, `pread` to the destination. Both check addresses, too,
+/// and filters allow them.
 ///
 /// # Safety
 /// As for [`copy`].
@@ -64,7 +66,7 @@ unsafe fn relay(dst: usize, src: usize, len: usize) -> usize {
     if fd < 0 {
         return 0;
     }
-    // SAFETY: just created, owned by nobody else.
+    // SAFETY: memfd_create has just returned it, so no other value owns it.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut done = 0;
     while done < len {
@@ -91,8 +93,9 @@ pub fn is_readable(addr: usize) -> bool {
     unsafe { copy((&raw mut byte).expose_provenance(), addr, 1) == 1 }
 }
 
-/// `madvise(MADV_POPULATE_READ | MADV_POPULATE_WRITE)` (5.14): maps pages in without touching their contents. The errno
-/// tells truncated (EFAULT), protected (EINVAL), unmapped (ENOMEM) and poisoned (EHWPOISON) memory apart.
+/// `madvise` with `MADV_POPULATE_READ` or `MADV_POPULATE_WRITE` (Linux 5.14): faults pages in without changing their
+/// contents. The errno says why it failed: EFAULT for pages behind the end of the file, EINVAL for protected, ENOMEM
+/// for unmapped and EHWPOISON for poisoned memory.
 pub fn populate(page: usize, npages: usize, write: bool) -> Result<(), i32> {
     let advice = if write { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
     let range = Segment::new(page, npages * PAGE_SIZE);
@@ -103,7 +106,7 @@ pub fn populate(page: usize, npages: usize, write: bool) -> Result<(), i32> {
 
 static CAN_POPULATE: OnceLock<bool> = OnceLock::new();
 
-/// Whether the kernel knows how to populate.
+/// Whether the kernel supports [`populate`]. The first call tries it on the page of the answer.
 pub(crate) fn can_populate() -> bool {
     *CAN_POPULATE.get_or_init(|| {
         let here = (&raw const CAN_POPULATE).expose_provenance();
@@ -111,12 +114,13 @@ pub(crate) fn can_populate() -> bool {
     })
 }
 
-/// Whether somebody asked [`can_populate`] before, and it can. Waits for nobody: for signal handlers.
+/// [`can_populate`] for signal handlers, which must not wait: `true` only if another call has already found out.
 pub(crate) fn is_known_to_populate() -> bool {
     CAN_POPULATE.get() == Some(&true)
 }
 
-/// Faults a range in, to read or to write; how many bytes from its start on can be had. Exact to the page.
+/// Faults a range in, for reading or writing; returns how many bytes from its start on could be, to the end of the last
+/// good page or of the range. Without [`populate`] it only reads, so it does not notice that a page is write-protected.
 pub fn fault_in(seg: Segment, write: bool) -> usize {
     if seg.len == 0 {
         return 0;
@@ -133,7 +137,7 @@ pub fn fault_in(seg: Segment, write: bool) -> usize {
     (good * PAGE_SIZE).saturating_sub(skip).min(seg.len)
 }
 
-/// The longest prefix of `n` that is good, by bisection; `good(k)` speaks of the first `k`.
+/// The length of the longest good prefix of `n` items, by bisection. `good(k)` says whether the first `k` are good.
 fn good_prefix(n: usize, good: impl Fn(usize) -> bool) -> usize {
     if good(n) {
         return n;
@@ -150,21 +154,22 @@ fn good_prefix(n: usize, good: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-/// One past the greatest address the kernel takes for user memory (`TASK_SIZE_MAX`): what its `access_ok` compares
-/// with.
+/// The end of user space, one past its last address (`TASK_SIZE_MAX`), which the kernel's `access_ok` compares with. It
+/// depends on whether page tables have four or five levels: the first call passes the kernel a range that crosses the
+/// four-level limit and sees whether it is accepted.
 pub fn user_limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
     const FOUR_LEVELS: usize = (1 << 47) - PAGE_SIZE;
     const FIVE_LEVELS: usize = (1 << 56) - PAGE_SIZE;
     *LIMIT.get_or_init(|| {
         let beyond = iovec(Segment::new(FOUR_LEVELS, 2 * PAGE_SIZE));
-        // SAFETY: no remote ranges are named, so nothing is copied: the call only checks the local one.
+        // SAFETY: there is no remote range, so the call copies nothing and only checks the local range.
         let taken = unsafe { libc::process_vm_readv(pid(), &raw const beyond, 1, std::ptr::null(), 0, 0) };
         if taken == 0 { FIVE_LEVELS } else { FOUR_LEVELS }
     })
 }
 
-/// The kernel's `access_ok`: the range ends within user space, and does not wrap.
+/// The kernel's `access_ok`: whether the range lies in user space and does not wrap around.
 pub fn is_user_range(seg: Segment) -> bool {
     seg.addr.checked_add(seg.len).is_some_and(|end| end <= user_limit())
 }

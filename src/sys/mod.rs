@@ -1,5 +1,5 @@
-//! System calls over raw memory, and over the files it is mapped from. The kernel reports bad addresses instead of
-//! raising a signal.
+//! System calls over raw memory and over the files that it is mapped from; and locks that survive a fork. A system call
+//! returns EFAULT for a bad address, where an instruction would raise a signal.
 
 pub mod duplicate;
 pub mod file;

@@ -4,16 +4,16 @@ use super::errno;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// What a descriptor is waited for.
+/// The condition to wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ready {
-    /// It can be read from, or has ended.
+    /// A read would not block: there is data, or the end.
     Read,
-    /// It can be written to.
+    /// A write would not block.
     Write,
 }
 
-/// Waits until the descriptor is ready or has failed, for at most `timeout`: whether it is. EINTR when a signal came
+/// Waits at most `timeout` until the descriptor is ready or has failed; whether it is or has. EINTR if a signal came
 /// first.
 pub fn wait(fd: RawFd, ready: Ready, timeout: Duration) -> Result<bool, i32> {
     let events = match ready {
@@ -21,10 +21,10 @@ pub fn wait(fd: RawFd, ready: Ready, timeout: Duration) -> Result<bool, i32> {
         Ready::Write => libc::POLLOUT,
     };
     let mut asked = libc::pollfd { fd, events, revents: 0 };
-    // Rounded up: to wake up before the time is over would be to ask again and again for its last fraction.
+    // Rounded up to milliseconds: a wait that ended before the caller's deadline would be repeated in a busy loop.
     let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
     let milliseconds = i32::try_from(milliseconds).unwrap_or(i32::MAX);
-    // SAFETY: one record of ours, for the length of the call.
+    // SAFETY: the call reads and writes one record, a local variable.
     match unsafe { libc::poll(&raw mut asked, 1, milliseconds) } {
         0 => Ok(false),
         1.. => Ok(true),

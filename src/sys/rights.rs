@@ -1,17 +1,18 @@
-//! Descriptors that came with a message.
+//! File descriptors that a message carried (`SCM_RIGHTS`).
 
-/// Closes every descriptor in control messages that nobody will see.
+/// Closes every descriptor in the control messages of a message that is not delivered to the caller, where they would
+/// leak.
 ///
 /// # Safety
-/// The bytes are what one `recvmsg` put there, and nobody has been told of a descriptor in them.
+/// One `recvmsg` wrote the bytes, and no other code has been given a descriptor in them.
 pub unsafe fn close(control: &[u8]) {
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: the caller promises that no other code has the descriptor, so this closes nothing that is in use.
     each(control, |fd| unsafe {
         libc::close(fd);
     });
 }
 
-/// Every descriptor in control messages, the last of which may be cut.
+/// Calls `found` with every descriptor in control messages, the last of which may be truncated.
 fn each(mut control: &[u8], mut found: impl FnMut(i32)) {
     const HEADER: usize = size_of::<libc::cmsghdr>();
     let int =

@@ -1,4 +1,9 @@
-//! Shared mappings of files that this crate has made, and their syncs, which know of each other's failures.
+//! Shared mappings of files made by this crate, and their syncs.
+//!
+//! The kernel reports a failed write-back once per open file description, so a sync may consume the error that concerns
+//! another thread's stores. Each mapping therefore has an open file description that only this crate syncs, and `Syncs`
+//! counts every failure on it (syncs.rs has the rules). A registry by address finds the mapping that a range of memory
+//! belongs to, so that a sync of any range goes through those counts.
 
 use super::fork::{FORKS, PerProcess};
 use super::mapping;
@@ -14,7 +19,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
-/// A shared mapping of a file. It is unmapped when it is dropped.
+/// A shared mapping of a file. It is unmapped on drop.
 pub struct SharedMapping {
     file: Arc<File>,
     offset: u64,
@@ -22,13 +27,13 @@ pub struct SharedMapping {
     writable: bool,
     is_map_sync: bool,
     needs_msync: bool,
-    /// Tells mappings apart for good, as addresses do not.
+    /// The mapping's number. Unlike its address, it is never used for another mapping.
     number: u64,
     syncs: PerProcess<Syncs>,
 }
 
 impl SharedMapping {
-    /// Maps `len` bytes of a file from `offset` on, `MAP_SYNC` if that can be had.
+    /// Maps `len` bytes of a file from `offset` on, with `MAP_SYNC` if the file system supports it.
     pub fn new(file: Arc<File>, offset: u64, len: usize, writable: bool) -> Result<Arc<Self>, i32> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let syncs = PerProcess::new(Syncs::new()?);
@@ -43,17 +48,18 @@ impl SharedMapping {
         Ok(new)
     }
 
-    /// Where it is.
+    /// Its address range.
     pub fn seg(&self) -> Segment {
         self.seg
     }
 
-    /// Whether it is `MAP_SYNC`: what has left the caches needs no msync.
+    /// Whether it has `MAP_SYNC`: then a store is durable once its cache line was written back, without an msync.
     pub fn is_map_sync(&self) -> bool {
         self.is_map_sync
     }
 
-    /// Whether stores to it are durable only after an msync: those to a device never need one.
+    /// Whether stores to it are durable only after an msync. Those to a `MAP_SYNC` mapping or to a character device
+    /// (device DAX) need none.
     pub fn needs_msync(&self) -> bool {
         self.needs_msync
     }
@@ -64,14 +70,14 @@ impl SharedMapping {
         Segment::new(start, seg.end().min(self.seg.end()).saturating_sub(start))
     }
 
-    /// How many of a range's bytes, from its start on, the file holds now. It may have been cut.
+    /// How many bytes of a range, from its start on, the file has now: it may have been truncated.
     pub fn held_by_file(&self, seg: Segment) -> Result<usize, i32> {
         let length = self.file.metadata().map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?.len();
         let start = self.offset + (seg.addr - self.seg.addr) as u64;
         Ok(usize::try_from(length.saturating_sub(start)).unwrap_or(usize::MAX).min(seg.len))
     }
 
-    /// The syncs of this process's description of the file.
+    /// The syncs of this process's open file description. In a forked child the first call opens one.
     fn syncs(&self) -> Result<&Syncs, i32> {
         self.syncs.get(|inherited| {
             self.reopen()?;
@@ -79,7 +85,12 @@ impl SharedMapping {
         })
     }
 
-    /// Gives a forked child a description of its own: under the same descriptor number, and at the same address.
+    /// Gives a forked child an open file description of its own, under the same descriptor number, with a new mapping
+    /// at the same address.
+    ///
+    /// The file is opened through the descriptor's link in `/proc`. Its device and inode are compared, since the
+    /// program may have closed that number and opened another file under it. A failure at any step leaves a state from
+    /// which the next call tries again.
     fn reopen(&self) -> Result<(), i32> {
         let code = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO);
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
@@ -89,33 +100,36 @@ impl SharedMapping {
         if (is.dev(), is.ino()) != (was.dev(), was.ino()) {
             return Err(libc::ESTALE);
         }
-        // SAFETY: the range is this value's own, in this process, too, and a mapping of the same bytes takes its place
-        // at once.
+        // SAFETY: `map` returned the range, a fork copies mappings, and the value keeps it mapped; `new` is the same
+        // file by its device and inode.
         unsafe { mapping::replace(self.seg, &new, self.offset, self.writable, self.is_map_sync)? };
-        // SAFETY: both descriptors are open; `file` stays so, and refers to the same file as before.
+        // SAFETY: both descriptors are open. `file` keeps its number and refers to the same file as before.
         match unsafe { libc::dup3(new.as_raw_fd(), self.file.as_raw_fd(), libc::O_CLOEXEC) } {
             -1 => Err(super::errno()),
             _ => Ok(()),
         }
     }
 
-    /// What is to be noted before stores that [`Self::sync_since`] is to make durable.
+    /// The number of failures so far. A caller notes it before its stores and passes it to [`Self::sync_since`] after
+    /// them.
     pub fn failures(&self) -> Result<u64, i32> {
         self.syncs().map(Syncs::failures)
     }
 
-    /// `msync` over every page that a range touches. An error if a write-back of this mapping has failed since
-    /// `failures` were noted, whichever sync was told.
+    /// `msync` over every page that a range touches. An error if any write-back of this mapping has failed since
+    /// `failures` was noted, whichever sync the kernel reported it to.
     pub fn sync_since(&self, failures: u64, seg: Segment) -> Result<(), i32> {
         self.syncs()?.together(|| mapping::msync(seg)).since(failures)
     }
 
-    /// A turn for [`Self::store_alone`], in which neither other threads nor forked processes begin a sync.
+    /// Takes the turn for [`Self::store_alone`]. While it lasts, neither other threads nor related processes begin a
+    /// sync.
     pub fn take_turn() -> impl Drop {
         Turn::take()
     }
 
-    /// Runs a store, then `msync` over what it returns, while no other sync of this mapping runs in this process.
+    /// Runs `store`, then `msync` over the range that `stored` returns, while no other sync of this mapping runs in
+    /// this process. The error returned concerns these stores.
     pub fn store_alone<T>(
         &self,
         store: impl FnOnce() -> T,
@@ -124,16 +138,16 @@ impl SharedMapping {
         Ok(self.syncs()?.alone(store, |store| mapping::msync(stored(store))))
     }
 
-    /// `msync` over every page that a range touches. An error for every failure that this thread was not told of by
-    /// this function.
+    /// `msync` over every page that a range touches. An error if any write-back of this mapping has failed that
+    /// `caller` has not reported to this thread yet.
     pub fn sync(&self, caller: Caller, seg: Segment) -> Result<(), i32> {
         self.tell(caller, self.syncs()?.together(|| mapping::msync(seg)))
     }
 
-    /// `msync` over a range, and `fsync`. An error as from [`Self::sync`].
+    /// `msync` over a range, then `fsync` of the file. The error is that of [`Self::sync`].
     pub fn sync_file(&self, caller: Caller, seg: Segment) -> Result<(), i32> {
         let fsync = || self.file.sync_all().map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
-        // Both are told of the failures so far, so both are asked.
+        // `and` makes both calls: each of the two may be the one that the kernel reports a failure to.
         let synced = self.syncs()?.together(|| mapping::msync(seg).and(fsync()));
         self.tell(caller, synced)
     }
@@ -145,22 +159,22 @@ impl SharedMapping {
 
 impl Drop for SharedMapping {
     fn drop(&mut self) {
-        // Before the address can be another mapping's.
+        // The entry goes before the range is unmapped: from then on another mapping may get the address.
         registry().remove(&self.seg.addr);
         COUNT.fetch_sub(1, Ordering::SeqCst);
         NEED_MSYNC.fetch_sub(usize::from(self.needs_msync), Ordering::SeqCst);
-        // SAFETY: mapped by `new`, and used by nobody any more.
+        // SAFETY: `new` mapped exactly this range, and dropping the value ends the last use of it.
         unsafe { mapping::unmap(self.seg) };
     }
 }
 
-/// How many mappings there are.
+/// How many mappings are alive.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// How many of them need an msync.
 static NEED_MSYNC: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether any memory of a mapping made here needs an msync.
+/// Whether any mapping made here needs an msync.
 #[inline]
 pub fn any_needs_msync() -> bool {
     NEED_MSYNC.load(Ordering::Relaxed) != 0
@@ -168,15 +182,16 @@ pub fn any_needs_msync() -> bool {
 
 type Registry = BTreeMap<usize, Weak<SharedMapping>>;
 
-/// The mappings of this process, by address. Nothing is dropped while it is locked.
+/// Locks the registry of mappings, by address. No mapping is dropped while it is locked, since its `drop` locks it,
+/// too.
 fn registry() -> MutexGuard<'static, Registry> {
     static MAPPINGS: Mutex<Registry> = Mutex::new(BTreeMap::new());
     watch_forks();
     MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has forks keep the registry whole. To be called before there are threads: a child cannot finish what another thread
-/// had begun.
+/// Registers fork handlers that lock the registry during a fork, so that the child finds it unlocked and whole. It is
+/// called at import: a fork by another thread must not come before the handlers are registered.
 pub fn watch_forks() {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| {
@@ -186,33 +201,34 @@ pub fn watch_forks() {
     });
 }
 
-/// The registry's lock while a process forks: the child could not open one that another thread held.
+/// The registry's guard between the handlers before and after a fork.
 struct HeldWhileForking(UnsafeCell<Option<MutexGuard<'static, Registry>>>);
 
-// SAFETY: only a thread that forks touches it, between the two handlers, and the lock inside keeps a second one out.
+// SAFETY: only a forking thread accesses it, between the two handlers, and only while it has the registry locked.
 unsafe impl Sync for HeldWhileForking {}
 
 static HELD: HeldWhileForking = HeldWhileForking(UnsafeCell::new(None));
 
 unsafe extern "C" fn before_fork() {
     let guard = registry();
-    // SAFETY: with the registry locked, no other thread is between the handlers.
+    // SAFETY: this thread has the registry locked, so no other thread is between the handlers.
     unsafe { *HELD.0.get() = Some(guard) };
 }
 
 unsafe extern "C" fn after_fork() {
-    // SAFETY: the registry is still locked by this thread, in the child by its copy.
+    // SAFETY: `before_fork` locked the registry in this thread, whose copy runs this in the child; so no other thread
+    // is here.
     let guard = unsafe { (*HELD.0.get()).take() };
     drop(guard);
 }
 
 unsafe extern "C" fn in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: called where `after_fork` would be.
+    // SAFETY: like `after_fork`, it is called once after each `before_fork`, in the thread that forked.
     unsafe { after_fork() };
 }
 
-/// The mappings that share a byte with the range, by address.
+/// The mappings that share a byte with the range, sorted by address.
 pub fn overlapping(seg: Segment) -> Vec<Arc<SharedMapping>> {
     if seg.len == 0 || COUNT.load(Ordering::SeqCst) == 0 {
         return Vec::new();
@@ -225,7 +241,7 @@ pub fn overlapping(seg: Segment) -> Vec<Arc<SharedMapping>> {
     found.into_iter().filter(|mapping| mapping.seg.overlaps(seg)).collect()
 }
 
-/// The parts of a range that are in none of the mappings, which are sorted by address and do not overlap.
+/// The parts of a range that lie in none of the mappings, which are sorted by address and do not overlap.
 pub fn outside(seg: Segment, mappings: &[Arc<SharedMapping>]) -> impl Iterator<Item = Segment> {
     let mut at = seg.addr;
     let inside = mappings.iter().map(move |mapping| mapping.part_of(seg));
@@ -236,8 +252,8 @@ pub fn outside(seg: Segment, mappings: &[Arc<SharedMapping>]) -> impl Iterator<I
     })
 }
 
-/// `msync` over every page that a range of anybody's memory touches. In mappings made here it knows of the failures
-/// that other syncs were told of.
+/// `msync` over every page that a range touches, of any mapping. In mappings made here, failures that the kernel
+/// reported to other syncs count, too.
 pub fn sync(seg: Segment) -> Result<(), i32> {
     let mappings = overlapping(seg);
     for mapping in &mappings {

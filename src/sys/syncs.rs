@@ -1,18 +1,19 @@
-//! Who has to be told that a write-back failed.
+//! Which syncs must report that a write-back failed.
 //!
-//! The kernel reports a failed write-back once per open file description: to whichever msync or fsync of it asks first,
-//! whatever range that one is about. Another thread's msync that runs at the same time returns 0, although it may be
-//! its pages that were lost. So all syncs of a description are counted here, and a success is one only if no sync that
-//! could have been handed the error in its place failed:
+//! The kernel reports a failed write-back once per open file description: to the first msync or fsync that asks,
+//! whichever pages failed. An msync by another thread at the same time returns 0, although its pages may be the ones
+//! that were lost. So every sync of a description is counted here, and a sync that returned 0 counts as a success only
+//! if no sync failed that may have been given its error:
 //!
-//! * whoever stores notes [`Syncs::failures`] before, and compares it after its sync;
-//! * a sync that has returned waits for those that were running then ([`Syncs::together`]), since one of them may have
-//!   been handed its error and not have counted it yet;
-//! * whoever must know whether its own pages are good stores and syncs while no other sync runs ([`Syncs::alone`]).
+//! * a caller notes [`Syncs::failures`] before its stores, and compares the number after its sync;
+//! * a sync that has returned waits for those that were running at that moment ([`Syncs::together`]), since one of them
+//!   may have been given its error and not have counted it yet;
+//! * a caller that must know whether its own pages failed stores and syncs while no other sync runs ([`Syncs::alone`]).
 //!
-//! A forked child shares the description with its parent and must not sync it. It opens its own, and goes on counting
-//! where the parent was when it forked; one more if the parent may have been handed an error since
-//! ([`Syncs::inherit`]).
+//! A forked child shares the description with its parent, so it must not sync it: it would take errors from the parent.
+//! It opens its own, and counts on from the parent's number at the fork, plus one if the parent may have been given an
+//! error since ([`Syncs::inherit`]). These counts cover the parent's failures because both processes map the page of
+//! [`Counts`].
 
 use super::fork::SharedPage;
 use super::turn;
@@ -22,31 +23,31 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a forked child can still read after its parent has changed it. Syncs are numbered from 0.
+/// The counts that a forked child reads in its parent's live state. Syncs are numbered from 0.
 #[derive(Default)]
 struct Counts {
     /// The next sync's number.
     next: AtomicU64,
-    /// All syncs with lower numbers have returned and, if they failed, have been counted in `failed`.
+    /// All syncs with smaller numbers have returned and, if they failed, are counted in `failed`.
     oldest: AtomicU64,
-    /// Syncs that have failed.
+    /// The number of syncs that have failed.
     failed: AtomicU64,
 }
 
-/// How long a forked child waits for its parent's syncs to return: one that died in them never will.
+/// How long a forked child waits for its parent's syncs to return. A parent that died during one never finishes it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it looks.
+/// The interval at which the child checks.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// What is running.
+/// The syncs that are running.
 #[derive(Default)]
 struct Running {
     /// The next sync's number.
     next: u64,
-    /// The numbers of those that have not finished, the oldest first.
+    /// The numbers of those that have not finished, in ascending order.
     numbers: Vec<u64>,
-    /// Whether one has the description for itself.
+    /// Whether a sync in [`Syncs::alone`] is running or waiting for the others to finish.
     alone: bool,
 }
 
@@ -55,25 +56,26 @@ pub(super) struct Syncs {
     running: Mutex<Running>,
     finished: Condvar,
     shared: SharedPage<Counts>,
-    /// As in `shared`, and not changed by the parent of a forked child.
+    /// The count of `shared.failed` in memory of this process: after a fork it keeps the child's value at the fork,
+    /// while the parent goes on changing the shared one.
     failures: AtomicU64,
-    /// The last failure's errno.
+    /// The errno of the last failure.
     errno: AtomicI32,
 }
 
-/// What a sync came to.
+/// The outcome of a sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Synced {
-    /// What the kernel told this one.
+    /// What the kernel returned to this sync.
     own: Result<(), i32>,
-    /// How many had failed when all had returned that could have been told in its place.
+    /// How many syncs had failed when every sync that may have been given this one's error had returned.
     failures: u64,
-    /// The errno of the last of them.
+    /// The errno of the last of these failures.
     errno: i32,
 }
 
 impl Synced {
-    /// Success if nobody was told of a failure since so many had failed.
+    /// Success if this sync succeeded and no sync has failed since the count was `failures`.
     pub(super) fn since(self, failures: u64) -> Result<(), i32> {
         self.own?;
         if self.failures == failures { Ok(()) } else { Err(self.errno) }
@@ -85,16 +87,18 @@ impl Syncs {
         Ok(Self {
             running: Mutex::default(),
             finished: Condvar::new(),
-            // SAFETY: counts are atomic, and zeroes are counts of nothing.
+            // SAFETY: `Counts` has atomic fields only, no destructor, and all zeroes is its default value.
             shared: unsafe { SharedPage::zeroed()? },
             failures: AtomicU64::new(0),
             errno: AtomicI32::new(libc::EIO),
         })
     }
 
-    /// The syncs of the description that a forked child has just opened for itself, going on from those of the
-    /// inherited one. One more has failed if any of the parent's has since the fork. Those that run now are waited for:
-    /// the new description is not told of what they are told. If they do not return, they count as a failure.
+    /// The syncs of the description that a forked child has just opened, continuing the counts of the inherited one.
+    ///
+    /// An error that the kernel has already given to the parent is not reported to the new description. So any failure
+    /// that the parent has counted since the fork counts as one failure here. The parent's syncs that run now may be
+    /// given an error, too: this waits for them, and if they do not return in time, they count as a failure.
     pub(super) fn inherit(&self) -> Result<Self, i32> {
         let new = Self::new()?;
         let counts = self.shared.get();
@@ -112,7 +116,7 @@ impl Syncs {
         Ok(new)
     }
 
-    /// How many syncs have failed so far.
+    /// How many syncs have failed.
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::SeqCst)
     }
@@ -133,7 +137,10 @@ impl Syncs {
         Begun { syncs: self, number, failed: Some(libc::EIO) }
     }
 
-    /// Runs a sync beside others.
+    /// Runs a sync while others may run. The order of the steps is what makes its outcome true: it registers, calls the
+    /// kernel, counts its own failure (`Begun::drop`), and only then waits for the syncs that registered before it
+    /// returned. Each of those has counted its failure before it unregisters, so the count read at the end includes
+    /// every error that was given to another sync in this one's place.
     pub(super) fn together(&self, sync: impl FnOnce() -> Result<(), i32>) -> Synced {
         turn::wait();
         let mut running = self.wait(self.lock(), |running| !running.alone);
@@ -148,8 +155,9 @@ impl Syncs {
         synced
     }
 
-    /// Runs what stores and then syncs while no other sync runs: it is told of its own pages' failures, and else only
-    /// of those that the kernel or another process has caused meanwhile.
+    /// Runs `store` and then `sync` while no other sync of this process runs. So an error that it returns is never that
+    /// of another sync here. It concerns its own pages, or pages that the kernel wrote back on its own, or pages of
+    /// another process.
     pub(super) fn alone<T>(
         &self,
         store: impl FnOnce() -> T,
@@ -171,7 +179,8 @@ impl Syncs {
     }
 }
 
-/// A sync that has begun. Dropped, it is finished; it counts as failed unless it has returned without an error.
+/// A sync that has begun. Dropping it finishes it. It counts as failed unless the call has returned success, so also if
+/// it panicked.
 struct Begun<'a> {
     syncs: &'a Syncs,
     number: u64,
@@ -192,7 +201,8 @@ impl Drop for Begun<'_> {
         let mut running = syncs.lock();
         if let Some(errno) = self.failed {
             syncs.errno.store(errno, Ordering::SeqCst);
-            // The shared count first: a child that is forked in between takes it for a failure that it does not know.
+            // The shared count is raised first: a child forked between the two then sees a failure that it does not
+            // know of, which errs on the safe side.
             counts.failed.fetch_add(1, Ordering::SeqCst);
             syncs.failures.fetch_add(1, Ordering::SeqCst);
         }
@@ -203,7 +213,7 @@ impl Drop for Begun<'_> {
     }
 }
 
-/// That one sync has the description for itself, until this is dropped.
+/// The exclusive right of [`Syncs::alone`]. Dropping it ends it.
 struct Alone<'a>(&'a Syncs);
 
 impl Drop for Alone<'_> {
@@ -213,7 +223,8 @@ impl Drop for Alone<'_> {
     }
 }
 
-/// What makes durable what others have stored, and so cannot store it again.
+/// A function that makes other callers' stores durable. It cannot store the bytes again after a failure, so each
+/// reports every failure once to each thread.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Caller {
     /// `PmemRegion.persist`.
@@ -222,23 +233,23 @@ pub enum Caller {
     DeepFlush,
     /// `iovec_rs.pmem.persist`.
     PmemPersist,
-    /// A write-back of lines that only the kernel can do.
+    /// A write-back of cache lines in memory that needs an msync.
     Lines,
 }
 
 thread_local! {
-    /// How many failures of a mapping this thread has been told of by a function. None, where there is no entry.
+    /// How many failures of a mapping a function has reported to this thread. No entry stands for 0.
     static TOLD: RefCell<BTreeMap<(u64, Caller), u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Success if this thread has been told by this function of every failure of the mapping with that number. It is told
-/// now.
+/// Success if `caller` has reported every failure of the mapping number `mapping` to this thread before. Otherwise the
+/// error, which counts as reported now.
 pub(super) fn tell(mapping: u64, caller: Caller, synced: Synced) -> Result<(), i32> {
     let told = |told: &RefCell<BTreeMap<_, _>>| match synced.failures {
         0 => 0,
         failures => told.borrow_mut().insert((mapping, caller), failures).unwrap_or(0),
     };
-    // A thread that ends has no table any more: it is told of everything.
+    // A thread whose thread-locals are destroyed has no table: it gets an error for any failure there ever was.
     synced.since(TOLD.try_with(told).unwrap_or(0))
 }
 

@@ -1,4 +1,4 @@
-//! The advisory lock that keeps a second writer off a file.
+//! The advisory lock that keeps a second writer off a file (`flock`).
 
 use super::errno;
 use super::fork;
@@ -9,23 +9,27 @@ use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
-/// `flock` on a description of its own, in the process that took it. A forked child does not have it: its copy of the
-/// descriptor is closed, so that the lock ends with the writer however long its children live.
+/// A `flock` on an open file description of its own, which belongs to the process that took it.
+///
+/// A `flock` lasts until every copy of its descriptor is closed, also those in forked children. So a child closes its
+/// copy at once, in a `pthread_atfork` handler; otherwise the lock would outlive the writer for as long as a child
+/// runs.
 pub struct WriterLock {
     place: &'static Place,
     process: u64,
 }
 
-/// A place for a descriptor that forked children close. Never freed, and used again.
+/// A place for one descriptor that forked children close. Places are reused and never freed, so the fork handler can
+/// walk their list without a lock.
 struct Place {
-    /// -1 if it is free.
+    /// The descriptor, or [`FREE`].
     descriptor: AtomicI32,
     next: AtomicPtr<Place>,
 }
 
 const FREE: i32 = -1;
 
-/// The places there are, newest first.
+/// The head of the list of places, the newest first.
 static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 
 fn places() -> impl Iterator<Item = &'static Place> {
@@ -34,7 +38,7 @@ fn places() -> impl Iterator<Item = &'static Place> {
     std::iter::successors(at(&PLACES), move |place| at(&place.next))
 }
 
-/// Notes a descriptor where a forked child finds it.
+/// Puts a descriptor into a place, where a forked child finds it.
 fn note(descriptor: i32) -> &'static Place {
     let take = |place: &&Place| {
         place.descriptor.compare_exchange(FREE, descriptor, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -53,19 +57,20 @@ fn note(descriptor: i32) -> &'static Place {
     }
 }
 
-/// Async-signal-safe: it loads, stores and closes.
+/// Closes the child's copies. It runs in a child of a process with threads, where only async-signal-safe functions are
+/// allowed: it loads, stores and calls `close`.
 unsafe extern "C" fn close_in_child() {
     for place in places() {
         let descriptor = place.descriptor.swap(FREE, Ordering::AcqRel);
         if descriptor != FREE {
-            // SAFETY: the child's copy of a descriptor that only its lock knew of.
+            // SAFETY: this is the child's copy of a descriptor whose number only the lock has.
             unsafe { libc::close(descriptor) };
         }
     }
 }
 
 impl WriterLock {
-    /// Takes the lock of an open file, or says why not: `EWOULDBLOCK` if anybody has it.
+    /// Takes the lock of an open file. `EWOULDBLOCK` if another writer has it.
     pub fn take(file: &File) -> Result<Self, i32> {
         static WATCH: Once = Once::new();
         WATCH.call_once(|| {
@@ -83,7 +88,7 @@ impl WriterLock {
         Ok(Self { place: note(own.into_raw_fd()), process: fork::process() })
     }
 
-    /// Whether this process has it.
+    /// Whether this process has the lock; `false` in a child forked from its owner.
     pub fn is_held(&self) -> bool {
         self.process == fork::process()
     }
@@ -96,10 +101,11 @@ impl Drop for WriterLock {
         }
         let descriptor = self.place.descriptor.swap(FREE, Ordering::AcqRel);
         if descriptor != FREE {
-            // Unlocked, too: a process that was forked past the C library may still have a copy.
-            // SAFETY: opened by `take`, and known to nobody else.
+            // Unlocking comes before closing: a process forked by a bare system call ran no handler and may still have
+            // a copy of the descriptor, which would keep the lock. SAFETY: `take` opened the descriptor, and no other
+            // code has its number.
             unsafe { libc::flock(descriptor, libc::LOCK_UN) };
-            // SAFETY: opened by `take`, and known to nobody else.
+            // SAFETY: `take` opened the descriptor, and no other code has its number.
             unsafe { libc::close(descriptor) };
         }
     }

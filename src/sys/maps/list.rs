@@ -1,38 +1,40 @@
-//! The process's list of mappings, asked about one address at a time.
+//! The process's list of mappings, searched for one address at a time.
 //!
-//! Linux 6.11 and later answer at once, however many mappings there are (`PROCMAP_QUERY`). Before, the list is a text
-//! that is read from its beginning: whoever asks about one address after the other had better ask in their order.
+//! Linux 6.11 and later answer for one address without listing the others (`PROCMAP_QUERY`). On older kernels the text
+//! of the list is read from its beginning; a search for a greater address than the last goes on where that one stopped,
+//! so callers search in ascending order.
 
 use super::{BUFFER, Mapping};
 use crate::sys::{errno, kept_open};
 use std::ffi::{CStr, c_long};
 use std::ops::Range;
 
-/// The list, open.
+/// An open list.
 pub struct List {
     file: i32,
-    /// Whether it is closed in the end, and not kept open for the next one.
+    /// Whether dropping this closes the descriptor. That of the signal handler stays open.
     is_own: bool,
-    /// Whether it has to be read as a text.
+    /// Whether the text is read, because the kernel cannot answer for one address.
     is_text: bool,
-    /// The address that was asked about last.
+    /// The last address searched for.
     last: usize,
-    /// How much of the text was read.
+    /// How many bytes of the text were read.
     read: usize,
-    /// Where in the buffer that begins which was read and not looked at yet.
+    /// The part of the buffer that was read but not searched yet.
     rest: Range<usize>,
 }
 
 /// `_IOWR('f', 17, struct procmap_query)`.
 const QUERY: u64 = 0xc068_6611;
-/// The mapping that an address is in, or else the next one.
+/// Flag of a query: find the mapping that contains the address, or else the next one.
 const COVERING_OR_NEXT: u64 = 0x10;
-/// Of a mapping's flags: stores are allowed.
+/// Flag of a mapping: it is writable.
 const WRITABLE: u64 = 2;
 
-/// `struct procmap_query`: its size, the question's flags and address; a mapping's start, end, flags, size of pages,
-/// offset, file number; two fields of 32 bits in each of the next two: the device's numbers, the room for the path and
-/// for something else; where the path goes, and that.
+/// `struct procmap_query` as 64-bit words. In: word 0 is its size, 1 flags, 2 the address, 10 the size of the path
+/// buffer (low half), 11 that buffer's address. Out: word 3 is the start, 4 the end, 5 flags, 6 the page size, 7 the
+/// file offset, 8 the inode, 9 the device (major low, minor high), 10 the length of the path. The upper half of word
+/// 10, and word 12, are for the build id, which is not requested.
 type Query = [u64; 13];
 
 impl List {
@@ -40,27 +42,28 @@ impl List {
         Self { file, is_own, is_text: false, last: 0, read: 0, rest: 0..0 }
     }
 
-    /// Opens it.
+    /// Opens the list of this process.
     pub fn open() -> Result<Self, i32> {
-        // The list of a process whose first thread has ended is empty; a thread's never is.
+        // `/proc/self/maps` is empty once the process's first thread has ended; the list of a live thread never is.
         // SAFETY: the name is terminated.
         let file = unsafe { libc::open(c"/proc/thread-self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
         if file < 0 { Err(errno()) } else { Ok(Self::new(file, true)) }
     }
 
-    /// The one that is kept open for the signal handler, for one thread at a time.
+    /// The list that is kept open for the signal handler. One thread at a time may use it.
     pub fn kept_open() -> Result<Self, i32> {
         kept_open::MAPS.get().map(|file| Self::new(file, false))
     }
 
-    /// The mapping that an address is in, or else the next one. The buffer is the same each time.
+    /// The mapping that contains `address`, or else the next one. Every call on one list must pass the same buffer: it
+    /// keeps the text that was read ahead.
     pub fn from<'b>(&mut self, address: usize, buffer: &'b mut [u8; BUFFER]) -> Result<Option<Mapping<'b>>, i32> {
         if !self.is_text {
             let mut query = [0; 13];
             match self.ask(address, buffer, &mut query) {
                 Ok(()) => return Ok(Mapping::of_query(&query, buffer)),
                 Err(libc::ENOENT) => return Ok(None),
-                // An older kernel, or a filter.
+                // The kernel is older than 6.11, or a seccomp filter refuses the call.
                 Err(_) => self.is_text = true,
             }
         }
@@ -77,7 +80,8 @@ impl List {
         if result == 0 { Ok(()) } else { Err(errno()) }
     }
 
-    /// The first line whose mapping ends behind an address: where it is in the buffer, with a null byte at its end.
+    /// Finds the first line whose mapping ends behind `address`; returns its range in the buffer, with a null byte at
+    /// its end.
     fn find_line(&mut self, address: usize, buffer: &mut [u8; BUFFER]) -> Result<Option<Range<usize>>, i32> {
         if address < self.last {
             (self.read, self.rest) = (0, 0..0);
@@ -87,7 +91,7 @@ impl List {
             while let Some(text) = buffer.get_mut(self.rest.clone())
                 && let Some(length) = text.iter().position(|byte| matches!(byte, b'\n' | 0))
             {
-                // What ends the path is what ends a C string.
+                // The newline becomes the null byte that ends the path as a C string.
                 text[length] = 0;
                 let line = self.rest.start..self.rest.start + length + 1;
                 if Mapping::parse(text.get(..=length).unwrap_or_default())
