@@ -1,21 +1,21 @@
-//! Bad blocks carried from one thing's bytes to another's: from a device's to a partition's, to a file's, to a
-//! mapping's.
+//! Translating a list of bad bytes from one address space to another: from a device to a partition, to a file, to a
+//! mapping.
 
 use crate::error::{Error, Result};
 use crate::fault::map::{Access, FaultMap};
 
-/// Bytes that two things share: a disk and a file on it, a file and a mapping of it.
+/// A contiguous range of bytes that two address spaces share: a disk and a file on it, or a file and a mapping of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Piece {
-    /// Where they begin in the thing that the map describes.
+    /// Their start in the address space that the map describes.
     pub from: usize,
-    /// Where they begin in the other one.
+    /// Their start in the other one.
     pub to: usize,
-    /// How many they are.
+    /// Their number.
     pub len: usize,
 }
 
-/// What the map says about the pieces, by where they are in the other thing. Incomplete if the map is.
+/// The parts of the map that lie in the pieces, at the addresses of the other address space. Incomplete if the map is.
 pub fn moved(map: &FaultMap, pieces: impl IntoIterator<Item = Piece>) -> Result<FaultMap> {
     let mut out = FaultMap::new();
     for Piece { from, to, len } in pieces {
@@ -31,7 +31,7 @@ pub fn moved(map: &FaultMap, pieces: impl IntoIterator<Item = Piece>) -> Result<
     Ok(out)
 }
 
-/// The map with every range widened to whole granules, which can be neither read nor written.
+/// The map with every range widened to whole granules, bad for reads and writes.
 pub(super) fn widened(map: &FaultMap, granule: usize) -> Result<FaultMap> {
     let mut out = FaultMap::new();
     for range in map.iter() {

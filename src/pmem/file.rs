@@ -1,4 +1,4 @@
-//! The file behind a region: opening it, and room for all of a part of it before the first store.
+//! The file behind a region: opening or creating it, and allocating room before the first store.
 
 use super::part::{Device, Part, part};
 use crate::abi::PAGE_SIZE;
@@ -12,42 +12,46 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a file is opened for.
+/// The purpose of opening a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// To be read.
+    /// Reading.
     Read,
-    /// To be written, too.
+    /// Reading and writing.
     Write,
-    /// To be written, and to be made or made longer if need be.
+    /// Reading and writing. The file is created or extended if necessary.
     Create,
 }
 
-/// An open file. Dropped before [`Opened::commit`], it leaves the file's bytes and length as they were, unless another
-/// has the file open or has changed it meanwhile: then what was made of it stays, for they may be using it.
+/// An open file.
 ///
-/// Holes that got room stay filled: they cannot be told from what somebody else has written there since.
+/// Dropping it before [`Opened::commit`] undoes what opening did: it truncates the file to its old length, or removes a
+/// file that it created. It does neither if another process or description has the file open as a region, or if the
+/// file has changed since, because then others may be using it.
+///
+/// Blocks that were allocated in holes stay: they cannot be told apart from bytes that somebody else has written since.
 pub struct Opened {
     file: Arc<File>,
     meta: Metadata,
     path: PathBuf,
     purpose: Purpose,
-    /// What this has done to the file that a refusal undoes.
+    /// The changes that `drop` undoes.
     made: Made,
 }
 
-/// What opening a file has made of it so far.
+/// The changes that opening a file has made to it.
 #[derive(Clone, Copy, Default)]
 struct Made {
-    /// The file itself.
+    /// Whether it was created.
     created: bool,
-    /// Its length.
+    /// Whether it was extended.
     grown: bool,
-    /// The file as this has left it: a later change is another's.
+    /// The file's state after our last change. If it differs later, somebody else has changed the file.
     left: Option<State>,
 }
 
-/// What every change of a file changes.
+/// Length and change time (seconds, nanoseconds). A change of the file changes them, unless it comes within one tick of
+/// the file system's clock, some milliseconds.
 type State = (u64, i64, i64);
 
 fn state(meta: &Metadata) -> State {
@@ -64,20 +68,21 @@ fn failed(what: &str, error: &io::Error) -> Error {
     Error::os(error.raw_os_error().unwrap_or(libc::EIO), format!("{what}: {text}"))
 }
 
-/// An errno with what it was about.
+/// An error of an errno and the operation that failed.
 pub(super) fn failed_with(what: &str, errno: i32) -> Error {
     failed(what, &io::Error::from_raw_os_error(errno))
 }
 
-/// How often a file may be gone when it is opened and there when it is made, or be being removed: for a second, since
-/// others may make it and give up again and again.
+/// How often [`open`] tries. A try fails if the file did not exist when it was opened but did when it was to be
+/// created, or if another process was about to remove it. With [`PAUSE`] this goes on for at least a second, since
+/// others may create the file and give it up again and again.
 const ATTEMPTS: usize = 1000;
 
-/// Between two attempts, so that who is removing a file gets on with it.
+/// The pause between two tries, which gives a process that is removing the file time to finish.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Whether a path still leads to an open file. Opening and removing files is told apart by this, once the lock is had
-/// that keeps others from removing them.
+/// Whether a path still leads to an open file. It is asked after the users' lock was taken, which keeps others from
+/// removing the file: so the answer cannot change from yes to no because of them.
 fn leads_to(path: &Path, file: &File) -> bool {
     let identity = |meta: Metadata| (meta.dev(), meta.ino());
     let there = std::fs::metadata(path).ok().map(identity);
@@ -86,7 +91,7 @@ fn leads_to(path: &Path, file: &File) -> bool {
 
 fn open(path: &Path, purpose: Purpose) -> Result<(File, bool)> {
     let mut options = OpenOptions::new();
-    // Opening a FIFO that took a file's place would wait for the other end.
+    // Without O_NONBLOCK, opening a FIFO that has taken the file's place would block until its other end is opened.
     options.read(true).write(purpose != Purpose::Read).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let refused = |error| failed("cannot be opened", &error);
     let gone = |why| Error::os(libc::ENOENT, format!("cannot be opened: it {why}"));
@@ -101,7 +106,7 @@ fn open(path: &Path, purpose: Purpose) -> Result<(File, bool)> {
                         if path.is_symlink() && !path.exists() {
                             return Err(gone("is a symbolic link that leads to no file"));
                         }
-                        // Somebody else has just made it.
+                        // Another process has just created it.
                         continue;
                     }
                     made => (made.map_err(refused)?, true),
@@ -116,7 +121,7 @@ fn open(path: &Path, purpose: Purpose) -> Result<(File, bool)> {
     Err(gone("comes and goes"))
 }
 
-/// Refuses what cannot be mapped for good.
+/// Refuses file types that cannot be a region.
 fn require_mappable(kind: FileType) -> Result<()> {
     let what = if kind.is_file() || kind.is_char_device() {
         return Ok(());
@@ -133,9 +138,10 @@ fn require_mappable(kind: FileType) -> Result<()> {
 }
 
 impl Opened {
-    /// Opens a file, or makes one if there is none and the purpose says so.
+    /// Opens a file. With [`Purpose::Create`] it creates one if there is none.
     pub fn new(path: &Path, purpose: Purpose) -> Result<Self> {
-        // Opening some of what is refused has effects of its own.
+        // The type is checked before the file is opened, because opening some devices has side effects; and once more
+        // below, because the path may lead to another file by then.
         if let Ok(meta) = std::fs::metadata(path) {
             require_mappable(meta.file_type())?;
         }
@@ -147,12 +153,12 @@ impl Opened {
         Ok(opened)
     }
 
-    /// The device number if it is a character device, which then has to be device DAX.
+    /// The device number if the file is a character device. (Callers then require device DAX.)
     pub fn character_device(&self) -> Option<u64> {
         self.meta.file_type().is_char_device().then(|| self.meta.rdev())
     }
 
-    /// The number of the device it lies on.
+    /// The number of the device that the file is on.
     pub fn device_number(&self) -> u64 {
         self.meta.dev()
     }
@@ -161,23 +167,23 @@ impl Opened {
         &self.file
     }
 
-    /// Its descriptor, open as long as this is.
+    /// The descriptor, which is open as long as this value lives.
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    /// Its path, as it was opened.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it is open for writing.
+    /// Whether the file is open for writing.
     pub fn writable(&self) -> bool {
         self.purpose != Purpose::Read
     }
 
-    /// Chooses `size` bytes (all the rest by default) from `offset` on, and makes room for them, so that no store can
-    /// find the disk full. After EINTR it may be asked again. `device` is what it is if it is a DAX device.
+    /// Chooses `size` bytes (by default, the rest) from `offset` on, and allocates them, so that no later store can
+    /// fail with a full disk (a SIGBUS). It may be called again after EINTR. `device` is given for a DAX device.
     pub fn reserve(&mut self, size: Option<usize>, offset: usize, device: Option<Device>) -> Result<Part> {
         if let Some(Device { size: len, align }) = device {
             return part(len, align, size, offset, false);
@@ -189,7 +195,7 @@ impl Opened {
             let allocated = self.allocate(part);
             self.made.grown = part.grows;
             if is_as_left {
-                // Having failed, it may have come to the middle.
+                // Noted even if the allocation failed, because it may have allocated a part.
                 self.made.left = state_now(&self.file);
             }
             allocated.map_err(|errno| {
@@ -199,14 +205,16 @@ impl Opened {
         Ok(part)
     }
 
-    /// Gives the part room. What cannot fit is refused before the disk is filled with as much of it as does.
+    /// Allocates the part's blocks. It first compares the bytes missing with the free space, since an allocation that
+    /// fails only when the disk is full leaves the disk full.
     fn allocate(&self, part: Part) -> std::result::Result<(), i32> {
         let (offset, len) = (part.offset, part.len as u64);
-        // Asked again after EINTR, it has what it got the first time.
+        // On a second call after EINTR, the file has the blocks allocated by the first.
         let has = self.file.metadata().map_or(u64::MAX, |meta| meta.blocks().saturating_mul(512));
         if let Some(free) = sys::file::free_bytes(&self.file)
             && len.saturating_sub(has) > free
-            // A compressed file has fewer blocks than its bytes take, but no holes.
+            // On a file system that compresses, the file may have fewer blocks than its length, although it has no
+            // holes.
             && sys::file::holes(&self.file, offset, len) > free
         {
             return Err(libc::ENOSPC);
@@ -214,7 +222,7 @@ impl Opened {
         sys::file::allocate(&self.file, offset, len)
     }
 
-    /// Bytes it has.
+    /// The file's length in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.meta.len()
     }
@@ -224,7 +232,8 @@ impl Opened {
         self.file.sync_all().map_err(|error| failed("fsync", &error))
     }
 
-    /// The file is what it is to be: a new one is made durable with its length and its name.
+    /// Ends the opening: nothing will be undone. A new or extended file is synced first, and the directory of a new
+    /// one, so that its length and name are durable.
     pub(super) fn commit(&mut self) -> Result<()> {
         if self.made.created || self.made.grown {
             self.sync_all()?;
@@ -242,7 +251,8 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         let Made { created, grown, left } = self.made;
-        // The lock is had until the file is closed, so that whoever opens it meanwhile waits and looks again.
+        // The exclusive lock lasts until the file is closed. A process that opens the file meanwhile fails to enter and
+        // tries again.
         if !(created || grown) || !sys::file::use_alone(&self.file) || state_now(&self.file) != left {
             return;
         }

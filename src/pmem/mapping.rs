@@ -1,4 +1,4 @@
-//! A mapped region, and what makes stores to it durable.
+//! A mapped region, and the steps that make stores to it durable.
 
 use super::Granularity;
 use super::bad::{Piece, moved, widened};
@@ -14,7 +14,7 @@ use crate::memory::{Backing, Memory, Segment};
 use crate::sys::shared_mapping::{Caller, SharedMapping};
 use std::sync::Arc;
 
-/// How often `write` stores before it takes its own pages for those that cannot be written.
+/// How often a copy is stored and synced, at most, before the failure is taken to be of its own pages.
 const ATTEMPTS: usize = 4;
 
 /// A mapped region.
@@ -26,7 +26,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps a part that was reserved of what was opened. `caches_persist` says that the caches above its memory outlive
+    /// Maps `part`, which `opened` has reserved. `caches_persist` says that the CPU caches keep their contents through
     /// a loss of power.
     pub fn new(opened: Opened, part: Part, caches_persist: bool) -> Result<Self> {
         let shared = SharedMapping::new(Arc::clone(opened.file()), part.offset, part.mapped, opened.writable())
@@ -41,28 +41,29 @@ impl Mapping {
         Ok(new)
     }
 
-    /// Where the region's bytes are.
+    /// The address range of the region's bytes.
     pub fn seg(&self) -> Segment {
         self.shared.seg().take(self.part.len)
     }
 
-    /// Whether the mapping is `MAP_SYNC`.
+    /// Whether the mapping has `MAP_SYNC`.
     pub fn is_sync(&self) -> bool {
         self.shared.is_map_sync()
     }
 
-    /// What makes a store to it durable.
+    /// The step that makes a store to it durable.
     pub fn granularity(&self) -> Granularity {
         self.granularity
     }
 
-    /// What is mapped.
+    /// The mapped file.
     pub fn opened(&self) -> &Opened {
         &self.opened
     }
 
-    /// The addresses of this mapping that a list of the file's bad bytes speaks of. A page with a bad byte in it cannot
-    /// be mapped at all; a device is mapped whatever is in it, and only a load of the bad bytes fails.
+    /// Translates a list of the file's bad bytes to addresses of this mapping. In a file, the whole page around a bad
+    /// byte is bad, because the kernel cannot read it into memory. On a device only loads of the bad bytes themselves
+    /// fail.
     pub fn known_bad(&self, file: &FaultMap) -> Result<FaultMap> {
         let seg = self.seg();
         let piece = Piece { from: usize::try_from(self.part.offset).unwrap_or(usize::MAX), to: seg.addr, len: seg.len };
@@ -72,18 +73,19 @@ impl Mapping {
         }
     }
 
-    /// A range of the region, to be used no longer than the mapping lives.
+    /// A range of the region. The caller uses it no longer than the mapping lives.
     pub(crate) fn range(&self, offset: usize, length: usize) -> Result<Memory> {
         let whole = self.seg();
-        // SAFETY: the mapping is ours until it is dropped, which every caller's copy comes before; its file may shrink
-        // meanwhile.
+        // SAFETY: `shared` keeps the mapping until it is dropped, and every caller in this crate uses the memory only
+        // while it borrows `self`; the file may shrink meanwhile, which `Backing::Mapping` allows for.
         let memory = unsafe { Memory::new(whole, Backing::Mapping) };
         memory.range(offset, length).ok_or(Error::BeyondRegion { offset, length, limit: whole.len })
     }
 
-    /// Makes what was stored to a range durable, as its granularity asks for. Returns the bytes of it that are, and why
-    /// not all: msync is content with a page that a cut file ends in, and what was stored to it behind that end is
-    /// lost. An error for every failed write-back that this thread was not told of by `caller`.
+    /// Makes the stores to a range durable, by the step that its granularity needs. Returns how many bytes from its
+    /// start on are durable, with the fault if not all are: msync also succeeds for the page in which a truncated file
+    /// ends, although bytes stored behind that end are lost. An error if a write-back has failed that `caller` has not
+    /// reported to this thread yet.
     pub fn persist(&self, caller: Caller, offset: usize, length: usize) -> Result<Outcome> {
         let range = self.range(offset, length)?;
         let mark = Mark::now();
@@ -99,15 +101,20 @@ impl Mapping {
         Ok(beside_guards(mark, range.seg(), (range.len(), None)))
     }
 
-    /// How many write-backs are known to have failed. In a forked child this opens the file again, if nothing did
-    /// before.
+    /// The number of failed write-backs so far. In a forked child the first call opens the file again.
     fn failures(&self) -> Result<u64> {
         self.shared.failures().map_err(reopening_failed)
     }
 
-    /// Stores to the region and makes durable what was stored, for `Granularity::Page`. `store` returns what it stored
-    /// from `offset` on, and why it came short; it is called again, if it may be, to tell a medium that fails under
-    /// these pages from one that fails elsewhere. Returns the bytes stored that are durable, and why not all.
+    /// Stores to the region and makes the stores durable, for [`Granularity::Page`]. `store` returns how many bytes it
+    /// stored from `offset` on, with the fault if it stopped early.
+    ///
+    /// A failed sync does not say whose pages failed. So if `may_repeat`, the store and the sync are repeated while no
+    /// other sync of this process runs ([`SharedMapping::store_alone`]), up to [`ATTEMPTS`] times in all: a failure
+    /// elsewhere was consumed by then, one under these pages comes back. Storing again is necessary, because a page
+    /// whose write-back failed is marked clean, and another msync would not write it.
+    ///
+    /// Returns how many of the bytes stored are durable, with the fault if not all are.
     pub(super) fn store_durably(
         &self,
         offset: usize,
@@ -138,7 +145,7 @@ impl Mapping {
         Ok((durable, lost.or(fault)))
     }
 
-    /// What of the region its file holds now: all, unless it was cut.
+    /// The part of the region that its file has now: all of it, unless the file was truncated.
     pub(super) fn in_file(&self) -> Result<Segment> {
         if self.opened.character_device().is_some() {
             return Ok(self.seg());
@@ -147,7 +154,7 @@ impl Mapping {
         Ok(self.seg().take(held))
     }
 
-    /// How many bytes of a range of the region the file holds, and what the rest is.
+    /// How many bytes of a range of the region the file has now, with a fault if some are lost.
     fn within_file(&self, seg: Segment) -> Result<Outcome> {
         let region = self.seg();
         let held = self.in_file()?.end().saturating_sub(seg.addr).min(seg.len);
@@ -159,8 +166,8 @@ impl Mapping {
         Ok((held, Some(Box::new(Fault::cut(Side::Destination, lost, held)))))
     }
 
-    /// `msync` over all of it, and `fsync`: stores leave every buffer on the way to the medium. Devices know neither.
-    /// What a guard has under zeroes, if it has anything.
+    /// `msync` of the whole region, then `fsync`: stores then have left every buffer before the medium. A device needs
+    /// neither. Returns the fault of the first page that a guard has replaced by zeroes, if any.
     pub fn sync_all(&self) -> Result<Option<Fault>> {
         let (seg, mark) = (self.seg(), Mark::now());
         if self.opened.character_device().is_none() {
@@ -171,11 +178,11 @@ impl Mapping {
     }
 }
 
-/// What of a range's first bytes was written out, if a guard may have had some under zeroes since the mark: what is
-/// stored to zeroes is lost, and what was stored before is not written out by way of them.
+/// Reduces the outcome of a sync to the bytes before the first page that a guard has replaced by zeroes since the mark.
+/// Stores to such a page are lost, and stores made before are in a page that the sync did not see.
 pub(super) fn beside_guards(mark: Mark, range: Segment, (done, fault): Outcome) -> Outcome {
     match mark.fault(range.take(done), Side::Destination) {
-        Some(met) => (met.offset, Some(Box::new(met))),
+        Some(fault) => (fault.offset, Some(Box::new(fault))),
         None => (done, fault),
     }
 }

@@ -1,4 +1,4 @@
-//! Persistent regions: files and devices mapped for good, and what it takes for a store to survive a loss of power.
+//! Persistent regions: mapped files and devices, and the step that lets a store survive a loss of power.
 
 mod bad;
 mod file;
@@ -17,14 +17,14 @@ pub use mapping::Mapping;
 pub use part::{Device, Part};
 pub use persist::{needs_msync, persist};
 
-/// What makes a store durable.
+/// The step that makes a store durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Granularity {
-    /// Becoming visible: the caches keep what they hold through a loss of power.
+    /// None: the caches keep their contents through a loss of power (eADR), so a store is durable once it is visible.
     Byte,
-    /// Leaving the caches.
+    /// Writing its cache line back.
     CacheLine,
-    /// `msync` over its page.
+    /// An `msync` of its page.
     Page,
 }
 

@@ -1,30 +1,30 @@
-//! Which bytes of a file are mapped.
+//! Choosing the bytes of a file to map.
 
 use crate::error::{Error, Result};
 
-/// What a device-DAX character device says about itself.
+/// The properties of a device-DAX character device, from sysfs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Device {
     /// Its size in bytes.
     pub size: usize,
-    /// What mappings of it must be aligned to, a power of two.
+    /// The alignment in bytes that mappings of it need, a power of two.
     pub align: usize,
 }
 
-/// Bytes of a file that are to be mapped.
+/// The bytes of a file to map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
     pub(super) offset: u64,
-    /// Bytes the region has.
+    /// The region's length in bytes.
     pub(super) len: usize,
-    /// Bytes to map: those, filled up to what can be mapped.
+    /// The mapping's length in bytes: `len` rounded up to the unit of mappings.
     pub(super) mapped: usize,
-    /// Whether the file has to be made longer first.
+    /// Whether the file must be extended first.
     pub(super) grows: bool,
 }
 
-/// `size` bytes (all the rest by default) from `offset` on, of a file of `len` bytes that can be mapped in units of
-/// `align`.
+/// Chooses `size` bytes (by default, the rest) from `offset` on, of a file of `len` bytes that is mapped in units of
+/// `align` bytes.
 pub(super) fn part(len: usize, align: usize, size: Option<usize>, offset: usize, may_grow: bool) -> Result<Part> {
     if !offset.is_multiple_of(align) {
         return Err(Error::invalid("offset", offset, format!("a multiple of {align}, the alignment of mappings")));

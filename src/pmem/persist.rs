@@ -1,4 +1,4 @@
-//! Stores to memory of any kind made durable, by whatever its parts take.
+//! Making stores durable in any memory, by the step that each part of it needs.
 
 use super::mapping::{beside_guards, msync_failed};
 use crate::copy::{Outcome, flushcache};
@@ -8,14 +8,14 @@ use crate::fault::{Fault, Side};
 use crate::memory::{Memory, Segment};
 use crate::sys::shared_mapping::{self, Caller};
 
-/// Whether [`persist`] waits for a medium: some of the range is in a region that needs an msync.
+/// Whether [`persist`] blocks on a medium, because a part of the range is in a region that needs an msync.
 pub fn needs_msync(range: Memory) -> bool {
     shared_mapping::overlapping(range.seg()).iter().any(|mapping| mapping.needs_msync())
 }
 
-/// Makes what was stored to a range durable: by an msync in a mapped region that needs one, and by flushing cache lines
-/// elsewhere. Returns the bytes of it, from its start on, that are, and why not all of them. An error for every failed
-/// write-back of such a region that this thread was not told of by this function.
+/// Makes the stores to a range durable: with an msync where it lies in a region that needs one, and by writing back
+/// cache lines elsewhere. Returns how many bytes from its start on are durable, with the fault if not all are. An error
+/// if a write-back of such a region has failed that this function has not reported to this thread yet.
 pub fn persist(range: Memory) -> Result<Outcome> {
     let mark = Mark::now();
     Ok(beside_guards(mark, range.seg(), persist_parts(range)?))

@@ -1,4 +1,4 @@
-//! Each copy that a region makes, with a sum or without; and the sum of what a file that was cut still holds.
+//! The copies of a region, with or without a CRC-32C; and the checksum of the bytes that a truncated file still has.
 
 use super::flushcache;
 use crate::copy::flushcache as plain_flushcache;
@@ -10,15 +10,15 @@ use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
 
-/// What a repeated copy has summed is the sum, if there is to be one.
+/// Sets the checksum to `sum`, that of the last repetition of a copy, if a checksum is wanted.
 pub(super) fn keep(crc: &mut Option<&mut u32>, sum: Option<u32>) {
     if let (Some(crc), Some(sum)) = (crc, sum) {
         **crc = sum;
     }
 }
 
-/// What came of a copy of `stored` bytes to `dst` of which only those of `durable` count: where a file that was cut
-/// holds fewer than were summed, the sum, which was `before`, is made again, of what it holds.
+/// The outcome of a copy that stored `stored` bytes to `dst`, of which the first `durable.0` count. The copy has summed
+/// all of them. If fewer count, the checksum is computed again, from `before`, over the bytes that do.
 pub(super) fn durable_part(
     dst: Memory,
     stored: usize,
@@ -114,8 +114,8 @@ pub(super) fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     }
 }
 
-/// `copy_from_iter_flushcache` to any memory that adds what it copies to the sum; an error as from
-/// [`flushcache::copy_from_iter_flushcache`], and the sum is what it was.
+/// `copy_from_iter_flushcache` to any memory that extends a CRC-32C by the bytes that count. Errors as for
+/// [`flushcache::copy_from_iter_flushcache`]; they leave the checksum as it was.
 pub fn crc32c_and_copy_from_iter_flushcache(
     dst: Memory,
     i: &mut IovIter,
@@ -134,7 +134,8 @@ pub fn crc32c_and_copy_from_iter_flushcache(
     Ok(durable)
 }
 
-/// `memcpy_flushcache` to any memory that adds what it copies to the sum; an error as above.
+/// `memcpy_flushcache` to any memory that extends a CRC-32C by the bytes that count. Errors as for
+/// [`flushcache::copy_from_iter_flushcache`]; they leave the checksum as it was.
 pub fn crc32c_and_memcpy_flushcache(dst: Memory, src: Memory, crc: &mut u32) -> Result<Outcome> {
     let (before, mut sum, mut stored) = (*crc, *crc, 0);
     let durable = flushcache::flat(dst, || {

@@ -1,4 +1,4 @@
-//! Copies into a region, durable when they return, and out of it, careful of what is known to be bad.
+//! Copies into a region, which are durable when they return, and copies out of it, which avoid memory known to be bad.
 
 use super::Granularity;
 use super::mapping::Mapping;
@@ -15,13 +15,14 @@ use crate::fault::{Cause, Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
 
-/// From here on what msync is going to write out is better not left in the caches: it is read by a device, or by
-/// nobody.
+/// The length in bytes from which a copy before an msync is nontemporal: the device reads the pages from memory, so
+/// leaving them in the caches would only displace other data.
 const NONTEMPORAL_FROM: usize = 256 << 10;
 
-/// What of a fault is damage of a region that is worth remembering: poison, and what its file holds and cannot be had,
-/// which before Linux 6.6 is how poison on DAX looks. What a cut file no longer holds is not: the file may grow again.
-/// Where a copy went to is somebody else's memory. `in_file` says what of the region its file holds now.
+/// The part of a fault that is lasting damage of a region, to be added to its map. That is poison, and bytes that the
+/// file has but that cannot be read: before Linux 6.6, poison on DAX looks like that. Bytes behind the end of a
+/// truncated file are not damage, since the file may grow again. Nor are faults outside the region. `in_file` returns
+/// the part of the region that its file has now.
 fn damage(
     (seg, access): (Segment, Access),
     cause: Cause,
@@ -42,9 +43,9 @@ impl Mapping {
         if self.opened().writable() { Ok(()) } else { Err(Error::ReadOnlyRegion) }
     }
 
-    /// Copies flat memory into the region, as if all of it had been read first. Returns the bytes copied, which are
-    /// durable, and why not all. If they cannot be made durable, that is the error and nothing counts. Those that count
-    /// are added to the sum, if there is one.
+    /// Copies flat memory into the region; the two may overlap, as in `memmove`. Returns how many bytes were copied and
+    /// are durable, with the fault if not all are. An error if they cannot be made durable: then no byte counts. `crc`,
+    /// if given, is extended by the bytes that count.
     pub fn write(&self, offset: usize, src: Memory, mut crc: Option<&mut u32>) -> Result<Outcome> {
         self.require_writable()?;
         let dst = self.range(offset, src.len())?;
@@ -52,7 +53,7 @@ impl Mapping {
             return summed::memcpy_flushcache(dst, src, crc);
         }
         let is_nontemporal = src.len() >= NONTEMPORAL_FROM;
-        // What was overwritten cannot be read again.
+        // The store cannot be repeated if it has overwritten its source.
         let may_repeat = !src.seg().overlaps(dst.seg());
         let before = crc.as_deref().copied();
         let mut stored = 0;
@@ -67,9 +68,9 @@ impl Mapping {
         durable_part(dst, stored, durable, before, crc)
     }
 
-    /// Copies all that is left of an iterator into the region. It advances by the bytes copied, which are durable; bad
-    /// memory leaves its reason in `i.fault`. If they cannot be made durable, that is the error, and it stands where it
-    /// stood. Those that count are added to the sum, if there is one.
+    /// Copies the rest of an iterator into the region. The iterator advances by the bytes copied, which are durable;
+    /// `i.fault` says why not all were. An error if they cannot be made durable: then the iterator has not moved.
+    /// `crc`, if given, is extended by the bytes that count.
     pub fn write_from(&self, offset: usize, i: &mut IovIter, mut crc: Option<&mut u32>) -> Result<usize> {
         self.require_writable()?;
         i.require(Direction::Source, "write")?;
@@ -97,9 +98,9 @@ impl Mapping {
         Ok(nbytes)
     }
 
-    /// Writes a line of the caller's and all that is left of an iterator behind it, `len` bytes in whole lines, in one
-    /// copy with one fence. Returns `len` if all of it is durable; otherwise 0 or less than that, and why, with the
-    /// iterator where it stood. An error as from [`Self::write`].
+    /// Writes a cache line that the caller computes from the data's checksum, and behind it the rest of an iterator:
+    /// `len` bytes, whole cache lines, in one copy with one fence. Returns `len` if all of it is durable. Otherwise it
+    /// returns less, with the fault, and the iterator has not moved. Errors as for [`Self::write`].
     pub fn write_framed(
         &self,
         offset: usize,
@@ -123,14 +124,14 @@ impl Mapping {
         stored
     }
 
-    /// What a fault in a copy out of the region tells of damage to it that no map knew: for the caller to add to the
-    /// region's map.
+    /// The damage of the region that a fault in a copy out of it has revealed, for the caller to add to the region's
+    /// map.
     pub fn damage(&self, fault: &Fault) -> Option<(Segment, Access)> {
         damage(learned(fault)?, fault.cause(), self.seg(), || self.in_file().unwrap_or_default())
     }
 
-    /// How much of what was read from a range is the file's, and what the rest is: the page that a cut file ends in
-    /// reads as zeroes behind it.
+    /// Reduces the outcome of a read to the bytes that the file has. In the page in which a truncated file ends, the
+    /// bytes behind the end read as zeroes without a fault.
     fn of_the_file(&self, range: Memory, read: Outcome) -> Result<Outcome> {
         let (done, fault) = read;
         let held = self.in_file()?.end().saturating_sub(range.seg().addr);
@@ -141,8 +142,8 @@ impl Mapping {
         Ok((held, Some(Box::new(Fault::cut(Side::Source, lost, held)))))
     }
 
-    /// Copies out of the region into flat memory, up to what the map knows to be bad or turns out to be. What was
-    /// copied is added to the sum, if there is one.
+    /// Copies out of the region into flat memory, up to the first byte that the map lists as bad or that faults. `crc`,
+    /// if given, is extended by the bytes copied.
     pub fn read<K: KnownBad + ?Sized>(
         &self,
         offset: usize,
@@ -152,24 +153,25 @@ impl Mapping {
     ) -> Result<Outcome> {
         let range = self.range(offset, dst.len())?;
         let before = crc.as_deref().copied();
-        let (mut wanted, mut cut) = (range.len(), None);
+        let (mut wanted, mut stopped_by) = (range.len(), None);
         loop {
             let mut sum = before;
             let read = summed::memcpy_mcsafe(dst.take(wanted), range.take(wanted), map, sum.as_mut())?;
             let done = read.0;
             let (held, fault) = self.of_the_file(range, read)?;
-            cut = fault.or(cut);
+            stopped_by = fault.or(stopped_by);
             if held == done || before.is_none() {
                 summed::keep(&mut crc, sum);
-                return Ok((held, cut));
+                return Ok((held, stopped_by));
             }
-            // The sum is of more than the file held by then: once more, of what it does.
+            // The checksum covers bytes that the file no longer had. Read again, only the bytes that it had.
             wanted = held;
         }
     }
 
-    /// Copies out of the region into all that is left of an iterator, up to what the map knows to be bad or turns out
-    /// to be. Returns the bytes copied, by which it advances and which are added to the sum, if there is one.
+    /// Copies out of the region into the rest of an iterator, up to the first byte that the map lists as bad or that
+    /// faults. The iterator advances by the bytes copied, whose number is returned. `crc`, if given, is extended by
+    /// them.
     pub fn read_into<K: KnownBad + ?Sized>(
         &self,
         offset: usize,
@@ -180,23 +182,23 @@ impl Mapping {
         i.require(Direction::Dest, "read_into")?;
         let range = self.range(offset, i.count())?;
         let before = crc.as_deref().copied();
-        let (mut wanted, mut cut) = (range.len(), None);
+        let (mut wanted, mut stopped_by) = (range.len(), None);
         loop {
             let mut sum = before;
             let done = summed::copy_to_iter_mcsafe(range, i, wanted, map, sum.as_mut())?;
             if i.kind() == Kind::Discard && before.is_none() {
-                // Nothing was read for it.
+                // DISCARD counts without reading, so the file's length does not matter.
                 return Ok(done);
             }
             let (held, fault) = self.of_the_file(range, (done, i.fault.take()))?;
-            cut = fault.or(cut);
+            stopped_by = fault.or(stopped_by);
             if held == done || before.is_none() {
                 summed::keep(&mut crc, sum);
                 i.take_back(done - held)?;
-                i.fault = cut;
+                i.fault = stopped_by;
                 return Ok(held);
             }
-            // As in `read`.
+            // As in `read`: the checksum covers too many bytes.
             i.take_back(done)?;
             wanted = held;
         }
