@@ -1,8 +1,8 @@
 """Linux's `iov_iter` in user space: one cursor over scattered memory.
 
-`IovIter` is the cursor, made by one class method per kind of memory or by `import_iovec`. Copies go through it with
-the functions named as in the kernel: `copy_to_iter(addr, i)` fills its memory, `copy_from_iter(addr, i)` drains it;
-both return the bytes copied and move it on.
+`IovIter` is the cursor. It has one class method for each kind of memory; `import_iovec` makes one from a vector. The
+copy functions have the kernel's names: `copy_to_iter(addr, i)` fills the iterator's memory, `copy_from_iter(addr, i)`
+reads it. Both return the number of bytes copied, by which the iterator moves.
 """
 
 import importlib
@@ -172,7 +172,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> "ModuleType":
-    # Sockets and asyncio take longer to import than everything else together.
+    # socket and asyncio take longer to import than the rest of the package.
     if name in {"aio", "io"}:
         return importlib.import_module(f"iovec_rs.{name}")
     raise AttributeError(f"module 'iovec_rs' has no attribute {name!r}")

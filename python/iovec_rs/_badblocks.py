@@ -1,4 +1,4 @@
-"""The system's lists of bad blocks, told of files, and bad blocks of files made good."""
+"""Bad blocks of files: looking them up in the system's lists, and clearing them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
 _SECTOR = 512
 _ZEROES = bytes(1 << 20)
-_PUNCH_HOLE = 0x2 | 0x1  # and keep the size
+_PUNCH_HOLE = 0x2 | 0x1  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 
 class ClearError(OSError):
-    """Bad blocks that are still there. `cleared` holds what was zeroed before, as `clear_badblocks` returns it."""
+    """Some bad blocks could not be cleared. `cleared` has the ranges that were zeroed, as `clear_badblocks` returns
+    them.
+    """
 
     cleared: FaultMap
 
 
 def of_path(path: StrOrBytesPath) -> FaultMap:
-    """As `iovec_rs.pmem.badblocks`."""
+    """See `iovec_rs.pmem.badblocks`."""
     name = os.fsdecode(path)
-    status = os.stat(name)  # noqa: PTH116 - a path in bytes may be no text
+    status = os.stat(name)  # noqa: PTH116 - to pathlib "" is the current directory
     if stat.S_ISBLK(status.st_mode):
         return _of_disk(status.st_rdev)
     if stat.S_ISCHR(status.st_mode):
@@ -48,7 +50,7 @@ def of_path(path: StrOrBytesPath) -> FaultMap:
 
 
 def of_descriptor(fd: int) -> FaultMap:
-    """The bad bytes of an open file or DAX device, by their offsets in it."""
+    """The bad bytes of an open file or DAX device, as offsets in it."""
     status = os.fstat(fd)
     if stat.S_ISCHR(status.st_mode):
         return _of_dax(status.st_rdev, f"descriptor {fd}")
@@ -65,9 +67,10 @@ def of_descriptor(fd: int) -> FaultMap:
 
 
 def _in_extents(disk: FaultMap, extents: list[Extent], size: int) -> FaultMap:
-    """The bad bytes of a file of that size. Incomplete if an extent cannot be looked up in the disk's list.
+    """The bad bytes of a file of `size` bytes. Incomplete if an extent cannot be looked up in the disk's list.
 
-    Reads of an unwritten extent do not go to the disk, so nothing in it is bad; but it may be written at any time.
+    A read of an unwritten extent does not access the disk, so no byte of it is bad now. But it may be written at any
+    time: if its blocks are in the list, the map is incomplete.
     """
     inside = [extent for extent in extents if extent.logical < size]
     known = [extent for extent in inside if extent.placed and extent.written]
@@ -91,12 +94,14 @@ def _read(path: Path) -> FaultMap:
 
 
 def _no_list() -> FaultMap:
-    """What a device without a list says, which is not that nothing is bad: an incomplete map."""
+    """The map of a device without a list: empty and incomplete, since nothing is known about its blocks."""
     return FaultMap.from_badblocks("\n")
 
 
 def _of_disk(device: int) -> FaultMap:
-    """Those of a whole disk or a partition, by offsets in it. Only disks have a list; stacked devices have none."""
+    """The bad bytes of a whole disk or of a partition, as offsets in it. Stacked devices (device mapper, RAID) have no
+    list.
+    """
     directory = _nvdimm.directory_of("block", device)
     if directory is None:
         return _no_list()
@@ -109,7 +114,9 @@ def _of_disk(device: int) -> FaultMap:
 
 
 def _of_dax(device: int, name: str) -> FaultMap:
-    """The region's list counts from the region's start, which the device's data begin somewhere behind."""
+    """The bad bytes of a DAX device. Its region's list counts from the start of the region, and the device's data begin
+    at an offset in it, so both physical addresses are read from sysfs.
+    """
     directory = _nvdimm.dax_directory(device, name)
     regions = [region for region in _nvdimm.regions_of(directory) if (region / "badblocks").is_file()]
     if not regions:
@@ -134,9 +141,9 @@ def _of_dax(device: int, name: str) -> FaultMap:
 
 
 def clear(path: StrOrBytesPath) -> FaultMap:
-    """As `iovec_rs.pmem.clear_badblocks`."""
+    """See `iovec_rs.pmem.clear_badblocks`."""
     name = os.fsdecode(path)
-    if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - as above
+    if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - to pathlib "" is the current directory
         raise OSError(errno.ENODEV, "only bad blocks of files can be cleared, by writing to the file", name)
     fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -168,7 +175,7 @@ def _clear(fd: int, name: str) -> FaultMap:
 
 
 def _pages(bad: FaultMap) -> list[tuple[int, int]]:
-    """The pages that bad bytes are in, neighbours joined: `(start, end)` of each stretch."""
+    """The pages with bad bytes, as `(start, end)`. Adjacent pages are joined."""
     stretches: list[tuple[int, int]] = []
     for found in bad:
         start = found.start // PAGE_SIZE * PAGE_SIZE
@@ -181,7 +188,9 @@ def _pages(bad: FaultMap) -> list[tuple[int, int]]:
 
 
 def _overwrite(fd: int, start: int, end: int) -> None:
-    """Zeroes from a page's start on. Only whole pages repair: one that the file ends in is given up for a new one."""
+    """Writes zeroes from the start of a page on. Only a write of a whole page clears bad blocks, so the page in which
+    the file ends is deallocated first and gets a new block.
+    """
     whole = end // PAGE_SIZE * PAGE_SIZE
     if whole < end:
         _give_up(fd, whole)

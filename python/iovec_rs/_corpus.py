@@ -1,4 +1,4 @@
-"""Real files cut into segments that lie in memory in another order than in their vector: what the demo works on."""
+"""The data of the demo: real files, split into segments whose order in memory differs from that in their vector."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEED = 1024
 
 @dataclass(slots=True)
 class File:
-    """One file as it was read, and the lengths of the segments it is cut into."""
+    """One file's contents, and the lengths of the segments that it is split into."""
 
     path: Path
     data: bytes
@@ -33,11 +33,11 @@ class File:
 
 @dataclass(slots=True)
 class Batch:
-    """As many files as fit one vector, and the memory that is to hold them."""
+    """As many files as fit in one vector, and memory for them."""
 
     files: list[File] = field(default_factory=list)
     segments: list[bytearray] = field(default_factory=list)
-    plain: list[bytearray] = field(default_factory=list)  # the same cut, to be filled without an iterator
+    plain: list[bytearray] = field(default_factory=list)  # segments of the same lengths, filled without an iterator
 
     @property
     def nbytes(self) -> int:
@@ -51,21 +51,23 @@ class Batch:
         self.segments, self.plain = _blocks(self.lengths, rng), _blocks(self.lengths, rng)
 
     def parts(self, segments: Sequence[bytearray]) -> Iterator[tuple[File, Sequence[bytearray]]]:
-        """Each file with the segments that are its own."""
+        """Each file with its segments."""
         at = 0
         for file in self.files:
             yield file, segments[at : at + len(file.lengths)]
             at += len(file.lengths)
 
     def reach(self, nbytes: int) -> tuple[int, int]:
-        """How many files and segments the first bytes of the vector touch."""
+        """How many files and segments the first `nbytes` bytes of the vector touch."""
         segments = bisect_left(list(accumulate(self.lengths)), nbytes) + 1
         files = bisect_left(list(accumulate(len(file.data) for file in self.files)), nbytes) + 1
         return files, segments
 
 
 def collect(root: Path, suffix: str, limit: int) -> list[Batch]:
-    """Up to `limit` files below a directory, in vectors of at most UIO_MAXIOV segments. OSError if all are empty."""
+    """Reads up to `limit` files below a directory into vectors of at most UIO_MAXIOV segments. OSError if all are
+    empty.
+    """
     if not root.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
     rng = random.Random(SEED)
@@ -93,7 +95,7 @@ def collect(root: Path, suffix: str, limit: int) -> list[Batch]:
 
 
 def _paths(root: Path, suffix: str) -> Iterator[Path]:
-    """Regular files, always in the same order; third-party packages are not part of a Python installation."""
+    """Regular files in a fixed order, without third-party packages, which differ between Python installations."""
     for folder, inner, names in os.walk(root):
         inner[:] = sorted(name for name in inner if name not in {"__pycache__", "site-packages", "dist-packages"})
         for name in sorted(names):
@@ -103,7 +105,7 @@ def _paths(root: Path, suffix: str) -> Iterator[Path]:
 
 
 def _slurp(path: Path) -> bytes | None:
-    """The whole file, or None for one that cannot be read or is too large to share a vector with others."""
+    """The contents of a file; None if it cannot be read or is too large to share a vector with others."""
     try:
         return None if path.stat().st_size > LARGEST_FILE else path.read_bytes()
     except OSError:
@@ -111,14 +113,14 @@ def _slurp(path: Path) -> bytes | None:
 
 
 def _cut(total: int, rng: random.Random) -> list[int]:
-    """Lengths of varying size that make up a file. An empty file still gets its segment, an empty one."""
+    """Splits a length into parts of varying size. An empty file gets one empty segment."""
     pieces = min(rng.randint(1, MOST_PIECES), max(total, 1))
     marks = sorted(rng.sample(range(1, total), pieces - 1)) if pieces > 1 else []
     return [end - start for start, end in zip([0, *marks], [*marks, total], strict=True)]
 
 
 def _blocks(lengths: Sequence[int], rng: random.Random) -> list[bytearray]:
-    """Separate blocks, allocated in shuffled order: neighbours in the vector are not neighbours in memory."""
+    """Separate blocks, allocated in random order, so that neighbours in the vector are not neighbours in memory."""
     blocks = [bytearray()] * len(lengths)
     for index in rng.sample(range(len(lengths)), len(lengths)):
         blocks[index] = bytearray(lengths[index])

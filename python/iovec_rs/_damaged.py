@@ -1,4 +1,4 @@
-"""The part of the demonstration in which memory goes bad under a copy."""
+"""The steps of the demo in which memory goes bad during a copy."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ LEAST = 4 * PAGE_SIZE
 LINE = 64
 
 
-class Told(NamedTuple):
-    """What one experiment came to: facts to print, and what was not as it has to be."""
+class Experiment(NamedTuple):
+    """The outcome of an experiment: facts to print, and the first check that failed, if any."""
 
     facts: dict[str, str]
     complaint: str = ""
 
 
 def _cut_mapping(data: bytes, keep: int) -> mmap.mmap:
-    """A mapping of a file that held the data, and holds only the beginning of it now."""
+    """A mapping of a file that held the data and was then truncated to its first `keep` bytes."""
     fd = os.memfd_create("iovec_rs.demo", os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, len(data))
@@ -50,20 +50,20 @@ def _cut_mapping(data: bytes, keep: int) -> mmap.mmap:
 
 
 def fate_of_reading(mapping: mmap.mmap, at: int) -> str:
-    """How a child process ends that reads a byte of it the ordinary way."""
+    """Reads a byte of the mapping in a child process, without protection; returns how that ended."""
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            signal.signal(signal.SIGBUS, signal.SIG_DFL)  # no crash handler has to report this
+            signal.signal(signal.SIGBUS, signal.SIG_DFL)  # a crash handler would print a report
             mapping[at]
         os._exit(0)
     _, status = os.waitpid(child, 0)
     return f"killed by {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else "got away with it"
 
 
-def cut(data: bytes, lengths: Sequence[int]) -> Told:
-    """Copies a mapped file that was cut in the middle behind the mapping into segments of these lengths."""
+def cut(data: bytes, lengths: Sequence[int]) -> Experiment:
+    """Copies a mapped file that was truncated in the middle into segments of these lengths."""
     keep = max(len(data) // 2 // PAGE_SIZE, 1) * PAGE_SIZE
     mapping = _cut_mapping(data, keep)
     segments = [bytearray(length) for length in lengths]
@@ -75,7 +75,7 @@ def cut(data: bytes, lengths: Sequence[int]) -> Told:
     fault = iterator.fault
     arrived = b"".join(segments)
     if fault is None:
-        return Told({}, f"{copied} of {len(data)} bytes were copied, and no fault was reported")
+        return Experiment({}, f"{copied} of {len(data)} bytes were copied, and no fault was reported")
     facts = {
         "plain Python": f"{fate}: mapping[{keep}], tried in a child process",
         "the copy": f"stopped after {copied:,} of {len(data):,} bytes, and said why:",
@@ -95,46 +95,46 @@ def cut(data: bytes, lengths: Sequence[int]) -> Told:
         f"the file was cut, but the cause is {fault.cause}": fault.cause == "gone",
         "the map does not know what the fault said": list(known) == [(fault.address, fault.length, "read")],
     }
-    return Told(facts, next((complaint for complaint, fine in checks.items() if not fine), ""))
+    return Experiment(facts, next((complaint for complaint, fine in checks.items() if not fine), ""))
 
 
-def guarded(data: bytes, lengths: Sequence[int]) -> Told:
-    """Has Python itself read a mapped file that was cut in the middle: in a child without a guard, and under one."""
+def guarded(data: bytes, lengths: Sequence[int]) -> Experiment:
+    """Lets Python read a mapped file that was truncated in the middle: in a child without a guard, then with one."""
     del lengths
     size = -(-len(data) // PAGE_SIZE) * PAGE_SIZE
     keep = max(len(data) // 2 // PAGE_SIZE, 1) * PAGE_SIZE
     mapping = _cut_mapping(data.ljust(size, b"\0"), keep)
     fate = fate_of_reading(mapping, keep)
     read = b""
-    met = guard(mapping)
+    block = guard(mapping)
     error = None
     try:
-        with met:
+        with block:
             read = mapping[:]
     except FaultError as raised:
         error = raised
     if error is None:
-        return Told({}, f"{len(read)} bytes were read, and no error was raised")
+        return Experiment({}, f"{len(read)} bytes were read, and no error was raised")
     facts = {
         "plain Python": f"{fate}: mapping[{keep}], tried in a child process",
         "under a guard": "mapping[:] goes on over zeroes, and the block ends with",
-        "the error": f"FaultError, {error.fault.cause}: {met.lost:,} bytes lost",
+        "the error": f"FaultError, {error.fault.cause}: {block.lost:,} bytes lost",
         "the mapping": "the file again: all that it holds, and nothing else",
     }
     checks = {
         f"{len(read)} bytes were read of {size}": len(read) == size,
         "the bytes that are there differ": read[:keep] == data[:keep],
         "what is gone did not read as zeroes": not any(read[keep:]),
-        f"{met.lost} bytes were lost of {size - keep}": met.lost == size - keep,
-        f"{met.not_restored} bytes stay zeroes": met.not_restored == 0,
+        f"{block.lost} bytes were lost of {size - keep}": block.lost == size - keep,
+        f"{block.not_restored} bytes stay zeroes": block.not_restored == 0,
         "what is there differs after the block": mapping[:keep] == data[:keep],
         "a read after the block was survived": fate_of_reading(mapping, keep) == fate,
     }
-    return Told(facts, next((complaint for complaint, fine in checks.items() if not fine), ""))
+    return Experiment(facts, next((complaint for complaint, fine in checks.items() if not fine), ""))
 
 
-def known_bad(data: bytes, lengths: Sequence[int]) -> Told:
-    """Copies around a line of memory that a map calls bad; it is never touched."""
+def known_bad(data: bytes, lengths: Sequence[int]) -> Experiment:
+    """Copies around a cache line that a `FaultMap` lists as bad, without accessing it."""
     source = memoryview(bytearray(data))
     base = IovIter.ubuf(WRITE, source).ranges()[0].address
     at = len(data) // 2 + -(base + len(data) // 2) % LINE
@@ -161,4 +161,4 @@ def known_bad(data: bytes, lengths: Sequence[int]) -> Told:
         "the bytes differ": b"".join(segments) == data[:at] + bytes(LINE) + data[at + LINE :],
         f"{faults} faults were raised": faults == 0,
     }
-    return Told(facts, next((complaint for complaint, fine in checks.items() if not fine), ""))
+    return Experiment(facts, next((complaint for complaint, fine in checks.items() if not fine), ""))

@@ -1,4 +1,4 @@
-"""Where on its device a file lies (`FS_IOC_FIEMAP`)."""
+"""The extents of a file: where on its device its bytes are (`FS_IOC_FIEMAP`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Extent", "extents"]
 _FS_IOC_FIEMAP = 0xC020660B
 _FLAG_SYNC = 1
 _LAST = 1
-# FIEMAP_EXTENT_UNKNOWN, DELALLOC, ENCODED, DATA_ENCRYPTED, NOT_ALIGNED, DATA_INLINE and DATA_TAIL: no place on the
-# device, or one that does not hold the file's bytes one after the other.
+# FIEMAP_EXTENT_UNKNOWN, DELALLOC, ENCODED, DATA_ENCRYPTED, NOT_ALIGNED, DATA_INLINE and DATA_TAIL: the extent has no
+# place on the device, or the place does not hold the file's bytes one after the other.
 _NOT_PLACED = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400
 _UNWRITTEN = 0x800
 _REQUEST = struct.Struct("=QQIIII")
@@ -25,25 +25,27 @@ _AT_ONCE = 256
 
 
 class Extent(NamedTuple):
-    """Bytes of a file that are in one piece on its device."""
+    """Bytes of a file that are contiguous on its device."""
 
     logical: int
     """Offset in the file."""
     physical: int
-    """Offset on the block device the file system is on. Without meaning if it is not `placed`."""
+    """Offset on the block device of the file system. It has no meaning unless `placed`."""
     length: int
     placed: bool = True
-    """Whether the bytes on the device are those of the file: not if they are compressed, encrypted, kept among the
-    file system's own data, or have no place yet."""
+    """Whether the bytes on the device are those of the file. They are not if they are compressed, encrypted, stored in
+    the file system's metadata, or not allocated yet.
+    """
     written: bool = True
-    """Whether a read goes to the device. If not, it answers zeroes, and the file system overwrites the place before
-    it is used."""
+    """Whether a read accesses the device. If not, it returns zeroes, and the file system writes the place before its
+    first use.
+    """
 
 
 def extents(fd: int, start: int, length: int) -> Iterator[Extent]:
-    """The extents that touch the range, in order, after what is only in memory has been given its place.
+    """Yields the extents that touch the range, in order. Dirty pages are written first, so that they have a place.
 
-    OSError ENOTTY or EOPNOTSUPP if the file system does not tell; EIO if what it tells makes no sense.
+    OSError ENOTTY or EOPNOTSUPP if the file system does not support FIEMAP; EIO if its answer does not advance.
     """
     end = start + length
     while start < end:

@@ -1,4 +1,4 @@
-"""`PmemLog`: opening a log, with what the system knows about its file."""
+"""`PmemLog`: opening a log, with the bad blocks and the persistence domain of its device from sysfs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ __all__ = ["PmemLog"]
 
 
 class PmemLog(MappedLog):
-    """An append-only log in a persistent region: a ring of records, each durable and whole when `append` returns.
+    """An append-only log in a persistent region: a ring of records, each complete and durable when `append` returns.
 
         with PmemLog.open("/mnt/pmem/wal", size=64 << 20, create=True) as log:
             n = log.append([key, value])  # one fence
             assert log.read(n) == key + value
             log.discard_before(n)
 
-    Iterating gives a `Record` for each record whose header is good, oldest first. One process writes; any number may
-    open it with `writable=False` and see what is appended. docs/log.md says what is stored and what survives what.
+    Iteration yields a `Record` for each record whose header is intact, oldest first. One process writes; any number of
+    processes may open the log with `writable=False` and see records as they are appended. docs/log.md has the format
+    and the guarantees.
     """
 
     __slots__ = ()
@@ -34,12 +35,13 @@ class PmemLog(MappedLog):
     def open(
         cls, path: StrOrBytesPath | int, *, size: int | None = None, create: bool = False, writable: bool = True
     ) -> Self:
-        """Opens the log in a file, by its path or a descriptor of it, and cuts its torn tail: `recovered` bytes.
+        """Opens the log in a file. `path` is a path or a descriptor. A writer removes an incomplete record at the end;
+        `recovered` is its size in bytes.
 
-        `create` makes one of `size` bytes (the file's length by default) in a new file or one of zeroes; a log that is
-        there is opened all the same. ValueError: the file has something else in it; `size` is not that of the log;
-        fewer than 12288 bytes. BlockingIOError: another writer, of this process or another, has it open. OSError
-        EBADMSG: both superblocks are damaged, or the file was cut. What is refused leaves the file as it was.
+        With `create`, a log of `size` bytes (by default, the file's length) is made in a new file or one of zeroes; an
+        existing log is opened. ValueError: the file holds something else, `size` is not that of the log, or it is less
+        than 12288 bytes. BlockingIOError: another writer, in this process or another, has it open. OSError EBADMSG:
+        both superblocks are damaged, or the file was truncated. An error leaves the file as it was.
         """
         name = f"/proc/self/fd/{path}" if isinstance(path, int) else os.fsdecode(path)
         with RegionFile(name, size=size, create=create, writable=writable) as file:

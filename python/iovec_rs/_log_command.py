@@ -1,4 +1,4 @@
-"""`iovec-rs log`: a log for people to look at."""
+"""`iovec-rs log`: shows, verifies and extends a log on the command line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 ACTIONS = ("info", "dump", "verify", "append")
 
 PREVIEW = 32
-"""How many bytes of a record are shown."""
+"""How many bytes of each record are shown."""
 
 
 def run(args: argparse.Namespace) -> bool:
-    """Does what `args.action` says; whether all is well with the log."""
+    """Runs `args.action`. Returns whether the log is intact."""
     if args.action == "append":
         return append(args.log, args.file, args.size)
     with PmemLog.open(args.log, writable=False) as log:

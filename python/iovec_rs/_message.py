@@ -1,4 +1,4 @@
-"""Socket addresses and control messages, as Python's `socket` module shows them and as the kernel lays them out."""
+"""Socket addresses and control messages: conversion between Python's `socket` form and the kernel's structures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _int(index: int, value: SupportsIndex) -> int:
 
 
 def decode_control(control: bytes) -> list[tuple[int, int, bytes]]:
-    """`(level, type, data)` of each control message. The last one's data may be cut (MSG_CTRUNC)."""
+    """`(level, type, data)` of each control message. The data of the last one may be truncated (MSG_CTRUNC)."""
     messages = []
     start = 0
     while len(control) - start >= socket.CMSG_LEN(0):
@@ -62,7 +62,7 @@ def decode_control(control: bytes) -> list[tuple[int, int, bytes]]:
 
 
 def _resolved(sock: Any, address: Any) -> tuple[Any, ...]:
-    """The first address that the name of a host stands for. Numbers are not looked up anywhere."""
+    """The first address of a host name. Numeric addresses need no lookup."""
     if not isinstance(address, tuple):
         raise TypeError(f"address: a tuple is expected, not {type(address).__name__}")
     host, port = address[:2]
@@ -107,7 +107,7 @@ def encode_address(sock: Any, address: Any) -> bytes:
 
 
 def decode_address(name: bytes) -> Any:
-    """An address as `socket` shows it; None for none, (family, bytes) for a family not known here."""
+    """An address in `socket`'s form; None for an empty one, `(family, bytes)` for a family not known here."""
     if len(name) < _FAMILY.size:
         return None
     (family,) = _FAMILY.unpack_from(name)

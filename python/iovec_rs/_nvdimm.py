@@ -1,4 +1,4 @@
-"""What sysfs says about non-volatile memory: which regions are behind a device, and what they promise."""
+"""Non-volatile memory in sysfs: the regions behind a device, and their persistence domains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REGION = re.compile(r"region\d+")
 
 
 def directory_of(kind: Literal["block", "char"], device: int) -> Path | None:
-    """Where sysfs describes a device; None if it does not, as for a file system that lies on none."""
+    """A device's directory in sysfs; None for a number without one, as of a file system without a block device."""
     link = SYSFS / "dev" / kind / f"{os.major(device)}:{os.minor(device)}"
     try:
         return link.resolve(strict=True)
@@ -25,7 +25,7 @@ def directory_of(kind: Literal["block", "char"], device: int) -> Path | None:
 
 
 def number_in(path: Path) -> int:
-    """The number in a file of sysfs. OSError EINVAL if there is something else in it."""
+    """The number in a file of sysfs. OSError EINVAL if the file holds something else."""
     text = path.read_text(encoding="ascii").strip()
     try:
         return int(text, 0)
@@ -34,9 +34,9 @@ def number_in(path: Path) -> int:
 
 
 def regions_of(directory: Path) -> list[Path]:
-    """The nvdimm regions that a device's memory is in, through however many layers of device mapper and RAID.
+    """The nvdimm regions that a device's memory is in, also through layers of device mapper and RAID.
 
-    CXL calls its regions by the same names. The nvdimm bus has a link to each of its own, so the path decides.
+    CXL regions have the same names. The nvdimm bus has a link to each of its own regions, which tells the two apart.
     """
     for place in (directory, *directory.parents):
         if _REGION.fullmatch(place.name) and (SYSFS / "bus/nd/devices" / place.name).resolve() == place:
@@ -49,7 +49,7 @@ def regions_of(directory: Path) -> list[Path]:
 
 
 def caches_persist(kind: Literal["block", "char"], device: int) -> bool:
-    """Whether every region behind a device keeps what the caches above it hold through a loss of power."""
+    """Whether the CPU caches in front of every region behind a device keep their contents through a loss of power."""
     directory = directory_of(kind, device)
     regions = regions_of(directory) if directory else []
     return bool(regions) and all(_persistence_domain(region) == "cpu_cache" for region in regions)
@@ -63,7 +63,7 @@ def _persistence_domain(region: Path) -> str:
 
 
 def dax_directory(device: int, name: str) -> Path:
-    """Where sysfs describes a device-DAX character device. OSError ENODEV for any other one."""
+    """The sysfs directory of a device-DAX character device. OSError ENODEV for any other device."""
     directory = directory_of("char", device)
     if directory is None or (directory / "subsystem").resolve().name != "dax":
         number = f"{os.major(device)}:{os.minor(device)}"
@@ -87,10 +87,10 @@ def dax_device(device: int, name: str) -> tuple[int, int]:
 
 
 def deep_flush(device: int) -> None:
-    """Has the regions behind a device-DAX device write out their buffers. OSError if one refuses; root may."""
+    """Makes the regions behind a device-DAX device write out their buffers. It needs root. OSError if one refuses."""
     directory = directory_of("char", device)
     for region in regions_of(directory) if directory else ():
         trigger = region / "deep_flush"
-        # 0: there is nothing between a flushed line and the medium.
+        # The file reads 0 if there is no buffer between a flushed cache line and the medium.
         if trigger.is_file() and number_in(trigger):
             trigger.write_text("1", encoding="ascii")

@@ -1,4 +1,4 @@
-"""`SafeMap`: a mapped file with three ways in, none of which a truncation turns into a crash."""
+"""`SafeMap`: a mapped file that can be truncated without a crash, by copies, numpy arrays and guards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _lengths(shape: Any) -> tuple[int, ...]:
-    """Of each dimension, as numpy takes them: one number or several, one of which may be -1."""
+    """The length of each dimension, from a shape as numpy takes it: one number or several, of which one may be -1."""
     several = not hasattr(shape, "__index__")
     try:
         lengths = tuple(_whole("shape", each) for each in (shape if several else (shape,)))
@@ -49,14 +49,15 @@ def _lengths(shape: Any) -> tuple[int, ...]:
 
 
 class SafeMap(MappedFile):
-    """A file mapped into memory: a buffer, and a context manager that closes it.
+    """A file mapped into memory. It is a buffer, and a context manager that closes it.
 
-    `read`, `read_into` and `write` are copies that stop exactly where the memory is bad. `array` is for code that is
-    not ours: use it in `guard()`. What is left of the page that a file ends in reads as zeroes, as in any mapping.
+    `read`, `read_into` and `write` are copies that stop exactly where the memory is bad. `array` gives other code
+    access: use it in the block of `guard()`. In the page in which a file ends, the bytes behind the end read as zeroes,
+    as in any mapping.
     """
 
     path: str | None = None
-    """What it was opened by; None if that was a descriptor."""
+    """The path that was opened; None if a descriptor was given."""
 
     @classmethod
     def open(
@@ -67,11 +68,11 @@ class SafeMap(MappedFile):
         offset: int = 0,
         length: int | None = None,
     ) -> Self:
-        """Maps `length` bytes (all the rest by default) from `offset` on, both in bytes, by path or by descriptor.
+        """Maps `length` bytes (by default, the rest) from `offset` on, both in bytes. `path` is a path or a descriptor.
 
-        "r" reads only, "r+" changes the file, "c" keeps stores to itself. The descriptor may be closed afterwards.
-        ValueError: another mode, a range that the file does not have, no bytes at all. OSError: the file cannot be
-        opened or mapped.
+        Mode "r" is read-only; in "r+" stores change the file; in "c" they change this map alone (copy on write). The
+        descriptor may be closed afterwards. ValueError: an unknown mode, or a range that is empty or not in the file.
+        OSError: the file cannot be opened or mapped.
         """
         if isinstance(path, int):
             return cls(path, mode, offset, length)
@@ -84,7 +85,7 @@ class SafeMap(MappedFile):
         return opened
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """Up to `nbytes` bytes from `offset` on: fewer at the end of the map, none behind it.
+        """Returns up to `nbytes` bytes from `offset` on: fewer at the end of the map, none behind it.
 
         FaultError, with `.copied`, if the memory is bad: the file was truncated, or cannot be read.
         """
@@ -95,9 +96,9 @@ class SafeMap(MappedFile):
         return bytes(data)
 
     def read_into(self, offset: int, dst: Buffer | IovIter) -> McResult:
-        """Fills a buffer, or all that is left of an iterator, from `offset` on; short at the end of the map.
+        """Fills a buffer, or the rest of an iterator, from `offset` on. The copy is short at the end of the map.
 
-        Never an exception for bad memory: `fault` says what stopped it.
+        Bad memory raises no exception: the result's `fault` says what stopped the copy.
         """
         target = dst if isinstance(dst, IovIter) else IovIter.ubuf(READ, dst)
         wanted = target.count
@@ -107,11 +108,12 @@ class SafeMap(MappedFile):
         return McResult(copied, wanted - copied, target.fault if copied < nbytes else None)
 
     def write(self, offset: int, data: Buffer | IovIter) -> int:
-        """Copies all of a buffer, or all that is left of an iterator, to `offset`; returns the bytes copied.
+        """Copies a buffer, or the rest of an iterator, to `offset`. Returns the bytes copied.
 
-        ValueError beyond the end of the map, BufferError in mode "r": then nothing was stored. Bad memory, or a file
-        that ends before what was stored: FaultError, with `.copied`; over user memory (UBUF, IOVEC) bad memory is a
-        short count, and `data.fault` says why. `flush` has it in the file.
+        ValueError if the data would end behind the map, BufferError in mode "r": then nothing was stored. FaultError,
+        with `.copied`, if memory is bad or the file was truncated before the end of the bytes stored. Over user memory
+        (UBUF, IOVEC) bad memory is a short count instead, and `data.fault` says why. `flush` writes the bytes to the
+        file.
         """
         source = data if isinstance(data, IovIter) else IovIter.kvec(WRITE, [data])
         nbytes = source.count
@@ -135,11 +137,11 @@ class SafeMap(MappedFile):
         offset: int = 0,
         order: Literal["C", "F"] = "C",
     ) -> np.ndarray[Any, Any]:
-        """A numpy array over the map from `offset` on, without a copy, that keeps it open; by default to its end.
+        """A numpy array over the map from `offset` on, by default to its end. It copies nothing and keeps the map open.
 
-        Use it in `guard()`. ValueError if it does not fit.
+        Use it in the block of `guard()`, or a truncated file crashes the process. ValueError if the array does not fit.
         """
-        import numpy as np  # noqa: PLC0415 - only where it is asked for
+        import numpy as np  # noqa: PLC0415 - only this method needs it
 
         offset, _ = self._there(offset, 0)
         lengths = () if shape is None else _lengths(shape)
@@ -148,11 +150,11 @@ class SafeMap(MappedFile):
         return flat if shape is None else flat.reshape(lengths, order=order)
 
     def guard(self, *, on_fault: Literal["raise", "record"] = "raise") -> Guard:
-        """Lets any code go on over the map: see `iovec_rs.guard`."""
+        """A guard over the map, in whose block any code survives bad memory: see `iovec_rs.guard`."""
         return guard(self, on_fault=on_fault)
 
     def _there(self, offset: int, nbytes: int) -> tuple[int, int]:
-        """Both as ints, and no more bytes from `offset` on than the map has."""
+        """Both as ints, with `nbytes` reduced to the bytes that the map has from `offset` on."""
         offset, nbytes = _whole("offset", offset), _whole("nbytes", nbytes)
         for name, value in (("offset", offset), ("nbytes", nbytes)):
             if value < 0:
@@ -165,7 +167,7 @@ class SafeMap(MappedFile):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Closes it. If it cannot be closed: BufferError, or a note to the exception that the block ends with."""
+        """Closes the map. If that is refused: BufferError, or a note to the exception that the block ends with."""
         try:
             self.close()
         except BufferError as refused:
@@ -176,7 +178,7 @@ class SafeMap(MappedFile):
     if sys.version_info < (3, 12):
 
         def __buffer__(self, flags: int, /) -> memoryview:
-            """A view of it, as type checkers look for one in a buffer; Python 3.12 and later has this of itself."""
+            """A view, for type checkers that look for this method on buffers. Python 3.12 and later provide it."""
             del flags
             return memoryview(self)
 

@@ -1,4 +1,6 @@
-"""What `iovec_rs.testing` draws: buffers, segments, iterators. Hypothesis is imported when a strategy is asked for."""
+"""The Hypothesis strategies of `iovec_rs.testing`: buffers, segments, iterators. Hypothesis is imported by the first
+call.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,14 @@ def _strategies() -> ModuleType:
 
 
 _SIZES = (0, 1, 2, 7, 8, 63, 64, 65, 511, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE)
-"""Where a copy does something new; everything up to 200 is drawn as well."""
+"""Sizes around which copies change their method. All sizes up to 200 are drawn as well."""
 _MAX_RING = 16
 
 
 def buffers(*, min_size: int = 0, max_size: int = 2 * PAGE_SIZE, writable: bool = False) -> SearchStrategy[Buffer]:
-    """Buffers of noise: bytes, bytearray, memoryview, array, mmap, ctypes, PickleBuffer.
+    """Buffers of random bytes: bytes, bytearray, memoryview, array, mmap, ctypes, PickleBuffer.
 
-    With `writable`, only such as can be a destination. Views begin at odd addresses, too.
+    With `writable`, only buffers that can be a destination. Some views begin at odd addresses.
     """
     if not 0 <= min_size <= max_size:
         raise ValueError(f"min_size is {min_size}, not between 0 and max_size, which is {max_size}")
@@ -45,7 +47,7 @@ def buffers(*, min_size: int = 0, max_size: int = 2 * PAGE_SIZE, writable: bool 
 
 
 def _buffers(min_size: int, max_size: int, writable: bool) -> SearchStrategy[Buffer]:
-    """A kind of exporter, and bytes for it."""
+    """Draws a type of exporter, a size and a seed."""
     st = _strategies()
     exporters = _WRITABLE if writable else _EXPORTERS
     edges = [size for size in _SIZES if min_size <= size <= max_size]

@@ -1,4 +1,4 @@
-"""The plain values of the public surface: constants by name, records, the exception."""
+"""The plain values of the public API: named constants, records, exceptions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ __all__ = [
 
 
 class Direction(IntEnum):
-    """What an iterator is in a transfer: `DEST` or `SOURCE`. `READ` and `WRITE` say the same of the file operation."""
+    """Whether an iterator is the destination or the source of a transfer: `DEST` or `SOURCE`.
+
+    `READ` and `WRITE` are the kernel's names for the same two values, after the file operation: a read fills the
+    iterator."""
 
     READ = 0
-    """The kernel's word for `DEST`: the file operation reads."""
+    """The kernel's name for `DEST`: the file operation reads."""
     WRITE = 1
-    """The kernel's word for `SOURCE`: the file operation writes."""
+    """The kernel's name for `SOURCE`: the file operation writes."""
     DEST = 0
     """Data goes to the iterator's memory (`ITER_DEST`)."""
     SOURCE = 1
@@ -49,14 +52,18 @@ WRITE = Direction.WRITE
 
 
 class UserRange(NamedTuple):
-    """A raw address range that may be anywhere: checked when it is imported, survived when it faults."""
+    """A range of raw addresses, in bytes. It may be anywhere: an import checks that it is in user space, and a copy
+    survives a fault in it. No object keeps the memory alive.
+    """
 
     address: int
     length: int
 
 
 class BioVec(NamedTuple):
-    """A range in a page (`struct bio_vec`). `offset + length` may pass one page if the buffer does."""
+    """`length` bytes from `offset` on in a page (`struct bio_vec`). The range may extend over several pages if `page`
+    does.
+    """
 
     page: Buffer
     offset: int
@@ -64,26 +71,28 @@ class BioVec(NamedTuple):
 
 
 class PageSpan(NamedTuple):
-    """Pages under the next bytes of an iterator."""
+    """The pages that hold the next bytes of an iterator."""
 
     pages: tuple[int, ...]
     """The address of each page."""
     offset0: int
-    """Where in the first page the first byte is."""
+    """The offset of the first byte in the first page."""
     nbytes: int
 
 
 class Fault(NamedTuple):
-    """Why a copy came out short."""
+    """Why a copy was short."""
 
     side: Literal["source", "destination"]
     offset: int
     """The first byte not copied, counted from the start of the copy."""
     address: int
-    """Where the damaged extent begins."""
+    """The first address of the damaged extent."""
     length: int
-    """How long it is: the range of a map, what the hardware reported, or the page. Where the file behind a mapping has
-    become too short and 256 KiB or more were still to be copied, all that is gone up to the end of the mapping."""
+    """The length of the damaged extent in bytes: of the `FaultMap`'s range, of what the hardware reported, or of the
+    page. If a mapped file was truncated and 256 KiB or more were still to be copied, everything up to the end of the
+    mapping.
+    """
     cause: Literal["poison", "gone", "protection", "unmapped", "bad_address", "unknown"]
     origin: Literal["map", "signal", "syscall"]
     signo: int
@@ -92,16 +101,16 @@ class Fault(NamedTuple):
 
 
 class FaultRange(NamedTuple):
-    """Bytes known to be bad."""
+    """`length` bytes from `start` on that are known to be bad."""
 
     start: int
     length: int
     access: Literal["read", "write", "both"]
-    """What must not be done to them."""
+    """The access that fails."""
 
 
 class McResult(NamedTuple):
-    """What a flat copy came to: `copied + remaining` is what was asked for."""
+    """The result of a flat copy, in bytes. `copied + remaining` is the length requested."""
 
     copied: int
     remaining: int
@@ -109,14 +118,17 @@ class McResult(NamedTuple):
 
 
 class FaultError(OSError):
-    """Bad memory met where a short count cannot be reported. `copied` bytes were, and `fault` says what stopped it."""
+    """A copy ran into bad memory, and its function does not report that by a short count. `copied` is the number of
+    bytes copied before, and `fault` says what stopped the copy. The errno follows from the cause: EHWPOISON, EIO,
+    EACCES or EFAULT.
+    """
 
     copied: int
     fault: Fault
     crc32c: int | None = None
-    """Of a copy that sums what it copies: the sum of the `copied` bytes."""
+    """The CRC-32C of the `copied` bytes, if the function computes one."""
     guard: Guard | None = None
-    """The guard at whose end it was raised. It does not travel to other processes."""
+    """The guard whose block ended with this error. It is left out when the error is pickled."""
 
     def __reduce__(self) -> tuple[type[FaultError], tuple[object, ...], dict[str, object]]:
         state = {name: value for name, value in vars(self).items() if name != "guard"}
@@ -124,12 +136,12 @@ class FaultError(OSError):
 
 
 class Record(NamedTuple):
-    """Where a record of a `PmemLog` is."""
+    """The place of a record in a `PmemLog`."""
 
     sequence: int
-    """Its number, from 0 on; never used again."""
+    """Its number. Numbers begin at 0 and are never reused."""
     offset: int
-    """Where its data begin in the region: a multiple of a cache line."""
+    """The offset of its data in the region, a multiple of the cache line."""
     length: int
     """Bytes of data."""
     crc32c: int
@@ -137,11 +149,11 @@ class Record(NamedTuple):
 
 
 class CorruptError(OSError):
-    """The bytes of a record are not those that were appended (errno EBADMSG)."""
+    """The bytes of a record differ from those that were appended (errno EBADMSG)."""
 
     sequence: int
     """The record's number."""
 
 
 class TornError(OSError):
-    """A publication was changed each time it was read (errno EAGAIN): to be tried again."""
+    """The writer changed a publication during every attempt to read it (errno EAGAIN). Try again."""

@@ -1,19 +1,21 @@
 """Whole transfers for asyncio and uvloop: `await sendmsg_all(sock, i)`.
 
-The loop is asked to say when the descriptor is ready; nothing polls for that. Each time at most `TURN` bytes are moved,
-then the loop serves others. The iterator moves with the bytes: when a transfer is cancelled or fails, it stands at the
-first byte not transferred, the loop does not watch the descriptor any more, and the same call goes on from there.
+The event loop watches the descriptor (`add_reader`, `add_writer`). Whenever it is ready, a transfer moves at most
+`TURN` bytes, so that other tasks get their turns. The iterator moves with the bytes: when a transfer is cancelled or
+fails, the iterator is at the first byte not transferred, the loop no longer watches the descriptor, and the same call
+can continue.
 
-A transfer that has to wait has the loop watch a duplicate of the descriptor: the number is its own, so that nobody
-else's reader or writer is displaced, and nobody else's file gets the number. No loop is told of a `close`: every `LOOK`
-seconds a waiting transfer sees whether its socket or file was closed, and ends with EBADF if so.
+The loop watches a duplicate of the descriptor. So a transfer displaces no other reader or writer of the original
+number, and if the program closes that, no other file can get the number watched. Event loops are not notified of a
+`close`: every `LOOK` seconds a waiting transfer checks whether its socket or file was closed, and ends with EBADF if
+so.
 
-Files that the loop cannot watch (regular ones, block devices) are read and written in the loop's executor, `PIECE`
-bytes at a time. A cancelled transfer waits for the piece that is under way, so that the iterator is right when the
-`CancelledError` arrives.
+Files that the loop cannot watch (regular files, block devices) are read and written in the loop's executor, `PIECE`
+bytes at a time. A cancelled transfer first waits for the piece that is running, so that the iterator has its final
+position when `CancelledError` is raised.
 
-For trio, anyio and others: `iovec_rs.io.sendmsg` and its like, and the library's own `wait_writable` on
-BlockingIOError.
+With trio, anyio and others, call `iovec_rs.io.sendmsg` and its relatives, and on BlockingIOError the library's own
+`wait_writable`.
 """
 
 from __future__ import annotations
@@ -45,20 +47,21 @@ __all__ = ["readv_all", "recvmsg_all", "sendmsg_all", "writev_all"]
 TURN = 1 << 20
 PIECE = 8 << 20
 LOOK = 1.0
-_CALL = 16 << 10  # what a transfer counts for beside its bytes
+_CALL = 16 << 10  # what each transfer counts in addition to its bytes
 
-# What transfers are under way over, in any loop: the bytes of a second one would come among theirs. A socket is known
-# by its inode, whose duplicates have the same; independent descriptors of a device, which share one, by their numbers.
+# The transfers that are running, in any loop, by direction and file: the bytes of a second one in the same direction
+# would mix with those of the first. A socket is identified by its inode, which its duplicates share. Descriptors of
+# other files are identified by number as well, because independent descriptors of a device share its inode.
 _under_way: dict[tuple[Direction, int, int, int], _Transfer] = {}
 os.register_at_fork(after_in_child=_under_way.clear)
 
 
 async def sendmsg_all(sock: Any, i: IovIter, ancdata: Iterable[Ancillary] = (), flags: int = 0) -> int:
-    """Sends all that a WRITE iterator has over a stream socket and returns the bytes. Control messages go with the
-    first of them.
+    """Sends the rest of a WRITE iterator over a stream socket. Returns the bytes sent. Control messages are sent with
+    the first of them.
 
-    ValueError for a socket that blocks; RuntimeError while another task sends on it, OSError from the socket; EMSGSIZE,
-    nothing sent, if a socket that keeps messages apart would need more than one.
+    ValueError for a blocking socket; RuntimeError while another task sends on it; OSError from the socket. OSError
+    EMSGSIZE, with nothing sent, if a socket with message boundaries would need more than one message.
     """
     control = encode_control(ancdata) if ancdata != () else b""
 
@@ -70,10 +73,10 @@ async def sendmsg_all(sock: Any, i: IovIter, ancdata: Iterable[Ancillary] = (), 
 
 
 async def recvmsg_all(sock: Any, i: IovIter, flags: int = 0) -> int:
-    """Fills a READ iterator from a stream socket and returns the bytes, fewer only if the peer has shut down. From a
-    socket that keeps messages apart, receives one message.
+    """Fills a READ iterator from a stream socket. Returns the bytes received, fewer only if the peer has shut down.
+    From a socket with message boundaries it receives one message.
 
-    ValueError for a socket that blocks; RuntimeError while another task receives from it, OSError from the socket.
+    ValueError for a blocking socket; RuntimeError while another task receives from it; OSError from the socket.
     """
 
     def turn(sock: Any, _done: int) -> int:
@@ -84,36 +87,36 @@ async def recvmsg_all(sock: Any, i: IovIter, flags: int = 0) -> int:
 
 
 async def writev_all(fd: int | _Fileno, i: IovIter) -> int:
-    """Writes all that a WRITE iterator has to a pipe, socket, device or file and returns the bytes.
+    """Writes the rest of a WRITE iterator to a pipe, socket, device or file. Returns the bytes written.
 
-    ValueError for a pipe, socket or terminal that blocks.
+    ValueError for a pipe, socket or terminal in blocking mode.
     """
     return await _file(fd, i, Direction.WRITE, writev_part)
 
 
 async def readv_all(fd: int | _Fileno, i: IovIter) -> int:
-    """Fills a READ iterator from a pipe, socket, device or file and returns the bytes, fewer only at its end.
+    """Fills a READ iterator from a pipe, socket, device or file. Returns the bytes read, fewer only at its end.
 
-    ValueError for a pipe, socket or terminal that blocks.
+    ValueError for a pipe, socket or terminal in blocking mode.
     """
     return await _file(fd, i, Direction.READ, readv_part)
 
 
 def _require_waiting(sock: Any) -> None:
-    """Refuses a socket that blocks."""
+    """Refuses a blocking socket."""
     timeout = sock.gettimeout()
     if timeout != 0:
         raise ValueError(f"sock: it blocks (its timeout is {timeout}): call setblocking(False) first")
 
 
 def _refuse_transport(file: Any) -> None:
-    """What a transport shows of its socket: bytes would come among those that the transport has yet to send."""
+    """Refuses the socket object of a transport: bytes sent past the transport would mix with those in its buffer."""
     if isinstance(file, TransportSocket) or type(file).__module__ == "uvloop.loop":
         raise TypeError("a transport's socket: its bytes have to go through the transport")
 
 
 def _number(file: Any) -> int:
-    """The descriptor of a file or socket that is open."""
+    """The descriptor of an open file or socket. EBADF if it was closed."""
     fd: int = file if isinstance(file, int) else file.fileno()
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -127,7 +130,7 @@ async def _file(file: int | _Fileno, i: IovIter, direction: Direction, part: _Pa
         return await _in_executor(i, direction, partial(part, file, i, PIECE))
 
     def turn(file: Any, _done: int) -> int:
-        # O_NONBLOCK is common to all duplicates: somebody else may clear it meanwhile.
+        # All duplicates of a descriptor share O_NONBLOCK, so another holder may have cleared it.
         _require_nonblocking(_open_number(file))
         return part(file, i, TURN)
 
@@ -150,7 +153,7 @@ def _require_nonblocking(fd: int) -> None:
 
 
 def _open_number(file: Any) -> int:
-    """The descriptor of a file of which a transfer has begun: EBADF if it was closed since."""
+    """The descriptor of a file during a transfer. EBADF if it was closed since the start."""
     try:
         return _number(file)
     except ValueError as error:
@@ -158,7 +161,7 @@ def _open_number(file: Any) -> int:
 
 
 def _is_watchable(fd: int) -> bool:
-    """Whether a selector takes the descriptor."""
+    """Whether epoll accepts the descriptor. It refuses regular files."""
     with select.epoll() as probe:
         try:
             probe.register(fd)
@@ -173,8 +176,9 @@ def _check(i: IovIter, direction: Direction) -> None:
 
 
 def _count(error: OSError | ValueError, done: int) -> None:
-    """What the io module has BlockingIOError say, said by every OSError, and by the ValueError of a
-    descriptor that blocks. One may have come with bytes of its own."""
+    """Sets `characters_written` on an error, as the io module does on BlockingIOError. `done` is added to what the
+    error's own system call had counted.
+    """
     error.characters_written = done + getattr(error, "characters_written", 0)  # type: ignore[union-attr]
 
 
@@ -182,7 +186,9 @@ _at_once = 0
 
 
 def _is_turn_over(done: int) -> bool:
-    """Counts transfers that did not have to wait: a task that makes one after the other gives way after a turn, too."""
+    """Counts the bytes of transfers that did not have to wait. A task that makes many such transfers in a row must
+    yield to the loop after `TURN` bytes, too.
+    """
     global _at_once  # noqa: PLW0603
     _at_once += done + _CALL
     if _at_once < TURN:
@@ -192,7 +198,7 @@ def _is_turn_over(done: int) -> bool:
 
 
 class _Transfer:
-    """Turns of one transfer, taken whenever the loop says that the descriptor is ready."""
+    """One transfer, made in turns. The loop calls for a turn whenever the descriptor is ready."""
 
     def __init__(
         self, file: Any, i: IovIter, direction: Direction, turn: Callable[[Any, int], int], has_control: bool = False
@@ -205,7 +211,7 @@ class _Transfer:
         self.i = i
         self.turn = turn
         self.done = 0
-        self.has_control = has_control  # messages that go with the first bytes, or with none
+        self.has_control = has_control  # whether control messages are still to be sent; they may be sent without data
         is_socket = stat.S_ISSOCK(self.stat.st_mode)
         self.key = (direction, self.stat.st_dev, self.stat.st_ino, -1 if is_socket else self.fd)
         writes = direction is Direction.WRITE
@@ -215,7 +221,9 @@ class _Transfer:
         _check(i, direction)
 
     def is_over(self, file: Any) -> bool:
-        """Takes a turn: whether it was the last. BlockingIOError is for the loop to wait for."""
+        """Takes a turn. Returns whether it was the last; `False` after BlockingIOError, when the loop waits for the
+        descriptor.
+        """
         if not self.i.count and not self.has_control:
             return True
         try:
@@ -242,7 +250,7 @@ class _Transfer:
         return self.done
 
     def _require_open(self) -> None:
-        """Refuses to wait for a file that was closed meanwhile, even if its number is another's by now."""
+        """Raises EBADF if the file was closed, even if another file has its number by now."""
         try:
             is_open = _number(self.file) == self.fd and os.path.samestat(os.fstat(self.fd), self.stat)
         except (OSError, ValueError):
@@ -269,7 +277,8 @@ class _Transfer:
             take(self._require_open)
             looks[0] = self.loop.call_later(LOOK, look)
 
-        # An object says itself whether it was closed; a number may be another file's, but not that of the duplicate.
+        # An object reports itself that it was closed. A bare number may belong to another file by now, so the duplicate
+        # is used.
         file = own if isinstance(self.file, int) else self.file
         looks = [self.loop.call_later(LOOK, look)]
         try:
@@ -304,7 +313,7 @@ async def _in_executor(i: IovIter, direction: Direction, piece: Callable[[], int
 
 
 async def _ended(running: asyncio.Future[int]) -> None:
-    """Waits for a piece that is under way, however often it is cancelled meanwhile."""
+    """Waits for a running piece to end, even if the waiting is cancelled again."""
     while not running.done():
         try:
             await asyncio.wait([running])

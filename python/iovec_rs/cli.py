@@ -24,7 +24,7 @@ OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130  # 2 is what argparse exits with,
 
 
 class Argument(NamedTuple):
-    """One call of ArgumentParser.add_argument, written down for later."""
+    """The arguments of one later call of ArgumentParser.add_argument."""
 
     flags: tuple[str, ...]
     options: dict[str, Any]
@@ -70,7 +70,7 @@ def operation(text: str) -> str:
 
 
 def new_file(text: str) -> Path:
-    """Refused now rather than after minutes of work."""
+    """Checks the path before the work, which takes minutes."""
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} cannot be written: there is no such folder, or it is one")
@@ -84,7 +84,7 @@ def svg(text: str) -> Path:
 
 
 def facts() -> dict[str, Any]:
-    """What ``info`` reports, in the order in which it reports it."""
+    """The report of ``info``, in its order."""
     return {
         "version": iovec_rs.__version__,
         "python": platform.python_version(),
@@ -200,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _abandon_stdout() -> None:
-    """The reader went away. What is still buffered must not raise again when the interpreter flushes at exit."""
+    """Handles a closed pipe. Buffered output must not raise again when the interpreter flushes it at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             args = build_parser().parse_args(argv)
-        except SystemExit as stop:  # argparse has printed its message, or the help that was asked for
+        except SystemExit as stop:  # argparse has printed its message or the help
             code = stop.code if isinstance(stop.code, int) else OK
         else:
             code = args.run(args)

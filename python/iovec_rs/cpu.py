@@ -1,8 +1,8 @@
-"""What the CPU has, and which instruction set the copies use.
+"""The CPU's features, and the instruction set and the length limits that copies use.
 
-The best set is detected once; `IOVEC_RS_ISA=scalar|sse2|avx2|avx512` in the environment names another to start with.
-From which lengths on copies go another way is decided by what the CPU says of itself, and set by `IOVEC_RS_TUNING` for
-an experiment: see `use_tuning`.
+The best instruction set is detected once; the environment variable `IOVEC_RS_ISA=scalar|sse2|avx2|avx512` chooses
+another. The lengths from which copies change their method follow from the CPU's vendor and caches; `IOVEC_RS_TUNING`
+sets others for an experiment: see `use_tuning`.
 """
 
 from __future__ import annotations
@@ -29,22 +29,24 @@ __all__ = [
 
 
 def features() -> dict[str, bool]:
-    """The CPU features this package looks at, and whether they are there."""
+    """The CPU features that this package looks for, and whether each is present."""
     return _core.cpu_features()
 
 
 def isa() -> str:
-    """The instruction set in use: the widest that this CPU moves in one piece, unless another was chosen."""
+    """The instruction set in use: by default the widest whose vectors this CPU moves in one piece."""
     return _core.isa()
 
 
 def available() -> list[str]:
-    """The instruction sets this CPU has, the widest one last."""
+    """The instruction sets that this CPU has, the widest last."""
     return _core.isas()
 
 
 def tuning() -> str:
-    """From which lengths on copies go another way, in bytes: `name=bytes` each, as `use_tuning` takes it."""
+    """The lengths in bytes from which copies change their method, as `use_tuning` takes them: `name=bytes`, separated
+    by commas.
+    """
     return _core.tuning()
 
 
@@ -54,12 +56,12 @@ def flush_instruction() -> str | None:
 
 
 def flush_instructions() -> list[str]:
-    """The write-back instructions this CPU has, the best one last."""
+    """The write-back instructions that this CPU has, the best last."""
     return _core.flush_instructions()
 
 
 class _Choice:
-    """A choice made for all threads; as a context manager, until the block ends."""
+    """A setting for all threads; as a context manager, until the block ends."""
 
     def __init__(self, name: str, chosen: Callable[[], str | None], choose: Callable[[str], None]) -> None:
         self._before = chosen()
@@ -78,7 +80,7 @@ class _Choice:
 
 
 class use_isa(_Choice):  # noqa: N801 - called like a function
-    """Uses the named instruction set from now on, in all threads; as a context manager, until the block ends.
+    """Sets the instruction set for all threads; as a context manager, until the block ends.
 
     ValueError if this CPU does not have it.
     """
@@ -88,7 +90,7 @@ class use_isa(_Choice):  # noqa: N801 - called like a function
 
 
 class use_flush_instruction(_Choice):  # noqa: N801 - called like a function
-    """Writes lines back with the named instruction from now on, in all threads; as a context manager, in the block.
+    """Sets the write-back instruction for all threads; as a context manager, until the block ends.
 
     ValueError if this CPU does not have it.
     """
@@ -98,18 +100,19 @@ class use_flush_instruction(_Choice):  # noqa: N801 - called like a function
 
 
 class use_tuning(_Choice):  # noqa: N801 - called like a function
-    """Uses the lengths that a text names from now on, in all threads; as a context manager, until the block ends.
+    """Sets the lengths from which copies change their method, for all threads; as a context manager, until the block
+    ends.
 
-    `"intel"`, `"amd"` or `"other"` takes the rules for that vendor, with the caches of this CPU; `"name=bytes"` sets
-    one length (`never` is no length at all); several are separated by commas, a vendor first. They change how long a
-    copy takes, never what it does. ValueError if the text makes no sense: it says which names there are.
+    `"intel"`, `"amd"` or `"other"` applies the rules for that vendor to this CPU's caches. `"name=bytes"` sets one
+    length, `"name=never"` none. Several are separated by commas, a vendor first. The lengths change how long a copy
+    takes, never its result. ValueError for anything else, with the list of names.
 
-    nontemporal_from: copies of so many bytes and more store their long chunks past the caches.
-    lines_from, ragged_from: chunks that are whole cache lines, and others, are long from so many bytes on.
-    strings_from, strings_any_from: `rep movsb` copies so many bytes and more, between addresses that agree modulo a
-    cache line, and between any two.
-    far_from: streams of so many bytes and more ask far ahead for their source.
-    durable_from: `memcpy_flushcache` stores so many bytes and more past the caches, fewer through them.
+    nontemporal_from: copies of this many bytes or more use nontemporal stores for their long chunks. lines_from,
+    ragged_from: the length in bytes from which chunks of whole cache lines, and other chunks, are long. strings_from,
+    strings_any_from: the length in bytes from which `rep movsb` is used, between addresses that agree modulo a cache
+    line, and between any two. far_from: nontemporal copies of this many bytes or more prefetch their source far ahead.
+    durable_from: `memcpy_flushcache` uses nontemporal stores for this many bytes or more, ordinary stores and
+    write-backs for fewer.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,7 +1,7 @@
-"""The demonstration: real files through scattered memory and back, with the proof that no byte changed.
+"""The demo: copies real files into scattered memory and back, and proves that no byte has changed.
 
-Every step does its job twice, through an iterator and the way plain Python does it, and says what both took. Not so the
-last three, in which memory is bad: plain Python does not come back from that.
+Every step runs twice, through an iterator and in plain Python, and prints the time of both. Only the last three do not:
+in those memory is bad, which kills plain Python.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from iovec_rs import READ, UIO_MAXIOV, WRITE, copy_from_iter, copy_to_iter, csum_and_copy_from_iter, import_iovec
 from iovec_rs._corpus import Batch, File, collect
-from iovec_rs._damaged import LEAST, Told, cut, guarded, known_bad
+from iovec_rs._damaged import LEAST, Experiment, cut, guarded, known_bad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FILES = 400
-SAMPLE = 64 << 10  # bytes checksummed by hand
+SAMPLE = 64 << 10  # bytes whose checksum is also computed in plain Python
 REPEATS = 5
 
 
 class DamageError(Exception):
-    """A byte came back different; the message says which."""
+    """A byte has changed; the message says which."""
 
 
 class Timed(NamedTuple):
-    """Seconds for one job, through an iterator and in plain Python."""
+    """The time of one job in seconds, through an iterator and in plain Python."""
 
     ours: float = 0.0
     plain: float = 0.0
@@ -42,7 +42,7 @@ class Timed(NamedTuple):
 
 @dataclass(slots=True)
 class Work:
-    """What the steps hand on to each other."""
+    """The data that the steps share."""
 
     root: Path
     suffix: str
@@ -78,7 +78,7 @@ class Step(NamedTuple):
 
 
 def _race(ours: Callable[[], object], plain: Callable[[], object]) -> Timed:
-    """The shortest of a few runs each, taken in turns so that both meet the same machine."""
+    """The shortest of a few runs of each, in alternation, so that both run under the same conditions."""
     best = [float("inf"), float("inf")]
     for _ in range(REPEATS):
         for which, job in enumerate((ours, plain)):
@@ -120,7 +120,7 @@ def scatter(work: Work) -> Outcome:
 
 
 def gather(work: Work) -> Outcome:
-    """Both ways back into flat memory; the digests cover what the iterators delivered, file after file."""
+    """Copies back into flat memory both ways. The digests cover the bytes from the iterators, file by file."""
     original, returned = hashlib.blake2b(), hashlib.blake2b()
     timed = Timed()
     for batch in work.batches:
@@ -182,7 +182,7 @@ def checksum(work: Work) -> Outcome:
 
 
 def empties(work: Work) -> Outcome:
-    """A vector of nothing but empty segments, and one where they surround a file."""
+    """A vector of empty segments only, and a vector in which they surround a file."""
     file = max(work.files, key=lambda each: len(each.data))
     hollow = [bytearray() for _ in range(UIO_MAXIOV)]
     _, iterator = import_iovec(READ, hollow)
@@ -199,8 +199,8 @@ def empties(work: Work) -> Outcome:
     return Outcome(1, len(hollow) + len(surrounded), len(file.data))
 
 
-def _damage(work: Work, experiment: Callable[[bytes, list[int]], Told]) -> Outcome:
-    """Runs it on the files of the largest batch, cut as they were before. There have to be a few pages of them."""
+def _damage(work: Work, experiment: Callable[[bytes, list[int]], Experiment]) -> Outcome:
+    """Runs the experiment on the files of the largest batch, split as before. They must fill a few pages."""
     batch = max(work.batches, key=lambda each: each.nbytes)
     data = b"".join(file.data for file in batch.files)
     lengths = [length for file in batch.files for length in file.lengths]

@@ -1,7 +1,7 @@
-"""How faults in copied memory are met, and who owns the signals they raise.
+"""How copies survive faults, and which handler owns SIGBUS and SIGSEGV.
 
-Nothing has to be done here: the handler is installed at the first copy, hands on whatever is not a copy's to the
-handler that was there before, and takes its place again when somebody else has taken it.
+Programs need none of these functions. The first copy that needs the handler installs it. It passes on every signal that
+a copy did not cause to the handler that was there before, and copies reinstall it if other code has replaced it.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ __all__ = ["Status", "install", "mode", "status", "uninstall"]
 
 
 class Status(NamedTuple):
-    """What `status` reports."""
+    """The result of `status`."""
 
     mode: Literal["auto", "signal", "syscall"]
     installed: bool
-    """Whether both signals are ours."""
+    """Whether the handler owns both signals."""
     sigbus: Literal["ours", "default", "ignored", "foreign"]
     sigsegv: Literal["ours", "default", "ignored", "foreign"]
     recovered: int
-    """Faults recovered from in this process so far."""
+    """The number of faults recovered from in this process."""
 
 
 def install() -> None:
-    """Puts the handler on top for SIGBUS and SIGSEGV now. RuntimeError if something keeps others from doing so."""
+    """Installs the handler for SIGBUS and SIGSEGV now. RuntimeError if it cannot be installed."""
     _core.fault_handler_install()
 
 
 def uninstall() -> None:
-    """Puts back what was there before. A signal that somebody else has taken since is left alone.
+    """Reinstates the handlers that were there before. A signal that other code has taken since is left alone.
 
-    The next copy installs the handler again, unless the mode is "syscall". RuntimeError while a guard is entered, in
-    whichever thread: it needs the handler.
+    The next copy that needs it installs the handler again, unless the mode is "syscall". RuntimeError while any thread
+    is in the block of a guard, which needs the handler.
     """
     _core.fault_handler_uninstall()
 
 
 def status() -> Status:
-    """The mode, who owns the signals, and how many faults were recovered from."""
+    """The mode, the owners of the two signals, and the number of faults recovered from."""
     return Status(*_core.fault_handler_status())
 
 
 class mode:  # noqa: N801 - called like a function
-    """Meets faults another way from now on, in all threads; as a context manager, until the block ends.
+    """Sets how copies survive faults, for all threads; as a context manager, until the block ends.
 
-    "auto" uses the signal handler where it can be had and system calls where it cannot (a blocked signal, say).
-    "signal" refuses a copy then: RuntimeError. "syscall" never installs anything; memory that can go away is copied by
-    the kernel.
+    "auto" uses the signal handler, or system calls where it cannot be used (if a signal is blocked, for example).
+    "signal" raises RuntimeError in that case. "syscall" installs no handler: memory that may vanish is copied by system
+    calls.
     """
 
     def __init__(self, name: Literal["auto", "signal", "syscall"]) -> None:

@@ -1,21 +1,21 @@
-"""System calls over an iterator, with a cursor that is always right.
+"""System calls over an iterator, which moves by exactly the bytes transferred.
 
-One call each: `readv`, `preadv`, `writev`, `pwritev`, `sendmsg`, `recvmsg`, `vmsplice`, `process_vm_readv`,
-`process_vm_writev` make one system call over what remains of an `IovIter`, at most 1024 segments and `MAX_RW_COUNT`
-bytes of it, and move it by exactly the result.
+Single calls: `readv`, `preadv`, `writev`, `pwritev`, `sendmsg`, `recvmsg`, `vmsplice`, `process_vm_readv` and
+`process_vm_writev` make one system call over the rest of an `IovIter`, at most 1024 segments and `MAX_RW_COUNT` bytes
+of it.
 
-Whole transfers: `readv_all`, `preadv_all`, `writev_all`, `pwritev_all`, `sendmsg_all`, `recvmsg_all` go on until the
-iterator is used up, over any number of segments and bytes, short counts and signals. They return the bytes, which are
-fewer only at the end of the file. Whatever else ends them is an exception; an OSError has the bytes as
-`characters_written`, and the iterator stands at the first byte that was not transferred, so that the same call goes
-on from there.
+Whole transfers: `readv_all`, `preadv_all`, `writev_all`, `pwritev_all`, `sendmsg_all` and `recvmsg_all` repeat the call
+until the iterator is at its end, over any number of segments and bytes, short counts and signals. They return the bytes
+transferred, which are fewer only at the end of the file. Anything else that ends them is an exception: an OSError has
+the bytes transferred as `characters_written`, and the iterator is at the first byte that was not transferred, so the
+same call can continue.
 
-A descriptor is an int or anything with `fileno()`, which is asked again before every system call: a transfer ends with
-OSError EBADF when its socket or file was closed meanwhile. A socket's timeout holds: for the whole of a whole transfer,
-as that of `sendall` does.
+A descriptor is an int or an object with `fileno()`. That method is called before every system call, so a transfer ends
+with OSError EBADF if its socket or file was closed meanwhile. A socket's timeout applies; to a whole transfer, it
+applies in total, as in `socket.sendall`.
 
-A socket that keeps messages apart sends or receives one message in a whole transfer, never a part of one: EMSGSIZE if
-it takes more than one, and if one that came was longer than the iterator.
+On a socket with message boundaries (datagram, seqpacket) a whole transfer is one message: EMSGSIZE if the iterator's
+bytes do not fit one message, or if a received message was longer than the iterator.
 """
 
 from __future__ import annotations
@@ -78,18 +78,18 @@ __all__ = [
     "writev_all",
 ]
 
-_REVERT = 1 << 30  # IovIter.revert takes no more than MAX_RW_COUNT at once
+_REVERT = 1 << 30  # IovIter.revert accepts at most MAX_RW_COUNT bytes
 _CHUNK = 1 << 20
 
 
 def sendmsg(
     sock: int | _Fileno, i: IovIter, ancdata: Iterable[Ancillary] = (), flags: int = 0, address: Any = None
 ) -> int:
-    """Sends what a WRITE iterator has with one `sendmsg` and returns the bytes; the iterator moves by them.
+    """Sends the rest of a WRITE iterator with one `sendmsg`. Returns the bytes sent, by which the iterator moves.
 
-    `ancdata`, `flags` and `address` are those of `socket.sendmsg`; an address needs a socket object, whose family
-    says how it is laid out. At most 1024 segments go into one message. BlockingIOError, TimeoutError by the socket's
-    timeout, OSError otherwise: nothing was sent.
+    `ancdata`, `flags` and `address` are those of `socket.sendmsg`. An address needs a socket object, whose family
+    determines its layout. One message takes at most 1024 segments. After BlockingIOError, TimeoutError (the socket's
+    timeout) or another OSError nothing was sent.
     """
     control = _message.encode_control(ancdata) if ancdata != () else b""
     name = _message.encode_address(sock, address) if address is not None else b""
@@ -99,13 +99,13 @@ def sendmsg(
 def recvmsg(
     sock: int | _Fileno, i: IovIter, ancbufsize: int = 0, flags: int = 0
 ) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
-    """Receives into a READ iterator with one `recvmsg`: `(nbytes, ancdata, msg_flags, address)`, as
-    `socket.recvmsg_into`.
+    """Receives into a READ iterator with one `recvmsg`. Returns `(nbytes, ancdata, msg_flags, address)`, as
+    `socket.recvmsg_into` does.
 
-    The iterator moves by the bytes that came into its memory: with `MSG_TRUNC` in `flags`, `nbytes` may be more. In
-    `msg_flags`, `MSG_TRUNC` says that the iterator was too short for a datagram, `MSG_CTRUNC` that `ancbufsize` was
-    too small. `MSG_PEEK` moves the iterator, too. Without memory for what came beside the bytes: MemoryError, and the
-    descriptors that came are closed.
+    The iterator moves by the bytes stored in its memory; with `MSG_TRUNC` in `flags`, `nbytes` may be greater. In
+    `msg_flags`, `MSG_TRUNC` means that a datagram was longer than the iterator, `MSG_CTRUNC` that `ancbufsize` was too
+    small. With `MSG_PEEK` the iterator moves, too. MemoryError if the control messages or the address cannot be
+    allocated; descriptors among them are closed.
     """
     nbytes, control, msg_flags, name = recvmsg_raw(sock, i, ancbufsize, flags)
     try:
@@ -117,9 +117,10 @@ def recvmsg(
 
 
 def sendmsg_all(sock: int | _Fileno, i: IovIter, ancdata: Iterable[Ancillary] = (), flags: int = 0) -> int:
-    """Sends all that a WRITE iterator has and returns the bytes. The control messages go with the first of them.
+    """Sends the rest of a WRITE iterator, with as many calls as necessary. Returns the bytes sent. The control messages
+    are sent with the first of them.
 
-    For streams. OSError EMSGSIZE, nothing sent, if a socket that keeps messages apart would need more than one.
+    OSError EMSGSIZE, with nothing sent, if a socket with message boundaries would need more than one message.
     """
     control = _message.encode_control(ancdata) if ancdata != () else b""
     if control and not i.count:
@@ -128,7 +129,7 @@ def sendmsg_all(sock: int | _Fileno, i: IovIter, ancdata: Iterable[Ancillary] = 
 
 
 class _IterIO(io.RawIOBase):
-    """A position in an iterator: bytes from where it stood when the adapter was made."""
+    """A raw file over an iterator. File position 0 is the iterator's position when the file was made."""
 
     def __init__(self, i: IovIter, direction: Direction) -> None:
         if not isinstance(i, IovIter):
@@ -143,17 +144,17 @@ class _IterIO(io.RawIOBase):
             raise ValueError("I/O operation on closed file")
 
     def seekable(self) -> bool:
-        """Whether the iterator can go back: every kind but PIPE, whose reverted bytes are gone."""
+        """Whether the iterator can move backwards: true for every kind but PIPE, where a revert removes bytes."""
         self._check()
         return self._i.kind is not IterKind.PIPE
 
     def tell(self) -> int:
-        """Bytes between the beginning and here."""
+        """The file position in bytes."""
         self._check()
         return self._size - self._i.count
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves the iterator, at most to its end. Returns the new position."""
+        """Moves the iterator, at most to its end. Returns the new file position."""
         if not self.seekable():
             raise io.UnsupportedOperation("seek: a PIPE iterator cannot go back")
         here = self.tell()
@@ -172,10 +173,11 @@ class _IterIO(io.RawIOBase):
 
 
 class IterReader(_IterIO):
-    """A raw file that reads from a WRITE iterator: for `io.BufferedReader`, tarfile, zipfile, gzip, http.client.
+    """A raw file that reads from a WRITE iterator, for `io.BufferedReader`, tarfile, zipfile, gzip and http.client.
 
-    The iterator moves with every read. FaultError, or OSError EFAULT, where it has no memory to read; `readinto` and
-    `read(n)` return what lies before first, `read()` of all is whole or has read nothing.
+    The iterator moves with every read. At bad or missing memory `readinto` and `read(n)` first return the bytes before
+    it, and the next call raises FaultError or OSError EFAULT. `read()` either returns all bytes or raises and reads
+    none.
     """
 
     def __init__(self, i: IovIter) -> None:
@@ -186,15 +188,15 @@ class IterReader(_IterIO):
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fills the buffer with the next bytes and returns how many, 0 at the end."""
+        """Fills the buffer with the next bytes. Returns how many were read, 0 at the end."""
         self._check()
         if not self._i.count:
             return 0
         return _moved(self._i, copy_from_iter, buffer)
 
     def readall(self) -> bytes:
-        """All that remains. Whatever is raised, nothing was read; `FaultError.copied` bytes come before bad memory, and
-        `read` of so many has them.
+        """Returns all remaining bytes. If it raises, nothing was read; `FaultError.copied` bytes precede the bad
+        memory, and a `read` of that many returns them.
         """
         start = self.tell()
         parts: list[bytes] = []
@@ -215,10 +217,10 @@ class IterReader(_IterIO):
 
 
 class IterWriter(_IterIO):
-    """A raw file that writes into a READ iterator: for `io.BufferedWriter` and whatever writes to a file.
+    """A raw file that writes into a READ iterator, for `io.BufferedWriter` and other code that writes to a file.
 
-    The iterator moves with every write, which is short at its end. OSError ENOSPC when it is full; FaultError, or
-    EFAULT, where it has no memory to write to.
+    The iterator moves with every write. A write is short at the iterator's end, and OSError ENOSPC behind it.
+    FaultError or OSError EFAULT where the iterator has no memory to write to.
     """
 
     def __init__(self, i: IovIter) -> None:
@@ -229,7 +231,7 @@ class IterWriter(_IterIO):
         return True
 
     def write(self, buffer: Buffer, /) -> int:
-        """Writes the next bytes and returns how many there was room for."""
+        """Writes the buffer's bytes. Returns how many there was room for."""
         self._check()
         if not memoryview(buffer).nbytes:
             return 0
@@ -239,11 +241,13 @@ class IterWriter(_IterIO):
 
 
 def _moved(i: IovIter, copy: Any, buffer: Buffer) -> int:
-    """Bytes copied, at least one if the buffer has any: 0 would be taken for the end of the file."""
+    """Copies, and returns the bytes copied: at least one if the buffer is not empty, since 0 would mean the end of the
+    file.
+    """
     try:
         copied: int = copy(buffer, i)
     except FaultError as error:
-        # The bytes before the fault count. The next call begins at it, and raises.
+        # The bytes before the fault count. The next call begins at the fault and raises.
         if error.copied:
             return error.copied
         raise

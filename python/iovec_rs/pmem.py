@@ -1,10 +1,11 @@
-"""Persistent memory: regions that outlive the process, what makes stores to them durable, and their bad blocks.
+"""Persistent memory: mapped regions, making stores to them durable, logs, slots, and bad blocks.
 
     with pmem.PmemRegion.open("/mnt/pmem/log", size=1 << 20, create=True) as region:
-        region.write(0, i)  # all that an iterator holds, durable when it returns
+        region.write(0, i)  # the rest of an iterator, durable when this returns
 
-`flush`, `drain` and `persist` are for stores made through views. On memory without a power-fail domain, as CXL memory
-shared by several hosts, the same calls make stores visible to the others, and `invalidate` makes theirs visible here.
+`flush`, `drain` and `persist` are for stores made through views of a region. On memory that does not survive a loss of
+power, such as CXL memory shared by several hosts, `flush` and `drain` make stores visible to the other hosts, and
+`invalidate` makes the other hosts' stores visible here.
 """
 
 from __future__ import annotations
@@ -49,12 +50,14 @@ __all__ = [
 
 
 class PmemRegion(MappedRegion):
-    """A file or a DAX device mapped as persistent memory: a writable buffer, and a context manager that closes it.
+    """A file or a DAX device mapped as persistent memory. It is a writable buffer, and a context manager that closes
+    it.
 
-    `granularity` says what makes a store through a view durable: `"byte"` nothing more, `"cache_line"` a flush of its
-    lines, `"page"` an msync; `persist` does what it takes. `write` does it by itself. docs/durability.md has the table.
-    A forked child may use a region: it opens the file again when it first makes something durable, which is an OSError
-    if it may not.
+    `granularity` says which step makes a store through a view durable: `"byte"`, none; `"cache_line"`, a flush of its
+    cache lines; `"page"`, an msync. `persist` takes that step, and `write` includes it. docs/durability.md has the
+    table.
+
+    A forked child may use a region. It opens the file again when it first makes bytes durable: OSError if it may not.
     """
 
     __slots__ = ()
@@ -69,14 +72,17 @@ class PmemRegion(MappedRegion):
         offset: int = 0,
         writable: bool = True,
     ) -> Self:
-        """Maps `size` bytes (all the rest by default) of a file on any file system, or of a device-DAX device.
+        """Maps `size` bytes (by default, the rest) from `offset` on of a file on any file system, or of a device-DAX
+        device.
 
-        `create` makes the file if there is none, and makes it longer if it is too short for `size`. A writable file is
-        given room for all of the region first, holes included: a full disk is an OSError here and never a fault later.
-        ValueError: a size or an offset that the file has no bytes for, or that cannot be mapped. OSError: the file
-        cannot be opened or mapped, or is no file. What is refused leaves the file's bytes and length as they were,
-        unless another region of it is open or it was changed meanwhile: then a file that was made or lengthened stays
-        so, for they may be using it. Holes that had got room by then may keep it.
+        With `create`, a missing file is created, and one too short for `size` is extended. Blocks for the whole region
+        of a writable file, holes included, are allocated first, so a full disk is an OSError here and not a fault
+        later.
+
+        ValueError: a size or an offset outside the file, or that cannot be mapped. OSError: the file cannot be opened
+        or mapped, or is neither a file nor device DAX. An error leaves the file's bytes and length as they were, except
+        that a file created or extended stays so if another region of it is open or it has changed meanwhile, since
+        others may be using it; and blocks allocated in holes may stay.
         """
         name = os.fsdecode(path)
         with RegionFile(name, size=size, create=create, offset=offset, writable=writable) as file:
@@ -86,17 +92,21 @@ class PmemRegion(MappedRegion):
             return cls(file, bad, _nvdimm.caches_persist("char" if is_device else "block", file.device))
 
     def refresh_badblocks(self) -> FaultMap:
-        """Makes `fault_map` say what the system's list says now, and returns it. What copies ran into is forgotten."""
-        with memoryview(self):  # The descriptor stays open: nobody can close the region meanwhile.
+        """Replaces the contents of `fault_map` by the system's current list, and returns it. Damage found by copies is
+        forgotten.
+        """
+        with memoryview(self):  # The view keeps the region from being closed, so the descriptor stays open.
             self._set_known_bad(_badblocks.of_descriptor(self._fileno()))
         return self.fault_map
 
     def deep_flush(self) -> None:
-        """Has what is durable leave the last buffers before the medium, for the case that their protection fails.
+        """Writes durable bytes on to the medium itself, out of the buffers before it, in case the power protection of
+        those fails.
 
-        msync and fsync of a file, the memory regions' own deep flush of a DAX device (which takes root). OSError if
-        that fails, or if a write-back of the file has failed since this thread last called it, as for `persist`.
-        FaultError, with `.copied`, if a guard has pages of it under zeroes: stores to those are lost.
+        For a file, msync and fsync; for a DAX device, the deep flush of its memory regions in sysfs, which needs root.
+        OSError if that fails, or if a write-back of the file has failed since this thread last called it, as for
+        `persist`. FaultError, with `.copied`, if a guard has replaced pages of the region by zeroes: stores to those
+        are lost.
         """
         self._sync_all()
         device = self._character_device
@@ -107,23 +117,23 @@ class PmemRegion(MappedRegion):
     if sys.version_info < (3, 12):
 
         def __buffer__(self, flags: int, /) -> memoryview:
-            """A view of it, as type checkers look for one in a buffer. Later interpreters have this of themselves."""
+            """A view, for type checkers that look for this method on buffers. Python 3.12 and later provide it."""
             if flags & _WRITABLE and not self.writable:
                 raise BufferError("the region is read-only and cannot be a destination")
             return memoryview(self)
 
 
 def flush(buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
-    """Writes every cache line of `length` bytes (all the rest by default) from `offset` on back to memory.
+    """Writes back the cache lines of `length` bytes (by default, the rest) from `offset` on.
 
-    They have arrived when `drain` returns. In a region of granularity "page" that does not make them durable: `persist`
-    does. ValueError if the range leaves the buffer, FaultError if its memory is bad.
+    The write-backs are complete when `drain` returns. In a region of granularity "page" that does not make the bytes
+    durable; `persist` does. ValueError if the range leaves the buffer, FaultError if its memory is bad.
     """
     _core.pmem_flush(buffer, offset, length)
 
 
 def invalidate(buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
-    """Writes the lines back and drops them from the caches, so that the next load sees memory.
+    """Writes cache lines back and removes them from the caches, so that the next load reads memory.
 
     ValueError if the range leaves the buffer, FaultError if its memory is bad.
     """
@@ -131,7 +141,7 @@ def invalidate(buffer: Buffer | UserRange, offset: int = 0, length: int | None =
 
 
 def flush_range(buffer: Buffer | UserRange, offset: int = 0, length: int = -1) -> None:
-    """`invalidate` as maru's extension of that name is called: `length` -1 is all the rest.
+    """`invalidate` with the signature of maru's function of this name: a `length` of -1 is the rest of the buffer.
 
     ValueError if the range leaves the buffer or `length` is below -1, FaultError if its memory is bad.
     """
@@ -141,43 +151,48 @@ def flush_range(buffer: Buffer | UserRange, offset: int = 0, length: int = -1) -
 
 
 def drain() -> None:
-    """Waits until what was flushed before has arrived (a store fence)."""
+    """Waits until earlier flushes are complete (a store fence)."""
     _core.pmem_drain()
 
 
 def persist(buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
-    """Makes what was stored to a range durable: `flush` and `drain`; msync if it is in a `PmemRegion` that needs that.
+    """Makes the stores to a range durable: with msync in a `PmemRegion` that needs it, with `flush` and `drain`
+    elsewhere.
 
-    Memory that others have mapped from a file without `MAP_SYNC` needs an msync, too, which is theirs to call.
-    ValueError if the range leaves the buffer. FaultError if its memory is bad, or the file of its region has become too
-    short. OSError if msync fails, or if a write-back of its region has failed since this thread last called this,
-    whoever was told of it then: what it has stored to the region since is to be stored again.
+    A file mapped by other means (`mmap`) without `MAP_SYNC` needs an msync, too, which this does not make. ValueError
+    if the range leaves the buffer. FaultError if its memory is bad, or the region's file was truncated. OSError if
+    msync fails, or if any write-back of the region has failed since this thread last called this function, even if
+    another caller got that error: then store again what this thread has stored to the region since.
     """
     _core.pmem_persist(buffer, offset, length)
 
 
 def badblocks(path: StrOrBytesPath) -> FaultMap:
-    """The bytes that the system knows to be bad, from its lists, without touching them: by offsets.
+    """The bytes that the system's lists say are bad, as offsets. It does not access them.
 
-    Of a file: offsets in the file, found by its extents (FIEMAP) and its device's list. Of a block device or a
-    partition: in it. Of a DAX device: in it. Of a `badblocks` file in sysfs: as it counts. Extents are whole sectors
-    of 512 bytes. Where there is no list (most devices, device mapper and RAID, tmpfs) nothing is listed and the map is
-    `.incomplete`: that nothing is known to be bad does not say that nothing is. It is so, too, if the kernel's list was
-    full or cut, or if a part of the file cannot be looked up in it (compressed, encrypted, not written yet).
+    For a file, its extents (FIEMAP) are looked up in its device's list, and the offsets are those in the file. For a
+    block device, a partition or a DAX device they are offsets in it; for a `badblocks` file in sysfs, as that counts.
+    Ranges are whole sectors of 512 bytes.
 
-    OSError: no such file; the file system does not tell where the file lies, although its device has bad blocks.
+    The map is `.incomplete` if more bytes may be bad than it lists: the device has no list (most devices, device mapper
+    and RAID, tmpfs), the kernel's list was full or truncated, or a part of the file cannot be looked up (compressed,
+    encrypted, not written yet).
+
+    OSError: there is no such file, or its device has bad blocks and the file system does not report where the file
+    lies.
     """
     return _badblocks.of_path(path)
 
 
 def clear_badblocks(path: StrOrBytesPath) -> FaultMap:
-    """Makes a file's bad blocks good again. THE DATA IN THEM ARE LOST, and so is all else in their pages.
+    """Makes a file's bad blocks usable again. THE DATA IN THEM AND IN THE REST OF THEIR PAGES ARE LOST.
 
-    Every page of the file that a bad block is in is overwritten with zeroes, by write(2), which has the driver clear
-    it as no store to a mapping would; fsync; and the list is read again. Rescue what can be read from these pages
-    before. Returns the ranges that hold zeroes now. Without bad blocks nothing is written, and the map is empty.
+    Overwrites every page of the file that has a bad block with zeroes, calls fsync and reads the list again. It uses
+    write(2), on which the driver clears the blocks; a store to a mapping would not. Copy what can be read from these
+    pages elsewhere before. Returns the ranges that hold zeroes now; without bad blocks nothing is written and the map
+    is empty.
 
-    OSError: not a file, not writable, or a write failed; `ClearError` if something was zeroed by then, or if bytes
-    are still bad, with what was in `.cleared`.
+    OSError: not a file, not writable, or a write failed. If ranges were zeroed before that, or if bytes are still bad
+    afterwards, it is a `ClearError` with those ranges in `.cleared`.
     """
     return _badblocks.clear(path)

@@ -1,9 +1,11 @@
-"""What ``iovec-rs selftest`` runs: is bad memory survived on this machine, and is every count exact?
+"""``iovec-rs selftest``: checks that copies survive bad memory on this machine and that every count is exact.
 
-First the self-test that the kernel had for its careful copy: one page, 512 alignments, no bad bytes, bad bytes in the
-source, bad bytes in the destination. The bytes are bad by a `FaultMap`, so nothing faults. It runs through the flat
-copy and through every kind of iterator that copies somewhere. Then memory that really faults, in each instruction set,
-once with the signal handler and once with system calls; each of those in a process of its own, which may die.
+The first part is modelled on the kernel's former self-test of its machine-check-safe copy: one page and 512 alignments,
+with no bad bytes, with bad bytes in the source, and with bad bytes in the destination. A `FaultMap` lists the bad
+bytes, so nothing faults. It runs for the flat copy and for every kind of iterator that has memory.
+
+The second part uses memory that really faults, for each instruction set, once with the signal handler and once with
+system calls. Each of these checks runs in a child process, so that a fault that is not survived kills only that.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 LENGTH = 512
 SOURCE, TARGET = 1024, 2048
-"""Where in its page the source ends up bad, and the destination."""
+"""The offsets in their pages at which the source and the destination become bad."""
 NUMBERS = bytes(at % 256 for at in range(LENGTH))
 BLANK = b"\xff"
 DISTANCES = (0, 1, 7, 8, 9, 63, 64, 65, 200, 4095, 4096, 4097)
@@ -54,7 +56,7 @@ GIVE_UP = 60
 
 
 class Check(NamedTuple):
-    """How often one thing was tried, and how it went the first time that it went wrong."""
+    """The result of a check: how many cases passed and failed, and the first failure."""
 
     group: str
     name: str
@@ -64,7 +66,7 @@ class Check(NamedTuple):
     skipped: str = ""
 
     def record(self) -> dict[str, Any]:
-        """The check as `--json` shows it. The id stays, whatever becomes of the words."""
+        """The check as `--json` shows it. The id is stable across versions."""
         words = "/".join(part.replace(" ", "-") for part in self.name.split(", "))
         return {"id": f"{'careful' if self.group == CAREFUL else 'real'}/{words}", **self._asdict()}
 
@@ -80,7 +82,7 @@ REAL = "memory that really faults"
 
 
 def tally(group: str, name: str, complaints: Iterable[str]) -> Check:
-    """Each complaint is a case; an empty one has nothing to complain about."""
+    """Counts cases. Each complaint is one case; an empty one means that it passed."""
     passed, failed, first = 0, 0, ""
     for complaint in complaints:
         if complaint:
@@ -92,7 +94,7 @@ def tally(group: str, name: str, complaints: Iterable[str]) -> Check:
 
 
 class Target(NamedTuple):
-    """An iterator over `LENGTH` bytes from some place in `page` on. None: the flat copy."""
+    """An iterator over `LENGTH` bytes of `page`, or None for the flat copy."""
 
     iterator: IovIter | None
     page: memoryview
@@ -103,7 +105,7 @@ def _raw(page: memoryview, at: int) -> UserRange:
 
 
 def _pipe(at: int) -> Target:
-    """A pipe brings its own page, which is filled up to the place."""
+    """A pipe has its own page, which is filled up to `at`."""
     ring = PipeRing(1)
     iterator = IovIter.pipe(READ, ring, at + LENGTH)
     iterator.zero(at)
@@ -128,7 +130,7 @@ def _address(memory: memoryview) -> int:
 
 
 def _known_bad(mode: str, page: memoryview, target: memoryview) -> FaultMap:
-    """All bytes from the place on, for the access that the mode is about."""
+    """All bytes from the offset on, bad for the access that the mode tests."""
     known = FaultMap()
     if mode != "none":
         access, start = ("read", _address(page) + SOURCE) if mode == "source" else ("write", _address(target) + TARGET)
@@ -137,7 +139,7 @@ def _known_bad(mode: str, page: memoryview, target: memoryview) -> FaultMap:
 
 
 def careful_cases(kind: str) -> Iterator[str]:
-    """1536 copies of 512 bytes, each compared with what the kernel's test expects of it."""
+    """1536 copies of 512 bytes, each compared with the result that the kernel's test expects."""
     page = memoryview(mmap.mmap(-1, PAGE_SIZE))
     for mode in ("none", "source", "destination"):
         for back in range(LENGTH):
@@ -170,18 +172,20 @@ def careful_cases(kind: str) -> Iterator[str]:
 
 
 class Tried(NamedTuple):
-    """One copy into bad memory, or from it."""
+    """One copy into or out of bad memory."""
 
     how: str
     side: Literal["source", "destination"]
     copied: int
     fault: Fault | None
     right: bool
-    """Whether all bytes and the position of the iterator are what the count says."""
+    """Whether the bytes and the iterator's position agree with the count."""
 
 
 def _attempts(memory: testing.FaultyMemory, edge: int, before: int) -> Iterator[Tried]:
-    """From the good bytes before the bad page at `edge` into it: both ways, flat and through iterators."""
+    """Copies that cross from good bytes into the bad page at `edge`: as source and as destination, flat and by
+    iterators.
+    """
     n = before + BEYOND
     held, good = testing.pattern(edge - before, before), testing.pattern(7, n)
     bad = memory.buffer[edge - before : edge + BEYOND]
@@ -209,7 +213,7 @@ def _attempts(memory: testing.FaultyMemory, edge: int, before: int) -> Iterator[
 
 
 def real_cases(memory: testing.FaultyMemory, edge: int, causes: tuple[str, ...]) -> Iterator[str]:
-    """Copies that run into the bad page at `edge`, from every distance."""
+    """Copies that run into the bad page at `edge`, from each of the distances."""
     for before in DISTANCES:
         for tried in _attempts(memory, edge, before):
             case, fault = f"{tried.how} {before} bytes before the bad page", tried.fault
@@ -244,11 +248,11 @@ def _real(damage: Damage, mode: Literal["signal", "syscall"], isa: str, name: st
 
 
 def in_child(check: Callable[[], Check], group: str, name: str) -> Check:
-    """The check, run by a child: a fault that is not survived kills only that."""
+    """Runs the check in a child, so that a fault that is not survived kills only that."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        with suppress(BaseException):  # the parent sees that nothing was written
+        with suppress(BaseException):  # the parent notices that nothing was written
             os.close(reader)
             signal.alarm(GIVE_UP)
             os.write(writer, json.dumps(check()).encode())
@@ -265,7 +269,7 @@ def in_child(check: Callable[[], Check], group: str, name: str) -> Check:
 
 
 def _refusal(what: Callable[[], object]) -> str:
-    """Why it cannot be had; nothing if it can."""
+    """Why this kind of bad memory is not available; empty if it is."""
     try:
         what()
     except (OSError, RuntimeError) as error:
@@ -284,15 +288,15 @@ def _try_damage(damage: Damage) -> None:
 
 
 class Owners(NamedTuple):
-    """Who owns the two signals before and after a copy that asks for them, and how faults are met."""
+    """The owners of the two signals before and after a copy that needs them, and how faults are survived."""
 
     before: fault_handler.Status
     after: fault_handler.Status
     refused: str
-    """Why the handler could not be had; nothing if it could."""
+    """Why the handler could not be installed; empty if it was."""
 
     def record(self) -> dict[str, Any]:
-        """As `--json` shows it."""
+        """The report as `--json` shows it."""
         return {
             "sigbus": {"before": self.before.sigbus, "owner": self.after.sigbus},
             "sigsegv": {"before": self.before.sigsegv, "owner": self.after.sigsegv},
@@ -309,14 +313,14 @@ class Owners(NamedTuple):
 
 
 def owners() -> Owners:
-    """Has a copy ask for the signals."""
+    """Makes a copy that needs the signals."""
     before = fault_handler.status()
     refused = _refusal(_try_signals)
     return Owners(before, fault_handler.status(), refused)
 
 
 def checks() -> Iterator[Check]:
-    """All of them, each as soon as it is done."""
+    """Yields the result of each check as soon as it is done."""
     for kind in TARGETS:
         name = kind if kind == "memcpy_mcsafe" else f"copy_to_iter_mcsafe, {kind}"
         yield tally(CAREFUL, name, careful_cases(kind))
@@ -336,7 +340,7 @@ def checks() -> Iterator[Check]:
 
 
 def run(as_json: bool = False, out: TextIO | None = None) -> bool:
-    """Runs everything and prints what came of it. True if nothing failed.
+    """Runs all checks and prints the results. True if none failed.
 
     The JSON object has these keys, which stay: version; signals, with sigbus and sigsegv (each with owner and before),
     met_by ("signal" or "syscall") and reason (why not "signal"); checks, a list of id, group, name, passed, failed,

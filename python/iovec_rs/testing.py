@@ -1,11 +1,11 @@
-"""Memory that really faults, and Hypothesis strategies, for tests of code that has to survive both.
+"""Memory that really faults, and Hypothesis strategies, for tests of code that has to survive bad memory.
 
     with testing.poisoned(3, bad=[(4096, 1)]) as memory:
-        copied = copy_to_iter(memory.buffer, i)     # 4096, and i.fault tells why
+        copied = copy_to_iter(memory.buffer, i)     # 4096, and i.fault says why
 
-Nothing is simulated: whoever reads or writes a bad page with ordinary instructions gets SIGBUS, and the process ends.
-That includes `bytes(memory.buffer)`, a comparison, a failed assertion that prints the memory, a debugger's list of
-variables. Only the copies of this package, and system calls, may touch it.
+Nothing is simulated: an ordinary load or store to a bad page raises SIGBUS, which kills the process. That includes
+`bytes(memory.buffer)`, a comparison, a failed assertion that prints the memory, and a debugger's list of variables.
+Only the copies of this package and system calls may access bad pages.
 
 `buffers`, `segments` and `iov_iters` need Hypothesis; the rest does not.
 """
@@ -41,21 +41,22 @@ _UFFDIO_POISON = 0xC020AA08
 
 
 class FaultyMemory(mmap.mmap):
-    """A mapping of whole pages, some of which fault when they are touched. A buffer itself, as every `mmap` is."""
+    """A mapping of whole pages, some of which fault when accessed. It is a buffer, as every `mmap` is."""
 
     def __init__(self, fileno: int, length: int, flags: int) -> None:
         del fileno, flags
         self.length: int = length
         """The size of the mapping in bytes, bad pages included."""
         self.address: int = ctypes.addressof(ctypes.c_char.from_buffer(self))
-        """Where it begins: always the start of a page."""
+        """Its first address, a multiple of the page size."""
         self.buffer: memoryview = memoryview(self)
-        """All of it, writable. It holds the mapping: see `poisoned`."""
+        """A writable view of the whole mapping. It keeps the mapping alive: see `poisoned`."""
 
     def range(self, offset: int = 0, length: int | None = None) -> UserRange:
-        """`length` bytes (by default the rest) from `offset` on, as a raw range that holds nothing.
+        """`length` bytes (by default, the rest) from `offset` on, as a raw range, which does not keep the mapping
+        alive.
 
-        ValueError if that leaves the mapping.
+        ValueError if the range leaves the mapping.
         """
         rest = self.length - offset
         if not 0 <= offset <= self.length:
@@ -72,7 +73,7 @@ class FaultyMemory(mmap.mmap):
             self.buffer[start : start + PAGE_SIZE] = pattern(start, PAGE_SIZE)
 
     def _release(self) -> None:
-        """Unmaps, or leaves that to the last view of the memory."""
+        """Unmaps the memory, now or when its last view is released."""
         with contextlib.suppress(BufferError):
             self.buffer.release()
         with contextlib.suppress(BufferError):
@@ -83,7 +84,7 @@ _RUN = bytes(at % 255 + 1 for at in range(255 + 251))
 
 
 def pattern(offset: int, length: int) -> bytes:
-    """What good pages hold at first: no two neighbouring bytes alike, no zero bytes, different in every page."""
+    """The initial contents of good pages: no zero bytes, no two equal neighbours, and different in every page."""
     first = offset // 251
     blocks = (block % 255 for block in range(first, first + length // 251 + 2))
     whole = b"".join(_RUN[block : block + 251] for block in blocks)
@@ -95,13 +96,14 @@ def pattern(offset: int, length: int) -> bytes:
 def poisoned(npages: int, bad: Iterable[tuple[int, int]] = ()) -> Iterator[FaultyMemory]:
     """Anonymous memory in which every page that a range `(offset, length)` of `bad` touches is poisoned.
 
-    The kernel does it (`UFFDIO_POISON`): an access gets SIGBUS, as from memory that the hardware has given up; the code
-    is BUS_MCEERR_AR where the kernel has CONFIG_MEMORY_FAILURE and BUS_ADRERR elsewhere. The others hold `pattern`.
+    The kernel poisons them (`UFFDIO_POISON`): an access raises SIGBUS, as with memory whose hardware has failed. The
+    signal's code is BUS_MCEERR_AR if the kernel has CONFIG_MEMORY_FAILURE, otherwise BUS_ADRERR. The other pages hold
+    `pattern`.
 
-    The memory is unmapped when the block ends; if views, arrays or iterators over `buffer` are still alive, when the
-    last of them goes. A `range` does not count: beyond the block it is an address where anything may be.
+    The memory is unmapped when the block ends or, if views, arrays or iterators over `buffer` are still alive, with the
+    last of them. A `range` does not count: after the block, anything may be at its address.
 
-    OSError if the kernel cannot do it: that takes Linux 6.6, and userfaultfd not forbidden by a seccomp filter.
+    OSError if the kernel cannot poison pages, which needs Linux 6.6 and no seccomp filter against userfaultfd.
     ValueError if `npages` is not positive or a range is outside the mapping.
     """
     _positive(npages)
@@ -118,10 +120,11 @@ def poisoned(npages: int, bad: Iterable[tuple[int, int]] = ()) -> Iterator[Fault
 
 @contextlib.contextmanager
 def truncated(npages: int, keep: int) -> Iterator[FaultyMemory]:
-    """A shared mapping of `npages` pages of a file that was cut to its first `keep` pages after it had been mapped.
+    """A shared mapping of `npages` pages of a file that was truncated to its first `keep` pages after it was mapped.
 
-    The pages beyond give SIGBUS, BUS_ADRERR; those before hold `pattern`. The file is anonymous (`memfd_create`). For
-    how long the mapping lives see `poisoned`. ValueError unless `0 <= keep <= npages` and `npages` is positive.
+    An access to the pages beyond raises SIGBUS with code BUS_ADRERR; the pages before hold `pattern`. The file is
+    anonymous (`memfd_create`). The mapping lives as long as with `poisoned`. ValueError unless `0 <= keep <= npages`
+    and `npages` is positive.
     """
     _positive(npages)
     if not 0 <= keep <= npages:
@@ -156,7 +159,9 @@ def _touched(ranges: Iterable[tuple[int, int]], size: int) -> set[int]:
 
 
 def _poison(address: int, length: int, pages: set[int]) -> None:
-    """Of a private anonymous mapping. Only pages that nobody has touched yet can be poisoned, and stay it for good."""
+    """Poisons pages of a private anonymous mapping. Only pages that were never accessed can be poisoned, and they stay
+    so.
+    """
     fd = -1
     try:
         fd = _userfaultfd()
