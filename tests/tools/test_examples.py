@@ -42,7 +42,7 @@ CLAIM = re.compile(r"^ *(.+?)  # ([-0-9]+|<.+>|\w+\(.+\))(?::|$)")
 def test_the_readme_begins_with_four_programs() -> None:
     assert list(README) == [
         "The crash that does not happen",
-        "Any code over a file that may go away",
+        "Any code over a file that may be truncated",
         "Writes that are durable when they return",
         "The cursor",
     ]

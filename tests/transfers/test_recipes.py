@@ -1,4 +1,4 @@
-"""Every block of docs/transfers.md runs, each as a program of its own."""
+"""Every block of docs/transfers.md and docs/recipes.md runs, each as a separate program."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "transfers.md"
-BLOCKS = re.findall(r"^(#+ [^\n]*)$|^```python\n(.*?)^```$", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TEXT = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("transfers.md", "recipes.md"))
+BLOCKS = re.findall(r"^(#+ [^\n]*)$|^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
 def programs() -> list[tuple[str, str]]:
@@ -31,7 +32,7 @@ def test_a_block_of_the_documentation_runs(heading: str, block: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_there_are_blocks_for_what_is_promised() -> None:
+def test_the_blocks_that_users_look_for_are_there() -> None:
     headings = {heading for heading, _ in programs()}
     assert {"asyncio and uvloop", "trio and anyio", "Pickle protocol 5 over a socket, as one vector"} <= headings
     assert len(programs()) >= 7
