@@ -1,28 +1,28 @@
-//! What a CPU says of itself that speed depends on. Plain values, so that what is decided by them is tested for CPUs
-//! that are not here.
+//! What the CPU reports about itself that copy thresholds depend on. They are plain values, so that tests can check the
+//! thresholds of CPUs they do not run on.
 
-/// Who made it. There is no feature bit for how a store finds its way to memory.
+/// The CPU's maker. Thresholds depend on it because no feature bit tells how a store reaches memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Vendor {
-    /// Cores on one mesh, whose last cache is everybody's and takes only what the second caches let go.
+    /// Cores on one mesh. All share the last cache, which takes only the lines that the second-level caches evict.
     Intel,
-    /// Cores in small groups, each with a last cache of its own. Hygon's are the same.
+    /// Cores in small groups. Each group has its own last cache. Hygon's CPUs count as AMD's.
     Amd,
-    /// Nothing is known.
+    /// Any other maker.
     Other,
 }
 
-/// What the CPU says.
+/// The properties that [`Tuning::of`](super::tuning::Tuning::of) derives thresholds from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Facts {
-    /// Who made it.
+    /// The maker.
     pub vendor: Vendor,
-    /// Bytes in the first data cache, if it tells.
+    /// Bytes in the first-level data cache, if the CPU reports it.
     pub first_cache: Option<usize>,
-    /// Bytes in the second cache, if it tells.
+    /// Bytes in the second-level cache, if the CPU reports it.
     pub second_cache: Option<usize>,
-    /// Bytes in the last cache, if it tells.
+    /// Bytes in the last-level cache, if the CPU reports it.
     pub last_cache: Option<usize>,
-    /// Whether `rep movsb` is fast even if it is short (FSRM).
+    /// Whether short `rep movsb` is fast (the FSRM feature bit).
     pub fast_strings: bool,
 }

@@ -1,9 +1,10 @@
-//! Accesses that may fault, and how far a copy got when one did.
+//! Guarded accesses: reads and writes that may fault, and the exact position of a copy that a fault stopped.
 //!
-//! Every instruction in the routines that touches foreign memory has an [`Entry`]: where it is, where to go on if it
-//! faults, what kind of access it is. A signal handler (see [`crate::fault`]) finds the entry by instruction pointer,
-//! leaves what it knows in two registers and resumes at the fixup. The fixup stores them in the call's [`Trap`] and
-//! returns the bytes left, of which [`Interrupted`] makes an exact count.
+//! Every instruction of the routines that touches foreign memory has an [`Entry`] in a table: its address, the address
+//! of its fixup, and the kind of access it makes. When it faults, the signal handler (see [`crate::fault`]) finds the
+//! entry by the instruction pointer, puts the signal's address, number and code into two registers, and resumes the
+//! thread at the fixup. The fixup stores the two registers and both pointers in the call's [`Trap`] and returns the
+//! bytes left. [`Interrupted`] makes an exact position of these.
 
 mod interrupted;
 mod table;
@@ -15,46 +16,50 @@ use super::{LINE, Primitives, WriteBack};
 use std::mem::MaybeUninit;
 use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 
-/// Runs a routine.
+/// Runs a routine with a trap record. `None` if the routine did all its bytes.
+///
+/// The record is left uninitialised, because clearing its five words costs time in every call and only a fault reads
+/// them.
 ///
 /// # Safety
-/// The routine fills the record, whenever it leaves any bytes.
+/// The routine fills the record whenever it returns anything but 0.
 #[inline(always)]
-#[allow(clippy::inline_always)] // a record that is not cleared first costs nothing, if nobody sees where it is
+#[allow(clippy::inline_always)] // inlined, the record needs no store until a fault fills it
 unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Interrupted> {
     let mut trap = MaybeUninit::uninit();
     let left = routine(trap.as_mut_ptr());
     if left == 0 {
         return None;
     }
-    // SAFETY: the caller of `run` promises it.
+    // SAFETY: `left` is not 0, so by `run`'s contract the routine has filled the record.
     Interrupted::new(unsafe { trap.assume_init() }, left).or_done()
 }
 
-/// Copies front to back; returns what stopped it. Ranges overlap only if `dst` is below `src`.
+/// Copies front to back; returns what stopped it. The ranges may overlap only if `dst` is below `src`.
 ///
-/// Exact on both sides: bytes before the first bad line of the source are copied, bytes up to the first bad page of the
-/// destination are written, nothing else is, and no bad line is touched a second time.
+/// A short count is exact on both sides: every source byte before the first bad line is copied, every destination byte
+/// before the first bad page is written, no other byte is written, and no bad line is touched a second time.
 ///
 /// # Safety
-/// Writing to `[dst, dst + len)` breaks nobody's assumptions. The memory may be bad in any way if a handler that knows
-/// [`find`] owns SIGBUS and SIGSEGV; otherwise both ranges are readable and writable as a copy needs.
+/// No reference covers `[dst, dst + len)`, and nobody relies on its contents. Either a handler that resumes by [`find`]
+/// owns SIGBUS and SIGSEGV, and then the memory may be bad in any way; or `[src, src + len)` is readable and
+/// `[dst, dst + len)` writable throughout.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
 pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Interrupted> {
     let (to, from) = (with_exposed_provenance_mut(dst), with_exposed_provenance(src));
-    // SAFETY: the routine asks for what the caller of `copy` promises.
+    // SAFETY: what `CopyFn` requires, memory that is accessible or guarded, is `copy`'s contract.
     let routine = |trap| unsafe { (set.copy)(to, from, len, trap) };
-    // SAFETY: every set's copy fills the record.
+    // SAFETY: the fixup of every set's copy fills the record, and the routine returns 0 otherwise.
     let stop = unsafe { run(routine) }?;
-    // SAFETY: the caller of `copy` promises it of the whole range, of which this is a part.
+    // SAFETY: `stop` happened in this very range, for which `copy`'s caller promises its contract.
     unsafe { finish_line(set, stop) }.or_done()
 }
 
-/// Copies what could still be read.
+/// Copies the bytes before the bad line, which a wide load lost because it also reached into that line.
 ///
 /// # Safety
-/// As for [`copy`], of the range that it was called with and that `stop` is about.
+/// The contract of [`copy`] holds for the range in which `stop` happened.
 #[cold]
 #[inline(never)]
 unsafe fn finish_line(set: &Primitives, stop: Interrupted) -> Interrupted {
@@ -63,38 +68,42 @@ unsafe fn finish_line(set: &Primitives, stop: Interrupted) -> Interrupted {
         return stop;
     }
     let (to, from) = (with_exposed_provenance_mut(stop.dst), with_exposed_provenance(stop.src));
-    // SAFETY: `rest` is at most `stop.left`, so this is a part of the range that the caller of `finish_line` speaks
-    // for.
+    // SAFETY: `before_bad_line` returns at most `stop.left`, so this is a part of the range for which `finish_line`'s
+    // caller promises the contract of `copy`.
     let routine = |trap| unsafe { (set.copy)(to, from, rest, trap) };
-    // SAFETY: every set's copy fills the record.
+    // SAFETY: the fixup of every set's copy fills the record, and the routine returns 0 otherwise.
     match unsafe { run(routine) } {
         None => Interrupted { dst: stop.dst + rest, src: stop.src + rest, left: stop.left - rest, ..stop },
         Some(second) => Interrupted { left: stop.left - rest + second.left, ..second },
     }
 }
 
-/// Copies past the caches, front to back; returns what stopped it. Ranges overlap only if `dst` is below `src`. Not
-/// fenced. As exact as [`copy`], but for the bytes it says are still readable.
+/// Copies with non-temporal stores, front to back; returns what stopped it. The ranges may overlap only if `dst` is
+/// below `src`. It does not fence.
+///
+/// A short count is as exact as that of [`copy`], except that bytes before the bad line may be left:
+/// [`Interrupted::readable`] says how many, and the caller copies them.
 ///
 /// # Safety
-/// As for [`copy`]; `len` is not 0.
+/// The contract of [`copy`]; and `len` is not 0.
 #[inline(always)]
-#[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
+#[allow(clippy::inline_always)] // a call's own stores would delay the fence behind the copy
 pub unsafe fn copy_nontemporal(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Interrupted> {
     debug_assert!(len != 0);
     let (to, from) = (with_exposed_provenance_mut(dst), with_exposed_provenance(src));
-    // SAFETY: the routine asks for what the caller of `copy_nontemporal` promises.
+    // SAFETY: what `NontemporalFn` requires, a `len` that is not 0 and memory that is accessible or guarded, is
+    // `copy_nontemporal`'s contract.
     let routine = |trap| unsafe { (set.nontemporal)(to, from, len, trap) };
-    // SAFETY: every set's non-temporal copy fills the record.
+    // SAFETY: the fixups of every set's non-temporal copy fill the record; it returns 0 otherwise.
     let stop = unsafe { run(routine) }?;
     Some(Interrupted { readable: stop.before_bad_line(), ..stop })
 }
 
-/// Writes back every line that `[addr, addr + len)` touches. Not fenced. The bytes left are those whose lines were not
-/// written back.
+/// Writes back every line that `[addr, addr + len)` touches. It does not fence. The bytes left are those of the range
+/// whose lines were not written back.
 ///
 /// # Safety
-/// The memory is mapped and readable, or a handler that knows [`find`] owns SIGBUS and SIGSEGV.
+/// The range is mapped and readable, or a handler that resumes by [`find`] owns SIGBUS and SIGSEGV.
 #[inline]
 pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> Option<Interrupted> {
     if len == 0 {
@@ -102,23 +111,23 @@ pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> Op
     }
     let start = addr - addr % LINE;
     let lines = (addr % LINE + len).next_multiple_of(LINE);
-    // SAFETY: the lines hold the bytes of the range and nothing of another page, so what the caller of `write_back`
-    // promises of the range holds of them.
+    // SAFETY: a line never straddles pages, so all these lines lie in pages of the range, for which `write_back`'s
+    // contract holds; `lines` is a multiple of LINE and not 0, since `len` is not.
     let routine = |trap| unsafe { (instruction.run)(with_exposed_provenance_mut(start), lines, trap) };
-    // SAFETY: every instruction's loop fills the record.
+    // SAFETY: the fixup of every write-back loop fills the record; the loop returns 0 otherwise.
     let stop = unsafe { run(routine) }?;
     let done = (lines - stop.left).saturating_sub(addr % LINE);
     Some(Interrupted { dst: addr + done, left: len - done, ..stop })
 }
 
-/// Zeroes; returns what stopped it. Exact to the page.
+/// Zeroes a range, front to back; returns what stopped it. Every byte before the first bad page is zeroed.
 ///
 /// # Safety
-/// As for [`copy`].
+/// As for the destination of [`copy`].
 #[inline]
 pub unsafe fn zero(set: &Primitives, dst: usize, len: usize) -> Option<Interrupted> {
-    // SAFETY: the routine asks for what the caller of `zero` promises.
+    // SAFETY: what `ZeroFn` requires, memory that is writable or guarded, is `zero`'s contract.
     let routine = |trap| unsafe { (set.zero)(with_exposed_provenance_mut(dst), len, trap) };
-    // SAFETY: every set's zero fills the record.
+    // SAFETY: the fixup of every set's zeroing fills the record; it returns 0 otherwise.
     unsafe { run(routine) }
 }

@@ -1,47 +1,49 @@
-//! What this machine does at most: loads alone and stores alone, timed. For benches, which draw it beside what copies
-//! do.
+//! The upper bounds of this machine: it times loads alone and stores alone. Benches show them beside the rates of
+//! copies.
 
 use super::{native, store_fence};
 use std::time::Instant;
 
-/// Bytes in a nanosecond.
+/// Rates in bytes per nanosecond.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Limits {
-    /// Loaded.
+    /// Of loads.
     pub read: f64,
-    /// Stored, through the caches.
+    /// Of stores through the caches.
     pub write: f64,
-    /// Stored past them.
+    /// Of non-temporal stores.
     pub stream: f64,
 }
 
-/// Bytes of a turn of the accesses.
-const TURN: usize = 256;
+/// The bytes that one loop iteration of an access routine touches.
+const BLOCK: usize = 256;
 
-/// Bytes of a round, at the least: so that the clock's own time is nothing.
+/// A timed round touches at least this many bytes, so that reading the clock does not count.
 const ROUND: usize = 4 << 20;
 const ROUNDS: usize = 7;
 
 #[derive(Clone, Copy)]
 #[repr(align(256))]
-struct Turn(#[allow(dead_code)] [u8; TURN]); // the accesses take its address
+struct Block(#[allow(dead_code)] [u8; BLOCK]); // read and written through its address only
 
-/// Over so many bytes, again and again: in whichever cache keeps them. `None` where the instructions are not known, or
-/// there is no memory for it.
+/// Measures over a buffer of `nbytes`, rounded up to whole iterations. It passes over the buffer again and again, so
+/// the rates are those of the smallest cache that holds it. `None` if this architecture has no access routines, or if
+/// there is not enough memory.
 pub fn measure(nbytes: usize) -> Option<Limits> {
     let accesses = native::accesses()?;
-    let turns = nbytes.div_ceil(TURN).max(1);
-    let mut memory: Vec<Turn> = Vec::new();
-    memory.try_reserve_exact(turns).ok()?;
-    memory.resize(turns, Turn([1; TURN]));
-    let (addr, len) = (memory.as_mut_ptr().expose_provenance(), turns * TURN);
+    let blocks = nbytes.div_ceil(BLOCK).max(1);
+    let mut memory: Vec<Block> = Vec::new();
+    memory.try_reserve_exact(blocks).ok()?;
+    memory.resize(blocks, Block([1; BLOCK]));
+    let (addr, len) = (memory.as_mut_ptr().expose_provenance(), blocks * BLOCK);
     let repeats = ROUND.div_ceil(len);
     let best = accesses.map(|access| {
         let round = || {
             let start = Instant::now();
             for _ in 0..repeats {
-                // SAFETY: the memory is this function's own, not referred to meanwhile, and whole turns at a turn's
-                // boundary; the CPU was asked which instructions it has.
+                // SAFETY: the range is all of `memory`, a vector of this function to which no reference exists
+                // meanwhile: whole, aligned `Block`s, at least one. `native::accesses` chose routines that this CPU can
+                // run.
                 unsafe { access(addr, len) };
             }
             store_fence();
@@ -56,11 +58,11 @@ pub fn measure(nbytes: usize) -> Option<Limits> {
 
 #[cfg(test)]
 mod tests {
-    use super::{TURN, measure, native};
+    use super::{BLOCK, measure, native};
 
     #[test]
     fn every_size_can_be_measured() {
-        for nbytes in [0, 1, TURN, TURN + 1, 100_000] {
+        for nbytes in [0, 1, BLOCK, BLOCK + 1, 100_000] {
             let Some(limits) = measure(nbytes) else { continue };
             assert!([limits.read, limits.write, limits.stream].iter().all(|rate| *rate > 0.0), "{limits:?}");
         }
@@ -69,13 +71,13 @@ mod tests {
     #[test]
     fn the_accesses_stay_within_their_memory() {
         let Some(accesses) = native::accesses() else { return };
-        let mut memory = vec![7_u8; 5 * TURN];
+        let mut memory = vec![7_u8; 5 * BLOCK];
         let base = memory.as_mut_ptr().expose_provenance();
-        let at = base.next_multiple_of(TURN) - base + TURN;
+        let at = base.next_multiple_of(BLOCK) - base + BLOCK;
         for access in accesses {
-            // SAFETY: two turns, at a turn's boundary, in memory of this test's own.
-            unsafe { access(base + at, 2 * TURN) };
+            // SAFETY: the range is two aligned blocks inside `memory`, a vector of this test.
+            unsafe { access(base + at, 2 * BLOCK) };
         }
-        assert!(memory[..at].iter().chain(&memory[at + 2 * TURN..]).all(|byte| *byte == 7));
+        assert!(memory[..at].iter().chain(&memory[at + 2 * BLOCK..]).all(|byte| *byte == 7));
     }
 }

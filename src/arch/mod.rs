@@ -1,15 +1,16 @@
-//! Instructions: detected once, every set reachable by name so that each is tested on one machine.
+//! The instruction sets. The CPU is asked once which it has. Each set can also be chosen by name, so that one machine
+//! tests all that it can run.
 //!
-//! A set is a table of [`Primitives`]. All of them have one contract: process bytes in order, return how many were
-//! **not** processed (the kernel's convention for everything that may stop early), survive a fault where a handler is
-//! there.
+//! A set is a table of [`Primitives`]. Every routine has the same contract: it processes bytes in order and returns how
+//! many it did **not** process, which is the kernel's convention for whatever may stop early. A fault stops it early if
+//! a signal handler resumes it; see [`guard`].
 
 pub mod facts;
 pub mod guard;
 pub mod limits;
 #[cfg(any(test, iovec_rs_portable, not(target_arch = "x86_64")))]
 #[cfg_attr(all(target_arch = "x86_64", not(iovec_rs_portable)), allow(dead_code))]
-// its copies are tested beside the others
+// where another set is used, only tests call it
 mod portable;
 #[cfg(test)]
 pub mod setting;
@@ -35,55 +36,59 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Copies `len` bytes from `src` to `dst`, front to back; returns the bytes not copied. The ranges may overlap only if
-/// `dst` is below `src`. Called through [`guard::copy`], which knows what a short count means.
+/// `dst` is below `src`. Call it through [`guard::copy`], which turns a short count into an exact position.
 pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-/// Copies past the caches, front to back; `len` is not 0. Returns the bytes not copied. The ranges may overlap only if
-/// `dst` is below `src`: each turn of a loop loads all it stores before it stores any of it, and stores nothing at or
-/// above what is loaded next. A store, non-temporal or not, is never visible to a load that comes before it in the same
-/// thread, and no load here has to see one. Called through [`guard::copy_nontemporal`].
+/// Copies with non-temporal stores, front to back; `len` is not 0. Returns the bytes not copied. It does not fence.
+/// Call it through [`guard::copy_nontemporal`].
+///
+/// The ranges may overlap only if `dst` is below `src`. Then no load ever needs to see a store of the same copy: the
+/// routine loads a group of registers before it stores any of them, and all it has stored lies below what it loads
+/// next.
 pub type NontemporalFn = CopyFn;
-/// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Called through [`guard::zero`].
+/// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Call it through [`guard::zero`].
 pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
 
-/// One instruction set's ways to touch memory.
+/// The routines of one instruction set.
 pub struct Primitives {
     /// Its public name: what `IOVEC_RS_ISA` and `iovec_rs.cpu.use_isa` take.
     pub name: &'static str,
     /// Plain copy.
     pub copy: CopyFn,
-    /// Copy past the caches.
+    /// Copy with non-temporal stores.
     pub nontemporal: NontemporalFn,
     /// Plain zeroing.
     pub zero: ZeroFn,
     /// Whether this CPU can run it.
     pub available: fn() -> bool,
-    /// Whether it moves the registers in one piece.
+    /// Whether this CPU moves a register of this set in one piece. Zen 4, for one, moves 512 bits as two halves. The
+    /// default is the widest set that is moved whole.
     pub whole: fn() -> bool,
-    /// Where its routines may fault.
+    /// The fault tables of its routines.
     pub tables: &'static [Table],
 }
 
-/// Works on whole lines: `len` bytes from a line's start on. Returns the bytes not worked on.
+/// Writes back whole lines: `addr` is the start of a line and `len` a multiple of [`LINE`], not 0. Returns the bytes of
+/// the lines not written back. It does not fence.
 pub type WriteBackFn = unsafe extern "C" fn(addr: *mut u8, len: usize, trap: *mut Trap) -> usize;
 
-/// One instruction that writes cache lines back to memory.
+/// An instruction that writes cache lines back to memory.
 pub struct WriteBack {
-    /// The instruction.
+    /// The instruction's mnemonic, and its public name.
     pub name: &'static str,
-    /// Its loop, called through [`guard::write_back`].
+    /// The loop over lines. Call it through [`guard::write_back`].
     pub run: WriteBackFn,
-    /// Whether the lines are out of the caches afterwards.
+    /// Whether it also evicts the line from every cache.
     pub evicts: bool,
     /// Whether this CPU has it.
     pub available: fn() -> bool,
-    /// Where it may fault.
+    /// The fault table of its loop.
     pub tables: &'static [Table],
 }
 
 static CHOSEN: AtomicPtr<Primitives> = AtomicPtr::new(std::ptr::null_mut());
 static CHOSEN_WRITE_BACK: AtomicPtr<WriteBack> = AtomicPtr::new(std::ptr::null_mut());
 
-/// The environment variable that names the set to start with.
+/// The environment variable that names the set in use when the process starts.
 pub const ISA_VARIABLE: &str = "IOVEC_RS_ISA";
 
 /// The sets this CPU can run, the widest one last.
@@ -91,7 +96,8 @@ pub fn available() -> impl DoubleEndedIterator<Item = &'static Primitives> {
     SETS.iter().copied().filter(|set| (set.available)())
 }
 
-/// The set in use: the widest that suits the CPU, until another is chosen. Detection runs at the first call.
+/// The set in use: the one that [`ISA_VARIABLE`] names, else the widest whose registers this CPU moves in one piece,
+/// until [`choose`] sets another. The first call asks the CPU.
 pub fn primitives() -> &'static Primitives {
     let chosen = CHOSEN.load(Ordering::Relaxed);
     if chosen.is_null() {
@@ -101,15 +107,15 @@ pub fn primitives() -> &'static Primitives {
     unsafe { &*chosen }
 }
 
-/// Uses the named set from now on, in all threads; copies under way may finish with the one they began with.
-/// `None` if there is no such set on this CPU.
+/// Uses the named set from now on, in all threads. A copy that is running may finish with the set it began with. `None`
+/// if this CPU has no such set.
 pub fn choose(name: &str) -> Option<&'static Primitives> {
     let set = available().find(|set| set.name == name)?;
     CHOSEN.store(std::ptr::from_ref(set).cast_mut(), Ordering::Relaxed);
     Some(set)
 }
 
-/// What the environment asks for, and whether it can be had.
+/// The set that [`ISA_VARIABLE`] names, and whether this CPU can run it. `None` if the variable is unset or empty.
 pub fn requested() -> Option<(String, bool)> {
     let name = std::env::var_os(ISA_VARIABLE).filter(|v| v != OsStr::new(""))?;
     let name = name.to_string_lossy().into_owned();
@@ -125,21 +131,22 @@ fn choose_default() -> &'static Primitives {
     named.or_else(best).unwrap_or(SETS[0])
 }
 
-/// The write-back instructions this CPU has, the best one last. None where the lines are not of the length they are
-/// written for.
+/// The write-back instructions this CPU has, the best one last. There are none if the CPU's cache lines are not
+/// [`LINE`] bytes long, since the loops step by that.
 pub fn write_backs() -> impl DoubleEndedIterator<Item = &'static WriteBack> {
     let known = cache_line_size() == LINE;
     WRITE_BACKS.iter().copied().filter(move |instruction| known && (instruction.available)())
 }
 
-/// The write-back instruction in use; `None` where there is none, and nothing can be promised to leave the caches.
+/// The write-back instruction in use. `None` if this CPU has none; then no store can be promised to leave the caches.
 #[inline]
 pub fn write_back() -> Option<&'static WriteBack> {
     let chosen = CHOSEN_WRITE_BACK.load(Ordering::Relaxed);
     if chosen.is_null() {
         return choose_best_write_back();
     }
-    // SAFETY: null is excluded above; else only pointers made from elements of the static WRITE_BACKS are stored.
+    // SAFETY: CHOSEN_WRITE_BACK only ever holds null, excluded above, or a pointer that `choose_write_back` made from
+    // an element of the static WRITE_BACKS.
     Some(unsafe { &*chosen })
 }
 
@@ -155,75 +162,76 @@ pub fn choose_write_back(name: &str) -> Option<&'static WriteBack> {
     Some(found)
 }
 
-/// The best instruction after which a line is in no cache any more.
+/// The best instruction that evicts a line from every cache. `None` if this CPU has none.
 pub fn evict() -> Option<&'static WriteBack> {
-    // Looked up once: in a guest every CPUID traps to the host.
+    // Kept, because in a virtual machine every CPUID instruction traps to the hypervisor.
     static BEST: OnceLock<Option<&'static WriteBack>> = OnceLock::new();
     *BEST.get_or_init(|| write_backs().rfind(|instruction| instruction.evicts))
 }
 
-/// Orders every store before it, non-temporal ones and write-backs too, before every store after it.
+/// Orders every earlier store, non-temporal stores and write-backs included, before every later store.
 #[inline]
 pub fn store_fence() {
     native::store_fence();
 }
 
-/// Orders every access before it, evictions too, before every access after it.
+/// Orders every earlier access, evictions included, before every later access.
 pub fn full_fence() {
     native::full_fence();
 }
 
-/// `si_addr_lsb`: log2 of the extent that is poisoned, in bytes; 0 for any other signal. The C library's struct has the
-/// field, the 16 bits after the address; the libc crate does not name it.
+/// Reads `si_addr_lsb`: log2 of the number of bytes that are poisoned. 0 for a signal that does not report poison. The
+/// field is the 16 bits after the address, at offset 24; the libc crate has no accessor for it.
 pub(crate) fn extent(info: &libc::siginfo_t) -> u16 {
     const OFFSET: usize = 24;
     if info.si_signo != libc::SIGBUS || info.si_code != libc::BUS_MCEERR_AR {
         return 0;
     }
     let field = std::ptr::from_ref(info).cast::<[u8; 2]>().wrapping_byte_add(OFFSET);
-    // SAFETY: a siginfo has 128 bytes; for BUS_MCEERR_AR the kernel has filled these.
+    // SAFETY: a `siginfo_t` has 128 bytes, so bytes 24 and 25 lie in it; the kernel fills them for BUS_MCEERR_AR.
     u16::from_ne_bytes(unsafe { field.read() })
 }
 
 /// What an instruction that faulted was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FaultKind {
-    /// It loaded.
+    /// It read memory.
     Read,
-    /// It stored, or loaded and stored.
+    /// It wrote memory, or read and wrote it.
     Write,
-    /// It could not even be fetched.
+    /// The CPU could not fetch the instruction itself.
     Execute,
 }
 
-/// The length in bytes of the cache lines that non-temporal stores and write-backs work on.
+/// The length in bytes of the cache lines that the non-temporal stores and the write-back loops are written for.
 pub const LINE: usize = 64;
 
-/// The cache line, from CPUID (leaf 1, the `clflush` size); 64 where there is no such thing.
+/// The length in bytes of this CPU's cache lines: the `clflush` size of CPUID leaf 1; 64 where nothing reports it.
 pub fn cache_line_size() -> usize {
     native::cache_line_size()
 }
 
-/// The CPU features this crate looks at, and whether they are there.
+/// The CPU features that this crate makes use of, each with whether this CPU has it.
 pub fn features() -> Vec<(&'static str, bool)> {
     native::features()
 }
 
-/// Prefetches the lines of `[addr, addr + len)`, the first few at most. Never faults.
+/// Prefetches the lines of `[addr, addr + len)` into all caches, of a long range only the first 1 KiB. Never faults.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a call would cost more than the hint gains
 pub fn prefetch(addr: usize, len: usize) {
     native::prefetch(addr, len);
 }
 
-/// Claims all lines of a range that is about to be stored to. Never faults.
+/// Prefetches all lines of a range with the intent to write, so that the stores that follow find the lines owned. Never
+/// faults.
 #[inline]
 pub fn prefetch_to_write(addr: usize, len: usize) {
     native::prefetch_to_write(addr, len);
 }
 
-/// Prefetches all the lines into the second-level cache, which can wait for more lines at once than the first. Never
-/// faults.
+/// Prefetches all lines of a range into the second-level cache, which can have more reads outstanding than the first.
+/// Never faults.
 #[inline]
 pub fn prefetch_far(addr: usize, len: usize) {
     native::prefetch_far(addr, len);

@@ -1,7 +1,8 @@
-//! The set of architectures without one of their own: volatile words, which no fault is survived in.
+//! The instruction set of architectures that have no folder here: loops over volatile words. They do not survive
+//! faults.
 //!
-//! Volatile, because the memory may be changed by someone else meanwhile: the compiler must neither assume that it
-//! reads the same twice nor turn the loop into a call whose contract rules that out.
+//! The accesses are volatile because somebody else may change the memory meanwhile. The compiler must neither assume
+//! that two reads of a byte agree nor turn the loop into a call of `memcpy`, whose contract forbids such changes.
 
 use super::facts::{Facts, Vendor};
 use super::guard::Trap;
@@ -9,19 +10,19 @@ use super::{FaultKind, Primitives, WriteBack};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// The one set there is.
+/// The only set.
 pub(super) static SETS: &[&Primitives] = &[&SCALAR];
 
-/// No instruction is known to write lines back.
+/// There is no write-back instruction.
 pub(super) static WRITE_BACKS: &[&WriteBack] = &[];
 
-/// No fault is survived: memory that can go away is copied by system calls.
+/// Faults are not survived, so memory that can go away is copied by system calls.
 pub(crate) const RECOVERS: bool = false;
 
 pub(super) static SCALAR: Primitives =
     Primitives { name: "scalar", copy, nontemporal: copy, zero, available: || true, whole: || true, tables: &[] };
 
-/// Eight bytes without alignment; a single load or store on every CPU that allows unaligned ones.
+/// Eight bytes of alignment 1: a single load or store on every CPU that allows unaligned ones.
 type Word = [u8; 8];
 const WORD: usize = size_of::<Word>();
 
@@ -30,15 +31,17 @@ const WORD: usize = size_of::<Word>();
 unsafe extern "C" fn copy(dst: *mut u8, src: *const u8, len: usize, _trap: *mut Trap) -> usize {
     let words = len / WORD * WORD;
     for at in (0..words).step_by(WORD) {
-        // SAFETY: at + WORD <= len, so both words lie in the ranges the caller vouches for; Word has alignment 1.
+        // SAFETY: at + WORD <= len, so the word lies in the source, which the caller of `copy` says is readable; Word
+        // has alignment 1.
         let word = unsafe { ptr::read_volatile(src.wrapping_add(at).cast::<Word>()) };
-        // SAFETY: at + WORD <= len, so the word lies in the destination, which the caller of `copy` lets be written to.
+        // SAFETY: at + WORD <= len, so the word lies in the destination, which the caller of `copy` says is writable;
+        // Word has alignment 1.
         unsafe { ptr::write_volatile(dst.wrapping_add(at).cast::<Word>(), word) };
     }
     for at in words..len {
         // SAFETY: at < len, so the byte lies in the source, which the caller of `copy` says is readable.
         let byte = unsafe { ptr::read_volatile(src.wrapping_add(at)) };
-        // SAFETY: at < len, so the byte lies in the destination, which the caller of `copy` lets be written to.
+        // SAFETY: at < len, so the byte lies in the destination, which the caller of `copy` says is writable.
         unsafe { ptr::write_volatile(dst.wrapping_add(at), byte) };
     }
     0
@@ -49,22 +52,23 @@ unsafe extern "C" fn copy(dst: *mut u8, src: *const u8, len: usize, _trap: *mut 
 unsafe extern "C" fn zero(dst: *mut u8, len: usize, _trap: *mut Trap) -> usize {
     let words = len / WORD * WORD;
     for at in (0..words).step_by(WORD) {
-        // SAFETY: at + WORD <= len, in the range the caller vouches for; Word has alignment 1.
+        // SAFETY: at + WORD <= len, so the word lies in the range, which the caller of `zero` says is writable; Word
+        // has alignment 1.
         unsafe { ptr::write_volatile(dst.wrapping_add(at).cast::<Word>(), [0; WORD]) };
     }
     for at in words..len {
-        // SAFETY: at < len, so the byte lies in the range that the caller of `zero` lets be written to.
+        // SAFETY: at < len, so the byte lies in the range, which the caller of `zero` says is writable.
         unsafe { ptr::write_volatile(dst.wrapping_add(at), 0) };
     }
     0
 }
 
-/// Nothing depends on the CPU.
+/// No property of the CPU is known.
 pub(super) fn facts() -> Facts {
     Facts { vendor: Vendor::Other, first_cache: None, second_cache: None, last_cache: None, fast_strings: false }
 }
 
-/// No stream asks ahead.
+/// This set's copy does not prefetch.
 pub(super) fn use_far(_from: usize) {}
 
 /// There are no string instructions.
@@ -80,19 +84,20 @@ pub(super) fn full_fence() {
 
 type Access = unsafe fn(addr: usize, len: usize);
 
-/// The compiler would take loads away that nobody looks at.
+/// There are no routines of loads alone: the compiler would remove loads whose results are unused.
 pub(super) fn accesses() -> Option<[Access; 3]> {
     None
 }
 
-/// There is no hint to give.
+/// Prefetches do nothing here.
 pub(super) fn prefetch(_addr: usize, _len: usize) {}
 
 pub(super) fn prefetch_far(_addr: usize, _len: usize) {}
 
 pub(super) fn prefetch_to_write(_addr: usize, _len: usize) {}
 
-/// No clock is cheap enough.
+/// There is no cheap clock here. By a clock that stands still, `fault/freshness.rs` never takes an earlier answer for
+/// fresh.
 pub(crate) fn ticks() -> u64 {
     0
 }
@@ -113,7 +118,7 @@ pub(crate) unsafe fn resume(_signal: i32, _info: *mut libc::siginfo_t, _context:
     false
 }
 
-/// No two contexts are known to be alike.
+/// Every context gets a number of its own, since their registers are not known here.
 ///
 /// # Safety
 /// None; other instruction sets read what they are given.
@@ -122,7 +127,7 @@ pub(crate) unsafe fn state(_context: *mut libc::c_void) -> u64 {
     CONTEXTS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Nothing is known of the access.
+/// The access is not known here: every fault counts as a read.
 ///
 /// # Safety
 /// None; other instruction sets read what they are given.

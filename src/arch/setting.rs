@@ -1,4 +1,4 @@
-//! The process-wide choices that a test may change: one test at a time, and only until it ends.
+//! A guard for tests that change process-wide choices: one test at a time, and only until it ends.
 
 use super::tuning::{self, Tuning};
 use super::{choose, primitives};
@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static CHANGING: Mutex<()> = Mutex::new(());
 
-/// While it lives, no other test changes the instruction set or the lengths from which copies go another way. Both are
-/// what they were once it is dropped, also by a panic.
+/// While it lives, no other test changes the instruction set or the tuning. Dropping it restores both, also when the
+/// test panics.
 pub struct Setting {
     set: &'static str,
     tuning: Tuning,
@@ -15,7 +15,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Waits for the test that changes them now, and keeps what they are.
+    /// Waits until no other test holds a `Setting`, then records the current choices.
     pub fn keep() -> Self {
         let alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
         Self { set: primitives().name, tuning: tuning::current(), _alone: alone }
@@ -29,7 +29,8 @@ impl Drop for Setting {
     }
 }
 
-/// Lets every chunk of every copy go past the caches, if it is a line's worth, and ask far ahead if it is long.
+/// Sets the thresholds so low that every chunk may be copied with non-temporal stores, and long ones prefetch far
+/// ahead.
 pub fn stream_everything() {
     tuning::set(Tuning { nontemporal_from: 1, lines_from: 1, ragged_from: 1, far_from: 0, ..tuning::current() });
 }

@@ -1,4 +1,4 @@
-//! Every set runs the identical cases: all small sizes at all alignments, block boundaries, the string path.
+//! Every instruction set runs the same cases: all small sizes at all alignments, block boundaries, `rep movsb`.
 
 use super::guard::{self, Instruction, Interrupted, Trap, find};
 use super::setting::Setting;
@@ -13,7 +13,7 @@ fn sets() -> impl Iterator<Item = &'static Primitives> {
     available().chain([&portable::SCALAR])
 }
 
-/// Runs a test with no copy by strings, and with all that may be.
+/// Runs a test twice: without `rep movsb`, and with it for every copy of lines.
 fn with_and_without_strings(test: impl Fn()) {
     let _setting = Setting::keep();
     for from in [usize::MAX, 0] {
@@ -92,7 +92,7 @@ fn check_nontemporal(set: &Primitives, len: usize, src_at: usize, dst_at: usize)
 }
 
 #[test]
-fn streams_every_length_to_every_address() {
+fn copies_nontemporally_every_length_to_every_address() {
     let _setting = Setting::keep();
     for far_from in [usize::MAX, 0] {
         tuning::set(Tuning { far_from, ..tuning::current() });
@@ -138,8 +138,8 @@ fn a_set_can_be_chosen_by_name_and_only_if_it_exists() {
     assert!(cache_line_size().is_power_of_two());
 }
 
-/// A string instruction says which side it was by the address alone, and poison is told of by the page, or by what is
-/// larger.
+/// For a string instruction only the reported address tells which side faulted. Poison is reported with an extent of a
+/// page or more, so the address may be anywhere in that.
 #[test]
 fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
     let (dst, src, left) = (0x70_0000_0840, 0x50_0000_0840, 0x9000);
@@ -150,14 +150,15 @@ fn poison_in_a_string_is_on_the_side_whose_extent_holds_it() {
         stop.is_store
     };
     for (at, lsb) in [(0, 0), (0x8fff, 0), (0, 12), (0x1000, 12), (0x8fff, 12), (0x4000, 21)] {
-        let told = |start: usize| (start + at) >> lsb << lsb;
-        assert!(!side(told(src), lsb), "{at:#x} {lsb}");
-        assert!(side(told(dst), lsb), "{at:#x} {lsb}");
+        let reported = |start: usize| (start + at) >> lsb << lsb;
+        assert!(!side(reported(src), lsb), "{at:#x} {lsb}");
+        assert!(side(reported(dst), lsb), "{at:#x} {lsb}");
     }
     assert!(side(src + left, 0) && side(src - 1, 0), "no byte of the source");
 }
 
-/// Where a byte is on both sides, the address alone does not tell which access failed: a page fault's error code does.
+/// If the ranges overlap, the address does not tell whether the load or the store failed. The page fault's error code
+/// does.
 #[test]
 fn a_store_in_a_string_over_itself_is_the_destinations() {
     let (at, left) = (0x50_0000_0840, 0x9000);
@@ -195,7 +196,7 @@ fn every_table_is_filled_and_resumes_in_its_own_routine() {
     assert!(find(0).is_none() && find(usize::MAX).is_none());
 }
 
-/// The contract of copies and streams: the ranges may overlap if the destination is below the source.
+/// The contract of both copies: the ranges may overlap if the destination is below the source.
 #[test]
 fn overlapping_ranges_are_moved_down_by_every_routine() {
     with_and_without_strings(|| {
@@ -206,7 +207,7 @@ fn overlapping_ranges_are_moved_down_by_every_routine() {
                     let mut expected = original.clone();
                     expected.copy_within(dst + distance..dst + distance + len, dst);
                     for routine in [guard::copy, guard::copy_nontemporal] {
-                        // On a line, so that `dst` is an offset in one.
+                        // The memory starts on a line boundary, so that `dst` is an offset into a line.
                         let mut memory = vec![0_u8; original.len() + LINE];
                         let start = memory.as_ptr().align_offset(LINE);
                         memory[start..start + original.len()].copy_from_slice(&original);
@@ -224,7 +225,7 @@ fn overlapping_ranges_are_moved_down_by_every_routine() {
     });
 }
 
-/// An instruction set is one folder: what else names one would have to be written again for the next.
+/// An architecture is one folder of `arch/`. Any other file that named one would have to be changed for the next.
 #[test]
 fn nothing_else_knows_an_instruction_set() {
     let names =
@@ -239,7 +240,7 @@ fn nothing_else_knows_an_instruction_set() {
             } else {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let found = text.lines().filter(|line| names.iter().any(|name| line.contains(name)));
-                // The choice itself.
+                // `arch/mod.rs` chooses the architecture.
                 let allowed = if path == source.join("arch/mod.rs") { 7 } else { 0 };
                 assert_eq!(found.count(), allowed, "{}", path.display());
                 files += 1;

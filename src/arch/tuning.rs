@@ -1,70 +1,77 @@
-//! From which lengths on a copy goes another way. Each rule is a pure function of what the CPU says; the lengths can be
-//! set by name for an experiment, and change no result.
+//! The lengths from which a copy uses another method. Each is a pure function of the CPU's [`Facts`]. For experiments
+//! they can be set by name; they affect speed alone, never a result.
 
 use super::LINE;
 use super::facts::{Facts, Vendor};
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What the last cache holds where the CPU does not tell.
+/// The size, in bytes, that the last-level cache is taken to have where the CPU does not report it.
 const USUAL_CACHE: usize = 32 << 20;
 
-/// However large the last cache is said to be, a copy of so many bytes is not kept in it.
+/// However large the last-level cache is, a copy of this many bytes is not expected to stay in it.
 const MOST_KEPT: usize = 32 << 20;
 
-/// How many second caches' worth of a last cache that many cores share are there for one of them. At so many (Emerald
-/// Rapids), and at half the last cache (Zen 5), a copy and whoever reads its destination right behind it together take
-/// as long either way.
+/// Of a last-level cache that many cores share, one core is taken to get this many times the size of its second-level
+/// cache. Measured as the length at which a copy and a read of its destination right after it together take equally
+/// long with and without non-temporal stores: 8 times L2 on Emerald Rapids, half the last-level cache on Zen 5.
 const SHARE: usize = 8;
 
-/// Of chunks that are whole lines those of so many bytes are stored past the caches (Zen 5: 64 bytes take 1.15 of the
-/// time that way, 256 as long, 512 0.75 to 0.85; Intel: any).
+/// In a copy that long, chunks of whole lines are stored non-temporally from this many bytes on. On Zen 5, the time
+/// relative to stores through the caches is 1.15 at 64 bytes, 1 at 256, and 0.75 to 0.85 at 512. On Intel it is less at
+/// any length.
 const WHOLE_LINES_FROM: usize = 256;
 
-/// Of chunks that are not whole lines those of so many bytes are stored past the caches: below, the partial lines at
-/// both ends and the reads that wait for nothing outweigh it.
+/// Other chunks are from this many bytes on. In shorter ones, the partial lines at both ends cost more than the whole
+/// lines gain.
 const USUAL_RAGGED_FROM: usize = 1 << 10;
 
-/// From here `rep movsb` beats any vector loop between addresses that agree modulo a line: L1 is left behind. A loop
-/// may also trip over its own stores there, where source and destination are a few lines apart modulo 4 KiB (Zen 4,
-/// 16 KiB, 64 bytes: 740 ns against 380).
+/// From this many bytes on, beyond the first-level cache, `rep movsb` is faster than any vector loop if both addresses
+/// agree modulo a line. A loop's loads may also have to wait for its stores, where source and destination are a few
+/// lines apart modulo 4 KiB: on Zen 4 a copy of 16 KiB at a distance of 64 bytes takes 740 ns in a loop, 380 ns by
+/// `rep movsb`.
 const STRINGS_FROM: usize = 32 << 10;
-/// The same where AMD's L1 has 32 KiB.
+/// The same for AMD's CPUs whose first-level cache has 32 KiB.
 const STRINGS_FROM_SMALL_L1: usize = 16 << 10;
-/// From here Intel's beats it between any two addresses: source and destination together fill half of L2. AMD's does
-/// from `STRINGS_FROM` on where L1 has 48 KiB (Zen 5: 40 KiB to 1 MiB, any distance: 0.75 to 0.9 of the time); before
-/// that it is many times slower where the destination lies 1 to 15 bytes behind the source modulo 4 KiB.
+/// From this many bytes on, Intel's `rep movsb` is faster between any two addresses: source and destination together
+/// fill half of L2. AMD's is from `STRINGS_FROM` on if the first-level cache has 48 KiB (Zen 5, 40 KiB to 1 MiB, at any
+/// distance: 0.75 to 0.9 of the time). On AMD's earlier CPUs it is never used for any two addresses, since it is many
+/// times slower if the destination lies 1 to 15 bytes behind the source modulo 4 KiB.
 const STRINGS_ANY_FROM: usize = 512 << 10;
 
-/// From here Intel's streams ask far ahead (Emerald Rapids, cold, 16 KiB to 1 GiB: 1.1 to 1.2 times the speed. Zen 5:
-/// 16 KiB 0.92 times, 64 KiB to 16 MiB 0.98 to 1.02).
+/// From this many bytes on, non-temporal copies on Intel prefetch far ahead. The speed, relative to the short prefetch,
+/// of copies from cold memory: Emerald Rapids, 16 KiB to 1 GiB, 1.1 to 1.2. Zen 5: 0.92 at 16 KiB, 0.98 to 1.02 from 64
+/// KiB to 16 MiB.
 const FAR_FROM: usize = 8 << 10;
 
-/// Below, a line that is claimed, stored to and written back takes Intel less time than one that is streamed.
+/// Below this many bytes, Intel's CPUs take less time to prefetch a line for writing, store to it and write it back
+/// than to store it non-temporally.
 const CLAIMED_UP_TO: usize = 640;
 
-/// The lengths, in bytes; `usize::MAX` is never.
+/// The lengths, in bytes. `usize::MAX` stands for never.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tuning {
-    /// Copies of so many bytes and more store their long chunks past the caches.
+    /// Copies of at least this many bytes store their long chunks non-temporally.
     pub nontemporal_from: usize,
-    /// Of their chunks, those that are whole lines are long from so many bytes on.
+    /// In such a copy, a chunk of whole lines is long from this many bytes on.
     pub lines_from: usize,
-    /// The others are from so many on.
+    /// In such a copy, any other chunk is long from this many bytes on.
     pub ragged_from: usize,
-    /// Copies between addresses that agree modulo a line go by `rep movsb` from so many bytes on.
+    /// Plain copies between addresses that agree modulo a line use `rep movsb` from this many bytes on.
     pub strings_from: usize,
-    /// Copies between any addresses do from so many on.
+    /// Plain copies between any addresses use `rep movsb` from this many bytes on.
     pub strings_any_from: usize,
-    /// Streams of so many bytes and more ask far ahead for their source, into the second cache alone.
+    /// Non-temporal copies of at least this many bytes prefetch their source far ahead, into the second-level cache
+    /// only.
     pub far_from: usize,
-    /// A durable copy of one range is stored past the caches from so many bytes on; through them below.
+    /// A durable copy to one range is stored non-temporally from this many bytes on. A shorter one is stored through
+    /// the caches and written back.
     pub durable_from: usize,
 }
 
 type Field = fn(&mut Tuning) -> &mut usize;
 
-/// The names by which each is set, and where it is kept; 0 until the CPU was asked.
+/// Each length: its name, its field, and the value in use. `nontemporal_from` is 0 until the CPU has been asked.
 static SETTINGS: [(&str, Field, AtomicUsize); 7] = [
     ("nontemporal_from", |tuning| &mut tuning.nontemporal_from, AtomicUsize::new(0)),
     ("lines_from", |tuning| &mut tuning.lines_from, AtomicUsize::new(0)),
@@ -79,19 +86,19 @@ const LINES_FROM: usize = 1;
 const RAGGED_FROM: usize = 2;
 const DURABLE_FROM: usize = 6;
 
-/// Whose rules are used on this CPU, by name.
+/// The names by which a text asks for the rules of a vendor.
 const VENDORS: [(&str, Vendor); 3] = [("intel", Vendor::Intel), ("amd", Vendor::Amd), ("other", Vendor::Other)];
 
 const NEVER: &str = "never";
 
-/// The environment variable that sets lengths to start with.
+/// The environment variable that sets the lengths in use when the process starts.
 pub const VARIABLE: &str = "IOVEC_RS_TUNING";
 
 impl Tuning {
-    /// What suits such a CPU.
+    /// The lengths that suit a CPU.
     pub fn of(facts: &Facts) -> Self {
         let last = facts.last_cache.unwrap_or(USUAL_CACHE);
-        // Source and destination share it.
+        // Source and destination share the cache.
         let kept = (last / 2).min(MOST_KEPT);
         let share = facts.second_cache.map_or(kept, |second| second.saturating_mul(SHARE));
         let has_small_l1 = facts.vendor == Vendor::Amd && facts.first_cache == Some(32 << 10);
@@ -115,8 +122,8 @@ impl Tuning {
         }
     }
 
-    /// What a text sets: `intel`, `amd` or `other` for the rules of that vendor, then `name=bytes` for single lengths,
-    /// separated by commas. What is wrong with the text, if anything is.
+    /// Parses a text: parts separated by commas, of which the first may be `intel`, `amd` or `other` for the rules of
+    /// that vendor, and each other one is `name=bytes` or `name=never`. The error says what is wrong with the text.
     pub fn parse(text: &str, facts: &Facts) -> Result<Self, String> {
         let mut tuning = Self::of(facts);
         for (index, part) in text.split(',').enumerate() {
@@ -139,7 +146,7 @@ impl Tuning {
         Ok(tuning)
     }
 
-    /// The text that sets all of it.
+    /// The text from which [`Tuning::parse`] makes the same lengths on any CPU.
     pub fn text(mut self) -> String {
         let mut one = |(name, field, _): &(&str, Field, AtomicUsize)| match *field(&mut self) {
             usize::MAX => format!("{name}={NEVER}"),
@@ -157,7 +164,7 @@ fn vendors() -> String {
     VENDORS.map(|(name, _)| name).join(", ")
 }
 
-/// What is in use.
+/// The lengths in use.
 pub fn current() -> Tuning {
     if SETTINGS[NONTEMPORAL_FROM].2.load(Ordering::Relaxed) == 0 {
         detect();
@@ -174,18 +181,19 @@ pub fn set(tuning: Tuning) {
     let mut tuning = Tuning { nontemporal_from: tuning.nontemporal_from.max(1), ..tuning };
     super::native::use_strings(tuning.strings_from, tuning.strings_any_from);
     super::native::use_far(tuning.far_from);
-    // The first tells the others that all are there.
+    // `nontemporal_from`, whose 0 means that nothing is set yet, is stored last, and readers load it first.
     for (_, field, kept) in SETTINGS.iter().rev() {
         kept.store(*field(&mut tuning), Ordering::Release);
     }
 }
 
-/// Uses what a text sets from now on, in all threads, or says what is wrong with it.
+/// Uses the lengths that a text sets from now on, in all threads. The error says what is wrong with the text; then
+/// nothing changes.
 pub fn choose(text: &str) -> Result<(), String> {
     Tuning::parse(text, &super::native::facts()).map(set)
 }
 
-/// What is wrong with the environment's text, if anything is.
+/// What is wrong with the text in the environment variable, which is then ignored. `None` if it is unset or valid.
 pub fn refusal() -> Option<String> {
     let text = requested()?;
     let why = Tuning::parse(&text, &super::native::facts()).err()?;
@@ -210,7 +218,8 @@ fn load(setting: usize) -> usize {
     SETTINGS[setting].2.load(Ordering::Acquire)
 }
 
-/// From which length on a chunk of a copy of `nbytes` goes past the caches; `usize::MAX` if none does.
+/// The length, in bytes, from which a chunk of a copy of `nbytes` may be stored non-temporally; [`is_streamed`]
+/// decides. `usize::MAX` if none may.
 #[inline]
 pub fn chunks_from(nbytes: usize) -> usize {
     let mut from = load(NONTEMPORAL_FROM);
@@ -221,13 +230,13 @@ pub fn chunks_from(nbytes: usize) -> usize {
     if nbytes < from { usize::MAX } else { load(LINES_FROM).min(load(RAGGED_FROM)) }
 }
 
-/// Whether a chunk that [`chunks_from`] lets through goes past the caches.
+/// Whether a chunk of at least [`chunks_from`] bytes is stored non-temporally.
 #[inline]
 pub fn is_streamed(dst: usize, len: usize) -> bool {
     len >= load(if (dst | len).is_multiple_of(LINE) { LINES_FROM } else { RAGGED_FROM })
 }
 
-/// From which length on one durable range is streamed.
+/// The length, in bytes, from which a durable copy to one range is stored non-temporally.
 #[inline]
 pub fn durable_from() -> usize {
     if load(NONTEMPORAL_FROM) == 0 {

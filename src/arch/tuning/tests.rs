@@ -42,14 +42,14 @@ fn copies_go_past_caches_that_would_not_keep_them() {
 }
 
 #[test]
-fn whole_lines_of_a_long_copy_are_streamed_one_by_one_on_intel_alone() {
+fn single_lines_of_a_long_copy_are_stored_nontemporally_on_intel_alone() {
     let from = |facts: &Facts| (Tuning::of(facts).lines_from, Tuning::of(facts).ragged_from);
     assert_eq!([ZEN_4, ZEN_5, UNKNOWN].map(|facts| from(&facts)), [(256, 1024); 3]);
     assert_eq!([EMERALD_RAPIDS, NEHALEM].map(|facts| from(&facts)), [(64, 1024); 2]);
 }
 
 #[test]
-fn strings_are_used_where_short_ones_are_fast() {
+fn rep_movsb_is_used_where_the_cpu_says_that_short_ones_are_fast() {
     let strings = |facts: &Facts| {
         let tuning = Tuning::of(facts);
         (tuning.strings_from, tuning.strings_any_from)
@@ -62,7 +62,7 @@ fn strings_are_used_where_short_ones_are_fast() {
 }
 
 #[test]
-fn streams_ask_far_ahead_on_intel_alone() {
+fn nontemporal_copies_prefetch_far_ahead_on_intel_alone() {
     let from = |facts: &Facts| Tuning::of(facts).far_from;
     assert_eq!([ZEN_4, ZEN_5, UNKNOWN].map(|facts| from(&facts)), [usize::MAX; 3]);
     assert_eq!([EMERALD_RAPIDS, NEHALEM].map(|facts| from(&facts)), [8 * KIB; 2]);

@@ -1,21 +1,21 @@
-//! Whether the handler knows every access to foreign memory in the guarded routines, and nothing else: the routines are
-//! disassembled as they are in memory, and what the table says is compared with what each instruction does.
+//! Tests that the fault table has every access to foreign memory of the guarded routines, and nothing else: they
+//! disassemble the routines as they are in memory, and compare each instruction with its entry.
 //!
-//! What they may touch without an entry: constants relative to the instruction pointer, the call's trap record (in
-//! `r10`) in the fixup, and the return address.
+//! A routine may touch without an entry: constants relative to the instruction pointer, the return address, and, in its
+//! fixup, the trap record that `r10` points to.
 
 use super::{SETS, WRITE_BACKS};
 use crate::arch::guard::{self, Instruction, Resume};
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A routine as it is in memory now.
+/// The instructions of a routine, decoded from memory.
 struct Routine {
     name: String,
     instructions: Vec<Decoded>,
 }
 
-/// An instruction, and whether it reads and writes memory in a way that can fault.
+/// An instruction, and whether it reads or writes memory in a way that can fault.
 struct Decoded {
     address: usize,
     code: iced_x86::Instruction,
@@ -28,7 +28,7 @@ impl Decoded {
         let is_write_back = matches!(code.mnemonic(), Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb);
         let mut info = InstructionInfoFactory::new();
         let accesses: Vec<OpAccess> = info.info(&code).used_memory().iter().map(UsedMemory::access).collect();
-        // Hints do not access, nor does what computes addresses only.
+        // Prefetches and `lea` have memory operands, but access nothing.
         let any = |kinds: &[OpAccess]| accesses.iter().any(|access| kinds.contains(access));
         let reads = any(&[OpAccess::Read, OpAccess::CondRead, OpAccess::ReadWrite, OpAccess::ReadCondWrite]);
         let writes = any(&[OpAccess::Write, OpAccess::CondWrite, OpAccess::ReadWrite, OpAccess::ReadCondWrite]);
@@ -39,7 +39,7 @@ impl Decoded {
         self.reads || self.writes
     }
 
-    /// Memory that is not the caller's to name.
+    /// Whether it touches memory that belongs neither to the routine nor to its caller.
     fn touches_foreign_memory(&self, fixup: usize) -> bool {
         let is_constant = self.code.is_ip_rel_memory_operand();
         let is_return = self.code.mnemonic() == Mnemonic::Ret;
@@ -56,7 +56,7 @@ impl Decoded {
     }
 }
 
-/// All guarded routines, by the addresses they are called at.
+/// All guarded routines, found by the addresses at which they are called.
 fn routines() -> Vec<Routine> {
     let of_sets = SETS.iter().flat_map(|set| {
         let [copy, nontemporal, zero] = [set.copy as *const (), set.nontemporal as *const (), set.zero as *const ()];
@@ -67,15 +67,15 @@ fn routines() -> Vec<Routine> {
     of_sets.chain(of_write_backs).map(|(name, start)| Routine { instructions: disassemble(start), name }).collect()
 }
 
-/// From the start of a routine to the return of the last fixup that an entry of it names.
+/// Decodes a routine from its start to the `ret` behind the last fixup that an entry of it names.
 fn disassemble(start: *const ()) -> Vec<Decoded> {
     const LONGEST: usize = 15;
     let mut found: Vec<Decoded> = Vec::new();
     let (mut at, mut last_fixup) = (start.addr(), 0);
     loop {
         let here = std::ptr::with_exposed_provenance::<[u8; LONGEST]>(at);
-        // SAFETY: `at` is inside a routine of this binary, behind which there are more bytes of its text than an
-        // instruction has.
+        // SAFETY: `at` is the start of an instruction of a routine in this binary, and behind every routine the text
+        // section has more than 15 bytes.
         let bytes = unsafe { here.read() };
         let code = Decoder::with_ip(64, &bytes, at as u64, DecoderOptions::NONE).decode();
         assert!(!code.is_invalid(), "{at:#x} is no instruction");
@@ -89,7 +89,7 @@ fn disassemble(start: *const ()) -> Vec<Decoded> {
     }
 }
 
-/// The entries that cover some byte of the routine, by their starts.
+/// The entries that cover a byte of the routine, by the addresses where they start.
 fn entries(routine: &Routine) -> BTreeMap<usize, Resume> {
     let code = &routine.instructions;
     let (start, end) = (code[0].address, code[code.len() - 1].address);
@@ -114,7 +114,7 @@ fn every_access_to_foreign_memory_has_an_entry_and_nothing_else_has() {
             let entry = guard::find(address);
             let foreign = instruction.touches_foreign_memory(fixup);
             accesses += usize::from(foreign);
-            // The byte behind a string instruction is where some CPUs report that poison stopped it.
+            // Some CPUs report poison in a string instruction with the instruction pointer behind it.
             let behind =
                 entry.is_some_and(|entry| entry.meta & 0xff == Instruction::String as i32 && entry.start != address);
             assert_eq!(entry.is_some(), foreign || behind, "{case}");

@@ -1,11 +1,13 @@
-//! Write-backs, one loop stamped out per instruction. None of them fences.
+//! The write-back loops: one macro, expanded for each instruction. None of them fences.
 
 use super::structured_features;
 use crate::arch::WriteBack;
 use crate::arch::guard::{Instruction, Trap};
 use core::arch::global_asm;
 
-/// The routine of one instruction: `rdi` is a line's start, `rsi` a multiple of the line's length.
+/// The loop of one instruction. `rdi` is the start of a line and `rsi` a multiple of the line's length, not 0; `r11`
+/// keeps the end. A write-back faults as a load of the line would. Its entry is a store's, because the position is then
+/// `rdi` itself.
 macro_rules! write_back {
     ($static:ident, $instruction:literal, $routine:literal $function:ident, $evicts:literal, $test:expr) => {
         pub(in crate::arch) static $static: WriteBack = WriteBack {
@@ -32,7 +34,7 @@ macro_rules! write_back {
             "add rdi, 64\n cmp rdi, r11\n jb 2b",
             "xor eax, eax\n ret",
             concat!(".L", $routine, "_fixup:"),
-            tell!(), "mov rax, r11\n sub rax, rdi\n ret",
+            save_trap!(), "mov rax, r11\n sub rax, rdi\n ret",
             closing!($routine),
             ".popsection",
             store = const Instruction::Store as i32,

@@ -1,8 +1,10 @@
-//! Whole lines, one and four at a time: copied through the caches, copied past them, zeroed. Each access is entered
-//! into the table of the routine `$r`.
+//! Macros for whole cache lines, one and four at a time: plain copies, non-temporal copies, zeroing. In all of them
+//! `$r` is the routine whose table gets the entries, `$mov` loads a register, `$put` stores one, and `rsi` and `rdi`
+//! point to the source and the destination.
 
-/// One line at `$at`: every group of registers is loaded, then stored. (All but the narrowest set have one group.)
-/// Before the group at offset `o` of it, `$stored o` bytes of the turn were stored.
+/// Copies one line at offset `$at`. A group of registers is loaded and then stored, group after group; only the
+/// narrowest set needs two groups for a line. When the group at offset `o` of the line begins, `$stored o` bytes of the
+/// iteration have been stored: `$stored` is `"$at+"`, or `"0*"` where the line's first bytes were counted before.
 #[rustfmt::skip]
 macro_rules! copy_line {
     ($r:literal, $mov:literal, $put:literal, $at:literal, $line:tt) => {
@@ -23,9 +25,9 @@ macro_rules! copy_line {
     };
 }
 
-/// Prefetches the four lines of a turn, ahead of it.
+/// Prefetches four lines of the source, at offset `$at`, into all caches.
 #[rustfmt::skip]
-macro_rules! hint {
+macro_rules! prefetch_lines {
     ($at:literal) => {
         concat!(
             "prefetcht0 [rsi+", $at, "]\n prefetcht0 [rsi+", $at, "+64]\n ",
@@ -34,9 +36,9 @@ macro_rules! hint {
     };
 }
 
-/// Four lines, asked for into the second cache alone.
+/// Prefetches four lines of the source, at offset `$at`, into the second-level cache.
 #[rustfmt::skip]
-macro_rules! far_hint {
+macro_rules! prefetch_lines_far {
     ($at:literal) => {
         concat!(
             "prefetcht1 [rsi+", $at, "]\n prefetcht1 [rsi+", $at, "+64]\n ",
@@ -45,7 +47,8 @@ macro_rules! far_hint {
     };
 }
 
-/// Four lines a turn while `rdx` (the bytes left, less what the caller has set aside) does not go below zero.
+/// Copies four lines an iteration, until `rdx` goes below 0. `rdx` is the bytes left less 256, less what the caller set
+/// aside.
 #[rustfmt::skip]
 macro_rules! copy_lines {
     ($r:literal, $label:literal, $mov:literal, $line:tt, $hint:expr) => {
@@ -62,10 +65,11 @@ macro_rules! copy_lines {
     };
 }
 
-/// Four lines past the caches: each group of registers is loaded, from where it starts on, and then stored. Loads ahead
-/// of the stores, because a load waits for a store whose address is alike in its low bits.
+/// Copies four lines with non-temporal stores. Each group of registers, which begins at offset `$start`, is loaded
+/// whole and then stored, because a load waits for an earlier store whose address has the same low 12 bits. An access
+/// has an entry of its own: loads count `$start` bytes as stored and the registers before theirs as loaded.
 #[rustfmt::skip]
-macro_rules! nontemporal_turn {
+macro_rules! nontemporal_lines {
     ($r:literal, $mov:literal, $put:literal, [$([$start:literal: $($reg:literal $o:literal),*]),*]) => {
         concat!($(
             $( guarded!($r, "load", $start, concat!($o, "-", $start),
@@ -75,22 +79,22 @@ macro_rules! nontemporal_turn {
     };
 }
 
-/// Turns of [`nontemporal_turn`] while `rdx` (the bytes left, less what the caller has set aside) does not go below
-/// zero.
+/// Repeats [`nontemporal_lines`] until `rdx` goes below 0. `rdx` is the bytes left less 256, less what the caller set
+/// aside.
 #[rustfmt::skip]
-macro_rules! nontemporal_turns {
-    ($r:literal, $label:literal, $mov:literal, $put:literal, $turn:tt, $hint:expr) => {
+macro_rules! nontemporal_loop {
+    ($r:literal, $label:literal, $mov:literal, $put:literal, $four_lines:tt, $hint:expr) => {
         concat!(
             ".p2align 5\n",
             $label, ":\n",
             $hint,
-            nontemporal_turn!($r, $mov, $put, $turn),
+            nontemporal_lines!($r, $mov, $put, $four_lines),
             "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
         )
     };
 }
 
-/// One line of zeroes at `$at`.
+/// Zeroes one line at offset `$at`; the registers named hold zeroes.
 #[rustfmt::skip]
 macro_rules! zero_line {
     ($r:literal, $mov:literal, $at:literal, [$([$($reg:literal $o:literal),*]),*]) => {

@@ -1,4 +1,4 @@
-//! x86-64: the routines, and what this CPU can run of them.
+//! x86-64: the routines, which of them this CPU can run, and what CPUID reports.
 
 #[macro_use]
 mod table;
@@ -48,12 +48,12 @@ fn structured_features() -> (u32, u32) {
     (leaf.ebx, leaf.edx)
 }
 
-/// Sets from which length on streams ask far ahead.
+/// Sets the length, in bytes, from which non-temporal copies prefetch far ahead.
 pub(super) fn use_far(from: usize) {
     vector::use_far(from);
 }
 
-/// What this CPU says of itself.
+/// The properties of this CPU that thresholds depend on, by CPUID.
 pub(super) fn facts() -> Facts {
     Facts {
         vendor: vendor(),
@@ -64,7 +64,7 @@ pub(super) fn facts() -> Facts {
     }
 }
 
-/// The vendor's own name is spread over three registers of leaf 0.
+/// The maker, whose name CPUID leaf 0 returns in three registers.
 fn vendor() -> Vendor {
     let leaf = __cpuid(0);
     let name: Vec<u8> = [leaf.ebx, leaf.edx, leaf.ecx].into_iter().flat_map(u32::to_le_bytes).collect();
@@ -75,26 +75,28 @@ fn vendor() -> Vendor {
     }
 }
 
-/// Sets from which lengths on copies go by `rep movsb`: between addresses that agree modulo a line, and between any.
+/// Sets the lengths, in bytes, from which plain copies use `rep movsb`: between addresses that agree modulo a line, and
+/// between any addresses.
 pub(super) fn use_strings(from: usize, any_from: usize) {
     vector::use_strings(from, any_from);
 }
 
-/// Loads and stores alone, by the widest registers.
-#[allow(clippy::unnecessary_wraps)] // other architectures have none
+/// The loops of loads alone and of stores alone, with the widest registers.
+#[allow(clippy::unnecessary_wraps)] // the portable set has none
 pub(super) fn accesses() -> Option<limits::Accesses> {
     Some(limits::accesses())
 }
 
-/// Whether 512 bits are moved in one piece. AMD's leaf of data paths tells where they are not; other CPUs that have
-/// them do not have that leaf.
+/// Whether the CPU moves a 512-bit register in one piece. CPUID leaf 0x8000001A of AMD's tells how wide the data paths
+/// are. CPUs of other makers that have AVX-512 do not have this leaf, and move it whole.
 fn moves_512_bits_whole() -> bool {
     const LEAF: u32 = 0x8000_001A;
     const FP512: u32 = 1 << 3;
     __cpuid(0x8000_0000).eax < LEAF || __cpuid(LEAF).eax & FP512 != 0
 }
 
-/// The size of the largest cache for data at a level, by the leaf of either vendor: they differ in their numbers alone.
+/// The size, in bytes, of the largest data or unified cache whose level `is_meant` accepts. Intel describes caches in
+/// CPUID leaf 4 and AMD in leaf 0x8000001D, in the same format.
 fn cache(is_meant: impl Fn(u32) -> bool) -> Option<usize> {
     const INSTRUCTIONS: u32 = 2;
     let caches = |leaf: u32| {
@@ -129,10 +131,11 @@ pub(super) fn features() -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// How many bytes of the next segment are prefetched: by then the hardware prefetcher has caught on.
+/// How many bytes of the next segment are prefetched. Behind that the hardware prefetcher has detected the stream.
 const PREFETCH_BYTES: usize = 1024;
 
-/// The lines of a range, by any address in each. One that begins within a line ends in one more.
+/// An address in each line of a range. A range that begins inside a line reaches into one line more than its length
+/// tells, so the bytes before it in that line are added.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 fn lines(addr: usize, len: usize) -> impl Iterator<Item = *const i8> {
@@ -160,25 +163,25 @@ pub(super) fn prefetch_far(addr: usize, len: usize) {
 pub(super) fn prefetch_to_write(addr: usize, len: usize) {
     for line in lines(addr, len) {
         // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address. Every CPU
-        // with 64-bit mode takes the instruction, some as one that does nothing.
+        // with 64-bit mode accepts the instruction; some do nothing for it.
         unsafe { asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly)) };
     }
 }
 
-/// The clock that costs nothing to read.
+/// Reads the time-stamp counter, the cheapest clock there is.
 #[inline]
 pub(crate) fn ticks() -> u64 {
     // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
     unsafe { _rdtsc() }
 }
 
-/// Orders every store before it, non-temporal ones and write-backs too, before every store after it.
+/// Orders every earlier store, non-temporal stores and write-backs included, before every later store.
 pub(super) fn store_fence() {
     // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
     unsafe { _mm_sfence() };
 }
 
-/// Orders every access before it, evictions too, before every access after it.
+/// Orders every earlier access, evictions included, before every later access.
 pub(super) fn full_fence() {
     // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
     unsafe { _mm_mfence() };

@@ -1,10 +1,12 @@
-//! Less than a line: the moves that every routine takes at its ends.
+//! Macros for less than a line: the moves that every routine makes at its ends. `$l` is a prefix that keeps the labels
+//! of several uses in one routine apart.
 
-/// The words of a 16-byte register, each its own number.
+/// The four 32-bit lanes of an `xmm` register, each holding its own number.
 pub(super) static LANES: u128 = 3 << 96 | 2 << 64 | 1 << 32;
 
-/// Moves fewer than 64 bytes (`rdx`) whose destination is within a page: touches the first byte, then each size by two
-/// overlapping halves, loads before stores. Advances nothing. The label prefix keeps its uses apart.
+/// Copies `rdx` bytes, fewer than 64, to a destination within one page. It reads the first byte, so that a later fault
+/// of a load means the second line. Then it moves the bytes as two halves that may overlap, of a size by powers of two,
+/// and loads both before it stores either. It does not advance the pointers.
 #[rustfmt::skip]
 macro_rules! small_copy {
     ($r:literal, $l:literal) => {
@@ -41,7 +43,7 @@ macro_rules! small_copy {
     };
 }
 
-/// Zeroes fewer than 64 bytes (`rsi`) at `rdi`, within a page.
+/// Zeroes `rsi` bytes, fewer than 64, at `rdi`, within one page. `rax` and `xmm0` are zero.
 #[rustfmt::skip]
 macro_rules! small_zero {
     ($r:literal, $l:literal) => {
@@ -70,10 +72,17 @@ macro_rules! small_zero {
     };
 }
 
-/// Streams `r8` bytes of a word, fewer than it has and not none, and advances over them: turned to their place in the
-/// word, which is stored in every place of 16 bytes under a mask that is set for them alone. Changes `rax`, `r9` and
-/// `xmm0` to `xmm2`. The store wants its address in `rdi`, which has a fixup of its own to become the first byte's
-/// again.
+/// Copies `r8` bytes, 1 to 3, all in one aligned 4-byte word of the destination, with a non-temporal store, and
+/// advances the pointers. No instruction stores so few bytes non-temporally but `maskmovdqu`, which stores those bytes
+/// of 16 whose mask byte has its top bit set. So the bytes are
+/// * gathered in `eax`, the last one first;
+/// * rotated left to their place in the word, by 8 times the address modulo 4, and broadcast to the four words of
+///   `xmm0`;
+/// * covered by the mask in `xmm1`: as many bytes of ones, rotated alike, in the one word whose number (from the
+///   address) equals its lane's in `LANES`.
+///
+/// `maskmovdqu` takes its address from `rdi`, here rounded down to 16. Its own fixup, `_masked_fixup`, restores `rdi`
+/// from `rax`. Changes `rax`, `r9` and `xmm0` to `xmm2`; keeps `rcx` in `r9`.
 #[rustfmt::skip]
 macro_rules! nontemporal_bytes {
     ($r:literal, $l:literal, $m:literal) => {
@@ -94,7 +103,8 @@ macro_rules! nontemporal_bytes {
     };
 }
 
-/// Streams a word of `rcx` bytes, by way of a register of its size, and advances over it.
+/// Copies one word through `$reg`, which has its size, with `movnti`. Advances the pointers and takes `$size` from
+/// `rcx`, which sets the flags.
 #[rustfmt::skip]
 macro_rules! nontemporal_word {
     ($r:literal, $reg:literal, $size:literal) => {
@@ -106,7 +116,9 @@ macro_rules! nontemporal_word {
     };
 }
 
-/// Streams `rcx` bytes, within a line and not none, and advances over them: up to a word, words, what is left.
+/// Copies `rcx` bytes, not 0 and within one line of the destination, with non-temporal stores, and advances the
+/// pointers: single bytes up to a word boundary, a 4-byte word up to an 8-byte boundary, 8-byte words, a 4-byte word,
+/// and the last single bytes.
 #[rustfmt::skip]
 macro_rules! nontemporal_part {
     ($r:literal, $l:literal) => {

@@ -1,7 +1,10 @@
-//! How a routine is framed, and how its accesses get into its table.
+//! Macros that open and close an assembly routine and build its fault table. The entries of a routine go to a section
+//! of their own, in the order of the code, between the symbols `NAME_table` and `NAME_table_end`.
 
-/// Code that touches foreign memory, entered into the routine's table: what it does, how many bytes of the turn were
-/// stored before, and how many behind those had only been loaded.
+/// Emits code that touches foreign memory, and its [`Entry`](crate::arch::guard::Entry) in the routine's table: the
+/// kind of access, how many bytes of the loop iteration were stored before this code (`$stored`), and how many more
+/// were loaded but not stored (`$ahead`). After a fault the thread goes on at the routine's fixup, unless another is
+/// named.
 #[rustfmt::skip]
 macro_rules! guarded {
     ($routine:literal, $access:literal, $stored:literal, $code:expr) => {
@@ -22,21 +25,22 @@ macro_rules! guarded {
     };
 }
 
-/// Fills the call's record at a fixup: with what the handler left in two registers, with how far both pointers had
-/// come, and with how far a store reached beyond those, if `reached` says in which register that is.
-macro_rules! tell {
+/// At a fixup, fills the call's [`Trap`](crate::arch::guard::Trap), to which `r10` points: with the two registers that
+/// the handler set (`r8` is the signal's address, `r9` is the word of `Trap::encode`), with both pointers, and with
+/// `reached`, from the register that is named or 0.
+macro_rules! save_trap {
     () => {
-        concat!(tell!(@), "mov qword ptr [r10+32], 0\n")
+        concat!(save_trap!(@), "mov qword ptr [r10+32], 0\n")
     };
     ($reached:literal) => {
-        concat!(tell!(@), "movq [r10+32], ", $reached, "\n")
+        concat!(save_trap!(@), "movq [r10+32], ", $reached, "\n")
     };
     (@) => {
         "mov [r10], r8\n mov [r10+8], r9\n mov [r10+16], rdi\n mov [r10+24], rsi\n"
     };
 }
 
-/// The beginning of a routine and of its table.
+/// Begins a routine and its table. The symbols are hidden: global to the linker, but not exported.
 #[rustfmt::skip]
 macro_rules! opening {
     ($r:literal) => {
@@ -51,7 +55,7 @@ macro_rules! opening {
     };
 }
 
-/// The end of a routine and of its table.
+/// Ends a routine and its table.
 #[rustfmt::skip]
 macro_rules! closing {
     ($r:literal) => {
@@ -65,7 +69,7 @@ macro_rules! closing {
     };
 }
 
-/// The table that a routine's `guarded!` accesses were entered into, in a module of the routine's name.
+/// Declares the [`Table`](crate::arch::guard::Table) of a routine, as `TABLE` in a module of the routine's name.
 macro_rules! table {
     ($function:ident, $routine:literal) => {
         mod $function {

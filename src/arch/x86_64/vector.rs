@@ -1,74 +1,90 @@
-//! One copy, one streaming and one zeroing algorithm, written once and stamped out per register width.
+//! One plain copy, one non-temporal copy and one zeroing routine: each is written once, as a macro, and expanded for
+//! every register width.
 //!
-//! They are assembly so that their memory accesses are exactly the ones written here and each is known to the fault
-//! table beside the code: an access that faults resumes at the routine's fixup, which returns how far it got.
+//! They are assembly so that their memory accesses are exactly those written here, and each has an entry in the fault
+//! table. After an access faults, the thread goes on at the routine's fixup, which returns the bytes left.
 //!
-//! The copy: a head brings the *destination* to a line boundary (measured faster than aligning the source: a store that
-//! crosses a line costs more than a load that does), then whole lines, each loaded whole before it is stored, pointers
-//! advanced after the stores; then a tail. Head and tail are a line's worth each that reaches over what is beside them:
-//! no choice by length, which varying lengths would mispredict. Where a store of it would straddle pages, or a load see
-//! what was stored before, they go by the moves of their length. Where the CPU has fast strings, `rep movsb`
-//! takes the lines of a long copy, of one whose addresses agree modulo a line sooner: it claims destination lines
-//! without reading them first.
+//! **The plain copy** has a head, whole lines, and a tail.
+//! * The head brings the *destination* to a line boundary. That was measured to be faster than aligning the source: a
+//!   store that crosses a line costs more than a load that does.
+//! * The lines: each is loaded whole before it is stored, and the pointers advance after the stores. If the CPU has
+//!   fast `rep movsb`, that instruction copies the lines of a long copy, since it takes ownership of destination lines
+//!   without reading them first. The threshold is lower if both addresses agree modulo a line.
+//! * Head and tail each copy 64 bytes, whatever their own length is, and so reach into the line next to them. A branch
+//!   on the length would be mispredicted where lengths vary. The branches by length (`small_copy!`) are taken only
+//!   where such a store would straddle pages, or where the ranges are so close that a load would see bytes the copy has
+//!   stored.
 //!
-//! The non-temporal copy: what comes before a line boundary of the destination, whole lines, what is behind them, all
-//! by non-temporal stores. It prefetches the source, never beyond its end. Of a partial line the words go by `movnti`,
-//! the bytes beside them by `maskmovdqu`. It does not fence.
+//! **The non-temporal copy** stores the bytes before a line boundary of the destination, then whole lines, then the
+//! rest. Of a partial line it stores the words by `movnti` and the bytes beside them by `maskmovdqu`. It prefetches the
+//! source, never beyond its end. It does not fence.
 //!
-//! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
-//! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
-//!   where a head stored more than the pointers moved by, `xmm5` says how far, so that those bytes are counted without
-//!   being read again from a page that may be gone;
-//! * heads and tails are loaded whole before any of them is stored;
+//! **Registers.** `rdi` and `rsi` point to the destination and the source; `rdx` counts the bytes left, less whatever a
+//! loop sets aside (zeroing, which has no source, counts in `rsi`). `r10` points to the trap record, and `r11` to the
+//! end of the source (of the destination when zeroing), so a fixup returns `r11` minus the pointer. `r9` keeps the
+//! length while `rdx` has that of a part. After a fault `r8` and `r9` are what the handler put there. `xmm5` belongs to
+//! the plain copy, see below; everything else is scratch.
+//!
+//! Why progress is exact ([`crate::arch::guard`] does the arithmetic):
+//! * the source pointer advances only past bytes that are stored, so end minus pointer is what is left, in every phase.
+//!   The head of a plain copy stores more bytes than the pointers advance by. `xmm5` has the source address behind the
+//!   last of them, so that they are counted and not read again from a page that may be gone by then;
+//! * heads and tails are loaded whole before any byte of them is stored;
 //! * a destination line never straddles pages, so a store that faults has stored nothing of its line;
-//! * a source line is either loaded or not, and where a load reaches into a second line, the first has been read before
-//!   ([`Instruction::First`] sees to it where nothing else did).
+//! * poison is per line: a load that faults inside one line tells that this line is bad. Before a load that reaches
+//!   into a second line, a byte of the first has been read, by an [`Instruction::First`] where nothing else has read
+//!   it; so if such a load faults, the second line is the bad one.
 
 use crate::arch::Primitives;
 use crate::arch::guard::{Instruction, Trap};
 use core::arch::global_asm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// From which length on `rep movsb` takes the lines of copies between addresses that agree modulo a line, and from
-/// which on, not less, those of any others. Read by the assembly. `arch/tuning.rs` has the rules.
+/// `rep movsb` copies the lines if at least this many bytes are left: `STRING_FROM` if both addresses agree modulo a
+/// line, `STRING_ANY_FROM`, which is not less, for any addresses. The assembly reads both. The rules are in
+/// `arch/tuning.rs`.
 static STRING_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 static STRING_ANY_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Sets both.
+/// Sets both thresholds.
 pub(super) fn use_strings(from: usize, any_from: usize) {
     STRING_ANY_FROM.store(any_from, Ordering::Relaxed);
     STRING_FROM.store(from, Ordering::Relaxed);
 }
 
-/// A copy of at least so many bytes prefetches its source `AHEAD` bytes ahead, since no L2 holds it. Below, between L2
-/// and L3, prefetching costs a sixth of the speed on Zen 4.
+/// A plain copy of at least this many bytes prefetches its source `AHEAD` bytes ahead, since no second-level cache
+/// holds it. For shorter copies, whose source is in the second or third level, prefetching costs a sixth of the speed
+/// on Zen 4.
 const AHEAD_MIN: usize = 2 << 20;
 const AHEAD: usize = 2 << 10;
-/// A longer non-temporal copy prefetches so many bytes ahead, and as many at once before its first turn, where the
-/// hardware prefetcher would take several lines to catch on.
+/// A non-temporal copy longer than this prefetches this many bytes ahead, and as many at once before its first
+/// iteration, because the hardware prefetcher needs several lines to detect the stream.
 const PREFETCH_AHEAD: usize = 1 << 10;
 
-/// On some CPUs one much longer had better ask so far ahead, into the second cache alone: that waits for three times as
-/// many lines as the first, whose buffers the stores past the caches need themselves.
+/// From `FAR_FROM` bytes on, it prefetches this many bytes ahead instead, into the second-level cache only. That cache
+/// can wait for three times as many lines as the first, whose fill buffers the non-temporal stores need themselves.
 const FAR_AHEAD: usize = 4 << 10;
 
-/// From which length on a stream does. Read by the assembly. `arch/tuning.rs` has the rule.
+/// The length, in bytes, from which a non-temporal copy prefetches `FAR_AHEAD` bytes ahead. The assembly reads it. The
+/// rule is in `arch/tuning.rs`.
 static FAR_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Sets it. Fewer bytes than twice what is asked for ahead make no sense.
+/// Sets it, to at least `2 * FAR_AHEAD`: the routine sets `FAR_AHEAD` bytes aside and must have more left for its loop.
 pub(super) fn use_far(from: usize) {
     FAR_FROM.store(from.max(2 * FAR_AHEAD), Ordering::Relaxed);
 }
 
-/// The routines of one width. `line` names the registers of a 64-byte line with their byte offsets. `leave` runs before
-/// anything that is not of this width.
+/// Defines the three routines of one register width, and their set. `mov` loads and stores, `put` is the non-temporal
+/// store. `line` groups the registers of a 64-byte line with their offsets, `four_lines` those of a non-temporal
+/// iteration, `zeroes` those that zero a line; `end` is the move of heads and tails. `clear` zeroes a register, and
+/// `leave` runs before code of another width and before returning.
 #[rustfmt::skip]
 macro_rules! routines {
     (
         $set:ident, $name:literal, $test:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
         nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident,
         mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal,
-        line: $line:tt, end: $end_mov:literal $end_line:tt, turn: $turn:tt, zeroes: $zeroes:tt
+        line: $line:tt, end: $end_mov:literal $end_line:tt, four_lines: $four_lines:tt, zeroes: $zeroes:tt
     ) => {
         pub(in crate::arch) static $set: Primitives = Primitives {
             name: $name,
@@ -97,12 +113,13 @@ macro_rules! routines {
             ".pushsection .text.iovec_rs,\"ax\",@progbits",
             opening!($copy),
             "mov r10, rcx\n lea r11, [rsi+rdx]\n pxor xmm5, xmm5", "cmp rdx, 64\n jb 8f\n jne 10f",
-            // A line's worth alone, within a page of the destination.
+            // Exactly 64 bytes, within a page of the destination.
             "mov eax, edi\n and eax, 4095\n cmp eax, 4096 - 64\n ja 10f",
             guarded!($copy, "first", "0", "mov al, [rsi]"),
             copy_line!($copy, $end_mov, $end_mov, "0", $end_line),
             $leave, "xor eax, eax\n ret", "10:",
-            // Head: bring the destination to a line, by one that reaches over its end.
+            // Head. A destination on a line boundary needs none. Otherwise copy 64 bytes, note in xmm5 how far they
+            // reach, and advance to the boundary.
             "test edi, 63\n jnz 1f",
             guarded!($copy, "first", "0", "mov al, [rsi]"),
             "jmp 2f", "1: mov eax, edi\n and eax, 4095\n cmp eax, 4096 - 64\n ja 11f",
@@ -111,28 +128,28 @@ macro_rules! routines {
             copy_line!($copy, $end_mov, $end_mov, "0", $end_line),
             "lea rax, [rsi+64]\n movq xmm5, rax",
             "mov rax, rdi\n neg rax\n and eax, 63\n add rdi, rax\n add rsi, rax\n sub rdx, rax\n jmp 2f",
-            // Byte by byte where that would straddle pages, or reach source bytes that are still to be read. r9 keeps
-            // the length.
+            // The head by its own length, where 64 bytes would straddle pages or overwrite source bytes not yet read.
             "11: mov r9, rdx\n mov rdx, rdi\n neg rdx\n and edx, 63",
             small_copy!($copy, "2"),
             "add rdi, rdx\n add rsi, rdx\n sub r9, rdx\n mov rdx, r9", "2:",
-            // Long, and congruent or longer: strings. The end lies behind the instruction: some CPUs report poison
-            // there.
+            // Long enough for `rep movsb`. The guarded stretch includes the instruction behind it, because some CPUs
+            // report poison with the instruction pointer there.
             "cmp rdx, [rip + {string_from}]\n jb 3f\n test esi, 63\n jz 22f",
             "cmp rdx, [rip + {string_any_from}]\n jb 3f\n 22: mov rcx, rdx",
             guarded!($copy, "string", "0", "rep movsb\n xor eax, eax"),
             "ret", "3:", "cmp rdx, {ahead_min}\n jb 31f\n sub rdx, {ahead} + 256",
-            copy_lines!($copy, "30", $mov, $line, hint!("{ahead}")),
+            copy_lines!($copy, "30", $mov, $line, prefetch_lines!("{ahead}")),
             "add rdx, {ahead} + 256", "31:", "sub rdx, 256\n jb 5f",
             copy_lines!($copy, "4", $mov, $line, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($copy, $mov, $mov, "0", $line),
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b",
-            // Tail: the last line's worth, most of it once more, unless that has changed meanwhile.
+            // Tail: the last 64 bytes, of which the first ones are copied once more. If the ranges are less than 64
+            // bytes apart, that would read source bytes already overwritten, so the tail is copied by its own length.
             "7: add rdx, 64\n jz 72f", "mov rax, rsi\n sub rax, rdi\n cmp rax, 64\n jb 71f",
             copy_line!($copy, $end_mov, $end_mov, "rdx-64", "0*", $end_line),
             "jmp 72f", "71:", $leave, "jmp 9f", "72:", $leave, "xor eax, eax\n ret",
-            // Short: where the destination straddles pages, the part in the first one goes first.
+            // Fewer than 64 bytes. If the destination straddles two pages, the part in the first page is copied first.
             "8: mov eax, edi\n and eax, 4095\n add eax, edx\n cmp eax, 4096\n jbe 9f",
             "mov r9, rdx\n mov edx, edi\n neg edx\n and edx, 4095",
             small_copy!($copy, "3"),
@@ -140,28 +157,28 @@ macro_rules! routines {
             small_copy!($copy, "4"),
             "xor eax, eax\n ret",
             concat!(".L", $copy, "_fixup:"),
-            tell!("xmm5"), "mov rax, r11\n sub rax, rsi", $leave, "ret",
+            save_trap!("xmm5"), "mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($copy),
 
             opening!($nontemporal),
             "mov r10, rcx\n lea r11, [rsi+rdx]",
             guarded!($nontemporal, "first", "0", "mov al, [rsi]"),
-            // A line alone.
+            // Exactly one whole line.
             "test edi, 63\n jnz 9f\n cmp rdx, 64\n jne 10f",
             copy_line!($nontemporal, $mov, $put, "0", $line),
             $leave, "xor eax, eax\n ret",
             "9: mov ecx, edi\n neg ecx\n and ecx, 63\n cmp rcx, rdx\n cmova rcx, rdx\n sub rdx, rcx",
             nontemporal_part!($nontemporal, "1"),
             "10: sub rdx, 256\n jb 5f\n cmp rdx, {prefetch_ahead} - 256\n jbe 4f",
-            hint!("256"), hint!("512"), hint!("768"),
+            prefetch_lines!("256"), prefetch_lines!("512"), prefetch_lines!("768"),
             "cmp rdx, [rip + {far_from}]\n jb 12f\n lea rax, [rsi+1024]\n lea rcx, [rsi+{far}]",
             "13: prefetcht1 [rax]\n add rax, 64\n cmp rax, rcx\n jb 13b\n sub rdx, {far}",
-            nontemporal_turns!($nontemporal, "14", $mov, $put, $turn, far_hint!("{far}")),
+            nontemporal_loop!($nontemporal, "14", $mov, $put, $four_lines, prefetch_lines_far!("{far}")),
             "add rdx, {far}\n jmp 4f",
             "12: sub rdx, {prefetch_ahead}\n jb 1f",
-            nontemporal_turns!($nontemporal, "2", $mov, $put, $turn, hint!("{prefetch_ahead}")),
+            nontemporal_loop!($nontemporal, "2", $mov, $put, $four_lines, prefetch_lines!("{prefetch_ahead}")),
             "1: add rdx, {prefetch_ahead}",
-            nontemporal_turns!($nontemporal, "4", $mov, $put, $turn, ""),
+            nontemporal_loop!($nontemporal, "4", $mov, $put, $four_lines, ""),
             "5: add rdx, 256 - 64\n js 7f", "6:",
             copy_line!($nontemporal, $mov, $put, "0", $line),
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7:", $leave, "add rdx, 64\n jz 8f\n mov rcx, rdx",
@@ -169,7 +186,7 @@ macro_rules! routines {
             "8:", "xor eax, eax\n ret",
             concat!(".L", $nontemporal, "_masked_fixup: mov rdi, rax"),
             concat!(".L", $nontemporal, "_fixup:"),
-            tell!(), "mov rax, r11\n sub rax, rsi", $leave, "ret",
+            save_trap!(), "mov rax, r11\n sub rax, rsi", $leave, "ret",
             closing!($nontemporal),
 
             opening!($zero),
@@ -186,7 +203,7 @@ macro_rules! routines {
             small_zero!($zero, "4"),
             "ret",
             concat!(".L", $zero, "_fixup:"),
-            tell!(), "mov rax, r11\n sub rax, rdi", $leave, "ret",
+            save_trap!(), "mov rax, r11\n sub rax, rdi", $leave, "ret",
             closing!($zero),
             ".popsection",
             string_from = sym STRING_FROM,
@@ -205,14 +222,14 @@ macro_rules! routines {
     };
 }
 
-// With 32-byte groups a line takes two; the first is stored, and counted, when the second faults.
+// A line takes two groups of 32 bytes. If the second group faults, the first is stored already, and counted.
 routines!(
     SCALAR, "scalar", true, whole: || true, copy: "iovec_rs_copy_scalar" copy_scalar,
     nontemporal: "iovec_rs_nontemporal_scalar" nontemporal_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
     mov: "mov", put: "movnti", clear: "", leave: "",
     line: [["rax" "0", "rcx" "8", "r8" "16", "r9" "24"], ["rax" "32", "rcx" "40", "r8" "48", "r9" "56"]],
     end: "movdqu" [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
-    turn: [
+    four_lines: [
         ["0": "rax" "0", "rcx" "8", "r8" "16", "r9" "24"],
         ["32": "rax" "32", "rcx" "40", "r8" "48", "r9" "56"],
         ["64": "rax" "64", "rcx" "72", "r8" "80", "r9" "88"],
@@ -230,7 +247,7 @@ routines!(
     mov: "movdqu", put: "movntdq", clear: "", leave: "",
     line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
     end: "movdqu" [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
-    turn: [[
+    four_lines: [[
         "0": "xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48", "xmm4" "64", "xmm5" "80", "xmm6" "96", "xmm7" "112",
         "xmm8" "128", "xmm9" "144", "xmm10" "160", "xmm11" "176",
         "xmm12" "192", "xmm13" "208", "xmm14" "224", "xmm15" "240"
@@ -243,11 +260,12 @@ routines!(
     mov: "vmovdqu", put: "vmovntdq", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
     line: [["ymm0" "0", "ymm1" "32"]],
     end: "vmovdqu" [["ymm0" "0", "ymm1" "32"]],
-    turn: [["0": "ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96",
+    four_lines: [["0": "ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96",
         "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"]],
     zeroes: [["ymm0" "0", "ymm0" "32"]]
 );
-// Registers 16 and up leave no upper halves for legacy code to trip over, so nothing has to be cleared on leaving.
+// Registers 16 and up cannot be named by legacy SSE code, so their upper halves do not slow it down: no `vzeroupper` is
+// needed on leaving.
 routines!(
     AVX512, "avx512", is_x86_feature_detected!("avx512f"), whole: super::moves_512_bits_whole,
     copy: "iovec_rs_copy_avx512" copy_avx512,
@@ -255,6 +273,6 @@ routines!(
     mov: "vmovdqu64", put: "vmovntdq", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
     line: [["zmm16" "0"]],
     end: "vmovdqu64" [["zmm16" "0"]],
-    turn: [["0": "zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192"]],
+    four_lines: [["0": "zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192"]],
     zeroes: [["zmm16" "0"]]
 );
