@@ -126,66 +126,70 @@ class _Fileno(Protocol):
 _Uvector = Iterable[Buffer | UserRange] | Buffer | int
 
 def cpu_features() -> dict[str, bool]:
-    """The CPU features this package looks at, and whether they are there."""
+    """The CPU features that this package makes use of, each with whether the CPU has it."""
 
 def isa() -> str:
     """The instruction set in use."""
 
 def isas() -> list[str]:
-    """The instruction sets this CPU has, the widest one last."""
+    """The instruction sets that this CPU can run, the widest one last."""
 
 def use_isa(name: str) -> None:
-    """Uses the named instruction set from now on."""
+    """Uses the named instruction set from now on, in all threads. ValueError if the CPU has no such set."""
 
 def machine_limits(nbytes: int) -> tuple[float, float, float] | None:
-    """What this machine loads and stores at most over so many bytes, in bytes per nanosecond: read, written, and
-    written past the caches. `None` where that cannot be measured.
+    """Measures how fast this machine loads and stores over `nbytes` of memory, in bytes per nanosecond: reads, writes,
+    and non-temporal writes. `None` if that cannot be measured.
     """
 
 def tuning() -> str:
-    """From which lengths on copies go another way, as `use_tuning` takes it."""
+    """The lengths from which copies use another method, as a text that `use_tuning` accepts."""
 
 def use_tuning(name: str) -> None:
-    """Uses the lengths that a text names from now on."""
+    """Uses the lengths that a text names from now on, in all threads. ValueError says what is wrong with the text."""
 
 def flush_instruction() -> str | None:
     """The instruction that writes cache lines back; `None` if this CPU has none."""
 
 def flush_instructions() -> list[str]:
-    """The write-back instructions this CPU has, the best one last."""
+    """The write-back instructions that this CPU has, the best one last."""
 
 def use_flush_instruction(name: str) -> None:
-    """Writes back with the named instruction from now on."""
+    """Writes cache lines back with the named instruction from now on, in all threads. ValueError if the CPU does not
+    have it.
+    """
 
 def pmem_flush(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None:
-    """Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many.
-    `FaultError` with the bytes written back if the memory is bad.
+    """Writes back the cache lines of `buffer[offset:offset + length]`, without a fence: call `pmem_drain` once after
+    several of these. `FaultError`, with the number of bytes written back, if the memory is bad.
     """
 
 def pmem_persist(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None:
-    """`pmem_flush` and `pmem_drain`; msync where the memory is that of a `PmemRegion` that needs it."""
+    """Makes `buffer[offset:offset + length]` durable: by an msync if the memory is in a `PmemRegion` that needs one,
+    otherwise by `pmem_flush` and `pmem_drain`.
+    """
 
 def pmem_invalidate(buffer: Buffer | UserRange, offset: int | None = None, length: int | None = None) -> None:
-    """Evicts the lines of `buffer[offset:offset + length]` from this CPU's caches, for a reader of memory that others
-    write to past them.
+    """Evicts the cache lines of `buffer[offset:offset + length]` from the CPU's caches. The next read then comes from
+    the memory, which a device or another host may have written to directly.
     """
 
 def pmem_drain() -> None:
-    """Waits until everything written back or stored past the caches before has left them."""
+    """Waits until every earlier write-back and non-temporal store has left the CPU's caches: a store fence."""
 
 def fault_handler_install() -> None:
-    """Puts the handler on top for SIGBUS and SIGSEGV."""
+    """Installs the handler for SIGBUS and SIGSEGV, in front of any other."""
 
 def fault_handler_uninstall() -> None:
-    """Puts back what was there before, for each signal that is still ours, once no other thread is in a copy.
-    `RuntimeError` while a guard is entered, which needs the handler.
+    """Restores the earlier handler of each signal that is still handled by ours, after waiting until no other thread is
+    in a copy. `RuntimeError` while a guard is entered, because a guard needs the handler.
     """
 
 def fault_handler_mode() -> str:
-    """How faults are met."""
+    """The mode in which faults are handled."""
 
 def fault_handler_set_mode(name: str) -> None:
-    """Meets faults another way from now on."""
+    """Sets the mode in which faults are handled from now on."""
 
 def fault_handler_status() -> tuple[
     Literal["auto", "signal", "syscall"],
@@ -194,7 +198,9 @@ def fault_handler_status() -> tuple[
     Literal["ours", "default", "ignored", "foreign"],
     int,
 ]:
-    """Mode, whether installed, who owns SIGBUS and SIGSEGV, and how many faults were recovered so far."""
+    """Returns the mode, whether the handler is installed, who owns SIGBUS, who owns SIGSEGV, and how many faults were
+    recovered so far.
+    """
 
 @final
 class FaultMap:
@@ -232,30 +238,30 @@ class FaultMap:
     def __ne__(self, other: object, /) -> bool: ...
     @classmethod
     def from_badblocks(cls, source: str, *, base: int = 0, sector_size: int = 512) -> FaultMap:
-        """From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and
-        column. Incomplete if the kernel had more to say: 512 extents are all its list has room for, 4095
-        characters all a read of sysfs returns (a last line cut there is left out), and one empty line is what a
-        device without a list says.
+        """Makes a map of the text of a `badblocks` file in sysfs: `start length` in sectors, one extent a line.
+        ValueError gives line and column. The map is incomplete if the kernel may know more: its list has room for 512
+        extents, a read of the file returns at most 4095 characters (a last line that is cut there is left out), and a
+        device without a list reads as one empty line.
         """
     @classmethod
     def from_ndctl(cls, source: str, *, base: int = 0, namespace: str | None = None) -> FaultMap:
-        """From the JSON of `ndctl list -N -M`: of the namespace or region of that name, or of every namespace. A
-        region counts from its own start, so it is taken by its name only. Incomplete if more blocks are counted
-        than listed. ValueError if it is no such list.
+        """Makes a map of the JSON of `ndctl list -N -M`: of the namespace or region named `namespace`, or of all
+        namespaces. A region is used only if it is named, because its blocks count from its own start. The map is
+        incomplete if the list counts more blocks than it shows. ValueError if it is no such list.
         """
     @classmethod
     def from_mapfile(cls, source: str, *, base: int = 0) -> FaultMap:
-        """From the text of a GNU ddrescue mapfile: bad, non-trimmed and non-scraped blocks. ValueError with line and
-        column.
+        """Makes a map of the text of a GNU ddrescue mapfile, of its bad, non-trimmed and non-scraped blocks. ValueError
+        gives line and column.
         """
     def to_mapfile(self, size: int, *, base: int = 0) -> str:
-        """The text of a mapfile of `size` bytes from `base` on: unreadable bytes as bad sectors, the rest as
-        finished.
+        """Returns the text of a mapfile of `size` bytes from `base` on, in which unreadable bytes are bad sectors and
+        all others are finished.
         """
     def to_badblocks(self, *, base: int = 0, sector_size: int = 512) -> str:
-        """The text of a `badblocks` file: every range from `base` on, whatever its access, in sectors of `sector_size`
-        bytes that are bad if a byte of them is. What lies before `base` is left out. Such a text cannot say that a map
-        is incomplete, unless nothing is in it.
+        """Returns the text of a `badblocks` file with every range from `base` on, whatever its access. A sector of
+        `sector_size` bytes is listed if any byte of it is bad. Ranges before `base` are left out. Such a text can say
+        that a map is incomplete only if the map is empty.
         """
     def complement(self, size: int) -> FaultMap:
         """The bytes of `[0, size)` that are in no range, whatever its access: a map that has them as not to be read.
@@ -307,11 +313,11 @@ def guard(*buffers: Buffer | UserRange, on_fault: Literal["raise", "record"] = "
 
 @final
 class IterState:
-    """A saved position (`struct iov_iter_state`)."""
+    """A position that `save_state` saved and `restore` returns to (`struct iov_iter_state`)."""
 
     @property
     def iov_offset(self) -> int:
-        """Offset in the segment that was current."""
+        """Bytes consumed of the segment that was current."""
     @property
     def count(self) -> int:
         """Bytes that remained."""
@@ -671,38 +677,42 @@ class IovIter:
     def __new__(cls, *args: Never, **kwargs: Never) -> Self: ...
     @classmethod
     def ubuf(cls, direction: Direction | int, buffer: Buffer | UserRange, count: int | None = None) -> IovIter:
-        """One range of user memory (`iov_iter_ubuf`). `count` may be less than the buffer holds."""
+        """Makes an iterator over one range of user memory (`iov_iter_ubuf`). `count` may be less than the buffer's
+        length.
+        """
     @classmethod
     def iovec(
         cls, direction: Direction | int, segments: Iterable[Buffer | UserRange], count: int | None = None
     ) -> IovIter:
-        """Ranges of user memory (`iov_iter_init`): buffers and `UserRange`s."""
+        """Makes an iterator over ranges of user memory, buffers and `UserRange`s (`iov_iter_init`)."""
     @classmethod
     def kvec(cls, direction: Direction | int, segments: Iterable[Buffer], count: int | None = None) -> IovIter:
-        """Ranges of trusted memory (`iov_iter_kvec`): buffers only."""
+        """Makes an iterator over ranges of trusted memory, buffers only (`iov_iter_kvec`)."""
     @classmethod
     def bvec(
         cls, direction: Direction | int, bvecs: Iterable[tuple[Buffer, int, int]], count: int | None = None
     ) -> IovIter:
-        """Ranges in pages (`iov_iter_bvec`): `(page, offset, length)` each; `offset + length` may pass one page of the
-        buffer.
+        """Makes an iterator over ranges in pages (`iov_iter_bvec`). Each is `(page, offset, length)`; `page` is a
+        buffer, which may be longer than one page.
         """
     @classmethod
     def pipe(cls, direction: Direction | int, pipe: PipeRing, count: int) -> IovIter:
-        """A pipe to fill (`iov_iter_pipe`). `count` may be more than it can take: copies come out short when it is
-        full.
+        """Makes an iterator that fills a pipe (`iov_iter_pipe`). `count` may exceed the room in the pipe: copies are
+        short when it is full.
         """
     @classmethod
     def xarray(cls, direction: Direction | int, xarray: XArray, start: int, count: int) -> IovIter:
-        """The pages of an `XArray` from byte position `start` on (`iov_iter_xarray`). A hole ends a transfer."""
+        """Makes an iterator over the pages of an `XArray`, from byte position `start` on (`iov_iter_xarray`). A
+        transfer ends at a hole.
+        """
     @classmethod
     def folioq(cls, direction: Direction | int, queue: FolioQueue, first_slot: int, offset: int, count: int) -> IovIter:
-        """A `FolioQueue` from `offset` bytes into folio `first_slot` on (`iov_iter_folio_queue`). The end of the queue
-        ends a transfer.
+        """Makes an iterator over a `FolioQueue`, from byte `offset` of folio `first_slot` on (`iov_iter_folio_queue`).
+        A transfer ends at the end of the queue.
         """
     @classmethod
     def discard(cls, direction: Direction | int, count: int) -> IovIter:
-        """Counts what it is given and drops it (`iov_iter_discard`)."""
+        """Makes an iterator that counts the bytes copied to it and discards them (`iov_iter_discard`)."""
     @property
     def kind(self) -> IterKind:
         """What kind of memory it runs over: an `IterKind`."""
@@ -768,9 +778,9 @@ class IovIter:
         Returns a `PageSpan`.
         """
     def for_each_range(self, nbytes: int, callback: Callable[[memoryview], int | None]) -> int:
-        """Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns
-        what the last call returned, 0 for `None`. Kernel-backed kinds; not clipped to `count`; does not move the
-        iterator.
+        """Calls `callback` with a memoryview of each piece of the next `nbytes` bytes, and returns what the last call
+        returned, 0 for `None` (`iov_iter_for_each_range`). It does not move the iterator and does not clip to `count`.
+        Kernel-backed kinds only.
         """
     def fault_in_readable(self, nbytes: int) -> int:
         """Bytes of the next `nbytes` that could not be faulted in to be read (`fault_in_iov_iter_readable`)."""
@@ -779,8 +789,8 @@ class IovIter:
         Contents stay.
         """
     def ranges(self) -> list[UserRange]:
-        """What remains, clipped to `count`: a `UserRange` for each non-empty segment, page of an XArray (to the first
-        hole) or folio.
+        """The memory that remains, clipped to `count`: a list with a `UserRange` for each non-empty segment, for each
+        page of an XArray up to the first hole, or for each folio.
         """
     def release(self) -> None:
         """Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the
@@ -790,31 +800,32 @@ class IovIter:
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
     def segment(self) -> UserRange | None:
-        """What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), clipped to `count`: a `UserRange`.
-        Of an XARRAY it is the current page, of a FOLIOQ the folio. It is empty where the position rests at the
-        end of a segment, with more to come: `advance(0)` steps over that. None at the end of all, at a hole, and
-        for PIPE and DISCARD.
+        """The rest of the current segment, clipped to `count`, as a `UserRange` (`iter_iov_addr`, `iter_iov_len`). For
+        an XARRAY it is the rest of the current page, for a FOLIOQ of the current folio. It is empty if the position is
+        at the end of a segment and more segments follow; `advance(0)` moves to the next. None at the end of the
+        iterator, at a hole, and for PIPE and DISCARD.
         """
     def iterate_and_advance(self, nbytes: int, step: Callable[[memoryview, int], int | None]) -> int:
-        """Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes
-        (clipped to `count`), and moves on by the bytes processed, which it returns: the kernel's
-        `iterate_and_advance`, to write a copy of one's own.
+        """Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes (clipped
+        to `count`). Advances by the bytes that the steps processed, and returns their number. It is the kernel's
+        `iterate_and_advance`; use it to write copies of your own.
 
-        `progress` is how many bytes came before. A chunk is a segment; a page where memory comes in pages. It is
-        read-only for a WRITE iterator, and released after the step. The step returns how many of its bytes it did not
-        process (None: 0), which ends the walk; ValueError for a number outside the chunk. If it raises, the iterator
-        has moved by what earlier steps processed. The iterator cannot be used meanwhile: `RuntimeError`. `TypeError`
-        over a `UserRange`, PIPE or DISCARD.
+        `progress` is the number of bytes in the chunks before. A chunk is a segment, or a page of kinds that have
+        pages. Its view is read-only if the iterator is a source, and is released after the step. The step returns how
+        many bytes of its chunk it did not process, None for 0; any but 0 ends the walk. ValueError if the number is
+        more than the chunk has. If a step raises, the iterator has moved by what earlier steps processed. Any use of
+        the iterator by a step is a `RuntimeError`. `TypeError` over a `UserRange`, PIPE or DISCARD.
         """
     def views(self, maxsegs: int | None = None, nbytes: int | None = None) -> list[memoryview]:
-        """What remains as memoryviews, at most the first `maxsegs` segments and `nbytes` bytes of it: writable for a
-        destination, read-only over pages that are. They keep the memory exported. TypeError over a `UserRange`.
+        """The memory that remains as a list of memoryviews, of at most `maxsegs` segments and `nbytes` bytes. They are
+        writable if the iterator is a destination and the page is not read-only. They keep the memory exported.
+        TypeError over a `UserRange`, PIPE or DISCARD.
         """
 
 @final
 class IovecArray(Sequence[UserRange]):
-    """The validated, truncated copy of a user vector: a sequence of `UserRange`. It shares the array with the iterator
-    over it and keeps the buffers it names exported.
+    """The validated and truncated copy of a user vector, as a sequence of `UserRange`. The iterator made with it walks
+    over the same array. The buffers that it names stay exported while it lives.
     """
 
     def __len__(self) -> int: ...
@@ -824,9 +835,9 @@ class IovecArray(Sequence[UserRange]):
     def __getitem__(self, index: slice, /) -> list[UserRange]: ...
     def __contains__(self, value: object, /) -> bool: ...
     def count(self, value: object) -> int:
-        """How often a range occurs."""
+        """The number of times that a range occurs."""
     def index(self, value: object) -> int:  # type: ignore[override]
-        """Where a range occurs first."""
+        """The index at which a range occurs first. ValueError if it does not occur."""
 
 def import_iovec(
     type: Direction | int,
@@ -847,13 +858,17 @@ def import_iovec(
 def iovec_from_user(
     uvector: _Uvector, nr_segs: int | None = None, fast_segs: int | None = None, *, compat: bool = False
 ) -> IovecArray:
-    """Reads a user vector and checks its lengths (`iovec_from_user`): no ranges, no truncation. Always an array."""
+    """Reads a user vector and checks its lengths (`iovec_from_user`). It neither checks ranges nor truncates. Returns
+    an array, also for one segment.
+    """
 
 def import_ubuf(type: Direction | int, buffer: Buffer | UserRange) -> IovIter:
-    """One range of user memory, cut to `MAX_RW_COUNT` and then checked (`import_ubuf`)."""
+    """Makes an iterator over one range of user memory, which is truncated to `MAX_RW_COUNT` and then checked
+    (`import_ubuf`).
+    """
 
 def import_single_range(type: Direction | int, buffer: Buffer | UserRange) -> IovIter:
-    """The same by its older name (`import_single_range`)."""
+    """The older name of `import_ubuf` (`import_single_range`)."""
 
 def copy_to_iter(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
     """Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied;
@@ -875,52 +890,53 @@ def copy_from_iter_full(addr: Buffer | UserRange, i: IovIter, nbytes: int | None
     """
 
 def copy_from_iter_nocache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
-    """`copy_from_iter` that leaves the CPU's caches alone as far as it can: whole lines of `addr` are written past them
-    (`copy_from_iter_nocache`). Fenced once; nothing is promised to be durable.
+    """`copy_from_iter` with non-temporal stores: whole cache lines of `addr` are written past the CPU's caches
+    (`copy_from_iter_nocache`). It fences once. It promises no durability.
     """
 
 def copy_from_iter_full_nocache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool:
-    """`copy_from_iter_nocache`, all or nothing: a short copy is taken back and `False`. `addr` may be
-    partly written.
+    """`copy_from_iter_nocache`, all or nothing. After a short copy the iterator is back where it was and the result is
+    `False`; `addr` may be partly written.
     """
 
 def copy_from_iter_flushcache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
-    """`copy_from_iter` after which every byte counted is durable if its memory is that of a `PmemRegion`, of any
-    granularity, or of a mapping with `MAP_SYNC`, for every kind and also after a short copy
-    (`copy_from_iter_flushcache`). Of other memory it has left the CPU's caches, no more: a file that somebody
-    else has mapped takes an msync, too. Fenced once. OSError if a region's msync fails, or anybody's of that
-    region while this runs: nothing counts, and `i` is where it was. OSError EOPNOTSUPP where the CPU cannot write
-    lines back.
+    """`copy_from_iter` whose bytes are durable when it returns, if `addr` is in a `PmemRegion`, of any granularity, or
+    in a mapping with `MAP_SYNC` (`copy_from_iter_flushcache`). That holds for every kind, and for the bytes counted of
+    a short copy. In other memory the bytes have only left the CPU's caches; a file that was mapped in another way needs
+    an msync, too. It fences once. OSError if an msync of the region fails, this call's or any other's while it runs:
+    then no byte counts, and `i` is where it was. OSError EOPNOTSUPP if the CPU cannot write cache lines back.
     """
 
 def copy_to_iter_flushcache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
-    """`copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. Pages that
-    another thread puts into an XArray or a FolioQueue meanwhile are stored to, but not msynced. The kernel has no
-    such function: there the iterator is always the source.
+    """`copy_to_iter` with the durability of `copy_from_iter_flushcache`: it makes scattered destinations durable in one
+    call, with one fence. If another thread puts pages into an XArray or a FolioQueue meanwhile, they are stored to, but
+    not msynced. The kernel has no such function: there the iterator is always the source.
     """
 
 def memcpy_nocache(dst: Buffer | UserRange, src: Buffer | UserRange) -> McResult:
-    """A flat copy past the CPU's caches. `dst` and `src` are of one length. Returns an `McResult`."""
+    """Copies `src` to `dst`, which has the same length, with non-temporal stores. Returns an `McResult`."""
 
 def memcpy_flushcache(dst: Buffer | UserRange, src: Buffer | UserRange) -> McResult:
-    """A flat copy with the promise of `copy_from_iter_flushcache`. `dst` and `src` are of one length. Returns an
-    `McResult`. OSError if a region's msync fails, or anybody's of that region while this runs: nothing counts.
+    """Copies `src` to `dst`, which has the same length, with the durability of `copy_from_iter_flushcache`. Returns an
+    `McResult`. OSError if an msync of the region fails, this call's or any other's while it runs: then no byte
+    counts.
     """
 
 def copy_to_iter_mcsafe(
     addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None, *, fault_map: FaultMap | None = None
 ) -> int:
-    """`copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the
-    kernel's careful copy would, and at what it runs into, which is added to the map. Every kind comes short and
-    advances by the bytes copied; `i.fault` says why (`copy_mc_to_iter`, `copy_to_iter_mcsafe`).
+    """`copy_to_iter` that survives bad memory on either side (`copy_mc_to_iter`, `copy_to_iter_mcsafe`). It stops
+    before a range in `fault_map`, at the byte where the kernel's machine-check-safe copy would stop, and at memory that
+    faults, which it adds to the map. For every kind, the count is short then, the iterator advances by the bytes
+    copied, and `i.fault` says why.
     """
 
 def memcpy_mcsafe(dst: Buffer | UserRange, src: Buffer | UserRange, *, fault_map: FaultMap | None = None) -> McResult:
-    """A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
+    """Copies `src` to `dst`, which has the same length, and survives bad memory on either side. Returns an `McResult`.
 
-    It knows pages, not where a file ends: in the page that a mapped file ends in, the bytes behind the end are read as
-    zeroes and counted, and bytes written there are counted and never reach the file. `PmemRegion.read_into` and
-    `write` stop at the end.
+    Only whole pages fault. In the page in which a mapped file ends, bytes behind the end are read as zeroes and
+    counted; bytes written there are counted, too, and never reach the file. `PmemRegion.read_into` and `write` stop at
+    the end of the file.
     """
 
 def copy_page_to_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int:
@@ -944,35 +960,36 @@ def copy_iter(dst: IovIter, src: IovIter, nbytes: int | None = None) -> int:
 def csum_and_copy_to_iter(
     addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0, offset: int = 0
 ) -> tuple[int, int]:
-    """`copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before
-    (`csum_and_copy_to_iter`). Returns the bytes copied and the ones'-complement sum, folded to 16 bits.
+    """`copy_to_iter` that also adds the bytes copied to an Internet checksum (`csum_and_copy_to_iter`). `csum` is the
+    sum of the `offset` bytes before them. Returns the number of bytes copied and the ones'-complement sum, folded to 16
+    bits; if nothing was copied, that is `csum` unchanged.
     """
 
 def csum_and_copy_from_iter(addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0) -> tuple[int, int]:
-    """`copy_from_iter` that also adds what it copied to `csum` (`csum_and_copy_from_iter`). Returns the bytes copied
-    and the sum.
+    """`copy_from_iter` that also adds the bytes copied to the Internet checksum `csum` (`csum_and_copy_from_iter`).
+    Returns the number of bytes copied and the sum, as `csum_and_copy_to_iter` does.
     """
 
 def csum_and_copy_from_iter_full(
     addr: Buffer, i: IovIter, nbytes: int | None = None, csum: int = 0
 ) -> tuple[bool, int]:
-    """`csum_and_copy_from_iter`, all or nothing: a short copy is taken back and `False`; the sum then covers what was
-    copied.
+    """`csum_and_copy_from_iter`, all or nothing. After a short copy the iterator is back where it was and the result is
+    `(False, csum)`, with the sum of the bytes that were copied. Otherwise it is `(True, csum)`.
     """
 
 @final
 class RangeResults(Sequence[McResult]):
-    """What became of each range: a sequence of `McResult`, each made when it is asked for."""
+    """The results of `copy_ranges`, one for each range: a sequence of `McResult`, which makes each when it is read."""
 
     @property
     def copied(self) -> int:
-        """The bytes copied in all."""
+        """The bytes copied, of all ranges together."""
     @property
     def failed(self) -> list[int]:
-        """The indexes of the ranges that came short, in order."""
+        """The indexes of the ranges that were not copied whole, in order."""
     @property
     def crc32c(self) -> list[int] | None:
-        """The CRC-32C of the bytes copied, one for each range; `None` if it was not asked for."""
+        """The CRC-32C of the bytes copied of each range; `None` unless `copy_ranges` was called with `crc32c=True`."""
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> McResult: ...
@@ -980,10 +997,10 @@ class RangeResults(Sequence[McResult]):
     def __getitem__(self, index: slice, /) -> list[McResult]: ...
     def __contains__(self, value: object, /) -> bool: ...
     def count(self, value: object) -> int:
-        """How many results equal one."""
+        """The number of results that equal a value."""
     def index(self, value: object, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> int:
-        """Where the first result is that equals one, of those from `start` to before `stop`, which count from the end
-        if they are negative.
+        """The index of the first result that equals a value, among those from `start` up to but not including `stop`.
+        Negative limits count from the end. ValueError if there is none.
         """
 
 _Ranges = Sequence[Buffer | UserRange] | Buffer
@@ -992,43 +1009,43 @@ def copy_ranges(
     dst: _Ranges, src: _Ranges, *, flush: bool = False, fault_map: FaultMap | None = None, crc32c: bool = False
 ) -> RangeResults:
     """Copies range k of `src` to range k of `dst`, for every k in order, in one call that releases the interpreter once
-    and fences once. Each range is copied as `memcpy_mcsafe` would, past the caches and durable if `flush`; one that
-    meets bad memory, or what `fault_map` knows, comes short and does not end the others. What a range runs into is
-    added to the map. Returns a `RangeResults`.
+    and fences once. Each range is copied as by `memcpy_mcsafe`; with `flush`, by non-temporal stores and durably. A
+    range that has bad memory, or memory in `fault_map`, is copied up to there; the others are copied all the same.
+    Memory that faults is added to the map. Returns a `RangeResults`.
 
-    Each side is a sequence of buffers and `UserRange`s, or a packed array of `struct iovec`: any buffer of 16 bytes a
-    range, address and length, such as a numpy array of uint64 pairs. Nothing is copied if the two differ in their
-    number or in a length (ValueError), a destination is read-only (BufferError), or there is no buffer (TypeError); the
-    error names the index. OSError if an msync fails that `flush` takes: then nothing counts.
+    Each side is a sequence of buffers and `UserRange`s, or a packed array of `struct iovec`: a buffer with 16 bytes for
+    each range, its address and its length, such as a numpy array of uint64 pairs. Nothing is copied if the sides differ
+    in their number of ranges or in a length (ValueError), if a destination is read-only (BufferError), or if an item is
+    no buffer (TypeError); the error names the index. OSError if an msync fails that `flush` needs: then no byte counts.
     """
 
 def crc32c(data: Buffer | UserRange | IovIter, crc: int = 0) -> int:
-    """The CRC-32C (Castagnoli) of a buffer, a range, or what is left of an iterator, which stays where it is; `crc` is
-    the sum of what came before. Up to a hole, as a copy. `FaultError` if the memory is bad, with `.copied` bytes summed
-    and their sum in `.crc32c`. ValueError over a PIPE and DISCARD, which cannot be read.
+    """The CRC-32C (Castagnoli) of a buffer, of a `UserRange`, or of the bytes that remain of an iterator, which is not
+    moved. `crc` is the sum of the bytes before. Like a copy, it ends at a hole. `FaultError` if the memory is bad:
+    `.copied` bytes were summed, and `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read.
     """
 
 def crc32c_combine(crc1: int, crc2: int, len2: int) -> int:
-    """The CRC-32C of two pieces in a row from that of each; the second is `len2` bytes long."""
+    """The CRC-32C of two pieces in a row, computed from the CRC-32C of each. The second piece is `len2` bytes long."""
 
 def crc32c_and_copy_to_iter(
     addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None, crc: int = 0
 ) -> tuple[int, int]:
-    """`copy_to_iter` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`. The sum goes on from `crc`
-    and is of exactly the bytes copied, whatever made the copy short (`skb_copy_and_crc32c_datagram_iter`). `FaultError`
-    has it in `.crc32c`.
+    """`copy_to_iter` that also adds the bytes copied to a CRC-32C (`skb_copy_and_crc32c_datagram_iter`). Returns
+    `(copied, crc)`. The sum continues `crc` and covers exactly the bytes copied, whatever made the copy short.
+    `FaultError` has it in `.crc32c`.
     """
 
 def crc32c_and_copy_from_iter(
     addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None, crc: int = 0
 ) -> tuple[int, int]:
-    """`copy_from_iter` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`."""
+    """`copy_from_iter` that also adds the bytes copied to a CRC-32C. Returns `(copied, crc)`."""
 
 def crc32c_and_copy_from_iter_flushcache(
     addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None, crc: int = 0
 ) -> tuple[int, int]:
-    """`copy_from_iter_flushcache`, with its promise, that adds the bytes copied to a CRC-32C on their way: `(copied,
-    crc)`.
+    """`copy_from_iter_flushcache`, with the same durability, that also adds the bytes copied to a CRC-32C. Returns
+    `(copied, crc)`.
     """
 
 def crc32c_and_copy_to_iter_mcsafe(
@@ -1039,21 +1056,23 @@ def crc32c_and_copy_to_iter_mcsafe(
     *,
     fault_map: FaultMap | None = None,
 ) -> tuple[int, int]:
-    """`copy_to_iter_mcsafe` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`."""
+    """`copy_to_iter_mcsafe` that also adds the bytes copied to a CRC-32C. Returns `(copied, crc)`."""
 
 def crc32c_and_memcpy_mcsafe(
     dst: Buffer | UserRange, src: Buffer | UserRange, crc: int = 0, *, fault_map: FaultMap | None = None
 ) -> tuple[McResult, int]:
-    """`memcpy_mcsafe` that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`."""
+    """`memcpy_mcsafe` that also adds the bytes copied to a CRC-32C. Returns `(McResult, crc)`."""
 
 def crc32c_and_memcpy_flushcache(
     dst: Buffer | UserRange, src: Buffer | UserRange, crc: int = 0
 ) -> tuple[McResult, int]:
-    """`memcpy_flushcache`, with its promise, that adds the bytes copied to a CRC-32C: `(McResult, crc)`."""
+    """`memcpy_flushcache`, with the same durability, that also adds the bytes copied to a CRC-32C. Returns
+    `(McResult, crc)`.
+    """
 
 def hash_and_copy_to_iter(addr: Buffer, i: IovIter, hash: _Hash | Any, nbytes: int | None = None) -> int:
-    """`copy_to_iter` that also feeds what it copied to `hash.update` (`hash_and_copy_to_iter`). If that raises, the
-    iterator is back where it was.
+    """`copy_to_iter` that also passes the bytes copied to `hash.update`, in blocks of 64 KiB (`hash_and_copy_to_iter`).
+    If `update` raises, so does this, and the iterator is back where it was.
     """
 
 def fault_map_moved(map: FaultMap, pieces: Sequence[tuple[int, int, int]], incomplete: bool = False) -> FaultMap:
@@ -1118,27 +1137,29 @@ def writev_part(fd: int | _Fileno, i: IovIter, limit: int) -> int:
 def sendmsg_raw(
     sock: int | _Fileno, i: IovIter, control: bytes, flags: int, name: bytes, limit: int | None = None
 ) -> int:
-    """One `sendmsg`: control messages and address as the kernel has them. With a limit, a turn of a whole transfer."""
+    """Calls `sendmsg` once. Control messages and address are in the kernel's format. With a limit it is one call of a
+    whole transfer, for at most that many bytes.
+    """
 
 def sendmsg_all_raw(sock: int | _Fileno, i: IovIter, control: bytes, flags: int) -> int:
-    """`sendmsg` until all is sent. The control messages go with the first bytes."""
+    """Calls `sendmsg` until everything is sent. The control messages go with the first bytes."""
 
 def recvmsg_raw(sock: int | _Fileno, i: IovIter, ancbufsize: int, flags: int) -> tuple[int, bytes, int, bytes]:
-    """One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it. Where there is no
-    memory to show them, the descriptors that came are closed.
+    """Calls `recvmsg` once. Returns the number of bytes, the control messages, the flags and the address, in the
+    kernel's format. If there is no memory for these, it closes the descriptors that were received.
     """
 
 def close_received(control: bytes) -> None:
-    """Closes the descriptors in the control messages of a message that nobody will see."""
+    """Closes the descriptors in control messages that are not passed on."""
 
 def recvmsg_part(sock: int | _Fileno, i: IovIter, flags: int, limit: int) -> int:
     """Calls `recvmsg` for at most `limit` bytes."""
 
 def recvmsg_all(sock: int | _Fileno, i: IovIter, flags: int = 0) -> int:
-    """Receives until the iterator is full or the peer has shut down: the bytes.
+    """Receives until the iterator is full or the peer has shut down. Returns the number of bytes.
 
-    As `readv_all`; `ValueError` for flags that receive the same bytes again (`MSG_PEEK`) or none (`MSG_TRUNC`,
-    `MSG_ERRQUEUE`).
+    Errors are those of `readv_all`, and `ValueError` for flags that leave the bytes in the queue (`MSG_PEEK`) or do not
+    receive them (`MSG_TRUNC`, `MSG_ERRQUEUE`).
     """
 
 def vmsplice(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:

@@ -1,4 +1,4 @@
-//! `IovecArray`, the array that an import validates.
+//! `IovecArray`: the array of segments that `import_iovec` and `iovec_from_user` make.
 
 use super::collect::SegmentList;
 use super::exception::{Text, exception};
@@ -15,8 +15,8 @@ use pyo3::prelude::*;
 use pyo3::types::PySlice;
 use pyo3::{PyTraverseError, PyVisit};
 
-/// The validated, truncated copy of a user vector: a sequence of `UserRange`. It shares the array with the iterator
-/// over it and keeps the buffers it names exported.
+/// The validated and truncated copy of a user vector, as a sequence of `UserRange`. The iterator made with it walks
+/// over the same array. The buffers that it names stay exported while it lives.
 #[pyclass(module = "iovec_rs", name = "IovecArray", frozen, sequence)]
 pub(super) struct IovecArray(pub(super) SegmentList);
 
@@ -25,7 +25,7 @@ impl IovecArray {
         self.0.memories.segs()
     }
 
-    /// Where a range occurs. What is no range occurs nowhere.
+    /// The indexes at which a range occurs. A value that is not a range occurs nowhere.
     fn places(&self, value: &Bound<'_, PyAny>) -> PyResult<impl Iterator<Item = usize>> {
         let py = value.py();
         let wanted = match value.extract::<(usize, usize)>() {
@@ -40,7 +40,7 @@ impl IovecArray {
         Ok(found.map(|(index, _)| index))
     }
 
-    /// An iterator over an imported array, which keeps the memory for both.
+    /// Makes an iterator over an imported array. The array keeps the memory for both.
     pub(super) fn iterator(slf: &Bound<'_, Self>, direction: Direction, count: Option<usize>) -> PyResult<IovIter> {
         let SegmentList { memories, readonly, .. } = &slf.get().0;
         if let (Direction::Dest, Some(index)) = (direction, *readonly) {
@@ -83,12 +83,12 @@ impl IovecArray {
         }
     }
 
-    /// How often a range occurs.
+    /// The number of times that a range occurs.
     fn count(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         Ok(self.places(value)?.count())
     }
 
-    /// Where a range occurs first.
+    /// The index at which a range occurs first. ValueError if it does not occur.
     fn index(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         let found = self.places(value)?.next();
         found.ok_or_else(|| exception::<PyValueError>("this range is not in the array"))
@@ -102,7 +102,8 @@ impl IovecArray {
         Text(format!("<IovecArray of {} segments>", self.segs().len()))
     }
 
-    /// As for an iterator: found by the collector, and broken elsewhere.
+    /// Shows the collector the cycles through the memory. There is no `__clear__`: as with an iterator, a cycle is
+    /// broken at another object, since an array whose memory was given back would still look whole.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0.exports.traverse(&visit)
     }

@@ -1,4 +1,4 @@
-//! The copies that sum or hash what they copy.
+//! Copies that also checksum or hash the bytes they copy.
 
 use super::buffer::{Access, ArgName, Call};
 use super::detach::transfer;
@@ -27,8 +27,9 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// `copy_to_iter` that also adds what it copied to `csum`, a sum over the `offset` bytes before
-/// (`csum_and_copy_to_iter`). Returns the bytes copied and the ones'-complement sum, folded to 16 bits.
+/// `copy_to_iter` that also adds the bytes copied to an Internet checksum (`csum_and_copy_to_iter`). `csum` is the sum
+/// of the `offset` bytes before them. Returns the number of bytes copied and the ones'-complement sum, folded to 16
+/// bits; if nothing was copied, that is `csum` unchanged.
 #[pyfunction]
 #[pyo3(
     signature = (addr, i, nbytes=None, csum=None, offset=None),
@@ -54,8 +55,8 @@ pub(super) fn csum_and_copy_to_iter(
     Ok(summed)
 }
 
-/// `copy_from_iter` that also adds what it copied to `csum` (`csum_and_copy_from_iter`). Returns the bytes copied and
-/// the sum.
+/// `copy_from_iter` that also adds the bytes copied to the Internet checksum `csum` (`csum_and_copy_from_iter`).
+/// Returns the number of bytes copied and the sum, as `csum_and_copy_to_iter` does.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, csum=None), text_signature = "(addr, i, nbytes=None, csum=0)")]
 pub(super) fn csum_and_copy_from_iter(
@@ -69,8 +70,8 @@ pub(super) fn csum_and_copy_from_iter(
     Ok(summed)
 }
 
-/// `csum_and_copy_from_iter`, all or nothing: a short copy is taken back and `False`; the sum then covers what was
-/// copied.
+/// `csum_and_copy_from_iter`, all or nothing. After a short copy the iterator is back where it was and the result is
+/// `(False, csum)`, with the sum of the bytes that were copied. Otherwise it is `(True, csum)`.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, csum=None), text_signature = "(addr, i, nbytes=None, csum=0)")]
 pub(super) fn csum_and_copy_from_iter_full(
@@ -85,8 +86,8 @@ pub(super) fn csum_and_copy_from_iter_full(
     Ok((whole, csum))
 }
 
-/// Sums and copies out of the iterator; `finish` gets what was asked for and what was copied and summed, and may take
-/// it back.
+/// Copies from the iterator and sums. `finish` gets the iterator, the bytes requested, and the bytes copied with their
+/// sum; it may revert the iterator.
 fn sum_from<T: Send>(
     addr: &Bound<'_, PyAny>,
     i: IterArg<'_>,
@@ -106,8 +107,8 @@ fn sum_from<T: Send>(
     Ok((done, trusted_fault(core)))
 }
 
-/// `copy_to_iter` that also feeds what it copied to `hash.update` (`hash_and_copy_to_iter`). If that raises, the
-/// iterator is back where it was.
+/// `copy_to_iter` that also passes the bytes copied to `hash.update`, in blocks of 64 KiB (`hash_and_copy_to_iter`). If
+/// `update` raises, so does this, and the iterator is back where it was.
 #[pyfunction]
 #[pyo3(signature = (addr, i, hash, nbytes=None))]
 pub(super) fn hash_and_copy_to_iter<'py>(
@@ -128,12 +129,12 @@ pub(super) fn hash_and_copy_to_iter<'py>(
     let mut used = i.lock()?;
     let mut copy = BlockCopy::new(source, &mut used.core, nbytes, "hash_and_copy_to_iter")?;
     while copy.left() != 0 {
-        // An object of its own for each block: whoever keeps what a hash was fed finds it unchanged.
+        // Each block is a new `bytes` object, so that an `update` may keep what it was given.
         let (block, copied) = next_block(py, &mut copy)?;
         if copied != 0
             && let Err(error) = update.call1((block,))
         {
-            // Refused only where a reader has drained the pipe meanwhile: there is nothing to take back then.
+            // This fails only if a reader has emptied the pipe meanwhile; then there is nothing to take back.
             let _ = copy.take_back();
             return Err(error);
         }
@@ -145,16 +146,16 @@ pub(super) fn hash_and_copy_to_iter<'py>(
     Ok(copied)
 }
 
-/// Bytes that are fed to a hash at a time.
+/// Bytes passed to a hash in one call.
 const HASH_BLOCK: usize = 64 << 10;
 
-/// Copies the next block: a `bytes` object of what was copied, and how much it was.
+/// Copies the next block. Returns a `bytes` object of the bytes copied, and their number.
 fn next_block<'py>(py: Python<'py>, copy: &mut BlockCopy<'_>) -> PyResult<(Bound<'py, PyBytes>, usize)> {
     let (size, mut copied) = (copy.left().min(HASH_BLOCK), 0);
     let block = PyBytes::new_with(py, size, |own| {
         copied = transfer(py, size, || copy.next(own))?;
         Ok(())
     })?;
-    // Not what the iterator did not take.
+    // The hash gets only the bytes that the iterator took.
     if copied == size { Ok((block, copied)) } else { Ok((PyBytes::new(py, &block.as_bytes()[..copied]), copied)) }
 }

@@ -1,4 +1,4 @@
-//! Python objects as segments.
+//! Turns Python objects into segments.
 
 use super::buffer::{Access, ArgName, Exported, Exports, refuse_single};
 use super::exception::exception;
@@ -10,16 +10,16 @@ use crate::memory::{Backing, Memories, Memory, Segment};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-/// Segments while they are collected, and what holds their memory.
+/// The segments collected so far, and the exports that keep their memory.
 pub(super) struct Collected {
     pub(super) segs: Vec<Segment>,
     exports: Exports,
-    /// The first segment that must not be written to.
+    /// The index of the first read-only segment.
     readonly: Option<usize>,
-    /// As that of the least safe segment.
+    /// The backing of the least safe segment.
     backing: Backing,
     access: Access,
-    /// How an exception names a segment.
+    /// Names a segment in an exception, by its index.
     name: fn(usize) -> ArgName,
 }
 
@@ -30,12 +30,13 @@ impl Collected {
         Self { segs, exports, readonly: None, backing: Backing::Heap, access, name: ArgName::Segment }
     }
 
-    /// The same for segments that an exception names otherwise.
+    /// As `new`, with another way to name a segment in an exception.
     pub(super) fn named(direction: Direction, name: fn(usize) -> ArgName) -> Self {
         Self { name, ..Self::new(direction) }
     }
 
-    /// Adds a segment that is a buffer or, where `ranges` says how to read one, a `UserRange`.
+    /// Adds a segment: a buffer or a `UserRange`. `ranges` says how a range's length is read; if it is `None`, ranges
+    /// are refused.
     pub(super) fn add(&mut self, object: &Bound<'_, PyAny>, ranges: Option<Lengths>) -> PyResult<()> {
         let index = self.segs.len();
         if let Some(seg) = user_range(object, ranges.unwrap_or(Lengths::Signed), (self.name)(index))? {
@@ -50,7 +51,7 @@ impl Collected {
         self.add_buffer(object).map(|_| ())
     }
 
-    /// Adds a buffer: its whole memory, which the caller may narrow.
+    /// Adds a buffer. Its segment is all of its memory, which the caller may narrow.
     pub(super) fn add_buffer(&mut self, object: &Bound<'_, PyAny>) -> PyResult<Segment> {
         let index = self.segs.len();
         let Exported { seg, readonly, backing } = self.exports.acquire(object, self.access, (self.name)(index))?;
@@ -62,18 +63,18 @@ impl Collected {
         Ok(seg)
     }
 
-    /// The segments as memory, beside the exports that keep it.
+    /// Makes memory of the segments, together with the exports that keep it.
     pub(super) fn finish(mut self) -> SegmentList {
         self.segs.shrink_to_fit();
         self.exports.shrink();
-        // SAFETY: a segment is a part of a buffer, which `exports` keep exported, writable if the direction asks for
-        // it, or a range that the program named itself. `IovIter::over` and `IovecArray` hold the memory together with
-        // the exports.
+        // SAFETY: `add_buffer` made each segment of a buffer that `exports` keep exported, requested writable by the
+        // direction, and callers only narrow it; or `add` read it from a `UserRange`, whose maker vouches for it.
+        // `IovIter::over` and `IovecArray` hold the memory together with the exports.
         let memories = unsafe { Memories::new(self.segs, self.backing) };
         SegmentList { memories, exports: self.exports, readonly: self.readonly }
     }
 
-    /// Refuses a range outside user space.
+    /// Refuses a segment that lies outside user space.
     pub(super) fn check_ranges(&self) -> PyResult<()> {
         let ranges = self.segs.iter().enumerate();
         Ok(ranges
@@ -82,22 +83,22 @@ impl Collected {
     }
 }
 
-/// Collected memory and what holds it.
+/// Collected memory, and the exports that keep it.
 pub(super) struct SegmentList {
     pub(super) memories: Memories,
     pub(super) exports: Exports,
-    /// The first segment that must not be written to.
+    /// The index of the first read-only segment.
     pub(super) readonly: Option<usize>,
 }
 
 impl SegmentList {
-    /// The only segment.
+    /// The segment of a list that has one.
     pub(super) fn only(&self) -> PyResult<Memory> {
         self.memories.get(0).ok_or_else(|| exception::<PyTypeError>("one segment is expected"))
     }
 }
 
-/// Collects an iterable of segments. Its length hint is not trusted: only its end says how many there are.
+/// Collects an iterable of segments. Nothing is allocated by its length hint, which may be wrong.
 pub(super) fn collect(
     direction: Direction,
     segments: &Bound<'_, PyAny>,
@@ -110,7 +111,7 @@ pub(super) fn collect(
     Ok(collected)
 }
 
-/// The items of what is meant to be an iterable of segments.
+/// Iterates over an argument that should be an iterable of segments.
 pub(super) fn segments_of<'py>(
     argument: &'static str,
     segments: &Bound<'py, PyAny>,

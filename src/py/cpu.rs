@@ -1,4 +1,4 @@
-//! What the CPU has and which of it is used.
+//! What the CPU can do, and which of its instructions are in use: the functions behind `iovec_rs.cpu`.
 
 use super::exception::{Text, exception};
 use crate::arch;
@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// The CPU features this package looks at, and whether they are there.
+/// The CPU features that this package makes use of, each with whether the CPU has it.
 #[pyfunction]
 pub(super) fn cpu_features(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let features = PyDict::new(py);
@@ -23,13 +23,13 @@ pub(super) fn isa() -> Text<&'static str> {
     Text(arch::primitives().name)
 }
 
-/// The instruction sets this CPU has, the widest one last.
+/// The instruction sets that this CPU can run, the widest one last.
 #[pyfunction]
 pub(super) fn isas() -> Vec<&'static str> {
     arch::available().map(|set| set.name).collect()
 }
 
-/// Uses the named instruction set from now on.
+/// Uses the named instruction set from now on, in all threads. ValueError if the CPU has no such set.
 #[pyfunction]
 pub(super) fn use_isa(name: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = super::values::text("name", name)?;
@@ -39,21 +39,21 @@ pub(super) fn use_isa(name: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
-/// What this machine loads and stores at most over so many bytes, in bytes per nanosecond: read, written, and
-/// written past the caches. `None` where that cannot be measured.
+/// Measures how fast this machine loads and stores over `nbytes` of memory, in bytes per nanosecond: reads, writes, and
+/// non-temporal writes. `None` if that cannot be measured.
 #[pyfunction]
 pub(super) fn machine_limits(py: Python<'_>, nbytes: u64) -> Option<(f64, f64, f64)> {
     let limits = py.detach(|| arch::limits::measure(usize::try_from(nbytes).ok()?))?;
     Some((limits.read, limits.write, limits.stream))
 }
 
-/// From which lengths on copies go another way, as `use_tuning` takes it.
+/// The lengths from which copies use another method, as a text that `use_tuning` accepts.
 #[pyfunction]
 pub(super) fn tuning() -> Text<String> {
     Text(arch::tuning::current().text())
 }
 
-/// Uses the lengths that a text names from now on.
+/// Uses the lengths that a text names from now on, in all threads. ValueError says what is wrong with the text.
 #[pyfunction]
 pub(super) fn use_tuning(name: &Bound<'_, PyAny>) -> PyResult<()> {
     let text = super::values::text("name", name)?;
@@ -66,13 +66,14 @@ pub(super) fn flush_instruction() -> Option<&'static str> {
     arch::write_back().map(|instruction| instruction.name)
 }
 
-/// The write-back instructions this CPU has, the best one last.
+/// The write-back instructions that this CPU has, the best one last.
 #[pyfunction]
 pub(super) fn flush_instructions() -> Vec<&'static str> {
     arch::write_backs().map(|instruction| instruction.name).collect()
 }
 
-/// Writes back with the named instruction from now on.
+/// Writes cache lines back with the named instruction from now on, in all threads. ValueError if the CPU does not have
+/// it.
 #[pyfunction]
 pub(super) fn use_flush_instruction(name: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = super::values::text("name", name)?;

@@ -1,4 +1,4 @@
-//! CRC-32C: of memory, of iterators, and of what is copied, in the same pass.
+//! CRC-32C of memory, of iterators, and of copies, which sum the bytes in the same pass.
 
 use super::buffer::{Access, Call};
 use super::detach::transfer;
@@ -18,7 +18,7 @@ use crate::memory::Memory;
 use crate::pmem;
 use pyo3::prelude::*;
 
-/// Adds the functions to the module: those that are called for every few bytes with a short way in.
+/// Adds the functions to the module. Those that programs call for a few bytes at a time get a fast entry.
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     add_functions!(
         module,
@@ -41,9 +41,9 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )
 }
 
-/// The CRC-32C (Castagnoli) of a buffer, a range, or what is left of an iterator, which stays where it is; `crc` is the
-/// sum of what came before. Up to a hole, as a copy. `FaultError` if the memory is bad, with `.copied` bytes summed and
-/// their sum in `.crc32c`. ValueError over a PIPE and DISCARD, which cannot be read.
+/// The CRC-32C (Castagnoli) of a buffer, of a `UserRange`, or of the bytes that remain of an iterator, which is not
+/// moved. `crc` is the sum of the bytes before. Like a copy, it ends at a hole. `FaultError` if the memory is bad:
+/// `.copied` bytes were summed, and `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read.
 #[pyfunction]
 #[pyo3(signature = (data, crc=None), text_signature = "(data, crc=0)")]
 pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
@@ -61,7 +61,7 @@ pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) ->
     Ok(sum)
 }
 
-/// The CRC-32C of two pieces in a row from that of each; the second is `len2` bytes long.
+/// The CRC-32C of two pieces in a row, computed from the CRC-32C of each. The second piece is `len2` bytes long.
 #[pyfunction]
 pub(super) fn crc32c_combine(
     crc1: &Bound<'_, PyAny>,
@@ -72,12 +72,12 @@ pub(super) fn crc32c_combine(
     Ok(core::combine(crc1, crc2, size("len2", len2)? as u64))
 }
 
-/// Raises a fault, if there is one, of a copy that came to so many bytes with that sum.
+/// Raises the fault that ended a copy, if one did, with the bytes copied and their sum.
 fn raise(py: Python<'_>, fault: Option<Box<Fault>>, (copied, crc): (usize, u32)) -> PyResult<()> {
     fault.map_or(Ok(()), |fault| Err(summed_fault_error(py, &fault, copied, crc)))
 }
 
-/// A copy between `addr` and the iterator, which adds to the sum: the bytes copied and the sum.
+/// Runs a copy between `addr` and the iterator that adds to the sum. Returns the bytes copied and the sum.
 #[inline(always)]
 #[allow(clippy::inline_always)] // into each function that the interpreter calls
 fn run_summed(
@@ -97,9 +97,9 @@ fn run_summed(
     Ok(summed)
 }
 
-/// `copy_to_iter` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`. The sum goes on from `crc` and
-/// is of exactly the bytes copied, whatever made the copy short (`skb_copy_and_crc32c_datagram_iter`). `FaultError` has
-/// it in `.crc32c`.
+/// `copy_to_iter` that also adds the bytes copied to a CRC-32C (`skb_copy_and_crc32c_datagram_iter`). Returns
+/// `(copied, crc)`. The sum continues `crc` and covers exactly the bytes copied, whatever made the copy short.
+/// `FaultError` has it in `.crc32c`.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, crc=None), text_signature = "(addr, i, nbytes=None, crc=0)")]
 pub(super) fn crc32c_and_copy_to_iter(
@@ -111,7 +111,7 @@ pub(super) fn crc32c_and_copy_to_iter(
     run_summed(addr, i, nbytes, crc, Access::Read, core::copy_to_iter)
 }
 
-/// `copy_from_iter` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`.
+/// `copy_from_iter` that also adds the bytes copied to a CRC-32C. Returns `(copied, crc)`.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, crc=None), text_signature = "(addr, i, nbytes=None, crc=0)")]
 pub(super) fn crc32c_and_copy_from_iter(
@@ -123,8 +123,8 @@ pub(super) fn crc32c_and_copy_from_iter(
     run_summed(addr, i, nbytes, crc, Access::Write, core::copy_from_iter)
 }
 
-/// `copy_from_iter_flushcache`, with its promise, that adds the bytes copied to a CRC-32C on their way: `(copied,
-/// crc)`.
+/// `copy_from_iter_flushcache`, with the same durability, that also adds the bytes copied to a CRC-32C. Returns
+/// `(copied, crc)`.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, crc=None), text_signature = "(addr, i, nbytes=None, crc=0)")]
 pub(super) fn crc32c_and_copy_from_iter_flushcache(
@@ -144,7 +144,7 @@ pub(super) fn crc32c_and_copy_from_iter_flushcache(
     Ok((copied, sum))
 }
 
-/// `copy_to_iter_mcsafe` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`.
+/// `copy_to_iter_mcsafe` that also adds the bytes copied to a CRC-32C. Returns `(copied, crc)`.
 #[pyfunction]
 #[pyo3(
     signature = (addr, i, nbytes=None, crc=None, *, fault_map=None),
@@ -168,7 +168,7 @@ pub(super) fn crc32c_and_copy_to_iter_mcsafe(
     Ok((copied, sum))
 }
 
-/// `memcpy_mcsafe` that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`.
+/// `memcpy_mcsafe` that also adds the bytes copied to a CRC-32C. Returns `(McResult, crc)`.
 #[pyfunction]
 #[pyo3(
     signature = (dst, src, crc=None, *, fault_map=None),
@@ -190,7 +190,8 @@ pub(super) fn crc32c_and_memcpy_mcsafe<'py>(
     })
 }
 
-/// `memcpy_flushcache`, with its promise, that adds the bytes copied to a CRC-32C: `(McResult, crc)`.
+/// `memcpy_flushcache`, with the same durability, that also adds the bytes copied to a CRC-32C. Returns
+/// `(McResult, crc)`.
 #[pyfunction]
 #[pyo3(signature = (dst, src, crc=None), text_signature = "(dst, src, crc=0)")]
 pub(super) fn crc32c_and_memcpy_flushcache<'py>(
@@ -204,7 +205,8 @@ pub(super) fn crc32c_and_memcpy_flushcache<'py>(
     between_summed(dst, src, crc, false, core::memcpy_flushcache)
 }
 
-/// A copy between two flat sides, which adds to the sum, and may wait for a device: an `McResult` and the sum.
+/// Runs a copy between two flat ranges that adds to the sum; if it may wait for a device, always without the
+/// interpreter. Returns an `McResult` and the sum.
 fn between_summed<'py>(
     dst: &Bound<'py, PyAny>,
     src: &Bound<'py, PyAny>,

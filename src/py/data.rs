@@ -1,4 +1,4 @@
-//! What a log appends and a slot publishes, and where they are read into.
+//! The data that a log appends or a slot publishes, and the destinations that they are read into, as iterators.
 
 use super::buffer::{Access, ArgName, Call, is_buffer};
 use super::collect::{SegmentList, collect};
@@ -6,7 +6,8 @@ use super::iter::IovIter;
 use crate::abi::Direction;
 use crate::iter;
 use pyo3::prelude::*;
-/// Runs a call over data that are a buffer, buffers in order, or what is left of an iterator.
+/// Calls `call` with an iterator over `data`: a buffer, an iterable of buffers, or an iterator, of which the rest is
+/// meant.
 pub(super) fn from_data<T>(
     data: &Bound<'_, PyAny>,
     call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
@@ -25,7 +26,7 @@ pub(super) fn from_data<T>(
     done
 }
 
-/// Runs a call over a destination that is a buffer or what is left of an iterator.
+/// Calls `call` with an iterator over `dst`: a buffer, or an iterator, of which the rest is meant.
 pub(super) fn to_destination<T>(
     dst: &Bound<'_, PyAny>,
     call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,

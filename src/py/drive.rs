@@ -1,7 +1,7 @@
-//! System calls as Python makes them: without the interpreter, repeated after a signal whose handler did not raise (PEP
-//! 475), waited for where a socket has a timeout. The iterator is borrowed for the calls only, so that a signal handler
-//! may look at it; an object is asked for its descriptor before each, so that none goes to a file that has got the
-//! number since.
+//! Makes system calls as Python does: they run without the interpreter, are repeated after a signal whose handler did
+//! not raise (PEP 475), and wait as long as a socket's timeout allows. The iterator is locked during the calls only, so
+//! that a signal handler may look at it between them. A file object is asked for its descriptor before each call, so
+//! that no call reaches another file that has got the same number since.
 
 use super::descriptor::{Deadline, Descriptor, os_error};
 use super::errors::fault_error;
@@ -16,10 +16,11 @@ use crate::sys::poll::Ready;
 use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 
-/// The most bytes a whole transfer moves between two looks at signals. A call that writes a file is not interrupted.
+/// The most bytes that a whole transfer moves before it checks for signals again. The kernel does not interrupt a call
+/// that writes a file.
 const PART: usize = 64 << 20;
 
-/// One call, with the iterator in use for just so long.
+/// Makes one call, with the iterator locked only while it runs.
 fn call<T: Send>(
     i: &Bound<'_, IovIter>,
     descriptor: &Descriptor<'_>,
@@ -31,7 +32,7 @@ fn call<T: Send>(
     Ok(i.py().detach(|| work(core)))
 }
 
-/// One system call that transfers, or the exception why none did.
+/// Makes a system call until one transfers something. The error is the reason why none can.
 pub(super) fn once<T: Send>(
     i: &Bound<'_, IovIter>,
     descriptor: &Descriptor<'_>,
@@ -47,7 +48,7 @@ pub(super) fn once<T: Send>(
     }
 }
 
-/// One call of a transfer whose loop is the caller's, for at most `limit` bytes.
+/// Makes one call, for at most `limit` bytes, of a transfer whose loop is in Python.
 pub(super) fn part<T: Transferred + Send>(
     i: &Bound<'_, IovIter>,
     descriptor: &Descriptor<'_>,
@@ -60,8 +61,9 @@ pub(super) fn part<T: Transferred + Send>(
     if made.is_cut() { Err(with_progress(i.py(), cut_message(), made.nbytes())) } else { Ok(made.nbytes()) }
 }
 
-/// Calls until nothing remains or the other side has ended: the bytes transferred. An `OSError` has them as
-/// `characters_written`. From a socket that keeps messages apart one message is received.
+/// Makes calls until nothing remains of the iterator or the other side has ended. Returns the bytes transferred; an
+/// `OSError` has them as `characters_written`. From a socket that keeps message boundaries it receives one message
+/// only.
 pub(super) fn all<T: Transferred + Send>(
     i: &Bound<'_, IovIter>,
     descriptor: &Descriptor<'_>,
@@ -111,7 +113,7 @@ pub(super) fn all<T: Transferred + Send>(
     result.map(|()| done).map_err(|error| with_progress(py, error, done))
 }
 
-/// What a message was too long for.
+/// The exception for a received message whose end did not fit.
 #[cold]
 fn cut_message() -> PyErr {
     os_exception::<PyOSError>(
@@ -121,8 +123,8 @@ fn cut_message() -> PyErr {
     )
 }
 
-/// The `FaultError` of a transfer, `done` bytes into it, that a guard put zeroes in the way of: how many bytes are
-/// good, and how many more went or came that are not.
+/// The `FaultError` of a transfer over memory that another thread's guard had replaced by zeroes, after `done` bytes of
+/// earlier calls. It says how many bytes are good, and how many more were transferred that are not.
 #[cold]
 pub(super) fn torn_error(py: Python<'_>, torn: &Torn, done: usize) -> PyErr {
     let good = done + torn.good;
@@ -138,8 +140,8 @@ pub(super) fn torn_error(py: Python<'_>, torn: &Torn, done: usize) -> PyErr {
     }
 }
 
-/// An `OSError` that says how much was transferred before it, or the `RuntimeError` of an iterator that somebody else
-/// has moved or uses.
+/// Adds to an exception how much was transferred before it, as `characters_written`: to an `OSError`, and to the
+/// `RuntimeError` about an iterator that another call moved or is using.
 #[cold]
 fn with_progress(py: Python<'_>, error: PyErr, done: usize) -> PyErr {
     if (error.is_instance_of::<PyOSError>(py) || error.is_instance_of::<PyRuntimeError>(py))
@@ -150,7 +152,8 @@ fn with_progress(py: Python<'_>, error: PyErr, done: usize) -> PyErr {
     error
 }
 
-/// Returns when the call is to be made again; otherwise says why not, `done` bytes into a transfer.
+/// Handles a failed call of a transfer, `done` bytes into it. Returns if the call should be made again, perhaps after
+/// waiting; otherwise the error says why not.
 #[cold]
 fn retry(
     py: Python<'_>,

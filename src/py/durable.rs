@@ -1,4 +1,4 @@
-//! The copies that leave the caches, and what `iovec_rs.pmem` writes back and evicts with.
+//! Non-temporal and durable copies, and the functions of `iovec_rs.pmem` that write back and evict cache lines.
 
 use super::buffer::{Access, Call};
 use super::detach::transfer;
@@ -13,7 +13,7 @@ use crate::memory::Memory;
 use crate::pmem;
 use pyo3::prelude::*;
 
-/// Adds the functions to the module: those that are called for every few bytes with a short way in.
+/// Adds the functions to the module. Those that programs call for a few bytes at a time get a fast entry.
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     add_functions!(
         module,
@@ -39,8 +39,8 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )
 }
 
-/// `copy_from_iter` that leaves the CPU's caches alone as far as it can: whole lines of `addr` are written past them
-/// (`copy_from_iter_nocache`). Fenced once; nothing is promised to be durable.
+/// `copy_from_iter` with non-temporal stores: whole cache lines of `addr` are written past the CPU's caches
+/// (`copy_from_iter_nocache`). It fences once. It promises no durability.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_nocache(
@@ -51,7 +51,8 @@ pub(super) fn copy_from_iter_nocache(
     run_short(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
 }
 
-/// `copy_from_iter_nocache`, all or nothing: a short copy is taken back and `False`. `addr` may be partly written.
+/// `copy_from_iter_nocache`, all or nothing. After a short copy the iterator is back where it was and the result is
+/// `False`; `addr` may be partly written.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_full_nocache(
@@ -62,11 +63,11 @@ pub(super) fn copy_from_iter_full_nocache(
     run_full(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_nocache)
 }
 
-/// `copy_from_iter` after which every byte counted is durable if its memory is that of a `PmemRegion`, of any
-/// granularity, or of a mapping with `MAP_SYNC`, for every kind and also after a short copy
-/// (`copy_from_iter_flushcache`). Of other memory it has left the CPU's caches, no more: a file that somebody else has
-/// mapped takes an msync, too. Fenced once. OSError if a region's msync fails, or anybody's of that region while this
-/// runs: nothing counts, and `i` is where it was. OSError EOPNOTSUPP where the CPU cannot write lines back.
+/// `copy_from_iter` whose bytes are durable when it returns, if `addr` is in a `PmemRegion`, of any granularity, or in
+/// a mapping with `MAP_SYNC` (`copy_from_iter_flushcache`). That holds for every kind, and for the bytes counted of a
+/// short copy. In other memory the bytes have only left the CPU's caches; a file that was mapped in another way needs
+/// an msync, too. It fences once. OSError if an msync of the region fails, this call's or any other's while it runs:
+/// then no byte counts, and `i` is where it was. OSError EOPNOTSUPP if the CPU cannot write cache lines back.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_flushcache(
@@ -81,9 +82,9 @@ pub(super) fn copy_from_iter_flushcache(
     run_short(addr, i, nbytes, Access::Write, flushcache::copy_from_iter_flushcache)
 }
 
-/// `copy_to_iter` with the same promise: scattered destinations made durable in one call, fenced once. Pages that
-/// another thread puts into an XArray or a FolioQueue meanwhile are stored to, but not msynced. The kernel has no such
-/// function: there the iterator is always the source.
+/// `copy_to_iter` with the durability of `copy_from_iter_flushcache`: it makes scattered destinations durable in one
+/// call, with one fence. If another thread puts pages into an XArray or a FolioQueue meanwhile, they are stored to, but
+/// not msynced. The kernel has no such function: there the iterator is always the source.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter_flushcache(
@@ -98,14 +99,14 @@ pub(super) fn copy_to_iter_flushcache(
     run_short(addr, i, nbytes, Access::Read, flushcache::copy_to_iter_flushcache)
 }
 
-/// A flat copy past the CPU's caches. `dst` and `src` are of one length. Returns an `McResult`.
+/// Copies `src` to `dst`, which has the same length, with non-temporal stores. Returns an `McResult`.
 #[pyfunction]
 pub(super) fn memcpy_nocache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     between(dst, src, flushcache::memcpy_nocache)
 }
 
-/// A flat copy with the promise of `copy_from_iter_flushcache`. `dst` and `src` are of one length. Returns an
-/// `McResult`. OSError if a region's msync fails, or anybody's of that region while this runs: nothing counts.
+/// Copies `src` to `dst`, which has the same length, with the durability of `copy_from_iter_flushcache`. Returns an
+/// `McResult`. OSError if an msync of the region fails, this call's or any other's while it runs: then no byte counts.
 #[pyfunction]
 pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if !pmem::flushcache::may_need_msync() {
@@ -118,8 +119,8 @@ pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, P
     to_mc_result(dst.py(), copied, source.len(), fault.as_deref())
 }
 
-/// Writes back the lines of `buffer[offset:offset + length]`, unfenced: `pmem_drain` comes later, once for many.
-/// `FaultError` with the bytes written back if the memory is bad.
+/// Writes back the cache lines of `buffer[offset:offset + length]`, without a fence: call `pmem_drain` once after
+/// several of these. `FaultError`, with the number of bytes written back, if the memory is bad.
 #[pyfunction]
 #[pyo3(signature = (buffer, offset=None, length=None))]
 pub(super) fn pmem_flush(
@@ -130,7 +131,8 @@ pub(super) fn pmem_flush(
     over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || flushcache::flush(range)))
 }
 
-/// `pmem_flush` and `pmem_drain`; msync where the memory is that of a `PmemRegion` that needs it.
+/// Makes `buffer[offset:offset + length]` durable: by an msync if the memory is in a `PmemRegion` that needs one,
+/// otherwise by `pmem_flush` and `pmem_drain`.
 #[pyfunction]
 #[pyo3(signature = (buffer, offset=None, length=None))]
 pub(super) fn pmem_persist(
@@ -139,7 +141,7 @@ pub(super) fn pmem_persist(
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     over_range(buffer, offset, length, |py, range| {
-        // An msync waits for a device.
+        // An msync waits for a device, so it runs without the interpreter.
         if pmem::needs_msync(range) {
             Ok(py.detach(|| pmem::persist(range))?)
         } else {
@@ -148,8 +150,8 @@ pub(super) fn pmem_persist(
     })
 }
 
-/// Evicts the lines of `buffer[offset:offset + length]` from this CPU's caches, for a reader of memory that others
-/// write to past them.
+/// Evicts the cache lines of `buffer[offset:offset + length]` from the CPU's caches. The next read then comes from the
+/// memory, which a device or another host may have written to directly.
 #[pyfunction]
 #[pyo3(signature = (buffer, offset=None, length=None))]
 pub(super) fn pmem_invalidate(
@@ -160,7 +162,7 @@ pub(super) fn pmem_invalidate(
     over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || flushcache::invalidate(range)))
 }
 
-/// Waits until everything written back or stored past the caches before has left them.
+/// Waits until every earlier write-back and non-temporal store has left the CPU's caches: a store fence.
 #[pyfunction]
 pub(super) fn pmem_drain() {
     flushcache::drain();

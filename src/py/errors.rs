@@ -1,4 +1,4 @@
-//! Refusals and faults as exceptions.
+//! Turns errors and faults of the core into Python exceptions.
 
 use super::exception::{exception, os_exception};
 use super::names::names;
@@ -24,8 +24,8 @@ impl From<Error> for PyErr {
     }
 }
 
-/// The fault that a copy over trusted memory raises. Over user memory a copy comes short instead, and `i.fault` says
-/// why.
+/// The fault that a copy must raise, because its iterator runs over trusted memory. Over user memory a copy returns a
+/// short count instead, and `i.fault` says why.
 #[inline]
 pub(super) fn trusted_fault(core: &iter::IovIter) -> Option<Box<Fault>> {
     if core.fault.is_some() && !core.is_user_backed() { core.fault.clone() } else { None }
@@ -37,7 +37,7 @@ pub(super) fn raise(py: Python<'_>, fault: Option<Box<Fault>>, copied: usize) ->
     fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, copied)))
 }
 
-/// A `FaultError`: its errno by the cause.
+/// Makes a `FaultError`, whose errno depends on the cause of the fault.
 pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
     let message = |shown: &Bound<'_, PyAny>| {
         let (side, cause) = (shown.getattr(&names(py).side)?, shown.getattr(&names(py).cause)?);
@@ -46,7 +46,7 @@ pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr
     raised(py, fault, copied, message).map_or_else(|error| error, PyErr::from_value)
 }
 
-/// The `FaultError` of a copy that summed what it copied.
+/// Makes the `FaultError` of a copy that also summed: it has the sum of the bytes copied in `.crc32c`.
 pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, crc: u32) -> PyErr {
     let error = fault_error(py, fault, copied);
     match int(py, crc as usize).and_then(|crc| error.value(py).setattr(&names(py).crc32c, crc)) {
@@ -55,7 +55,7 @@ pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, c
     }
 }
 
-/// The `FaultError` of a guard that has met something.
+/// Makes the `FaultError` of a guard whose block touched bad memory.
 pub(super) fn guard_error(py: Python<'_>, report: &Report, guard: &Bound<'_, PyAny>) -> PyErr {
     let Some(first) = report.first() else { return exception::<PyRuntimeError>("the guard has met nothing") };
     let message = |shown: &Bound<'_, PyAny>| {

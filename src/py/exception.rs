@@ -1,13 +1,15 @@
-//! Exceptions, made when it is known what they say.
+//! Exceptions, made as soon as their text is known.
 //!
-//! PyO3 would make them later, on the way into the interpreter, where it aborts the process if there is no memory for
-//! the text. Here a `MemoryError`, of which the interpreter keeps a few, takes the exception's place.
+//! PyO3 would make them later, when it returns to the interpreter, and abort the process if there is no memory for the
+//! text then. Made here, such an exception is replaced by a `MemoryError`, of which the interpreter keeps some in
+//! reserve.
 
 use super::results::{int, string};
 use pyo3::PyTypeInfo;
 use pyo3::prelude::*;
 
-/// A text that a method returns, which PyO3 would panic over where there is no room for it.
+/// A text that a method returns. If there is no memory for it, its conversion raises; that of a `String` panics in
+/// PyO3.
 pub(super) struct Text<S>(pub(super) S);
 
 impl<'py, S: AsRef<str>> IntoPyObject<'py> for Text<S> {
@@ -20,12 +22,13 @@ impl<'py, S: AsRef<str>> IntoPyObject<'py> for Text<S> {
     }
 }
 
-/// An exception that says something.
+/// Makes an exception with a message.
 pub(super) fn exception<T: PyTypeInfo>(message: impl AsRef<str>) -> PyErr {
     Python::attach(|py| made(string(py, message.as_ref()).and_then(|message| T::type_object(py).call1((message,)))))
 }
 
-/// An `OSError` of the type: errno, what happened, and what its type takes besides.
+/// Makes an `OSError` or an exception of a subclass, of an errno, a message, and perhaps the third argument of that
+/// class.
 pub(super) fn os_exception<T: PyTypeInfo>(errno: i32, message: impl AsRef<str>, more: Option<Py<PyAny>>) -> PyErr {
     Python::attach(|py| {
         let build = || {

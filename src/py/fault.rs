@@ -1,4 +1,4 @@
-//! The fault handler, shown and set: what `iovec_rs.fault_handler` is made of.
+//! The functions behind `iovec_rs.fault_handler`: they show and change how faults are handled.
 
 use super::exception::Text;
 use crate::error::Error;
@@ -8,27 +8,27 @@ use pyo3::prelude::*;
 
 const MODES: [(&str, Mode); 3] = [("auto", Mode::Auto), ("signal", Mode::Signal), ("syscall", Mode::Syscall)];
 
-/// Puts the handler on top for SIGBUS and SIGSEGV.
+/// Installs the handler for SIGBUS and SIGSEGV, in front of any other.
 #[pyfunction]
 pub(super) fn fault_handler_install() -> PyResult<()> {
     arm::invalidate_all();
     if handler::install() { Ok(()) } else { Err(Error::Handler(handler::KEPT_FROM).into()) }
 }
 
-/// Puts back what was there before, for each signal that is still ours, once no other thread is in a copy.
-/// `RuntimeError` while a guard is entered, which needs the handler.
+/// Restores the earlier handler of each signal that is still handled by ours, after waiting until no other thread is in
+/// a copy. `RuntimeError` while a guard is entered, because a guard needs the handler.
 #[pyfunction]
 pub(super) fn fault_handler_uninstall(py: Python<'_>) -> PyResult<()> {
     Ok(py.detach(arm::uninstall)?)
 }
 
-/// How faults are met.
+/// The mode in which faults are handled.
 #[pyfunction]
 pub(super) fn fault_handler_mode() -> Text<&'static str> {
     MODES.iter().find(|(_, mode)| *mode == arm::mode()).map_or(Text("auto"), |(name, _)| Text(name))
 }
 
-/// Meets faults another way from now on.
+/// Sets the mode in which faults are handled from now on.
 #[pyfunction]
 pub(super) fn fault_handler_set_mode(name: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = super::values::text("name", name)?;
@@ -39,7 +39,8 @@ pub(super) fn fault_handler_set_mode(name: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// Mode, whether installed, who owns SIGBUS and SIGSEGV, and how many faults were recovered so far.
+/// Returns the mode, whether the handler is installed, who owns SIGBUS, who owns SIGSEGV, and how many faults were
+/// recovered so far.
 #[pyfunction]
 pub(super) fn fault_handler_status() -> (Text<&'static str>, bool, Text<&'static str>, Text<&'static str>, u64) {
     let owner = |signal| match handler::owner(signal) {

@@ -14,10 +14,10 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
-/// What a user vector may be.
+/// What a user vector may be, as an exception says it.
 const EXPECTED: &str = "an iterable of buffers and UserRanges, a packed array or its address";
 
-/// A user vector in one of its three forms, with what has to live as long as what is built from it.
+/// A user vector in one of its three forms, together with the exports that keep its memory.
 struct Uvector {
     form: Form,
     nr_segs: usize,
@@ -75,7 +75,7 @@ impl Uvector {
         }
         for item in iterate("uvector", EXPECTED, object)? {
             if collected.segs.len() == UIO_MAXIOV {
-                // One too many, however many more there are.
+                // More than UIO_MAXIOV segments: the core refuses their number, so the rest need not be read.
                 return Ok(Self { form: Form::Objects(collected.finish()), nr_segs: UIO_MAXIOV + 1 });
             }
             collected.add(&item?, Some(Lengths::Signed))?;
@@ -93,16 +93,16 @@ impl Uvector {
     fn source(&self) -> Source<'_> {
         match &self.form {
             Form::Objects(held) => Source::ranges(&held.memories),
-            // SAFETY: whoever packs ranges into an array vouches for what is written through them, as the maker of a
-            // `UserRange` does; `import::import_iovec` checks that they lie in user space.
+            // SAFETY: whoever packs ranges into an array vouches for them, as the maker of a `UserRange` does;
+            // `import::import_iovec` checks that they lie in user space.
             Form::Packed(_, array) => unsafe { Source::packed(*array) },
-            // SAFETY: the array is read by a copy that survives whatever is at its address. Whoever packs ranges into
-            // it vouches for what is written through them, as the maker of a `UserRange` does.
+            // SAFETY: `Source::address` reads the array by a guarded copy, which survives any address. Whoever packs
+            // ranges into it vouches for them, as the maker of a `UserRange` does.
             Form::Address(addr) => unsafe { Source::address(*addr) },
         }
     }
 
-    /// What lives on: the exports and the first read-only segment.
+    /// The parts that the iterator and the array need: the exports, and the index of the first read-only segment.
     fn into_parts(self) -> (Exports, Option<usize>) {
         match self.form {
             Form::Objects(held) => (held.exports, held.readonly),
@@ -146,7 +146,8 @@ pub(super) fn import_iovec<'py>(
     Ok((Some(array), iter))
 }
 
-/// Reads a user vector and checks its lengths (`iovec_from_user`): no ranges, no truncation. Always an array.
+/// Reads a user vector and checks its lengths (`iovec_from_user`). It neither checks ranges nor truncates. Returns an
+/// array, also for one segment.
 #[pyfunction]
 #[pyo3(
     signature = (uvector, nr_segs=None, fast_segs=None, *, compat=None),
@@ -166,7 +167,8 @@ pub(super) fn iovec_from_user(
     Ok(IovecArray(SegmentList { memories, exports, readonly }))
 }
 
-/// One range of user memory, cut to `MAX_RW_COUNT` and then checked (`import_ubuf`).
+/// Makes an iterator over one range of user memory, which is truncated to `MAX_RW_COUNT` and then checked
+/// (`import_ubuf`).
 #[pyfunction]
 pub(super) fn import_ubuf(r#type: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) -> PyResult<IovIter> {
     let direction = direction("type", r#type)?;
@@ -177,7 +179,7 @@ pub(super) fn import_ubuf(r#type: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) 
     Ok(IovIter::over(iter, held.exports, held.readonly))
 }
 
-/// The same by its older name (`import_single_range`).
+/// The older name of `import_ubuf` (`import_single_range`).
 #[pyfunction]
 pub(super) fn import_single_range(r#type: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) -> PyResult<IovIter> {
     import_ubuf(r#type, buffer)

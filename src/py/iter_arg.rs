@@ -1,4 +1,4 @@
-//! Iterators as arguments.
+//! Conversions of arguments that are iterators.
 
 use super::buffer::is_buffer;
 use super::exception::exception;
@@ -8,8 +8,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use std::ops::Deref;
 
-/// The iterator of a copy function, whose name for it is `i`. It is locked after the other arguments were converted,
-/// which may run Python code.
+/// The argument `i` of a copy function. The function locks the iterator after it has converted the other arguments,
+/// because converting those may run Python code that uses it.
 #[derive(Clone, Copy)]
 pub(super) struct IterArg<'a>(pub(super) &'a IovIter);
 
@@ -30,7 +30,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for IterArg<'a> {
     }
 }
 
-/// An iterator by the name `i`, for a function that locks it again and again.
+/// The argument `i` of a function that locks the iterator several times.
 #[derive(Clone, Copy)]
 pub(super) struct BoundIter<'a, 'py>(Borrowed<'a, 'py, IovIter>);
 
@@ -50,7 +50,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for BoundIter<'a, 'py> {
     }
 }
 
-/// An iterator that is an argument.
+/// The iterator that an argument is; TypeError for anything else.
 pub(super) fn iterator<'a>(argument: &'static str, object: Borrowed<'a, '_, PyAny>) -> PyResult<&'a IovIter> {
     object.cast::<IovIter>().map(Borrowed::get).map_err(|_| no_iterator(argument, &object))
 }

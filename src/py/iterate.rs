@@ -1,4 +1,4 @@
-//! Walking over an iterator's memory with a function of the caller's: the kernel's `iterate_and_advance`, in Python.
+//! Walks over an iterator's memory with a Python function: the kernel's `iterate_and_advance`.
 
 use super::exception::exception;
 use super::names::names;
@@ -7,8 +7,8 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
 
-/// Calls `step(view, progress)` with each chunk of the next `nbytes` bytes, moves the iterator by what the steps
-/// processed, and returns that. Whatever a step raises, those before it count.
+/// Calls `step(view, progress)` with each chunk of the next `nbytes` bytes, and advances the iterator after each step
+/// by what it processed. Returns the sum. If a step raises, the iterator stays where the steps before it left it.
 pub(super) fn iterate_and_advance<'py>(
     core: &mut IovIter,
     nbytes: usize,
@@ -25,7 +25,8 @@ pub(super) fn iterate_and_advance<'py>(
         let processed = processed?;
         core.pass(processed)?;
         progress += processed;
-        // The step has kept a part of the view. Its memory stays for as long as that does.
+        // Releasing fails if the step kept something made from the view, which then keeps the memory exported. The
+        // bytes processed count all the same, so this comes after `pass`.
         released?;
         if processed < len {
             break;
@@ -34,12 +35,12 @@ pub(super) fn iterate_and_advance<'py>(
     Ok(progress)
 }
 
-/// How many of `len` bytes a step has processed that returned `left`.
+/// How many of the `len` bytes of a chunk were processed, by what its step returned.
 fn processed(left: &Bound<'_, PyAny>, len: usize) -> PyResult<usize> {
     if left.is_none() {
         return Ok(len);
     }
-    // A negative number, or one beyond any size, is an int all the same.
+    // `__index__` tells ints from other objects. A negative or huge int fails below, with another message.
     let number = left.call_method0(names(left.py()).index.bind(left.py())).map_err(|_| {
         let kind = left.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
         exception::<PyTypeError>(format!("step: an int or None is expected of it, not {kind}"))

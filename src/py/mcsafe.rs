@@ -1,4 +1,4 @@
-//! The copies that stop before memory known to be bad.
+//! Copies that stop before memory that is known to be bad, and survive memory that turns out to be.
 
 use super::buffer::Access;
 use super::fastcall::{add_functions, fast_function, install};
@@ -10,20 +10,21 @@ use crate::copy::{copy_to_iter, mcsafe};
 use crate::fault::map::shared::SharedMap;
 use pyo3::prelude::*;
 
-/// The map that is an argument.
+/// The map that the argument `fault_map` is.
 pub(super) fn known<'a>(fault_map: Option<&'a Bound<'_, PyAny>>) -> PyResult<Option<&'a SharedMap>> {
     fault_map.map(|map| Ok(&instance::<FaultMap>("fault_map", "a FaultMap", map)?.0)).transpose()
 }
 
-/// Adds the functions to the module: those that are called for every few bytes with a short way in.
+/// Adds the functions to the module. Those that programs call for a few bytes at a time get a fast entry.
 pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     add_functions!(module, copy_to_iter_mcsafe, memcpy_mcsafe);
     install(module, [fast_function!(copy_to_iter_mcsafe, "fault_map")])
 }
 
-/// `copy_to_iter` that survives bad memory on either side: it stops before what `fault_map` knows, where the kernel's
-/// careful copy would, and at what it runs into, which is added to the map. Every kind comes short and advances by the
-/// bytes copied; `i.fault` says why (`copy_mc_to_iter`, `copy_to_iter_mcsafe`).
+/// `copy_to_iter` that survives bad memory on either side (`copy_mc_to_iter`, `copy_to_iter_mcsafe`). It stops before a
+/// range in `fault_map`, at the byte where the kernel's machine-check-safe copy would stop, and at memory that faults,
+/// which it adds to the map. For every kind, the count is short then, the iterator advances by the bytes copied, and
+/// `i.fault` says why.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, *, fault_map=None))]
 pub(super) fn copy_to_iter_mcsafe(
@@ -32,7 +33,7 @@ pub(super) fn copy_to_iter_mcsafe(
     nbytes: Option<&Bound<'_, PyAny>>,
     fault_map: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<usize> {
-    // Without a map it is the plain copy, and takes no longer.
+    // Without a map the plain copy does the same, and costs no more.
     let copied = match known(fault_map)? {
         None => run(addr, i, nbytes, Access::Read, copy_to_iter),
         Some(map) => run(addr, i, nbytes, Access::Read, |flat, core, nbytes| {
@@ -46,11 +47,11 @@ pub(super) fn copy_to_iter_mcsafe(
     copied.map(|(copied, _)| copied)
 }
 
-/// A flat copy that survives bad memory on either side. `dst` and `src` are of one length. Returns an `McResult`.
+/// Copies `src` to `dst`, which has the same length, and survives bad memory on either side. Returns an `McResult`.
 ///
-/// It knows pages, not where a file ends: in the page that a mapped file ends in, the bytes behind the end are read as
-/// zeroes and counted, and bytes written there are counted and never reach the file. `PmemRegion.read_into` and
-/// `write` stop at the end.
+/// Only whole pages fault. In the page in which a mapped file ends, bytes behind the end are read as zeroes and
+/// counted; bytes written there are counted, too, and never reach the file. `PmemRegion.read_into` and `write` stop at
+/// the end of the file.
 #[pyfunction]
 #[pyo3(signature = (dst, src, *, fault_map=None))]
 pub(super) fn memcpy_mcsafe<'py>(

@@ -1,4 +1,5 @@
-//! `iovec_rs.io`: messages over an iterator, and whole transfers over a socket.
+//! The functions of `iovec_rs.io` that send and receive messages over an iterator, and make whole transfers over a
+//! socket.
 
 use super::buffer::{Access, ArgName, Call};
 use super::descriptor::Descriptor;
@@ -23,12 +24,13 @@ fn sockets<'py>(sock: &Bound<'py, PyAny>, flags: i32) -> PyResult<Descriptor<'py
     Ok(Descriptor::new(sock)?.without_waiting_if(flags & libc::MSG_DONTWAIT != 0))
 }
 
-/// Where a `bytes` object is that goes beside a message, for as long as `call` and the argument last.
+/// The memory of a `bytes` object that is sent with a message. It stays as long as both `call` and the argument live.
 fn held(call: &mut Call, bytes: &Bound<'_, PyBytes>, name: &'static str) -> PyResult<Segment> {
     Ok(call.acquire(bytes, Access::Read, ArgName::Argument(name))?.seg())
 }
 
-/// One `sendmsg`: control messages and address as the kernel has them. With a limit, a turn of a whole transfer.
+/// Calls `sendmsg` once. Control messages and address are in the kernel's format. With a limit it is one call of a
+/// whole transfer, for at most that many bytes.
 #[pyfunction]
 #[pyo3(signature = (sock, i, control, flags, name, limit=None))]
 pub(super) fn sendmsg_raw(
@@ -50,7 +52,7 @@ pub(super) fn sendmsg_raw(
     }
 }
 
-/// `sendmsg` until all is sent. The control messages go with the first bytes.
+/// Calls `sendmsg` until everything is sent. The control messages go with the first bytes.
 #[pyfunction]
 pub(super) fn sendmsg_all_raw(
     sock: &Bound<'_, PyAny>,
@@ -66,20 +68,21 @@ pub(super) fn sendmsg_all_raw(
     })
 }
 
-/// Room for more control messages than any socket has: most are limited to some 20 KB (`optmem_max`).
+/// The most bytes that are allocated for control messages. It is more than a socket can have: most systems limit them
+/// to some 20 KB (`optmem_max`).
 const CONTROL: usize = 1 << 20;
-/// A length of control messages.
+/// Converts `ancbufsize`, the length of the buffer for control messages.
 fn ancillary_size(value: &Bound<'_, PyAny>) -> PyResult<i32> {
     const EXPECTED: &str = "0 or more, less than 2**31";
     let size = narrow("ancbufsize", value, EXPECTED)?;
     if size < 0 { Err(Error::invalid("ancbufsize", size, EXPECTED).into()) } else { Ok(size) }
 }
 
-/// Room for the longest socket address (`struct sockaddr_storage`).
+/// The length of the longest socket address (`struct sockaddr_storage`).
 const NAME: usize = 128;
 
-/// One `recvmsg`: the bytes, the control messages and flags, the address as the kernel has it. Where there is no memory
-/// to show them, the descriptors that came are closed.
+/// Calls `recvmsg` once. Returns the number of bytes, the control messages, the flags and the address, in the kernel's
+/// format. If there is no memory for these, it closes the descriptors that were received.
 #[pyfunction]
 pub(super) fn recvmsg_raw<'py>(
     sock: &Bound<'py, PyAny>,
@@ -91,14 +94,15 @@ pub(super) fn recvmsg_raw<'py>(
     let room = usize::try_from(ancbufsize).unwrap_or(0).min(CONTROL);
     let (mut control, mut name) = (Vec::new(), [0_u8; NAME]);
     control.try_reserve_exact(room).map_err(|_| exception::<PyMemoryError>(format!("no memory for {room} bytes")))?;
-    // The kernel leaves gaps between messages as they are.
+    // Zeroed, since the kernel does not write the padding between control messages.
     control.resize(room, 0_u8);
     let beside = Beside {
         name: Segment::new(name.as_mut_ptr().expose_provenance(), NAME),
         control: Segment::new(control.as_mut_ptr().expose_provenance(), room),
     };
     let received = once(&i, &socket, Ready::Read, |i| {
-        // SAFETY: both ranges are arrays of this function's, not borrowed until the call is done.
+        // SAFETY: both ranges are buffers of this function, `control` and `name`, which nothing refers to until the
+        // call is done.
         unsafe { io::receive(i, socket.fd, beside, flags, usize::MAX) }
     })?;
     let py = sock.py();
@@ -110,19 +114,21 @@ pub(super) fn recvmsg_raw<'py>(
         bytes(py, &name[..received.name.min(NAME)]),
     ];
     tuple(py, shown.into_iter()).inspect_err(|_| {
-        // SAFETY: what recvmsg put there, which nobody has seen.
+        // SAFETY: recvmsg filled `control`, and nobody else has seen the descriptors in it, as the tuple could not be
+        // made.
         unsafe { rights::close(control) };
     })
 }
 
-/// Closes the descriptors in the control messages of a message that nobody will see.
+/// Closes the descriptors in control messages that are not passed on.
 #[pyfunction]
 pub(super) fn close_received(control: &Bound<'_, PyBytes>) {
-    // SAFETY: the caller has them from `recvmsg_raw` and shows them to nobody.
+    // SAFETY: the caller, our own Python code, got the bytes from `recvmsg_raw` and passes them on to nobody.
     unsafe { rights::close(control.as_bytes()) };
 }
 
-/// Refuses flags that receive the same bytes again or none, which would make a whole transfer of nothing.
+/// Refuses flags with which a call receives bytes that it does not take off the queue, or none: a whole transfer would
+/// not end or would be wrong.
 fn require_new_bytes(flags: i32) -> PyResult<()> {
     if flags & (libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_ERRQUEUE) == 0 {
         return Ok(());
@@ -142,15 +148,15 @@ pub(super) fn recvmsg_part(
     require_new_bytes(flags)?;
     let socket = sockets(sock, flags)?;
     part(&i, &socket, Ready::Read, limit, |i, limit| {
-        // SAFETY: nothing is received beside the data.
+        // SAFETY: `Beside::default()` has no ranges that the call could write to.
         unsafe { io::receive(i, socket.fd, Beside::default(), flags, limit) }
     })
 }
 
-/// Receives until the iterator is full or the peer has shut down: the bytes.
+/// Receives until the iterator is full or the peer has shut down. Returns the number of bytes.
 ///
-/// As `readv_all`; `ValueError` for flags that receive the same bytes again (`MSG_PEEK`) or none (`MSG_TRUNC`,
-/// `MSG_ERRQUEUE`).
+/// Errors are those of `readv_all`, and `ValueError` for flags that leave the bytes in the queue (`MSG_PEEK`) or do not
+/// receive them (`MSG_TRUNC`, `MSG_ERRQUEUE`).
 #[pyfunction]
 #[pyo3(signature = (sock, i, flags=0))]
 pub(super) fn recvmsg_all(
@@ -161,7 +167,7 @@ pub(super) fn recvmsg_all(
     require_new_bytes(flags)?;
     let socket = sockets(sock, flags)?.held();
     all(&i, &socket, Ready::Read, "recvmsg_all", |i, limit, _| {
-        // SAFETY: nothing is received beside the data.
+        // SAFETY: `Beside::default()` has no ranges that the call could write to.
         unsafe { io::receive(i, socket.fd, Beside::default(), flags, limit) }
     })
 }

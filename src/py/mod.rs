@@ -1,4 +1,5 @@
-//! The binding: arguments in, exceptions out, buffers held meanwhile. No logic of its own.
+//! The Python binding: it converts arguments and results, raises exceptions, and keeps buffers exported during a call.
+//! Everything else is in the core.
 
 mod array;
 mod backing;
@@ -120,7 +121,8 @@ mod _core {
         {
             add(module)?;
         }
-        // PyO3 makes what it refuses an argument with at the first one that it refuses.
+        // PyO3 makes the objects that it refuses arguments with at its first refusal. This refusal makes them now; see
+        // `names.rs` for why.
         drop(module.getattr("copy_to_iter")?.call1((module.py().None(), module.py().None())));
         module.add("IterKind", super::names::names(module.py()).iter_kind())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;

@@ -1,7 +1,7 @@
 //! The Python classes and strings that results are made of.
 //!
-//! All of them exist from the module's import on. One made at its first use would be made under a lock that is held
-//! while its thread waits for the interpreter, and a child forked in that moment could never take it.
+//! All are made when the module is imported. If one were made at its first use, its thread would hold PyO3's lock of
+//! that cell while it waits for the interpreter; in a child forked at that moment the lock would stay held for ever.
 
 use crate::abi::{Direction, Kind};
 use pyo3::panic::PanicException;
@@ -85,7 +85,7 @@ names! {
     }
 }
 
-/// `iovec_rs.IterKind`: an enum of the kinds that there are.
+/// Makes `iovec_rs.IterKind`, an enum with a member for each kind.
 fn iter_kind(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let members = Kind::ALL.map(|kind| (kind.name().to_uppercase(), kind.name())).to_vec();
     let place = [("module", "iovec_rs")].into_py_dict(py)?;
@@ -96,7 +96,7 @@ fn iter_kind(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 const DIRECTIONS: [Direction; 2] = [Direction::Dest, Direction::Source];
 
-/// The members of an enum that have these values.
+/// The members of an enum by their values.
 fn members<'py, T: IntoPyObject<'py>, const N: usize>(
     class: &Bound<'py, PyAny>,
     values: [T; N],
@@ -124,18 +124,18 @@ impl Names {
 
 static NAMES: PyOnceLock<Names> = PyOnceLock::new();
 
-/// Makes them: once, when the module is imported.
+/// Makes the names, when the module is imported.
 pub(super) fn init(py: Python<'_>) -> PyResult<()> {
-    // PyO3 makes the class of a panic at the first one.
+    // PyO3 makes the class of its panics at the first panic; this makes it now.
     py.get_type::<PanicException>();
     if NAMES.get(py).is_none() {
-        // Imported a second time meanwhile, it keeps the first.
+        // If the module was imported a second time meanwhile, the first names stay.
         let _ = NAMES.set(py, Names::new(py)?);
     }
     Ok(())
 }
 
-/// The names. Reading them takes no lock.
+/// The names. Reading them takes no lock, since `init` has set them.
 pub(super) fn names(py: Python<'_>) -> &Names {
     NAMES.get(py).expect("made when the module is imported")
 }

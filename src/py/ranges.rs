@@ -1,4 +1,4 @@
-//! `copy_ranges`: many flat copies in one call.
+//! `copy_ranges`: many copies between pairs of ranges in one call.
 
 use super::array::IovecArray;
 use super::buffer::{Access, ArgName, Call, is_buffer};
@@ -20,10 +20,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PySlice};
 use std::ops::Range;
 
-/// What ranges may be.
+/// What an argument of ranges may be, as an exception says it.
 const EXPECTED: &str = "a sequence of buffers and UserRanges, or a packed array of struct iovec,";
 
-/// The ranges of one side, with what holds their memory meanwhile.
+/// The ranges of one side, together with what keeps their memory during the call.
 enum Ranges<'py> {
     Objects(SegmentList),
     Packed(Memories),
@@ -60,7 +60,7 @@ impl<'py> Ranges<'py> {
             let expected = format!("a multiple of {size}, the size of a struct iovec");
             return Err(Error::invalid(argument, format!("{nbytes} bytes"), expected).into());
         }
-        // SAFETY: the program named the ranges itself, as with a `UserRange`.
+        // SAFETY: whoever packs ranges into an array vouches for them, as the maker of a `UserRange` does.
         let source = unsafe { Source::packed(array) };
         Ok(Self::Packed(import::ranges_from_user(source, nbytes / size)?))
     }
@@ -75,14 +75,14 @@ impl<'py> Ranges<'py> {
 }
 
 /// Copies range k of `src` to range k of `dst`, for every k in order, in one call that releases the interpreter once
-/// and fences once. Each range is copied as `memcpy_mcsafe` would, past the caches and durable if `flush`; one that
-/// meets bad memory, or what `fault_map` knows, comes short and does not end the others. What a range runs into is
-/// added to the map. Returns a `RangeResults`.
+/// and fences once. Each range is copied as by `memcpy_mcsafe`; with `flush`, by non-temporal stores and durably. A
+/// range that has bad memory, or memory in `fault_map`, is copied up to there; the others are copied all the same.
+/// Memory that faults is added to the map. Returns a `RangeResults`.
 ///
-/// Each side is a sequence of buffers and `UserRange`s, or a packed array of `struct iovec`: any buffer of 16 bytes a
-/// range, address and length, such as a numpy array of uint64 pairs. Nothing is copied if the two differ in their
-/// number or in a length (ValueError), a destination is read-only (BufferError), or there is no buffer (TypeError); the
-/// error names the index. OSError if an msync fails that `flush` takes: then nothing counts.
+/// Each side is a sequence of buffers and `UserRange`s, or a packed array of `struct iovec`: a buffer with 16 bytes for
+/// each range, its address and its length, such as a numpy array of uint64 pairs. Nothing is copied if the sides differ
+/// in their number of ranges or in a length (ValueError), if a destination is read-only (BufferError), or if an item is
+/// no buffer (TypeError); the error names the index. OSError if an msync fails that `flush` needs: then no byte counts.
 #[pyfunction]
 #[pyo3(
     signature = (dst, src, *, flush=None, fault_map=None, crc32c=None),
@@ -112,10 +112,10 @@ pub(super) fn copy_ranges(
     Ok(RangeResults { ranges: targets.clone(), outcomes })
 }
 
-/// What became of each range: a sequence of `McResult`, each made when it is asked for.
+/// The results of `copy_ranges`, one for each range: a sequence of `McResult`, which makes each when it is read.
 #[pyclass(module = "iovec_rs", name = "RangeResults", frozen, sequence)]
 pub(super) struct RangeResults {
-    /// Their lengths are looked at, and nothing else.
+    /// The destinations. Only their lengths are used.
     ranges: Memories,
     outcomes: Outcomes,
 }
@@ -131,7 +131,7 @@ impl RangeResults {
         to_mc_result(py, copied, len, fault)
     }
 
-    /// The places of results that equal a value.
+    /// The indexes in `among` of the results that equal a value.
     fn places<'a>(
         &'a self,
         value: &'a Bound<'_, PyAny>,
@@ -148,19 +148,19 @@ impl RangeResults {
 
 #[pymethods]
 impl RangeResults {
-    /// The bytes copied in all.
+    /// The bytes copied, of all ranges together.
     #[getter]
     fn copied(&self) -> usize {
         self.outcomes.copied
     }
 
-    /// The indexes of the ranges that came short, in order.
+    /// The indexes of the ranges that were not copied whole, in order.
     #[getter]
     fn failed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         list(py, self.outcomes.short.iter().map(|Short { index, .. }| int(py, *index)))
     }
 
-    /// The CRC-32C of the bytes copied, one for each range; `None` if it was not asked for.
+    /// The CRC-32C of the bytes copied of each range; `None` unless `copy_ranges` was called with `crc32c=True`.
     #[getter]
     fn crc32c<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         let sums = self.outcomes.crc32c.as_ref();
@@ -194,13 +194,13 @@ impl RangeResults {
         }
     }
 
-    /// How many results equal one.
+    /// The number of results that equal a value.
     fn count(&self, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.places(value, 0..self.len()).try_fold(0, |count, place| place.map(|_| count + 1))
     }
 
-    /// Where the first result is that equals one, of those from `start` to before `stop`, which count from the end if
-    /// they are negative.
+    /// The index of the first result that equals a value, among those from `start` up to but not including `stop`.
+    /// Negative limits count from the end. ValueError if there is none.
     #[pyo3(signature = (value, start=None, stop=None), text_signature = "($self, value, start=0, stop=None)")]
     fn index(
         &self,

@@ -1,4 +1,5 @@
-//! Results: numbers, texts, lists and the named tuples of `iovec_rs._types`. No memory for one is an exception.
+//! Makes results: numbers, texts, lists, and the named tuples of `iovec_rs._types`. Each function raises a
+//! `MemoryError` if there is no memory; PyO3's own conversions would panic.
 
 use super::names::names;
 use crate::fault::map::{Access, Range};
@@ -26,7 +27,7 @@ pub(super) fn to_fault_range<'py>(py: Python<'py>, range: &Range, base: usize) -
     new_tuple(&names(py).fault_range, range_fields(py, range, base)?)
 }
 
-/// The same as a plain tuple, which takes less to pickle.
+/// A plain tuple with the fields of a `FaultRange`, which pickles to fewer bytes.
 pub(super) fn to_plain_range<'py>(py: Python<'py>, range: &Range) -> PyResult<Bound<'py, PyAny>> {
     tuple(py, range_fields(py, range, 0)?.into_iter().map(Ok))
 }
@@ -39,7 +40,7 @@ fn range_fields<'py>(py: Python<'py>, range: &Range, base: usize) -> PyResult<[B
     };
     let length = match usize::try_from(range.length()) {
         Ok(length) => int(py, length)?,
-        // The whole line.
+        // 2**64 bytes, the whole address space, do not fit into a usize.
         Err(_) => int(py, 1)?.lshift(64)?,
     };
     let access = access.bind(py).to_owned().into_any();
@@ -81,39 +82,39 @@ pub(super) fn to_fault<'py>(py: Python<'py>, fault: &Fault) -> PyResult<Bound<'p
     new_tuple(&names.fault, fields)
 }
 
-/// An int. No memory for it is an exception here; PyO3's own conversions panic.
+/// An int.
 pub(super) fn int(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: `py` proves that this thread is attached, which is all that the call asks for.
+    // SAFETY: `py` proves that this thread is attached, which is all that the call requires.
     let int = unsafe { ffi::PyLong_FromSize_t(value) };
-    // SAFETY: a new reference, or null with an exception set.
+    // SAFETY: the call returned a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, int) }
 }
 
-/// As [`int`], for numbers that may be negative.
+/// An int that may be negative.
 pub(super) fn small_int(py: Python<'_>, value: i64) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: `py` proves that this thread is attached, which is all that the call asks for.
+    // SAFETY: `py` proves that this thread is attached, which is all that the call requires.
     let int = unsafe { ffi::PyLong_FromLongLong(value) };
-    // SAFETY: a new reference, or null with an exception set.
+    // SAFETY: the call returned a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, int) }
 }
 
-/// A `bytes` with a copy of these. No memory for it is an exception.
+/// A `bytes` with a copy of these bytes.
 pub(super) fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: `py` proves that this thread is attached; a slice is no longer than isize::MAX.
     let made = unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len().cast_signed()) };
-    // SAFETY: a new reference, or null with an exception set.
+    // SAFETY: the call returned a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, made) }
 }
 
-/// A `str`. No memory for it is an exception.
+/// A `str`.
 pub(super) fn string<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: `py` proves that this thread is attached; a `str` is valid UTF-8 and no longer than isize::MAX.
     let made = unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len().cast_signed()) };
-    // SAFETY: a new reference, or null with an exception set.
+    // SAFETY: the call returned a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, made) }
 }
 
-/// A list of however many items there are. No memory for it is an exception.
+/// A list of any number of items.
 pub(super) fn list<'py>(
     py: Python<'py>,
     items: impl IntoIterator<Item = PyResult<Bound<'py, PyAny>>>,
@@ -123,39 +124,40 @@ pub(super) fn list<'py>(
     Ok(list)
 }
 
-/// A tuple of however many items there are. No memory for it is an exception.
+/// A tuple of any number of items.
 pub(super) fn tuple<'py>(
     py: Python<'py>,
     items: impl ExactSizeIterator<Item = PyResult<Bound<'py, PyAny>>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: `py` proves that this thread is attached; a negative size, which no iterator over memory has, is refused.
     let tuple = unsafe { ffi::PyTuple_New(items.len().cast_signed()) };
-    // SAFETY: a new reference, or null with an exception set.
+    // SAFETY: the call returned a new reference, or null with an exception set.
     let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;
     fill_tuple(&tuple, items)?;
     Ok(tuple)
 }
 
-/// A named tuple, made as its class inherits to be made: the class's own constructor is Python, and takes as long as a
-/// copy.
+/// A named tuple, made by the allocator of `tuple`, which its class inherits. The class's own constructor is written in
+/// Python, and takes as long as a small copy.
 fn new_tuple<'py, const N: usize>(class: &Py<PyType>, fields: [Bound<'py, PyAny>; N]) -> PyResult<Bound<'py, PyAny>> {
     let py = fields[0].py();
-    // SAFETY: a class that adds nothing to what a tuple is.
+    // SAFETY: `class` is a named tuple, one of those in `Names`: a subclass of `tuple` that adds no fields to its
+    // layout.
     let tuple = unsafe { ffi::PyType_GenericAlloc(class.bind(py).as_type_ptr(), N.cast_signed()) };
-    // SAFETY: a new reference, or null with an exception set.
+    // SAFETY: the call returned a new reference, or null with an exception set.
     let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;
     fill_tuple(&tuple, fields.into_iter().map(Ok))?;
     Ok(tuple)
 }
 
-/// Fills a new tuple that has a place for each item, and that nobody else knows.
+/// Fills a new tuple, which has a place for each item and which no other code refers to yet.
 fn fill_tuple<'py>(
     tuple: &Bound<'py, PyAny>,
     items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
 ) -> PyResult<()> {
     for (index, item) in items.enumerate() {
-        // SAFETY: a place in a new tuple, which takes over the reference; beyond its places the call fails and changes
-        // nothing.
+        // SAFETY: `tuple` is new, with no other reference, as the callers made it just now. The call takes over the
+        // reference to the item; for an index beyond the end it fails, drops the item and changes nothing.
         unsafe { ffi::PyTuple_SetItem(tuple.as_ptr(), index.cast_signed(), item?.into_ptr()) };
     }
     Ok(())

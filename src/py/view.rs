@@ -1,4 +1,4 @@
-//! Memory handed out to Python: a memoryview that keeps what it shows exported.
+//! Memoryviews of memory that an iterator or another object runs over. Each keeps that memory exported.
 
 use super::exception::exception;
 use crate::memory::{Owner, Segment};
@@ -10,22 +10,22 @@ use pyo3::types::{PyList, PyMemoryView};
 use pyo3::{PyTraverseError, PyVisit};
 use std::ffi::c_int;
 
-/// The exporter behind such a memoryview.
+/// The exporter behind such a memoryview, of which it is the `obj`.
 #[pyclass(module = "iovec_rs._core", frozen)]
 pub(super) struct Span {
     seg: Segment,
     readonly: bool,
-    /// Held until the last memoryview is gone.
+    /// Keeps the memory until the last memoryview is gone.
     owner: ViewOwner,
 }
 
-/// What keeps memory that is handed out.
+/// The owner of memory that a memoryview shows.
 pub(super) enum ViewOwner {
-    /// An object, which the collector is shown.
+    /// A Python object, which the garbage collector visits.
     Object(Py<PyAny>),
-    /// A page's owner. Copies that run without the interpreter share it, so what it holds is not the collector's to
-    /// count.
-    Page(#[allow(dead_code)] Owner), // held, not read
+    /// The owner of a page. The collector does not visit it: copies that run without the interpreter share it, so the
+    /// reference is not this object's alone.
+    Page(#[allow(dead_code)] Owner), // only kept alive
 }
 
 #[pymethods]
@@ -38,14 +38,14 @@ impl Span {
     }
 
     /// # Safety
-    /// Called by the interpreter with a record to fill.
+    /// `view` is a record that may be written to; the interpreter passes one.
     #[allow(clippy::needless_pass_by_value)] // the slot's signature
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let (seg, readonly) = (slf.get().seg, slf.get().readonly);
         let len =
             ffi::Py_ssize_t::try_from(seg.len).map_err(|_| exception::<PyBufferError>("longer than any buffer"))?;
-        // SAFETY: `view` is the interpreter's; the memory stays while `slf` does, to which the filled record holds a
-        // reference.
+        // SAFETY: by the contract `view` may be written to. The memory stays as long as `owner`, and so as long as
+        // `slf`, to which the filled record holds a reference.
         let done = unsafe {
             ffi::PyBuffer_FillInfo(view, slf.as_ptr(), seg.as_mut_ptr().cast(), len, c_int::from(readonly), flags)
         };
@@ -53,12 +53,12 @@ impl Span {
     }
 }
 
-/// Makes the class: once, when the module is imported, as [`super::names`] says.
+/// Makes the class when the module is imported, for the reason that [`super::names`] gives.
 pub(super) fn init(py: Python<'_>) {
     py.get_type::<Span>();
 }
 
-/// A memoryview of `seg`, which `owner` keeps.
+/// Makes a memoryview of `seg`, which `owner` keeps.
 pub(super) fn memoryview(
     py: Python<'_>,
     seg: Segment,
@@ -69,14 +69,15 @@ pub(super) fn memoryview(
     PyMemoryView::from(span.as_any())
 }
 
-/// A list of what `make` makes of each item. There may be any number of them: `MemoryError`, where Python's own
-/// constructors of small objects would only panic in this binding.
+/// Makes a list of what `make` returns for each item, of which there may be any number. `MemoryError` if there is no
+/// memory: it looks for memory ahead of the small objects, whose constructors would panic in PyO3.
 pub(super) fn list_of<'py, T>(
     py: Python<'py>,
     items: Vec<T>,
     mut make: impl FnMut(T) -> PyResult<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyList>> {
-    /// The interpreter takes memory for small objects by the MiB, for some thousands of them.
+    /// The interpreter allocates memory for small objects 1 MiB at a time, which is enough for thousands of them. So it
+    /// is sufficient to check for 2 MiB once for every 256 objects.
     const ARENA: usize = 2 << 20;
     const OBJECTS: usize = 256;
     let list = PyList::empty(py);

@@ -1,4 +1,4 @@
-//! `Py_buffer` records: filled, read and handed back.
+//! `Py_buffer` records: how they are filled, read and released.
 
 use super::Access;
 use crate::memory::{Backing, Segment};
@@ -10,13 +10,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 use std::ptr;
 
-/// The memory of a C-contiguous buffer. An empty exporter's null start with length 0 stays an empty range.
+/// The memory of a C-contiguous buffer. An empty buffer may have a null address; that stays an empty range.
 pub(super) fn memory_of(view: &ffi::Py_buffer) -> Segment {
     Segment::new(view.buf.expose_provenance(), view.len.unsigned_abs())
 }
 
-/// All memory between the first byte and the last of a buffer that was requested with its strides. To be called before
-/// the record is moved.
+/// All memory from the first byte to the last of a buffer that was requested with its strides. Call it before the
+/// record is moved, since shape and strides may point into the record itself.
 pub(super) fn hull_of(view: &ffi::Py_buffer) -> Segment {
     let (mut below, mut above) = (0, view.itemsize);
     let dimensions = if view.shape.is_null() || view.strides.is_null() { 0 } else { view.ndim.max(0) };
@@ -24,9 +24,9 @@ pub(super) fn hull_of(view: &ffi::Py_buffer) -> Segment {
         return memory_of(view);
     }
     for dimension in 0..dimensions as usize {
-        // SAFETY: the exporter, asked for strides, gave as many lengths as dimensions.
+        // SAFETY: `shape` is not null, and an exporter that fills it gives `ndim` lengths; `dimension` is less.
         let length = unsafe { view.shape.wrapping_add(dimension).read() };
-        // SAFETY: the exporter, asked for strides, gave as many of them as dimensions.
+        // SAFETY: `strides` is not null, and an exporter that fills it gives `ndim` of them; `dimension` is less.
         let stride = unsafe { view.strides.wrapping_add(dimension).read() };
         let reach = stride.saturating_mul(length - 1);
         below += reach.min(0);
@@ -35,9 +35,10 @@ pub(super) fn hull_of(view: &ffi::Py_buffer) -> Segment {
     Segment::new(view.buf.expose_provenance().wrapping_add_signed(below), (above - below).unsigned_abs())
 }
 
-/// The memory of an exact `bytes`, which is its for life.
+/// The memory of an object that is exactly a `bytes`. It neither moves nor changes while the object lives. `None` for
+/// any other object.
 pub(super) fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
-    // Not a cast: the error that a failing one makes takes two calls.
+    // A failing `cast` would make an error value, at the price of two calls.
     if !object.is_exact_instance_of::<PyBytes>() {
         return None;
     }
@@ -48,24 +49,24 @@ pub(super) fn bytes_memory(object: &Bound<'_, PyAny>) -> Option<Segment> {
     Some(Segment::new(start.expose_provenance(), len.unsigned_abs()))
 }
 
-/// Fills `view` in place: moving a record that was just written costs more than the whole call. `false` leaves an
-/// exception set.
+/// Requests a buffer, whose record it writes to `view` in place: moving a record right after it was written costs more
+/// than the whole call. `false` if the exporter refuses; then an exception is set.
 #[inline]
 pub(super) fn request(object: &Bound<'_, PyAny>, flags: i32, view: &mut ffi::Py_buffer) -> bool {
-    // SAFETY: a `Bound` is a live object of an attached thread; `view` is a record that we may overwrite: it holds no
-    // export yet.
+    // SAFETY: a `Bound` proves a live object and an attached thread; `view` is a valid record, which the callers give
+    // fresh or released, so no export is lost.
     unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view, flags) == 0 }
 }
 
 pub(super) fn release(view: &mut ffi::Py_buffer) {
-    // SAFETY: `view` was filled by `request`, or names no exporter, as a new record and a released one do: then the
-    // call does nothing. `Exports::drop` attaches for it, the other callers hold a `Bound`, or are called by the
-    // interpreter.
+    // SAFETY: `view` was filled by `request`, or its `obj` is null, as in a new or released record, for which the call
+    // does nothing. This thread is attached: `Exports::drop` attaches, and the other callers hold a `Bound` or are
+    // called by the interpreter.
     unsafe { ffi::PyBuffer_Release(view) };
 }
 
-/// Clears the pointers of a record into itself, so that it may be moved. They are a shape and strides whose values its
-/// length and item size repeat.
+/// Clears the pointers of a record into itself, so that it may be moved. An exporter of one dimension may point `shape`
+/// to the record's own `len` and `strides` to its own `itemsize`; nothing is lost with them.
 #[inline]
 pub(super) fn keep_out_of_itself(view: &mut ffi::Py_buffer) {
     if view.shape == &raw mut view.len {
@@ -76,10 +77,11 @@ pub(super) fn keep_out_of_itself(view: &mut ffi::Py_buffer) {
     }
 }
 
-/// A C-contiguous buffer of plain bytes, and how its memory may fail. `None` leaves an exception set, for [`explain`]
-/// to explain.
+/// Requests a C-contiguous buffer whose elements are not Python objects, and returns how its memory may fail. `None`
+/// leaves an exception set, which `explain` in `refusal.rs` makes a better one of.
 ///
-/// The class is asked first, since asking an exporter for its format takes as long as a small copy.
+/// The object's class tells whether the elements may be objects. Only then is the format requested, which takes as long
+/// as a small copy.
 #[inline]
 pub(super) fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py_buffer) -> Option<Backing> {
     let writable = if access == Access::Write { ffi::PyBUF_WRITABLE } else { 0 };
@@ -88,7 +90,7 @@ pub(super) fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py
     if !may_hold_objects {
         return request(object, writable, view).then_some(backing);
     }
-    // A format is to be had only together with a shape.
+    // Exporters give a format only together with a shape.
     if !request(object, writable | ffi::PyBUF_ND | ffi::PyBUF_FORMAT, view) {
         return None;
     }
@@ -104,8 +106,8 @@ pub(super) fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py
 pub(super) const OBJECTS: &str =
     "an array of Python objects is not memory to copy: its bytes are references, which are counted";
 
-/// Whether the elements are or contain Python objects: `O` in the format, outside the names of fields, which stand
-/// between colons.
+/// Whether the elements are or contain Python objects: then the format has an `O` outside the names of fields, which it
+/// encloses in colons.
 fn has_objects(view: &ffi::Py_buffer) -> bool {
     let mut at = view.format.cast_const();
     let mut in_name = false;
@@ -113,15 +115,15 @@ fn has_objects(view: &ffi::Py_buffer) -> bool {
         return false;
     }
     loop {
-        // SAFETY: a terminated string of the exporter's, which stays while the record is filled; its end was not
-        // passed.
+        // SAFETY: `format` is a null-terminated string that the exporter keeps until the record is released; `at` is
+        // not past its terminator, at which the loop returns.
         match unsafe { at.read() }.cast_unsigned() {
             0 => return false,
             b':' => in_name = !in_name,
             b'O' if !in_name => return true,
             _ => {}
         }
-        // SAFETY: not the terminator, so there is another character.
+        // SAFETY: the byte at `at` is not the terminator, so another byte follows.
         at = unsafe { at.add(1) };
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with an object that is no buffer, or not such a one.
+//! Exceptions for objects that are not the buffer an argument needs.
 
 use super::record::{OBJECTS, release, request};
 use super::{Access, ArgName, is_buffer};
@@ -8,8 +8,8 @@ use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Refuses a buffer where an iterable of buffers is meant. Its items would be copies of its elements, or plain numbers.
-/// But an array of several dimensions is an iterable of its rows, which are parts of its memory.
+/// Refuses a single buffer where an iterable of buffers is expected: iterating over it would give numbers or copies of
+/// its elements. An array of two or more dimensions passes, since its items are its rows, which share its memory.
 pub(in crate::py) fn refuse_single(argument: &str, expected: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     if !is_buffer(object) {
         return Ok(());
@@ -31,8 +31,8 @@ pub(in crate::py) fn refuse_single(argument: &str, expected: &str, object: &Boun
     Ok(())
 }
 
-/// Exporters refuse a request with BufferError or ValueError. All else has another reason, which is not ours to
-/// swallow.
+/// Drops the exception of an exporter that refuses a request, which is a BufferError or a ValueError. Returns any
+/// other, since it has a reason of its own.
 fn drop_unless_refusal(error: PyErr, py: Python<'_>) -> PyResult<()> {
     if is_refusal(&error, py) { Ok(()) } else { Err(error) }
 }
@@ -42,8 +42,9 @@ fn is_refusal(error: &PyErr, py: Python<'_>) -> bool {
     class.is(py.get_type::<PyBufferError>()) || class.is(py.get_type::<PyValueError>())
 }
 
-/// Says what about a buffer is wrong that the exporter refused with `error`, which it chains. What else an exporter
-/// raises comes out as it is, and one that is written in Python is not asked a second time.
+/// Makes an exception that names the argument and says what is wrong with a buffer, of the `error` that its exporter
+/// refused with; `error` becomes its cause. An `error` that is no refusal is returned as it is, and so is that of an
+/// exporter written in Python, which is not called a second time.
 #[cold]
 pub(in crate::py) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Access, name: ArgName) -> PyErr {
     let py = object.py();
@@ -58,7 +59,7 @@ pub(in crate::py) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Ac
     }
     let mut view = ffi::Py_buffer::new();
     if !request(object, ffi::PyBUF_FULL_RO, &mut view) {
-        // Closed or released, or failing for a reason of its own, which was told before.
+        // The exporter refuses any request, for instance because it is closed. Its first error says why.
         drop(PyErr::take(py));
         return error;
     }
@@ -76,9 +77,9 @@ pub(in crate::py) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Ac
     explained
 }
 
-/// Whether the object's class exports by a method in Python (3.12 and later).
+/// Whether the object's class exports its buffer by a `__buffer__` written in Python (from 3.12 on).
 fn is_python_exporter(object: &Bound<'_, PyAny>) -> bool {
-    // An older interpreter asks no such method, which a class may have for its other callers.
+    // An older interpreter does not call `__buffer__`, which a class may have all the same.
     object.py().version_info() >= (3, 12)
         && object.get_type().getattr("__buffer__").is_ok_and(|method| !type_name(&method).ends_with("_descriptor"))
 }

@@ -1,4 +1,4 @@
-//! Lists of bad memory as other programs write them, read and written.
+//! Reads and writes lists of bad memory in the formats of other programs.
 
 use super::FaultMap;
 use crate::fault::formats::{badblocks, mapfile, ndctl};
@@ -7,14 +7,15 @@ use crate::py::values::{size, size_or, text};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-/// The sector that lists of bad blocks count in unless they say otherwise, in bytes.
+/// The size of a sector, in bytes, in which lists of bad blocks count by default.
 const SECTOR: usize = 512;
 
 #[pymethods]
 impl FaultMap {
-    /// From the text of a `badblocks` file: `start length` in sectors, a line each. ValueError with line and column.
-    /// Incomplete if the kernel had more to say: 512 extents are all its list has room for, 4095 characters all a read
-    /// of sysfs returns (a last line cut there is left out), and one empty line is what a device without a list says.
+    /// Makes a map of the text of a `badblocks` file in sysfs: `start length` in sectors, one extent a line. ValueError
+    /// gives line and column. The map is incomplete if the kernel may know more: its list has room for 512 extents, a
+    /// read of the file returns at most 4095 characters (a last line that is cut there is left out), and a device
+    /// without a list reads as one empty line.
     #[classmethod]
     #[pyo3(
         signature = (source, *, base=None, sector_size=None),
@@ -30,9 +31,9 @@ impl FaultMap {
         Ok(Self::of(badblocks::parse(text("source", source)?, base, sector_size)?))
     }
 
-    /// The text of a `badblocks` file: every range from `base` on, whatever its access, in sectors of `sector_size`
-    /// bytes that are bad if a byte of them is. What lies before `base` is left out. Such a text cannot say that a map
-    /// is incomplete, unless nothing is in it.
+    /// Returns the text of a `badblocks` file with every range from `base` on, whatever its access. A sector of
+    /// `sector_size` bytes is listed if any byte of it is bad. Ranges before `base` are left out. Such a text can say
+    /// that a map is incomplete only if the map is empty.
     #[pyo3(signature = (*, base=None, sector_size=None), text_signature = "($self, *, base=0, sector_size=512)")]
     fn to_badblocks<'py>(
         &self,
@@ -45,9 +46,9 @@ impl FaultMap {
         string(py, &written)
     }
 
-    /// From the JSON of `ndctl list -N -M`: of the namespace or region of that name, or of every namespace. A region
-    /// counts from its own start, so it is taken by its name only. Incomplete if more blocks are counted than listed.
-    /// ValueError if it is no such list.
+    /// Makes a map of the JSON of `ndctl list -N -M`: of the namespace or region named `namespace`, or of all
+    /// namespaces. A region is used only if it is named, because its blocks count from its own start. The map is
+    /// incomplete if the list counts more blocks than it shows. ValueError if it is no such list.
     #[classmethod]
     #[pyo3(signature = (source, *, base=None, namespace=None), text_signature = "(source, *, base=0, namespace=None)")]
     fn from_ndctl(
@@ -61,8 +62,8 @@ impl FaultMap {
         Ok(Self::of(ndctl::parse(text("source", source)?, base, namespace)?))
     }
 
-    /// From the text of a GNU ddrescue mapfile: bad, non-trimmed and non-scraped blocks. ValueError with line and
-    /// column.
+    /// Makes a map of the text of a GNU ddrescue mapfile, of its bad, non-trimmed and non-scraped blocks. ValueError
+    /// gives line and column.
     #[classmethod]
     #[pyo3(signature = (source, *, base=None), text_signature = "(source, *, base=0)")]
     fn from_mapfile(
@@ -74,7 +75,8 @@ impl FaultMap {
         Ok(Self::of(mapfile::parse(text("source", source)?, base)?))
     }
 
-    /// The text of a mapfile of `size` bytes from `base` on: unreadable bytes as bad sectors, the rest as finished.
+    /// Returns the text of a mapfile of `size` bytes from `base` on, in which unreadable bytes are bad sectors and all
+    /// others are finished.
     #[pyo3(signature = (size, *, base=None), text_signature = "($self, size, *, base=0)")]
     fn to_mapfile<'py>(
         &self,

@@ -1,4 +1,4 @@
-//! Constructors: a class method for each kind of memory.
+//! Constructors of `IovIter`: one class method for each kind of memory.
 
 use super::IovIter;
 use crate::abi::{Direction, Kind};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 #[pymethods]
 impl IovIter {
-    /// `IovIter()` itself makes none: there is a class method for each kind of memory.
+    /// Raises a TypeError: iterators are made by the class methods, one for each kind of memory.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*args, **kwargs)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
@@ -29,7 +29,7 @@ impl IovIter {
         )))
     }
 
-    /// One range of user memory (`iov_iter_ubuf`). `count` may be less than the buffer holds.
+    /// Makes an iterator over one range of user memory (`iov_iter_ubuf`). `count` may be less than the buffer's length.
     #[classmethod]
     #[pyo3(signature = (direction, buffer, count=None))]
     fn ubuf(
@@ -48,7 +48,7 @@ impl IovIter {
         Ok(Self::over(core, held.exports, held.readonly))
     }
 
-    /// Ranges of user memory (`iov_iter_init`): buffers and `UserRange`s.
+    /// Makes an iterator over ranges of user memory, buffers and `UserRange`s (`iov_iter_init`).
     #[classmethod]
     #[pyo3(signature = (direction, segments, count=None))]
     fn iovec(
@@ -69,7 +69,7 @@ impl IovIter {
         Ok(Self::over(core, exports, readonly))
     }
 
-    /// Ranges of trusted memory (`iov_iter_kvec`): buffers only.
+    /// Makes an iterator over ranges of trusted memory, buffers only (`iov_iter_kvec`).
     #[classmethod]
     #[pyo3(signature = (direction, segments, count=None))]
     fn kvec(
@@ -86,8 +86,8 @@ impl IovIter {
         Ok(Self::over(core, exports, readonly))
     }
 
-    /// Ranges in pages (`iov_iter_bvec`): `(page, offset, length)` each; `offset + length` may pass one page of the
-    /// buffer.
+    /// Makes an iterator over ranges in pages (`iov_iter_bvec`). Each is `(page, offset, length)`; `page` is a buffer,
+    /// which may be longer than one page.
     #[classmethod]
     #[pyo3(signature = (direction, bvecs, count=None))]
     fn bvec(
@@ -118,7 +118,8 @@ impl IovIter {
         Ok(Self::over(core, exports, readonly))
     }
 
-    /// A pipe to fill (`iov_iter_pipe`). `count` may be more than it can take: copies come out short when it is full.
+    /// Makes an iterator that fills a pipe (`iov_iter_pipe`). `count` may exceed the room in the pipe: copies are short
+    /// when it is full.
     #[classmethod]
     fn pipe(
         _class: &Bound<'_, PyType>,
@@ -134,7 +135,8 @@ impl IovIter {
         )?))
     }
 
-    /// The pages of an `XArray` from byte position `start` on (`iov_iter_xarray`). A hole ends a transfer.
+    /// Makes an iterator over the pages of an `XArray`, from byte position `start` on (`iov_iter_xarray`). A transfer
+    /// ends at a hole.
     #[classmethod]
     fn xarray(
         _class: &Bound<'_, PyType>,
@@ -157,8 +159,8 @@ impl IovIter {
         Ok(Self::bare(core))
     }
 
-    /// A `FolioQueue` from `offset` bytes into folio `first_slot` on (`iov_iter_folio_queue`). The end of the queue
-    /// ends a transfer.
+    /// Makes an iterator over a `FolioQueue`, from byte `offset` of folio `first_slot` on (`iov_iter_folio_queue`). A
+    /// transfer ends at the end of the queue.
     #[classmethod]
     fn folioq(
         _class: &Bound<'_, PyType>,
@@ -183,7 +185,7 @@ impl IovIter {
         Ok(Self::bare(core))
     }
 
-    /// Counts what it is given and drops it (`iov_iter_discard`).
+    /// Makes an iterator that counts the bytes copied to it and discards them (`iov_iter_discard`).
     #[classmethod]
     fn discard(_class: &Bound<'_, PyType>, direction: &Bound<'_, PyAny>, count: &Bound<'_, PyAny>) -> PyResult<Self> {
         let direction = values::direction("direction", direction)?;

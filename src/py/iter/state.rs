@@ -4,14 +4,14 @@ use crate::iter;
 use crate::py::exception::Text;
 use pyo3::prelude::*;
 
-/// A saved position (`struct iov_iter_state`).
+/// A position that `save_state` saved and `restore` returns to (`struct iov_iter_state`).
 #[pyclass(module = "iovec_rs", name = "IterState", frozen, eq)]
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct IterState(pub(super) iter::IterState);
 
 #[pymethods]
 impl IterState {
-    /// Offset in the segment that was current.
+    /// Bytes consumed of the segment that was current.
     #[getter]
     fn iov_offset(&self) -> usize {
         self.0.iov_offset

@@ -1,4 +1,5 @@
-//! What remains as ranges and as memoryviews, which may outlive the iterator's position, and walks over it in Python.
+//! Shows an iterator's remaining memory as ranges and as memoryviews, and walks over it with Python functions. A
+//! memoryview stays valid after the iterator has moved on or is gone.
 
 use super::IovIter;
 use crate::abi::Direction;
@@ -16,7 +17,7 @@ use pyo3::types::{PyList, PyMemoryView};
 use std::sync::Arc;
 
 impl Cursor {
-    /// Refuses memory that no memoryview can show.
+    /// Refuses an iterator whose memory cannot be shown as a memoryview.
     fn require_views(&self, operation: &str) -> PyResult<()> {
         let kind = self.core.kind();
         if kind.is_destination_only() {
@@ -31,18 +32,19 @@ impl Cursor {
     }
 }
 
-/// How an iterator's memory is shown.
+/// What memoryviews of an iterator's memory have in common.
 struct Shows {
     owner: Py<PyAny>,
     readonly: bool,
 }
 
 impl Shows {
-    /// A memoryview of a piece, kept by its page or by what the iterator was made over.
+    /// Makes a memoryview of a piece. The owner of its page keeps it or, where there are no pages, the objects that the
+    /// iterator was made of.
     fn view<'py>(&self, py: Python<'py>, piece: KeptPiece) -> PyResult<Bound<'py, PyMemoryView>> {
         let KeptPiece { seg, page } = piece;
         match page {
-            // A page may have come after the iterator was made, and be read-only.
+            // A read-only page may have been added after the iterator was made.
             Some(page) => {
                 let owner = ViewOwner::Page(Arc::clone(page.owner()));
                 memoryview(py, seg, self.readonly || !page.writable(), owner)
@@ -53,7 +55,7 @@ impl Shows {
 }
 
 impl IovIter {
-    /// How its memory is shown, also when it has been released since.
+    /// What memoryviews of the iterator need. They stay valid when it is released.
     fn shows(slf: &Bound<'_, Self>) -> PyResult<Shows> {
         let this = slf.get();
         Ok(Shows { owner: this.kept.owner(slf.py())?, readonly: this.shared.direction() == Direction::Source })
@@ -62,8 +64,8 @@ impl IovIter {
 
 #[pymethods]
 impl IovIter {
-    /// What remains, clipped to `count`: a `UserRange` for each non-empty segment, page of an XArray (to the first
-    /// hole) or folio.
+    /// The memory that remains, clipped to `count`: a list with a `UserRange` for each non-empty segment, for each page
+    /// of an XArray up to the first hole, or for each folio.
     fn ranges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let this = self.lock()?;
         let pieces = this.core.kept_pieces(this.core.count(), usize::MAX);
@@ -71,8 +73,9 @@ impl IovIter {
         list_of(py, pieces?, |piece| to_user_range(py, piece.seg))
     }
 
-    /// What remains as memoryviews, at most the first `maxsegs` segments and `nbytes` bytes of it: writable for a
-    /// destination, read-only over pages that are. They keep the memory exported. TypeError over a `UserRange`.
+    /// The memory that remains as a list of memoryviews, of at most `maxsegs` segments and `nbytes` bytes. They are
+    /// writable if the iterator is a destination and the page is not read-only. They keep the memory exported.
+    /// TypeError over a `UserRange`, PIPE or DISCARD.
     #[pyo3(signature = (maxsegs=None, nbytes=None))]
     fn views<'py>(
         slf: &Bound<'py, Self>,
@@ -89,14 +92,14 @@ impl IovIter {
     }
 
     /// Calls `step(view, progress)` with a memoryview of each contiguous chunk of the next `nbytes` bytes (clipped to
-    /// `count`), and moves on by the bytes processed, which it returns: the kernel's `iterate_and_advance`, to write a
-    /// copy of one's own.
+    /// `count`). Advances by the bytes that the steps processed, and returns their number. It is the kernel's
+    /// `iterate_and_advance`; use it to write copies of your own.
     ///
-    /// `progress` is how many bytes came before. A chunk is a segment; a page where memory comes in pages. It is
-    /// read-only for a WRITE iterator, and released after the step. The step returns how many of its bytes it did not
-    /// process (None: 0), which ends the walk; ValueError for a number outside the chunk. If it raises, the iterator
-    /// has moved by what earlier steps processed. The iterator cannot be used meanwhile: `RuntimeError`. `TypeError`
-    /// over a `UserRange`, PIPE or DISCARD.
+    /// `progress` is the number of bytes in the chunks before. A chunk is a segment, or a page of kinds that have
+    /// pages. Its view is read-only if the iterator is a source, and is released after the step. The step returns how
+    /// many bytes of its chunk it did not process, None for 0; any but 0 ends the walk. ValueError if the number is
+    /// more than the chunk has. If a step raises, the iterator has moved by what earlier steps processed. Any use of
+    /// the iterator by a step is a `RuntimeError`. `TypeError` over a `UserRange`, PIPE or DISCARD.
     fn iterate_and_advance(
         slf: &Bound<'_, Self>,
         nbytes: &Bound<'_, PyAny>,
@@ -112,25 +115,25 @@ impl IovIter {
         iterate_and_advance(&mut this.core, nbytes, step, |py, chunk| shows.view(py, chunk))
     }
 
-    /// What is left of the current segment (`iter_iov_addr`, `iter_iov_len`), clipped to `count`: a `UserRange`. Of an
-    /// XARRAY it is the current page, of a FOLIOQ the folio. It is empty where the position rests at the end of a
-    /// segment, with more to come: `advance(0)` steps over that. None at the end of all, at a hole, and for PIPE and
-    /// DISCARD.
+    /// The rest of the current segment, clipped to `count`, as a `UserRange` (`iter_iov_addr`, `iter_iov_len`). For an
+    /// XARRAY it is the rest of the current page, for a FOLIOQ of the current folio. It is empty if the position is at
+    /// the end of a segment and more segments follow; `advance(0)` moves to the next. None at the end of the iterator,
+    /// at a hole, and for PIPE and DISCARD.
     fn segment<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let segment = self.lock()?.core.segment();
         segment.map(|seg| to_user_range(py, seg)).transpose()
     }
 
-    /// Calls `callback` with a memoryview of each piece of the next `nbytes` (`iov_iter_for_each_range`) and returns
-    /// what the last call returned, 0 for `None`. Kernel-backed kinds; not clipped to `count`; does not move the
-    /// iterator.
+    /// Calls `callback` with a memoryview of each piece of the next `nbytes` bytes, and returns what the last call
+    /// returned, 0 for `None` (`iov_iter_for_each_range`). It does not move the iterator and does not clip to `count`.
+    /// Kernel-backed kinds only.
     fn for_each_range<'py>(
         slf: &Bound<'py, Self>,
         nbytes: &Bound<'py, PyAny>,
         callback: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let nbytes = size("nbytes", nbytes)?;
-        // The callback may use the iterator, which is not locked meanwhile.
+        // The iterator is unlocked before the callbacks, which may use it.
         let this = slf.get().lock()?;
         let (pieces, shows) = (this.core.callback_ranges(nbytes)?, Self::shows(slf)?);
         drop(this);
