@@ -1,8 +1,8 @@
-//! Hands a signal that is not a copy's on to whoever was below us, as the kernel would have called it.
+//! Passes a signal that is not ours to the handler below ours, called as the kernel would have called it.
 //!
-//! It never goes round for ever ([`super::cycles`]): a handler that chains back to us, or that returns from a fault and
-//! has changed nothing about it, is not asked a second time. The next older predecessor is, and after the oldest the
-//! default action is taken.
+//! This always ends ([`super::cycles`]). A handler that chains back to us, or that returns from a fault without mending
+//! it, is not called a second time: the next older predecessor is called instead, and after the oldest the default
+//! action is taken.
 
 use super::arrival::Arrival;
 use super::cycles::{Delegation, Unmended, Witness};
@@ -15,8 +15,8 @@ use crate::arch::FaultKind;
 use crate::sys::memory;
 use std::ptr;
 
-/// Afterwards somebody has taken the signal, or the default action is on its way. `our_level` tells at which level an
-/// action is ours.
+/// Passes the signal on. When this returns, a handler has taken the signal, or the default action will follow.
+/// `our_level` returns the level of an action that is ours.
 pub(super) fn hand_on(arrival: &Arrival, predecessors: &Predecessors, our_level: fn(Action) -> Option<usize>) {
     let state = arrival.state();
     let is_again = arrival.is_fault() || arrival.is_raised();
@@ -47,10 +47,10 @@ pub(super) fn hand_on(arrival: &Arrival, predecessors: &Predecessors, our_level:
     default_action(arrival);
 }
 
-/// Blocks the signals that the handler below wants blocked, and calls it for the last time if it wants that. Only if it
-/// was the kernel that called us: a handler above us that chains has seen to its own. What is blocked is let through
-/// when our handler returns. (The stack may differ: we run on the thread's alternate one if it has one, and so does the
-/// handler below.)
+/// Does what the kernel does before it calls a handler: blocks the signals of its mask, and replaces it by the default
+/// action if it has `SA_RESETHAND`. This is right only if the kernel called us; a handler above ours that chains has
+/// its own settings in effect. The kernel restores the mask when our handler returns. One difference remains: we run on
+/// the thread's alternate stack if it has one, and so does the handler below, whether it has `SA_ONSTACK` or not.
 fn prepare_as_the_kernel_would(signal: i32, level: usize, below: Action, predecessors: &Predecessors) {
     if below.flags & libc::SA_RESETHAND != 0 {
         predecessors.reset(level);
@@ -58,30 +58,32 @@ fn prepare_as_the_kernel_would(signal: i32, level: usize, below: Action, predece
     let itself = if below.flags & libc::SA_NODEFER == 0 { 1 << (signal - 1) } else { 0 };
     if below.mask | itself != 0 {
         let mask = dispositions::mask_to_libc(below.mask | itself);
-        // SAFETY: the set is valid; the old mask is not asked for.
+        // SAFETY: the set is a local; a null old mask is not filled.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, ptr::null_mut()) };
     }
 }
 
 fn call(arrival: &Arrival, below: Action) {
     if below.flags & libc::SA_SIGINFO != 0 {
-        // SAFETY: sigaction gave this address for an SA_SIGINFO handler, which has this type.
+        // SAFETY: `sigaction` returned this address with SA_SIGINFO, so it is a function of this type.
         let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
             unsafe { std::mem::transmute(below.handler) };
         let (info, context) = arrival.pointers();
         handler(arrival.signal, info, context);
     } else {
-        // SAFETY: sigaction gave this address for a plain handler, which has this type.
+        // SAFETY: `sigaction` returned this address without SA_SIGINFO, and it is neither SIG_DFL nor SIG_IGN, which
+        // `hand_on` excludes: it is a function of this type.
         let handler: extern "C" fn(i32) = unsafe { std::mem::transmute(below.handler) };
         handler(arrival.signal);
     }
 }
 
-/// Dies of the signal: at the instruction itself where it will run again, so that the core shows where.
+/// Lets the process die of the signal. After a fault the instruction runs again and faults under the default action, so
+/// that the core dump shows where. Any other signal is sent again.
 fn default_action(arrival: &Arrival) {
     dispositions::replace(arrival.signal, Action::DEFAULT);
     if !arrival.is_fault() {
-        // SAFETY: sends a signal to this very thread.
+        // SAFETY: the call has no memory arguments; it sends the signal to this thread.
         unsafe {
             libc::syscall(
                 libc::SYS_tgkill,
@@ -93,8 +95,9 @@ fn default_action(arrival: &Arrival) {
     }
 }
 
-/// Whether the handler below returned and changed nothing: the registers are those that came with the signal, who is
-/// `on_top` still is, and the access would fault again, or the signal is on its way again.
+/// Whether the handler below returned without having changed anything: the registers are still those that came with the
+/// signal, the action on the signal is still `on_top`, and either the signal is pending again or the access would fault
+/// again.
 fn is_unmended(arrival: &Arrival, state: u64, on_top: Action) -> bool {
     state == arrival.state()
         && dispositions::current(arrival.signal) == on_top
@@ -103,14 +106,15 @@ fn is_unmended(arrival: &Arrival, state: u64, on_top: Action) -> bool {
 
 fn is_pending(signal: i32) -> bool {
     let mut pending = dispositions::mask_to_libc(0);
-    // SAFETY: `pending` is ours to fill.
+    // SAFETY: the call fills `pending`, a local.
     unsafe { libc::sigpending(&raw mut pending) };
-    // SAFETY: `pending` is a valid set; the signal exists.
+    // SAFETY: `pending` is a set that the call above filled, and `signal` is one that the kernel sent.
     unsafe { libc::sigismember(&raw const pending, signal) == 1 }
 }
 
-/// Whether the access is still not possible, as far as the kernel can tell without making it. What no mapping was the
-/// cause of (a general protection fault, misalignment, code that may not run) no mapping has mended.
+/// Whether the access is still impossible, as far as the kernel tells without making it. A fault that no mapping caused
+/// (a general protection fault, misalignment, a fetch of code that may not be executed) counts as still there, since no
+/// mapping can have mended it.
 fn would_fault_again(arrival: &Arrival) -> bool {
     let by_mapping = match arrival.signal {
         libc::SIGBUS => matches!(arrival.code(), libc::BUS_ADRERR | libc::BUS_MCEERR_AR),

@@ -1,4 +1,4 @@
-//! What stopped a copy that the kernel made: it tells how far that came, and not why.
+//! Finds out what stopped a copy that the kernel made, whose result says how far it got, but not why.
 
 use super::shelter;
 use super::{Cause, Fault, Side};
@@ -7,8 +7,9 @@ use crate::memory::Segment;
 use crate::sys::memory;
 
 impl Fault {
-    /// Finds out what stopped a system call that was to copy from `src` to `dst`, both now at the first byte it could
-    /// not. The offset is for the caller to fill in, who alone knows where the copy began.
+    /// Finds out what stopped a system call that copies. `dst` and `src` are the addresses of the first byte not
+    /// copied. It asks the kernel without touching the memory. The caller fills in the offset, since only it knows
+    /// where the copy began.
     pub fn diagnose(dst: usize, src: usize) -> Self {
         if let Some(fault) = shelter::fault_at(dst, src) {
             return fault;

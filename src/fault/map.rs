@@ -1,9 +1,9 @@
-//! Which bytes of a line are known to be bad, and for which access.
+//! `FaultMap`: which bytes are known to be bad, and for which access.
 //!
-//! The line is the address space, or any other row of 2^64 bytes. A map is two sets of spans, the bytes that cannot be
-//! read and the bytes that cannot be written; its ranges are the stretches over which both answers stay the same. So
-//! either kind of access is looked up in a tree of its own, and a million ranges of the other kind in between cost
-//! nothing.
+//! The bytes are those of the address space, of a file, or of anything else with up to 2^64 bytes. A map is two sets of
+//! spans: the bytes that cannot be read and the bytes that cannot be written. Its ranges are the longest stretches with
+//! the same answer in both. A lookup for one access searches only the set of that access, so a million ranges of the
+//! other cost it nothing.
 
 mod range;
 pub mod shared;
@@ -17,10 +17,10 @@ use crate::error::Result;
 use spans::Spans;
 use std::iter::Peekable;
 
-/// Known-bad bytes. Ranges are sorted, do not overlap, and merge with neighbours of the same access.
+/// Known-bad bytes, as ranges that are sorted, do not overlap, and are merged with neighbours of the same access.
 ///
-/// A query takes O(log n). An update also moves up to 4 KiB of spans, and passes over every span that it swallows. Two
-/// maps are equal if the same bytes are bad in the same way. An update for which there is no memory fails and changes
+/// A lookup takes O(log n). An update also moves up to 4 KiB of spans, and visits every span that it replaces. Two maps
+/// are equal if the same bytes are bad for the same access. An update for which there is no memory fails and changes
 /// nothing.
 #[derive(Default, Debug)]
 pub struct FaultMap {
@@ -30,17 +30,18 @@ pub struct FaultMap {
 }
 
 impl FaultMap {
-    /// No byte is known to be bad.
+    /// Makes a map in which no byte is bad.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether the list this map was made from may not have held all there was to know.
+    /// Whether there may be bad bytes that the map does not have, because the list it was made from may not be
+    /// complete.
     pub fn is_incomplete(&self) -> bool {
         self.incomplete
     }
 
-    /// States that it may not have.
+    /// Marks the map as incomplete.
     pub fn set_incomplete(&mut self) {
         self.incomplete = true;
     }
@@ -50,19 +51,20 @@ impl FaultMap {
         Ok(Self { reads: self.reads.try_clone()?, writes: self.writes.try_clone()?, incomplete: self.incomplete })
     }
 
-    /// Makes `len` bytes bad for `access`, too, beside what they are already.
+    /// Marks `len` bytes as bad for `access`, in addition to what they are bad for already.
     pub fn add(&mut self, start: usize, len: u128, access: Access) -> Result<()> {
         let Some(span) = Span::new(start, len)? else { return Ok(()) };
         self.change(span, [Access::Read, Access::Write].map(|each| access.intersects(each)), Spans::insert)
     }
 
-    /// Makes `len` bytes good again for every access.
+    /// Marks `len` bytes as good for every access.
     pub fn clear(&mut self, start: usize, len: u128) -> Result<()> {
         let Some(span) = Span::new(start, len)? else { return Ok(()) };
         self.change(span, [self.reads.len() > 0, self.writes.len() > 0], Spans::remove)
     }
 
-    /// Changes the chosen sets, of reads and of writes: none of them before there is memory to change both.
+    /// Changes the set of reads, the set of writes, or both. It reserves the memory for both changes before it makes
+    /// either, so that a failure changes nothing.
     fn change(&mut self, span: Span, [reads, writes]: [bool; 2], change: fn(&mut Spans, Span)) -> Result<()> {
         if reads {
             self.reads.make_room(span.first)?;
@@ -79,18 +81,18 @@ impl FaultMap {
         Ok(())
     }
 
-    /// Makes bad what is bad in another map, too, and incomplete if that is.
+    /// Adds everything that is bad in another map. The map becomes incomplete if the other is.
     pub fn join(&mut self, other: &Self) -> Result<()> {
         other.iter().try_for_each(|range| self.add(range.start, range.length(), range.access))?;
         self.incomplete |= other.incomplete;
         Ok(())
     }
 
-    /// The bytes of the first `size` that are bad for no access: a map that has them as not to be read. Incomplete if
-    /// this one is.
+    /// Makes a map in which those of the first `size` bytes that are good for every access here are bad to read. It is
+    /// incomplete if this one is.
     pub fn complement(&self, size: u128) -> Result<Self> {
         let mut rest = Self { incomplete: self.incomplete, ..Self::new() };
-        // Where the first byte is that is not passed.
+        // The first byte behind the ranges visited so far.
         let mut next = 0_u128;
         for range in self.within(0, size) {
             rest.add(next as usize, range.start as u128 - next, Access::Read)?;
@@ -102,8 +104,8 @@ impl FaultMap {
         Ok(rest)
     }
 
-    /// The first range that shares a byte with the `len` bytes from `start` and stands against `access`, whole and not
-    /// clipped to them. There are no bytes past the end of the line, so none of them is bad.
+    /// The first range that overlaps the `len` bytes from `start` and is bad for `access`. It is returned whole, not
+    /// clipped to those bytes. Bytes at 2^64 and beyond do not exist, and so are not bad.
     pub fn first_in(&self, start: usize, len: u128, access: Access) -> Option<Range> {
         let span = Span::cut(start, len)?;
         let first = |set: &Spans, asked: Access| {
@@ -117,14 +119,14 @@ impl FaultMap {
         self.range_at(at)
     }
 
-    /// Whether one of the `len` bytes from `start` stands against `access`: what mostly is the whole question.
+    /// Whether any of the `len` bytes from `start` is bad for `access`. It is cheaper than [`Self::first_in`].
     pub fn meets(&self, start: usize, len: u128, access: Access) -> bool {
         let Some(span) = Span::cut(start, len) else { return false };
         let meets = |set: &Spans, asked: Access| access.intersects(asked) && set.meets(span);
         meets(&self.reads, Access::Read) || meets(&self.writes, Access::Write)
     }
 
-    /// The range that `address` is in.
+    /// The range that contains `address`.
     fn range_at(&self, address: usize) -> Option<Range> {
         let (read, reads) = self.reads.around(address);
         let (write, writes) = self.writes.around(address);
@@ -142,7 +144,7 @@ impl FaultMap {
         self.ranges_in(Span { first: 0, last: usize::MAX })
     }
 
-    /// The first range with a byte at or after `address`, without what lies before it.
+    /// The first range with a byte at or after `address`, clipped to start there at the earliest.
     pub fn next_from(&self, address: usize) -> Option<Range> {
         self.ranges_in(Span { first: address, last: usize::MAX }).next()
     }
@@ -157,7 +159,7 @@ impl FaultMap {
         Overlay { reads, writes, at: Some(span.first), last: span.last }
     }
 
-    /// How many ranges there are. Counted when both kinds of access are in the map, known when only one is.
+    /// The number of ranges. If the map has bytes of both accesses, this counts them, in O(n); otherwise it is known.
     pub fn len(&self) -> usize {
         if self.writes.len() == 0 {
             self.reads.len()
@@ -168,7 +170,8 @@ impl FaultMap {
         }
     }
 
-    /// Where all ranges are, or have been since there was none; `None` if there is none.
+    /// A span that contains every range. It may be wider than needed: it does not shrink until the map is empty. `None`
+    /// if there is no range.
     pub fn reach(&self) -> Option<Span> {
         match (self.reads.reach(), self.writes.reach()) {
             (Some(reads), Some(writes)) => Some(reads.and(writes)),
@@ -190,16 +193,16 @@ impl PartialEq for FaultMap {
 
 impl Eq for FaultMap {}
 
-/// Two sorted sequences of spans, read as one of ranges.
+/// Merges the two sorted sequences of spans into one of ranges.
 struct Overlay<R: Iterator<Item = Span>, W: Iterator<Item = Span>> {
     reads: Peekable<R>,
     writes: Peekable<W>,
-    /// The first byte that is not behind; `None` behind the last byte of the line.
+    /// The first byte behind the ranges returned so far; `None` once the last address is passed.
     at: Option<usize>,
     last: usize,
 }
 
-/// The next span that is not wholly behind `at`.
+/// The next span that ends at or after `at`. Skips those that end before.
 fn ahead(spans: &mut Peekable<impl Iterator<Item = Span>>, at: usize) -> Option<Span> {
     while spans.next_if(|span| span.last < at).is_some() {}
     spans.peek().copied()

@@ -1,19 +1,19 @@
-//! Who handled a signal below us, at each of the times we went on top.
+//! The handlers that ours replaced: one for each time that ours was installed over somebody else's.
 //!
-//! Our handler exists under [`LEVELS`] addresses. Each time it has to go on top of somebody new it does so under an
-//! address of its own, its level, and remembers who was below that. So whoever puts back "what was there before", as
-//! `faulthandler.disable` does, puts back the level it found, and with it that level's own predecessor: we behave like
-//! as many libraries as there are levels, each of which was installed once.
+//! Our handler exists at [`LEVELS`] addresses. Each time it replaces a handler that it has not replaced before, it is
+//! installed at an unused one of these, a level, which remembers that handler as its predecessor. A library that later
+//! restores "the handler that was there before", as `faulthandler.disable` does, thus restores one level, and with it
+//! that level's own predecessor. So we behave like as many libraries as there are levels, each installed once.
 
 use super::dispositions::Action;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
-/// How many different predecessors a signal can have. One more takes the place of the last.
+/// How many different predecessors a signal can have. Any more take the place of the last.
 pub(super) const LEVELS: usize = 16;
 
 /// The predecessor of one level.
 struct Level {
-    /// The number of the install that last used this level; 0 if none did.
+    /// The number, counted from 1, of the installation that last used this level; 0 if none has.
     installed: AtomicU64,
     handler: AtomicUsize,
     flags: AtomicI32,
@@ -43,7 +43,7 @@ impl Level {
     }
 }
 
-/// The predecessors of one signal. Written by one installer at a time, read by handlers at any time.
+/// The predecessors of one signal. One thread at a time installs; handlers may read at any time.
 pub(super) struct Predecessors {
     levels: [Level; LEVELS],
     installs: AtomicU64,
@@ -54,14 +54,14 @@ impl Predecessors {
         Self { levels: [const { Level::new() }; LEVELS], installs: AtomicU64::new(0) }
     }
 
-    /// The level to go on top of `below` with: the one that was there before, or one of its own.
+    /// The level that is to replace `below`: the one that replaced it before, else an unused one. Remembers `below`.
     pub(super) fn remember(&self, below: Action) -> usize {
         let known = self.levels.iter().position(|level| level.is_used() && level.action() == below);
         let free = || self.levels.iter().position(|level| !level.is_used());
         let index = known.or_else(free).unwrap_or(LEVELS - 1);
         let level = &self.levels[index];
         if known.is_none() {
-            // Who reads meanwhile, if the last level is taken over, finds the default action.
+            // If the last level is reused, a handler that reads it between these stores finds the default action.
             level.handler.store(libc::SIG_DFL, Ordering::Release);
             level.flags.store(below.flags, Ordering::Relaxed);
             level.mask.store(below.mask, Ordering::Relaxed);
@@ -71,19 +71,19 @@ impl Predecessors {
         index
     }
 
-    /// Who is below a level.
+    /// The predecessor of a level.
     pub(super) fn below(&self, level: usize) -> Action {
         self.levels[level].action()
     }
 
-    /// The level that was installed last before this one was.
+    /// The level whose last installation came right before that of this one.
     pub(super) fn older(&self, level: usize) -> Option<usize> {
         let installed = |level: &usize| self.levels[*level].installed.load(Ordering::Acquire);
         let before = installed(&level);
         (0..LEVELS).filter(|other| (1..before).contains(&installed(other))).max_by_key(installed)
     }
 
-    /// Has the predecessor handle no more signals (`SA_RESETHAND`).
+    /// Replaces the predecessor by the default action, as the kernel does for a handler with `SA_RESETHAND`.
     pub(super) fn reset(&self, level: usize) {
         self.levels[level].handler.store(libc::SIG_DFL, Ordering::Release);
     }

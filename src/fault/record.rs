@@ -1,4 +1,4 @@
-//! What a copy found out about the memory that stopped it.
+//! `Fault`: the record of the bad memory that stopped a copy.
 
 use crate::abi::PAGE_SIZE;
 use crate::arch::guard::Trap;
@@ -7,69 +7,69 @@ use crate::sys::{maps, memory};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// Which end of the copy the bad memory was at.
+/// The side of the copy on which the bad memory was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// What was read.
+    /// The memory that the copy read.
     Source,
-    /// What was written.
+    /// The memory that the copy wrote.
     Destination,
 }
 
 /// What is wrong with the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
-    /// The hardware or the kernel has given it up.
+    /// The page has an uncorrectable memory error, and the hardware or the kernel lets nobody read it.
     Poison,
-    /// The file behind it is shorter by now, or cannot be read.
+    /// The file behind the mapping was truncated, or cannot be read.
     Gone,
-    /// It may not be accessed this way.
+    /// The mapping does not permit this access.
     Protection,
     /// Nothing is mapped there.
     Unmapped,
-    /// No user address at all.
+    /// The address is outside user space.
     BadAddress,
-    /// It was bad when the copy met it and is not any more.
+    /// The memory was bad when the copy touched it, and no longer is.
     Unknown,
 }
 
-/// How it was found out.
+/// How the copy learned of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
-    /// It was known before.
+    /// From a map of known-bad memory, without touching it.
     Map,
-    /// A signal was recovered from.
+    /// From a signal, after which the copy went on at its fixup.
     Signal,
-    /// A system call came back short.
+    /// From a system call that returned a short count.
     Syscall,
 }
 
-/// Why a copy came out short.
+/// Why a copy returned a short count.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
-    /// The end of the copy.
+    /// The side of the copy that was bad.
     pub side: Side,
     /// The first byte not copied, counted from the start of the copy.
     pub offset: usize,
-    /// Where the damaged extent begins.
+    /// The address at which the bad extent begins.
     pub address: usize,
-    /// How long it is.
+    /// The length of the bad extent, in bytes.
     pub length: usize,
-    /// What is wrong with it, once that is known.
+    /// What is wrong with the memory. Empty until [`Fault::cause`] determines it.
     cause: OnceLock<Cause>,
-    /// How it was found out.
+    /// How the copy learned of it.
     pub origin: Origin,
-    /// The signal, or 0.
+    /// The number of the signal; 0 if there was none.
     pub signo: i32,
-    /// The signal's code, or 0.
+    /// The signal's `si_code`; 0 if there was none.
     pub si_code: i32,
-    /// Log2 of the extent that the signal reported, in bytes; 0 if it reported none.
+    /// Log2 of the length, in bytes, of the extent that the signal reported; 0 if it reported none.
     pub lsb: u32,
 }
 
 impl Fault {
-    /// Reads what a signal said about the copy it stopped, `dst` and `src` being the first byte it could not copy. The
-    /// offset is for the caller to fill in, who alone knows where the copy began.
+    /// Makes the record of a signal that stopped a copy. `dst` and `src` are the addresses of the first byte not
+    /// copied. The caller fills in the offset, since only it knows where the copy began.
     pub fn from_signal(trap: &Trap, is_store: bool, dst: usize, src: usize) -> Self {
         let (side, at) = if is_store { (Side::Destination, dst) } else { (Side::Source, src) };
         let (signo, si_code, lsb) = (trap.signo(), trap.code(), trap.lsb());
@@ -93,7 +93,7 @@ impl Fault {
         Self { side, offset: 0, address, length, cause, origin: Origin::Signal, signo, si_code, lsb }
     }
 
-    /// A known bad range that a copy stopped before.
+    /// Makes the record of a known-bad range before which a copy stopped.
     pub fn known(side: Side, bad: Segment, offset: usize) -> Self {
         let (address, length) = (bad.addr, bad.len);
         Self {
@@ -109,7 +109,7 @@ impl Fault {
         }
     }
 
-    /// Pages that code which is not ours met under a guard.
+    /// Makes the record of bad pages that other code touched under a guard.
     pub fn sheltered(side: Side, seg: Segment, code: i32, lsb: u32) -> Self {
         let cause = match code {
             libc::BUS_MCEERR_AR => Cause::Poison.into(),
@@ -119,7 +119,8 @@ impl Fault {
         Self { cause, origin: Origin::Signal, signo: libc::SIGBUS, si_code: code, lsb, ..Self::known(side, seg, 0) }
     }
 
-    /// The same, its cause found out where its first page is now.
+    /// Determines the cause, if it is not known, by asking the kernel about `page`: the address at which the bad page
+    /// is now, which may have been moved aside.
     pub(in crate::fault) fn asked_at(self, page: usize) -> Self {
         let is_poison = self.cause.get().is_none() && poisoned(page, Side::Source);
         let cause = if is_poison { Cause::Poison } else { Cause::Gone };
@@ -127,37 +128,38 @@ impl Fault {
         self
     }
 
-    /// The same, its cause known.
+    /// Sets the cause, unless it is known.
     pub(in crate::fault) fn known_as(self, cause: Cause) -> Self {
         let _ = self.cause.set(cause);
         self
     }
 
-    /// Part of a file's mapping that the file has no bytes for any more.
+    /// Makes the record of a part of a mapping that lies behind the end of its file, which was truncated.
     pub fn cut(side: Side, lost: Segment, offset: usize) -> Self {
         Self { offset, ..Self::refused(side, lost, Cause::Gone) }
     }
 
-    /// What the kernel does not get to in a system call.
+    /// Makes the record of memory at which a system call stopped.
     pub(super) fn refused(side: Side, extent: Segment, cause: Cause) -> Self {
         Self { cause: cause.into(), origin: Origin::Syscall, ..Self::known(side, extent, 0) }
     }
 
-    /// Memory that can be read, and does not hold what it should.
+    /// Makes the record of memory that can be read but does not contain what it should.
     pub fn changed(seg: Segment, offset: usize) -> Self {
         Self { cause: Cause::Unknown.into(), ..Self::known(Side::Source, seg, offset) }
     }
 
-    /// What is wrong with the memory. A kernel that does not handle memory failures signals poison as if the page were
-    /// gone: to tell the two apart takes a third as long again as the fault, so it is done when somebody first wants to
-    /// know.
+    /// What is wrong with the memory. A kernel built without memory-failure handling signals poison with the code of a
+    /// page that is gone. Telling the two apart takes a system call, a third of the time of the fault itself, so it is
+    /// made at the first call of this function.
     pub fn cause(&self) -> Cause {
         let ask = || if poisoned(self.address, self.side) { Cause::Poison } else { Cause::Gone };
         *self.cause.get_or_init(ask)
     }
 
-    /// A mapping whose file was cut is gone to its end, which is one extent, not one fault a page. Looked up where
-    /// `rest`, the bytes that the copy still had to do, makes it worth while: it takes a hundred microseconds or more.
+    /// Extends the record to all of a mapping that lies behind the end of its truncated file: that is one extent, not
+    /// one fault a page. Looking the mapping up in `/proc` takes 100 microseconds or more, so it is done only if
+    /// `rest`, the bytes that the copy still had to do, is long.
     #[must_use]
     pub fn reach(mut self, rest: usize) -> Self {
         let next = self.address.saturating_add(PAGE_SIZE);
@@ -173,7 +175,8 @@ impl Fault {
     }
 }
 
-/// From so many bytes on it is looked up how far a mapping is gone: faulting through them, page by page, takes longer.
+/// From this many bytes on, `Fault::reach` looks up how far a mapping is gone. Faulting through that many bytes page by
+/// page takes longer.
 const LOOK_UP: usize = 256 << 10;
 
 pub(super) const SEGV_MAPERR: i32 = 1;
@@ -181,14 +184,14 @@ pub(super) const SEGV_ACCERR: i32 = 2;
 const SEGV_PKUERR: i32 = 4;
 const SI_KERNEL: i32 = 0x80;
 
-/// Whether the kernel handles memory failures. Then poison has a signal code of its own; without, it is reported as if
-/// the page were gone.
+/// Whether the kernel handles memory failures. Then it signals poison with a code of its own, and otherwise with that
+/// of a page that is gone.
 pub(super) fn signals_poison() -> bool {
     static HANDLED: OnceLock<bool> = OnceLock::new();
     *HANDLED.get_or_init(|| Path::new("/proc/sys/vm/memory_failure_early_kill").exists())
 }
 
-/// Whether the kernel knows the page to be poisoned. Asking does not touch it.
+/// Whether the kernel knows that the page is poisoned. The question does not touch the page.
 fn poisoned(page: usize, side: Side) -> bool {
     memory::populate(page, 1, side == Side::Destination) == Err(libc::EHWPOISON)
 }

@@ -1,4 +1,5 @@
-//! The kernel's `badblocks` files (`/sys/block/*/badblocks`): a line per extent, first sector and number of sectors.
+//! The kernel's `badblocks` files (`/sys/block/*/badblocks`). Each line is an extent: its first sector and its number
+//! of sectors.
 
 use super::Line;
 use crate::abi::PAGE_SIZE;
@@ -6,20 +7,19 @@ use crate::error::{Error, Result};
 use crate::fault::map::{Access, FaultMap};
 use std::fmt::Write as _;
 
-/// The kernel's table has room for this many extents. A full one may have had to leave some out.
+/// The number of extents that the kernel's table has room for. A full table may lack extents.
 pub const TABLE_ENTRIES: usize = 512;
 
-/// A read of a sysfs file returns at most this many characters: a page, less the zero that ends it.
+/// The most characters that a read of a sysfs file returns: a page less the terminating zero.
 const SYSFS_LIMIT: usize = PAGE_SIZE - 1;
 
-/// Whether this is what a disk's `badblocks` file holds if its driver keeps no list: an empty line. A list that is
-/// empty has no line at all.
+/// Whether the text is that of a disk whose driver keeps no list: an empty line. An empty list has no line at all.
 fn is_no_list(text: &str) -> bool {
     !text.is_empty() && text.trim_ascii().is_empty()
 }
 
-/// The text without a last line that was cut, and whether it may have been cut at all. A cut text has exactly the most
-/// characters there can be, or one less if its last line's end was stripped.
+/// Returns the text without a last line that may have been truncated, and whether the text may have been truncated at
+/// all. A truncated text has exactly `SYSFS_LIMIT` characters, or one less if a line feed at its end was stripped.
 fn believed(text: &str) -> (&str, bool) {
     let lines = text.rfind('\n').map_or(0, |end| end + 1);
     match text.len() {
@@ -32,8 +32,8 @@ fn believed(text: &str) -> (&str, bool) {
     }
 }
 
-/// A map of the extents, `base` bytes further on. It is incomplete if the table is full, the text may have been cut, or
-/// there is no list.
+/// Makes a map of the extents, with `base` added to their addresses. It is incomplete if the table is full, if the text
+/// may have been truncated, or if there is no list.
 pub fn parse(text: &str, base: usize, sector_size: usize) -> Result<FaultMap> {
     if sector_size == 0 {
         return Err(Error::invalid("sector_size", sector_size, "1 or more"));
@@ -62,7 +62,7 @@ pub fn parse(text: &str, base: usize, sector_size: usize) -> Result<FaultMap> {
         if line.peek().is_some() {
             return Err(line.error(line.at, format!("the line goes on with {}", line.found())));
         }
-        // 128 bits hold the product of two 64-bit numbers and a third beside it.
+        // The product of two 64-bit numbers plus a third fits into 128 bits.
         let start = u128::from(sector) * sector_size as u128 + base as u128;
         let length = u128::from(count) * sector_size as u128;
         let added = usize::try_from(start).ok().map(|start| map.add(start, length, Access::Read));
@@ -75,18 +75,18 @@ pub fn parse(text: &str, base: usize, sector_size: usize) -> Result<FaultMap> {
     Ok(map)
 }
 
-/// The most characters of a line: two numbers of 64 bits.
+/// The most characters that a line takes: two 64-bit numbers, a space and a line feed.
 const LINE: usize = 42;
 
-/// The text of a list of everything in the map from `base` on, whatever access it stands against, in whole sectors,
-/// rounded outwards. That there may be more to know can be said only where nothing is: by an empty line.
+/// Makes the text of a list of all ranges from `base` on, whatever access they are bad for, rounded outwards to whole
+/// sectors. The format can say that a map is incomplete only if it is empty: by an empty line.
 pub fn write(map: &FaultMap, base: usize, sector_size: usize) -> Result<String> {
     if sector_size == 0 {
         return Err(Error::invalid("sector_size", sector_size, "1 or more"));
     }
     let mut text = String::new();
     let mut put = |(first, last): (usize, usize)| {
-        // How many lines there are is for the map to say: there may be no memory for them.
+        // The map decides how many lines there are, so there may be no memory for them.
         text.try_reserve(LINE).map_err(|_| Error::NoMemory(text.len() + LINE))?;
         let _ = writeln!(text, "{first} {}", (last - first) as u128 + 1); // a String takes everything
         Ok(())

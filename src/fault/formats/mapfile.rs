@@ -1,9 +1,9 @@
-//! Mapfiles of GNU ddrescue: a line of status, then contiguous blocks, each with what is known of it.
+//! Mapfiles of GNU ddrescue: a status line, then a line for each of a sequence of contiguous blocks, with its status.
 //!
-//! What is accepted is what `ddrescuelog` accepts, which reads fields as `scanf` does: space between them may be
-//! missing where the next one cannot be taken for a part of the last, and what follows the last is ignored. Three texts
-//! are refused that it lets through, because a map made from them would say that all is well: one without a status
-//! line, numbers of more than 63 bits, which it takes for 2^63 - 1, and passes of more than 31, of which it takes the
+//! The parser accepts what `ddrescuelog` accepts, which reads fields as `scanf` does: the space between two fields may
+//! be missing if the second cannot be read as a part of the first, and text behind the last field is ignored. It
+//! refuses three texts that `ddrescuelog` accepts, because it would misread them: a text without a status line; numbers
+//! of more than 63 bits, which `ddrescuelog` reads as 2^63 - 1; and passes of more than 31 bits, of which it reads the
 //! lower 32.
 
 use super::Line;
@@ -14,10 +14,11 @@ use std::fmt::Write as _;
 /// The largest position in a mapfile, and the largest size.
 pub const LIMIT: usize = i64::MAX as usize;
 
-/// The last pass there can be.
+/// The largest number of a pass.
 const PASS_LIMIT: u64 = i32::MAX as u64;
 
-/// A map of the blocks that could not be read, `base` bytes further on. It is incomplete if some have not been tried.
+/// Makes a map of the blocks that could not be read, with `base` added to their positions. It is incomplete if some
+/// blocks have not been tried.
 pub fn parse(text: &str, base: usize) -> Result<FaultMap> {
     let mut map = FaultMap::new();
     let mut status_seen = false;
@@ -43,7 +44,7 @@ pub fn parse(text: &str, base: usize) -> Result<FaultMap> {
             let message = format!("the block begins at {:#x}: the one before ends at {expected:#x}", block.start);
             return Err(line.error(begin, message));
         }
-        // The tool's own limit: a block of unknown size reaches as far as positions do.
+        // As in ddrescue: a block of unknown size ends at the largest position.
         let end = block.start.saturating_add(block.len).min(LIMIT);
         expected = Some(end);
         let len = end - block.start;
@@ -110,7 +111,8 @@ fn status(line: &mut Line<'_>, what: &str, known: &str) -> Result<char> {
     }
 }
 
-/// A number as `%lli` reads one: hexadecimal after `0x` (where digits may be missing), octal after `0`, else decimal.
+/// Parses a number as `scanf`'s `%lli` does: hexadecimal after `0x` (behind which there may be no digits), octal after
+/// `0`, else decimal.
 fn number(line: &mut Line<'_>, what: &str) -> Result<usize> {
     line.skip_space();
     let begin = line.at;
@@ -136,11 +138,11 @@ fn number(line: &mut Line<'_>, what: &str) -> Result<usize> {
     }
 }
 
-/// The most bytes that a block's line takes: two numbers of up to 16 digits, a status, and what stands between them.
+/// The most bytes that a block's line takes: two numbers of up to 16 digits, a status, and the text between them.
 const LINE: usize = 48;
 
-/// The mapfile of the `size` bytes from `base`, which is position 0: what cannot be read is a bad sector, all else is
-/// finished.
+/// Makes the mapfile of the `size` bytes from `base` on, which is position 0. Bytes that are bad to read are bad
+/// sectors, all others are finished.
 pub fn write(map: &FaultMap, base: usize, size: usize) -> Result<String> {
     if size > LIMIT {
         return Err(Error::invalid("size", size, "less than 2**63, the end of every mapfile"));
@@ -153,7 +155,7 @@ pub fn write(map: &FaultMap, base: usize, size: usize) -> Result<String> {
     text.push_str("0x00000000     +               1\n#      pos        size  status\n");
     let mut put = |start: usize, end: usize, status: char| {
         if start < end {
-            // How many lines there are is for the map to say: there may be no memory for them.
+            // The map decides how many lines there are, so there may be no memory for them.
             text.try_reserve(LINE).map_err(|_| Error::NoMemory(text.len() + LINE))?;
             let _ = writeln!(text, "0x{start:08X}  0x{:08X}  {status}", end - start); // a String takes everything
         }

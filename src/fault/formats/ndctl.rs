@@ -1,8 +1,9 @@
-//! The JSON of `ndctl list -N -M`: objects, arrays of them, or several documents in a row, as one is printed for each
+//! The JSON of `ndctl list -N -M`: an object, an array of objects, or several such documents in a row, one for each
 //! bus.
 //!
-//! A region's list counts from the region's start, a namespace's from its own, so the two are never added to each
-//! other: without a name all namespaces are taken, and a region only by its name.
+//! The blocks of a region count from the region's start, those of a namespace from its own, so the two are never
+//! combined. Without a name, a map has the blocks of all namespaces; the blocks of a region are used only if it is
+//! named.
 
 use crate::error::{Error, Result};
 use crate::fault::map::{Access, FaultMap};
@@ -12,11 +13,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Bytes in the blocks that ndctl counts in, whatever the namespace's own sectors are.
+/// The size, in bytes, of the blocks that ndctl counts in. It does not depend on the sector size of the namespace.
 const BLOCK: u128 = 512;
 
-/// A map of the bad blocks, `base` bytes further on: of the namespace or region of that name, or of every namespace. It
-/// is incomplete if more blocks are counted than are listed.
+/// Makes a map of the bad blocks of the namespace or region of that name, or of every namespace, with `base` added to
+/// their addresses. It is incomplete if the JSON counts more blocks than it lists.
 pub fn parse(text: &str, base: usize, name: Option<&str>) -> Result<FaultMap> {
     let mut map = FaultMap::new();
     let documents = documents(text)?;
@@ -33,7 +34,7 @@ pub fn parse(text: &str, base: usize, name: Option<&str>) -> Result<FaultMap> {
     Ok(map)
 }
 
-/// What of the listed places is meant.
+/// Which of the listed namespaces and regions to use.
 fn chosen<'p, 't>(places: &[&'p Object<'t>], name: Option<&str>) -> Result<Vec<&'p Object<'t>>> {
     let found: Vec<_> = match name {
         Some(name) => places.iter().copied().filter(|place| place.dev() == name).collect(),
@@ -70,7 +71,7 @@ fn documents(text: &str) -> Result<Vec<Document<'_>>> {
     })
 }
 
-/// A bus, a region, a namespace, or a set of lists of these. What else ndctl says about them is not read.
+/// A bus, a region, a namespace, or an object with lists of these. Other fields are ignored.
 #[derive(serde::Deserialize)]
 struct Object<'a> {
     #[serde(borrow)]
@@ -92,12 +93,12 @@ impl<'a> Object<'a> {
         self.dev().starts_with("namespace")
     }
 
-    /// How many blocks are bad, as far as it says.
+    /// The number of bad blocks: the count that the JSON gives, or the number that it lists, if that is more.
     fn count(&self) -> u128 {
         self.badblock_count.as_ref().map_or(0, |count| u128::from(count.0)).max(self.listed())
     }
 
-    /// How many blocks its list has.
+    /// The number of blocks in its list.
     fn listed(&self) -> u128 {
         self.badblocks.iter().flat_map(|list| &list.0).map(|extent| u128::from(extent.length.0)).sum()
     }
@@ -140,14 +141,14 @@ impl<'a> Object<'a> {
     }
 }
 
-/// A stretch of bad blocks.
+/// Consecutive bad blocks.
 #[derive(serde::Deserialize)]
 struct Extent {
     offset: Blocks,
     length: Blocks,
 }
 
-/// A number of blocks, which `--human` turns into a text.
+/// A number of blocks. With `--human`, ndctl prints a text instead, which is refused.
 struct Blocks(u64);
 
 impl<'de> Deserialize<'de> for Blocks {
@@ -168,7 +169,7 @@ impl<'de> Deserialize<'de> for Blocks {
     }
 }
 
-/// An array. Its length is the text's choice: room for it is asked for, and may be refused.
+/// An array. The text decides its length, so lack of memory is an error here; with a plain `Vec`, serde would abort.
 struct List<T>(Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
@@ -196,7 +197,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
     }
 }
 
-/// What stands at the top: one object, or a list of them.
+/// A whole document: one object, or a list of objects.
 enum Document<'a> {
     One(Object<'a>),
     Many(List<Object<'a>>),

@@ -1,9 +1,9 @@
-//! Stretches of a line of bytes, and the ways in which a byte can be touched.
+//! Stretches of bytes, and the ways in which a byte can be accessed.
 
 use crate::error::{Error, Result};
 use std::ops::BitOr;
 
-/// The ways a byte can be touched, as bits.
+/// The ways in which a byte can be accessed, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Access {
@@ -11,12 +11,12 @@ pub enum Access {
     Read = 1,
     /// Writing it.
     Write = 2,
-    /// Either.
+    /// Reading or writing it.
     Both = 3,
 }
 
 impl Access {
-    /// Whether some access is in both.
+    /// Whether the two have an access in common.
     pub const fn intersects(self, other: Self) -> bool {
         self as u8 & other as u8 != 0
     }
@@ -39,7 +39,8 @@ impl BitOr for Access {
     }
 }
 
-/// At least one byte, by the first and the last: one past the end of the line is no address.
+/// One or more bytes, given by the first and the last. An exclusive end could not be represented for a span that ends
+/// with the last address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
     /// The first byte.
@@ -49,7 +50,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The `length` bytes from `start`, which may reach the end of the line but not pass it; `None` if there are none.
+    /// The `length` bytes from `start`; `None` if `length` is 0. They may end with the last address, 2^64 - 1, and an
+    /// error says if they end beyond.
     pub fn new(start: usize, length: u128) -> Result<Option<Self>> {
         match length.checked_sub(1) {
             None => Ok(None),
@@ -61,31 +63,31 @@ impl Span {
         }
     }
 
-    /// The narrowest span around both.
+    /// The narrowest span that contains both.
     pub(super) fn and(self, other: Self) -> Self {
         Self { first: self.first.min(other.first), last: self.last.max(other.last) }
     }
 
-    /// As [`Span::new`], cut where the line ends.
+    /// As [`Span::new`], but clipped to the last address.
     pub(super) fn cut(start: usize, length: u128) -> Option<Self> {
         let rest = usize::try_from(length.checked_sub(1)?).unwrap_or(usize::MAX);
         Some(Self { first: start, last: start.saturating_add(rest) })
     }
 }
 
-/// A stretch of bad bytes that cannot be accessed in the same way.
+/// A stretch of bytes that are bad for the same access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Range {
     /// The first byte.
     pub start: usize,
     /// The last byte.
     pub last: usize,
-    /// What cannot be done to them.
+    /// The access that they are bad for.
     pub access: Access,
 }
 
 impl Range {
-    /// Bytes in it: up to 2^64, which no `usize` holds.
+    /// The number of bytes: up to 2^64, which does not fit into a `usize`.
     pub const fn length(self) -> u128 {
         (self.last - self.start) as u128 + 1
     }

@@ -1,4 +1,4 @@
-//! A map that threads share, and that costs a copy nothing if it knows nothing of its memory.
+//! A fault map that threads share. A copy of memory that lies outside all its ranges takes no lock.
 
 use super::{Access, FaultMap, Span};
 use crate::memory::Segment;
@@ -6,58 +6,59 @@ use crate::sys::lock::{Guard, Lock};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Knowledge of bad memory, to be read.
+/// What a copy needs of a map of bad memory.
 pub trait KnownBad: Sync {
-    /// Whether nothing at all is known.
+    /// Whether no memory is known to be bad.
     fn is_empty(&self) -> bool;
-    /// Whether no byte of either range is known to stand against what is to be done to it.
+    /// Whether no byte of either range is known to be bad for the access that goes with the range.
     fn is_clear(&self, asked: [(Segment, Access); 2]) -> bool;
-    /// The first known range that shares a byte with `seg` and stands against `access`.
+    /// The first known range that overlaps `seg` and is bad for `access`.
     fn first_bad(&self, seg: Segment, access: Access) -> Option<Segment>;
 }
 
-/// A [`FaultMap`] behind a lock, which a forked child finds open. It is held for a look or a change, never over a copy
-/// or Python code.
+/// A [`FaultMap`] behind a lock. The lock is held for a lookup or a change only, never during a copy or Python code. A
+/// forked child finds it unlocked.
 pub struct SharedMap {
-    /// All of its ranges lie in `first..=last`, so that a copy elsewhere takes no lock.
+    /// Every range lies in `first..=last`. These are read without the lock.
     first: AtomicUsize,
     last: AtomicUsize,
     map: Lock<FaultMap>,
 }
 
 impl SharedMap {
-    /// Shares the map.
+    /// Takes a map, to be shared.
     pub fn new(map: FaultMap) -> Self {
         let shared = Self { first: AtomicUsize::new(0), last: AtomicUsize::new(0), map: Lock::new(map) };
         drop(shared.lock());
         shared
     }
 
-    /// The map, while nobody else has it.
+    /// Locks the map.
     pub fn lock(&self) -> Locked<'_> {
         Locked { map: self.map.lock(), shared: self }
     }
 
-    /// Adds what a copy has run into. Where there is no memory for it the map does not learn it, and the copy came
-    /// short all the same.
+    /// Adds memory that stopped a copy. If there is no memory to do so the map stays as it is; the copy has returned
+    /// its short count in any case.
     pub fn record(&self, (seg, access): (Segment, Access)) {
         let room = (usize::MAX - seg.addr) as u128 + 1;
-        // Cut to the end of the address space, so that it cannot be refused.
+        // Clipped to the end of the address space, beyond which `add` would refuse it.
         let _ = self.lock().add(seg.addr, room.min(seg.len as u128), access);
     }
 
-    /// Whether the same bytes are bad in the same way. Both maps are looked at in one moment.
+    /// Whether the same bytes are bad for the same access. Both maps are locked for the comparison.
     pub fn equals(&self, other: &Self) -> bool {
         std::ptr::eq(self, other) || self.map.both(&other.map, |map, other| map == other)
     }
 
-    /// Whether there is nothing in it, or nothing but what another thread adds at this moment.
+    /// Whether the map is empty. Takes no lock, so it may miss what another thread is adding at this moment.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.first.load(Ordering::Relaxed) > self.last.load(Ordering::Relaxed)
     }
 
-    /// Whether the range lies beside everything in the map. What another thread adds at this moment may be in it.
+    /// Whether `seg` lies outside `first..=last`, and so overlaps no range. Takes no lock, so it may miss what another
+    /// thread is adding at this moment.
     #[inline]
     pub fn is_beside(&self, seg: Segment) -> bool {
         let (first, last) = (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
@@ -85,7 +86,7 @@ impl KnownBad for SharedMap {
     }
 }
 
-/// A [`SharedMap`] that is looked at or changed.
+/// A locked [`SharedMap`]. Dropping it updates `first` and `last`.
 pub struct Locked<'a> {
     map: Guard<'a, FaultMap>,
     shared: &'a SharedMap,

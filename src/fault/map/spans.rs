@@ -1,37 +1,39 @@
-//! A set of bytes, kept as the spans it consists of.
+//! A set of bytes, stored as sorted spans.
 //!
-//! The spans stand in chunks of a few kilobytes, and the chunks in a directory: two binary searches find a span, and an
-//! insertion moves at most one chunk's spans up. (Of the standard library's ordered maps none can be refused memory
-//! without ending the process, and how many spans there are is for a file or another program to say.)
+//! The spans are in chunks of up to 4 KiB, and the chunks in a directory. Two binary searches find a span; an insertion
+//! moves at most the spans of one chunk, and the directory's entries. The ordered maps of the standard library do not
+//! fit: they abort if there is no memory, and the number of spans is decided by a file or another program.
 //!
-//! Changing the set takes two steps. [`Spans::make_room`] may fail and leaves the set as it is; after it
-//! [`Spans::insert`] and [`Spans::remove`] allocate nothing and cannot fail.
+//! A change takes two steps. [`Spans::make_room`] may fail, and does not change the set. After it, [`Spans::insert`]
+//! and [`Spans::remove`] allocate nothing and cannot fail.
 
 use super::Span;
 use crate::error::{Result, reserve};
 
-/// The most spans in a chunk: 4 KiB.
+/// The most spans in a chunk. 256 of them take 4 KiB.
 const CHUNK: usize = if cfg!(test) { 4 } else { 256 };
 
-/// Spans that neither overlap nor touch each other.
+/// A set of spans, of which no two overlap or touch.
 #[derive(Default, Debug)]
 pub(super) struct Spans {
-    /// In order, and none of them empty.
+    /// In order. None is empty, except for a chunk that `make_room` adds to an empty set until `insert` follows.
     chunks: Vec<Chunk>,
     /// How many spans there are.
     len: usize,
-    /// No span has reached beyond since the set was last empty. A lookup elsewhere needs no search.
+    /// A span that contains every span that was in the set since it was last empty. A lookup outside it needs no
+    /// search.
     reach: Option<Span>,
 }
 
 #[derive(Debug)]
 struct Chunk {
-    /// Where the first span begins, so that a search of the directory reads nothing else.
+    /// The first byte of the first span, so that a search of the directory reads no chunk.
     first: usize,
     spans: Vec<Span>,
 }
 
-/// A span by its place: the chunk, and the index in it. One past a chunk's end means the first span of the next chunk.
+/// The place of a span: the chunk, and the index in it. The index behind a chunk's last stands for the first span of
+/// the next chunk.
 #[derive(Clone, Copy)]
 struct Place {
     chunk: usize,
@@ -64,7 +66,7 @@ impl Spans {
         Ok(Self { chunks, ..*self })
     }
 
-    /// Where the last span stands that begins at or before `address`.
+    /// The place of the last span that begins at or before `address`.
     fn place_at_or_before(&self, address: usize) -> Option<Place> {
         let chunk = self.chunks.partition_point(|chunk| chunk.first <= address).checked_sub(1)?;
         let index = self.chunks[chunk].spans.partition_point(|span| span.first <= address).checked_sub(1)?;
@@ -81,20 +83,21 @@ impl Spans {
         chunk.first = chunk.spans[0].first;
     }
 
-    /// Every span from `place` on.
+    /// The spans from `place` on.
     fn from(&self, place: Place) -> impl Iterator<Item = Span> {
         let here = self.chunks.get(place.chunk).map_or(&[][..], |chunk| &chunk.spans[place.index..]);
         let rest = self.chunks.get(place.chunk + 1..).unwrap_or_default();
         here.iter().chain(rest.iter().flat_map(|chunk| &chunk.spans)).copied()
     }
 
-    /// Sees to it that one span may be added at or after `address`, before the next span. The set stays as it is.
+    /// Reserves memory for one more span that begins at or after `address`, in front of the next span. The set stays
+    /// the same.
     pub(super) fn make_room(&mut self, address: usize) -> Result<()> {
         if self.chunks.is_empty() {
             let mut spans = Vec::new();
             reserve(&mut spans, 1)?;
             reserve(&mut self.chunks, 1)?;
-            // The only empty chunk there is, until a span is inserted or the set is looked at again.
+            // This chunk stays empty until `insert` follows; `remove` of an empty set takes it away.
             self.chunks.push(Chunk { first: address, spans });
             return Ok(());
         }
@@ -104,7 +107,8 @@ impl Spans {
         if chunk.spans.len() < CHUNK {
             return reserve(&mut chunk.spans, 1);
         }
-        // A list that comes in order leaves full chunks behind.
+        // A full chunk is split in the middle. The last chunk is split before its last span if the new span goes behind
+        // it, so that spans added in order leave full chunks.
         let at = if is_last && chunk.spans[CHUNK - 1].first < address { CHUNK - 1 } else { CHUNK / 2 };
         let mut upper = Vec::new();
         reserve(&mut upper, CHUNK - at + 1)?;
@@ -114,7 +118,7 @@ impl Spans {
         Ok(())
     }
 
-    /// Puts a span in front of the one at `place`, or behind the last.
+    /// Inserts a span in front of the one at `place`, or behind the last one.
     fn insert_at(&mut self, place: Place, span: Span) {
         let chunk = &mut self.chunks[place.chunk];
         debug_assert!(chunk.spans.len() < chunk.spans.capacity(), "there is no room: see make_room");
@@ -123,7 +127,7 @@ impl Spans {
         self.len += 1;
     }
 
-    /// Takes out `count` spans from `place` on.
+    /// Removes `count` spans from `place` on.
     fn remove_at(&mut self, place: Place, count: usize) {
         let mut left = count;
         let Place { mut chunk, mut index } = place;
@@ -147,8 +151,8 @@ impl Spans {
         self.len -= count;
     }
 
-    /// Adds the bytes of `span`, which swallows every span it overlaps or touches. [`Self::make_room`] for its first
-    /// byte came before.
+    /// Adds the bytes of `span`, and merges it with every span that it overlaps or touches. The caller has called
+    /// [`Self::make_room`] for its first byte.
     pub(super) fn insert(&mut self, span: Span) {
         self.reach = Some(self.reach.unwrap_or(span).and(span));
         let Span { mut first, mut last } = span;
@@ -180,13 +184,14 @@ impl Spans {
         self.remove_at(Place { index: place.index + 1, ..place }, swallowed - 1);
     }
 
-    /// The same place in the chunk that its span really stands in.
+    /// The same place, given by the chunk that its span is in.
     fn normal(&self, place: Place) -> Place {
         let is_past = self.chunks.get(place.chunk).is_some_and(|chunk| place.index == chunk.spans.len());
         if is_past { Place { chunk: place.chunk + 1, index: 0 } } else { place }
     }
 
-    /// Takes the bytes of `span` out. [`Self::make_room`] for its first byte came before: a span may become two.
+    /// Removes the bytes of `span`, which may split one span into two. The caller has called [`Self::make_room`] for
+    /// its first byte.
     pub(super) fn remove(&mut self, span: Span) {
         let mut place = Place { chunk: 0, index: 0 };
         if let Some(left) = self.place_at_or_before(span.first) {
@@ -214,7 +219,7 @@ impl Spans {
         self.tidy();
     }
 
-    /// A set without spans has no chunks and no reach.
+    /// Removes the chunks and the reach of a set that has no spans.
     pub(super) fn tidy(&mut self) {
         if self.len == 0 {
             self.chunks.clear();
@@ -222,23 +227,23 @@ impl Spans {
         }
     }
 
-    /// Where all spans are.
+    /// A span that contains all spans; see the field.
     pub(super) fn reach(&self) -> Option<Span> {
         self.reach
     }
 
-    /// Whether a span shares a byte with `span`: if so, the last that does not begin behind it does.
+    /// Whether any span overlaps `span`. If any does, the last one that begins at or before the end of `span` does.
     pub(super) fn meets(&self, span: Span) -> bool {
         self.reach.is_some_and(|reach| reach.first <= span.last && span.first <= reach.last)
             && self.place_at_or_before(span.last).is_some_and(|place| self.get(place).last >= span.first)
     }
 
-    /// The first span that shares a byte with `span`.
+    /// The first span that overlaps `span`.
     pub(super) fn first_in(&self, span: Span) -> Option<Span> {
         self.spans_in(span).next()
     }
 
-    /// Every span that shares a byte with `span`, in order.
+    /// The spans that overlap `span`, in order.
     pub(super) fn spans_in(&self, span: Span) -> impl Iterator<Item = Span> {
         let place = match self.place_at_or_before(span.first) {
             None => Place { chunk: 0, index: 0 },
@@ -248,7 +253,7 @@ impl Spans {
         self.from(place).take_while(move |other| other.first <= span.last)
     }
 
-    /// Whether `address` is in the set, and the widest span around it over which the answer is the same.
+    /// Whether `address` is in the set, and the widest span that contains it in which every byte has the same answer.
     pub(super) fn around(&self, address: usize) -> (bool, Span) {
         let left = self.place_at_or_before(address);
         let (first, next) = match left {
