@@ -46,7 +46,7 @@ pub(super) fn csum_and_copy_to_iter(
     let flat = call.acquire(addr, Access::Read, ArgName::Argument("addr"))?;
     let (nbytes, csum) = (size_or("nbytes", nbytes, flat.len())?, word("csum", csum)?);
     let offset = size_or("offset", offset, 0)?;
-    let mut used = i.lock()?;
+    let mut used = i.lock(addr.py())?;
     let core = &mut used.core;
     let summed = transfer(addr.py(), nbytes, || copy::csum_and_copy_to_iter(flat, core, nbytes, csum, offset))?;
     let fault = trusted_fault(core);
@@ -98,7 +98,7 @@ fn sum_from<T: Send>(
     let mut call = Call::new();
     let flat = call.acquire(addr, Access::Write, ArgName::Argument("addr"))?;
     let (nbytes, csum) = (size_or("nbytes", nbytes, flat.len())?, word("csum", csum)?);
-    let mut i = i.lock()?;
+    let mut i = i.lock(addr.py())?;
     let core = &mut i.core;
     let done = transfer(addr.py(), nbytes, || {
         let summed = copy::csum_and_copy_from_iter(flat, core, nbytes, csum)?;
@@ -126,7 +126,7 @@ pub(super) fn hash_and_copy_to_iter<'py>(
     let source = call.acquire(addr, Access::Read, ArgName::Argument("addr"))?;
     let nbytes = size_or("nbytes", nbytes, source.len())?;
     // In use while the hash is fed, whose code cannot move what may have to be moved back.
-    let mut used = i.lock()?;
+    let mut used = i.lock(addr.py())?;
     let mut copy = BlockCopy::new(source, &mut used.core, nbytes, "hash_and_copy_to_iter")?;
     while copy.left() != 0 {
         // Each block is a new `bytes` object, so that an `update` may keep what it was given.

@@ -102,7 +102,7 @@ pub(super) fn copy_page_to_iter(
         headroom()?;
     }
     let held = buffer::page(page, ArgName::Argument("page"))?;
-    let mut used = i.lock()?;
+    let mut used = i.lock(page.py())?;
     let core = &mut used.core;
     let copied = transfer(page.py(), nbytes, || copy::copy_page_to_iter(&held, offset, nbytes, core))?;
     let fault = trusted_fault(core);
@@ -124,7 +124,7 @@ pub(super) fn copy_page_from_iter(
     if !held.writable() {
         return Err(exception::<PyBufferError>("page: read-only memory cannot be a destination"));
     }
-    let mut used = i.lock()?;
+    let mut used = i.lock(page.py())?;
     let core = &mut used.core;
     let copied = transfer(page.py(), nbytes, || copy::copy_page_from_iter(&held, offset, nbytes, core))?;
     let fault = trusted_fault(core);
@@ -161,7 +161,7 @@ pub(super) fn copy_iter(
         ));
     }
     let nbytes = optional_size("nbytes", nbytes)?;
-    let (mut to, mut from) = (to.lock()?, from.lock()?);
+    let (mut to, mut from) = (to.lock(dst.py())?, from.lock(dst.py())?);
     let (to_core, from_core) = (&mut to.core, &mut from.core);
     let available = to_core.count().min(from_core.count());
     let nbytes = nbytes.unwrap_or(available);

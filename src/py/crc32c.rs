@@ -49,7 +49,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
     let (py, mut sum) = (data.py(), word("crc", crc)?);
     let (done, fault) = if let Ok(i) = data.cast::<IovIter>() {
-        let i = i.get().lock()?;
+        let i = i.get().lock(py)?;
         let core = &i.core;
         transfer(py, core.count(), || core::of_iter(core, &mut sum))?
     } else {

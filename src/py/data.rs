@@ -13,7 +13,7 @@ pub(super) fn from_data<T>(
     call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
 ) -> PyResult<T> {
     if let Ok(i) = data.cast::<IovIter>() {
-        return call(&mut i.get().lock()?.core);
+        return call(&mut i.get().lock(i.py())?.core);
     }
     if is_buffer(data) {
         let mut held = Call::new();
@@ -32,7 +32,7 @@ pub(super) fn to_destination<T>(
     call: impl FnOnce(&mut iter::IovIter) -> PyResult<T>,
 ) -> PyResult<T> {
     if let Ok(i) = dst.cast::<IovIter>() {
-        return call(&mut i.get().lock()?.core);
+        return call(&mut i.get().lock(i.py())?.core);
     }
     let mut held = Call::new();
     let memory = held.acquire(dst, Access::Write, ArgName::Argument("dst"))?;

@@ -14,19 +14,32 @@ const DETACH_FROM: usize = 8 << 10;
 /// such a copy.
 const DETACH_ALWAYS_FROM: usize = 256 << 10;
 
+/// Whether a copy of so many bytes may run without the interpreter.
+#[inline]
+pub(super) fn may_detach(nbytes: usize) -> bool {
+    nbytes >= DETACH_FROM
+}
+
 /// Runs a copy of about `nbytes`, without the interpreter if that is enough.
 #[inline(always)]
 #[allow(clippy::inline_always)] // what the work has captured would be moved, right after it was written
 pub(super) fn transfer<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    if nbytes < DETACH_FROM {
-        return Ok(work()?);
+    Ok(perhaps_detached(py, nbytes, work)?)
+}
+
+/// The same, for callers that have something to give back before they make an exception of an error.
+#[inline(always)]
+#[allow(clippy::inline_always)] // what the work has captured would be moved, right after it was written
+pub(super) fn perhaps_detached<R: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> R + Send) -> R {
+    if !may_detach(nbytes) {
+        return work();
     }
     // A longer copy has put the interpreter's own data out of the first cache, so that the way back and here again
     // takes longer.
     arm::extend();
     let result = if nbytes >= DETACH_ALWAYS_FROM || !is_alone(py) { py.detach(work) } else { work() };
     arm::extend();
-    Ok(result?)
+    result
 }
 
 /// Runs what may drop a reference without a token: it is given back at once, and with it those that were put aside

@@ -27,7 +27,7 @@ fn call<T: Send>(
     work: impl FnOnce(&mut iter::IovIter) -> Result<T> + Send,
 ) -> PyResult<Result<T>> {
     descriptor.require_own()?;
-    let mut in_use = i.get().lock()?;
+    let mut in_use = i.get().lock(i.py())?;
     let core = &mut in_use.core;
     Ok(i.py().detach(|| work(core)))
 }

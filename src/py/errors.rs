@@ -34,7 +34,10 @@ pub(super) fn trusted_fault(core: &iter::IovIter) -> Option<Box<Fault>> {
 /// Raises the fault that ended a copy after `copied` bytes, if one did.
 #[inline]
 pub(super) fn raise(py: Python<'_>, fault: Option<Box<Fault>>, copied: usize) -> PyResult<()> {
-    fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, copied)))
+    match fault {
+        None => Ok(()),
+        Some(fault) => Err(fault_error(py, &fault, copied)),
+    }
 }
 
 /// Makes a `FaultError`, whose errno depends on the cause of the fault.

@@ -1,4 +1,12 @@
 //! One call at a time moves an iterator on; the others may look at it meanwhile.
+//!
+//! Where the interpreter has a lock, that lock makes the calls take turns: an iterator is locked and unlocked by threads
+//! that hold it, which [`InUse`] proves with a [`Python`] token that cannot leave its thread nor be kept while the
+//! thread is detached. So taking the iterator is a load and a store, and no locked instruction, which would also wait
+//! for the stores of the copy before. On a free-threaded build it is a compare-and-swap.
+//!
+//! What others may see of an iterator in use is written down when others can come to look: by [`Shared::lock`] at once,
+//! by a call that took it with [`Shared::lock_unseen`] before it lets go of the interpreter or runs Python code.
 
 use super::exception::exception;
 use crate::abi::{Direction, Kind};
@@ -23,9 +31,16 @@ pub(super) struct Cursor {
 /// Stands for the thread of a call that never ends: the iterator was released.
 const RELEASED: usize = usize::MAX;
 
+/// Stands for the thread of a call that neither lets go of the interpreter nor runs Python code: no other can meet it.
+const UNSEEN: usize = usize::MAX - 1;
+
+/// Whether threads that are attached to the interpreter run one at a time. An extension is built for one sort of
+/// interpreter or the other, which have different binary interfaces.
+const TAKES_TURNS: bool = cfg!(not(Py_GIL_DISABLED));
+
 /// A cursor that one call at a time has for itself.
 pub(super) struct Shared {
-    /// The thread whose call has it; 0 while none does.
+    /// The thread whose call has it; [`UNSEEN`] while nobody can ask which; 0 while none does.
     user: AtomicUsize,
     /// The process in which that call began.
     process: AtomicU32,
@@ -40,7 +55,7 @@ pub(super) struct Shared {
     fault: Mutex<Option<Box<Fault>>>,
 }
 
-// SAFETY: the cursor is reached through `InUse` alone, of which there is one at a time: see `Shared::lock`.
+// SAFETY: the cursor is reached through `InUse` alone, of which there is one at a time: see `Shared::try_lock`.
 unsafe impl Sync for Shared {}
 
 /// A number that no other running thread has, and that is not 0.
@@ -67,23 +82,37 @@ impl Shared {
 
     /// The cursor, unless another call has it.
     #[inline]
-    fn try_lock(&self) -> Option<InUse<'_>> {
-        let free = self.user.compare_exchange(0, this_thread(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+    fn try_lock<'py>(&self, py: Python<'py>) -> Option<InUse<'_, 'py>> {
+        let is_free = if TAKES_TURNS {
+            // No other thread that could store here is attached, and this one stays so from the load to the store:
+            // `py` says that it is, and nothing in between lets go of the interpreter.
+            let is_free = self.user.load(Ordering::Relaxed) == 0;
+            if is_free {
+                self.user.store(UNSEEN, Ordering::Relaxed);
+            }
+            is_free
+        } else {
+            self.user.compare_exchange(0, UNSEEN, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        };
         // Lazily: to drop one is to unlock.
-        if free { Some(InUse { shared: self }) } else { None }
+        if is_free { Some(InUse { shared: self, _attached: py }) } else { None }
     }
 
     /// The cursor, for a call that may move it on. `RuntimeError` while another call does.
     #[inline]
-    pub(super) fn lock(&self) -> PyResult<InUse<'_>> {
-        let in_use = self.try_lock().ok_or_else(|| self.refusal())?;
-        let core = &in_use.core;
-        self.process.store(generation(), Ordering::Relaxed);
-        self.count.store(core.count(), Ordering::Relaxed);
-        self.iov_offset.store(core.iov_offset(), Ordering::Relaxed);
-        self.nr_segs.store(core.nr_segs(), Ordering::Relaxed);
-        if core.fault.is_some() || self.has_fault.load(Ordering::Relaxed) {
-            self.show_fault(core.fault.as_deref());
+    pub(super) fn lock<'py>(&self, py: Python<'py>) -> PyResult<InUse<'_, 'py>> {
+        let in_use = self.lock_unseen(py)?;
+        in_use.show();
+        Ok(in_use)
+    }
+
+    /// The same, for a call that shows the iterator ([`InUse::show`]) before it lets go of the interpreter or runs
+    /// Python code: most do neither.
+    #[inline]
+    pub(super) fn lock_unseen<'py>(&self, py: Python<'py>) -> PyResult<InUse<'_, 'py>> {
+        let in_use = self.try_lock(py).ok_or_else(|| self.refusal(py))?;
+        if !TAKES_TURNS {
+            in_use.show();
         }
         Ok(in_use)
     }
@@ -96,7 +125,7 @@ impl Shared {
     }
 
     #[cold]
-    fn refusal(&self) -> PyErr {
+    fn refusal(&self, py: Python<'_>) -> PyErr {
         if self.is_released() {
             return exception::<PyValueError>("the iterator was released: its memory has been given back");
         }
@@ -108,7 +137,7 @@ impl Shared {
             // Nobody knows how far it came, so that the child has to make one of its own.
             "it stopped in the middle of a copy when this process was forked, and another has to be made"
         };
-        exception::<PyRuntimeError>(format!("{} is in use: {why}", self.state()))
+        exception::<PyRuntimeError>(format!("{} is in use: {why}", self.state(py)))
     }
 
     /// Whether it was released.
@@ -117,15 +146,15 @@ impl Shared {
     }
 
     /// Refuses to say anything of an iterator that was released.
-    pub(super) fn require_alive(&self) -> PyResult<()> {
-        if self.is_released() { Err(self.refusal()) } else { Ok(()) }
+    pub(super) fn require_alive(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_released() { Err(self.refusal(py)) } else { Ok(()) }
     }
 
     /// Has nobody use the cursor any more; it comes back, to be dropped when nothing is locked. `RuntimeError` while a
     /// call has it.
-    pub(super) fn retire(&self) -> PyResult<iter::IovIter> {
+    pub(super) fn retire(&self, py: Python<'_>) -> PyResult<iter::IovIter> {
         let nothing = iter::IovIter::discard(Direction::Dest, 0)?;
-        let mut in_use = self.lock()?;
+        let mut in_use = self.lock(py)?;
         let core = std::mem::replace(&mut in_use.core, nothing);
         std::mem::forget(in_use);
         self.user.store(RELEASED, Ordering::Release);
@@ -141,8 +170,8 @@ impl Shared {
     }
 
     /// What it is now or, while a call has it, was when that began.
-    pub(super) fn state(&self) -> State {
-        let (count, iov_offset, nr_segs) = match self.try_lock() {
+    pub(super) fn state(&self, py: Python<'_>) -> State {
+        let (count, iov_offset, nr_segs) = match self.try_lock(py) {
             Some(now) => (now.core.count(), now.core.iov_offset(), now.core.nr_segs()),
             None => (
                 self.count.load(Ordering::Relaxed),
@@ -154,8 +183,8 @@ impl Shared {
     }
 
     /// Why the last copy came out short: of those that have ended.
-    pub(super) fn fault(&self) -> Option<Box<Fault>> {
-        match self.try_lock() {
+    pub(super) fn fault(&self, py: Python<'_>) -> Option<Box<Fault>> {
+        match self.try_lock(py) {
             Some(now) => now.core.fault.clone(),
             None => self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
@@ -179,19 +208,36 @@ impl fmt::Display for State {
     }
 }
 
-/// An iterator's cursor while one call has it.
-pub(super) struct InUse<'a> {
+/// An iterator's cursor while one call has it. It is made and dropped by a thread that is attached to the interpreter.
+pub(super) struct InUse<'a, 'py> {
     shared: &'a Shared,
+    _attached: Python<'py>,
 }
 
-impl Drop for InUse<'_> {
+impl InUse<'_, '_> {
+    /// Says whose call has the cursor, and what the iterator is, to whoever looks at it until the call ends.
+    pub(super) fn show(&self) {
+        let Self { shared, .. } = self;
+        let core = &self.core;
+        shared.process.store(generation(), Ordering::Relaxed);
+        shared.count.store(core.count(), Ordering::Relaxed);
+        shared.iov_offset.store(core.iov_offset(), Ordering::Relaxed);
+        shared.nr_segs.store(core.nr_segs(), Ordering::Relaxed);
+        if core.fault.is_some() || shared.has_fault.load(Ordering::Relaxed) {
+            shared.show_fault(core.fault.as_deref());
+        }
+        shared.user.store(this_thread(), Ordering::Release);
+    }
+}
+
+impl Drop for InUse<'_, '_> {
     #[inline]
     fn drop(&mut self) {
         self.shared.user.store(0, Ordering::Release);
     }
 }
 
-impl Deref for InUse<'_> {
+impl Deref for InUse<'_, '_> {
     type Target = Cursor;
 
     #[inline]
@@ -201,7 +247,7 @@ impl Deref for InUse<'_> {
     }
 }
 
-impl DerefMut for InUse<'_> {
+impl DerefMut for InUse<'_, '_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Cursor {
         // SAFETY: `try_lock` makes one such value at a time, and this one is borrowed mutably.

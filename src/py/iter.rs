@@ -53,8 +53,14 @@ impl IovIter {
 
     /// The cursor, for one call. `RuntimeError` while another has it.
     #[inline]
-    pub(super) fn lock(&self) -> PyResult<InUse<'_>> {
-        self.shared.lock()
+    pub(super) fn lock<'py>(&self, py: Python<'py>) -> PyResult<InUse<'_, 'py>> {
+        self.shared.lock(py)
+    }
+
+    /// The same, for a call that shows it before others can look.
+    #[inline]
+    pub(super) fn lock_unseen<'py>(&self, py: Python<'py>) -> PyResult<InUse<'_, 'py>> {
+        self.shared.lock_unseen(py)
     }
 
     /// What kind of memory it runs over.
@@ -79,66 +85,66 @@ impl IovIter {
     #[getter]
     #[pyo3(name = "kind")]
     fn kind_of(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.shared.require_alive()?;
+        self.shared.require_alive(py)?;
         Ok(names(py).kind(self.kind()).clone_ref(py))
     }
 
     /// What it is in a transfer: a `Direction`.
     #[getter]
     fn direction(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.shared.require_alive()?;
+        self.shared.require_alive(py)?;
         Ok(names(py).direction(self.shared.direction()).clone_ref(py))
     }
 
     /// Bytes that remain to be transferred.
     #[getter]
-    fn count(&self) -> PyResult<usize> {
-        self.shared.require_alive()?;
-        Ok(self.shared.state().count)
+    fn count(&self, py: Python<'_>) -> PyResult<usize> {
+        self.shared.require_alive(py)?;
+        Ok(self.shared.state(py).count)
     }
 
     /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
     #[getter]
-    fn iov_offset(&self) -> PyResult<usize> {
-        self.shared.require_alive()?;
-        Ok(self.shared.state().iov_offset)
+    fn iov_offset(&self, py: Python<'_>) -> PyResult<usize> {
+        self.shared.require_alive(py)?;
+        Ok(self.shared.state(py).iov_offset)
     }
 
     /// Segments that remain, the current one included; 0 for the kinds that do not count them.
     #[getter]
-    fn nr_segs(&self) -> PyResult<usize> {
-        self.shared.require_alive()?;
-        Ok(self.shared.state().nr_segs)
+    fn nr_segs(&self, py: Python<'_>) -> PyResult<usize> {
+        self.shared.require_alive(py)?;
+        Ok(self.shared.state(py).nr_segs)
     }
 
     /// Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the reason.
     #[getter]
     fn fault<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.shared.require_alive()?;
-        self.shared.fault().map(|fault| to_fault(py, &fault)).transpose()
+        self.shared.require_alive(py)?;
+        self.shared.fault(py).map(|fault| to_fault(py, &fault)).transpose()
     }
 
-    fn __len__(&self) -> PyResult<usize> {
-        self.count()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.count(py)
     }
 
-    fn __bool__(&self) -> PyResult<bool> {
-        Ok(self.count()? != 0)
+    fn __bool__(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.count(py)? != 0)
     }
 
-    fn __repr__(&self) -> Text<String> {
+    fn __repr__(&self, py: Python<'_>) -> Text<String> {
         if self.shared.is_released() {
             return Text("<IovIter released>".to_owned());
         }
-        Text(self.shared.state().to_string())
+        Text(self.shared.state(py).to_string())
     }
 
     /// Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the
     /// iterator keep what they need. Any later use of it: ValueError. Once more: nothing. `RuntimeError` while a call
     /// uses the iterator.
-    fn release(&self) -> PyResult<()> {
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
         if !self.shared.is_released() {
-            let core = self.shared.retire()?;
+            let core = self.shared.retire(py)?;
             // Both may run Python code, which finds it released.
             drop(core);
             self.kept.release();
@@ -147,7 +153,7 @@ impl IovIter {
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
-        slf.get().shared.require_alive()?;
+        slf.get().shared.require_alive(slf.py())?;
         Ok(slf)
     }
 
@@ -155,9 +161,9 @@ impl IovIter {
     /// with.
     #[pyo3(signature = (*exc), text_signature = "($self, *exc)")]
     fn __exit__(&self, exc: &Bound<'_, PyTuple>) -> PyResult<()> {
-        match (self.release(), exc.get_item(1)) {
+        match (self.release(exc.py()), exc.get_item(1)) {
             (Err(refused), Ok(own)) if own.is_instance_of::<PyBaseException>() => {
-                let note = format!("{} is not released: {}", self.__repr__().0, refused.value(exc.py()));
+                let note = format!("{} is not released: {}", self.__repr__(exc.py()).0, refused.value(exc.py()));
                 own.call_method1("add_note", (note,)).map(drop)
             }
             (released, _) => released,
@@ -172,44 +178,44 @@ impl IovIter {
 
     /// Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when `nbytes` is
     /// 0.
-    fn advance(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn advance(&self, py: Python<'_>, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
         let nbytes = size("nbytes", nbytes)?;
-        Ok(self.lock()?.core.advance(nbytes)?)
+        Ok(self.lock(py)?.core.advance(nbytes)?)
     }
 
     /// Moves back by `nbytes` (`iov_iter_revert`). ValueError before the start. On a PIPE the bytes are gone.
-    fn revert(&self, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn revert(&self, py: Python<'_>, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
         let nbytes = size("nbytes", nbytes)?;
-        Ok(self.lock()?.core.revert(nbytes)?)
+        Ok(self.lock(py)?.core.revert(nbytes)?)
     }
 
     /// Lowers `count` to the given one if it is above (`iov_iter_truncate`). The position stays.
-    fn truncate(&self, count: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn truncate(&self, py: Python<'_>, count: &Bound<'_, PyAny>) -> PyResult<()> {
         let count = size("count", count)?;
-        self.lock()?.core.truncate(count);
+        self.lock(py)?.core.truncate(count);
         Ok(())
     }
 
     /// Sets `count`, to give back what a truncation took (`iov_iter_reexpand`). ValueError beyond the segments.
-    fn reexpand(&self, count: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn reexpand(&self, py: Python<'_>, count: &Bound<'_, PyAny>) -> PyResult<()> {
         let count = size("count", count)?;
-        Ok(self.lock()?.core.reexpand(count)?)
+        Ok(self.lock(py)?.core.reexpand(count)?)
     }
 
     /// The position, to come back to (`iov_iter_save_state`).
-    fn save_state(&self) -> PyResult<IterState> {
-        Ok(IterState(self.lock()?.core.save_state()))
+    fn save_state(&self, py: Python<'_>) -> PyResult<IterState> {
+        Ok(IterState(self.lock(py)?.core.save_state()))
     }
 
     /// Goes to a saved position, backwards or forwards (`iov_iter_restore`). UBUF, IOVEC, KVEC and BVEC only.
-    fn restore(&self, state: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn restore(&self, py: Python<'_>, state: &Bound<'_, PyAny>) -> PyResult<()> {
         let state = instance::<IterState>("state", "an IterState", state)?;
-        Ok(self.lock()?.core.restore(state.0)?)
+        Ok(self.lock(py)?.core.restore(state.0)?)
     }
 
     /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
     fn dup(slf: &Bound<'_, Self>) -> PyResult<Self> {
-        let this = slf.get().lock()?;
+        let this = slf.get().lock(slf.py())?;
         Ok(Self::beside(this.core.dup()?, slf.get().kept.owner(slf.py())?, this.readonly))
     }
 
@@ -218,7 +224,7 @@ impl IovIter {
     #[pyo3(signature = (nbytes=None))]
     fn zero(&self, py: Python<'_>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let nbytes = optional_size("nbytes", nbytes)?;
-        let mut this = self.lock()?;
+        let mut this = self.lock(py)?;
         this.require_writable()?;
         let core = &mut this.core;
         let nbytes = nbytes.unwrap_or(core.count());

@@ -80,7 +80,7 @@ impl MappedRegion {
         let mapping = self.mapping()?;
         let offset = size("offset", offset)?;
         if let Ok(i) = data.cast::<IovIter>() {
-            let mut i = i.get().lock()?;
+            let mut i = i.get().lock(py)?;
             let core = &mut i.core;
             let copied = self.durable(py, core.count(), || mapping.write_from(offset, core, crc))?;
             return Ok((copied, trusted_fault(core)));
@@ -102,7 +102,7 @@ impl MappedRegion {
         let offset = size("offset", offset)?;
         let map = &self.fault_map.get().0;
         if let Ok(i) = dst.cast::<IovIter>() {
-            let mut i = i.get().lock()?;
+            let mut i = i.get().lock(py)?;
             let core = &mut i.core;
             let nbytes = core.count();
             let copied = transfer(py, nbytes, || mapping.read_into(offset, core, map, crc))?;

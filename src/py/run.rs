@@ -2,7 +2,7 @@
 //! the iterator is free again.
 
 use super::buffer::{Access, ArgName, Call, explain, is_buffer, unchecked};
-use super::detach::{attached, transfer};
+use super::detach::{attached, may_detach, perhaps_detached, transfer};
 use super::errors::{raise, trusted_fault};
 use super::exception::exception;
 use super::iter_arg::IterArg;
@@ -66,10 +66,17 @@ pub(super) fn run<T: Send>(
     let mut call = Call::new();
     let flat = flat_side(&mut call, addr, access, "addr")?;
     let nbytes = size_or("nbytes", nbytes, flat.len())?;
-    let mut i = i.lock()?;
+    let mut i = i.lock_unseen(addr.py())?;
+    let length = nbytes.min(i.core.count());
+    if may_detach(length) {
+        i.show();
+    }
     let core = &mut i.core;
-    let copied = transfer(addr.py(), nbytes.min(core.count()), || flavour(flat, core, nbytes))?;
-    Ok((copied, trusted_fault(core)))
+    let copied = perhaps_detached(addr.py(), length, || flavour(flat, core, nbytes));
+    let fault = trusted_fault(core);
+    // What an exception is made of may run Python code.
+    drop(i);
+    Ok((copied?, fault))
 }
 
 /// As [`run`], for the flavours that take a short copy back before they raise.
@@ -133,7 +140,7 @@ pub(super) fn run_waiting(
     let mut call = Call::new();
     let flat = flat_side(&mut call, addr, access, "addr")?;
     let nbytes = size_or("nbytes", nbytes, flat.len())?;
-    let mut i = i.lock()?;
+    let mut i = i.lock(addr.py())?;
     let core = &mut i.core;
     let copied = addr.py().detach(|| flavour(flat, core, nbytes))?;
     Ok((copied, trusted_fault(core)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -191,6 +192,70 @@ def test_a_call_inside_a_call_is_told_so() -> None:
     )
     assert refused == [f"{expected} through it"]
     assert hash_and_copy_to_iter(b"", i, hashlib.sha256()) == 0
+
+
+def test_threads_share_an_iterator_byte_by_byte() -> None:
+    """Copies that keep the interpreter's lock and copies that let go of it: each byte is copied once or refused."""
+    size, sizes = 6 << 20, (1, 4096, (8 << 10) - 1, 8 << 10, 64 << 10, 300 << 10)
+    i = IovIter.ubuf(READ, bytearray(size))
+    copied, unexpected, begin = [0] * 4, [], threading.Barrier(4)
+
+    def work(which: int) -> None:
+        sources = [bytes(length) for length in sizes]
+        begin.wait()
+        try:
+            while i.count:
+                for source in sources:
+                    try:
+                        copied[which] += copy_to_iter(source, i)
+                    except RuntimeError as error:
+                        if "another thread is copying through it" not in str(error):
+                            raise
+        except BaseException as error:
+            unexpected.append(error)
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert unexpected == []
+    assert sum(copied) == size
+
+
+def test_what_runs_while_a_refusal_is_made_may_use_the_iterator() -> None:
+    """A collector's finalizers run where the exception is allocated: the iterator is free again by then."""
+    i = IovIter.ubuf(READ, bytearray(1 << 20))
+    seen: list[object] = []
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            try:
+                before = i.count
+                seen.append((copy_to_iter(b"x", i), before - i.count))
+            except RuntimeError as error:
+                seen.append(error)
+
+    out, thresholds = bytearray(8), gc.get_threshold()
+    gc.disable()
+    gc.set_threshold(1)
+    try:
+        for _ in range(20):
+            Garbage()
+            gc.enable()
+            try:
+                copy_from_iter(out, i)
+            except ValueError:
+                gc.disable()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+        gc.collect()
+    assert set(seen) == {(1, 1)}
+    assert len(seen) == 20
 
 
 def test_an_argument_that_uses_the_iterator_itself() -> None:

@@ -67,7 +67,7 @@ impl IovIter {
     /// The memory that remains, clipped to `count`: a list with a `UserRange` for each non-empty segment, for each page
     /// of an XArray up to the first hole, or for each folio.
     fn ranges<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let this = self.lock()?;
+        let this = self.lock(py)?;
         let pieces = this.core.kept_pieces(this.core.count(), usize::MAX);
         drop(this);
         list_of(py, pieces?, |piece| to_user_range(py, piece.seg))
@@ -83,7 +83,7 @@ impl IovIter {
         nbytes: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let (maxsegs, nbytes) = (size_or("maxsegs", maxsegs, usize::MAX)?, size_or("nbytes", nbytes, usize::MAX)?);
-        let this = slf.get().lock()?;
+        let this = slf.get().lock(slf.py())?;
         this.require_views("views")?;
         let shows = Self::shows(slf)?;
         let pieces = this.core.kept_pieces(nbytes, maxsegs);
@@ -106,7 +106,7 @@ impl IovIter {
         step: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
         let nbytes = size("nbytes", nbytes)?;
-        let mut this = slf.get().lock()?;
+        let mut this = slf.get().lock(slf.py())?;
         this.require_views("iterate_and_advance")?;
         if this.core.direction() == Direction::Dest {
             this.core.require_writable(nbytes)?;
@@ -120,7 +120,7 @@ impl IovIter {
     /// the end of a segment and more segments follow; `advance(0)` moves to the next. None at the end of the iterator,
     /// at a hole, and for PIPE and DISCARD.
     fn segment<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let segment = self.lock()?.core.segment();
+        let segment = self.lock(py)?.core.segment();
         segment.map(|seg| to_user_range(py, seg)).transpose()
     }
 
@@ -134,7 +134,7 @@ impl IovIter {
     ) -> PyResult<Bound<'py, PyAny>> {
         let nbytes = size("nbytes", nbytes)?;
         // The iterator is unlocked before the callbacks, which may use it.
-        let this = slf.get().lock()?;
+        let this = slf.get().lock(slf.py())?;
         let (pieces, shows) = (this.core.callback_ranges(nbytes)?, Self::shows(slf)?);
         drop(this);
         let mut last = slf.py().None().into_bound(slf.py());
