@@ -114,6 +114,7 @@ mod _core {
         crate::copy::prepare();
         super::names::init(module.py())?;
         super::detach::init();
+        super::backing::init(module.py())?;
         super::fault_map::init(module.py());
         super::view::init(module.py());
         super::kept::init(module.py());

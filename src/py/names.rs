@@ -64,8 +64,6 @@ names! {
         write: "write",
         both: "both",
         nbytes: "nbytes",
-        obj: "obj",
-        base: "base",
         update: "update",
         release: "release",
         index: "__index__",
