@@ -70,22 +70,24 @@ ifeq ($(BENCH),)
 	  else echo "the native bench is left out: $$why"; fi
 endif
 
-RECORD ?= call vectored cliff durable fault memory growth
-RECORD_NATIVE ?= flat limits
-record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots and the table over machines, in ten quiet minutes: NAME=zen5
+RECORD ?= call vectored cliff import memory fault guard growth durable integrity log io
+RECORD_NATIVE ?= flat limits behind
+record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots and the tables over machines, in ten quiet minutes: NAME=zen5
 	@test -n "$(NAME)" || { echo "make record NAME=...: the machine has no name" >&2; exit 1; }
-	$(BIN)/python -m benches $(RECORD) --json target/record.json > target/record.txt
-	cargo bench --quiet --locked --no-default-features --bench native -- $(RECORD_NATIVE) >> target/record.txt
+	git log -1 --format='commit %h of %cs' > target/record.txt
+	$(BIN)/python -m benches $(RECORD) --json target/record.json >> target/record.txt
+	$(call NATIVE_BENCH,$(RECORD_NATIVE)) >> target/record.txt
 	cp target/record.txt benches/results/$(NAME).txt
-	$(BIN)/python -m benches.plots target/record.json benches/results/$(NAME)-growth.svg
-	$(BIN)/iovec-rs bench copy gather scatter durable --plot benches/results/$(NAME).svg
+	$(BIN)/python -m benches.plots target/record.json benches/results/$(NAME)
+	$(BIN)/iovec-rs bench copy gather scatter durable publish consume --plot benches/results/$(NAME)-throughput.svg
 	$(BIN)/python -m benches.summary
 
 bench-compare: $(VENV)/.built $(VENV)/.test  ## the same contestants by pytest-benchmark, with what it takes: BENCH="-k gather"
 	$(BIN)/python -m pytest benches $(or $(BENCH),--benchmark-autosave)
 
-bench-native: $(VENV)/.tools  ## copies against libpmem and the C library, without Python
-	cargo bench --locked --no-default-features --bench native -- $(NATIVE)
+NATIVE_BENCH = bash -o pipefail -c 'cargo bench --quiet --locked --no-default-features --bench native -- $(1) | $(BIN)/python -m benches.judge'
+bench-native: $(VENV)/.built  ## copies against libpmem and the C library, without Python
+	$(call NATIVE_BENCH,$(NATIVE))
 
 wheel: $(VENV)/.wheel  ## an sdist, and an abi3 manylinux wheel built from it and tried, in dist/
 	$(BIN)/python .ci/wheel.py

@@ -24,6 +24,7 @@ from benches import (
     bench_log,
     bench_memory,
     bench_vectored,
+    targets,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in names:
             try:
                 for table in BENCHES[name](args.quick):
+                    targets.apply(table, about["cpu"], args.quick)
                     print(render(table), flush=True)
                     tables.append(table)
             except MismatchError as wrong:

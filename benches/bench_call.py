@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from iovec_rs import READ, WRITE, Direction, IovIter, copy_from_iter, copy_to_iter
-from iovec_rs._bench.harness import Case, Contestant, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Table, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,11 +56,6 @@ class Iterators:
     def rewind(self) -> None:
         for i, start in zip(self.each, self.starts, strict=True):
             i.restore(start)
-
-
-def _targets(size: int) -> dict[str, Target]:
-    ahead = {NUMPY: Target(1.0), MEMMOVE: Target(1.0)}
-    return ahead | {SLICE: Target(0.5)} if size == 64 else ahead
 
 
 def to_iter(size: int, laps: int, rounds: int) -> Case:
@@ -112,7 +107,6 @@ def to_iter(size: int, laps: int, rounds: int) -> Case:
         ],
         ops=len(chunks.views),
         rounds=rounds,
-        targets=_targets(size),
         scrub=scrub,
         idle=idle,
     )
@@ -167,7 +161,6 @@ def from_iter(size: int, laps: int, rounds: int) -> Case:
         ],
         ops=len(chunks.views),
         rounds=rounds,
-        targets=_targets(size),
         scrub=scrub,
         idle=idle,
     )
@@ -178,4 +171,4 @@ def run(quick: bool) -> Iterator[Table]:
         laps = 1 if quick else max(16, 128 * 8 // max(8, min(64, 32768 // size)))
         rounds = 3 if quick else 301
         for build in (to_iter, from_iter):
-            yield measure(NAME, build(size, laps, rounds), quick)
+            yield measure(NAME, build(size, laps, rounds))

@@ -19,5 +19,5 @@ def run(quick: bool) -> Iterator[Table]:
     ground = Ground(quick)
     yield from flat.run(ground)
     yield from tensors.run(ground)
-    yield threads.run(ground)
+    yield from threads.run(ground)
     yield from vectored.run(ground)

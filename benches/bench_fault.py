@@ -26,7 +26,7 @@ from iovec_rs import (
     memcpy_mcsafe,
     testing,
 )
-from iovec_rs._bench.harness import Case, Contestant, MismatchError, Row, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, MismatchError, Row, Table, measure
 
 from benches.bench_memory import resident
 
@@ -122,11 +122,9 @@ def ready(size: int, ranges: int, quick: bool) -> Iterator[Table]:
             ops=copies,
             op_bytes=size,
             rounds=3 if quick else 101,
-            targets={PLAIN: Target(0.98 if size >= 4 << 10 else 0.90)},
             scrub=scrub,
             idle=idle,
         ),
-        quick,
     )
     cost = {row.name: row.median for row in table.rows}
     for row in table.rows:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from iovec_rs import PAGE_SIZE, guard, testing
-from iovec_rs._bench.harness import Case, Contestant, Row, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Row, Table, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ SCATTERED, QUICK_SCATTERED = (1, 100, 1000, 10_000), (1, 100)
 TARGET_NANOSECONDS = 20_000
 
 
-def entered(quick: bool) -> Table:
+def entered() -> Table:
     mapping = mmap.mmap(-1, 16 * PAGE_SIZE)
 
     def ours() -> None:
@@ -39,7 +39,7 @@ def entered(quick: bool) -> Table:
             pass
 
     case = Case("with guard(mapping): pass", Contestant("guard", ours, lambda: b""), [], CALLS, idle=idle)
-    return measure(NAME, case, quick)
+    return measure(NAME, case)
 
 
 def summed(quick: bool) -> Table:
@@ -61,9 +61,8 @@ def summed(quick: bool) -> Table:
         [Contestant("unguarded", plain, lambda: found[0])],
         1,
         size,
-        targets={"unguarded": Target(1.0, 0.98)},
     )
-    return measure(NAME, case, quick)
+    return measure(NAME, case)
 
 
 def scattered(npages: int, rounds: int) -> Table:
@@ -97,7 +96,7 @@ def scattered(npages: int, rounds: int) -> Table:
 
 
 def run(quick: bool) -> Iterator[Table]:
-    yield entered(quick)
+    yield entered()
     yield summed(quick)
     for npages in QUICK_SCATTERED if quick else SCATTERED:
         yield scattered(npages, 3 if quick else max(9, min(301, 30_000 // npages)))

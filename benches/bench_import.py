@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from iovec_rs import WRITE, IovIter, copy_from_iter, import_iovec
-from iovec_rs._bench.harness import CHEAPEST, Case, Contestant, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Table, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 NAME = "import"
 SEGMENTS = 1024
 LENGTH = 64
-OF_OBJECTS = Target(1 / 1.5)  # at most one and a half times the cheapest acquisition
-OF_ADDRESSES = Target(20.0)
 
 
 def _gathered(importer: Callable[[], tuple[object, IovIter]], total: int) -> bytearray:
@@ -77,11 +75,11 @@ def run(quick: bool) -> Iterator[Table]:
 
         return Contestant(name, importing, lambda: _gathered(lambda: import_iovec(WRITE, uvector, nr_segs), total))
 
-    for title, ours, targets in (
-        ("list of bytes", contender("iovec_rs, list of bytes", blobs), {CHEAPEST: OF_OBJECTS}),
-        ("packed array('Q')", contender("iovec_rs, array('Q')", packed), {CHEAPEST: OF_ADDRESSES}),
-        ("packed numpy array", contender("iovec_rs, numpy array", packed_numpy), {CHEAPEST: OF_ADDRESSES}),
-        ("raw address of a packed array", contender("iovec_rs, raw address", packed_address, SEGMENTS), {}),
+    for title, ours in (
+        ("list of bytes", contender("iovec_rs, list of bytes", blobs)),
+        ("packed array('Q')", contender("iovec_rs, array('Q')", packed)),
+        ("packed numpy array", contender("iovec_rs, numpy array", packed_numpy)),
+        ("raw address of a packed array", contender("iovec_rs, raw address", packed_address, SEGMENTS)),
     ):
         case = Case(
             title=f"import_iovec of {SEGMENTS} segments: {title}",
@@ -90,6 +88,5 @@ def run(quick: bool) -> Iterator[Table]:
             ops=repeats,
             rounds=rounds,
             unit="ns/import",
-            targets=targets,
         )
-        yield measure(NAME, case, quick)
+        yield measure(NAME, case)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import numpy as np
 from iovec_rs import READ, IovIter, copy_ranges, copy_to_iter, crc32c_and_copy_to_iter
-from iovec_rs._bench.harness import Case, Contestant, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Table, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,9 +19,7 @@ SIZES = (64, 4 << 10, 64 << 10, 1 << 20, 64 << 20)
 QUICK_SIZES = (64, 4 << 10)
 RANGES = ((64, 100_000), (4 << 10, 10_000), (64 << 10, 1_000))
 QUICK_RANGES = ((64, 100), (64 << 10, 4))
-COLD_FROM = 64 << 20
 BYTES, ROUNDS = 32 << 20, 31
-RANGE_TARGETS = {64: Target(10.0), 64 << 10: Target(1.3)}
 
 
 def noise(nbytes: int) -> bytes:
@@ -64,12 +62,6 @@ def summed(size: int, quick: bool) -> Case:
         ops=times,
         op_bytes=size,
         rounds=1 if quick else ROUNDS,
-        targets={
-            # What is in the caches is copied faster than it can be summed.
-            **({"copy_to_iter, no sum": Target(1 / 1.1)} if size >= COLD_FROM else {}),
-            "copy_to_iter, google_crc32c": Target(1.0, 0.97),
-            "copy_to_iter, zlib.crc32": Target(1.0, 0.97),
-        },
         scrub=lambda: target.__setitem__(slice(None), bytes(size)),
     )
 
@@ -93,7 +85,6 @@ def ranges(size: int, count: int, quick: bool) -> Case:
     def contestant(name: str, run: Callable[[], object]) -> Contestant:
         return Contestant(name, run, lambda: target.data.cast("B"))
 
-    targets = {} if size not in RANGE_TARGETS else {"ctypes.memmove loop": RANGE_TARGETS[size]}
     return Case(
         f"{count} ranges of {size} B",
         contestant("copy_ranges, packed", lambda: copy_ranges(dst.data, src.data)),
@@ -106,13 +97,12 @@ def ranges(size: int, count: int, quick: bool) -> Case:
         ops=count,
         op_bytes=size,
         rounds=1 if quick else ROUNDS,
-        targets=targets,
         scrub=lambda: target.fill(0),
     )
 
 
 def run(quick: bool) -> Iterator[Table]:
     for size in QUICK_SIZES if quick else SIZES:
-        yield measure(NAME, summed(size, quick), quick)
+        yield measure(NAME, summed(size, quick))
     for size, count in QUICK_RANGES if quick else RANGES:
-        yield measure(NAME, ranges(size, count, quick), quick)
+        yield measure(NAME, ranges(size, count, quick))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from iovec_rs import PmemLog, Slot, pmem
-from iovec_rs._bench.harness import Case, Contestant, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Table, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +27,6 @@ SIZES = (64, 4 << 10, 64 << 10)
 SLOT_SIZES = (32, 4 << 10, 64 << 10, 1 << 20)
 ROUNDS = 31
 LINE = 64
-APPEND_TARGETS = {64: Target(1 / 1.3), 4 << 10: Target(1 / 1.1)}
 
 
 def appends(size: int, quick: bool, directory: str) -> tuple[Case, Callable[[], None]]:
@@ -93,8 +92,6 @@ def appends(size: int, quick: bool, directory: str) -> tuple[Case, Callable[[], 
         ops=times,
         op_bytes=size,
         rounds=1 if quick else ROUNDS,
-        targets={"PmemRegion.write, no header": APPEND_TARGETS[size]} if size in APPEND_TARGETS else {},
-        scrub=lambda: None,
     )
     return case, close
 
@@ -133,7 +130,6 @@ def publications(size: int, quick: bool) -> Iterator[Case]:
             ops=times,
             op_bytes=size,
             rounds=1 if quick else ROUNDS,
-            targets={other: Target(1.0, 0.9)} if size in (32, 1 << 20) else {},
             scrub=lambda: None,
         )
 
@@ -142,8 +138,8 @@ def run(quick: bool) -> Iterator[Table]:
     for size in SIZES:
         with tempfile.TemporaryDirectory() as directory:
             case, close = appends(size, quick, directory)
-            yield measure(NAME, case, quick)
+            yield measure(NAME, case)
             close()
     for size in SLOT_SIZES:
         for case in publications(size, quick):
-            yield measure(NAME, case, quick)
+            yield measure(NAME, case)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from iovec_rs import READ, WRITE, Direction, IovIter, UserRange, copy_from_iter, copy_to_iter
 from iovec_rs._bench import scattered
-from iovec_rs._bench.harness import Case, Contestant, Produced, Table, Target, measure
+from iovec_rs._bench.harness import Case, Contestant, Produced, Table, measure
 from iovec_rs._bench.scattered import rewindable
 
 from benches.arena import as_array
@@ -49,16 +49,6 @@ class Scattered(scattered.Scattered):
         return rewindable(IovIter.iovec(direction, [UserRange(at, self.size) for at in self.addresses()]))
 
 
-def _targets(size: int, slicing: str) -> dict[str, Target]:
-    if size == 64:
-        return {scattered.JOIN: Target(6.0), slicing: Target(10.0)}
-    if size == 4096:
-        return {slicing: Target(1.7)}
-    if size == 1 << 20:
-        return {slicing: Target(1.0, level=0.97)}
-    return {}
-
-
 Move = tuple[memoryview, memoryview]
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
@@ -91,7 +81,7 @@ def gather(size: int, total: int, rounds: int) -> Case:
         *case.rivals,
         *_loops(views, arrays, result),
     ]
-    return replace(case, rivals=rivals, rounds=rounds, targets=_targets(size, scattered.SLICE_OUT))
+    return replace(case, rivals=rivals, rounds=rounds)
 
 
 def scatter(size: int, total: int, rounds: int) -> Case:
@@ -108,7 +98,7 @@ def scatter(size: int, total: int, rounds: int) -> Case:
         *case.rivals,
         *_loops(views, arrays, result),
     ]
-    return replace(case, rivals=rivals, rounds=rounds, targets=_targets(size, scattered.SLICE_IN))
+    return replace(case, rivals=rivals, rounds=rounds)
 
 
 def run(quick: bool) -> Iterator[Table]:
@@ -116,4 +106,4 @@ def run(quick: bool) -> Iterator[Table]:
     for size in QUICK_SIZES if quick else SIZES:
         rounds = 3 if quick else 11 if size < 4096 else 41
         for build in (gather, scatter):
-            yield measure(NAME, build(size, total, rounds), quick)
+            yield measure(NAME, build(size, total, rounds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache, memcpy_flushcache, memcpy_nocache, pmem
-from iovec_rs._bench.harness import Case, Contestant, Target
+from iovec_rs._bench.harness import Case, Contestant
 
 from benches.arena import address, as_array, fill, huge
 from benches.durable.ground import FLUSHCACHE, GATHER, SLICE
@@ -76,7 +76,6 @@ def _tables(ground: Ground, size: int) -> Iterator[Table]:
             ops=len(lane.pairs),
             op_bytes=size,
             rounds=3 if ground.quick else 21 if size < 1 << 30 else 11,
-            targets={SLICE: Target(1.4)},
             scrub=lambda: as_array(lane.target).fill(0),
         )
 

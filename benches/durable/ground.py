@@ -48,7 +48,7 @@ class Ground:
         return prepare
 
     def measure(self, case: Case) -> Table:
-        table = measure(NAME, case, self.quick)
+        table = measure(NAME, case)
         if self.library is None:
             table.notes.append(libpmem.ABSENT)
         return table

@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache, pmem
-from iovec_rs._bench.harness import Case, Contestant, Target
+from iovec_rs._bench.harness import Case, Contestant
 from iovec_rs.pmem import PmemRegion
 
 from benches.arena import address, as_array, fill, huge, tmpfs_file
@@ -86,7 +86,6 @@ def _tables(ground: Ground, where: str, mapping: mmap.mmap, region: PmemRegion |
             op_bytes=batches.size,
             rounds=3 if ground.quick else 21,
             unit="ns/batch",
-            targets={MEMMOVE: Target(1.3)},
             scrub=lambda: as_array(mapping).fill(0),
         )
 

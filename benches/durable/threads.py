@@ -14,14 +14,14 @@ from benches.arena import as_array, fill, huge
 from benches.durable.ground import FLUSHCACHE, SLICE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from iovec_rs._bench.harness import Table
 
     from benches.durable.ground import Ground
 
-SIZE = 256 << 20
-QUICK_SIZE = 1 << 20
+SIZES = (4 << 20, 16 << 20, 64 << 20, 256 << 20)
+QUICK_SIZES = (1 << 20,)
 
 CPUS = sorted(os.sched_getaffinity(0))  # before the process stays on one of them
 
@@ -47,8 +47,12 @@ class Workers(ThreadPoolExecutor):
             future.result()
 
 
-def run(ground: Ground) -> Table:
-    size = QUICK_SIZE if ground.quick else SIZE
+def run(ground: Ground) -> Iterator[Table]:
+    for size in QUICK_SIZES if ground.quick else SIZES:
+        yield _table(ground, size)
+
+
+def _table(ground: Ground, size: int) -> Table:
     source, target = huge(size), huge(size)
     fill(as_array(source), size)
     d, s, half = memoryview(target), memoryview(source), size // 2
@@ -69,7 +73,7 @@ def run(ground: Ground) -> Table:
             ],
             ops=1,
             op_bytes=size,
-            rounds=3 if ground.quick else 31,
+            rounds=3 if ground.quick else 21,
             scrub=lambda: as_array(target).fill(0),
         )
         table = ground.measure(case)

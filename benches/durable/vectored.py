@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iovec_rs import READ, WRITE, copy_from_iter_flushcache, copy_to_iter_flushcache, memcpy_flushcache, pmem
-from iovec_rs._bench.harness import Case, Contestant, Target
+from iovec_rs._bench.harness import Case, Contestant
 
 from benches.arena import fill
 from benches.bench_vectored import Scattered
@@ -27,10 +27,6 @@ MOST = 256 << 10  # segments: what goes one by one takes a microsecond each
 
 EACH = f"{FLUSHCACHE} each"
 LIBPMEM = "libpmem each, by ctypes"
-
-# Of the native bench: a call for each segment only makes the others slower.
-GATHER_TARGETS = {64: 8.0, 512: 1.7, 4096: 1.15}
-SCATTER_TARGETS = {64: 20.0, 512: 3.0, 4096: 1.15}
 
 
 class Each:
@@ -96,7 +92,6 @@ def _gather(ground: Ground, size: int, total: int) -> Case:
         op_bytes=size,
         rounds=_rounds(ground, size),
         unit="ns/seg",
-        targets=dict.fromkeys((EACH, LIBPMEM), Target(GATHER_TARGETS[size])),
         scrub=lambda: them.flat_bytes.fill(0),
     )
 
@@ -119,7 +114,6 @@ def _scatter(ground: Ground, size: int, total: int) -> Case:
         op_bytes=size,
         rounds=_rounds(ground, size),
         unit="ns/seg",
-        targets=dict.fromkeys((EACH, LIBPMEM), Target(SCATTER_TARGETS[size])),
         scrub=lambda: them.arena_bytes.fill(0),
     )
 

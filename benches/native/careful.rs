@@ -11,7 +11,7 @@ use _core::iter::IovIter;
 const NO_MAP: Option<&dyn KnownBad> = None;
 
 /// All of them.
-pub(crate) fn run(_: &Libpmem, report: &mut Report) {
+pub(crate) fn run(_: &Libpmem, report: &Report) {
     let arena = Arena::new(8 << 20);
     let (from, to) = (arena.at(0), arena.at(4 << 20));
     for len in [64, 4 << 10, 64 << 10, 1 << 20] {

@@ -1,7 +1,7 @@
 //! Flat copies to cold lines of their own, from a source that is cached or not.
 
 use crate::memory::{Arena, Broom, flat, touch};
-use crate::race::{Case, Contestant, Report, Target};
+use crate::race::{Case, Contestant, Report};
 use crate::rivals::{self, Libpmem};
 use _core::copy::flushcache;
 use std::cell::Cell;
@@ -31,25 +31,11 @@ const SIZES: [usize; 19] = [
 ];
 const QUICK_SIZES: [usize; 6] = [0, 8, 64, 100, 256, 4096];
 const LARGEST: usize = 1 << 30;
+/// Up to here the fence is most of it: a contestant shows what is left to be had.
+const LEAST_UP_TO: usize = 64;
 
 /// Of source and destination, from a cache line on.
 const OFFSETS: [(usize, usize); 5] = [(0, 0), (0, 4), (1, 0), (0, 1), (3, 17)];
-
-/// What is wanted of a copy: against `pmem_memcpy_persist`, and against memcpy followed by write-backs.
-fn targets(len: usize, at: (usize, usize), is_cold: bool) -> (Option<Target>, Option<Target>) {
-    if len == 0 {
-        return (None, None);
-    }
-    if !(at.0 | at.1).is_multiple_of(4) {
-        return (Some(Target::level(1.0, 0.97)), None);
-    }
-    match len {
-        8..=64 => (Some(Target::least(1.35)), None),
-        256..=4096 if !is_cold => (Some(Target::least(0.98)), None),
-        65_536..=LARGEST if is_cold => (Some(Target::least(1.05)), Some(Target::least(1.8))),
-        _ => (None, None),
-    }
-}
 
 fn ours(dst: usize, src: usize, len: usize) {
     let done = flushcache::memcpy_flushcache(flat(dst, len), flat(src, len));
@@ -61,7 +47,6 @@ pub(crate) fn contestants<'a>(
     pmem: &'a Libpmem,
     place: impl Fn(usize) -> (usize, usize) + Copy + 'a,
     len: usize,
-    targets: (Option<Target>, Option<Target>),
 ) -> [Contestant<'a>; 5] {
     let with = move |copy: fn(usize, usize, usize)| {
         move |op: usize| {
@@ -75,8 +60,8 @@ pub(crate) fn contestants<'a>(
     };
     [
         Contestant::new("memcpy_flushcache", with(ours)),
-        Contestant::new("pmem_memcpy_persist", persist).target(targets.0),
-        Contestant::new("memcpy + write-back", with(rivals::memcpy_write_back)).target(targets.1),
+        Contestant::new("pmem_memcpy_persist", persist),
+        Contestant::new("memcpy + write-back", with(rivals::memcpy_write_back)),
         Contestant::new("the same page by page", with(rivals::memcpy_write_back_pages)),
         Contestant::new("memcpy (not durable)", with(rivals::memcpy)),
     ]
@@ -93,7 +78,7 @@ impl Place {
         Self { source: Arena::new(len), target: Arena::new(len), broom: Broom::new() }
     }
 
-    fn case(&self, pmem: &Libpmem, report: &mut Report, len: usize, at: (usize, usize), is_cold: bool) {
+    fn case(&self, pmem: &Libpmem, report: &Report, len: usize, at: (usize, usize), is_cold: bool) {
         let stride = (len + at.1).next_multiple_of(64) + 64;
         let slots = (self.target.len - 128) / stride;
         let calls = (slots / 7).clamp(1, ((16 << 20) / len.max(64)).max(1)).min(20_000);
@@ -103,7 +88,13 @@ impl Place {
             let from = if is_cold { slot * stride } else { 0 };
             (self.target.at(slot * stride + at.1), self.source.at(from + at.0))
         };
-        let mut list = contestants(pmem, place, len, targets(len, at, is_cold));
+        let mut list: Vec<_> = contestants(pmem, place, len).into();
+        if (1..=LEAST_UP_TO).contains(&len) && (at.0 | at.1).is_multiple_of(4) {
+            list.push(Contestant::new("the least: stores, a fence", move |op| {
+                let (dst, src) = place(op);
+                rivals::store_past_caches(dst, src, len);
+            }));
+        }
         let name = if is_cold { "cold" } else { "hot" };
         let title = format!("flat, {len} B, {name} source + {}, cold destination + {}", at.0, at.1);
         // The least targets are 2 % apart, which a short race on a busy machine does not tell.
@@ -126,7 +117,7 @@ impl Place {
 }
 
 /// All of them.
-pub(crate) fn run(pmem: &Libpmem, report: &mut Report) {
+pub(crate) fn run(pmem: &Libpmem, report: &Report) {
     let place = Place::new(ARENA);
     for &len in if report.is_quick { &QUICK_SIZES[..] } else { &SIZES[..] } {
         for at in OFFSETS.into_iter().filter(|at| at.1 != 4 || len <= 4096) {

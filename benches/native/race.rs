@@ -1,49 +1,16 @@
-//! Contestants interleaved in one run, medians of many rounds' ratios, and what the project wanted of them.
+//! Contestants interleaved in one run, and medians of many rounds' ratios.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
-
-/// The least ratio (rival's time by ours) that the project set itself.
-#[derive(Clone, Copy)]
-pub(crate) struct Target {
-    ratio: f64,
-    level: f64,
-}
-
-impl Target {
-    pub(crate) fn least(ratio: f64) -> Self {
-        Self { ratio, level: ratio }
-    }
-
-    /// Below the ratio, but not below `level`, the two count as level.
-    pub(crate) fn level(ratio: f64, level: f64) -> Self {
-        Self { ratio, level }
-    }
-
-    fn verdict(self, ratio: f64) -> &'static str {
-        match ratio {
-            _ if ratio >= self.ratio => "met",
-            _ if ratio >= self.level => "level",
-            _ => "MISSED",
-        }
-    }
-}
 
 /// One way to do the job. It is told the number of the call.
 pub(crate) struct Contestant<'a> {
     name: &'static str,
     run: Box<dyn FnMut(usize) + 'a>,
-    target: Option<Target>,
 }
 
 impl<'a> Contestant<'a> {
     pub(crate) fn new(name: &'static str, run: impl FnMut(usize) + 'a) -> Self {
-        Self { name, run: Box::new(run), target: None }
-    }
-
-    /// Ours against this one.
-    pub(crate) fn target(self, target: Option<Target>) -> Self {
-        Self { target, ..self }
+        Self { name, run: Box::new(run) }
     }
 }
 
@@ -66,21 +33,16 @@ pub(crate) struct Case {
     pub(crate) rounds: usize,
 }
 
-/// Prints tables as the Python benches do, and counts verdicts.
+/// Prints tables as the Python benches do, which know what is wanted of them.
 pub(crate) struct Report {
-    /// Too short to judge.
+    /// Too short to be judged.
     pub(crate) is_quick: bool,
-    verdicts: BTreeMap<&'static str, usize>,
 }
 
 impl Report {
-    pub(crate) fn new(is_quick: bool) -> Self {
-        Self { is_quick, verdicts: BTreeMap::new() }
-    }
-
     /// Runs them in turn, the order rotating, `before` ahead of each sample, and prints nanoseconds an operation and
     /// ratios to the first.
-    pub(crate) fn race(&mut self, case: &Case, contestants: &mut [Contestant], mut before: impl FnMut()) {
+    pub(crate) fn race(&self, case: &Case, contestants: &mut [Contestant], mut before: impl FnMut()) {
         let rounds = if self.is_quick { 3 } else { case.rounds };
         let count = contestants.len();
         let mut samples = vec![Vec::with_capacity(rounds); count];
@@ -98,36 +60,21 @@ impl Report {
                 }
             }
         }
-        self.print(case, contestants, &samples);
+        print(case, contestants, &samples);
     }
+}
 
-    fn print(&mut self, case: &Case, contestants: &[Contestant], samples: &[Vec<f64>]) {
-        println!("\n{}", case.title);
-        println!("{:34}{:>12}{:>12}{:>7}{:>7}{:>8}", "", "ns/op", "min", "GB/s", "ratio", "target");
-        for (which, (contestant, taken)) in contestants.iter().zip(samples).enumerate() {
-            let (middle, least) = (median(taken.iter().copied()), taken.iter().copied().fold(f64::INFINITY, f64::min));
-            let rate = if case.bytes == 0 { String::new() } else { format!("{:.2}", case.bytes as f64 / middle) };
-            // Round by round: of one that a neighbour slowed down, both sides were.
-            let ratio = (which > 0).then(|| median(taken.iter().zip(&samples[0]).map(|(his, mine)| his / mine)));
-            let (target, verdict) = contestant.target.zip(ratio).map_or(Default::default(), |(target, ratio)| {
-                (format!(">={:.2}", target.ratio), if self.is_quick { "" } else { target.verdict(ratio) })
-            });
-            let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-            let figures = format!("{middle:>12.1}{least:>12.1}{rate:>7}{ratio:>7}{target:>8}  {verdict}");
-            println!("{:<34}{}", contestant.name, figures.trim_end());
-            if !verdict.is_empty() {
-                *self.verdicts.entry(verdict).or_default() += 1;
-            }
-        }
-    }
-
-    /// How many targets were met.
-    pub(crate) fn summary(&self) -> String {
-        if self.verdicts.is_empty() {
-            return "targets: not judged".to_owned();
-        }
-        let counts: Vec<String> = self.verdicts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
-        format!("targets: {}", counts.join(", "))
+fn print(case: &Case, contestants: &[Contestant], samples: &[Vec<f64>]) {
+    println!("\n{}", case.title);
+    println!("{:34}{:>12}{:>12}{:>7}{:>7}", "", "ns/op", "min", "GB/s", "ratio");
+    for (which, (contestant, taken)) in contestants.iter().zip(samples).enumerate() {
+        let (middle, least) = (median(taken.iter().copied()), taken.iter().copied().fold(f64::INFINITY, f64::min));
+        let rate = if case.bytes == 0 { String::new() } else { format!("{:.2}", case.bytes as f64 / middle) };
+        // Round by round: of one that a neighbour slowed down, both sides were.
+        let ratio = (which > 0).then(|| median(taken.iter().zip(&samples[0]).map(|(his, mine)| his / mine)));
+        let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+        let figures = format!("{middle:>12.1}{least:>12.1}{rate:>7}{ratio:>7}");
+        println!("{:<34}{}", contestant.name, figures.trim_end());
     }
 }
 

@@ -1,7 +1,7 @@
 //! 64 MiB in shuffled segments over 256 MiB: one call for all, against one persist a segment.
 
 use crate::memory::{Arena, Broom, flat};
-use crate::race::{Case, Contestant, Report, Target};
+use crate::race::{Case, Contestant, Report};
 use crate::rivals::Libpmem;
 use _core::abi::Direction;
 use _core::copy::flushcache;
@@ -34,16 +34,9 @@ impl Scattered {
         IovIter::kvec(direction, self.segs.iter().map(|seg| flat(seg.addr, seg.len)).collect(), None).unwrap()
     }
 
-    fn gather(&self, pmem: &Libpmem, report: &mut Report, line: &Arena, broom: &Broom, at: usize) {
+    fn gather(&self, pmem: &Libpmem, report: &Report, line: &Arena, broom: &Broom, at: usize) {
         let iterator = self.iterator(Direction::Source);
         let dst = line.at(at);
-        let targets = match self.len {
-            _ if at != 0 => Some(Target::level(1.0, 0.97)),
-            64 => Some(Target::least(8.0)),
-            512 => Some(Target::least(1.7)),
-            4096 => Some(Target::least(1.15)),
-            _ => None,
-        };
         let ours = |_| {
             flushcache::copy_from_iter_flushcache(flat(dst, self.total), &mut iterator.clone(), self.total).unwrap();
         };
@@ -65,21 +58,15 @@ impl Scattered {
             broom,
             [
                 Contestant::new("copy_from_iter_flushcache", ours),
-                Contestant::new(EACH, each).target(targets),
+                Contestant::new(EACH, each),
                 Contestant::new(ONCE, once),
             ],
         );
     }
 
-    fn scatter(&self, pmem: &Libpmem, report: &mut Report, line: &Arena, broom: &Broom) {
+    fn scatter(&self, pmem: &Libpmem, report: &Report, line: &Arena, broom: &Broom) {
         let iterator = self.iterator(Direction::Dest);
         let src = line.at(0);
-        let targets = match self.len {
-            64 => Some(Target::least(20.0)),
-            512 => Some(Target::least(3.0)),
-            4096 => Some(Target::least(1.15)),
-            _ => None,
-        };
         let ours = |_| {
             flushcache::copy_to_iter_flushcache(flat(src, self.total), &mut iterator.clone(), self.total).unwrap();
         };
@@ -101,14 +88,14 @@ impl Scattered {
             broom,
             [
                 Contestant::new("copy_to_iter_flushcache", ours),
-                Contestant::new(EACH, each).target(targets),
+                Contestant::new(EACH, each),
                 Contestant::new(ONCE, once),
             ],
         );
     }
 
     /// A call moves all of the segments; an operation is one of them.
-    fn race(&self, report: &mut Report, title: String, broom: &Broom, mut list: [Contestant; 3]) {
+    fn race(&self, report: &Report, title: String, broom: &Broom, mut list: [Contestant; 3]) {
         let case = Case { title, bytes: self.len, calls: 1, ops: self.segs.len(), rounds: 15 };
         report.race(&case, &mut list, || broom.sweep());
     }
@@ -118,7 +105,7 @@ const EACH: &str = "pmem_memcpy_persist each";
 const ONCE: &str = "pmem_memcpy_nodrain each, 1 drain";
 
 /// All of them.
-pub(crate) fn run(pmem: &Libpmem, report: &mut Report) {
+pub(crate) fn run(pmem: &Libpmem, report: &Report) {
     let (arena, line, broom) = (Arena::new(ARENA), Arena::new(TOTAL + 64), Broom::new());
     for len in [64, 512, 4 << 10, 64 << 10, 1 << 20] {
         let total = if report.is_quick { len * 4 } else { TOTAL };

@@ -201,8 +201,9 @@ def test_what_is_no_wheel_is_refused(
     if made is not None:
         wheel.write_text(made, encoding="utf-8")
     assert main(["bench", "--quick", "--against", str(wheel)]) == 1
-    printed = capsys.readouterr().err
-    assert f"{wheel}: {why}" in printed
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"iovec-rs bench: {wheel}: {why}")
+    assert printed.out == "", "it is told before anything else is done"
 
 
 def test_a_zip_file_without_metadata_is_no_wheel(tmp_path: Path) -> None:

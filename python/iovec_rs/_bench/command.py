@@ -23,8 +23,11 @@ def run(args: argparse.Namespace) -> bool:
     about = host()
     record: dict[str, Any] = {"host": about, "quick": args.quick}
     title = ", ".join(f"{key} {value}" for key, value in about.items())
+    # What cannot be had is told before minutes are spent.
     if args.plot is not None:
-        pyplot()  # before minutes are spent
+        pyplot()
+    if args.against is not None:
+        against.check(args.against)
     print(title)
     if args.against is not None:
         changes, version = against.compare(

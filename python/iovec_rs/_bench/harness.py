@@ -12,11 +12,9 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Produced = bytes | bytearray | memoryview
-
-CHEAPEST = "cheapest rival"
 
 
 class MismatchError(Exception):
@@ -38,23 +36,8 @@ class Contestant:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """The least ratio (rival's time divided by ours) that the project set itself."""
-
-    ratio: float
-    level: float | None = None  # down to here the two count as level
-
-    def verdict(self, ratio: float) -> str:
-        if ratio >= self.ratio:
-            return "met"
-        if self.level is not None and ratio >= self.level:
-            return "level"
-        return "MISSED"
-
-
-@dataclass(frozen=True, slots=True)
 class Case:
-    """One job, ours and the rivals' ways to do it, and the targets by rival name (or CHEAPEST)."""
+    """One job, our way to do it and the rivals'."""
 
     title: str
     ours: Contestant
@@ -63,7 +46,6 @@ class Case:
     op_bytes: int = 0  # bytes moved by one operation, when GB/s say something
     rounds: int = 101
     unit: str = "ns/op"
-    targets: Mapping[str, Target] = field(default_factory=dict)
     scrub: Callable[[], object] = _nothing  # destroys the output before each proof run
     idle: Callable[[], object] | None = None  # the same loop around nothing: its time is subtracted
 
@@ -161,8 +143,8 @@ def gigabytes(nbytes: int, nanoseconds: float) -> float | None:
     return nbytes / nanoseconds if nbytes else None
 
 
-def measure(bench: str, case: Case, quick: bool) -> Table:
-    """The table of one case. Quick runs are too short to judge, so they carry no verdict."""
+def measure(bench: str, case: Case) -> Table:
+    """The table of one case."""
     contestants = [case.ours, *case.rivals]
     table = Table(bench, case.title, case.unit)
     prove(contestants, case.scrub)
@@ -175,18 +157,11 @@ def measure(bench: str, case: Case, quick: bool) -> Table:
     idle = median(samples.pop()) if case.idle is not None else 0.0
 
     speeds = [per_op(taken, case.ops, idle) for taken in samples]
-    cheapest = min(range(1, len(contestants)), key=lambda which: speeds[which][0], default=None)
     for which, contestant in enumerate(contestants):
         middle, least = speeds[which]
         row = Row(contestant.name, middle, least, gigabytes(case.op_bytes, middle))
         if which > 0:
             row.ratio = ratio(samples[0], samples[which], idle)
-            target = case.targets.get(contestant.name)
-            if target is None and which == cheapest:
-                target = case.targets.get(CHEAPEST)
-            if target is not None:
-                row.target = f">={target.ratio:.2f}"
-                row.verdict = "" if quick else target.verdict(row.ratio)
         table.rows.append(row)
     return table
 

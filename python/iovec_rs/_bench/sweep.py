@@ -63,7 +63,7 @@ def sweep(operation: Operation, quick: bool, seconds: float = SECONDS) -> Iterat
     for size in operation.quick_sizes if quick else operation.sizes:
         with instruction_kept():
             case = operation.build(size, quick)
-            table = measure(operation.name, fit(case, 0.0, least=3) if quick else fit(case, seconds), quick)
+            table = measure(operation.name, fit(case, 0.0, least=3) if quick else fit(case, seconds))
         known.points.append(Point(size, table.rows, limit(operation.moves(size))))
         yield known
 
