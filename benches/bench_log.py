@@ -1,22 +1,23 @@
 """Appends against a flat durable write, a log of `os.pwritev` and `os.fdatasync`, and SQLite's; publications against
-flush_range and slices.
+slices with `flush_range`, and with a loop of `clflush`.
 
 The files lie in the directory for temporary files, `TMPDIR` in the environment: figures are those of its file system.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import sqlite3
 import struct
 import tempfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from iovec_rs import PmemLog, Slot, pmem
+from iovec_rs import PmemLog, pmem
+from iovec_rs._bench import lasting
 from iovec_rs._bench.harness import Case, Contestant, Table, measure
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "log"
 SIZES = (64, 4 << 10, 64 << 10)
-SLOT_SIZES = (32, 4 << 10, 64 << 10, 1 << 20)
+SLOT_SIZES = (32, 4 << 10, 64 << 10, 1 << 20, 16 << 20)
+QUICK_SLOT_SIZES = (32, 4 << 10)
 ROUNDS = 31
 LINE = 64
 
@@ -86,7 +88,7 @@ def appends(size: int, quick: bool, directory: str) -> tuple[Case, Callable[[], 
         contestant("PmemLog.append", append),
         [
             contestant("PmemRegion.write, no header", write),
-            contestant("os.pwritev, zlib.crc32, os.fdatasync", sync),
+            contestant("os.pwritev, crc32, os.fdatasync", sync),
             contestant("sqlite3, WAL, synchronous=FULL", insert),
         ],
         ops=times,
@@ -96,42 +98,11 @@ def appends(size: int, quick: bool, directory: str) -> tuple[Case, Callable[[], 
     return case, close
 
 
-def publications(size: int, quick: bool) -> Iterator[Case]:
-    data, taken = np.random.default_rng(1).bytes(size), bytearray(size)
-    memory, plain = mmap.mmap(-1, Slot.size_for(size)), mmap.mmap(-1, size)
-    slot, view = Slot(memory, 0, size), memoryview(plain)
-    times = 1 if quick else max(1, min(500, (8 << 20) // size))
-    slot.publish(data)
-    view[:] = data
-
-    def store() -> None:
-        view[:] = data
-        pmem.flush_range(plain)
-
-    def load() -> None:
-        pmem.flush_range(plain)
-        taken[:] = view
-
-    def contestant(name: str, run: Callable[[], object]) -> Contestant:
-        def repeated() -> None:
-            for _ in range(times):
-                run()
-
-        return Contestant(name, repeated, lambda: taken)
-
-    for what, own, other, rival in (
-        ("publish", lambda: slot.publish(data), "slice, flush_range", store),
-        ("consume", lambda: slot.consume(taken), "flush_range, slice", load),
-    ):
-        yield Case(
-            f"{what} {size} B",
-            contestant(f"Slot.{what}", own),
-            [contestant(other, rival)],
-            ops=times,
-            op_bytes=size,
-            rounds=1 if quick else ROUNDS,
-            scrub=lambda: None,
-        )
+def publications(size: int, quick: bool) -> Iterator[Table]:
+    for build in (lasting.publish, lasting.consume):
+        with lasting.instruction_kept():
+            case = build(size, quick)
+            yield measure(NAME, replace(case, rounds=1 if quick else ROUNDS))
 
 
 def run(quick: bool) -> Iterator[Table]:
@@ -140,6 +111,5 @@ def run(quick: bool) -> Iterator[Table]:
             case, close = appends(size, quick, directory)
             yield measure(NAME, case)
             close()
-    for size in SLOT_SIZES:
-        for case in publications(size, quick):
-            yield measure(NAME, case)
+    for size in QUICK_SLOT_SIZES if quick else SLOT_SIZES:
+        yield from publications(size, quick)

@@ -28,7 +28,7 @@ EXPORT = 80  # a Py_buffer: the interpreter writes one for every buffer that is 
 # What the exports themselves need, by the kind of object imported. Holding immutable bytes takes a reference only.
 VECTORS: dict[str, tuple[str, int]] = {
     "ranges": ("iovec of UserRange", 0),
-    "views": ("kvec of memoryview slices", EXPORT),
+    "views": ("kvec of memoryviews", EXPORT),
     "bytes": ("kvec of bytes", 0),
 }
 

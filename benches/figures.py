@@ -20,6 +20,9 @@ CALL = r"call: copy_(to|from)_iter, {} B"
 FLAT = r"flat, {} B, {} source \+ 0, cold destination \+ 0"
 TENSORS = r"durable: 256 tensors of 64 KiB to a tmpfs file, copy_from_iter_flushcache"
 
+PUBLISH = tuple(f"log: publish {size} B on shared memory" for size in (4096, 1048576))
+CONSUME = tuple(f"log: consume {size} B from shared memory" for size in (4096, 1048576))
+
 
 class Figure(NamedTuple):
     """A ratio for each of `titles`, patterns of all of a table's title; a span where several rows fit."""
@@ -87,8 +90,8 @@ FIGURES = [
         "pmem_memcpy_persist",
         tuple(FLAT.format(size, "cold") for size in (65536, 1048576, 1073741824)),
     ),
-    Figure("publish 4 KiB; 1 MiB", "slice, clflush loop", ("log: publish 4096 B", "log: publish 1048576 B")),
-    Figure("consume 4 KiB; 1 MiB", "clflush loop, slice", ("log: consume 4096 B", "log: consume 1048576 B")),
+    Figure("publish 4 KiB; 1 MiB on shared memory", "d[:] = s, clflush loop", PUBLISH),
+    Figure("consume 4 KiB; 1 MiB from shared memory", "clflush loop, d[:] = s", CONSUME),
     Figure("1024 x 64 B to /dev/null", "os.writev", (r"io: 1024 x 64 B to /dev/null",)),
 ]
 

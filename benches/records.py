@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAME_WIDTH = 34
 # The two times have one decimal each, and nothing between them where they are long.
 ROW = re.compile(
-    rf"^(?P<name>.{{{NAME_WIDTH}}}) *(?P<median>\d+\.\d) *\d+\.\d(?P<figures>( +\d+\.\d\d)*)"
+    rf"^(?P<name>.{{{NAME_WIDTH}}}) *(?P<median>-?\d+\.\d) *-?\d+\.\d(?P<figures>( +\d+\.\d\d)*)"
     rf"( +(?P<target>(>=|<|\+)[\d.]+( ns)?))?( +(?P<verdict>{'|'.join(VERDICTS)}))?$"
 )
 

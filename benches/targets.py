@@ -60,7 +60,7 @@ STREAMS_TOO = {"Intel": Allowed(1.15, "memcpy streams there, too")}
 DRAIN = {"Intel": Allowed(1.0, "the fence waits 135 to 190 ns for the stores, whoever made them")}
 LEAST_STORE = "the least: stores, a fence"
 LEAST_PUBLISH = "memcpy_nocache, no header, no sum"
-LEAST_CONSUME = "flush_range, slice"
+LEAST_CONSUME = "flush_range, d[:] = s"
 SLICE = re.escape("mv[:] = mv")
 EACH = "memcpy_flushcache each|libpmem each, by ctypes"
 PERSIST = "pmem_memcpy_persist"
@@ -102,12 +102,12 @@ TARGETS = [
     Target(r"integrity: .* ranges of 65536 B", r"ctypes\.memmove loop", 1.3),
     Target(r"log: append 64 B .*", "PmemRegion.write, no header", 1 / 1.3),
     Target(r"log: append 4096 B .*", "PmemRegion.write, no header", 1 / 1.1),
-    Target(r"log: publish 32 B", "slice, (flush_range|clflush loop)", 1.0, level=0.9),
-    Target(r"log: publish 1048576 B", "slice, flush_range", 1.0, level=0.9),
-    Target(r"log: publish 1048576 B", "slice, clflush loop", 20.0, least=LEAST_PUBLISH),
-    Target(r"log: consume 32 B", "(flush_range|clflush loop), slice", 1.0, level=0.9),
-    Target(r"log: consume 1048576 B", "flush_range, slice", 1.0, level=0.9),
-    Target(r"log: consume 1048576 B", "clflush loop, slice", 5.0, least=LEAST_CONSUME),
+    Target(r"log: publish 32 B .*", r"d\[:\] = s, (flush_range|clflush loop)", 1.0, level=0.9),
+    Target(r"log: publish 1048576 B .*", r"d\[:\] = s, flush_range", 1.0, level=0.9),
+    Target(r"log: publish 1048576 B .*", r"d\[:\] = s, clflush loop", 20.0, least=LEAST_PUBLISH),
+    Target(r"log: consume 32 B .*", r"(flush_range|clflush loop), d\[:\] = s", 1.0, level=0.9),
+    Target(r"log: consume 1048576 B .*", r"flush_range, d\[:\] = s", 1.0, level=0.9),
+    Target(r"log: consume 1048576 B .*", r"clflush loop, d\[:\] = s", 5.0, least=LEAST_CONSUME),
     # Transfers.
     Target(r"io: 8 x .*", r"os\.writev", 1 / 1.05),
     Target(r"io: 1024 x .*", r"os\.writev", 3.0),

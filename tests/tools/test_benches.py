@@ -30,7 +30,7 @@ from iovec_rs._bench.harness import (
 )
 from iovec_rs._bench.report import render, summary
 
-from benches import plots
+from benches import plots, records
 from benches.__main__ import BENCHES, main
 from benches.durable.ground import Ground
 from benches.durable.threads import CPUS, Workers
@@ -49,7 +49,7 @@ CONTESTANTS: dict[str, set[str]] = {
     },
     "cliff": {f"(dst - src) mod 4096 = {distance}" for distance in (0, 1, 4, 8, 15, 16, 17, 64, 2048)},
     "import": {"memoryview(b).release() loop", "[memoryview(b) for b in l]", "list(map(memoryview, l))"},
-    "memory": {"iovec_rs, iovec of UserRange", "iovec_rs, kvec of memoryview slices", "iovec_rs, kvec of bytes"},
+    "memory": {"iovec_rs, iovec of UserRange", "iovec_rs, kvec of memoryviews", "iovec_rs, kvec of bytes"},
     "fault": set(),  # its tables are about different things
     "durable": set(),  # by job, below
     "integrity": set(),  # sums, and ranges
@@ -142,6 +142,14 @@ def test_every_table_holds_its_contestants_with_figures(record: dict[str, Any], 
             assert table["rows"][1]["ratio"] > 0
 
 
+def test_every_printed_row_can_be_read_again(record: dict[str, Any]) -> None:
+    printed = list(records.tables(record["stdout"].splitlines()))
+    assert [table.title for table in printed] == [f"{table['bench']}: {table['title']}" for table in record["tables"]]
+    for read, table in zip(printed, record["tables"], strict=True):
+        assert [row.name for row in read.rows] == [row["name"].strip() for row in table["rows"]], table["title"]
+        assert [row.target for row in read.rows] == [row["target"] for row in table["rows"]], table["title"]
+
+
 @pytest.mark.parametrize("bench", CONTESTANTS)
 def test_every_bench_carries_targets_but_a_quick_run_judges_none(record: dict[str, Any], bench: str) -> None:
     rows = [row for table in record["tables"] if table["bench"] == bench for row in table["rows"]]
@@ -181,7 +189,7 @@ def test_growth_memory_and_threads_are_measured_and_drawn(record: dict[str, Any]
         assert titles
         assert all(title in first.decode() for title in titles)
     memory = (tmp_path / "once-memory.svg").read_text(encoding="utf-8")
-    assert "kvec of memoryview slices" in memory
+    assert "kvec of memoryviews" in memory
     assert "memcpy_flushcache, two threads" in (tmp_path / "once-threads.svg").read_text(encoding="utf-8")
 
 
@@ -266,7 +274,7 @@ def test_stdout_carries_the_tables_and_fits_a_terminal(record: dict[str, Any]) -
     for table in record["tables"]:
         assert f"{table['bench']}: {table['title']}" in lines
     assert lines[-1] == "targets: not judged"
-    assert max(len(line) for line in lines[1:]) <= 88
+    assert max(len(line) for line in lines[1:]) <= 90
 
 
 def test_an_unknown_bench_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ class Shared:
         cpu.use_flush_instruction(self.best)
 
     def by_clflush(self) -> None:
-        """As `_cxl_flush` and its like do: one `clflush` a line, from the first to the last."""
+        """As maru's `_cxl_flush` does: one call, a `clflush` for each line from the first to the last, a fence."""
         cpu.use_flush_instruction("clflush")
 
 
@@ -129,21 +129,36 @@ def publish(size: int, quick: bool) -> Case:
         for _ in them.repeats:
             slot.publish(data)
 
-    def by_hand() -> None:
+    def by_flush_range() -> None:
         for _ in them.repeats:
             plain[:] = data
-            pmem.flush(plain)
-            pmem.drain()
+            pmem.flush_range(plain)
+
+    def by_clflush() -> None:
+        for _ in them.repeats:
+            plain[:] = data
+            pmem.persist(plain)
+
+    def streamed() -> None:
+        for _ in them.repeats:
+            iovec_rs.memcpy_nocache(plain, data)
 
     def published() -> bytearray:
         out = bytearray(size)
         slot.consume(out)
         return out
 
+    def result() -> memoryview:
+        return plain
+
     return Case(
         title=f"publish {size} B on shared memory",
         ours=Contestant("Slot.publish", ours, published, them.by_the_best),
-        rivals=[Contestant("d[:] = s, clflush loop", by_hand, lambda: plain, them.by_clflush)],
+        rivals=[
+            Contestant("d[:] = s, flush_range", by_flush_range, result, them.by_the_best),
+            Contestant("d[:] = s, clflush loop", by_clflush, result, them.by_clflush),
+            Contestant("memcpy_nocache, no header, no sum", streamed, result, them.by_the_best),
+        ],
         ops=len(them.repeats),
         op_bytes=size,
         scrub=lambda: scrub(plain),
@@ -151,7 +166,7 @@ def publish(size: int, quick: bool) -> Case:
 
 
 def consume(size: int, quick: bool) -> Case:
-    """Both drop the lines that this CPU has of the memory before they read it: another host may have written there."""
+    """All drop the lines that this CPU has of the memory before they read it: another host may have written there."""
     them = Shared(size, quick)
     plain, slot = them.plain, them.slot
     slot.publish(them.data)
@@ -162,16 +177,26 @@ def consume(size: int, quick: bool) -> Case:
         for _ in them.repeats:
             slot.consume(out)
 
-    def by_hand() -> None:
+    def by_flush_range() -> None:
         for _ in them.repeats:
-            pmem.flush(plain)
-            pmem.drain()
+            pmem.flush_range(plain)
             out[:] = plain
+
+    def by_clflush() -> None:
+        for _ in them.repeats:
+            pmem.persist(plain)
+            out[:] = plain
+
+    def result() -> memoryview:
+        return out
 
     return Case(
         title=f"consume {size} B from shared memory",
-        ours=Contestant("Slot.consume", ours, lambda: out, them.by_the_best),
-        rivals=[Contestant("clflush loop, d[:] = s", by_hand, lambda: out, them.by_clflush)],
+        ours=Contestant("Slot.consume", ours, result, them.by_the_best),
+        rivals=[
+            Contestant("flush_range, d[:] = s", by_flush_range, result, them.by_the_best),
+            Contestant("clflush loop, d[:] = s", by_clflush, result, them.by_clflush),
+        ],
         ops=len(them.repeats),
         op_bytes=size,
         scrub=lambda: scrub(out),

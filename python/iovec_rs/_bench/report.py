@@ -48,12 +48,12 @@ def render(table: Table) -> str:
     lines = [
         "",
         f"{table.bench}: {table.title}",
-        f"{'':34}{table.unit:>11}{'min':>12}{'GB/s':>7}{'ratio':>7}{'target':>8}",
+        f"{'':34}{table.unit:>11}{'min':>12}{'GB/s':>7}{'ratio':>8}{'target':>8}",
     ]
     for row in table.rows:
         rate = "" if row.rate is None else f"{row.rate:.2f}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        line = f"{row.name:<34}{row.median:>11.1f}{row.minimum:>12.1f}{rate:>7}{ratio:>7}{row.target:>8}  {row.verdict}"
+        line = f"{row.name:<34}{row.median:>11.1f}{row.minimum:>12.1f}{rate:>7}{ratio:>8}{row.target:>8}  {row.verdict}"
         lines.append(line.rstrip())
     lines += [f"  {note}" for note in table.notes]
     return "\n".join(lines)
