@@ -4,12 +4,14 @@
 //! added: also where a fault, a map or the end of the destination has cut the copy. The blocks of [`super::blocks`] are
 //! what the library that sums gets to see.
 
-use super::blocks::{gather, scatter};
+mod sum;
+
+use super::blocks::{Blocks, gather, scatter};
 use super::bounce::{self, Outcome, same_length};
 use super::chunk::CopyChunk;
 use super::copier::Copier;
 use super::flushcache::require_write_back;
-use super::mcsafe::{careful_to_iter, readable_part};
+use super::mcsafe::{careful_to_iter, is_clear, readable_part};
 use super::nontemporal::{self, Flush, LineStore};
 use super::step::ToIter;
 use crate::abi::{Direction, Kind};
@@ -18,49 +20,8 @@ use crate::fault::map::shared::KnownBad;
 use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
-use crc_fast::CrcAlgorithm::Crc32Iscsi;
-use crc_fast::Digest;
-
-/// A sum that grows block by block. (The library calls the polynomial by its first user, iSCSI.)
-pub(crate) struct Sum(u32);
-
-impl Sum {
-    /// Goes on from a finished sum.
-    pub(crate) fn from(crc: u32) -> Self {
-        Self(crc)
-    }
-
-    /// Adds a block, which is of no use afterwards, unless it is the first one: that is left as it is.
-    ///
-    /// The library goes on from another sum than 0 by a [`Digest`] only, which it moves about: 50 ns, where 64 bytes
-    /// are summed in 9. To go on is the same as to begin, with the sum added without carries to the first four bytes.
-    pub(crate) fn add(&mut self, block: &mut [u8]) {
-        if self.0 == 0 {
-            self.0 = crc_fast::crc32_iscsi(block);
-        } else if let Some(first) = block.first_chunk_mut() {
-            *first = (u32::from_le_bytes(*first) ^ self.0).to_le_bytes();
-            self.0 = crc_fast::crc32_iscsi(block);
-        } else if !block.is_empty() {
-            let mut digest = Digest::new_with_init_state(Crc32Iscsi, u64::from(!self.0));
-            digest.update(block);
-            self.0 = digest.finalize() as u32;
-        }
-    }
-
-    pub(crate) fn finish(&self) -> u32 {
-        self.0
-    }
-}
-
-/// The sum of bytes of our own.
-pub(crate) fn of_bytes(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
-}
-
-/// The sum of two pieces, the second of which is `len2` bytes long, from the sum of each.
-pub fn combine(crc1: u32, crc2: u32, len2: u64) -> u32 {
-    crc_fast::checksum_combine(Crc32Iscsi, u64::from(crc1), u64::from(crc2), len2) as u32
-}
+pub use sum::combine;
+pub(crate) use sum::{Sum, of_bytes};
 
 /// Adds memory to the sum: the bytes added, and what stopped it if not all are.
 pub fn of_memory(memory: Memory, crc: &mut u32) -> Result<Outcome> {
@@ -80,8 +41,9 @@ fn sum(i: &mut IovIter, crc: &mut u32) -> Result<Outcome> {
     let nbytes = i.count();
     let mut copier = Copier::new(&[], &[i])?;
     let mut sum = Sum::from(*crc);
+    let blocks = Blocks::of(&copier, 0);
     // SAFETY: the copier was made for the iterator.
-    let done = unsafe { gather(&mut copier, i, nbytes, 0, |_, block, _| block.len, |block| sum.add(block)) };
+    let done = unsafe { gather(&mut copier, i, nbytes, blocks, |_, block, _| block.len, |block| sum.add(block)) };
     *crc = sum.finish();
     Ok((done, copier.into_fault(done, nbytes)))
 }
@@ -91,13 +53,14 @@ pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) 
     bounce::to_iter(src, i, nbytes, "crc32c_and_copy_to_iter", |copier, i, src| {
         let mut sum = Sum::from(*crc);
         copier.expect(src.len);
+        let blocks = Blocks::scattered(copier, i, src.len);
         let write = |copier: &mut Copier, block: Segment, _| {
             // SAFETY: the source is the staged block; `bounce::to_iter` made the copier for the iterator.
             let mut step = unsafe { ToIter::new(block.addr, copier) };
             i.walk(block.len, &mut step)
         };
         // SAFETY: `bounce::to_iter` made the copier for the source.
-        let done = unsafe { scatter(copier, src, src.addr, write, |block| sum.add(block)) };
+        let done = unsafe { scatter(copier, src, blocks, write, |block| sum.add(block)) };
         *crc = sum.finish();
         done
     })
@@ -111,7 +74,9 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     map: Option<&K>,
     crc: &mut u32,
 ) -> Result<usize> {
-    let Some(map) = map.filter(|map| !map.is_empty()) else { return copy_to_iter(src, i, nbytes, crc) };
+    let Some(map) = map.filter(|map| !map.is_empty() && !is_clear(*map, src.seg(), i)) else {
+        return copy_to_iter(src, i, nbytes, crc);
+    };
     if i.kind() == Kind::Discard {
         // It is not walked over, so that nothing would stop the copy, which has to read what it sums.
         let source = src.seg().take(nbytes.min(i.count()));
@@ -125,7 +90,7 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     let mut sum = Sum::from(*crc);
     let done = careful_to_iter(src, i, nbytes, map, "crc32c_and_copy_to_iter_mcsafe", |copier, src, phase, write| {
         // SAFETY: `careful_to_iter` gives a source that the copier was made for.
-        unsafe { scatter(copier, src, phase, write, |block| sum.add(block)) }
+        unsafe { scatter(copier, src, Blocks::of(copier, phase), write, |block| sum.add(block)) }
     })?;
     *crc = sum.finish();
     Ok(done)
@@ -140,8 +105,9 @@ pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32
             // for.
             block.len - unsafe { copier.copy(dst.addr + at, block.addr, block.len) }
         };
+        let blocks = Blocks::of(copier, dst.addr);
         // SAFETY: `bounce::from_iter` made the copier for the iterator.
-        unsafe { summing(copier, i, dst, crc, write) }
+        unsafe { gather_summing(copier, i, dst.len, blocks, crc, write) }
     })
 }
 
@@ -172,7 +138,7 @@ fn past_caches(
             block.len - left
         };
         // SAFETY: `bounce::from_iter` made the copier for the iterator.
-        let done = unsafe { summing(copier, i, dst, crc, write) };
+        let done = unsafe { gather_summing(copier, i, dst.len, Blocks::nontemporal(dst.addr), crc, write) };
         copier.fence();
         done
     })
@@ -180,16 +146,17 @@ fn past_caches(
 
 /// # Safety
 /// As for [`gather`].
-unsafe fn summing(
+unsafe fn gather_summing(
     copier: &mut Copier,
     i: &mut IovIter,
-    dst: Segment,
+    nbytes: usize,
+    blocks: Blocks,
     crc: &mut u32,
     write: impl FnMut(&mut Copier, Segment, usize) -> usize,
 ) -> usize {
     let mut sum = Sum::from(*crc);
-    // SAFETY: the caller's promise.
-    let done = unsafe { gather(copier, i, dst.len, dst.addr, write, |block| sum.add(block)) };
+    // SAFETY: the caller of `gather_summing` promises what `gather` asks for.
+    let done = unsafe { gather(copier, i, nbytes, blocks, write, |block| sum.add(block)) };
     *crc = sum.finish();
     done
 }
@@ -243,15 +210,18 @@ pub(super) unsafe fn copy_flat(
     let write = |copier: &mut Copier, block: Segment, at: usize| {
         let dst = dst.wrapping_add(at);
         let left = match flush {
-            // SAFETY: the source is the staged block; the destination is a part of the caller's.
+            // SAFETY: the source is the staged block; the destination is a part of what the caller of `copy_flat`
+            // promises, as blocks are parts of `src`.
             None => unsafe { copier.copy(dst, block.addr, block.len) },
-            // SAFETY: the same.
+            // SAFETY: the source is the staged block; the destination is a part of what the caller of `copy_flat`
+            // promises, as blocks are parts of `src`.
             Some(flush) => unsafe { nontemporal::copy(copier, flush, dst, block.addr, block.len) },
         };
         block.len - left
     };
-    // SAFETY: the caller's promise.
-    unsafe { scatter(copier, src, dst, write, |block| sum.add(block)) }
+    let blocks = if flush.is_some() { Blocks::nontemporal(dst) } else { Blocks::of(copier, dst) };
+    // SAFETY: the caller of `copy_flat` promises the source that `scatter` asks for.
+    unsafe { scatter(copier, src, blocks, write, |block| sum.add(block)) }
 }
 
 /// `memcpy_mcsafe` that adds what it copies to the sum.
@@ -264,56 +234,4 @@ pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(
     let nbytes = same_length(dst, src)?;
     let mut i = IovIter::whole(Direction::Dest, dst);
     Ok((copy_to_iter_mcsafe(src, &mut i, nbytes, map, crc)?, i.fault))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Sum, combine};
-
-    /// One bit at a time.
-    fn bit_by_bit(bytes: &[u8]) -> u32 {
-        let mut register = !0_u32;
-        for byte in bytes {
-            register ^= u32::from(*byte);
-            for _ in 0..8 {
-                register = (register >> 1) ^ if register & 1 == 1 { 0x82f6_3b78 } else { 0 };
-            }
-        }
-        !register
-    }
-
-    fn sum(crc: u32, bytes: &[u8]) -> u32 {
-        let mut sum = Sum::from(crc);
-        sum.add(&mut bytes.to_vec());
-        sum.finish()
-    }
-
-    /// RFC 3720, B.4, whose table gives the bytes in the order they are sent.
-    #[test]
-    fn the_examples_of_the_rfc() {
-        let ascending: Vec<u8> = (0..32).collect();
-        let descending: Vec<u8> = (0..32).rev().collect();
-        for (bytes, crc) in [
-            (&[0; 32][..], 0x8a91_36aa),
-            (&[0xff; 32], 0x62a8_ab43),
-            (&ascending, 0x46dd_794e),
-            (&descending, 0x113f_db5c),
-            (b"123456789", 0xe306_9283),
-            (b"", 0),
-        ] {
-            assert_eq!(sum(0, bytes), crc);
-            assert_eq!(bit_by_bit(bytes), crc);
-        }
-    }
-
-    #[test]
-    fn any_split_gives_the_sum_of_the_whole() {
-        let bytes: Vec<u8> = (0..700_u32).map(|i| (i * 37 % 251) as u8).collect();
-        let whole = bit_by_bit(&bytes);
-        for split in 0..=bytes.len() {
-            let (a, b) = bytes.split_at(split);
-            assert_eq!(sum(sum(0, a), b), whole, "split at {split}");
-            assert_eq!(combine(sum(0, a), sum(0, b), b.len() as u64), whole, "combined at {split}");
-        }
-    }
 }

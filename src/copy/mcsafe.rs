@@ -158,8 +158,9 @@ pub(super) fn readable_part<K: KnownBad + ?Sized>(source: Segment, map: &K) -> (
     (kernel_mc_count(source.addr, source.len, bytes_before(bad, source), source.len), bad)
 }
 
+/// Whether a map knows nothing of the source nor of the iterator's memory.
 #[inline(never)]
-fn is_clear<K: KnownBad + ?Sized>(map: &K, src: Segment, i: &IovIter) -> bool {
+pub(super) fn is_clear<K: KnownBad + ?Sized>(map: &K, src: Segment, i: &IovIter) -> bool {
     map.is_clear([(src, Access::Read), (hull(i), Access::Both)])
 }
 

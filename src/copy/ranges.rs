@@ -177,11 +177,11 @@ pub fn copy_ranges<K: KnownBad + ?Sized>(
 #[inline]
 unsafe fn copy_one(copier: &mut Copier, flush: bool, dst: usize, src: Segment, sum: Option<&mut Sum>) -> usize {
     let left = match (sum, flush) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `copy_one` promises ranges that `CopyChunk::copy` accepts.
         (None, false) => unsafe { copier.copy(dst, src.addr, src.len) },
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `copy_one` promises ranges that `CopyChunk::copy` accepts.
         (None, true) => unsafe { nontemporal::copy(copier, Flush::Lines, dst, src.addr, src.len) },
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `copy_one` promises what `copy_flat` asks for.
         (Some(sum), _) => return unsafe { copy_flat(copier, flush.then_some(Flush::Lines), dst, src, sum) },
     };
     src.len - left

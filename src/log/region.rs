@@ -135,7 +135,7 @@ impl Region {
 /// # Safety
 /// It is not used in any other way until the copy is done.
 unsafe fn own(start: *const u8, len: usize) -> Memory {
-    // SAFETY: the caller's promise; such memory stays.
+    // SAFETY: the caller of `own` promises that the bytes stay and are used in no other way; `Backing::Heap` says no more.
     unsafe { Memory::new(Segment::new(start.expose_provenance(), len), Backing::Heap) }
 }
 
