@@ -5,11 +5,13 @@
 //! many it did **not** process, which is the kernel's convention for whatever may stop early. A fault stops it early if
 //! a signal handler resumes it; see [`guard`].
 
+#[cfg(all(target_arch = "aarch64", not(iovec_rs_portable)))]
+mod aarch64;
 pub mod facts;
 pub mod guard;
 pub mod limits;
-#[cfg(any(test, iovec_rs_portable, not(target_arch = "x86_64")))]
-#[cfg_attr(all(target_arch = "x86_64", not(iovec_rs_portable)), allow(dead_code))]
+#[cfg(any(test, iovec_rs_portable, not(any(target_arch = "aarch64", target_arch = "x86_64"))))]
+#[cfg_attr(all(any(target_arch = "aarch64", target_arch = "x86_64"), not(iovec_rs_portable)), allow(dead_code))]
 // where another set is used, only tests call it
 mod portable;
 #[cfg(test)]
@@ -18,10 +20,12 @@ pub mod tuning;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 mod x86_64;
 
-// The one choice of an instruction set. What each provides: SETS, WRITE_BACKS, RECOVERS, accesses, store_fence,
-// full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_strings, cache_line_size, and for
-// the signal handler resume, state and fault_kind.
-#[cfg(any(iovec_rs_portable, not(target_arch = "x86_64")))]
+// The one choice of an architecture. What each provides: SETS, WRITE_BACKS, RECOVERS, NONTEMPORAL_BYPASSES, accesses,
+// store_fence, full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_far, use_strings,
+// cache_line_size, and for the signal handler resume, state and fault_kind.
+#[cfg(all(target_arch = "aarch64", not(iovec_rs_portable)))]
+use aarch64 as native;
+#[cfg(any(iovec_rs_portable, not(any(target_arch = "aarch64", target_arch = "x86_64"))))]
 use portable as native;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 use x86_64 as native;
@@ -29,7 +33,7 @@ use x86_64 as native;
 use guard::{Table, Trap};
 #[cfg(test)]
 pub(crate) use native::stepped;
-pub(crate) use native::{RECOVERS, fault_kind, resume, state, ticks};
+pub(crate) use native::{NONTEMPORAL_BYPASSES, RECOVERS, fault_kind, resume, state, ticks};
 use native::{SETS, WRITE_BACKS};
 use std::ffi::OsStr;
 use std::sync::OnceLock;

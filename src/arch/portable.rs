@@ -19,6 +19,9 @@ pub(super) static WRITE_BACKS: &[&WriteBack] = &[];
 /// Faults are not survived, so memory that can go away is copied by system calls.
 pub(crate) const RECOVERS: bool = false;
 
+/// It has no stores past the caches.
+pub(crate) const NONTEMPORAL_BYPASSES: bool = false;
+
 pub(super) static SCALAR: Primitives =
     Primitives { name: "scalar", copy, nontemporal: copy, zero, available: || true, whole: || true, tables: &[] };
 

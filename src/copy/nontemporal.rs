@@ -21,8 +21,9 @@ use crate::memory::Segment;
 
 /// What a copy to the medium does to memory. Each operation may stop early and returns the bytes not done.
 pub(super) trait LineStore {
-    /// Whether there are non-temporal stores.
-    fn can_bypass(&self) -> bool;
+    /// Whether there are non-temporal stores that do what a copy promises: some are but hints, after which a line that
+    /// is to be flushed has to be written back all the same.
+    fn can_bypass(&self, flush: Flush) -> bool;
     /// Copies into a buffer of our own; returns the bytes not copied.
     ///
     /// # Safety
@@ -90,7 +91,7 @@ pub(super) unsafe fn copy<S: LineStore>(store: &mut S, flush: Flush, dst: usize,
     if is_nontemporal_whole(store, flush, dst, len) {
         // SAFETY: the caller of `copy` promises it.
         unsafe { nontemporal(store, flush, dst, src, len) }
-    } else if !store.can_bypass() || len < NONTEMPORAL_FROM {
+    } else if !store.can_bypass(flush) || len < NONTEMPORAL_FROM {
         // SAFETY: the caller of `copy` promises it.
         unsafe { through_cache(store, flush, dst, src, len) }
     } else {
@@ -161,7 +162,7 @@ unsafe fn copy_part_out_of_line<S: LineStore>(
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 fn is_nontemporal_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: usize) -> bool {
     let streams_partial_lines = flush == Flush::Lines || (dst | len).is_multiple_of(LINE);
-    streams_partial_lines && len != 0 && store.can_bypass()
+    streams_partial_lines && len != 0 && store.can_bypass(flush)
 }
 
 /// Copies past the caches; returns the bytes not copied.

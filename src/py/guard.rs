@@ -47,8 +47,8 @@ impl Guard {
         if slf.is_taken.swap(true, Ordering::SeqCst) {
             return Err(misused("was entered before"));
         }
-        // SAFETY: the caller of `guard` wants bad pages of these buffers, or of the files it has mapped, to read as zeroes;
-        // no Rust object lies in either. `exports` keeps what is said to be pinned from being unmapped.
+        // SAFETY: the caller of `guard` wants bad pages of these buffers, or of the files it has mapped, to read as
+        // zeroes; no Rust object lies in either. `exports` keeps what is said to be pinned from being unmapped.
         match unsafe { shelter::Guard::begin(slf.ranges.as_deref()) } {
             Ok(guard) => drop(slf.entered.set(guard)),
             Err(error) => {

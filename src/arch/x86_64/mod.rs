@@ -33,6 +33,9 @@ pub(super) static WRITE_BACKS: &[&WriteBack] = &[&CLFLUSH, &CLFLUSHOPT, &CLWB];
 /// Whether the routines survive faults, if a handler calls [`resume`].
 pub(crate) const RECOVERS: bool = true;
 
+/// Whether what was stored past the caches, and fenced, is in none of them.
+pub(crate) const NONTEMPORAL_BYPASSES: bool = true;
+
 use super::LINE;
 use core::arch::asm;
 use core::arch::x86_64::{

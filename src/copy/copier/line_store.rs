@@ -4,7 +4,7 @@ use super::Copier;
 use super::kernel::ZEROES;
 use crate::arch::guard::{self, Interrupted};
 use crate::arch::{self, WriteBack};
-use crate::copy::nontemporal::{LineStore, Remainder};
+use crate::copy::nontemporal::{Flush, LineStore, Remainder};
 use crate::fault::Fault;
 use crate::fault::arm::Path;
 use crate::fault::shelter::{self, Mark};
@@ -14,8 +14,8 @@ use crate::sys::{maps, shared_mapping};
 #[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
 impl LineStore for Copier {
     #[inline(always)]
-    fn can_bypass(&self) -> bool {
-        !matches!(self.path, Path::Syscalls)
+    fn can_bypass(&self, flush: Flush) -> bool {
+        !matches!(self.path, Path::Syscalls) && (arch::NONTEMPORAL_BYPASSES || flush == Flush::None)
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! A [`LineStore`] that remembers what was done to each byte.
 
-use super::{LineStore, Remainder};
+use super::{Flush, LineStore, Remainder};
 use crate::arch::LINE;
 use crate::memory::Segment;
 
@@ -111,7 +111,7 @@ impl Recorder {
 }
 
 impl LineStore for Recorder {
-    fn can_bypass(&self) -> bool {
+    fn can_bypass(&self, _flush: Flush) -> bool {
         true
     }
 

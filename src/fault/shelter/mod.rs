@@ -62,8 +62,8 @@ impl Guard {
     ///
     /// # Safety
     /// Until the guard has ended:
-    /// * Nobody relies on what is in the memory it covers: no Rust object lies there, and no reference points there. Once
-    ///   a page of it cannot be had, it reads as zeroes, and stores to it are lost.
+    /// * Nobody relies on what is in the memory it covers: no Rust object lies there, and no reference points there.
+    ///   Once a page of it cannot be had, it reads as zeroes, and stores to it are lost.
     /// * Nobody unmaps the pages of a range that [is pinned](Range::is_pinned), or maps anything else in their place.
     pub unsafe fn begin(ranges: Option<&[Range]>) -> Result<Self> {
         let scopes = match ranges {

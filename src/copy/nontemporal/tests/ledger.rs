@@ -27,7 +27,7 @@ impl Ledger {
 }
 
 impl LineStore for Ledger {
-    fn can_bypass(&self) -> bool {
+    fn can_bypass(&self, _flush: Flush) -> bool {
         !self.is_bare
     }
 

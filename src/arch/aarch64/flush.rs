@@ -1,0 +1,44 @@
+//! Write-backs, one loop stamped out per instruction. None of them waits for its end: the store fence does.
+
+use crate::arch::WriteBack;
+use crate::arch::guard::{Instruction, Trap};
+use core::arch::global_asm;
+
+/// The routine of one operation: `x0` is a line's start, `x1` a multiple of the line's length. The operation may be
+/// unknown to the assembler's baseline, so it is given as the `sys` instruction that it is a name for.
+macro_rules! write_back {
+    ($static:ident, $name:literal, $sys:literal, $routine:literal $function:ident, $evicts:literal, $test:expr) => {
+        pub(in crate::arch) static $static: WriteBack = WriteBack {
+            name: $name,
+            run: $function,
+            evicts: $evicts,
+            available: $test,
+            tables: &[$function::TABLE],
+        };
+
+        unsafe extern "C" {
+            #[link_name = $routine]
+            fn $function(addr: *mut u8, len: usize, trap: *mut Trap) -> usize;
+        }
+
+        table!($function, $routine);
+
+        global_asm!(
+            ".pushsection .text.iovec_rs,\"ax\",@progbits",
+            opening!($routine),
+            "mov x3, x2\n add x4, x0, x1",
+            "2:",
+            guarded!($routine, "store", "0", concat!($sys, ", x0")),
+            "add x0, x0, 64\n cmp x0, x4\n b.lo 2b",
+            "mov x0, 0\n ret\n",
+            closing!($routine, "x0"),
+            ".popsection",
+            store = const Instruction::Store as i32,
+        );
+    };
+}
+
+// Cleans and invalidates to the point of coherency; cleans to it; cleans to the point of persistence.
+write_back!(CIVAC, "dc civac", "sys #3, c7, c14, #1", "iovec_rs_dc_civac" dc_civac, true, || true);
+write_back!(CVAC, "dc cvac", "sys #3, c7, c10, #1", "iovec_rs_dc_cvac" dc_cvac, false, || true);
+write_back!(CVAP, "dc cvap", "sys #3, c7, c12, #1", "iovec_rs_dc_cvap" dc_cvap, false, super::has_point_of_persistence);

@@ -1,0 +1,199 @@
+//! One copy, one streaming and one zeroing algorithm, by pairs of registers, stamped out for general registers (16
+//! bytes a pair) and for NEON's (32).
+//!
+//! A head brings the *destination* to a line boundary, then whole lines, each loaded whole before it is stored,
+//! pointers advanced after the stores; then a tail. Head and tail are fewer bytes than a line, moved by two overlapping
+//! moves of the largest size that fits. The streaming copy stores its lines by `stnp`, a hint that nothing depends on.
+//! Nothing is prefetched.
+//!
+//! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
+//! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
+//! * what a turn stores it has loaded before, so that ranges may overlap if the destination is below the source;
+//! * a destination line never straddles pages, so a store that faults has stored nothing of its line;
+//! * a source line is either loaded or not, and where a load reaches into a second line, the first has been read before
+//!   ([`Instruction::First`] sees to it where nothing else did).
+
+use crate::arch::Primitives;
+use crate::arch::guard::{Instruction, Trap};
+use core::arch::global_asm;
+
+/// Copies `x2` bytes, fewer than a line, within a line of the destination: touches the first byte, then each size by
+/// two overlapping moves, loads before stores. Advances both pointers. `$l` keeps the labels of its uses apart.
+#[rustfmt::skip]
+macro_rules! small_copy {
+    ($r:literal, $l:literal) => {
+        concat!(
+            "cbz x2, ", $l, "6f\n",
+            guarded!($r, "first", "0", "ldrb w5, [x1]"),
+            "add x14, x1, x2\n add x15, x0, x2\n",
+            "tbnz x2, 5, ", $l, "5f\n tbnz x2, 4, ", $l, "4f\n tbnz x2, 3, ", $l, "3f\n tbnz x2, 2, ", $l, "2f\n",
+            "tbnz x2, 1, ", $l, "1f\n",
+            guarded!($r, "store", "0", "strb w5, [x0]"),
+            "b ", $l, "7f\n",
+            $l, "1:\n",
+            guarded!($r, "load", "0", "ldrh w5, [x1]\n ldrh w6, [x14, -2]"),
+            guarded!($r, "store", "0", "strh w5, [x0]\n strh w6, [x15, -2]"),
+            "b ", $l, "7f\n",
+            $l, "2:\n",
+            guarded!($r, "load", "0", "ldr w5, [x1]\n ldr w6, [x14, -4]"),
+            guarded!($r, "store", "0", "str w5, [x0]\n str w6, [x15, -4]"),
+            "b ", $l, "7f\n",
+            $l, "3:\n",
+            guarded!($r, "load", "0", "ldr x5, [x1]\n ldr x6, [x14, -8]"),
+            guarded!($r, "store", "0", "str x5, [x0]\n str x6, [x15, -8]"),
+            "b ", $l, "7f\n",
+            $l, "4:\n",
+            guarded!($r, "load", "0", "ldp x5, x6, [x1]\n ldp x7, x8, [x14, -16]"),
+            guarded!($r, "store", "0", "stp x5, x6, [x0]\n stp x7, x8, [x15, -16]"),
+            "b ", $l, "7f\n",
+            $l, "5:\n",
+            guarded!($r, "load", "0",
+                "ldp x5, x6, [x1]\n ldp x7, x8, [x1, 16]\n ldp x11, x12, [x14, -32]\n ldp x13, x14, [x14, -16]"),
+            guarded!($r, "store", "0",
+                "stp x5, x6, [x0]\n stp x7, x8, [x0, 16]\n stp x11, x12, [x15, -32]\n stp x13, x14, [x15, -16]"),
+            $l, "7:\n add x1, x1, x2\n mov x0, x15\n",
+            $l, "6:\n",
+        )
+    };
+}
+
+/// One line at `$at`: loaded, then stored.
+#[rustfmt::skip]
+macro_rules! copy_line {
+    ($r:literal, $put:literal, $at:literal, [$($a:literal $b:literal $o:literal),*]) => {
+        concat!(
+            guarded!($r, "load", $at, concat!($( "ldp ", $a, ", ", $b, ", [x1, ", $at, "+", $o, "]\n", )*)),
+            guarded!($r, "store", $at, concat!($( $put, " ", $a, ", ", $b, ", [x0, ", $at, "+", $o, "]\n", )*)),
+        )
+    };
+}
+
+/// A routine that copies, its lines stored by `$put`.
+#[rustfmt::skip]
+macro_rules! copy {
+    ($r:literal, $put:literal, $line:tt) => {
+        concat!(
+            opening!($r),
+            "add x4, x1, x2\n",
+            // Head: to a line of the destination, or as far as it goes.
+            "mov x13, x2\n neg x2, x0\n and x2, x2, 63\n cmp x2, x13\n csel x2, x2, x13, lo\n sub x13, x13, x2\n",
+            "mov x16, x13\n",
+            small_copy!($r, "1"),
+            "subs x2, x16, 64\n b.lo 5f\n",
+            // Where there was no head, nothing has read the line that the first load begins in.
+            guarded!($r, "first", "0", "ldrb w5, [x1]"),
+            "subs x2, x2, 192\n b.lo 3f\n",
+            ".p2align 5\n2:\n",
+            copy_line!($r, $put, "0", $line),
+            copy_line!($r, $put, "64", $line),
+            copy_line!($r, $put, "128", $line),
+            copy_line!($r, $put, "192", $line),
+            "add x1, x1, 256\n add x0, x0, 256\n subs x2, x2, 256\n b.hs 2b\n",
+            "3: adds x2, x2, 192\n b.mi 5f\n4:\n",
+            copy_line!($r, $put, "0", $line),
+            "add x1, x1, 64\n add x0, x0, 64\n subs x2, x2, 64\n b.hs 4b\n",
+            "5: and x2, x2, 63\n",
+            small_copy!($r, "6"),
+            "mov x0, 0\n ret\n",
+            closing!($r, "x1"),
+        )
+    };
+}
+
+/// Zeroes `x2` bytes, fewer than a line, within a line, and advances the pointer.
+#[rustfmt::skip]
+macro_rules! small_zero {
+    ($r:literal, $l:literal) => {
+        concat!(
+            "cbz x2, ", $l, "6f\n add x15, x0, x2\n",
+            "tbnz x2, 5, ", $l, "5f\n tbnz x2, 4, ", $l, "4f\n tbnz x2, 3, ", $l, "3f\n tbnz x2, 2, ", $l, "2f\n",
+            "tbnz x2, 1, ", $l, "1f\n",
+            guarded!($r, "store", "0", "strb wzr, [x0]"),
+            "b ", $l, "7f\n",
+            $l, "1:\n",
+            guarded!($r, "store", "0", "strh wzr, [x0]\n strh wzr, [x15, -2]"),
+            "b ", $l, "7f\n",
+            $l, "2:\n",
+            guarded!($r, "store", "0", "str wzr, [x0]\n str wzr, [x15, -4]"),
+            "b ", $l, "7f\n",
+            $l, "3:\n",
+            guarded!($r, "store", "0", "str xzr, [x0]\n str xzr, [x15, -8]"),
+            "b ", $l, "7f\n",
+            $l, "4:\n",
+            guarded!($r, "store", "0", "stp xzr, xzr, [x0]\n stp xzr, xzr, [x15, -16]"),
+            "b ", $l, "7f\n",
+            $l, "5:\n",
+            guarded!($r, "store", "0",
+                "stp xzr, xzr, [x0]\n stp xzr, xzr, [x0, 16]\n stp xzr, xzr, [x15, -32]\n stp xzr, xzr, [x15, -16]"),
+            $l, "7:\n mov x0, x15\n",
+            $l, "6:\n",
+        )
+    };
+}
+
+/// The routines of one kind of register. `line` names those of a line's pairs with their byte offsets; `clear` makes
+/// zeroes of the ones that `zeroes` stores.
+#[rustfmt::skip]
+macro_rules! routines {
+    (
+        $set:ident, $name:literal, copy: $copy:literal $copy_fn:ident,
+        nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident,
+        line: $line:tt, clear: $clear:literal, zeroes: [$($pair:literal $o:literal),*]
+    ) => {
+        pub(in crate::arch) static $set: Primitives = Primitives {
+            name: $name,
+            copy: $copy_fn,
+            nontemporal: $nontemporal_fn,
+            zero: $zero_fn,
+            available: || true,
+            whole: || true,
+            tables: &[$copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE],
+        };
+
+        unsafe extern "C" {
+            #[link_name = $copy]
+            fn $copy_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
+            #[link_name = $nontemporal]
+            fn $nontemporal_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
+            #[link_name = $zero]
+            fn $zero_fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
+        }
+
+        table!($copy_fn, $copy);
+        table!($nontemporal_fn, $nontemporal);
+        table!($zero_fn, $zero);
+
+        global_asm!(
+            ".pushsection .text.iovec_rs,\"ax\",@progbits",
+            copy!($copy, "stp", $line),
+            copy!($nontemporal, "stnp", $line),
+            opening!($zero),
+            "mov x3, x2\n add x4, x0, x1\n",
+            "neg x2, x0\n and x2, x2, 63\n cmp x2, x1\n csel x2, x2, x1, lo\n sub x1, x1, x2\n",
+            small_zero!($zero, "1"),
+            concat!($clear, "\n subs x2, x1, 64\n b.lo 3f\n2:\n"),
+            guarded!($zero, "store", "0", concat!($( "stp ", $pair, ", [x0, ", $o, "]\n", )*)),
+            "add x0, x0, 64\n subs x2, x2, 64\n b.hs 2b\n3: and x2, x2, 63\n",
+            small_zero!($zero, "4"),
+            "mov x0, 0\n ret\n",
+            closing!($zero, "x0"),
+            ".popsection",
+            first = const Instruction::First as i32,
+            load = const Instruction::Load as i32,
+            store = const Instruction::Store as i32,
+        );
+    };
+}
+
+routines!(
+    GENERAL, "general", copy: "iovec_rs_copy_general" copy_general,
+    nontemporal: "iovec_rs_nontemporal_general" nontemporal_general, zero: "iovec_rs_zero_general" zero_general,
+    line: ["x5" "x6" "0", "x7" "x8" "16", "x11" "x12" "32", "x13" "x14" "48"],
+    clear: "", zeroes: ["xzr, xzr" "0", "xzr, xzr" "16", "xzr, xzr" "32", "xzr, xzr" "48"]
+);
+routines!(
+    NEON, "neon", copy: "iovec_rs_copy_neon" copy_neon,
+    nontemporal: "iovec_rs_nontemporal_neon" nontemporal_neon, zero: "iovec_rs_zero_neon" zero_neon,
+    line: ["q0" "q1" "0", "q2" "q3" "32"],
+    clear: "movi v0.2d, 0", zeroes: ["q0, q0" "0", "q0, q0" "32"]
+);
