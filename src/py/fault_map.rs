@@ -1,6 +1,9 @@
 //! `FaultMap`. The lists of other programs that it is made of, and written as, stand in a file of their own.
 
 mod lists;
+mod moved;
+
+pub(super) use moved::fault_map_moved;
 
 use super::buffer::{Access as BufferAccess, Call};
 use super::exception::{Text, exception};

@@ -1,32 +1,32 @@
 //! What `iovec_rs.pmem.PmemLog` is made of.
 
-use super::data::{from_data, to_destination};
+mod records;
+
+pub(super) use records::LogRecords;
+
+use super::closable::{Closable, end_block};
+use super::data::from_data;
 use super::detach::transfer;
 use super::errors::fault_error;
 use super::exception::{Text, exception};
 use super::fault_map::FaultMap;
 use super::names::names;
 use super::region_file::{RegionFile, with_path};
-use super::results::{int, list, to_fault, to_mc_result, to_record};
-use super::structures::new_bytes;
+use super::results::{int, list, to_fault};
 use super::values::size;
-use crate::abi::Direction;
 use crate::error::Error;
-use crate::iter;
 use crate::log::region::{Claim, Region};
 use crate::log::{Failure, Numbers, Open, PmemLog};
 use crate::pmem::{Granularity, Mapping};
-use crate::sys::lock::generation;
-use pyo3::exceptions::{PyBufferError, PyIndexError, PyValueError};
+use crate::sys::lock::Lock;
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use pyo3::types::PyList;
 
 /// A file that a log is or comes to be in: locked against other writers until this is dropped.
 #[pyclass(module = "iovec_rs._core", frozen)]
 pub(super) struct LogClaim {
-    claim: Mutex<Option<Claim>>,
+    claim: Lock<Option<Claim>>,
     size: Option<usize>,
 }
 
@@ -37,7 +37,7 @@ impl LogClaim {
     fn new(py: Python<'_>, file: &Bound<'_, RegionFile>, create: bool) -> PyResult<Self> {
         let claim = file.get().claim_log(py, create)?;
         let size = claim.size();
-        Ok(Self { claim: Mutex::new(Some(claim)), size })
+        Ok(Self { claim: Lock::new(Some(claim)), size })
     }
 
     /// Bytes of the log that is in the file; `None` if one is to be made.
@@ -50,15 +50,12 @@ impl LogClaim {
 /// A log in a mapped file: the part of `iovec_rs.pmem.PmemLog` that looks for nothing in the system.
 #[pyclass(module = "iovec_rs._core", frozen, weakref, subclass)]
 pub(super) struct MappedLog {
-    /// Shared with the calls that run; `None` once closed.
-    log: Mutex<Option<Arc<PmemLog<Region>>>>,
+    log: Closable<PmemLog<Region>>,
     path: Py<PyAny>,
     size: usize,
     granularity: Granularity,
     recovered: u64,
     writable: bool,
-    /// The process that opened it.
-    process: u32,
 }
 
 /// What a failure is in Python. `path` names the log.
@@ -87,19 +84,7 @@ fn missing(sequence: &dyn std::fmt::Display, first: u64, end: u64) -> PyErr {
     })
 }
 
-fn closed() -> PyErr {
-    exception::<PyValueError>("the log is closed")
-}
-
 impl MappedLog {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<PmemLog<Region>>>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn log(&self) -> PyResult<Arc<PmemLog<Region>>> {
-        self.lock().clone().ok_or_else(closed)
-    }
-
     /// Runs what may wait for a device, or for somebody who does, without the interpreter.
     fn attempt<T: Send>(
         &self,
@@ -121,20 +106,8 @@ impl MappedLog {
     }
 
     fn numbers(&self, py: Python<'_>) -> PyResult<Numbers> {
-        let log = self.log()?;
+        let log = self.log.get()?;
         self.run(py, 0, || Ok(log.numbers()?))
-    }
-
-    /// The number of a record: any that there cannot be is an `IndexError`.
-    fn sequence(&self, value: &Bound<'_, PyAny>) -> PyResult<u64> {
-        match size("sequence", value) {
-            Ok(sequence) => Ok(sequence as u64),
-            Err(error) if error.is_instance_of::<PyValueError>(value.py()) => {
-                let Numbers { first, end, .. } = self.numbers(value.py())?;
-                Err(missing(value, first, end))
-            }
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -152,7 +125,7 @@ impl MappedLog {
         create: bool,
     ) -> PyResult<Self> {
         let (file, claim) = (file.get(), claim.get());
-        let claim = claim.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let claim = claim.claim.lock().take();
         let claim = claim.ok_or_else(|| exception::<PyValueError>("the file was claimed for another log"))?;
         let (opened, part) = file.take()?;
         let (writable, bad) = (opened.writable(), bad.get().lock().try_clone()?);
@@ -176,8 +149,7 @@ impl MappedLog {
             granularity: mapping.granularity(),
             recovered: log.recovered(),
             writable,
-            process: generation(),
-            log: Mutex::new(Some(Arc::new(log))),
+            log: Closable::new("log", log),
         })
     }
 
@@ -209,7 +181,7 @@ impl MappedLog {
     /// Whether it is closed.
     #[getter]
     fn closed(&self) -> bool {
-        self.lock().is_none()
+        self.log.is_closed()
     }
 
     /// The oldest record's number; one past `last` if there is none.
@@ -251,56 +223,15 @@ impl MappedLog {
     /// is not there, after a crash neither, and an iterator stands where it stood. What of the log turned out to be bad
     /// is not used again: the next append goes behind it.
     fn append<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let log = self.log()?;
+        let log = self.log.get()?;
         let appended = from_data(data, |core| self.attempt(py, core.count(), || log.append(core)))?;
         int(py, appended.map_err(|failure| raised(py, failure))? as usize)
-    }
-
-    /// A record's data. `IndexError` if there is no such record, `CorruptError` if its bytes are not those that were
-    /// appended, `FaultError` with the bytes that could be read if its memory is bad.
-    fn read<'py>(&self, py: Python<'py>, sequence: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let log = self.log()?;
-        let sequence = self.sequence(sequence)?;
-        loop {
-            let record = self.run(py, 0, || log.record(sequence))?;
-            let (bytes, memory) = new_bytes(py, record.length)?;
-            let mut i = iter::IovIter::whole(Direction::Dest, memory);
-            match self.attempt(py, record.length, || log.read_into(&record, &mut i))? {
-                Ok((_, None)) => return Ok(bytes),
-                Ok((copied, Some(fault))) => return Err(fault_error(py, &fault, copied)),
-                Err(Failure::Changed) => {}
-                Err(failure) => return Err(raised(py, failure)),
-            }
-        }
-    }
-
-    /// Copies a record's data into a buffer, or into what is left of an iterator, either of which may be longer.
-    /// Returns an `McResult` about the record's bytes, short if memory is bad. `IndexError` and `CorruptError` as from
-    /// `read`: then the destination may hold anything, and an iterator stands where it stood. ValueError if the record
-    /// does not fit: then nothing was written.
-    fn read_into<'py>(
-        &self,
-        py: Python<'py>,
-        sequence: &Bound<'py, PyAny>,
-        dst: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let log = self.log()?;
-        let sequence = self.sequence(sequence)?;
-        loop {
-            let record = self.run(py, 0, || log.record(sequence))?;
-            let length = record.length;
-            match to_destination(dst, |core| self.attempt(py, length, || log.read_into(&record, core)))? {
-                Ok((copied, fault)) => return to_mc_result(py, copied, length, fault.as_deref()),
-                Err(Failure::Changed) => {}
-                Err(failure) => return Err(raised(py, failure)),
-            }
-        }
     }
 
     /// Frees every record before `sequence`, which may be one past the last; the ring uses their space again. Durable
     /// when it returns. ValueError beyond that; the errors of `append` otherwise, with nothing freed.
     fn discard_before(&self, py: Python<'_>, sequence: &Bound<'_, PyAny>) -> PyResult<()> {
-        let log = self.log()?;
+        let log = self.log.get()?;
         let sequence = size("sequence", sequence)? as u64;
         self.run(py, 0, || log.discard_before(sequence))
     }
@@ -308,44 +239,19 @@ impl MappedLog {
     /// Reads every record, carefully. A `Fault` for each that cannot be read, or whose bytes are not those that were
     /// appended: of cause "unknown" then. Its `offset` is where in the region.
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let log = self.log()?;
+        let log = self.log.get()?;
         let found = py.detach(|| log.verify()).map_err(|failure| raised(py, failure))?;
         list(py, found.iter().map(|fault| to_fault(py, fault)))
     }
 
-    /// Where a record is; `IndexError` and `CorruptError` as from `read`, of its header alone.
-    fn record<'py>(&self, py: Python<'py>, sequence: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let log = self.log()?;
-        let sequence = self.sequence(sequence)?;
-        to_record(py, &self.run(py, 0, || log.record(sequence))?)
-    }
-
-    fn __iter__(slf: &Bound<'_, Self>) -> PyResult<LogRecords> {
-        slf.get().log()?;
-        Ok(LogRecords { log: slf.clone().unbind(), next: AtomicU64::new(0) })
-    }
-
     /// Closes it: another writer may open it. BufferError while calls run.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let mut open = self.lock();
-        // The calls of a parent's threads never end in a forked child.
-        let may_run = self.process == generation();
-        if may_run && open.as_ref().is_some_and(|log| Arc::strong_count(log) > 1) {
-            return Err(exception::<PyBufferError>("the log is in use by a running call"));
-        }
-        let log = open.take();
-        drop(open);
-        py.detach(|| {
-            if let Some(log) = log {
-                // What it fails to note is looked for by whoever opens it next.
-                let _ = log.close();
-            }
-        });
-        Ok(())
+        // What it fails to note is looked for by whoever opens it next.
+        self.log.close(py, |log| drop(log.close()))
     }
 
     fn __enter__(slf: PyRef<'_, Self>) -> PyResult<PyRef<'_, Self>> {
-        slf.log()?;
+        slf.log.get()?;
         Ok(slf)
     }
 
@@ -357,44 +263,16 @@ impl MappedLog {
         error: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        match self.close(py) {
-            Err(refused) if !error.is_none() && refused.is_instance_of::<PyBufferError>(py) => {
-                let note = format!("the log {} stays open: {}", self.path.bind(py).repr()?, refused.value(py));
-                error.call_method1("add_note", (note,)).map(drop)
-            }
-            closed => closed,
-        }
+        end_block(self.close(py), error, || Ok(format!("the log {}", self.path.bind(py).repr()?)))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<Text<String>> {
         let path = self.path.bind(py).repr()?;
-        if self.lock().is_none() {
+        if self.log.is_closed() {
             return Ok(Text(format!("<PmemLog {path} closed>")));
         }
         let Numbers { first, end, free, .. } = self.numbers(py)?;
         let mode = if self.writable { "" } else { " read-only" };
         Ok(Text(format!("<PmemLog {path} first={first} last={} free={free}{mode}>", i128::from(end) - 1)))
-    }
-}
-
-/// The records of a log, oldest first, those included that are appended meanwhile.
-#[pyclass(module = "iovec_rs._core", frozen)]
-pub(super) struct LogRecords {
-    log: Py<MappedLog>,
-    next: AtomicU64,
-}
-
-#[pymethods]
-impl LogRecords {
-    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let mapped = self.log.get();
-        let (log, next) = (mapped.log()?, self.next.load(Ordering::Relaxed));
-        let Some(record) = mapped.run(py, 0, || Ok(log.record_from(next)?))? else { return Ok(None) };
-        self.next.store(record.sequence + 1, Ordering::Relaxed);
-        to_record(py, &record).map(Some)
     }
 }

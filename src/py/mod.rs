@@ -5,6 +5,7 @@ mod array;
 mod backing;
 mod buffer;
 mod checksum;
+mod closable;
 mod collect;
 mod copy;
 mod cpu;
@@ -61,7 +62,7 @@ mod _core {
         fault_handler_uninstall,
     };
     #[pymodule_export]
-    use super::fault_map::FaultMap;
+    use super::fault_map::{FaultMap, fault_map_moved};
     #[pymodule_export]
     use super::guard::{Guard, guard};
     #[pymodule_export]
@@ -78,7 +79,7 @@ mod _core {
     #[pymodule_export]
     use super::message::{close_received, recvmsg_all, recvmsg_part, recvmsg_raw, sendmsg_all_raw, sendmsg_raw};
     #[pymodule_export]
-    use super::pmem::{MappedRegion, fault_map_moved};
+    use super::pmem::MappedRegion;
     #[pymodule_export]
     use super::ranges::{RangeResults, copy_ranges};
     #[pymodule_export]

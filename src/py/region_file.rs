@@ -5,26 +5,27 @@ use super::values::{flag, optional_size, wrong_type};
 use crate::error::Error;
 use crate::log::region::Claim;
 use crate::pmem::{Device, Opened, Part, Purpose};
+use crate::sys::lock::{Guard, Lock};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
 /// A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and
 /// length as they were.
 #[pyclass(module = "iovec_rs._core", name = "RegionFile", frozen)]
 pub(super) struct RegionFile {
     /// `None` once it is mapped or closed.
-    state: Mutex<Option<(Opened, Option<Part>)>>,
+    state: Lock<Option<(Opened, Option<Part>)>>,
     path: Py<PyAny>,
     size: Option<usize>,
     offset: usize,
 }
 
 impl RegionFile {
-    fn lock(&self) -> MutexGuard<'_, Option<(Opened, Option<Part>)>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, Option<(Opened, Option<Part>)>> {
+        self.state.lock()
     }
 
     fn with<T>(&self, look: impl FnOnce(&Opened) -> T) -> PyResult<T> {
@@ -92,7 +93,7 @@ impl RegionFile {
             return Err(Error::invalid("path", path.repr()?, "a path without null bytes").into());
         }
         let opened = path.py().detach(|| Opened::new(&name, purpose)).map_err(|error| with_path(error, path))?;
-        let (state, path) = (Mutex::new(Some((opened, None))), path.clone().into_any().unbind());
+        let (state, path) = (Lock::new(Some((opened, None))), path.clone().into_any().unbind());
         Ok(Self { state, path, size, offset })
     }
 
