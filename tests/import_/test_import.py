@@ -99,7 +99,7 @@ def test_first_failing_check_decides(
 
 
 @pytest.mark.parametrize("address", [0, 1, 0xDEAD0000, KERNEL, WORD - 1])
-def test_array_of_no_elements_is_never_read(address: int) -> None:
+def test_an_array_of_0_elements_is_never_read(address: int) -> None:
     array, iterator = import_iovec(WRITE, address, 0)
     assert array is None
     assert (iterator.kind, iterator.count, iterator.nr_segs) == (IterKind.IOVEC, 0, 0)
@@ -133,7 +133,7 @@ def test_1024_segments_are_accepted() -> None:
         ([0x10000000] * 9, [0x10000000] * 7 + [0x0FFFF000, 0]),
     ],
 )
-def test_total_is_cut_to_the_transfer_limit_in_the_copy_alone(lengths: list[int], cut: list[int]) -> None:
+def test_the_total_is_truncated_in_the_copy_not_in_the_users_array(lengths: list[int], cut: list[int]) -> None:
     """One segment may be shortened and all later ones emptied; bases and the number of segments stay."""
     users_own = bytearray(packed_iovec([(OK * (index + 1), length) for index, length in enumerate(lengths)]))
     before = bytes(users_own)
@@ -164,7 +164,7 @@ def test_range_check_accepts_up_to_the_limit_and_no_byte_more(limit: int) -> Non
 
 
 @pytest.mark.parametrize("import_one", [import_ubuf, import_single_range])
-def test_single_range_is_cut_and_then_checked(
+def test_a_single_range_is_truncated_and_then_checked(
     import_one: Callable[[Direction, UserRange | bytes], IovIter], limit: int
 ) -> None:
     huge = [(OK, length, MAX_RW_COUNT) for length in (1 << 31, 1 << 62, 1 << 63, (1 << 64) - 1, 1 << 70)]
@@ -196,7 +196,7 @@ def test_single_buffer_is_read_through_its_iterator(
         import_one(READ, b"read-only")
 
 
-def test_array_alone_is_neither_range_checked_nor_cut(room: Arena) -> None:
+def test_iovec_from_user_neither_checks_ranges_nor_truncates(room: Arena) -> None:
     elements = [(KERNEL, 5), (OK, (1 << 63) - 1), (WORD - 1, 1 << 40), (OK, MAX_RW_COUNT), (OK, 1)]
     for vector in (raw_array(room, elements), packed_iovec(elements), [UserRange(*element) for element in elements]):
         assert list(iovec_from_user(vector, len(elements))) == elements
@@ -204,7 +204,7 @@ def test_array_alone_is_neither_range_checked_nor_cut(room: Arena) -> None:
 
 
 @pytest.mark.parametrize("fast_segs", [0, 1, 8, 2000])
-def test_array_alone_fails_as_several_segments_do(room: Arena, fast_segs: int) -> None:
+def test_iovec_from_user_reports_the_same_array_faults(room: Arena, fast_segs: int) -> None:
     for elements, readable, number in [
         ([(KERNEL, -1)], None, errno.EINVAL),
         ([(OK, -1), (OK, 1)], 1, errno.EINVAL),

@@ -47,13 +47,13 @@ REFUSED_ARRAYS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("call", REFUSED_ARRAYS.values(), ids=REFUSED_ARRAYS.keys())
-def test_array_that_does_not_hold_what_is_asked_of_it(call: Callable[[], object]) -> None:
+def test_numbers_of_segments_that_do_not_fit_the_array_are_refused(call: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"\d"):
         call()
 
 
 @pytest.mark.parametrize("address", [-1, 1 << 64, -(1 << 70)])
-def test_number_that_is_no_address_at_all(address: int) -> None:
+def test_a_number_beyond_64_bits_is_no_address(address: int) -> None:
     for call in (
         lambda: import_iovec(WRITE, address, 2),
         lambda: iovec_from_user(address, 2),
@@ -86,7 +86,7 @@ def test_address_without_a_number_of_segments() -> None:
 
 
 @pytest.mark.parametrize("vector", [None, 1.5, object()])
-def test_vector_that_is_none(vector: object) -> None:
+def test_objects_that_are_no_vector_are_refused(vector: object) -> None:
     with pytest.raises(TypeError):
         import_iovec(WRITE, vector)  # type: ignore[arg-type]
 
@@ -163,7 +163,7 @@ def test_every_form_of_the_same_vector_gives_the_same_iterator() -> None:
             assert collected == data, name
 
 
-def test_fewer_segments_than_there_are_take_the_first_ones() -> None:
+def test_nr_segs_below_the_length_takes_the_first_segments() -> None:
     ranges = [UserRange(0x1000 * index, index) for index in range(1, 13)]
     for vector in (ranges, packed_iovec(ranges), iter(ranges)):
         listed, iterator = import_iovec(WRITE, vector, 10)
@@ -180,7 +180,7 @@ def test_buffers_of_wide_items_count_in_bytes() -> None:
     assert import_ubuf(READ, wide).count == 16
 
 
-def test_one_buffer_longer_than_a_transfer_is_cut() -> None:
+def test_a_buffer_longer_than_max_rw_count_is_truncated() -> None:
     """Nothing is touched, so the pages of this mapping never come into being."""
     with mmap.mmap(-1, MAX_RW_COUNT + 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as large:
         iterators = [import_ubuf(WRITE, large), import_iovec(WRITE, [large])[1], import_iovec(WRITE, [large, b"x"])[1]]

@@ -46,7 +46,7 @@ def content(memory: Arena, nr_segs: int) -> bytes:
 
 @pytest.mark.parametrize("fast_segs", [0, 1, 2, UIO_FASTIOV, 1024])
 @pytest.mark.parametrize("nr_segs", [0, 1, 2, 8, 9, 100])
-def test_array_is_handed_out_when_the_small_one_would_not_do(memory: Arena, nr_segs: int, fast_segs: int) -> None:
+def test_the_array_is_returned_if_it_exceeds_fast_segs(memory: Arena, nr_segs: int, fast_segs: int) -> None:
     segments = pieces(memory, nr_segs)
     array, iterator = import_iovec(WRITE, segments, nr_segs, fast_segs)
     assert (array is None) == (nr_segs <= fast_segs)
@@ -56,7 +56,7 @@ def test_array_is_handed_out_when_the_small_one_would_not_do(memory: Arena, nr_s
     assert list(iovec_from_user(segments, nr_segs, fast_segs)) == segments
 
 
-def test_small_array_has_eight_elements_unless_told_otherwise(memory: Arena) -> None:
+def test_fast_segs_is_8_by_default(memory: Arena) -> None:
     assert UIO_FASTIOV == 8
     assert import_iovec(WRITE, pieces(memory, 8))[0] is None
     assert import_iovec(WRITE, pieces(memory, 9))[0] is not None
@@ -183,7 +183,7 @@ FAILURES: dict[str, tuple[Callable[[], object], type[Exception], int | None]] = 
 
 @pytest.mark.parametrize(("last", "error", "number"), FAILURES.values(), ids=FAILURES.keys())
 @pytest.mark.parametrize("nr_good", [0, 1, 9])
-def test_failed_import_keeps_nothing(
+def test_a_failed_import_keeps_no_reference(
     nr_good: int, last: Callable[[], object], error: type[Exception], number: int | None
 ) -> None:
     buffers = [bytearray(b"abc") for _ in range(nr_good)]

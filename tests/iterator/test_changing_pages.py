@@ -44,7 +44,7 @@ def over_a_read_only_folio() -> IovIter:
 
 
 @pytest.mark.parametrize("build", [over_a_read_only_page, over_a_read_only_folio])
-def test_a_page_that_has_become_read_only_is_shown_so(build: Callable[[], IovIter]) -> None:
+def test_views_of_a_page_that_became_read_only_are_read_only(build: Callable[[], IovIter]) -> None:
     seen: list[bool] = []
     i = build()
     assert [view.readonly for view in i.views()] == [False, True]
@@ -54,7 +54,7 @@ def test_a_page_that_has_become_read_only_is_shown_so(build: Callable[[], IovIte
 
 
 @pytest.mark.parametrize("build", [over_a_read_only_page, over_a_read_only_folio])
-def test_a_page_that_has_become_read_only_is_no_destination(build: Callable[[], IovIter]) -> None:
+def test_a_page_that_became_read_only_is_refused_as_a_destination(build: Callable[[], IovIter]) -> None:
     for write in (lambda i: copy_to_iter(b"w" * 2 * PAGE_SIZE, i), IovIter.zero):
         i = build()
         with pytest.raises(BufferError, match="1 is read-only"):
@@ -71,7 +71,7 @@ def test_a_source_over_read_only_pages_is_not_zeroed() -> None:
 
 
 @pytest.mark.parametrize("operation", ["copy", "zero"])
-def test_bytes_stay_what_they_are_while_others_exchange_the_pages(operation: str) -> None:
+def test_no_byte_changes_when_a_page_becomes_read_only_during_a_copy(operation: str) -> None:
     """A page that becomes read-only between a copy's check and its walk."""
     page, npages = bytes(PAGE_SIZE) if operation == "copy" else b"p" * PAGE_SIZE, 64
     array = XArray({index: bytearray(PAGE_SIZE) for index in range(npages)})
@@ -129,7 +129,7 @@ def grow_until_memory_is_gone() -> None:
     until_memory_is_gone(lambda _: pages.get_pages(1 << 31, 1 << 31).nbytes, 1 << 20)
 
 
-def test_structures_grow_until_memory_is_gone_and_say_so() -> None:
+def test_growing_a_structure_beyond_memory_is_a_memory_error() -> None:
     survives(grow_until_memory_is_gone)
 
 
@@ -147,7 +147,7 @@ class Claims:
 
 
 @pytest.mark.parametrize("length", [10**11, 2**44, 2**60, 2**63 - 1])
-def test_a_length_is_believed_when_its_items_have_been_seen(length: int) -> None:
+def test_a_sequence_with_a_false_length_allocates_no_memory_for_it(length: int) -> None:
     page = bytearray(PAGE_SIZE)
     assert IovIter.bvec(READ, Claims(length, (page, 1, 5))).count == 5  # type: ignore[arg-type]
     queue = FolioQueue(Claims(length, page), length)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ OBJECTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_arrays_of_objects_are_no_memory(name: str) -> None:
+def test_arrays_of_python_objects_are_refused(name: str) -> None:
     """To write to them would forge references; a WRITE iterator can be written to, too, by `zero`."""
     objects = OBJECTS[name]
     for call, argument in [
@@ -52,7 +52,7 @@ def test_arrays_of_objects_are_no_memory(name: str) -> None:
             call()
 
 
-def test_an_o_in_the_name_of_a_field_is_no_object() -> None:
+def test_a_field_named_o_is_not_taken_for_an_object_field() -> None:
     record = np.ones(2, dtype=[("OO", "u1"), ("O", "<u2")])
     out = bytearray(6)
     assert copy_from_iter(out, IovIter.iovec(WRITE, [record])) == 6
@@ -72,7 +72,7 @@ SINGLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_one_buffer_is_not_a_list_of_them(name: str) -> None:
+def test_a_single_buffer_is_refused_where_a_list_of_buffers_is_expected(name: str) -> None:
     single = SINGLE[name]
     for call in (
         lambda: IovIter.iovec(WRITE, single),
@@ -112,7 +112,7 @@ NOT_ITERABLE = [
 
 
 @pytest.mark.parametrize(("call", "message"), NOT_ITERABLE)
-def test_plain_mistakes_get_plain_words(call: Any, message: str) -> None:
+def test_error_messages_name_the_argument_and_the_expected_type(call: Any, message: str) -> None:
     with pytest.raises(TypeError) as caught:
         call()
     assert str(caught.value) == message
@@ -120,7 +120,7 @@ def test_plain_mistakes_get_plain_words(call: Any, message: str) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="exporters in Python came with 3.12")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, BufferError, ValueError, RuntimeError])
-def test_what_an_exporter_raises_is_what_comes_out(error: type[BaseException]) -> None:
+def test_an_exception_of_an_exporter_is_passed_on_unchanged(error: type[BaseException]) -> None:
     class Exporter:
         asked = 0
 
@@ -136,7 +136,7 @@ def test_what_an_exporter_raises_is_what_comes_out(error: type[BaseException]) -
     assert exporter.asked == 1
 
 
-def test_an_index_that_raises_is_what_comes_out() -> None:
+def test_an_exception_of_an_index_method_is_passed_on_unchanged() -> None:
     class Index:
         def __init__(self, error: type[BaseException]) -> None:
             self.error = error
@@ -155,7 +155,7 @@ def test_an_index_that_raises_is_what_comes_out() -> None:
                 call()
 
 
-def test_what_a_refused_segment_list_held_is_given_back() -> None:
+def test_a_refused_segment_list_releases_its_buffers() -> None:
     first = bytearray(8)
     for wrong in ([first, b"read-only"], [first, 5], [first, np.arange(6)[::2]], [first, OBJECTS["a view of one"]]):
         with pytest.raises((TypeError, BufferError)):
@@ -188,7 +188,7 @@ def test_cycles_are_collected() -> None:
     assert alive == []
 
 
-def test_a_cycle_through_a_memoryview_ends_no_process() -> None:
+def test_collecting_a_cycle_through_a_memoryview_does_not_crash() -> None:
     """The interpreter clears a memoryview that is garbage without asking whether its memory is exported."""
 
     def cycle(memory: bytearray) -> None:
@@ -205,7 +205,7 @@ def test_a_cycle_through_a_memoryview_ends_no_process() -> None:
         memory.append(1)  # BufferError if it were still exported
 
 
-def test_no_collection_takes_what_is_in_use() -> None:
+def test_the_collector_leaves_the_memory_of_a_live_iterator_alone() -> None:
     class Memory(bytearray):
         cycle: object
 
@@ -233,7 +233,7 @@ GROWTH = {
 
 
 @pytest.mark.parametrize("name", GROWTH)
-def test_a_program_that_calls_nothing_else_does_not_grow(name: str) -> None:
+def test_repeating_one_call_does_not_grow_the_process(name: str) -> None:
     """On the short way in nothing is put aside that only another way in would give back."""
     program = f"""
         from iovec_rs import *

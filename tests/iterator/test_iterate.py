@@ -64,7 +64,7 @@ def test_compress(kind: IterKind, memory: memoryview) -> None:
     assert i.count == 0
 
 
-def test_search_stops_at_what_it_finds() -> None:
+def test_a_search_stops_at_the_byte_that_it_finds() -> None:
     i = IovIter.kvec(WRITE, [b"first line", b" ends\nsecond", b" line\n"])
 
     def until_newline(view: memoryview, _progress: int) -> int:
@@ -78,7 +78,7 @@ def test_search_stops_at_what_it_finds() -> None:
 # --- chunks and positions ----------------------------------------------------------------------------------------
 
 
-def test_chunks_are_the_walks_own() -> None:
+def test_chunks_are_those_of_a_copy() -> None:
     block = bytearray(4 * PAGE_SIZE)
     assert lengths(IovIter.ubuf(READ, block), 10_000) == [10_000]
     segments = [memoryview(block)[:n] for n in (5, 0, PAGE_SIZE + 7, 9)]
@@ -93,7 +93,9 @@ def test_chunks_are_the_walks_own() -> None:
 
 @pytest.mark.parametrize("kind", DATA_KINDS)
 @pytest.mark.parametrize("taken", [0, 1, 100, PAGE_SIZE, PAGE_SIZE + 1, TOTAL])
-def test_the_position_is_that_of_a_copy_of_as_many_bytes(kind: IterKind, taken: int, memory: memoryview) -> None:
+def test_the_position_afterwards_is_that_of_a_copy_of_the_same_length(
+    kind: IterKind, taken: int, memory: memoryview
+) -> None:
     walked, copied = build(kind, WRITE, memory), build(kind, WRITE, memory)
 
     def stop(view: memoryview, progress: int) -> int:
@@ -107,7 +109,7 @@ def test_the_position_is_that_of_a_copy_of_as_many_bytes(kind: IterKind, taken: 
     assert walked.count == TOTAL
 
 
-def test_more_than_there_is_ends_where_it_ends() -> None:
+def test_a_length_beyond_the_end_is_clipped_to_count() -> None:
     i = IovIter.kvec(WRITE, [b"abc", b"defg"], count=5)
     assert lengths(i, 2**64 - 1) == [3, 2]
     assert lengths(i, 5) == []
@@ -118,7 +120,7 @@ def test_more_than_there_is_ends_where_it_ends() -> None:
 
 
 @pytest.mark.parametrize("answer", [-1, 4, 2**70, -(2**70)])
-def test_a_step_cannot_leave_more_than_its_chunk(answer: int) -> None:
+def test_a_step_that_returns_more_than_its_chunk_is_refused(answer: int) -> None:
     i = IovIter.kvec(WRITE, [b"ab", b"cde"])
     with pytest.raises(ValueError, match=rf"step returned {answer}: expected 0 to 3"):
         i.iterate_and_advance(5, lambda _view, progress: answer if progress else None)
@@ -132,7 +134,7 @@ def test_a_step_returns_a_number_or_none() -> None:
     assert i.count == 3
 
 
-def test_what_a_step_raises_comes_out_and_earlier_steps_count() -> None:
+def test_an_exception_of_a_step_is_passed_on_and_earlier_steps_count() -> None:
     i = IovIter.kvec(WRITE, [b"ab", b"cd", b"ef"])
 
     def step(_view: memoryview, progress: int) -> None:
@@ -144,7 +146,7 @@ def test_what_a_step_raises_comes_out_and_earlier_steps_count() -> None:
     assert b"".join(i.views()) == b"ef"
 
 
-def test_the_iterator_is_not_for_use_inside_a_step() -> None:
+def test_using_the_iterator_inside_a_step_is_refused() -> None:
     i = IovIter.kvec(READ, [bytearray(5), bytearray(5)])
     uses: list[Callable[[], object]] = [
         lambda: i.advance(1),
@@ -171,7 +173,7 @@ def test_views_are_released_and_read_only_for_a_source(memory: memoryview) -> No
         assert seen == [direction is WRITE]
 
 
-def test_a_part_that_a_step_keeps_stays_valid() -> None:
+def test_a_slice_of_a_view_that_a_step_keeps_stays_valid() -> None:
     block = bytearray(b"0123456789")
     i = IovIter.kvec(READ, [block])
     kept: list[memoryview] = []
@@ -181,7 +183,7 @@ def test_a_part_that_a_step_keeps_stays_valid() -> None:
     assert block == b"0xy3456789"
 
 
-def test_a_view_that_cannot_be_released_is_told_of_and_its_bytes_count() -> None:
+def test_a_view_that_cannot_be_released_is_an_error_and_its_bytes_count() -> None:
     block = bytearray(b"0123456789")
     i = IovIter.kvec(READ, [block])
     kept: list[PickleBuffer] = []
@@ -193,7 +195,7 @@ def test_a_view_that_cannot_be_released_is_told_of_and_its_bytes_count() -> None
     assert block == b"wxyz456789"
 
 
-def test_what_has_no_views_is_refused() -> None:
+def test_kinds_without_views_are_refused() -> None:
     with Arena([Page.GOOD]) as arena:
         for i in (
             IovIter.ubuf(READ, arena.range(0, 9)),
@@ -254,7 +256,7 @@ def test_the_current_segment() -> None:
 
 
 @pytest.mark.parametrize("kind", DATA_KINDS)
-def test_segments_one_by_one_are_all_of_the_ranges(kind: IterKind, memory: memoryview) -> None:
+def test_walking_segment_by_segment_yields_all_ranges(kind: IterKind, memory: memoryview) -> None:
     i = build(kind, WRITE, memory)
     ranges, seen = i.ranges(), []
     while (segment := i.segment()) is not None:

@@ -135,7 +135,7 @@ def gathered(windows: list[Window]) -> Image:
 BVEC_WINDOWS = [(page * PAGE_SIZE + start, page * PAGE_SIZE + stop) for page, start, stop in PAGE_RANGES]
 
 
-def test_the_tables_hold_what_the_suite_says() -> None:
+def test_the_tables_have_the_numbers_of_the_kernel_suite() -> None:
     assert [stop - start for start, stop in RANGES] == [0, 12249, 79361, 0, 16384, 12289, 880635, 1]
     assert sum(stop - start for start, stop in RANGES) == TOTAL
     assert sum(stop - start for start, stop in BVEC_WINDOWS) == PAGE_TOTAL

@@ -47,7 +47,7 @@ def pipe_with_stale_flags(slots: int, start: int) -> PipeRing:
     return ring
 
 
-def test_an_ordinary_pipe_write_does_add_to_its_own_last_slot() -> None:
+def test_an_ordinary_pipe_write_appends_to_the_last_slot() -> None:
     """What makes the stale flag dangerous; without this, the next tests would prove nothing."""
     ring = PipeRing(4)
     assert (ring.write(b"one"), ring.write(b"two")) == (3, 3)

@@ -47,7 +47,7 @@ def test_faulting_in_for_writing_changes_no_byte() -> None:
         assert arena.image() == before
 
 
-def test_fault_in_of_memory_that_cannot_fault_is_nothing_missing() -> None:
+def test_fault_in_of_trusted_memory_reports_no_missing_bytes() -> None:
     pages = Pages(2)
     for i in [*kernel_backed(pages), pages.xarray(0, 5, holes=(0,))]:
         assert (i.fault_in_readable(99), i.fault_in_writeable(99)) == (0, 0)
@@ -68,7 +68,7 @@ def test_user_pages_of_the_first_segment_that_is_not_empty(getter: str) -> None:
 
 @pytest.mark.parametrize("getter", ["get_pages", "extract_pages"])
 @pytest.mark.parametrize("bad", [Page.PROTECTED, Page.UNMAPPED, Page.GONE, Page.READ_ONLY])
-def test_user_pages_that_cannot_be_had(bad: Page, getter: str) -> None:
+def test_pages_before_a_bad_one_are_listed_and_none_is_efault(bad: Page, getter: str) -> None:
     """As many as can; none at all is EFAULT, never an odd number, and does not move the iterator."""
     with Arena([Page.GOOD, bad]) as arena:
         i = IovIter.ubuf(READ, arena.range(5, PAGE_SIZE))
@@ -85,7 +85,7 @@ def test_user_pages_that_cannot_be_had(bad: Page, getter: str) -> None:
                 getattr(source, getter)(99, 9)
 
 
-def test_pages_of_nothing_are_none_for_every_kind() -> None:
+def test_an_iterator_of_0_bytes_lists_no_pages() -> None:
     for i in [ubuf(0x1000, 5), iovec((0x1000, 5)), *kernel_backed(Pages(2))]:
         assert i.get_pages(0, 5) == i.extract_pages(0, 5) == NONE, i.kind
         assert i.get_pages(5, 0) == NONE, i.kind
@@ -98,7 +98,7 @@ def test_pages_of_nothing_are_none_for_every_kind() -> None:
     ("kind", "getter"),
     [("kvec", "get_pages"), ("discard", "get_pages"), ("discard", "extract_pages"), ("pipe", "extract_pages")],
 )
-def test_kinds_whose_pages_cannot_be_had_answer_efault(kind: str, getter: str) -> None:
+def test_kinds_without_pages_to_list_are_efault(kind: str, getter: str) -> None:
     ring, piped = pipe(count=5)
     i = {"kvec": Pages(1).kvec((0, 5)), "discard": IovIter.discard(READ, 5), "pipe": piped}[kind]
     with os_error(errno.EFAULT):
@@ -117,7 +117,7 @@ def test_extract_pages_of_a_kvec_leaves_empty_segments_behind() -> None:
 
 
 @pytest.mark.parametrize("getter", ["get_pages", "extract_pages"])
-def test_pages_of_one_element_of_several_pages(getter: str) -> None:
+def test_a_bvec_element_of_several_pages_lists_them_all(getter: str) -> None:
     pages = Pages(4)
     i = pages.bvec((0, PAGE_SIZE + 100, 2 * PAGE_SIZE), (0, 0, 9))
     assert getattr(i, getter)(2 * PAGE_SIZE, 2) == PageSpan(pages.pages(1, 2), 100, 2 * PAGE_SIZE - 100)

@@ -40,7 +40,7 @@ def layout(ring: PipeRing) -> list[tuple[int, int]]:
 # --- which page is added to --------------------------------------------------------------------------------------
 
 
-def test_a_longer_view_of_a_lent_page_gets_a_slot_of_its_own() -> None:
+def test_a_longer_view_of_a_referenced_page_gets_a_separate_slot() -> None:
     """The slot's owner keeps ten bytes; ten more behind them are another's to keep."""
     memory = memoryview(bytearray(range(256)))
     ring = PipeRing(4)
@@ -52,7 +52,7 @@ def test_a_longer_view_of_a_lent_page_gets_a_slot_of_its_own() -> None:
     assert ring.used == 0
 
 
-def test_another_view_of_the_same_page_is_the_same_page() -> None:
+def test_another_view_of_a_referenced_page_extends_its_slot() -> None:
     page = bytearray(range(100))
     ring = PipeRing(4)
     i = IovIter.pipe(READ, ring, 1000)
@@ -63,7 +63,7 @@ def test_another_view_of_the_same_page_is_the_same_page() -> None:
 
 
 @pytest.mark.parametrize("start", [0, 100, 1000, 1024])
-def test_a_ring_is_written_to_from_its_own_page_as_if_that_were_read_first(start: int) -> None:
+def test_filling_a_ring_from_its_own_newest_page_reads_the_page_first(start: int) -> None:
     ring = PipeRing(4)
     ring.write(bytes(range(256)) * 4)
     page = ring.slots[0][0]
@@ -72,7 +72,7 @@ def test_a_ring_is_written_to_from_its_own_page_as_if_that_were_read_first(start
     assert ring.read() == bytes(range(256)) * 4 + source
 
 
-def test_only_the_newest_bytes_are_taken_back_and_only_by_who_wrote_them() -> None:
+def test_a_revert_removes_only_the_newest_bytes_of_the_same_writer() -> None:
     ring = PipeRing(2)
     i = IovIter.pipe(READ, ring, 3 * PAGE_SIZE)
     assert copy_to_iter(b"abc", i) == 3
@@ -143,7 +143,7 @@ def alarm() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("alarm")
-def test_a_signal_ends_a_splice_that_waits_and_no_byte_is_lost(full_pipe: tuple[int, int]) -> None:
+def test_a_signal_ends_a_waiting_splice_without_losing_a_byte(full_pipe: tuple[int, int]) -> None:
     reading, writing = full_pipe
     ring = PipeRing(4)
     ring.write(b"A" * 5000)
@@ -174,7 +174,7 @@ def test_a_signal_ends_a_read_that_waits_for_a_splice(full_pipe: tuple[int, int]
     assert content + ring.read() == b"A" * 5000
 
 
-def test_what_is_written_while_a_splice_waits_goes_out_once(full_pipe: tuple[int, int]) -> None:
+def test_bytes_written_during_a_waiting_splice_are_sent_once(full_pipe: tuple[int, int]) -> None:
     reading, writing = full_pipe
     ring = PipeRing(64)
     ring.write(b"A" * PAGE_SIZE)
@@ -203,7 +203,7 @@ def test_what_is_written_while_a_splice_waits_goes_out_once(full_pipe: tuple[int
     assert sent == [content.count(b"A") + content.count(b"B")]
 
 
-def test_every_word_comes_out_once_whoever_drains() -> None:
+def test_several_readers_and_writers_transfer_every_word_once() -> None:
     """Two threads write, one lends, two splice and two read. Each writer's words come in order at each reader."""
     words, ring = 40_000, PipeRing(16)
     near, far = socket.socketpair()
@@ -277,11 +277,11 @@ def read_without_memory() -> None:
     assert (len(content), content[-3:], ring.used) == (1 << 28, b"end", 0)
 
 
-def test_a_read_that_finds_no_memory_takes_nothing() -> None:
+def test_a_read_without_memory_for_its_result_consumes_nothing() -> None:
     survives(read_without_memory)
 
 
-def test_a_read_takes_what_comes_before_bad_memory_and_then_says_so() -> None:
+def test_a_read_returns_the_bytes_before_bad_memory_and_the_next_one_raises() -> None:
     with testing.poisoned(3, bad=[(PAGE_SIZE, 1)]) as memory:
         ring = PipeRing(4)
         ring.write(b"before")
@@ -296,7 +296,7 @@ def test_a_read_takes_what_comes_before_bad_memory_and_then_says_so() -> None:
 # --- looking at it -----------------------------------------------------------------------------------------------
 
 
-def test_how_full_it_is_can_be_asked_while_it_is_being_filled() -> None:
+def test_the_fill_level_can_be_read_during_a_copy_into_the_ring() -> None:
     pages = 1 << 15
     ring = PipeRing(pages)
     source = mmap.mmap(-1, pages * PAGE_SIZE)
@@ -345,7 +345,7 @@ def fork_in_the_middle_of_copies() -> None:
         thread.join()
 
 
-def test_a_fork_in_the_middle_of_a_copy_finds_whole_bytes_and_no_lock_shut() -> None:
+def test_a_child_forked_during_a_copy_finds_complete_slots_and_open_locks() -> None:
     survives(fork_in_the_middle_of_copies, timeout=300)
 
 
@@ -368,7 +368,7 @@ def fork_while_a_splice_waits() -> None:
     assert os.read(reading, 1 << 16) == b"on its way"
 
 
-def test_a_child_reads_what_another_thread_was_splicing() -> None:
+def test_a_child_can_read_bytes_that_a_thread_of_its_parent_was_splicing() -> None:
     survives(fork_while_a_splice_waits)
 
 
@@ -398,7 +398,7 @@ def fork_while_pages_are_copied_to() -> None:
         thread.join()
 
 
-def test_a_fork_while_threads_copy_leaves_arrays_and_queues_to_be_changed() -> None:
+def test_a_child_forked_during_copies_can_change_arrays_and_queues() -> None:
     survives(fork_while_pages_are_copied_to, timeout=300)
 
 
@@ -406,7 +406,7 @@ def test_a_fork_while_threads_copy_leaves_arrays_and_queues_to_be_changed() -> N
 
 
 @pytest.mark.parametrize("nbytes", [-1, -(2**70), 9, 2**63, 2**64 - 1])
-def test_as_much_as_there_is_may_be_asked_for_in_any_way(nbytes: int) -> None:
+def test_a_length_beyond_the_ring_means_all_bytes(nbytes: int) -> None:
     ring = PipeRing(4)
     ring.write(b"all of it")
     for refused, exception in ((2**64, ValueError), ("9", TypeError)):
@@ -422,5 +422,5 @@ def make_large_rings() -> None:
     assert not any(ring.used for ring in rings)
 
 
-def test_a_large_ring_takes_memory_when_it_is_filled_and_not_before() -> None:
+def test_a_large_ring_allocates_only_when_it_is_filled() -> None:
     survives(make_large_rings)

@@ -9,7 +9,7 @@ from iovec_rs import PAGE_SIZE, READ, IovIter
 from support.every_query import EVERY_GAP, Pages, iovec, kernel_backed, pipe, ubuf
 
 
-def test_single_seg_count_of_vectors_may_be_nothing() -> None:
+def test_single_seg_count_of_a_vector_may_be_zero() -> None:
     assert iovec((0x1000, 4), (0x2000, 6)).single_seg_count() == 4
     assert iovec((0x1000, 4), (0x2000, 6), count=3).single_seg_count() == 3
     assert iovec((0x1000, 0), (0x2000, 6)).single_seg_count() == 0
@@ -66,7 +66,7 @@ def test_alignment_starts_at_the_position() -> None:
     assert i.alignment() == 0x1008 | 0x200 | 0x4000 | 0x400
 
 
-def test_alignment_with_nothing_left_still_has_the_first_address() -> None:
+def test_alignment_at_count_0_still_includes_the_first_address() -> None:
     assert iovec((0x1234, 8), (0x2001, 8), count=0).alignment() == 0x1234
     assert iovec((0x1233, 0), (0x2001, 8), count=0).alignment() == 0, "an empty segment has none"
     pages = Pages(1)
@@ -87,7 +87,7 @@ def test_alignment_of_pages_uses_the_offset_in_the_page() -> None:
     assert i.alignment() == 0x1200 | 0x400
 
 
-def test_alignment_of_one_line_of_bytes_is_position_or_count() -> None:
+def test_alignment_of_a_contiguous_kind_is_position_or_count() -> None:
     pages = Pages(4)
     i = pages.xarray(0x1200, 0x800)
     assert i.alignment() == 0x1A00
@@ -134,7 +134,7 @@ def test_is_aligned_of_vectors(
     assert pages.bvec(*elements, count=count).is_aligned(addr_mask, len_mask) is aligned
 
 
-def test_is_aligned_of_one_line_of_bytes() -> None:
+def test_is_aligned_of_a_contiguous_kind() -> None:
     assert ubuf(0x1200, 0x400).is_aligned(0x1FF, 0x1FF)
     assert not ubuf(0x1200, 0x401).is_aligned(0x1FF, 0x1FF)
     assert not ubuf(0x1201, 0x400).is_aligned(0x1FF, 0x1FF)
@@ -215,7 +215,7 @@ def test_npages_of_one_piece(address: int, length: int, npages: int) -> None:
     assert pages.folioq(6, offset=address, count=length).npages(100) == npages
 
 
-def test_npages_counts_a_shared_page_twice_and_an_empty_piece_not_at_all() -> None:
+def test_npages_counts_a_shared_page_twice_and_an_empty_segment_never() -> None:
     assert iovec((0x1000, 16), (0x1010, 16)).npages(100) == 2
     assert iovec((0x1000, 16), (0x1FFF, 0), (0x1010, 16)).npages(100) == 2
     assert iovec((0x1000, 16), (0x1010, 16), count=16).npages(100) == 1
@@ -244,7 +244,7 @@ def test_npages_never_exceeds_the_maximum() -> None:
     assert IovIter.discard(READ, 0x5000).npages(6) == 0
 
 
-def test_npages_of_a_pipe_are_its_free_slots_and_a_page_half_filled() -> None:
+def test_npages_of_a_pipe_are_its_free_slots_and_a_partly_filled_page() -> None:
     _, i = pipe(slots=4, count=1)
     assert i.npages(100) == 4, "count does not matter"
     _, i = pipe(slots=4, max_usage=2)

@@ -58,7 +58,7 @@ USES: dict[str, Callable[[IovIter], object]] = {
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 @pytest.mark.parametrize("kind", list(IterKind))
-def test_whatever_uses_a_released_iterator_is_refused(kind: IterKind, use: Callable[[IovIter], object]) -> None:
+def test_every_use_of_a_released_iterator_is_refused(kind: IterKind, use: Callable[[IovIter], object]) -> None:
     i = build(kind, READ, three_pages())
     i.release()
     i.release()
@@ -128,7 +128,7 @@ def test_a_duplicate_of_a_duplicate_lives_on() -> None:
     block.append(0)
 
 
-def test_a_callback_may_release_the_iterator_whose_ranges_it_is_shown() -> None:
+def test_a_callback_of_for_each_range_may_release_the_iterator() -> None:
     block = bytearray(b"abcdef")
     seen: list[bytes] = []
 
@@ -142,7 +142,7 @@ def test_a_callback_may_release_the_iterator_whose_ranges_it_is_shown() -> None:
     assert seen == [b"ab", b"cd", b"ef"]
 
 
-def test_an_iterator_that_is_in_use_does_not_hide_what_went_wrong_in_its_block() -> None:
+def test_a_with_block_that_cannot_release_keeps_the_exception_of_the_block() -> None:
     i = IovIter.ubuf(READ, bytearray(10))
     own = ValueError("the block's own")
 

@@ -184,7 +184,7 @@ def test_a_loop_over_an_empty_first_segment_ends(kind: str, walk: str) -> None:
 
 
 @pytest.mark.parametrize("kind", VECTORS)
-def test_a_full_copy_that_fails_may_rest_behind_the_empty_segment_it_began_at(kind: str) -> None:
+def test_a_failed_full_copy_may_end_behind_the_empty_segment_where_it_began(kind: str) -> None:
     """It goes back by reverting, which does not find the same of two equivalent positions again."""
     i = pair_over(kind, True, (4, 5)).real
     copy(i, 4)
@@ -235,7 +235,7 @@ def test_the_state_of_another_vector_is_refused(lengths: tuple[int, ...], moved:
     assert state_of(i) == model.State(1, 7, 2)
 
 
-def test_a_duplicate_does_not_restore_what_came_before_it() -> None:
+def test_a_duplicate_refuses_a_state_from_before_it_was_made() -> None:
     original = pair_over("iovec", False, (4, 6)).real
     before = original.save_state()
     original.advance(7)
@@ -279,7 +279,7 @@ def test_a_duplicate_cannot_go_back_beyond_its_segment() -> None:
     assert state_of(original) == model.State(0, 10, 2)
 
 
-def test_a_discard_counts_and_nothing_else() -> None:
+def test_discard_only_counts() -> None:
     i = IovIter.discard(READ, 2**64 - 1)
     assert i.zero(5) == 5
     assert iovec_rs.copy_to_iter(b"12345", i) == 5
@@ -292,7 +292,7 @@ def test_a_discard_counts_and_nothing_else() -> None:
     assert iovec_rs.copy_page_to_iter(bytes(64), 0, 64, i) == 0, "count bounds this one too"
 
 
-def test_the_ring_example() -> None:
+def test_the_worked_example_of_a_pipe_ring() -> None:
     ring = PipeRing(4)
     i = IovIter.pipe(READ, ring, 20_000)
     page = bytearray(bytes(range(256)) * 16)
@@ -325,7 +325,7 @@ def test_the_ring_example() -> None:
     assert ring.read() == b"a" * 1000 + b"b" * 4000 + page[100:165] + b"e" * 7
 
 
-def test_a_lent_page_is_not_copied() -> None:
+def test_a_referenced_page_is_not_copied() -> None:
     ring = PipeRing(2)
     i = IovIter.pipe(READ, ring, 100)
     page = bytearray(4096)
@@ -343,7 +343,7 @@ def test_a_lent_page_is_not_copied() -> None:
         pytest.param((1, 14, 2), False, id="another page, contiguous"),
     ],
 )
-def test_lent_pages_merge_only_where_one_continues_the_other(second: tuple[int, int, int], merges: bool) -> None:
+def test_references_merge_only_where_one_continues_the_other(second: tuple[int, int, int], merges: bool) -> None:
     pages = [bytes(range(64)), bytes(range(64, 128))]
     ring = PipeRing(4)
     i = IovIter.pipe(READ, ring, 100)
@@ -354,7 +354,7 @@ def test_lent_pages_merge_only_where_one_continues_the_other(second: tuple[int, 
     assert ring.read() == pages[0][10:14] + pages[which][at : at + n]
 
 
-def test_a_page_of_the_pipe_lent_back_does_not_merge_with_itself() -> None:
+def test_a_reference_to_a_page_of_the_pipe_does_not_merge_with_that_page() -> None:
     """What the pipe may append to is its own page; the same page lent is somebody's, and must not be."""
     ring = PipeRing(4)
     i = IovIter.pipe(READ, ring, 100)
@@ -366,7 +366,7 @@ def test_a_page_of_the_pipe_lent_back_does_not_merge_with_itself() -> None:
     assert [(offset, length) for _, offset, length, _ in ring.slots] == [(0, 3), (3, 2), (0, 3)]
 
 
-def test_stale_merge_flags_do_not_reach_a_lent_page() -> None:
+def test_stale_merge_flags_do_not_reach_a_referenced_page() -> None:
     """The Dirty Pipe hole: a slot that was mergeable before must not be so when it carries somebody's page."""
     ring = PipeRing(4)
     ring.write(b"x" * (4 * PAGE_SIZE))
@@ -382,7 +382,7 @@ def test_stale_merge_flags_do_not_reach_a_lent_page() -> None:
     assert ring.read() == b"preciousownoverwritten"
 
 
-def test_revert_in_a_pipe_ends_at_the_end_of_the_slot_before() -> None:
+def test_a_revert_in_a_pipe_may_end_at_the_end_of_the_previous_slot() -> None:
     ring = PipeRing(4)
     ring.write(b"theirs")
     i = IovIter.pipe(READ, ring, 100)
@@ -397,7 +397,7 @@ def test_revert_in_a_pipe_ends_at_the_end_of_the_slot_before() -> None:
     assert ring.read() == b"theirs"
 
 
-def test_a_zero_byte_copy_of_bad_memory_touches_nothing() -> None:
+def test_a_copy_of_0_bytes_does_not_access_bad_memory() -> None:
     i = IovIter.iovec(READ, [UserRange(0x1000, 0), UserRange(0x2000, 4)])
     assert iovec_rs.copy_to_iter(b"", i) == 0
     assert iovec_rs.copy_to_iter((ctypes.c_char * 4)(), i, 0) == 0

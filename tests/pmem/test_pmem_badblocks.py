@@ -64,7 +64,7 @@ def bad_disk(sysfs: Sysfs, path: Path, *offsets: int) -> Path:
     return sysfs.disk(path.stat().st_dev, badblocks=text.rstrip("\n")) / "badblocks"
 
 
-def test_disks_and_partitions_are_listed_as_they_count(sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_blocks_of_disks_and_partitions_are_offsets_in_them(sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = sysfs.disk(os.makedev(259, 0), badblocks="8 2\n100 4\n2046 4\n6142 10")
     sysfs.partition(disk, os.makedev(259, 1), 2048, 4096)
     empty = sysfs.disk(os.makedev(259, 5))
@@ -111,14 +111,14 @@ def test_a_files_bad_bytes_are_those_of_its_extents(sysfs: Sysfs, file: Path, of
     assert pmem.badblocks(os.fsencode(file)) == merged
 
 
-def test_what_is_bad_around_a_file_is_not_its_own(sysfs: Sysfs, file: Path) -> None:
+def test_bad_blocks_around_a_file_are_not_listed_for_it(sysfs: Sysfs, file: Path) -> None:
     place = where(file)
     first = place(0) // SECTOR
     sysfs.disk(file.stat().st_dev, badblocks=f"{first - 8} 16\n{place(LAST) // SECTOR + 8} 8")
     assert listed(pmem.badblocks(file)) == [(0, 8 * SECTOR)]
 
 
-def test_extents_are_carried_over_with_their_holes_and_out_of_order(
+def test_bad_blocks_are_translated_through_holes_and_unordered_extents(
     sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = sysfs.disk(os.makedev(259, 0), badblocks="1 1\n15 2\n80 24\n1000 1\n4000 1")
@@ -172,7 +172,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_a_file_whose_bytes_are_elsewhere_has_an_incomplete_map(
+def test_extents_that_cannot_be_looked_up_make_the_map_incomplete(
     sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """What cannot be looked up in the disk's list is neither good nor bad."""
@@ -189,7 +189,7 @@ def test_a_file_whose_bytes_are_elsewhere_has_an_incomplete_map(
 
 
 @pytest.mark.parametrize("bad", [False, True])
-def test_room_that_was_not_written_to_is_not_bad_but_may_become_so(
+def test_bad_blocks_in_unwritten_extents_make_the_map_incomplete(
     sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch, bad: bool
 ) -> None:
     """Reads of it are answered without the disk, until somebody writes to it."""
@@ -219,7 +219,7 @@ def test_extents_of_length_zero_do_not_stop_or_hide_anything(
     assert "beyond offset 0" in str(caught.value)
 
 
-def test_no_list_is_not_an_empty_one(sysfs: Sysfs, file: Path) -> None:
+def test_a_device_without_a_list_has_an_incomplete_map(sysfs: Sysfs, file: Path) -> None:
     """A disk without a list has a file with an empty line in it, a stacked device has no file."""
     device = file.stat().st_dev
     assert pmem.badblocks(file).incomplete
@@ -233,7 +233,7 @@ def test_no_list_is_not_an_empty_one(sysfs: Sysfs, file: Path) -> None:
     assert not pmem.badblocks(file).incomplete
 
 
-def test_a_full_list_says_that_there_may_be_more(sysfs: Sysfs, file: Path) -> None:
+def test_a_full_list_makes_the_map_incomplete(sysfs: Sysfs, file: Path) -> None:
     text = "\n".join(f"{sector} 1" for sector in range(0, 1024, 2))
     sysfs.disk(file.stat().st_dev, badblocks=text)
     assert pmem.badblocks(file).incomplete
@@ -241,7 +241,7 @@ def test_a_full_list_says_that_there_may_be_more(sysfs: Sysfs, file: Path) -> No
         assert region.fault_map.incomplete
 
 
-def test_a_file_system_that_does_not_tell_is_an_error_only_if_something_is_bad(sysfs: Sysfs) -> None:
+def test_a_file_system_without_fiemap_is_an_error_only_if_its_disk_has_bad_blocks(sysfs: Sysfs) -> None:
     with places.in_memory() as directory:
         path = directory / "file"
         path.write_bytes(FILL)
@@ -257,7 +257,7 @@ def test_a_file_system_that_does_not_tell_is_an_error_only_if_something_is_bad(s
         assert [entry.name for entry in directory.iterdir()] == ["file"]
 
 
-def test_what_cannot_have_bad_blocks(tmp_path: Path) -> None:
+def test_file_types_without_bad_blocks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         pmem.badblocks(tmp_path / "nowhere")
     with os_error(errno.ENODEV):
@@ -272,7 +272,7 @@ def test_what_cannot_have_bad_blocks(tmp_path: Path) -> None:
         pmem.badblocks(tmp_path / "fifo")
 
 
-def test_a_region_does_not_touch_the_pages_of_bad_blocks(sysfs: Sysfs, file: Path) -> None:
+def test_a_region_does_not_access_pages_with_bad_blocks(sysfs: Sysfs, file: Path) -> None:
     blocks = bad_disk(sysfs, file, 2 * PAGE_SIZE + 1000)
     with PmemRegion.open(file) as region:
         out = bytearray(4 * PAGE_SIZE)
@@ -316,7 +316,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, file: Path) -> Callable[[Path], list
     return install
 
 
-def test_clearing_zeroes_the_pages_and_says_which(
+def test_clearing_zeroes_whole_pages_and_returns_them(
     sysfs: Sysfs, file: Path, driver: Callable[[Path], list[tuple[int, int]]]
 ) -> None:
     bad = (100, PAGE_SIZE + 5, 3 * PAGE_SIZE, 4 * PAGE_SIZE - 1, 4 * PAGE_SIZE, 5 * PAGE_SIZE, 6 * PAGE_SIZE)
@@ -339,7 +339,7 @@ def test_without_bad_blocks_nothing_is_written(
     assert (written, file.read_bytes()) == ([], FILL)
 
 
-def test_the_page_a_file_ends_in_is_given_up_for_a_new_one(sysfs: Sysfs, file: Path) -> None:
+def test_the_last_page_of_a_file_gets_a_new_block(sysfs: Sysfs, file: Path) -> None:
     """Nobody takes the old one off the disk's list here, so it may be bad still; but the file keeps its size."""
     blocks = bad_disk(sysfs, file, LAST + 1000)
     before = where(file)(LAST)
@@ -354,7 +354,7 @@ def test_the_page_a_file_ends_in_is_given_up_for_a_new_one(sysfs: Sysfs, file: P
     assert file.read_bytes() == FILL[:LAST] + bytes(len(FILL) - LAST)
 
 
-def test_blocks_that_stay_bad_are_an_error_that_says_what_was_lost(sysfs: Sysfs, file: Path) -> None:
+def test_blocks_that_stay_bad_are_an_error_with_the_ranges_zeroed(sysfs: Sysfs, file: Path) -> None:
     bad_disk(sysfs, file, PAGE_SIZE)
     with pytest.raises(pmem.ClearError, match="512 bytes are still bad") as caught:
         pmem.clear_badblocks(file)
@@ -363,7 +363,7 @@ def test_blocks_that_stay_bad_are_an_error_that_says_what_was_lost(sysfs: Sysfs,
     assert file.read_bytes() == FILL[:PAGE_SIZE] + bytes(PAGE_SIZE) + FILL[2 * PAGE_SIZE :]
 
 
-def test_a_write_that_fails_on_the_way_says_what_was_lost(
+def test_a_write_that_fails_is_an_error_with_the_ranges_zeroed(
     sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad_disk(sysfs, file, 0, 3 * PAGE_SIZE)
@@ -381,7 +381,7 @@ def test_a_write_that_fails_on_the_way_says_what_was_lost(
     assert file.read_bytes() == bytes(PAGE_SIZE) + FILL[PAGE_SIZE:]
 
 
-def test_extents_are_what_was_written(file: Path) -> None:
+def test_extents_are_the_written_parts(file: Path) -> None:
     """Neither holes nor room that nobody has written to are read from the disk."""
     size = 40 * PAGE_SIZE
     with file.open("wb", buffering=0) as opened:
@@ -404,7 +404,7 @@ def test_extents_are_what_was_written(file: Path) -> None:
         assert [(one.logical, one.length) for one in part] == [(20 * PAGE_SIZE, PAGE_SIZE)]
 
 
-def test_more_extents_than_are_asked_for_at_once(file: Path) -> None:
+def test_more_extents_than_one_ioctl_returns(file: Path) -> None:
     count = 600
     with file.open("wb", buffering=0) as opened:
         os.ftruncate(opened.fileno(), 2 * count * PAGE_SIZE)
@@ -415,7 +415,7 @@ def test_more_extents_than_are_asked_for_at_once(file: Path) -> None:
 
 
 @pytest.mark.skipif(not places.can_mount(), reason="takes mounting a disk of our own to look into")
-def test_extents_are_where_the_bytes_are_on_the_disk(tmp_path: Path) -> None:
+def test_extents_have_the_offsets_of_the_bytes_on_the_disk(tmp_path: Path) -> None:
     with places.failing_disk(tmp_path, str(64 << 20), "64m") as mount:
         path = mount / "file"
         path.write_bytes(FILL)
@@ -428,7 +428,7 @@ def test_extents_are_where_the_bytes_are_on_the_disk(tmp_path: Path) -> None:
                 assert disk.read(100) == FILL[offset : offset + 100]
 
 
-def test_maps_are_moved_by_pieces() -> None:
+def test_maps_are_translated_piece_by_piece() -> None:
     source = FaultMap([(10, 10), (100, 1)])
     assert listed(_core.fault_map_moved(source, [(15, 0, 100), (0, 1000, 12)])) == [(0, 5), (85, 1), (1010, 2)]
     with pytest.raises(ValueError, match="ends past"):

@@ -53,7 +53,7 @@ def region(request: pytest.FixtureRequest, nd_region: Path) -> Iterator[PmemRegi
     ("domain", "granularity"),
     [("cpu_cache", "byte"), ("memory_controller", "cache_line"), ("unknown", "cache_line"), ("", "cache_line")],
 )
-def test_the_persistence_domain_is_the_granularity(nd_region: Path, domain: str, granularity: str) -> None:
+def test_the_persistence_domain_decides_the_granularity(nd_region: Path, domain: str, granularity: str) -> None:
     (nd_region / "persistence_domain").write_text(domain, encoding="ascii")
     with PmemRegion.open("/dev/zero") as region:
         assert (region.granularity, region.size) == (granularity, SIZE)
@@ -62,7 +62,7 @@ def test_the_persistence_domain_is_the_granularity(nd_region: Path, domain: str,
         assert region.granularity == "cache_line"
 
 
-def test_every_region_behind_a_device_has_to_keep_its_caches(sysfs: Sysfs) -> None:
+def test_granularity_byte_needs_every_region_to_persist_its_caches(sysfs: Sysfs) -> None:
     disks = []
     for number, domain in enumerate(("cpu_cache", "cpu_cache", "memory_controller")):
         region = sysfs.region(number, persistence_domain=domain)
@@ -124,14 +124,14 @@ def test_a_device_that_begins_before_its_region_is_refused(sysfs: Sysfs) -> None
     assert "before region0" in str(caught.value)
 
 
-def test_a_file_is_synced_by_page_whatever_its_disk_keeps(sysfs: Sysfs, tmp_path: Path) -> None:
+def test_a_file_without_dax_has_granularity_page(sysfs: Sysfs, tmp_path: Path) -> None:
     region = sysfs.region(0, persistence_domain="cpu_cache")
     sysfs.disk(tmp_path.stat().st_dev, region / "namespace0.0", badblocks="")
     with PmemRegion.open(tmp_path / "file", size=1, create=True) as opened:
         assert opened.granularity == "page"
 
 
-def test_alignment_is_the_devices_own(nd_region: Path) -> None:
+def test_the_alignment_is_read_from_the_device(nd_region: Path) -> None:
     for offset in (PAGE_SIZE, ALIGN - PAGE_SIZE):
         with pytest.raises(ValueError, match=f"offset is {offset}: expected a multiple of {ALIGN}"):
             PmemRegion.open("/dev/zero", offset=offset)
@@ -155,7 +155,7 @@ def test_alignment_is_the_devices_own(nd_region: Path) -> None:
 
 
 @pytest.mark.parametrize("align", ["0", "12288", "512", "two"])
-def test_nonsense_in_sysfs_is_named(nd_region: Path, align: str) -> None:
+def test_malformed_sysfs_values_are_errors_that_name_the_value(nd_region: Path, align: str) -> None:
     (nd_region / "dax0.1/dax0.0/align").write_text(align, encoding="ascii")
     with os_error(errno.EINVAL) as caught:
         PmemRegion.open("/dev/zero")
@@ -198,7 +198,7 @@ def test_every_kind_is_written_at_every_alignment(region: PmemRegion, kind: str)
 
 
 @pytest.mark.usefixtures("way")
-def test_bad_sources_come_short_here_as_well(region: PmemRegion) -> None:
+def test_a_bad_source_makes_the_copy_short(region: PmemRegion) -> None:
     with testing.truncated(3, keep=1) as memory:
         with pytest.raises(FaultError) as caught:
             region.write(7, memory.buffer)
@@ -224,7 +224,9 @@ def test_persisting_flushes_lines_and_checks_its_range(region: PmemRegion) -> No
 
 
 @pytest.mark.parametrize(("before", "after"), [("1", "1"), ("0", "0"), (None, None)])
-def test_a_deep_flush_is_the_regions_own_if_it_has_one(nd_region: Path, before: str | None, after: str | None) -> None:
+def test_deep_flush_triggers_the_regions_deep_flush_file(
+    nd_region: Path, before: str | None, after: str | None
+) -> None:
     trigger = nd_region / "deep_flush"
     trigger.unlink()
     if before is not None:
@@ -262,7 +264,7 @@ def test_bad_blocks_of_the_region_are_addresses_of_the_mapping(nd_region: Path) 
     assert os.stat("/dev/zero").st_rdev == ZERO  # noqa: PTH116
 
 
-def test_where_a_device_lies_is_asked_only_if_there_are_bad_blocks(nd_region: Path) -> None:
+def test_the_physical_address_is_read_only_if_there_are_bad_blocks(nd_region: Path) -> None:
     device = nd_region / "dax0.1/dax0.0"
     (device / "resource").unlink()
     assert len(pmem.badblocks("/dev/zero")) == 0

@@ -186,7 +186,9 @@ def check(tally: Tally, medium: Medium, way: Callable[[PmemRegion, int, bytes], 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_threads_know_of_each_others_failures(medium: Medium, way: Callable[[PmemRegion, int, bytes], None]) -> None:
+def test_failures_of_one_threads_syncs_count_for_the_others(
+    medium: Medium, way: Callable[[PmemRegion, int, bytes], None]
+) -> None:
     tally = Tally()
     workers = [
         threading.Thread(target=tally.write, args=(way, medium.region, first, slot))
@@ -201,7 +203,7 @@ def test_threads_know_of_each_others_failures(medium: Medium, way: Callable[[Pme
 
 @pytest.mark.parametrize("bad_in_child", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_forked_child_takes_nothing_away(
+def test_a_forked_child_takes_no_error_from_its_parent(
     medium: Medium, way: Callable[[PmemRegion, int, bytes], None], bad_in_child: bool
 ) -> None:
     tally = Tally()
@@ -223,7 +225,7 @@ def fail(region: PmemRegion) -> None:
         region.write(HALF, b"x" * PAGE_SIZE)
 
 
-def test_each_function_fails_once_for_a_failure_that_a_write_was_told_of(medium: Medium) -> None:
+def test_each_function_reports_once_a_failure_that_a_write_got(medium: Medium) -> None:
     region = medium.region
     view = memoryview(region)[:PAGE_SIZE]
     functions: list[Callable[[], None]] = [
@@ -243,7 +245,7 @@ def test_each_function_fails_once_for_a_failure_that_a_write_was_told_of(medium:
     view.release()
 
 
-def test_a_thread_is_told_although_another_one_was(medium: Medium) -> None:
+def test_a_failure_is_reported_to_every_thread(medium: Medium) -> None:
     region = medium.region
     stored(region, 0, b"z" * PAGE_SIZE).release()
     told: list[Exception] = []
@@ -264,7 +266,7 @@ def test_a_thread_is_told_although_another_one_was(medium: Medium) -> None:
     region.persist(0, PAGE_SIZE)
 
 
-def test_a_child_is_told_of_what_its_parent_was_told_before_and_since(medium: Medium) -> None:
+def test_a_child_gets_the_failures_of_its_parent_before_and_after_the_fork(medium: Medium) -> None:
     region = medium.region
     go, stop = os.pipe()
 
@@ -289,7 +291,7 @@ def test_a_child_is_told_of_what_its_parent_was_told_before_and_since(medium: Me
     os.close(stop)
 
 
-def test_a_child_writes_through_a_description_of_its_own(medium: Medium) -> None:
+def test_a_child_writes_through_its_own_open_file_description(medium: Medium) -> None:
     """And through the same addresses, with what is there."""
     region = medium.region
     view = memoryview(region)

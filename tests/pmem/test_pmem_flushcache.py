@@ -74,7 +74,7 @@ INTO: dict[str, Callable[[memoryview], IovIter]] = {
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", INTO)
-def test_what_is_scattered_into_a_region_is_on_the_disk(region: PmemRegion, view: memoryview, kind: str) -> None:
+def test_bytes_scattered_into_a_region_are_on_the_disk(region: PmemRegion, view: memoryview, kind: str) -> None:
     part = view[2 * PAGE_SIZE : 6 * PAGE_SIZE]
     i = INTO[kind](part)
     count = i.count
@@ -88,7 +88,7 @@ def test_what_is_scattered_into_a_region_is_on_the_disk(region: PmemRegion, view
 
 
 @pytest.mark.usefixtures("way")
-def test_what_is_gathered_or_copied_into_a_region_is_on_the_disk(region: PmemRegion, view: memoryview) -> None:
+def test_bytes_gathered_or_copied_into_a_region_are_on_the_disk(region: PmemRegion, view: memoryview) -> None:
     target = view[PAGE_SIZE - 5 : 3 * PAGE_SIZE]
     assert copy_from_iter_flushcache(target, IovIter.iovec(WRITE, [DATA[:7], DATA[7:]])) == len(target)
     assert dirty(region) == 0
@@ -109,7 +109,7 @@ def test_two_regions_in_one_destination_are_both_synced(region: PmemRegion, view
         del i
 
 
-def test_a_range_that_reaches_beyond_a_region_is_synced_where_it_is_one(region: PmemRegion, directory: Path) -> None:
+def test_a_range_beyond_a_region_is_synced_in_its_part_of_the_region(region: PmemRegion, directory: Path) -> None:
     """Two mappings side by side, given as raw addresses. The kernel fills its holes first, then goes down."""
     with ExitStack() as stack:
         regions = [region]
@@ -131,7 +131,7 @@ def test_a_range_that_reaches_beyond_a_region_is_synced_where_it_is_one(region: 
         assert (dirty(low), dirty(high)) == (0, 0)
 
 
-def test_a_cut_file_takes_what_it_holds(view: memoryview, directory: Path) -> None:
+def test_copies_to_a_truncated_file_count_the_bytes_that_fit(view: memoryview, directory: Path) -> None:
     end = PAGE_SIZE + 100
     os.truncate(directory / "file", end)
     target = view[PAGE_SIZE : PAGE_SIZE + 300]
@@ -152,7 +152,7 @@ def test_a_cut_file_takes_what_it_holds(view: memoryview, directory: Path) -> No
     target.release()
 
 
-def test_a_mapping_of_somebody_elses_is_flushed_but_not_synced(region: PmemRegion, directory: Path) -> None:
+def test_a_mapping_made_by_other_code_is_flushed_but_not_synced(region: PmemRegion, directory: Path) -> None:
     """As the docstrings say: an msync of it is its owner's to call."""
     with (directory / "file").open("r+b") as file, mmap.mmap(file.fileno(), SIZE) as mapping:
         assert memcpy_flushcache(memoryview(mapping)[:100], DATA[:100]).copied == 100

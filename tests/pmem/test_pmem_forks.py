@@ -99,7 +99,7 @@ def test_threads_of_a_child_open_the_file_once(directory: Path) -> None:
     region.close()
 
 
-def test_a_file_without_a_name_and_one_that_is_read_only(directory: Path) -> None:
+def test_a_child_reopens_deleted_and_read_only_files(directory: Path) -> None:
     path = directory / "file"
     region = PmemRegion.open(path, size=PAGE_SIZE, create=True)
     reader = PmemRegion.open(path, writable=False)

@@ -102,7 +102,7 @@ def test_a_read_only_file_system_can_be_read(tmp_path: Path) -> None:
 
 @needs_mount
 @pytest.mark.parametrize("kind", ["buffer", "ubuf", "kvec", "bvec"])
-def test_what_the_disk_does_not_take_is_not_counted(tmp_path: Path, kind: str) -> None:
+def test_bytes_that_the_disk_does_not_store_are_not_counted(tmp_path: Path, kind: str) -> None:
     """The file has all its room, but the disk below it, a file itself, has not."""
     size = 24 * MIB
     data = random.Random(8).randbytes(size)

@@ -26,7 +26,7 @@ def arena() -> Iterator[Arena]:
 @every_call
 @pytest.mark.usefixtures("flush_instruction", "way")
 @pytest.mark.parametrize("how", Damage, ids=lambda how: how.name)
-def test_bad_memory_ends_it_at_its_page_and_says_so(arena: Arena, call: Callable[..., None], how: Damage) -> None:
+def test_bad_memory_ends_the_call_at_its_page(arena: Arena, call: Callable[..., None], how: Damage) -> None:
     arena.damage(2, how)
     edge = 2 * PAGE_SIZE
     for offset in (0, 1, 63, 64, PAGE_SIZE - 1, PAGE_SIZE + 17, edge - 65, edge - 1, edge, edge + 1, edge + 100):
@@ -57,7 +57,7 @@ def test_bad_memory_ends_it_at_its_page_and_says_so(arena: Arena, call: Callable
 
 @every_call
 @pytest.mark.usefixtures("flush_instruction", "way")
-def test_of_no_length_nothing_is_touched(arena: Arena, call: Callable[..., None]) -> None:
+def test_length_0_accesses_nothing(arena: Arena, call: Callable[..., None]) -> None:
     """Not even the bad page that an offset is in: that is a fault as soon as the length is 1."""
     arena.damage(1, Damage.UNMAPPED)
     recovered = fault_handler.status().recovered
@@ -80,7 +80,7 @@ def test_of_no_length_nothing_is_touched(arena: Arena, call: Callable[..., None]
 
 @every_call
 @pytest.mark.usefixtures("flush_instruction")
-def test_what_memory_holds_stays_what_it_is(arena: Arena, call: Callable[..., None]) -> None:
+def test_the_contents_of_memory_do_not_change(arena: Arena, call: Callable[..., None]) -> None:
     for offset in range(0, 200, 7):
         for length in (1, 7, 64, 65, 200):
             arena.buffer[offset : offset + length] = DATA[:length]
@@ -93,7 +93,7 @@ def test_what_memory_holds_stays_what_it_is(arena: Arena, call: Callable[..., No
 
 @every_call
 @pytest.mark.usefixtures("flush_instruction", "way")
-def test_memory_that_can_only_be_read_will_do(call: Callable[..., None]) -> None:
+def test_read_only_memory_is_accepted(call: Callable[..., None]) -> None:
     with Arena([Page.READ_ONLY], DATA[:PAGE_SIZE]) as arena:
         call(arena.range(0, PAGE_SIZE))
         assert arena.image() == DATA[:PAGE_SIZE]

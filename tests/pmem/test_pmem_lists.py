@@ -33,7 +33,7 @@ def test_a_list_longer_than_a_page_is_read_as_far_as_its_lines_are_whole(first: 
 
 
 @pytest.mark.parametrize("last", ["123456789 5", "123456789 51", "123456789 ", "12345", "1"])
-def test_a_number_that_may_have_been_cut_is_not_believed(last: str) -> None:
+def test_a_last_line_that_may_be_truncated_is_left_out(last: str) -> None:
     lines = "1000000000 100\n" * 250
     digits = SYSFS_LIMIT - len(lines) - len(last) - len(" 1\n")
     text = f"{1:0{digits}} 1\n" + lines + last
@@ -44,7 +44,7 @@ def test_a_number_that_may_have_been_cut_is_not_believed(last: str) -> None:
     assert (10**9) * SECTOR in found
 
 
-def test_a_device_without_a_list_is_not_one_without_bad_blocks() -> None:
+def test_an_empty_line_makes_the_map_incomplete() -> None:
     """Its file has one empty line; the file of an empty list has none."""
     assert FaultMap.from_badblocks("\n").incomplete
     assert not FaultMap.from_badblocks("").incomplete
@@ -68,7 +68,7 @@ def test_a_device_without_a_list_is_not_one_without_bad_blocks() -> None:
         "\u0661 8\n",
     ],
 )
-def test_another_programs_list_is_refused_with_its_place(text: str) -> None:
+def test_a_malformed_list_is_an_error_with_line_and_column(text: str) -> None:
     with pytest.raises(ValueError, match=r"badblocks: line \d+, column \d+"):
         FaultMap.from_badblocks(text)
 
@@ -111,7 +111,7 @@ def test_a_regions_list_is_not_added_to_its_namespaces(listing: object) -> None:
     assert listed(FaultMap.from_ndctl(text, base=100)) == [(IN_NAMESPACE[0][0] + 100, 8 * SECTOR)]
 
 
-def test_a_region_is_taken_by_its_name_and_not_unasked() -> None:
+def test_a_regions_list_is_taken_only_by_its_name() -> None:
     assert listed(FaultMap.from_ndctl(json.dumps(REGION), namespace="region2")) == IN_REGION
     assert listed(FaultMap.from_ndctl(json.dumps(ALONE), namespace="region2")) == IN_REGION
     with pytest.raises(ValueError, match=r'region2 without its namespaces: expected .* namespace="region2"'):
@@ -152,13 +152,13 @@ def test_nothing_listed_is_nothing_bad(text: str) -> None:
         {key: value for key, value in NAMESPACE.items() if key != "badblocks"},
     ],
 )
-def test_what_is_no_list_of_bad_blocks_is_refused(listing: object) -> None:
+def test_json_without_a_list_of_bad_blocks_is_refused(listing: object) -> None:
     with pytest.raises(ValueError, match=r"source is|ndctl: line 1, column \d+"):
         FaultMap.from_ndctl(json.dumps(listing))
 
 
 @pytest.mark.parametrize("text", ["\ufeff{}", "libndctl: failed\n[]", json.dumps(NAMESPACE)[:-20], "[" * 100_000])
-def test_what_is_no_json_is_refused_with_its_place(text: str) -> None:
+def test_malformed_json_is_an_error_with_line_and_column(text: str) -> None:
     with pytest.raises(ValueError, match=r"ndctl: line \d+, column \d+"):
         FaultMap.from_ndctl(text)
 
@@ -186,7 +186,7 @@ POSTED = {
 
 
 @pytest.mark.parametrize("name", POSTED)
-def test_a_mapfile_is_read_as_its_user_wrote_it(name: str) -> None:
+def test_published_mapfiles_are_read(name: str) -> None:
     for base in (0, 1 << 40):
         found = FaultMap.from_mapfile(POSTED[name], base=base)
         assert (listed(found), found.incomplete) == ([(base + 0x1000, 0x200)], False)
@@ -213,7 +213,7 @@ def test_a_mapfile_with_bytes_that_were_not_tried_is_incomplete() -> None:
         "",
     ],
 )
-def test_a_mapfile_that_is_damaged_is_refused_with_its_place(text: str) -> None:
+def test_a_malformed_mapfile_is_an_error_with_line_and_column(text: str) -> None:
     with pytest.raises(ValueError, match=r"mapfile: line \d+, column \d+"):
         FaultMap.from_mapfile(text)
 

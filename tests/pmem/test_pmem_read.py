@@ -47,7 +47,7 @@ def test_every_kind_of_iterator_is_filled(path: Path, kind: str, shape: Shape) -
 
 
 @pytest.mark.parametrize("kind", ["buffer", "ubuf", "kvec", "bvec"])
-def test_known_poison_is_not_touched(path: Path, kind: str) -> None:
+def test_known_poison_is_not_accessed(path: Path, kind: str) -> None:
     region, out = PmemRegion.open(path), bytearray(4 * PAGE_SIZE)
     bad = address(region) + 2 * PAGE_SIZE + 100
     region.fault_map.add(bad, 64)
@@ -71,7 +71,7 @@ def test_known_poison_is_not_touched(path: Path, kind: str) -> None:
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", [None, *TARGETS])
-def test_a_file_that_was_cut_is_read_to_its_last_page_until_it_grows(path: Path, kind: str | None) -> None:
+def test_a_truncated_file_is_read_to_its_end_and_further_once_it_grows(path: Path, kind: str | None) -> None:
     region = PmemRegion.open(path)
     with path.open("r+b") as file:
         file.truncate(3 * PAGE_SIZE)
@@ -101,7 +101,7 @@ def test_a_file_that_was_cut_is_read_to_its_last_page_until_it_grows(path: Path,
 
 
 @pytest.mark.usefixtures("way")
-def test_a_bad_destination_is_not_the_regions(path: Path) -> None:
+def test_a_bad_destination_is_not_added_to_the_regions_map(path: Path) -> None:
     region = PmemRegion.open(path)
     with testing.truncated(4, keep=1) as memory:
         copied, remaining, fault = region.read_into(0, memory.buffer)
@@ -111,7 +111,7 @@ def test_a_bad_destination_is_not_the_regions(path: Path) -> None:
     assert len(region.fault_map) == 0
 
 
-def test_an_iterator_to_be_read_from_is_refused_by_name(path: Path) -> None:
+def test_a_source_iterator_is_refused_as_a_destination(path: Path) -> None:
     i = IovIter.ubuf(WRITE, bytes(100))
     with pytest.raises(ValueError, match=r"^read_into:"):
         PmemRegion.open(path).read_into(0, i)

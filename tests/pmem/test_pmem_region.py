@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_was_written_is_there_after_it_was_closed_and_opened_again(directory: Path) -> None:
+def test_written_bytes_are_there_after_closing_and_reopening(directory: Path) -> None:
     path = directory / "new"
     with PmemRegion.open(path, size=len(DATA), create=True) as region:
         assert len(region) == len(DATA)
@@ -54,7 +54,7 @@ def test_what_was_written_is_there_after_it_was_closed_and_opened_again(director
         assert bytes(region) == expected
 
 
-def test_it_says_what_it_is(file: Path) -> None:
+def test_its_properties(file: Path) -> None:
     region = PmemRegion.open(file, size=100, offset=PAGE_SIZE)
     assert (region.path, region.size, region.offset) == (str(file), 100, PAGE_SIZE)
     assert (region.granularity, region.is_map_sync, region.writable, region.closed) == ("page", False, True, False)
@@ -67,11 +67,11 @@ def test_it_says_what_it_is(file: Path) -> None:
 
 
 @pytest.mark.parametrize("spell", [str, os.fsencode, Path])
-def test_a_path_is_spelled_as_everywhere(file: Path, spell: Callable[[Path], Any]) -> None:
+def test_a_path_may_be_a_string_bytes_or_a_path_object(file: Path, spell: Callable[[Path], Any]) -> None:
     assert PmemRegion.open(spell(file)).path == str(file)
 
 
-def test_a_path_need_not_be_text(tmp_path: Path) -> None:
+def test_a_path_may_be_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff\xfe"
     with PmemRegion.open(name, size=5, create=True) as region:
         assert os.fsencode(region.path) == name
@@ -80,7 +80,7 @@ def test_a_path_need_not_be_text(tmp_path: Path) -> None:
         assert file.read() == b"bytes"
 
 
-def test_a_part_of_a_file_is_that_part_and_no_other(file: Path) -> None:
+def test_a_part_of_a_file_maps_exactly_that_part(file: Path) -> None:
     with PmemRegion.open(file, size=PAGE_SIZE + 5, offset=PAGE_SIZE) as region:
         assert bytes(region) == DATA[PAGE_SIZE : 2 * PAGE_SIZE + 5]
         region.write(0, bytes(PAGE_SIZE + 5))
@@ -100,7 +100,7 @@ def test_an_anonymous_file_is_opened_through_its_descriptor() -> None:
         os.close(fd)
 
 
-def test_every_consumer_of_buffers_sees_the_file(file: Path) -> None:
+def test_every_consumer_of_buffers_reads_the_file(file: Path) -> None:
     region = PmemRegion.open(file)
     view = memoryview(region)
     assert (view.nbytes, view.itemsize, view.format, view.readonly, view.obj) == (len(DATA), 1, "B", False, region)
@@ -128,7 +128,7 @@ def test_a_read_only_region_can_only_be_read(file: Path) -> None:
     assert file.read_bytes() == DATA
 
 
-def test_it_is_not_closed_under_anybody(file: Path) -> None:
+def test_closing_is_refused_while_it_is_in_use(file: Path) -> None:
     region = PmemRegion.open(file)
     held: list[Any] = [memoryview(region), places.array(region), IovIter.ubuf(READ, region)]
     held.append(held[2].dup())
@@ -142,14 +142,14 @@ def test_it_is_not_closed_under_anybody(file: Path) -> None:
     assert region.closed
 
 
-def test_a_context_that_leaves_a_view_behind_says_so(file: Path) -> None:
+def test_a_with_block_that_leaves_a_view_behind_raises(file: Path) -> None:
     region = PmemRegion.open(file)
     with pytest.raises(BufferError, match="in use"), region:
         view = memoryview(region)
     assert view[:4] == DATA[:4]
 
 
-def test_a_context_that_leaves_a_view_behind_does_not_hide_what_went_wrong_in_it(file: Path) -> None:
+def test_a_with_block_that_cannot_close_keeps_the_exception_of_the_block(file: Path) -> None:
     region = PmemRegion.open(file)
     view = memoryview(region)
     with pytest.raises(ZeroDivisionError) as raised, region:
@@ -162,7 +162,7 @@ def test_a_context_that_leaves_a_view_behind_does_not_hide_what_went_wrong_in_it
     region.close()
 
 
-def test_views_keep_a_forgotten_region(file: Path) -> None:
+def test_views_keep_an_unreferenced_region_mapped(file: Path) -> None:
     view = memoryview(PmemRegion.open(file))
     gc.collect()
     assert view == DATA
@@ -217,7 +217,7 @@ def test_a_closed_region_is_refused(file: Path, call: Callable[[PmemRegion], obj
         ({"create": True, "writable": False}, "create is True: expected False"),
     ],
 )
-def test_sizes_and_offsets_the_file_has_no_bytes_for(file: Path, arguments: dict[str, Any], message: str) -> None:
+def test_sizes_and_offsets_outside_the_file_are_refused(file: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PmemRegion.open(file, **arguments)
     assert file.read_bytes() == DATA
@@ -233,13 +233,13 @@ def test_an_empty_file_needs_a_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"size": 0}, {"size": 10, "offset": 1}, {"size": 2**63}])
-def test_a_refused_new_file_is_not_there(tmp_path: Path, arguments: dict[str, Any]) -> None:
+def test_a_refused_opening_creates_no_file(tmp_path: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"size|offset"):
         PmemRegion.open(tmp_path / "new", create=True, **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_file_is_refused_by_what_it_is(tmp_path: Path) -> None:
+def test_other_file_types_are_refused_by_name(tmp_path: Path) -> None:
     fifo, listening = tmp_path / "fifo", tmp_path / "socket"
     os.mkfifo(fifo)
     with socket.socket(socket.AF_UNIX) as server:
@@ -264,7 +264,7 @@ def test_what_is_no_file_is_refused_by_what_it_is(tmp_path: Path) -> None:
         PmemRegion.open(3)  # type: ignore[arg-type]
 
 
-def test_a_file_that_cannot_be_written_can_be_read(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_can_be_opened_for_reading(tmp_path: Path) -> None:
     """A running program is such a file, for root as well."""
     program = tmp_path / "program"
     program.write_bytes(Path("/bin/sleep").read_bytes())
@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_written_can_be_read(tmp_path: Path) -> None:
         os.waitpid(child, 0)
 
 
-def test_a_file_is_made_longer_and_never_shorter(file: Path) -> None:
+def test_opening_extends_a_file_and_never_shortens_it(file: Path) -> None:
     with PmemRegion.open(file, size=100, create=True) as region:
         assert bytes(region) == DATA[:100]
     assert file.read_bytes() == DATA
@@ -290,7 +290,7 @@ def test_a_file_is_made_longer_and_never_shorter(file: Path) -> None:
     assert file.read_bytes() == (DATA + bytes(4 * PAGE_SIZE - len(DATA)) + b"end").ljust(5 * PAGE_SIZE, b"\0")
 
 
-def test_holes_get_room_only_in_the_part_that_can_be_written(directory: Path) -> None:
+def test_holes_are_allocated_only_in_the_writable_part(directory: Path) -> None:
     path = directory / "sparse"
     path.touch()
     os.truncate(path, 64 * PAGE_SIZE)
@@ -303,7 +303,7 @@ def test_holes_get_room_only_in_the_part_that_can_be_written(directory: Path) ->
     assert path.stat().st_size == 64 * PAGE_SIZE
 
 
-def test_two_regions_over_one_file_are_one_memory(file: Path) -> None:
+def test_two_regions_of_one_file_share_their_bytes(file: Path) -> None:
     with PmemRegion.open(file) as one, PmemRegion.open(file, writable=False) as other:
         one.write(5, b"shared")
         assert bytes(other)[5:11] == b"shared"
@@ -311,7 +311,7 @@ def test_two_regions_over_one_file_are_one_memory(file: Path) -> None:
             assert third[5:11] == b"shared"
 
 
-def test_closing_waits_for_nobody_and_cuts_nobody_off(tmp_path: Path) -> None:
+def test_closing_during_a_write_is_refused_or_comes_after_it(tmp_path: Path) -> None:
     """While another thread writes, closing is refused or comes after."""
     data = random.Random(2).randbytes(1 << 20) * 16
     for _ in range(3):
@@ -340,7 +340,7 @@ def test_closing_waits_for_nobody_and_cuts_nobody_off(tmp_path: Path) -> None:
         path.unlink()
 
 
-def test_all_who_make_a_file_at_once_get_the_same_one(tmp_path: Path) -> None:
+def test_threads_that_create_a_file_at_once_get_the_same_file(tmp_path: Path) -> None:
     workers, rounds = 4, 50
     barrier = threading.Barrier(workers)
     failures: list[BaseException] = []
@@ -366,7 +366,7 @@ def test_all_who_make_a_file_at_once_get_the_same_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1 << 60, 3 * PAGE_SIZE], ids=["no room", "not mapped"])
 @pytest.mark.parametrize("stays_open", [True, False])
-def test_a_refused_opening_leaves_what_another_has_written_meanwhile(
+def test_a_refused_opening_keeps_bytes_that_another_process_has_written(
     tmp_path: Path, size: int, stays_open: bool
 ) -> None:
     path = tmp_path / "file"
@@ -401,7 +401,7 @@ def make_and_give_up(path: Path, until: float) -> None:
             file.reserve(None)
 
 
-def test_who_makes_a_file_has_it_at_its_path_whoever_gives_up_meanwhile(tmp_path: Path) -> None:
+def test_a_created_file_stays_at_its_path_when_another_opening_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     until = time.monotonic() + 1
     others = [multiprocessing.get_context("spawn").Process(target=make_and_give_up, args=(path, until + 1))]
@@ -417,7 +417,7 @@ def test_who_makes_a_file_has_it_at_its_path_whoever_gives_up_meanwhile(tmp_path
         assert other.exitcode == 0
 
 
-def test_a_link_to_nowhere_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_dangling_symbolic_link_is_refused(tmp_path: Path) -> None:
     link, target = tmp_path / "link", tmp_path / "target"
     link.symlink_to(target)
     with pytest.raises(FileNotFoundError, match="symbolic link") as caught:

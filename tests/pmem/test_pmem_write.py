@@ -49,7 +49,7 @@ def expected(offset: int, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("offset", [0, 1, 4095, 5 * PAGE_SIZE + 7])
 @pytest.mark.parametrize("length", [0, 1, 64, PAGE_SIZE - 1, 3 * PAGE_SIZE + 1])
-def test_a_buffer_is_written_where_it_was_said_and_nowhere_else(
+def test_a_buffer_is_written_at_its_offset_and_nowhere_else(
     path: Path, region: PmemRegion, offset: int, length: int
 ) -> None:
     data = random.Random(length).randbytes(length)
@@ -63,7 +63,7 @@ def test_a_buffer_is_written_where_it_was_said_and_nowhere_else(
     "shape",
     [Shape((100,)), Shape((5, 0, 4097, 3, 8190), lead=13, seed=1), Shape((4096, 4096, 4096), seed=2), Shape((0, 0))],
 )
-def test_every_kind_of_iterator_is_written_whole(path: Path, region: PmemRegion, kind: str, shape: Shape) -> None:
+def test_every_kind_of_iterator_is_written_completely(path: Path, region: PmemRegion, kind: str, shape: Shape) -> None:
     pair = build(kind, True, shape)
     data = pair.oracle.copy_from(pair.real.count)
     assert region.write(77, pair.real) == len(data)
@@ -75,7 +75,7 @@ def test_every_kind_of_iterator_is_written_whole(path: Path, region: PmemRegion,
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_write_goes_on_where_the_last_one_ended(path: Path, region: PmemRegion, kind: str) -> None:
+def test_a_second_write_continues_the_iterator(path: Path, region: PmemRegion, kind: str) -> None:
     pair = build(kind, True, Shape((3000, 1, 6000, 4096), lead=5))
     total, part = pair.real.count, 4500
     data = pair.oracle.copy_from(total)
@@ -94,7 +94,7 @@ PERSIST: dict[str, Callable[[PmemRegion, Any], None]] = {
 
 
 @pytest.mark.parametrize("persist", PERSIST.values(), ids=PERSIST)
-def test_what_is_stored_through_a_view_is_durable_when_persisted(
+def test_stores_through_a_view_are_durable_after_persist(
     region: PmemRegion, persist: Callable[[PmemRegion, Any], None]
 ) -> None:
     view = places.array(region)
@@ -111,7 +111,7 @@ def test_what_is_stored_through_a_view_is_durable_when_persisted(
     del view
 
 
-def test_memory_that_is_no_regions_has_only_its_lines_flushed(region: PmemRegion) -> None:
+def test_persist_only_flushes_lines_of_memory_outside_regions(region: PmemRegion) -> None:
     view = memoryview(region)
     view[0] ^= 1
     for buffer in (bytearray(PAGE_SIZE), testing.pattern(0, 100)):
@@ -126,7 +126,7 @@ def test_memory_that_is_no_regions_has_only_its_lines_flushed(region: PmemRegion
 @pytest.mark.parametrize(
     ("offset", "length"), [(SIZE, 1), (SIZE - 4, 5), (SIZE + 1, 0), (0, SIZE + 1), (2**64 - 1, 1), (2**63, 2)]
 )
-def test_what_leaves_the_region_is_refused_before_anything_is_stored(
+def test_data_that_would_leave_the_region_store_nothing(
     path: Path, region: PmemRegion, offset: int, length: int
 ) -> None:
     data = bytearray(length)
@@ -202,9 +202,7 @@ def attempt(region: PmemRegion, offset: int, data: Any) -> tuple[int, Any]:
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", OVER)
-def test_a_source_that_goes_bad_leaves_what_came_before_and_that_is_durable(
-    path: Path, region: PmemRegion, kind: str
-) -> None:
+def test_bytes_before_a_bad_source_page_are_stored_and_durable(path: Path, region: PmemRegion, kind: str) -> None:
     with testing.truncated(4, keep=2) as memory:
         data, good = OVER[kind](memory.buffer), 2 * PAGE_SIZE
         if kind in COMES_SHORT:
@@ -224,7 +222,7 @@ def test_a_source_that_goes_bad_leaves_what_came_before_and_that_is_durable(
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", OVER)
-def test_a_region_whose_file_was_cut_takes_what_there_is_room_for(path: Path, kind: str) -> None:
+def test_a_write_to_a_truncated_file_stores_the_bytes_that_fit(path: Path, kind: str) -> None:
     region = PmemRegion.open(path)
     with path.open("r+b") as file:
         file.truncate(3 * PAGE_SIZE)
@@ -239,7 +237,7 @@ def test_a_region_whose_file_was_cut_takes_what_there_is_room_for(path: Path, ki
 
 @pytest.mark.parametrize("length", [PAGE_SIZE, 300 << 10])
 @pytest.mark.parametrize("kind", OVER)
-def test_bytes_behind_the_end_of_a_file_that_was_cut_do_not_count(tmp_path: Path, kind: str, length: int) -> None:
+def test_bytes_behind_the_end_of_a_truncated_file_do_not_count(tmp_path: Path, kind: str, length: int) -> None:
     """The page it ends in takes them, and forgets them."""
     path, size = tmp_path / "cut", 512 << 10
     path.write_bytes(bytes(size))
@@ -275,7 +273,7 @@ def test_a_page_that_cannot_be_synced_is_an_error(region: PmemRegion) -> None:
         region.deep_flush()
 
 
-def test_dirty_pages_are_seen_at_all(region: PmemRegion) -> None:
+def test_the_check_for_dirty_pages_finds_one(region: PmemRegion) -> None:
     """What the tests above rely on."""
     view = memoryview(region)
     view[PAGE_SIZE - 1 : PAGE_SIZE + 1] = b"ab"

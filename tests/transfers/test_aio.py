@@ -68,7 +68,7 @@ def is_watched(loop: asyncio.AbstractEventLoop, fd: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", DATA_KINDS)
-def test_every_kind_from_one_end_to_the_other(kind: IterKind, run: Run) -> None:
+def test_every_kind_is_sent_and_received(kind: IterKind, run: Run) -> None:
     memory, back = three_pages(), three_pages()
     back[:] = bytes(TOTAL)
 
@@ -119,7 +119,7 @@ def test_pipes(run: Run) -> None:
     assert back == data
 
 
-def test_a_peer_that_shuts_down_is_the_end(run: Run) -> None:
+def test_a_peer_that_shuts_down_ends_the_transfer(run: Run) -> None:
     async def main() -> None:
         with connected() as (left, right):
             left.send(b"abc")
@@ -143,7 +143,7 @@ def test_control_messages_go_with_the_first_bytes(run: Run) -> None:
     run(main())
 
 
-def test_other_tasks_run_while_a_fast_peer_takes_everything(run: Run) -> None:
+def test_other_tasks_run_while_a_fast_peer_takes_all_bytes(run: Run) -> None:
     """The peer is a thread that never lets the socket's buffer fill up; the loop must not stay with it."""
     total = 256 << 20
 
@@ -197,7 +197,7 @@ def test_other_tasks_run_beside_small_transfers_that_never_wait(run: Run) -> Non
     assert run(main()) >= 10
 
 
-def test_waiting_is_no_work(run: Run) -> None:
+def test_a_waiting_transfer_uses_no_processor_time(run: Run) -> None:
     """A transfer that waits takes no processor time: nothing polls."""
 
     async def main() -> None:
@@ -214,7 +214,7 @@ def test_waiting_is_no_work(run: Run) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_cancelled_anywhere_the_iterators_say_what_went(seed: int, run: Run) -> None:
+def test_after_a_cancellation_the_iterators_have_the_bytes_transferred(seed: int, run: Run) -> None:
     choose = random.Random(seed)
     data = pattern(1 << 20)
     back = bytearray(len(data))
@@ -243,7 +243,7 @@ def test_cancelled_anywhere_the_iterators_say_what_went(seed: int, run: Run) -> 
     assert back == data
 
 
-def test_two_transfers_do_not_take_each_other_s_place(run: Run) -> None:
+def test_a_second_transfer_in_the_same_direction_is_refused(run: Run) -> None:
     async def main() -> None:
         with connected() as (left, right):
             first = asyncio.ensure_future(aio.recvmsg_all(right, IovIter.ubuf(READ, bytearray(3))))

@@ -61,7 +61,7 @@ def unread(sock: socket.socket) -> int:
 
 
 @pytest.mark.parametrize("function", [io.sendmsg_all, io.writev_all])
-def test_nothing_is_sent_to_a_stranger(function: Callable[[Any, IovIter], int]) -> None:
+def test_nothing_is_sent_to_a_file_that_got_the_number(function: Callable[[Any, IovIter], int]) -> None:
     left, right = socket.socketpair()
     left.settimeout(60)
     right.settimeout(60)
@@ -93,7 +93,7 @@ def test_nothing_is_sent_to_a_stranger(function: Callable[[Any, IovIter], int]) 
 
 
 @pytest.mark.parametrize("function", [io.recvmsg_all, io.readv_all])
-def test_nothing_is_received_from_a_stranger(function: Callable[[Any, IovIter], int]) -> None:
+def test_nothing_is_received_from_a_file_that_got_the_number(function: Callable[[Any, IovIter], int]) -> None:
     left, right = socket.socketpair()
     left.settimeout(60)
     into = bytearray(SIZE)
@@ -162,7 +162,7 @@ def test_a_regular_file_object_that_is_closed_between_two_pieces(tmp_path: Path)
 
 
 @pytest.mark.parametrize("call", [io.recvmsg, io.readv, io.recvmsg_all])
-def test_a_handler_closes_what_a_call_waits_for(call: Callable[[Any, IovIter], object]) -> None:
+def test_a_handler_may_close_the_file_that_a_call_waits_for(call: Callable[[Any, IovIter], object]) -> None:
     left, right = socket.socketpair()
     left.settimeout(60)
     others: list[socket.socket] = []
@@ -190,7 +190,7 @@ def test_a_handler_closes_what_a_call_waits_for(call: Callable[[Any, IovIter], o
 
 @pytest.mark.parametrize("answer", [lambda fd: fd + 1000, lambda _: -1], ids=["another number", "none"])
 @pytest.mark.parametrize("n", [2, 3, 4])
-def test_an_object_that_changes_its_mind(n: int, answer: Callable[[int], int]) -> None:
+def test_an_object_that_returns_another_descriptor_ends_the_transfer(n: int, answer: Callable[[int], int]) -> None:
     file = Reopening(n, answer)
     data = pattern(3 * 1024 * 8)
     i = IovIter.iovec(WRITE, [data[at : at + 8] for at in range(0, len(data), 8)])
@@ -204,7 +204,7 @@ def test_an_object_that_changes_its_mind(n: int, answer: Callable[[int], int]) -
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_close_right_after_the_answer_puts_nobody_in_its_place(n: int) -> None:
+def test_a_close_right_after_fileno_reaches_no_other_file(n: int) -> None:
     stranger_out, stranger_in = os.pipe()
 
     class Lying(Reopening):
@@ -228,7 +228,7 @@ def test_a_close_right_after_the_answer_puts_nobody_in_its_place(n: int) -> None
 
 
 @pytest.mark.parametrize("function", [io.writev_all, io.sendmsg_all])
-def test_no_descriptor_stays_behind_and_none_is_needed(function: Callable[[Any, IovIter], int]) -> None:
+def test_no_descriptor_is_leaked_and_none_is_required(function: Callable[[Any, IovIter], int]) -> None:
     left, right = socket.socketpair()
     with left, right:
         before = len(list(Path("/proc/self/fd").iterdir()))
@@ -260,7 +260,7 @@ def test_the_locks_of_a_file_outlive_a_transfer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_an_object_that_raises_when_asked_again(error: type[BaseException]) -> None:
+def test_an_exception_of_fileno_during_a_transfer_is_passed_on(error: type[BaseException]) -> None:
     def fails(_: int) -> int:
         raise error
 
@@ -273,7 +273,7 @@ def test_an_object_that_raises_when_asked_again(error: type[BaseException]) -> N
     os.close(file.into)
 
 
-def test_a_ring_does_not_go_on_over_a_stranger_either() -> None:
+def test_a_splice_does_not_continue_over_a_file_that_got_the_number() -> None:
     ring = PipeRing(1 << 11)
     ring_in = IovIter.pipe(READ, ring, 2000 * PAGE_SIZE)
     out, into = os.pipe()

@@ -84,7 +84,7 @@ NAMES = ["pwritev", "writev", "vmsplice", "sendmsg", "process_vm_writev"]
 
 @pytest.mark.parametrize("parts", [1, 2, 16])
 @pytest.mark.parametrize("send", SENDERS, ids=NAMES)
-def test_zeroes_of_a_guard_are_never_sent(send: Callable[[IovIter], tuple[int, bytes]], parts: int) -> None:
+def test_a_guards_zeroes_are_never_sent(send: Callable[[IovIter], tuple[int, bytes]], parts: int) -> None:
     with met() as memory, memoryview(memory) as view:
         size = len(view) // parts
         i = IovIter.kvec(WRITE, [view[start : start + size] for start in range(0, len(view), size)])
@@ -96,7 +96,7 @@ def test_zeroes_of_a_guard_are_never_sent(send: Callable[[IovIter], tuple[int, b
         i.release()
 
 
-def test_bytes_are_not_received_into_zeroes_of_a_guard() -> None:
+def test_no_bytes_are_received_into_a_guards_zeroes() -> None:
     out, into = os.pipe()
     with os.fdopen(out, "rb") as reader, os.fdopen(into, "wb") as writer, met() as memory:
         writer.write(b"Z" * PAGES * PAGE_SIZE)
@@ -111,7 +111,7 @@ def test_bytes_are_not_received_into_zeroes_of_a_guard() -> None:
         i.release()
 
 
-def test_a_process_s_own_memory_under_zeroes_is_not_read() -> None:
+def test_process_vm_readv_does_not_read_a_guards_zeroes_of_its_own_process() -> None:
     with met() as memory:
         got = bytearray(PAGES * PAGE_SIZE)
         start = address(memory)
@@ -122,7 +122,7 @@ def test_a_process_s_own_memory_under_zeroes_is_not_read() -> None:
         assert got == DATA + bytes(3 * PAGE_SIZE)
 
 
-def test_a_process_s_own_memory_by_the_id_of_a_thread() -> None:
+def test_a_thread_id_counts_as_the_own_process() -> None:
     with met() as memory:
         got = bytearray(PAGES * PAGE_SIZE)
         read: list[int] = []
@@ -137,7 +137,7 @@ def test_a_process_s_own_memory_by_the_id_of_a_thread() -> None:
         assert (read, bytes(got)) == ([PAGE_SIZE], DATA + bytes(3 * PAGE_SIZE))
 
 
-def test_a_ring_does_not_pass_on_a_lent_page_of_zeroes() -> None:
+def test_a_ring_does_not_send_a_referenced_page_of_a_guards_zeroes() -> None:
     ring = PipeRing()
     out, into = os.pipe()
     with os.fdopen(out, "rb") as reader, os.fdopen(into, "wb") as writer, met() as memory:
@@ -154,7 +154,7 @@ def test_a_ring_does_not_pass_on_a_lent_page_of_zeroes() -> None:
 
 
 @pytest.mark.parametrize("kind", ["discard", "pipe"])
-def test_whole_transfers_without_memory_of_the_caller_do_not_mind_a_guard(kind: str) -> None:
+def test_kinds_without_memory_transfer_completely_inside_a_guard(kind: str) -> None:
     with ExitStack() as stack:
         stack.enter_context(met())
         out, into = os.pipe()
@@ -226,7 +226,7 @@ def read_exactly(fd: int, nbytes: int) -> bytes:
 
 
 @pytest.mark.parametrize("function", [io.writev, io.writev_all, "splice"])
-def test_zeroes_that_come_during_a_call_are_told_of_when_they_went(function: Any, cut: _Cut) -> None:
+def test_zeroes_sent_because_a_guard_began_during_the_call_are_reported(function: Any, cut: _Cut) -> None:
     out, into = os.pipe()
     os.write(into, bytes(1 << 16))
     i = IovIter.kvec(WRITE, [cut.memory])
@@ -259,7 +259,7 @@ def test_zeroes_that_come_during_a_call_are_told_of_when_they_went(function: Any
 
 
 @pytest.mark.parametrize("function", [io.readv, io.readv_all])
-def test_what_comes_into_zeroes_during_a_call_is_told_of(function: Any, cut: _Cut) -> None:
+def test_bytes_received_into_zeroes_because_a_guard_began_are_reported(function: Any, cut: _Cut) -> None:
     out, into = os.pipe()
     i = IovIter.kvec(READ, [cut.memory])
     thread, errors = failing(lambda: function(out, i))

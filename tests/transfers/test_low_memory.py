@@ -100,7 +100,7 @@ assert refused and whole, (refused, whole)
 """
 
 
-def test_descriptors_that_nobody_will_see_are_closed() -> None:
+def test_received_descriptors_that_cannot_be_returned_are_closed() -> None:
     pytest.importorskip("_testcapi", reason="this CPython has no hooks into its allocator")
     done = subprocess.run([sys.executable, "-c", RECEIVE], check=False, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]

@@ -34,7 +34,7 @@ def rights(*fds: int) -> tuple[int, int, array.array[int]]:
     return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds)
 
 
-def test_descriptors_go_as_with_the_socket_module(unix_datagrams: tuple[socket.socket, socket.socket]) -> None:
+def test_descriptors_are_passed_as_with_the_socket_module(unix_datagrams: tuple[socket.socket, socket.socket]) -> None:
     left, right = unix_datagrams
     out, into = os.pipe()
     assert io.sendmsg(left, IovIter.iovec(WRITE, [b"two ", b"ends"]), [rights(out, into)]) == 8
@@ -79,7 +79,9 @@ def test_control_messages_are_laid_out_as_the_socket_module_lays_them_out(
             os.close(fd)
 
 
-def test_too_little_room_is_told(unix_datagrams: tuple[socket.socket, socket.socket]) -> None:
+def test_too_small_an_iterator_or_control_buffer_is_reported(
+    unix_datagrams: tuple[socket.socket, socket.socket],
+) -> None:
     left, right = unix_datagrams
     io.sendmsg(left, IovIter.ubuf(WRITE, b"abcdef"), [rights(0, 1)])
     i = IovIter.ubuf(READ, bytearray(4))
@@ -88,7 +90,7 @@ def test_too_little_room_is_told(unix_datagrams: tuple[socket.socket, socket.soc
     assert flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) == socket.MSG_TRUNC | socket.MSG_CTRUNC
 
 
-def test_the_whole_length_of_a_datagram_moves_the_iterator_by_what_it_got(
+def test_msg_trunc_moves_the_iterator_only_by_the_bytes_stored(
     unix_datagrams: tuple[socket.socket, socket.socket],
 ) -> None:
     left, right = unix_datagrams
@@ -100,7 +102,7 @@ def test_the_whole_length_of_a_datagram_moves_the_iterator_by_what_it_got(
 
 
 @pytest.mark.parametrize("flags", [socket.MSG_TRUNC, socket.MSG_TRUNC | socket.MSG_PEEK])
-def test_bytes_that_tcp_drops_do_not_move_the_iterator(flags: int) -> None:
+def test_bytes_that_tcp_discards_do_not_move_the_iterator(flags: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as left:
         right, _ = server.accept()
         with right:
@@ -114,7 +116,7 @@ def test_bytes_that_tcp_drops_do_not_move_the_iterator(flags: int) -> None:
                 assert (i.count, bytes(back)) == (4, b"abcdef" + bytes(4))
 
 
-def test_a_unix_stream_copies_what_it_is_told_to_truncate() -> None:
+def test_a_unix_stream_stores_bytes_despite_msg_trunc() -> None:
     left, right = socket.socketpair()
     with left, right:
         left.sendall(b"abcdef")
@@ -136,7 +138,7 @@ def test_a_unix_stream_copies_what_it_is_told_to_truncate() -> None:
         ([(1, 2, memoryview(bytes(20))[::2])], (TypeError, BufferError)),
     ],
 )
-def test_control_messages_that_are_none(
+def test_malformed_control_messages_are_refused(
     ancdata: Any, error: type[Exception], unix_datagrams: tuple[socket.socket, socket.socket]
 ) -> None:
     left, right = unix_datagrams
@@ -151,7 +153,9 @@ def test_control_messages_that_are_none(
 
 
 @pytest.mark.parametrize("ancbufsize", [-1, 1 << 31, 1 << 62])
-def test_sizes_that_no_control_buffer_has(ancbufsize: int, unix_datagrams: tuple[socket.socket, socket.socket]) -> None:
+def test_impossible_control_buffer_sizes_are_refused(
+    ancbufsize: int, unix_datagrams: tuple[socket.socket, socket.socket]
+) -> None:
     unix_datagrams[0].send(b"abc")
     i = IovIter.ubuf(READ, bytearray(3))
     with pytest.raises(ValueError, match=r"^ancbufsize"):
@@ -159,7 +163,9 @@ def test_sizes_that_no_control_buffer_has(ancbufsize: int, unix_datagrams: tuple
     assert (i.count, unix_datagrams[1].recv(3)) == (3, b"abc")
 
 
-def test_an_absurd_size_takes_no_memory(unix_datagrams: tuple[socket.socket, socket.socket]) -> None:
+def test_a_huge_control_buffer_size_allocates_little_memory(
+    unix_datagrams: tuple[socket.socket, socket.socket],
+) -> None:
     left, right = unix_datagrams
     left.send(b"abc")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -167,7 +173,7 @@ def test_an_absurd_size_takes_no_memory(unix_datagrams: tuple[socket.socket, soc
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
-def test_control_messages_go_once_with_the_first_bytes_of_a_whole_transfer() -> None:
+def test_a_whole_transfer_sends_control_messages_once() -> None:
     left, right = socket.socketpair()
     with left, right:
         left.settimeout(60)

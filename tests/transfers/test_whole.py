@@ -67,7 +67,7 @@ def segments(data: bytes, size: int) -> list[memoryview]:
 
 @pytest.mark.parametrize("most", [1, 777, 1 << 16])
 @pytest.mark.parametrize("kind", DATA_KINDS)
-def test_every_kind_goes_through_a_pipe_whole(kind: IterKind, most: int) -> None:
+def test_every_kind_is_written_completely_through_a_pipe(kind: IterKind, most: int) -> None:
     out, into = os.pipe()
     memory = three_pages()
     drain = Drain(out, most)
@@ -79,7 +79,7 @@ def test_every_kind_goes_through_a_pipe_whole(kind: IterKind, most: int) -> None
 
 
 @pytest.mark.parametrize("kind", DATA_KINDS)
-def test_every_kind_is_filled_from_a_stream_that_comes_in_drops(kind: IterKind) -> None:
+def test_every_kind_is_filled_from_a_stream_of_small_pieces(kind: IterKind) -> None:
     content = pattern(TOTAL)
     with connected() as (left, right):
 
@@ -459,7 +459,7 @@ def test_the_bytes_before_bad_memory_are_read_and_counted_and_the_rest_stays(bad
     os.close(into)
 
 
-def test_efault_that_is_not_the_iterator_s_stays_what_it_is() -> None:
+def test_efault_not_caused_by_the_iterators_memory_is_passed_on() -> None:
     i = IovIter.ubuf(READ, bytearray(10))
     with Arena([Page.UNMAPPED]) as arena, pytest.raises(OSError, match="Bad address") as raised:
         io.process_vm_readv(os.getpid(), i, [UserRange(arena.address, 10)])
@@ -514,7 +514,7 @@ class TestWhatEndsInTheMiddle:
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_one_message_is_never_made_into_several(kind: int) -> None:
+def test_an_iterator_too_long_for_one_message_is_refused(kind: int) -> None:
     left, right = socket.socketpair(type=kind)
     with left, right:
         i = IovIter.iovec(WRITE, [b"x"] * 1025)
@@ -537,7 +537,7 @@ def test_flags_that_would_repeat_or_drop_bytes_are_refused_in_a_whole_transfer(f
         assert right.recv(10) == b"abc"
 
 
-def test_a_child_goes_on_from_where_its_parent_s_iterator_stood() -> None:
+def test_a_forked_child_continues_from_the_iterators_position() -> None:
     out, into = os.pipe()
     i = IovIter.iovec(WRITE, [b"parent", b"child"])
     i.truncate(6)
