@@ -1,6 +1,6 @@
-//! Copies that sum up what they copy: the ones'-complement sum of the Internet checksum (RFC 1071).
+//! Copies that also compute the ones'-complement sum of the Internet checksum (RFC 1071) over the bytes they copy.
 //!
-//! Sums are kept folded to 16 bits, so that a sum over parts equals the sum over the whole bit by bit.
+//! Sums are kept folded to 16 bits, so that the sum of parts has exactly the bits of the sum of the whole.
 
 use super::bounce;
 use super::chunk::CopyChunk;
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::iter::{IovIter, Step};
 use crate::memory::{Memory, Segment};
 
-/// Adds with end-around carry until 16 bits are left.
+/// Folds a sum to 16 bits: adds the upper bits to the lower 16 (the end-around carry) until none are left.
 fn fold(mut sum: u64) -> u32 {
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -18,7 +18,8 @@ fn fold(mut sum: u64) -> u32 {
     sum as u32
 }
 
-/// The folded sum of 16-bit little-endian words, an odd byte at the end padded with zero.
+/// The folded sum of a block as 16-bit little-endian words. An odd byte at the end is padded with a zero. Summing 32
+/// bits at a time gives the same, since 2^16 is 1 in ones'-complement arithmetic.
 fn block_sum(block: &[u8]) -> u32 {
     let mut words = block.chunks_exact(4);
     let mut sum: u64 = words.by_ref().map(|w| u64::from(u32::from_le_bytes([w[0], w[1], w[2], w[3]]))).sum();
@@ -28,13 +29,15 @@ fn block_sum(block: &[u8]) -> u32 {
     fold(sum)
 }
 
-/// `sum` with a block's sum added that begins at byte `offset`: at an odd one its bytes are swapped.
+/// Adds to `sum` the sum of a block that begins at byte `offset`. If the offset is odd, each byte of the block is in
+/// the other half of its 16-bit word, which the byte-swapped sum accounts for.
 fn combine(sum: u32, block: u32, offset: usize) -> u32 {
     let block = if offset % 2 == 1 { u32::from((block as u16).swap_bytes()) } else { block };
     fold(u64::from(sum) + u64::from(block))
 }
 
-/// The bytes pass through a buffer on their way, so that what is summed is what is written whoever changes the source.
+/// The size of the buffer that the bytes are copied through. The bytes in it are both summed and written, so the sum is
+/// right even if somebody changes the source meanwhile.
 const BLOCK: usize = 4096;
 
 struct Summing<'m> {
@@ -42,12 +45,12 @@ struct Summing<'m> {
     direction: Direction,
     copier: &'m mut Copier,
     sum: u32,
-    /// The position of the first byte in the sum.
+    /// The offset of the first byte of the copy in the summed data; only whether it is odd matters.
     offset: usize,
 }
 
 impl Step for Summing<'_> {
-    /// A chunk that fails anywhere counts as failed whole, and so does its sum.
+    /// A chunk that fails anywhere counts as not copied at all, as in the kernel, and adds nothing to the sum.
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
         let flat = self.flat + progress;
         let (from, to) = if self.direction == Direction::Dest { (flat, addr) } else { (addr, flat) };
@@ -73,8 +76,9 @@ impl Step for Summing<'_> {
     }
 }
 
-/// Copies into the iterator and adds what was copied to `csum`, which so far covers `offset` bytes
-/// (`csum_and_copy_to_iter`). Returns the bytes copied and the sum, which is `csum` itself when nothing was.
+/// Copies into the iterator and adds the bytes copied to `csum`, the sum of the `offset` bytes before them
+/// (`csum_and_copy_to_iter`). Returns the number of bytes copied and the sum; if that number is 0, the sum is `csum`
+/// unchanged.
 pub fn csum_and_copy_to_iter(
     src: Memory,
     i: &mut IovIter,
@@ -89,7 +93,7 @@ pub fn csum_and_copy_to_iter(
     Ok((done, sum))
 }
 
-/// Copies out of the iterator and adds what was copied to `csum` (`csum_and_copy_from_iter`).
+/// Copies from the iterator and adds the bytes copied to `csum` (`csum_and_copy_from_iter`).
 pub fn csum_and_copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, csum: u32) -> Result<(usize, u32)> {
     let mut sum = csum;
     let done = bounce::from_iter(dst, i, nbytes, "csum_and_copy_from_iter", |copier, i, dst| {
@@ -98,8 +102,8 @@ pub fn csum_and_copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, csum
     Ok((done, sum))
 }
 
-/// Between the iterator and flat memory, both of which the copier was made for. DISCARD copies nothing, so there is
-/// nothing to sum.
+/// Copies between the iterator and flat memory, for both of which the copier was made. A DISCARD iterator copies 0
+/// bytes here: its walk gives no memory, so nothing would be summed.
 fn summing_copy(
     copier: &mut Copier,
     i: &mut IovIter,

@@ -1,4 +1,4 @@
-//! The unit of every copy: a chunk that is contiguous on both sides. And the buffers of our own that chunks pass
+//! The unit of every copy, a chunk that is contiguous on both sides; and the poisoning of buffers that chunks pass
 //! through.
 
 use crate::arch;
@@ -6,20 +6,20 @@ use crate::memory::Segment;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
-/// Destinations shorter than this that may leave partial lines in the cache go there whole: two edge lines would be
-/// most of them. In bytes.
+/// In bytes. A destination shorter than this, whose partial lines may stay in the cache, is stored through the cache as
+/// a whole: few of its lines would be whole.
 pub(super) const NONTEMPORAL_FROM: usize = 256;
 
-/// How many bytes of the next source are prefetched at a time while another one is copied past the caches.
+/// While one source is copied with non-temporal stores, the next one is prefetched this many bytes at a time.
 pub(super) const PREFETCH_CHUNK: usize = 1 << 10;
 
-/// Something that copies chunks.
+/// Copies chunks.
 pub(super) trait CopyChunk {
     /// Copies; returns the bytes **not** copied. The ranges may overlap only if `dst` is not above `src`.
     ///
     /// # Safety
     /// Each range is a part of the [`Memory`](crate::memory::Memory) that the copier was made for, or of a buffer of
-    /// our own that stays where it is until the copier is done.
+    /// ours that stays where it is until the copier is done.
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize;
 
     /// May prefetch a source that will be copied from soon.
@@ -37,18 +37,18 @@ pub(super) trait CopyChunk {
     }
 }
 
-/// What [`poison`] fills buffers with.
+/// The byte that [`poison`] fills buffers with.
 pub(super) const POISON: u8 = 0xa5;
 
-/// Fills a buffer that is about to be used uninitialised, so that a byte which was counted but never read shows in a
-/// test: in debug builds, and where `IOVEC_RS_POISON` is set in the environment.
+/// Fills a buffer that would be used uninitialised, so that tests see a byte that was counted but never read. Does so
+/// in debug builds, and if `IOVEC_RS_POISON` is set in the environment.
 pub(super) fn poison(buffer: &mut [MaybeUninit<u8>]) {
     if is_poison_asked_for() {
         buffer.fill(MaybeUninit::new(POISON));
     }
 }
 
-/// Whether buffers are to be poisoned.
+/// Whether [`poison`] fills buffers.
 pub(super) fn is_poison_asked_for() -> bool {
     static ASKED_FOR: OnceLock<bool> = OnceLock::new();
     cfg!(debug_assertions) || *ASKED_FOR.get_or_init(|| std::env::var_os("IOVEC_RS_POISON").is_some())

@@ -1,8 +1,8 @@
-//! Copies that spare the caches (`copy_from_iter_nocache`), copies after which nothing is in them alone
-//! (`copy_from_iter_flushcache` and its kin), and write-backs of what was written before.
+//! Non-temporal copies (`copy_from_iter_nocache`), copies whose bytes have left the caches when they return
+//! (`copy_from_iter_flushcache` and the like), and write-backs of bytes that were stored before.
 //!
-//! A counted byte has been stored past the caches, or written back where that is promised, and fenced: once a call,
-//! before the count is returned.
+//! In a copy of the second sort, a counted byte was either stored non-temporally, or stored through the cache and its
+//! line written back. Each call fences once, before it returns the count.
 
 use super::bounce::{self, Outcome};
 use super::chunk::CopyChunk;
@@ -14,20 +14,19 @@ use crate::error::{Error, Result};
 use crate::iter::IovIter;
 use crate::memory::Memory;
 
-/// `copy_from_iter` that spares the caches as far as it can (`copy_from_iter_nocache`).
+/// `copy_from_iter` with non-temporal stores for whole cache lines (`copy_from_iter_nocache`).
 pub fn copy_from_iter_nocache(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     gather(dst, i, nbytes, Flush::None, "copy_from_iter_nocache")
 }
 
-/// `copy_from_iter` after which no counted byte is in the CPU's caches alone, for every kind
+/// `copy_from_iter` after which every counted byte has left the CPU's caches, for every kind
 /// (`copy_from_iter_flushcache`).
 pub fn copy_from_iter_flushcache(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     require_write_back()?;
     gather(dst, i, nbytes, Flush::Lines, "copy_from_iter_flushcache")
 }
 
-/// `copy_to_iter` after which no counted byte is in the CPU's caches alone: scattered memory made durable with one
-/// fence.
+/// `copy_to_iter` after which every counted byte has left the CPU's caches, with one fence for all destinations.
 pub fn copy_to_iter_flushcache(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     require_write_back()?;
     bounce::to_iter(src, i, nbytes, "copy_to_iter_flushcache", |copier, i, src| {
@@ -40,13 +39,14 @@ pub fn copy_to_iter_flushcache(src: Memory, i: &mut IovIter, nbytes: usize) -> R
     })
 }
 
-/// A flat copy that spares the caches as far as it can. Returns the bytes copied, and why not all of them.
+/// Copies one range to another with non-temporal stores for whole cache lines. Returns the number of bytes copied, and
+/// the fault if that is not all.
 pub fn memcpy_nocache(dst: Memory, src: Memory) -> Result<Outcome> {
     flat(dst, src, Flush::None)
 }
 
-/// A flat copy after which no counted byte is in the CPU's caches alone. Returns the bytes copied, and why not all of
-/// them.
+/// Copies one range to another; afterwards every counted byte has left the CPU's caches. Returns the number of bytes
+/// copied, and the fault if that is not all.
 pub fn memcpy_flushcache(dst: Memory, src: Memory) -> Result<Outcome> {
     require_write_back()?;
     flat(dst, src, Flush::Lines)
@@ -75,31 +75,32 @@ fn gather(dst: Memory, i: &mut IovIter, nbytes: usize, flush: Flush, operation: 
     })
 }
 
-/// Writes back the lines of a range and fences. Returns the bytes of it that left the caches, and why not all of them.
+/// Writes back the lines of a range and fences. Returns how many of its bytes have left the caches, and the fault if
+/// those are not all.
 pub fn persist(range: Memory) -> Result<Outcome> {
     let flushed = flush(range)?;
     drain();
     Ok(flushed)
 }
 
-/// The same without a fence: [`drain`] comes later, once for many.
+/// As [`persist`], but without the fence: the caller calls [`drain`] once after several of these.
 pub fn flush(range: Memory) -> Result<Outcome> {
     over_lines(range, require_write_back()?)
 }
 
-/// Evicts the range from the caches, for a reader of memory that somebody else writes to past them. What this CPU
-/// itself wrote there is written back first.
+/// Evicts the range from the caches, so that the next read comes from memory, which a device or another host may have
+/// written to. Lines that this CPU has changed are written back first.
 pub fn invalidate(range: Memory) -> Result<Outcome> {
     evict(&[range], 0, |_| 0)
 }
 
-/// Evicts two ranges, with one fence: the bytes of both.
+/// Evicts two ranges with one fence. Returns the bytes evicted of both together.
 pub fn invalidate_both(ranges: [Memory; 2]) -> Result<Outcome> {
     evict(&ranges, 0, |_| 0)
 }
 
-/// Evicts the range and then copies what it begins with to `own`, which is no longer: the bytes of both. `own` is
-/// memory of our own, which no copier has to be made for.
+/// Evicts the range and then fills `own` from its start; `own` is not longer than the range. Returns the bytes evicted
+/// plus the bytes copied. `own` is memory of ours, so the copier is made for the range alone.
 pub(crate) fn reload(own: &mut [u8], range: Memory) -> Result<Outcome> {
     let part = range.take(own.len()).seg();
     if part.len < own.len() {
@@ -107,15 +108,16 @@ pub(crate) fn reload(own: &mut [u8], range: Memory) -> Result<Outcome> {
     }
     evict(&[range], part.len, |copier| {
         let dst = own.as_mut_ptr().expose_provenance();
-        // SAFETY: the copier was made for the source; the destination is a buffer of our own, as long as it.
+        // SAFETY: the copier was made for `range`, of which the source is a part; the destination is `own`, which is
+        // `part.len` bytes long and borrowed until the copy is done.
         part.len - unsafe { copier.copy(dst, part.addr, part.len) }
     })
 }
 
-/// Evicts ranges with one fence, and does what `then` says when all of them are: the bytes evicted, and those of
-/// `also` that it has done.
+/// Evicts ranges with one fence. If all of them were evicted it calls `then`, which is to do `also` bytes more and
+/// returns how many it did. Returns the bytes evicted plus those.
 #[inline(always)]
-#[allow(clippy::inline_always)] // into each of three
+#[allow(clippy::inline_always)] // into each of its three callers
 fn evict(ranges: &[Memory], also: usize, then: impl FnOnce(&mut Copier) -> usize) -> Result<Outcome> {
     let instruction = arch::evict().ok_or_else(no_write_back)?;
     let mut copier = Copier::new(ranges, &[])?;

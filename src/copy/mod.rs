@@ -1,4 +1,4 @@
-//! Copies through an iterator. Each flavour is a step of a few lines, handed to [`bounce`].
+//! Copies between an iterator and flat memory. Each flavour is a closure of a few lines that is passed to [`bounce`].
 
 mod blocks;
 mod bounce;
@@ -27,14 +27,14 @@ use copier::Copier;
 use std::mem::MaybeUninit;
 use step::{FromIter, ToIter, Zero};
 
-/// Finds out now what would otherwise be found out at first use, under a lock that a fork may leave shut. Called when
-/// the library is loaded.
+/// Called when the library is loaded. Initialises what would otherwise be initialised at first use, under a lock that a
+/// fork at that moment would leave locked in the child.
 pub fn prepare() {
     chunk::is_poison_asked_for();
 }
 
 /// Copies `nbytes` from `src` into the iterator, as if all of them had been read first (`copy_to_iter`). Returns the
-/// bytes copied; a count short for bad memory leaves the reason in `i.fault`.
+/// number of bytes copied. If bad memory made that short, `i.fault` says so.
 pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     bounce::to_iter(src, i, nbytes, "copy_to_iter", |copier, i, src| {
         copier.expect(src.len);
@@ -44,8 +44,8 @@ pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize
     })
 }
 
-/// Copies `nbytes` out of the iterator to `dst`, as if all of them had been read first (`copy_from_iter`). Returns the
-/// bytes copied; a count short for bad memory leaves the reason in `i.fault`.
+/// Copies `nbytes` from the iterator to `dst`, as if all of them had been read first (`copy_from_iter`). Returns the
+/// number of bytes copied. If bad memory made that short, `i.fault` says so.
 pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usize> {
     bounce::from_iter(dst, i, nbytes, "copy_from_iter", |copier, i, dst| {
         copier.expect(dst.len);
@@ -55,8 +55,7 @@ pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize) -> Result<usi
     })
 }
 
-/// Copies up to `nbytes` from one iterator to another, the largest common piece at a time; both advance by what was
-/// copied.
+/// Copies up to `nbytes` from one iterator to another. Both advance by the bytes copied, whose number it returns.
 pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<usize> {
     dst.require(Direction::Dest, "copy_iter: dst")?;
     src.require(Direction::Source, "copy_iter: src")?;
@@ -71,10 +70,10 @@ pub fn copy_iter(dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<
     Ok(done)
 }
 
-/// A flat copy between ranges of one length, as if all of the source had been read first. Returns the bytes copied, and
-/// why not all of them.
+/// Copies one range to another of the same length, as if all of the source had been read first. Returns the number of
+/// bytes copied, and the fault if that is not all.
 #[inline(always)]
-#[allow(clippy::inline_always)] // ranges that are passed on are copied right after they were written, and wait for that
+#[allow(clippy::inline_always)] // out of line, the ranges would be loaded right after their stores
 pub fn memcpy(dst: Memory, src: Memory) -> Result<Outcome> {
     bounce::flat(dst, src, |copier, dst, src| {
         copier.expect(src.len);
@@ -83,8 +82,8 @@ pub fn memcpy(dst: Memory, src: Memory) -> Result<Outcome> {
     })
 }
 
-/// Copies memory into a buffer of our own, as much as that takes: the bytes copied, which are initialised now, and what
-/// stopped it.
+/// Copies memory into a buffer of ours, as much as fits. Returns the number of bytes copied, which are initialised
+/// then, and the fault if that is not all.
 pub(crate) fn read_into(own: &mut [MaybeUninit<u8>], src: Memory) -> Result<Outcome> {
     let src = src.take(own.len());
     let own = &mut own[..src.len()];
@@ -94,8 +93,9 @@ pub(crate) fn read_into(own: &mut [MaybeUninit<u8>], src: Memory) -> Result<Outc
     memcpy(unsafe { Memory::new(seg, Backing::Heap) }, src)
 }
 
-/// All or nothing: a short copy is taken back and `false` (`copy_to_iter_full`, `copy_from_iter_full`). What was
-/// written by then stays written; `i.fault` still tells why.
+/// Ends a copy that is to be all or nothing (`copy_to_iter_full`, `copy_from_iter_full`). After a short copy it moves
+/// the iterator back by the bytes copied and returns `false`. Bytes that were written stay written; `i.fault` still
+/// says why.
 pub fn full(copied: usize, nbytes: usize, i: &mut IovIter) -> Result<bool> {
     if copied == nbytes {
         return Ok(true);
@@ -111,8 +111,8 @@ pub fn full(copied: usize, nbytes: usize, i: &mut IovIter) -> Result<bool> {
 pub unsafe fn zero(i: &mut IovIter, nbytes: usize) -> Result<usize> {
     i.require_writable(nbytes)?;
     let mut copier = Copier::new(&[], &[i])?;
-    // SAFETY: the copier was made for the iterator, whose memory is a destination: its direction says so, or the caller
-    // does.
+    // SAFETY: the copier was made for the iterator, whose memory may be written to: `Memory::new` promises that if it
+    // is a destination, and the caller of `zero` if it is a source.
     let mut step = unsafe { Zero::new(&mut copier) };
     let done = i.walk(nbytes, &mut step);
     i.fault = copier.into_fault(done, nbytes);
@@ -131,7 +131,7 @@ pub fn copy_page_to_iter(page: &Page, offset: usize, nbytes: usize, i: &mut IovI
     copy_to_iter(flat, i, nbytes)
 }
 
-/// Copies out of the iterator into `page[offset..offset + nbytes]` (`copy_page_from_iter`).
+/// Copies from the iterator into `page[offset..offset + nbytes]` (`copy_page_from_iter`).
 pub fn copy_page_from_iter(page: &Page, offset: usize, nbytes: usize, i: &mut IovIter) -> Result<usize> {
     i.require(Direction::Source, "copy_page_from_iter")?;
     if !page.writable() {

@@ -1,10 +1,10 @@
-//! Non-temporal copies: how a range is written past the caches, in whole lines and in parts of lines, and what of it
-//! goes through the cache and is written back instead.
+//! Non-temporal copies: which parts of a range are stored non-temporally, as whole lines or parts of lines, and which
+//! go through the cache and, if the copy is to be durable, are written back.
 //!
-//! No line is written in both ways. A line that takes a cached and a non-temporal store costs three times either, as
-//! the CPU has to evict it in between.
+//! No line is stored to in both ways. A line that gets both a cached and a non-temporal store costs three times as much
+//! as with either alone, because the CPU has to evict it in between.
 //!
-//! The algorithm is generic over what it writes to ([`LineStore`]), so that the same code runs over a model that
+//! The algorithm is generic over the memory that it writes to ([`LineStore`]). The tests run it over a model that
 //! records what each store, write-back and fence does to each byte.
 
 mod gather;
@@ -19,23 +19,23 @@ use super::chunk::{CopyChunk, NONTEMPORAL_FROM};
 use crate::arch::LINE;
 use crate::memory::Segment;
 
-/// What a copy to the medium does to memory. Each operation may stop early and returns the bytes not done.
+/// The operations of a non-temporal copy on memory. Each may stop early, and returns the bytes not done.
 pub(super) trait LineStore {
-    /// Whether there are non-temporal stores that do what a copy promises: some are but hints, after which a line that
-    /// is to be flushed has to be written back all the same.
+    /// Whether there are non-temporal stores that do what this copy promises: on some machines they are only hints, after
+    /// which a line that is to be flushed must be written back all the same.
     fn can_bypass(&self, flush: Flush) -> bool;
-    /// Copies into a buffer of our own; returns the bytes not copied.
+    /// Copies into a buffer of ours through the cache; returns the bytes not copied.
     ///
     /// # Safety
-    /// The source is one that [`CopyChunk::copy`] accepts; the buffer has room.
+    /// [`CopyChunk::copy`] accepts the source, and the buffer has room for `len` bytes.
     unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize;
     /// Copies through the cache; returns the bytes not copied.
     ///
     /// # Safety
     /// As for [`CopyChunk::copy`].
     unsafe fn store(&mut self, dst: usize, src: usize, len: usize) -> usize;
-    /// Copies `len` bytes, not 0, past the caches. If it does not get to all of them, `finish` may go on, and returns
-    /// how many are left then.
+    /// Copies `len` bytes, not 0, with non-temporal stores. If it stops early, it calls `finish` with what remains,
+    /// which may copy some of that and returns how many bytes are left.
     ///
     /// # Safety
     /// As for [`CopyChunk::copy`].
@@ -51,33 +51,33 @@ pub(super) trait LineStore {
     /// # Safety
     /// The range is a destination that [`CopyChunk::copy`] accepts.
     unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize;
-    /// May claim the lines of a range that is about to be stored to through the cache and written back.
+    /// May prefetch for writing the lines of a range that is about to be stored to through the cache and written back.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per call
     fn claim(&mut self, _dst: usize, _len: usize) {}
-    /// Waits for every store and write-back before it.
+    /// Orders every earlier store and write-back before what follows.
     fn fence(&mut self);
 }
 
-/// The part that a non-temporal copy did not reach.
+/// The part of a range that a non-temporal copy did not write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Remainder {
-    /// Where it begins.
+    /// The address of its first byte.
     pub(super) dst: usize,
-    /// Where it would have come from.
+    /// The source of that byte.
     pub(super) src: usize,
     /// Its length in bytes, not 0.
     pub(super) len: usize,
-    /// How many bytes of it can be read all the same.
+    /// How many of its first bytes can still be copied; they lie before the bad line.
     pub(super) readable: usize,
 }
 
-/// What is flushed of the bytes that went through the cache.
+/// Whether the lines of bytes that went through the cache are written back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Flush {
-    /// Nothing: the copy spares the caches as far as it can (`nocache`).
+    /// They are not: the copy avoids the caches where it can (`nocache`).
     None,
-    /// Their lines: nothing that was counted is in the caches alone (`flushcache`).
+    /// They are: every counted byte leaves the caches (`flushcache`).
     Lines,
 }
 
@@ -100,9 +100,9 @@ pub(super) unsafe fn copy<S: LineStore>(store: &mut S, flush: Flush, dst: usize,
     }
 }
 
-/// One range that a fence follows at once. If it is shorter than `through_cache_below`, and is to be durable, its lines
-/// are claimed, stored to and written back: some CPUs take less time over that than over one stream that nothing hides.
-/// Returns the bytes that did not get there.
+/// Copies one range right before a fence; returns the bytes not copied. If the copy is to be durable and shorter than
+/// `through_cache_below` bytes, its lines are prefetched for writing, stored to and written back: on some CPUs that
+/// takes less time than non-temporal stores for whose completion the fence must wait at once.
 ///
 /// # Safety
 /// As for [`CopyChunk::copy`].
@@ -126,7 +126,8 @@ pub(super) unsafe fn copy_alone<S: LineStore>(
     }
 }
 
-/// Copies one range of many, without a fence. A range that is not streamed whole takes an out-of-line path.
+/// Copies one range of many, without a fence; returns the bytes not copied. Only a range that is stored non-temporally
+/// as a whole is handled inline.
 ///
 /// # Safety
 /// As for [`CopyChunk::copy`].
@@ -156,8 +157,8 @@ unsafe fn copy_part_out_of_line<S: LineStore>(
     unsafe { copy(store, flush, dst, src, len) }
 }
 
-/// Whether all of a range is streamed. The partial lines at its ends are, too, if they had to be written back
-/// otherwise.
+/// Whether all of a range is stored non-temporally. That includes the partial lines at its ends if they would have to
+/// be written back otherwise.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 fn is_nontemporal_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: usize) -> bool {
@@ -165,7 +166,7 @@ fn is_nontemporal_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: 
     streams_partial_lines && len != 0 && store.can_bypass(flush)
 }
 
-/// Copies past the caches; returns the bytes not copied.
+/// Copies with non-temporal stores; returns the bytes not copied.
 ///
 /// # Safety
 /// As for [`CopyChunk::copy`].
@@ -173,17 +174,18 @@ fn is_nontemporal_whole<S: LineStore>(store: &S, flush: Flush, dst: usize, len: 
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 unsafe fn nontemporal<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
     let finish = move |store: &mut S, rest: &Remainder| {
-        // SAFETY: the caller of `nontemporal` promises it, of the part that `nontemporal` did not get to.
+        // SAFETY: `rest` is a part of the range, for which `nontemporal`'s caller promises the contract of
+        // `CopyChunk::copy`.
         unsafe { finish_line(store, flush, rest) }
     };
     // SAFETY: the caller of `nontemporal` promises it.
     unsafe { store.nontemporal(dst, src, len, finish) }
 }
 
-/// Copies what could still be read of a stream that stopped; returns the bytes not copied.
+/// Copies the bytes before the bad line that a stopped non-temporal copy left; returns the bytes of `rest` not copied.
 ///
 /// # Safety
-/// As for [`CopyChunk::copy`], of the range that `rest` is about.
+/// The contract of [`CopyChunk::copy`] holds for `rest`.
 #[cold]
 unsafe fn finish_line<S: LineStore>(store: &mut S, flush: Flush, rest: &Remainder) -> usize {
     // SAFETY: the caller of `finish_line` promises it of the whole range, of which the first `readable` bytes are a
@@ -191,8 +193,8 @@ unsafe fn finish_line<S: LineStore>(store: &mut S, flush: Flush, rest: &Remainde
     rest.len - rest.readable + unsafe { through_cache(store, flush, rest.dst, rest.src, rest.readable) }
 }
 
-/// Streams whole lines. The partial line at either end goes through the cache, where the program may be using its other
-/// bytes.
+/// Stores whole lines non-temporally, and the partial line at either end through the cache, where the program may be
+/// using the line's other bytes. Returns the bytes not copied.
 ///
 /// # Safety
 /// As for [`CopyChunk::copy`].
@@ -228,7 +230,7 @@ unsafe fn through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, s
     }
 }
 
-/// Scattering, durably: each chunk is a range of its own.
+/// Copies to scattered destinations, durably. Each chunk is a range of its own.
 pub(super) struct Scatter<'m, S> {
     store: &'m mut S,
 }
@@ -238,7 +240,7 @@ impl<'m, S: LineStore> Scatter<'m, S> {
         Self { store }
     }
 
-    /// Ends the copy: one fence for all chunks.
+    /// Ends the copy with one fence for all chunks.
     pub(super) fn finish(self) {
         self.store.fence();
     }
@@ -252,7 +254,7 @@ impl<S: LineStore> CopyChunk for Scatter<'_, S> {
         unsafe { copy_part(self.store, Flush::Lines, dst, src, len) }
     }
 
-    /// Nothing: a destination that is written past the caches need not be in them.
+    /// Does nothing: a destination that is stored to non-temporally need not be in the caches.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch_destination(&mut self, _next: Segment) {}

@@ -1,11 +1,11 @@
-//! The steps that copy: what is done with each chunk an iterator is walked over.
+//! The steps of copies: what a walk over an iterator does with each chunk.
 
 use super::chunk::CopyChunk;
 use super::copier::Copier;
 use crate::iter::{IovIter, Step, Touch};
 use crate::memory::Segment;
 
-/// From flat memory to the iterator's.
+/// Copies from flat memory to the iterator's.
 pub(super) struct ToIter<'m, C = Copier> {
     src: usize,
     copier: &'m mut C,
@@ -13,7 +13,7 @@ pub(super) struct ToIter<'m, C = Copier> {
 
 impl<'m, C: CopyChunk> ToIter<'m, C> {
     /// # Safety
-    /// As many bytes from `src` on as are walked over are a source that [`CopyChunk::copy`] accepts, and so is the
+    /// [`CopyChunk::copy`] accepts as a source as many bytes from `src` on as are walked over, and as a destination the
     /// iterator's memory.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value it would be stored in pieces and loaded whole
@@ -26,8 +26,8 @@ impl<C: CopyChunk> Step for ToIter<'_, C> {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
-        // SAFETY: `addr` is in the iterator's memory, and `progress + len` is no more than is walked over: the promise
-        // of `new`.
+        // SAFETY: `walk` passes `len` bytes of the iterator's memory at `addr`, and `progress + len` is at most what is
+        // walked over; `new`'s caller promises that `copy` accepts both ranges.
         unsafe { self.copier.copy(addr, self.src + progress, len) }
     }
 
@@ -38,7 +38,7 @@ impl<C: CopyChunk> Step for ToIter<'_, C> {
     }
 }
 
-/// From the iterator's memory to flat memory.
+/// Copies from the iterator's memory to flat memory.
 pub(super) struct FromIter<'m, C = Copier> {
     dst: usize,
     copier: &'m mut C,
@@ -46,8 +46,8 @@ pub(super) struct FromIter<'m, C = Copier> {
 
 impl<'m, C: CopyChunk> FromIter<'m, C> {
     /// # Safety
-    /// As many bytes from `dst` on as are walked over are a destination that [`CopyChunk::copy`] accepts, and the
-    /// iterator's memory is a source.
+    /// [`CopyChunk::copy`] accepts as a destination as many bytes from `dst` on as are walked over, and as a source the
+    /// iterator's memory.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value it would be stored in pieces and loaded whole
     pub(super) unsafe fn new(dst: usize, copier: &'m mut C) -> Self {
@@ -61,8 +61,8 @@ impl<C: CopyChunk> Step for FromIter<'_, C> {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
-        // SAFETY: `addr` is in the iterator's memory, and `progress + len` is no more than is walked over: the promise
-        // of `new`.
+        // SAFETY: `walk` passes `len` bytes of the iterator's memory at `addr`, and `progress + len` is at most what is
+        // walked over; `new`'s caller promises that `copy` accepts both ranges.
         unsafe { self.copier.copy(self.dst + progress, addr, len) }
     }
 
@@ -88,12 +88,14 @@ impl Step for Zero<'_> {
     const TOUCH: Touch = Touch::Writes;
 
     fn step(&mut self, addr: usize, _progress: usize, len: usize) -> usize {
-        // SAFETY: the promise of `new`.
+        // SAFETY: `walk` passes `len` bytes of the iterator's memory at `addr`, which `new`'s caller promises is a
+        // destination.
         unsafe { self.0.zero(addr, len) }
     }
 }
 
-/// From one iterator's memory to another's: a chunk of the source is a flat copy to the destination.
+/// Copies from one iterator's memory to another's: each chunk of the source is copied as flat memory to the
+/// destination.
 pub(super) struct Across<'m, 'd> {
     dst: &'d mut IovIter,
     copier: &'m mut Copier,
@@ -110,7 +112,8 @@ impl<'m, 'd> Across<'m, 'd> {
 
 impl Step for Across<'_, '_> {
     fn step(&mut self, addr: usize, _progress: usize, len: usize) -> usize {
-        // SAFETY: the `len` bytes at `addr` are the source's: the promise of `new`.
+        // SAFETY: `walk` passes `len` bytes of the source's memory at `addr`; `new`'s caller promises that `copy`
+        // accepts both iterators' memory.
         let mut step = unsafe { ToIter::new(addr, self.copier) };
         len - self.dst.walk(len, &mut step)
     }

@@ -1,5 +1,4 @@
-//! Copies that the kernel makes, where the CPU must not touch the memory: there is no handler that would recover a
-//! fault.
+//! Copies made by the kernel, when the CPU must not access the memory because no handler would recover a fault.
 
 use super::Copier;
 use crate::fault::Fault;
@@ -8,15 +7,15 @@ use crate::memory::Segment;
 use crate::sys::memory;
 use std::mem::MaybeUninit;
 
-/// Zeroes that the kernel copies from where the CPU must not touch the destination.
+/// The source from which the kernel copies zeroes to a destination that the CPU must not access.
 pub(super) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Overlapping ranges pass through a buffer of so many bytes where the kernel copies them.
+/// The size of the buffer through which the kernel copies overlapping ranges.
 const KERNEL_BLOCK: usize = 4096;
 
 impl Copier {
-    /// The kernel copies in an order of its own, so that overlapping ranges, which go to a lower address, pass through
-    /// a buffer block by block.
+    /// Copies by a system call; returns the bytes not copied. The kernel may copy in any order, so ranges that overlap,
+    /// with the destination below the source, are copied through a buffer block by block.
     ///
     /// # Safety
     /// The destination is one that [`CopyChunk::copy`](crate::copy::chunk::CopyChunk::copy) accepts. The source may be
@@ -32,11 +31,11 @@ impl Copier {
         let mut done = 0;
         while done < len {
             let size = (len - done).min(KERNEL_BLOCK);
-            // SAFETY: `block` is where `buffer` is, which has `KERNEL_BLOCK` bytes, `size` or more, and which lives as
-            // long as this function's frame: the source, memory of the caller's, does not overlap it.
+            // SAFETY: `block` is the address of `buffer`, a local with `KERNEL_BLOCK` bytes, and `size` is at most
+            // that. The source, memory of the caller, does not overlap this local.
             let read = size - unsafe { self.copy_apart_by_kernel(block, src.wrapping_add(done), size) };
-            // SAFETY: `read` is at most `size`, which is what is left of the destination that the caller of
-            // `copy_by_kernel` promises; the source is `buffer`, which does not overlap it.
+            // SAFETY: `read` is at most `size`, and `done + size` at most `len`, so this is a part of the destination
+            // that the caller of `copy_by_kernel` promises; the source is `buffer`, a local, which does not overlap it.
             let left = unsafe { self.copy_apart_by_kernel(dst.wrapping_add(done), block, read) };
             done += read - left;
             if read - left < size {
@@ -53,7 +52,7 @@ impl Copier {
         let clear = |len: usize| mark.clear(Segment::new(src, len)).min(mark.clear(Segment::new(dst, len)));
         // SAFETY: the caller of `copy_apart_by_kernel` promises that the destination may be written to.
         let done = unsafe { memory::copy(dst, src, clear(len)) };
-        // More may have come under zeroes meanwhile.
+        // A guard may have replaced more pages by zeroes meanwhile, so the result is cleared again.
         let done = clear(done);
         if done < len {
             let (dst, src) = (dst.wrapping_add(done), src.wrapping_add(done));

@@ -1,4 +1,4 @@
-//! The copier as a [`LineStore`]: stores past the caches, and write-backs of what is in them.
+//! The copier as a [`LineStore`]: it stores non-temporally, and writes cache lines back.
 
 use super::Copier;
 use super::kernel::ZEROES;
@@ -11,7 +11,7 @@ use crate::fault::shelter::{self, Mark};
 use crate::memory::Segment;
 use crate::sys::{maps, shared_mapping};
 
-#[allow(clippy::inline_always)] // every store between two fences delays the second: a frame more is measured
+#[allow(clippy::inline_always)] // a call's own stores would delay the fence behind the copy
 impl LineStore for Copier {
     #[inline(always)]
     fn can_bypass(&self, flush: Flush) -> bool {
@@ -78,18 +78,18 @@ impl Copier {
     #[allow(clippy::inline_always)] // a part of `nontemporal`
     unsafe fn nontemporal_directly(&self, dst: usize, src: usize, len: usize) -> Option<Interrupted> {
         debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
-        // SAFETY: the ranges are parts of `Memory`, which may be written to where it is a destination. It is
-        // `Backing::Heap`, which stays accessible, or `Path::Direct` says that the handler is installed. `len` is not
-        // 0: the caller of `LineStore::nontemporal` promises it.
+        // SAFETY: by the contract of `LineStore::nontemporal` the ranges are parts of `Memory`, whose maker lets the
+        // destination be written to, and `len` is not 0. The memory is `Backing::Heap`, which stays accessible, or
+        // `Path::Direct` holds an `Armed`, which `arm::arm` gives while the handler is installed.
         unsafe { guard::copy_nontemporal(self.set, dst, src, len) }
     }
 
-    /// What is left of a stream, if anything is.
+    /// The part that a non-temporal copy left, if it left any.
     #[cold]
     fn rest_of(&mut self, stop: Option<&Interrupted>, dst: usize, src: usize, len: usize) -> Option<Remainder> {
         let left = self.count(stop, dst, src, len);
         let done = len - left;
-        // Beyond a guard's zeroes nothing is to be read.
+        // If a guard's zeroes made the count shorter, the bytes behind are not to be read.
         let readable = stop.filter(|stop| stop.left == left).map_or(0, |stop| stop.readable);
         (left != 0).then_some(Remainder { dst: dst + done, src: src.wrapping_add(done), len: left, readable })
     }
@@ -107,7 +107,7 @@ impl Copier {
                 let stop = unsafe { copier.nontemporal_directly(dst, src, size) };
                 copier.rest_of(stop.as_ref(), dst, src, size)
             } else {
-                // Nothing is known against the rest, which the kernel may copy.
+                // The handler is lost. All of the rest may be readable, so it is left to the kernel.
                 Some(Remainder { dst, src, len: size, readable: len - at })
             };
             rest.map_or(0, |rest| rest.len)
@@ -115,7 +115,7 @@ impl Copier {
         rest.map(|rest| Remainder { len: left, ..rest })
     }
 
-    /// Runs an instruction over the lines of a range; returns the bytes of the range it did not get to.
+    /// Runs a write-back instruction over the lines of a range; returns the bytes of the range that it did not reach.
     ///
     /// # Safety
     /// The range is a part of the memory that the copier was made for.
@@ -157,8 +157,9 @@ impl Copier {
         })
     }
 
-    /// Without the handler a range that is there is written back by its file: msync. Memory without a file lasts
-    /// nowhere. Only device memory, which no call writes back, is touched: no truncation takes it away.
+    /// Writes back a range when there is no handler to recover a fault. An msync writes back the pages of a file; other
+    /// memory is not durable anywhere. Only memory of a device, which msync does not write back, is accessed by the
+    /// instruction: it cannot be truncated.
     ///
     /// # Safety
     /// As for [`Self::over_lines`].

@@ -1,11 +1,11 @@
-//! Long copies in spans, between which it is looked again whether the handler is still ours.
+//! Long copies are made in spans. Between two spans the copier rechecks that our signal handler is still installed.
 
 use super::Copier;
 use crate::fault::arm::{self, Path, RECHECK_EVERY};
 
 impl Copier {
-    /// In spans, before each of which the handler may turn out to be lost. `span` is given where one begins and how
-    /// long it is, and returns the bytes of it that are left.
+    /// Calls `span` for each span of `len` bytes, with its offset and its length. `span` returns how many of its bytes
+    /// it did not do; the first that are not all done end the copy. Returns the bytes not done.
     pub(super) fn in_spans(&mut self, len: usize, mut span: impl FnMut(&mut Self, usize, usize) -> usize) -> usize {
         let mut done = 0;
         while done < len {
@@ -35,7 +35,7 @@ impl Copier {
         })
     }
 
-    /// Whether the CPU may go on after `done` bytes. Once it may not, the kernel does the rest.
+    /// Whether the CPU may access the memory after `done` bytes. Once it may not, the kernel copies the rest.
     pub(super) fn may_touch(&mut self, done: usize) -> bool {
         if matches!(self.path, Path::Direct(_)) && self.backing.may_vanish() && done != 0 && !arm::recheck() {
             self.path = Path::Syscalls;
@@ -44,8 +44,8 @@ impl Copier {
         !matches!(self.path, Path::Syscalls)
     }
 
-    /// For a copy in many chunks, of which `done` bytes are copied, the last `since` since this was called: looks
-    /// again, as often as in one long copy, whether the handler is still ours.
+    /// Rechecks that the handler is still installed, in a copy of many chunks as often as in one long copy. `done`
+    /// bytes have been copied, `since` of them since the last call of this function.
     #[inline]
     pub(in crate::copy) fn recheck(&mut self, done: usize, since: usize) {
         if done / RECHECK_EVERY != (done - since) / RECHECK_EVERY {

@@ -1,5 +1,9 @@
-//! Gathering into consecutive memory, past the caches: a line that several chunks share is put together first and
-//! written once.
+//! Gathers chunks into consecutive memory with non-temporal stores. A line that several chunks share is assembled in a
+//! buffer and written once.
+//!
+//! The buffer begins at `buffered_dst` and ends where a line of the destination does, so that whatever `drain` writes
+//! ends with a whole line, except for the end of the copy. The walk is told that a chunk is copied when it is in the
+//! buffer; if it cannot be written later, `lost` counts its bytes and the caller takes them back.
 
 use super::{Flush, LineStore, copy_part};
 use crate::arch::{self, LINE};
@@ -7,10 +11,10 @@ use crate::copy::chunk::{CopyChunk, PREFETCH_CHUNK, poison};
 use crate::memory::Segment;
 use std::mem::MaybeUninit;
 
-/// The bytes of gathered chunks that wait until their lines are whole.
+/// The size of the buffer for chunks whose lines are not whole yet.
 pub(super) const BUFFER_SIZE: usize = 4096;
 
-/// The whole lines of a chunk that has so many bytes of them are not worth copying twice.
+/// If a chunk has at least this many bytes of whole lines, those are copied directly and not through the buffer.
 const DIRECT_FROM: usize = 256;
 
 #[repr(align(64))]
@@ -20,13 +24,13 @@ struct LineBuffer([MaybeUninit<u8>; BUFFER_SIZE]);
 pub(in crate::copy) struct Gather<'m, S> {
     store: &'m mut S,
     flush: Flush,
-    /// Where the whole copy ends.
+    /// The address behind the whole copy.
     end: usize,
     buffer: LineBuffer,
-    /// How many bytes are in the buffer, and where they go.
+    /// The bytes in the buffer, and the address that the first of them goes to.
     buffered: usize,
     buffered_dst: usize,
-    /// Bytes of earlier chunks that could not be written.
+    /// Bytes of earlier chunks that were reported as copied and could not be written.
     lost: usize,
 }
 
@@ -54,7 +58,7 @@ impl<S: LineStore> CopyChunk for Gather<'_, S> {
 }
 
 impl<'m, S: LineStore> Gather<'m, S> {
-    /// For chunks that end at `end`.
+    /// Makes a `Gather` for chunks that end at the address `end`.
     pub(in crate::copy) fn new(store: &'m mut S, flush: Flush, end: usize) -> Self {
         let mut buffer = LineBuffer([const { MaybeUninit::uninit() }; BUFFER_SIZE]);
         poison(&mut buffer.0);
@@ -80,7 +84,8 @@ impl<'m, S: LineStore> Gather<'m, S> {
             if self.buffered == 0 {
                 self.buffered_dst = to.addr;
             }
-            // Of a long chunk only as much as completes the line is buffered; short ones fill the buffer.
+            // A long chunk completes the line that is in the buffer, and its other lines are then copied directly. A
+            // short chunk fills the buffer.
             let full = if lines >= DIRECT_FROM {
                 (self.buffered_dst + self.buffered).next_multiple_of(LINE)
             } else {
@@ -88,7 +93,8 @@ impl<'m, S: LineStore> Gather<'m, S> {
             };
             let part = to.len.min(full - self.buffered_dst - self.buffered);
             let own = self.own() + self.buffered;
-            // SAFETY: the destination is the buffer, which has room up to `limit`; the caller promises the source.
+            // SAFETY: the destination is the buffer, which has room up to `limit`, and `full` is at most that;
+            // `gather`'s caller promises the source.
             let read = part - unsafe { self.store.load(own, from, part) };
             self.buffered += read;
             done += read;
@@ -96,10 +102,11 @@ impl<'m, S: LineStore> Gather<'m, S> {
                 return dst.len - done;
             }
             if self.buffered_dst + self.buffered == full {
-                // SAFETY: what is buffered goes to chunks that the callers of `copy` promised.
+                // SAFETY: the bytes in the buffer go to destinations that the callers of `copy` promised.
                 let left = unsafe { self.drain() };
                 if left != 0 {
-                    // The last of what is lost is this chunk's; the rest belongs to chunks before it.
+                    // The bytes not written are the last ones in the buffer. Those of this chunk are returned as not
+                    // copied; any more belong to chunks before it.
                     let own = left.min(done);
                     self.lost += left - own;
                     return dst.len - (done - own);
@@ -109,7 +116,7 @@ impl<'m, S: LineStore> Gather<'m, S> {
         0
     }
 
-    /// The destination at which the buffer is full: the end of a line.
+    /// The destination address at which the buffer is full, which is the end of a line.
     fn limit(&self) -> usize {
         self.buffered_dst + BUFFER_SIZE - self.buffered_dst % LINE
     }
@@ -118,10 +125,10 @@ impl<'m, S: LineStore> Gather<'m, S> {
         self.buffer.0.as_mut_ptr().expose_provenance()
     }
 
-    /// Writes what is buffered; returns the bytes that did not get there.
+    /// Writes the bytes in the buffer; returns how many were not written.
     ///
     /// # Safety
-    /// What is buffered came through [`CopyChunk::copy`], whose caller vouched for where it goes.
+    /// The bytes in the buffer came through [`CopyChunk::copy`], whose caller promised their destination.
     unsafe fn drain(&mut self) -> usize {
         let own = self.own();
         let buffered = std::mem::take(&mut self.buffered);
@@ -132,9 +139,9 @@ impl<'m, S: LineStore> Gather<'m, S> {
         unsafe { copy_part(self.store, self.flush, self.buffered_dst, own, buffered) }
     }
 
-    /// Ends the copy; returns how many bytes of what was taken did not get there.
+    /// Ends the copy with a fence; returns how many of the bytes reported as copied were not written.
     pub(in crate::copy) fn finish(mut self) -> usize {
-        // SAFETY: what is buffered goes to chunks that the callers of `copy` promised.
+        // SAFETY: the bytes in the buffer go to destinations that the callers of `copy` promised.
         let left = self.lost + unsafe { self.drain() };
         self.store.fence();
         left

@@ -1,36 +1,36 @@
-//! A [`LineStore`] that remembers what was done to each byte.
+//! A [`LineStore`] for tests that records what was done to each byte, and whether it could be on the medium.
 
 use super::{Flush, LineStore, Remainder};
 use crate::arch::LINE;
 use crate::memory::Segment;
 
-/// What partial lines are streamed by.
+/// The bytes of the words in which partial lines are stored non-temporally.
 const WORD: usize = 4;
 
-/// Where the latest contents of a byte are.
+/// Where the latest value of a byte is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
     /// Never written.
     Untouched,
     /// In the cache.
     Dirty,
-    /// On its way to the medium: written back, or stored past the caches, but not fenced.
+    /// On its way to the medium: written back or stored non-temporally, but not fenced yet.
     Leaving,
     /// On the medium.
     Medium,
 }
 
-/// What was done, in order.
+/// An operation, in the order in which they were made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
-    /// Bytes of one line were stored, from where on in the memory. They may reach the medium from now on, and have at
-    /// the next fence.
+    /// Bytes of one line were stored at this offset of the memory. They may reach the medium at any time from now on,
+    /// and are on it after the next fence.
     Store(usize, Vec<u8>),
-    /// Everything before is on the medium. Left out where nothing was stored since the last one.
+    /// Every store before is on the medium. A fence is not recorded if nothing was stored since the last one.
     Fence,
 }
 
-/// How the lines of one copy were written. One way each.
+/// In which ways a line was written by one copy. There must be one way only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Ways {
     cached: bool,
@@ -38,24 +38,24 @@ struct Ways {
     written_back: usize,
 }
 
-/// Memory of the test's own in which every byte's place is known. Outside `[base, base + places.len())` everything is
-/// the copy's own.
+/// Memory of a test, with the [`Place`] of each byte. The copy may also read and write its own buffers, which lie
+/// outside `[base, base + places.len())`.
 pub(crate) struct Recorder {
     base: usize,
     pub(super) places: Vec<Place>,
     lines: Vec<Ways>,
-    /// What of the source cannot be read, and the first destination address that cannot be written.
+    /// The part of the source that cannot be read, and the first address of the destination that cannot be written.
     pub(super) bad_source: Segment,
     pub(crate) bad_destination: usize,
     pub(super) fences: usize,
-    /// What was done.
+    /// The operations so far.
     pub(crate) events: Vec<Event>,
-    /// Steps that broke a rule.
+    /// Descriptions of operations that broke a rule.
     pub(super) broken: Vec<String>,
 }
 
 impl Recorder {
-    /// Over the `len` bytes at `base`, a line's start.
+    /// Records what is done to the `len` bytes at `base`, which is the start of a line.
     pub(crate) fn new(base: usize, len: usize) -> Self {
         assert!(base.is_multiple_of(LINE));
         Self {
@@ -80,7 +80,7 @@ impl Recorder {
             let (start, end) = (start.max(at), (start + LINE).min(at + len));
             let mut bytes = vec![0; end - start];
             let stored = std::ptr::with_exposed_provenance::<u8>(self.base + start);
-            // SAFETY: just written, in memory of the tests' own.
+            // SAFETY: the copy above has just written these bytes of the tests' memory, and `bytes` is as long.
             unsafe { std::ptr::copy_nonoverlapping(stored, bytes.as_mut_ptr(), bytes.len()) };
             self.events.push(Event::Store(start, bytes));
         }
@@ -99,12 +99,12 @@ impl Recorder {
         if Segment::new(src, len).overlaps(bad) { bad.addr.saturating_sub(src) } else { len }
     }
 
-    /// What of a transfer is good: the bytes before the first bad one on either side.
+    /// The number of bytes of a transfer before the first bad one on either side.
     fn good(&self, dst: usize, src: usize, len: usize) -> usize {
         self.readable(src, len).min(self.bad_destination.saturating_sub(dst))
     }
 
-    /// Lines that were written back more than once.
+    /// The number of lines that were written back more than once.
     pub(super) fn written_back_twice(&self) -> usize {
         self.lines.iter().filter(|ways| ways.written_back > 1).count()
     }
@@ -141,7 +141,8 @@ impl LineStore for Recorder {
             self.broken.push(format!("an empty stream to {}", dst - self.base));
         }
         let good = self.good(dst, src, len);
-        // Up to the bad byte go whole lines; of a partial line the bytes before a word, and words.
+        // Before the bad byte whole lines are stored; of a partial line, only whole words and the bytes before the
+        // first word.
         let end = dst + good;
         let line = end / LINE * LINE;
         let is_partial = line < dst || line + LINE > dst + len;
