@@ -1,8 +1,9 @@
-//! Whether a copy may fault: who owns the signals, and what to do when we cannot.
+//! Arming: before a copy, makes sure that a fault of this thread would reach our handler, or else has the copy made by
+//! system calls.
 //!
-//! Asking the kernel who owns two signals and what this thread blocks takes three system calls, many times a 64-byte
-//! copy. So an answer is used again: how often is decided in [`super::freshness`]. docs/faults.md has the guarantee as
-//! a table.
+//! To ask the kernel who handles the two signals and which signals this thread blocks takes three system calls, many
+//! times as long as a copy of 64 bytes. So an answer is reused; [`super::freshness`] decides for how long.
+//! docs/faults.md has a table of what that guarantees.
 
 use super::freshness::Freshness;
 use super::handler::{self, SIGNALS};
@@ -14,24 +15,24 @@ use crate::memory::Backing;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, compiler_fence};
 
-/// How faults are met.
+/// How faults are handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Mode {
-    /// By the signal handler where it can be had, by system calls otherwise.
+    /// By the signal handler if it can be installed, otherwise by making copies with system calls.
     Auto,
-    /// By the signal handler, or the copy is refused.
+    /// By the signal handler. If it cannot be installed, copies are refused.
     Signal,
-    /// By system calls; nothing is ever installed.
+    /// By making copies with system calls. No handler is installed.
     Syscall,
 }
 
 static MODE: AtomicU8 = AtomicU8::new(Mode::Auto as u8);
 
-/// Whether the handler is being taken away.
+/// Whether `uninstall` is running, during which no thread may arm itself.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
-/// How faults are met.
+/// The mode in use.
 pub fn mode() -> Mode {
     match MODE.load(Ordering::Relaxed) {
         0 => Mode::Auto,
@@ -40,16 +41,21 @@ pub fn mode() -> Mode {
     }
 }
 
-/// Meets faults another way from now on, in all threads.
+/// Sets the mode from now on, in all threads.
 pub fn set_mode(mode: Mode) {
     MODE.store(mode as u8, Ordering::Relaxed);
     invalidate_all();
 }
 
-/// Gives the signals back to whoever had them before, when no copy needs them any more. Refused while a guard does.
+/// Restores the handlers that were there before ours, after the running copies have ended. Refused while a guard is
+/// entered, because guards need our handler.
+///
+/// The order keeps a new copy from running without a handler: `LEAVING` is set first, then the epoch changes, and the
+/// barrier makes every thread see both. A thread that arms itself later therefore asks anew and is refused; one that
+/// armed itself earlier is seen as active and waited for.
 pub fn uninstall() -> Result<()> {
     LEAVING.store(true, Ordering::SeqCst);
-    // A guard that begins now finds that the handler is leaving.
+    // A guard that is entered after this check sees `LEAVING` and is refused.
     if is_any() {
         LEAVING.store(false, Ordering::SeqCst);
         return Err(Error::Handler("a guard is entered, which needs it: it cannot be uninstalled"));
@@ -64,24 +70,25 @@ pub fn uninstall() -> Result<()> {
     Ok(())
 }
 
-/// Clock ticks that asking for this thread's signal mask has taken at the least: no system call that changes anything
-/// about its signals takes less. Kept by all threads together; `u64::MAX` until the first has asked.
+/// The shortest time, in clock ticks, that a read of the signal mask has taken in any thread. It stands for the
+/// quickest system call by which a thread could change its signals. `u64::MAX` until a thread has measured it.
 static QUICKEST_CALL: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// Bytes of memory that can vanish after which a copy asks again.
+/// A copy of memory that can vanish rechecks the handler after this many bytes.
 pub const RECHECK_EVERY: usize = 4 << 20;
 
-/// What every copy looks at: plain cells, which are reached without asking whether the thread is ending.
+/// A thread's state that every copy reads. It has no destructor, so that access to it needs no check whether the thread
+/// is ending.
 struct Thread {
-    /// Its slot and its id, to be at hand.
+    /// The thread's slot and id. They are copies, for speed, of what `OWN_SLOT` has.
     slot: Cell<&'static Slot>,
     tid: Cell<i32>,
-    /// In which epoch the kernel answered.
+    /// The epoch of the kernel's last answer.
     epoch: Cell<u32>,
     freshness: Freshness,
 }
 
-/// Shared by whoever has no slot, and by copies that nobody has to know of.
+/// The slot of threads that have none of their own, and of copies that need not be seen by `uninstall`.
 static NO_SLOT: Slot = Slot::new();
 
 thread_local! {
@@ -91,7 +98,7 @@ thread_local! {
     static OWN_SLOT: RefCell<Option<OwnSlot>> = const { RefCell::new(None) };
 }
 
-/// A thread's slot, and the end of what the thread knew when it gives that back.
+/// The slot that a thread owns. When the thread ends, dropping it also invalidates the thread's answer.
 struct OwnSlot(SlotGuard);
 
 impl Drop for OwnSlot {
@@ -103,16 +110,16 @@ impl Drop for OwnSlot {
     }
 }
 
-/// How a copy is to touch memory.
+/// How a copy accesses memory.
 pub enum Path {
-    /// By the CPU: a fault is recovered by the handler while the guard lives. Where the handler cannot be had only heap
-    /// memory is touched so, as safely as by any other copy.
+    /// By the CPU. While the `Armed` lives, the handler recovers a fault. If the handler cannot be installed, only heap
+    /// memory is accessed in this way, as safely as by any `memcpy`.
     Direct(Armed),
-    /// Through system calls.
+    /// By system calls.
     Syscalls,
 }
 
-/// This thread is inside a copy.
+/// Proof that this thread is inside a copy, and is seen to be by `uninstall` and the handler.
 pub struct Armed {
     slot: &'static Slot,
     /// The epoch in which the copy began.
@@ -126,18 +133,18 @@ impl Armed {
         Self { slot, epoch: thread.epoch.get() }
     }
 
-    /// Nobody has to know: there is no handler that would ask.
+    /// An `Armed` for heap memory without a handler. Nobody needs to see such a copy.
     fn unseen(epoch: u32) -> Self {
         Self { slot: &NO_SLOT, epoch }
     }
 
-    /// The epoch in which the copy began. A guard that puts anything under zeroes begins another one before it does.
+    /// The epoch in which the copy began. A guard begins a new epoch before it replaces pages by zeroes.
     #[inline]
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// Whether it is the same epoch still: what was read until now was no guard's zeroes.
+    /// Whether the epoch is still the same. Then none of the bytes read so far were a guard's zeroes.
     #[inline]
     pub fn is_current(&self) -> bool {
         compiler_fence(Ordering::SeqCst);
@@ -151,16 +158,20 @@ impl Drop for Armed {
     }
 }
 
-/// Decides how a copy is to touch its memory, and arms this thread if directly.
+/// Decides how a copy accesses its memory, and arms this thread if the CPU does.
+///
+/// The thread marks its slot active *before* it checks the epoch; `uninstall` changes the epoch *before* it looks for
+/// active slots, with a barrier on all threads between. So at least one of the two sees the other.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a few loads, ahead of every copy
 pub fn arm(backing: Backing) -> Result<Path> {
     THREAD.with(|thread| {
         if thread.freshness.is_known() {
-            // Armed first: who takes the handler away counts up the epoch and then looks for armed threads.
+            // The compiler must not move the check of the epoch before the mark. The CPU's order is `uninstall`'s
+            // concern: its barrier (`order_all_threads`) supplies it.
             let armed = Armed::new(thread);
             compiler_fence(Ordering::SeqCst);
-            // An answer of this epoch was given in this mode, and not by system calls.
+            // An answer of the current epoch was given in the current mode, and says that the handler is installed.
             if thread.epoch.get() == threads::epoch(Ordering::Acquire) {
                 if backing == Backing::Heap {
                     thread.freshness.use_up();
@@ -179,7 +190,8 @@ pub fn arm(backing: Backing) -> Result<Path> {
 fn arm_anew(thread: &Thread, backing: Backing) -> Result<Path> {
     loop {
         let epoch = threads::epoch(Ordering::SeqCst);
-        // Zeroes that other code reads under a guard are not to be copied, and no fault tells of them.
+        // While a guard has replaced pages by zeroes, reading them raises no fault. The system-call path checks for
+        // such pages.
         if !is_idle() {
             return Ok(Path::Syscalls);
         }
@@ -188,7 +200,7 @@ fn arm_anew(thread: &Thread, backing: Backing) -> Result<Path> {
             return Ok(without_handler(backing, epoch));
         }
         match ask(thread, epoch) {
-            // Something changed meanwhile.
+            // The epoch changed during the questions, so the answer may be outdated: ask again.
             Ok(_) if threads::epoch(Ordering::SeqCst) != epoch => {}
             Ok(armed) => {
                 return Ok(Path::Direct(armed));
@@ -203,31 +215,33 @@ fn without_handler(backing: Backing, epoch: u32) -> Path {
     if backing.may_vanish() { Path::Syscalls } else { Path::Direct(Armed::unseen(epoch)) }
 }
 
-/// Tells that a copy of memory that can vanish has ended.
+/// Notes that a copy of memory that can vanish has ended.
 #[inline]
 pub fn finish() {
     THREAD.with(|thread| thread.freshness.finish(ticks()));
 }
 
-/// Looks at the clock on a long way from one copy to the next: each part of it may be too short for a system call where
-/// all of it is not.
+/// Reads the clock on the way from one copy to the next. A gap that is long enough for a system call may consist of
+/// parts of our own code, each of which is too short for one; calls of this function between them keep the answer
+/// fresh.
 #[inline]
 pub fn extend() {
     THREAD.with(|thread| thread.freshness.extend(ticks(), QUICKEST_CALL.load(Ordering::Relaxed)));
 }
 
-/// Has this thread ask the kernel before its next copy: after a fault, or because the handler is lost.
+/// Makes this thread ask the kernel before its next copy. Called after a fault, and when the handler is lost.
 #[cold]
 pub fn invalidate() {
     THREAD.with(|thread| thread.freshness.invalidate());
 }
 
-/// Has every thread ask the kernel before its next copy.
+/// Makes every thread ask the kernel before its next copy.
 pub fn invalidate_all() {
     let _ = threads::invalidate_all();
 }
 
-/// Has the handler be there for this thread, for whoever needs it and cannot do with system calls instead.
+/// Makes sure that the handler is installed and reachable for this thread, or says why it cannot be. For guards, which
+/// have no other way.
 pub fn require_handler() -> Result<()> {
     let reason = match blocked_signal() {
         _ if mode() == Mode::Syscall => "the mode is \"syscall\"",
@@ -239,14 +253,14 @@ pub fn require_handler() -> Result<()> {
     Err(Error::Handler(reason))
 }
 
-/// Whether the faults of this thread still come to our handler, which goes on top again if it can. For long copies, in
-/// between.
+/// Whether faults of this thread still reach our handler. Installs it again if somebody replaced it. Long copies call
+/// this between spans.
 pub fn recheck() -> bool {
     blocked_signal().is_none() && (handler::is_installed() || handler::install())
 }
 
-/// Asks the kernel whether faults of this thread come to our handler. If they do, it is known from now on, in this
-/// `epoch`.
+/// Asks the kernel whether faults of this thread reach our handler, and installs the handler if it is not. If they do,
+/// the answer is kept for copies in this `epoch`; if not, the error says why.
 fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> {
     thread.freshness.invalidate();
     if LEAVING.load(Ordering::SeqCst) {
@@ -261,7 +275,7 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
     let has_slot = OWN_SLOT.try_with(|own| {
         let mut own = own.borrow_mut();
         if !own.as_ref().is_some_and(|own| own.0.is_current()) {
-            // The old one is given back before the new one is taken.
+            // The thread was forked. Its old slot is dropped before a new one is taken.
             *own = None;
             let taken = SlotGuard::take().ok_or("there is no memory to keep track of this thread")?;
             thread.slot.set(taken.slot());
@@ -276,22 +290,23 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
     Ok(Armed::new(thread))
 }
 
-/// A fault whose signal is blocked kills at once, handler or not.
+/// Says which of the two signals this thread blocks, if it blocks one: a fault kills the process then, whatever the
+/// handler. Also measures how long a read of the signal mask takes.
 fn blocked_signal() -> Option<&'static str> {
-    // SAFETY: a sigset is plain bits, for which zeroes are valid.
+    // SAFETY: a `sigset_t` is an array of integers, for which all zeroes are valid.
     let mut blocked: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // The first call of all may take many times as long as any other.
+    // The very first call may take many times as long as later ones, so the first measurement is the best of eight.
     let calls = if QUICKEST_CALL.load(Ordering::Relaxed) == u64::MAX { 8 } else { 1 };
     let timed = || {
         let before = ticks();
-        // SAFETY: a null new mask only asks; `blocked` is ours to fill.
+        // SAFETY: with a null new mask the call changes nothing; it fills `blocked`, a local.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
         ticks().wrapping_sub(before)
     };
     let taken = std::iter::repeat_with(timed).take(calls).min().unwrap_or(0);
     QUICKEST_CALL.fetch_min(taken, Ordering::Relaxed);
     let names = ["SIGBUS is blocked in this thread", "SIGSEGV is blocked in this thread"];
-    // SAFETY: `blocked` was just filled; the signals exist.
+    // SAFETY: `blocked` is a valid set, which the call above filled; both signals exist.
     let is_blocked = |signal: i32| unsafe { libc::sigismember(&raw const blocked, signal) } == 1;
     SIGNALS.into_iter().zip(names).find(|(signal, _)| is_blocked(*signal)).map(|(_, name)| name)
 }

@@ -1,8 +1,8 @@
-//! A signal as it came to one of our handler's addresses: what it says about itself.
+//! A signal that one of our handler's entries was called with, and what its `siginfo` and context say.
 
 use crate::arch::{self, FaultKind};
 
-/// A signal as it came.
+/// The arguments of a call of our handler.
 pub(super) struct Arrival {
     /// The level of the entry that was called.
     pub(super) level: usize,
@@ -24,66 +24,67 @@ impl Arrival {
         Self { level, signal, info, context }
     }
 
-    /// What the handler was called with.
+    /// The pointers that the handler was called with.
     pub(super) fn pointers(&self) -> (*mut libc::siginfo_t, *mut libc::c_void) {
         (self.info, self.context)
     }
 
-    /// `None` if a handler above us that got none itself chained to us, without the interrupted context then.
+    /// The `siginfo`. `None` if a handler above ours called us without one, or without a context.
     fn info(&self) -> Option<&libc::siginfo_t> {
-        // SAFETY: null, or the siginfo that the kernel filled: the caller of `new` promises it.
+        // SAFETY: by `new`'s contract the pointer is null or to the `siginfo` that the kernel passed.
         unsafe { self.info.as_ref() }.filter(|_| !self.context.is_null())
     }
 
-    /// The signal's code; 0, as of one that was sent, if nobody tells.
+    /// The signal's `si_code`. 0, as of a signal that was sent, if it is not known.
     pub(super) fn code(&self) -> i32 {
         self.info().map_or(0, |info| info.si_code)
     }
 
-    /// Whether the interrupted instruction raised it, so that returning runs it again. A report of damage somewhere
-    /// else (`BUS_MCEERR_AO`) is no fault of the instruction it happens to interrupt.
+    /// Whether the interrupted instruction raised the signal, so that it runs again when the handler returns.
+    /// `BUS_MCEERR_AO` reports damaged memory elsewhere, and is not caused by the instruction that it interrupts.
     pub(super) fn is_fault(&self) -> bool {
         let code = self.code();
         code > 0 && !(self.signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO)
     }
 
-    /// Whether a thread of this process sent it, to a thread: by `raise`, among others.
+    /// Whether a thread of this process sent the signal to a thread, as `raise` does.
     pub(super) fn is_raised(&self) -> bool {
         const SI_TKILL: i32 = -6;
-        // SAFETY: a signal that was sent has the field.
+        // SAFETY: the kernel fills the sender's pid of a signal with code SI_TKILL, for which alone this is called.
         let sender = |info: &libc::siginfo_t| unsafe { info.si_pid() };
         let by_kill = self.info().filter(|info| info.si_code == SI_TKILL);
         by_kill.map(sender) == Some(std::process::id().cast_signed())
     }
 
-    /// The address of a fault.
+    /// The address that a fault reports; 0 if it is not known.
     pub(super) fn address(&self) -> usize {
-        // SAFETY: SIGBUS and SIGSEGV that are faults fill the address.
+        // SAFETY: `siginfo_t` has an address for SIGBUS and SIGSEGV; for a signal that is no fault the bytes there mean
+        // something else, and any value is valid for them.
         self.info().map_or(0, |info| unsafe { info.si_addr() }.addr())
     }
 
-    /// Log2 of the extent that a fault tells of; 0 if it does not.
+    /// Log2 of the length, in bytes, of the extent that a fault reports; 0 if it reports none.
     pub(super) fn lsb(&self) -> u32 {
         self.info().map_or(0, |info| arch::extent(info).into())
     }
 
-    /// What the instruction was doing whose fault it is; `None` if it is none.
+    /// The access that the faulting instruction made; `None` if the signal is not a fault.
     pub(super) fn kind(&self) -> Option<FaultKind> {
         // SAFETY: a fault's code was read from a siginfo, and `info` gives none without a context beside it: the
         // kernel's, for this fault, as the caller of `new` promises.
         self.is_fault().then(|| unsafe { arch::fault_kind(self.context) })
     }
 
-    /// A number that stands for the registers of the interrupted code; 0 if nobody tells.
+    /// A hash of the registers of the interrupted code; 0 if they are not known.
     pub(super) fn state(&self) -> u64 {
         if self.context.is_null() {
             return 0;
         }
-        // SAFETY: it is not null, and so the kernel's, as the caller of `new` promises.
+        // SAFETY: the context is not null, so by `new`'s contract it is what the kernel passed.
         unsafe { arch::state(self.context) }
     }
 
-    /// Goes on at the fixup, if it is the fault of a guarded access.
+    /// If the signal is the fault of a guarded access, makes the thread go on at its fixup and returns true.
     pub(super) fn resume(&self) -> bool {
         // SAFETY: a fault's code was read from a siginfo, and `info` gives none without a context beside it: both are
         // the kernel's, for this fault, as the caller of `new` promises.

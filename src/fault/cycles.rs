@@ -1,31 +1,36 @@
-//! What tells a signal that comes round again from a new one, in tables that a handler can use: no lock, no allocation.
+//! Recognises a signal that comes to our handler again through a handler below, so that it is not passed on for ever.
+//! The tables need neither locks nor allocation, so that a signal handler can use them.
+//!
+//! There are two ways to come again. The handler below may call us, or raise the signal, while it runs: a
+//! [`Delegation`] records that it runs. Or it may return without mending the fault, and the instruction faults again:
+//! [`Unmended`] records that.
 
 use super::arrival::Arrival;
 use super::threads;
 use crate::sys::memory;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Signals that threads can be known to be inside of at once. One more takes the place of another, which is then not
+/// The number of records in each table. When all are used, a new one replaces another, whose signal is then not
 /// recognised.
 const RECORDS: usize = 128;
 
-/// Thread, level and signal; never 0.
+/// The key of a record, made of thread, level and signal. It is never 0.
 fn key(signal: i32, level: usize) -> u64 {
     u64::from(threads::current_tid().cast_unsigned()) << 16 | (level as u64) << 8 | u64::from(signal.cast_unsigned())
 }
 
-/// Where a key goes when all records are taken.
+/// The record that a key replaces when all are used.
 fn place(key: u64) -> usize {
     (key >> 16) as usize % RECORDS
 }
 
-/// A number on the stack for as long as a handler below is called from there. One that leaves by longjmp is never seen
-/// to return, but what the thread does then writes over it.
+/// A number in the stack frame that calls a handler below. It shows whether that call is still running: a handler that
+/// leaves by longjmp never returns to us, but the thread's later calls overwrite the number.
 #[derive(Default)]
 pub(super) struct Witness(AtomicU64);
 
 impl Witness {
-    /// A number of its own, which hardly anything else that may come to lie there is.
+    /// Stores a number that is unique, and unlikely to appear on the stack by chance. Returns it.
     fn sign(&self) -> u64 {
         const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
         static SIGNED: AtomicU64 = AtomicU64::new(1);
@@ -39,9 +44,9 @@ impl Witness {
     }
 }
 
-/// A handler below one level that runs for a thread.
+/// A running call of the handler below one level, in one thread.
 struct Record {
-    /// 0 is free.
+    /// The key; 0 if the record is free.
     key: AtomicU64,
     frame: AtomicUsize,
     number: AtomicU64,
@@ -49,16 +54,16 @@ struct Record {
     is_fault: AtomicUsize,
 }
 
-/// One call of it.
+/// What a record says about the call.
 #[derive(Clone, Copy)]
 struct Call {
-    /// Where on the stack it was made: its witness.
+    /// The address of the call's witness on the stack.
     frame: usize,
-    /// What the witness says.
+    /// The number in the witness.
     number: u64,
-    /// Where the interrupted context is.
+    /// The address of the context of the interrupted code.
     context: usize,
-    /// Whether an instruction's fault was the reason; 0 or 1.
+    /// Whether the signal is a fault of an instruction; 0 or 1.
     is_fault: usize,
 }
 
@@ -88,31 +93,33 @@ impl Record {
 }
 
 impl Call {
-    /// Whether a handler whose witness is at `frame` can have been called inside this one: further down on the stack,
-    /// where this one's witness is still there. It may be there by chance after a longjmp, and never gone before.
+    /// Whether a call whose witness is at `frame` may have been made while this one runs: it is further down on the
+    /// stack, and this one's witness still has its number. After a longjmp the number may still be there by chance;
+    /// while the call runs it always is.
     fn may_hold(&self, frame: usize) -> bool {
         let mut found = 0_u64;
         if frame >= self.frame {
             return false;
         }
-        // The stack that it was on may be gone, so that the kernel looks.
-        // SAFETY: the destination is the local variable.
+        // The stack of the call may have been unmapped, so the kernel reads it. SAFETY: the destination is the local
+        // `found`, which is as long as the copy.
         let read = unsafe { memory::copy((&raw mut found).expose_provenance(), self.frame, size_of::<u64>()) };
         read == size_of::<u64>() && found == self.number
     }
 }
 
-/// A signal handed on to the handler below one level, for as long as that runs.
+/// Records that the handler below one level is running, until it is dropped.
 pub(super) struct Delegation {
     record: &'static Record,
     key: u64,
-    /// The call that this one is inside of.
+    /// The call that this one was made in, which the record described before.
     outer: Option<Call>,
 }
 
 impl Delegation {
-    /// `None` if it is the same signal coming round again: chained to us by the handler below, or raised again by it.
-    /// The witness stays where it is until the handler has returned.
+    /// Begins a call of the handler below `level`. `None` if this is the same signal again: the handler below, which is
+    /// still running, called us with it or raised it. The caller keeps the witness in place until the handler has
+    /// returned.
     pub(super) fn begin(arrival: &Arrival, level: usize, witness: &Witness) -> Option<Self> {
         let (key, frame) = (key(arrival.signal, level), witness.addr());
         let own = RUNNING.iter().find(|record| record.key.load(Ordering::Relaxed) == key);
@@ -145,13 +152,13 @@ impl Drop for Delegation {
     }
 }
 
-/// A signal that a handler below returned from with nothing changed. The same thread's next one with the same registers
-/// is the same fault, or the same signal raised again by that handler.
+/// A signal from which a handler below returned without changing anything. If the next signal of the same thread has
+/// the same registers, it is the same fault, or the same signal that the handler raised again.
 pub(super) struct Unmended {
-    /// Thread and signal; 0 is free.
+    /// The key of thread and signal; 0 if the record is free.
     key: AtomicU64,
     state: AtomicU64,
-    /// The level to hand it on from next, counted from 1; 0 if there is none.
+    /// The next level to pass the signal on from, plus 1; 0 if there is none.
     next: AtomicUsize,
 }
 
@@ -159,8 +166,8 @@ static UNMENDED: [Unmended; RECORDS] =
     [const { Unmended { key: AtomicU64::new(0), state: AtomicU64::new(0), next: AtomicUsize::new(0) } }; RECORDS];
 
 impl Unmended {
-    /// The level whose predecessor this thread's signal is for: the one that comes next if the signal is the one that
-    /// was noted, `first` otherwise; `None` if none comes next. Forgets what was noted.
+    /// The level whose predecessor is to get this thread's signal: `first`, or the recorded next level if it is the
+    /// same signal again. `None` if there is no next level. Removes the record.
     pub(super) fn level(signal: i32, state: u64, first: usize) -> Option<usize> {
         let key = key(signal, 0);
         let Some(noted) = UNMENDED.iter().find(|noted| noted.key.load(Ordering::Relaxed) == key) else {

@@ -1,25 +1,28 @@
-//! For how long the kernel's answer, that a thread's faults come to our handler, is worth something.
+//! Decides how long the kernel's answer, that the faults of a thread reach our handler, may be reused.
 //!
-//! A thread that does anything to its signals makes a system call. So an answer is as good as new for a copy that
-//! begins less time after the thread's last one ended than the quickest such call takes: there was no time for
-//! anything. Other threads may act at any time, so no answer is good for long. The clock and the time of the quickest
-//! call are the caller's, in the same unit.
+//! A thread needs a system call to change its signals. If its next copy begins sooner after its last one ended than the
+//! quickest such call takes, the thread cannot have changed anything, and the answer is still true as far as this
+//! thread goes. Other threads may replace the handler at any time, so no answer is used for long. The caller supplies
+//! the clock and the duration of the quickest call, in the same unit, so that the tests can use a fake clock.
 
 use std::cell::Cell;
 
-/// Copies of heap memory for which one answer is good: only failing hardware can take that memory away.
+/// The number of copies of heap memory for which one answer is reused. It may be large, since only failing hardware
+/// makes heap memory fault.
 pub(super) const VALID_COPIES: u32 = 1024;
 
-/// Clock ticks, about a tenth of a millisecond, after which what other threads do is noticed.
+/// The clock ticks, about 0.1 ms, for which one answer is reused for memory that can vanish. A change by another thread
+/// is noticed by then.
 pub(super) const VALID_TICKS: u64 = 1 << 18;
 
-/// What one thread knows. Nothing, to begin with.
+/// The last answer that one thread got. A new thread has none.
 pub(super) struct Freshness {
-    /// Copies of heap memory for which the last answer is still good; 0 if there is no answer.
+    /// The number of copies of heap memory for which the answer may still be used; 0 if there is no answer.
     copies_left: Cell<u32>,
-    /// When the kernel answered.
+    /// The time of the answer.
     answered: Cell<u64>,
-    /// When the last copy of memory that can vanish ended, or the kernel answered for it.
+    /// The last time at which no system call can have been made since the answer: when the last copy of memory that can
+    /// vanish ended, or when `extend` was called in time.
     finished: Cell<u64>,
 }
 
@@ -28,37 +31,38 @@ impl Freshness {
         Self { copies_left: Cell::new(0), answered: Cell::new(0), finished: Cell::new(0) }
     }
 
-    /// The kernel has just said that faults come to our handler.
+    /// Records that the kernel answered, at `now`, that faults reach our handler.
     pub(super) fn answer(&self, now: u64) {
         self.copies_left.set(VALID_COPIES);
         self.answered.set(now);
         self.finished.set(now);
     }
 
-    /// What was known may be true no more.
+    /// Drops the answer, which may no longer be true.
     pub(super) fn invalidate(&self) {
         self.copies_left.set(0);
     }
 
-    /// Whether there is an answer that is good for some copy.
+    /// Whether there is an answer.
     #[inline]
     pub(super) fn is_known(&self) -> bool {
         self.copies_left.get() > 0
     }
 
-    /// Counts a copy of heap memory, for which an answer is known.
+    /// Counts a copy of heap memory. There must be an answer.
     #[inline]
     pub(super) fn use_up(&self) {
         self.copies_left.set(self.copies_left.get() - 1);
     }
 
-    /// Whether a known answer is good for a copy of memory that can vanish, which begins now.
+    /// Whether the answer may be used for a copy of memory that can vanish and that begins at `now`.
     #[inline]
     pub(super) fn is_good(&self, now: u64, quickest_call: u64) -> bool {
         now.wrapping_sub(self.finished.get()) < quickest_call && now.wrapping_sub(self.answered.get()) < VALID_TICKS
     }
 
-    /// No call fits between the last copy and now either, or it is too late.
+    /// Extends the time for which the answer may be used, if no system call fits between the last copy and `now`.
+    /// Otherwise changes nothing, so the answer stays unusable.
     #[inline]
     pub(super) fn extend(&self, now: u64, quickest_call: u64) {
         if now.wrapping_sub(self.finished.get()) < quickest_call {
@@ -66,7 +70,7 @@ impl Freshness {
         }
     }
 
-    /// A copy of memory that can vanish has ended.
+    /// Records that a copy of memory that can vanish ended at `now`.
     #[inline]
     pub(super) fn finish(&self, now: u64) {
         self.finished.set(now);
@@ -106,7 +110,7 @@ mod tests {
         freshness.answer(1000);
         assert!(freshness.is_good(1000 + CALL - 1, CALL));
         assert!(!freshness.is_good(1000 + CALL, CALL));
-        // However long the copy itself took.
+        // The duration of the copy itself does not count.
         freshness.finish(50_000);
         assert!(freshness.is_good(50_000 + CALL - 1, CALL));
         assert!(!freshness.is_good(50_000 + CALL, CALL));

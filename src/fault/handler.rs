@@ -1,8 +1,8 @@
-//! The signal handler: resumes a guarded access at its fixup, hands everything else on to whoever was there before.
+//! The signal handler: after a fault in a guarded access the thread goes on at the fixup; every other signal is passed
+//! to the handler that was there before.
 //!
-//! What it decides by: the instruction pointer and the signal's code. It allocates nothing, takes no lock, calls no
-//! Python and jumps nowhere but back; it preserves errno. SIGBUS and SIGSEGV are each installed, saved and checked on
-//! their own.
+//! It decides by the instruction pointer and the signal's code. It allocates nothing, takes no lock, calls no Python,
+//! returns normally, and preserves errno. SIGBUS and SIGSEGV are installed, saved and checked independently.
 
 use super::arrival::Arrival;
 use super::delegate;
@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// The two signals a bad access raises.
 pub const SIGNALS: [i32; 2] = [libc::SIGBUS, libc::SIGSEGV];
 
-/// Who was there before us, per signal.
+/// The handlers that ours replaced, of each signal.
 static PREDECESSORS: [Predecessors; 2] = [const { Predecessors::new() }; 2];
 
-/// Faults recovered so far in this process.
+/// The number of faults recovered so far in this process.
 static RECOVERED: AtomicU64 = AtomicU64::new(0);
 
 /// Faults recovered so far in this process.
@@ -32,17 +32,17 @@ pub fn recovered() -> u64 {
 pub enum Owner {
     /// This library, with the flags it needs.
     Ours,
-    /// Nobody: the default action.
+    /// Nobody: the default action applies.
     Default,
-    /// It is ignored.
+    /// Nobody: the signal is ignored.
     Ignored,
-    /// Somebody else.
+    /// Another handler.
     Foreign,
 }
 
 type HandlerFn = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// The handler under each of its addresses.
+/// The handler at each of its addresses, by level.
 static ENTRIES: [HandlerFn; LEVELS] = [
     on_signal::<0>,
     on_signal::<1>,
@@ -66,7 +66,7 @@ fn address(entry: HandlerFn) -> libc::sighandler_t {
     entry as *const () as libc::sighandler_t
 }
 
-/// The level whose entry an action is.
+/// The level whose entry is the handler of an action; `None` if the handler is not ours.
 fn level(action: Action) -> Option<usize> {
     let has_info = action.flags & libc::SA_SIGINFO != 0;
     ENTRIES.iter().position(|entry| has_info && address(*entry) == action.handler)
@@ -88,19 +88,19 @@ pub fn owner(signal: i32) -> Owner {
     }
 }
 
-/// Whether both signals are ours.
+/// Whether our handler is installed for both signals.
 pub fn is_installed() -> bool {
     SIGNALS.iter().all(|signal| owner(*signal) == Owner::Ours)
 }
 
-/// Whether a thread is installing or uninstalling. Not a mutex: a child forked meanwhile opens it again.
+/// Whether a thread is installing or uninstalling. It is not a mutex, because a forked child must be able to reset it.
 static CHANGING: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn unlock_after_fork() {
     CHANGING.store(false, Ordering::Release);
 }
 
-/// Installs or uninstalls, one thread at a time.
+/// Runs a change of the handlers, one thread at a time.
 fn change<R>(run: impl FnOnce() -> R) -> R {
     while CHANGING.swap(true, Ordering::Acquire) {
         std::thread::yield_now();
@@ -110,12 +110,12 @@ fn change<R>(run: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Why our handler cannot be had, if [`install`] says so: a sanitizer does that, and a filter of system calls may.
+/// The reason, in words, for which [`install`] fails. A sanitizer does this, and a filter of system calls may.
 pub const KEPT_FROM: &str = "something in this process keeps others from handling SIGBUS and SIGSEGV";
 
-/// Puts our handler on top for both signals and remembers what was there. `false` if it could not be had.
+/// Installs our handler for both signals, and remembers the handlers it replaces. `false` if it could not be installed.
 pub fn install() -> bool {
-    // Found out here, because the handler may have to know.
+    // The handler may need these values, and must not determine them itself.
     super::prepare();
     change(|| {
         let installed = SIGNALS.iter().zip(&PREDECESSORS).all(|(signal, below)| install_one(*signal, below));
@@ -126,22 +126,24 @@ pub fn install() -> bool {
 fn install_one(signal: i32, predecessors: &Predecessors) -> bool {
     let mut below = current(signal);
     while level(below).is_none() {
-        // Remembered first: the handler may run as soon as it is there.
+        // The predecessor is remembered before the handler is installed, since the handler may run at once.
         let at = predecessors.remember(below);
-        // On the thread's alternate stack if it has one: a stack overflow passes through here on its way to a handler
-        // below.
+        // SA_ONSTACK: a stack overflow faults, too, and then there is room only on the thread's alternate stack.
+        // SA_NODEFER: faults inside a handler below must reach us as well.
         let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
         match replace(signal, Action { handler: address(ENTRIES[at]), flags, mask: 0 }) {
             None => return false,
             Some(replaced) if replaced == below => return true,
-            // Somebody came between the question and the answer, and is below us now.
+            // Another thread has installed a handler since `below` was read. Ours has replaced it, so remember that
+            // one.
             Some(replaced) => below = replaced,
         }
     }
     true
 }
 
-/// Puts back what was there, for each signal that is still ours; one that somebody else took over is left alone.
+/// Restores the earlier handler of each signal whose handler is ours. Leaves alone a signal that somebody else has
+/// taken over.
 pub fn uninstall() {
     change(|| {
         for (signal, predecessors) in SIGNALS.into_iter().zip(&PREDECESSORS) {
@@ -153,23 +155,25 @@ pub fn uninstall() {
 }
 
 extern "C" fn on_signal<const LEVEL: usize>(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the address of the thread's own errno is valid.
+    // SAFETY: the function has no preconditions; it returns the address of this thread's errno.
     let errno = unsafe { libc::__errno_location() };
-    // SAFETY: `__errno_location` returns this thread's errno, which is there as long as the thread.
+    // SAFETY: `__errno_location` returned the address of this thread's errno, which is valid as long as the thread
+    // runs.
     let saved = unsafe { *errno };
-    // SAFETY: the kernel calls it with these, or a handler that was put above it does, and passes on what it got
-    // itself: null if it has no `SA_SIGINFO`.
+    // SAFETY: the pointers come from the kernel, or from a handler above ours that passes on its own: those of the
+    // kernel, or null if it has no SA_SIGINFO.
     handle(&unsafe { Arrival::new(LEVEL, signal, info, context) });
-    // SAFETY: `__errno_location` returns this thread's errno, which is there as long as the thread.
+    // SAFETY: `__errno_location` returned the address of this thread's errno, which is valid as long as the thread
+    // runs.
     unsafe { *errno = saved };
 }
 
-/// What is done about a signal: the first of these that applies.
+/// Handles a signal by the first of these that applies.
 fn handle(arrival: &Arrival) {
     let _ = resume_copy(arrival) || shelter_code(arrival) || drop_raised_again(arrival) || hand_on(arrival);
 }
 
-/// A fault in a guarded access of a copy: goes on at its fixup.
+/// Handles a fault in a guarded access: the thread goes on at its fixup.
 fn resume_copy(arrival: &Arrival) -> bool {
     let resumed = arrival.resume();
     if resumed {
@@ -192,13 +196,14 @@ fn shelter_code(arrival: &Arrival) -> bool {
     is_sheltered
 }
 
-/// Somebody above us took a copy's fault for a crash, put us back and raises it again: running the access again brings
-/// the real one.
+/// Drops a signal that a thread raised while it is inside a copy. A handler above ours has taken the copy's fault for a
+/// crash, restored ours and raised the signal again. When it returns, the access runs again and faults, and that fault
+/// reaches us.
 fn drop_raised_again(arrival: &Arrival) -> bool {
     arrival.is_raised() && threads::is_active()
 }
 
-/// Anything else: goes to whoever was below us.
+/// Passes any other signal to the handler below ours.
 fn hand_on(arrival: &Arrival) -> bool {
     if let Some(predecessors) = predecessors(arrival.signal) {
         delegate::hand_on(arrival, predecessors, level);

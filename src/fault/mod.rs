@@ -1,4 +1,4 @@
-//! Bad memory: surviving it, and what it looked like.
+//! Bad memory: how copies survive it, and the records of what they found.
 
 pub mod arm;
 mod arrival;
@@ -19,8 +19,8 @@ pub use record::{Cause, Fault, Origin, Side};
 
 use crate::sys::memory;
 
-/// Finds out now what would otherwise be found out at first use, under a lock, and has forked children start afresh: a
-/// fork while another thread held such a lock would leave it shut in the child. Called when the library is loaded.
+/// Called when the library is loaded. Initialises what would otherwise be initialised at first use, under a lock that a
+/// fork at that moment would leave locked in the child. Also registers the reset of our tables in forked children.
 pub fn prepare() {
     threads::watch_forks();
     memory::can_populate();

@@ -1,28 +1,30 @@
-//! What the handler has to know about threads, in tables it can read without thread-local storage, which might
+//! Tables of threads for the signal handler, which cannot use thread-local storage, because access to that may
 //! allocate.
 //!
-//! No lock guards them: a fork may come at any time, and nobody would open the lock again in the child.
+//! They have no lock: after a fork while another thread held it, the child would never get it.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
-/// Counted up when kept answers are worth nothing any more: after the mode has changed, after a fork.
+/// The epoch. It is incremented when the answers that threads keep become invalid: when the mode changes, when the
+/// handler is installed or uninstalled on request, in a forked child, and when a guard replaces pages by zeroes or puts
+/// them back.
 static EPOCH: AtomicU32 = AtomicU32::new(1);
 
-/// The present epoch.
+/// The current epoch.
 #[inline]
 pub(super) fn epoch(ordering: Ordering) -> u32 {
     EPOCH.load(ordering)
 }
 
-/// Has every thread ask the kernel before its next copy: the new epoch.
+/// Makes every thread ask the kernel before its next copy. Returns the new epoch.
 pub(super) fn invalidate_all() -> u32 {
     EPOCH.fetch_add(1, Ordering::SeqCst).wrapping_add(1)
 }
 
-/// What is told of one thread, on a cache line of its own: it is stored to around every copy. All zeroes is a free
-/// slot.
+/// The record of one thread. It has a cache line of its own, because it is stored to before and after every copy. All
+/// zeroes are a free slot.
 #[repr(align(64))]
 pub(super) struct Slot {
     /// The thread's id while it is inside a copy, 0 otherwise.
@@ -35,7 +37,7 @@ impl Slot {
         Self { active: AtomicI32::new(0), is_taken: AtomicBool::new(false) }
     }
 
-    /// Tells who is inside a copy; 0 that nobody is.
+    /// Records that the thread with this id is inside a copy; 0 that none is.
     #[inline]
     pub(super) fn mark_active(&self, tid: i32) {
         self.active.store(tid, Ordering::Relaxed);
@@ -53,9 +55,9 @@ impl Slot {
 
 const SLOTS_PER_BLOCK: usize = 256;
 
-/// Slots, and where more of them are. Blocks are added when all slots are taken and never freed, because the handler
-/// may be reading them; there are as many as the threads that ever copied at the same time need. All zeroes is a block
-/// of free slots.
+/// A block of slots, in a list. A block is added when all slots are taken, and never freed, because the handler may be
+/// reading it. So there are as many blocks as the largest number of threads with slots ever needed. All zeroes are a
+/// block of free slots.
 struct Block {
     slots: [Slot; SLOTS_PER_BLOCK],
     next: AtomicPtr<Block>,
@@ -65,21 +67,20 @@ static FIRST: Block = Block { slots: [const { Slot::new() }; SLOTS_PER_BLOCK], n
 
 impl Block {
     fn following(&self) -> Option<&'static Self> {
-        // SAFETY: null, or a block that `grow` allocated, which nobody frees.
+        // SAFETY: the pointer is null, or to a block that `grow` allocated and published, and which is never freed.
         unsafe { self.next.load(Ordering::Acquire).as_ref() }
     }
 
-    /// The block after this one, made if there is none. `None` if there is no memory for it.
-    #[allow(clippy::cast_ptr_alignment)] // allocated with the block's own
+    /// The next block, allocated if there is none. `None` if there is no memory for it.
+    #[allow(clippy::cast_ptr_alignment)] // `alloc_zeroed` aligns it for a block
     fn grow(&self) -> Option<&'static Self> {
-        // SAFETY: a block is not of size zero.
+        // SAFETY: the size of a block is not 0.
         let made = unsafe { alloc_zeroed(Layout::new::<Self>()) }.cast::<Self>();
         if made.is_null() {
             return None;
         }
         if self.next.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // Another thread was faster.
-            // SAFETY: allocated above with this layout and shown to nobody.
+            // Another thread has added one meanwhile. SAFETY: allocated above with this layout and shown to nobody.
             unsafe { std::alloc::dealloc(made.cast(), Layout::new::<Self>()) };
         }
         self.following()
@@ -90,34 +91,36 @@ fn slots() -> impl Iterator<Item = &'static Slot> {
     std::iter::successors(Some(&FIRST), |block| block.following()).flat_map(|block| &block.slots)
 }
 
-/// Counted up in a forked child, whose threads have other ids.
+/// The number of forks that led to this process. A slot that was taken before the last one is not valid: thread ids
+/// have changed.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// The kernel's id of this thread.
 pub(super) fn current_tid() -> i32 {
-    // SAFETY: no preconditions.
+    // SAFETY: gettid has no arguments and no preconditions.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
-/// Whether this thread is inside a copy. Runs in the handler.
+/// Whether this thread is inside a copy. It runs in the signal handler.
 pub(super) fn is_active() -> bool {
     let tid = current_tid();
     slots().any(|slot| slot.active.load(Ordering::Relaxed) == tid)
 }
 
-/// Whether any other thread is.
+/// Whether any other thread is inside a copy.
 pub(super) fn is_another_active() -> bool {
     let tid = current_tid();
     slots().map(|slot| slot.active.load(Ordering::Relaxed)).any(|active| active != 0 && active != tid)
 }
 
-/// Has every other thread see what was stored here before, at the point where it is. Where the kernel cannot, a
-/// millisecond has to do.
+/// A memory barrier on every thread of the process (`membarrier`): each sees the stores made here before, and this
+/// thread sees theirs. If the kernel does not support it, a pause of a millisecond takes its place, by which a CPU's
+/// stores have become visible.
 pub(super) fn order_all_threads() {
     const REGISTER: i32 = 1 << 4;
     const PRIVATE: i32 = 1 << 3;
     let barrier = |command: i32| {
-        // SAFETY: touches no memory of ours.
+        // SAFETY: membarrier has no pointer arguments.
         unsafe { libc::syscall(libc::SYS_membarrier, libc::c_long::from(command), 0, 0) }
     };
     if barrier(REGISTER) != 0 || barrier(PRIVATE) != 0 {
@@ -132,24 +135,24 @@ extern "C" fn in_child() {
     let _ = invalidate_all();
 }
 
-/// Has the tables cleared in forked children from now on. Called when the library is loaded, before any of them is
-/// used. Locks nothing: a fork in the middle of the first call would leave such a lock shut in the child.
+/// Makes forked children clear the tables, from now on. Called when the library is loaded, before the tables are used.
+/// It takes no lock, which a fork during the first call would leave locked in the child.
 pub(super) fn watch_forks() {
     static WATCHING: AtomicBool = AtomicBool::new(false);
     if !WATCHING.swap(true, Ordering::Relaxed) {
-        // SAFETY: the child handler only stores to atomics.
+        // SAFETY: `in_child` only stores to atomics, which is allowed in a forked child.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     }
 }
 
-/// A thread's slot, for as long as the thread lives.
+/// A slot that belongs to a thread until it is dropped.
 pub(super) struct SlotGuard {
     slot: &'static Slot,
     forks: u32,
 }
 
 impl SlotGuard {
-    /// `None` if there is no memory for one more slot.
+    /// Takes a free slot. `None` if there is none and no memory for more.
     pub(super) fn take() -> Option<Self> {
         let forks = FORKS.load(Ordering::Relaxed);
         let mut block = &FIRST;
@@ -161,7 +164,7 @@ impl SlotGuard {
         }
     }
 
-    /// Whether it was taken in this very process.
+    /// Whether it was taken in this process, and not before a fork.
     pub(super) fn is_current(&self) -> bool {
         self.forks == FORKS.load(Ordering::Relaxed)
     }
