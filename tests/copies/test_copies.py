@@ -1,4 +1,4 @@
-"""What the copy functions promise beyond moving bytes: sums, hashes, overlap, memory that stays, threads."""
+"""What the copy functions guarantee besides moving bytes: checksums, hashes, overlap, lifetime of memory, threads."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_hash_gets_exactly_what_was_copied() -> None:
 
 
 class Fed:
-    """Takes what a hash takes, and keeps the objects it was fed."""
+    """A stand-in for a hash: `update` keeps the objects that it is called with."""
 
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
@@ -108,7 +108,7 @@ class Fed:
 
 
 def test_a_hash_gets_what_was_copied_however_the_source_changes() -> None:
-    """Also by the copy itself, where the two overlap, and by whoever is fed."""
+    """The source is changed by the copy itself, where the two sides overlap, and by `update`."""
     memory = bytearray(b"abcdefghijklmnop")
     fed = Fed()
     assert hash_and_copy_to_iter(memoryview(memory)[:12], IovIter.ubuf(READ, memoryview(memory)[4:]), fed) == 12
@@ -136,7 +136,7 @@ def test_a_hash_of_what_a_pipe_has_room_for() -> None:
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_hash_is_fed_what_counts_before_a_fault(trusted: bool) -> None:
-    """On either side, with blocks before it, and with overlap: what is fed is what `copied` says."""
+    """The hash gets exactly `copied` bytes, with the fault on either side, after several blocks, and with overlap."""
     with Arena([*[Page.GOOD] * 40, Page.PROTECTED], random.Random(7).randbytes(40 * PAGE_SIZE)) as arena:
         good, bad = window(arena.address, arena.length), arena.length - PAGE_SIZE
         view = memoryview(good).cast("B")
@@ -161,7 +161,7 @@ def test_a_hash_is_fed_what_counts_before_a_fault(trusted: bool) -> None:
 
 
 def test_a_hash_survives_a_source_that_is_cut_while_it_is_hashed() -> None:
-    """The bytes it is fed are ours: nothing that a truncation could take away."""
+    """`update` gets copies of the bytes, in memory that no truncation takes away."""
     with tempfile.TemporaryFile(dir="/dev/shm") as file:
         file.truncate(40 * PAGE_SIZE)
         mapping = mmap.mmap(file.fileno(), 40 * PAGE_SIZE)

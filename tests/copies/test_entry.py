@@ -1,4 +1,6 @@
-"""The copy functions have a short way in and PyO3's wrapper behind it. Nobody can tell which one a call took."""
+"""A call of a copy function goes through the fast entry, or through PyO3's wrapper if its arguments are unusual. Both
+behave alike.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,7 @@ def test_no_reference_is_kept_or_lost(copy: Callable[..., Any]) -> None:
     addr, i = fresh(copy)
     nbytes = 10**6
     objects = (addr, i, nbytes, copy)
-    gc.collect()  # what earlier tests left behind may refer to the function
+    gc.collect()  # garbage of earlier tests may refer to the function
     before = [sys.getrefcount(each) for each in objects]
     for _ in range(100):
         with pytest.raises(ValueError, match="1000000"):
@@ -145,7 +147,9 @@ def test_copies_of_8_kib_let_others_run_and_smaller_ones_do_not() -> None:
 
 
 def _another_runs(copies: int, size: int) -> bool:
-    """Whether a thread that waits for the interpreter gets it during so many copies, which nobody asks to give way."""
+    """Whether a thread that waits for the interpreter gets it during this many copies. The switch interval is so long
+    that the interpreter does not make the copying thread give way.
+    """
     source, i = bytes(size), IovIter.ubuf(READ, bytearray(size))
     start = i.save_state()
     gate, came = threading.Lock(), threading.Event()

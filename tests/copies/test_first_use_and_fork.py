@@ -1,7 +1,7 @@
-"""What results are made of exists from the import on, so that a child forked at any moment can make its own.
+"""A child forked at any moment can make results, since the classes and strings they need are made at import.
 
-Made at its first use, each class and string would be made under a lock, which its thread holds while it waits for the
-interpreter: in a child forked meanwhile nobody would ever open it. The race is narrow, so it is run several times.
+If a class or string were made at its first use, its thread would hold a lock while it waits for the interpreter, and a
+child forked meanwhile would wait for that lock for ever. The race is narrow, so each test runs it several times.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Where there is no memory for what somebody else makes large, that is a MemoryError, and the process goes on."""
+"""If there is no memory for something whose size the caller decides, the call raises MemoryError and the process goes
+on.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A careful copy with a FaultMap stops where the kernel's would stop if the bytes in the map failed.
+"""A copy with a FaultMap stops where the kernel's machine-check-safe copy would stop if the bytes in the map failed.
 
-Word by word once the source is aligned to 8, byte by byte before and after: a source that fails costs the whole word, a
-destination that fails is tried again byte by byte. Every segment of the destination begins anew.
+The kernel copies byte by byte until the source is aligned to 8, then word by word, then the rest byte by byte. If the
+source of a word fails, the whole word is not copied; if its destination fails, the word is retried byte by byte. This
+starts again in every segment of the destination.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Stop(NamedTuple):
 
 
 def careful(src: int, dst: int, n: int, unreadable: Touch, unwritable: Touch) -> Stop:
-    """The kernel's copy of one chunk, unit by unit: reads a unit, then writes it."""
+    """A model of the kernel's copy of one chunk: it reads a unit, then writes it."""
     done = 0
 
     def bytewise(end: int) -> str | None:
@@ -77,7 +78,7 @@ def careful_chunks(src: int, chunks: list[tuple[int, int]], unreadable: Touch, u
 
 
 def chunks_of(oracle: Oracle, nbytes: int, spare: int) -> list[tuple[int, int]]:
-    """The pieces a copy goes by: whole segments, or their pages where memory is known by pages."""
+    """The chunks of a copy: whole segments, or their pages for kinds over pages."""
     if oracle.kind == "pipe":
         pieces = [(0, length) for length in (spare, *[PAGE_SIZE] * (nbytes // PAGE_SIZE + 1))]
     elif oracle.kind in ("bvec", "xarray", "folioq"):
@@ -97,7 +98,7 @@ def touch(ranges: FaultMap, access: str) -> Touch:
 
 
 def lines(npages: int, seed: int = 0) -> memoryview:
-    """Page-aligned memory full of noise without 0xff."""
+    """Page-aligned memory with random bytes other than 0xff."""
     view = memoryview(mmap.mmap(-1, npages * PAGE_SIZE))
     view[:] = random.Random(seed).randbytes(len(view)).replace(b"\xff", b"\x7f")
     return view
@@ -107,7 +108,8 @@ def address_of(view: memoryview) -> int:
     return IovIter.ubuf(READ, view).ranges()[0].address
 
 
-# Source modulo 64, destination modulo 8, length, poison from here on (source and destination), copied.
+# Source modulo 64, destination modulo 8, length, offset of the first bad byte (of source and destination), bytes
+# copied.
 EXAMPLES = {
     "S1": (0, 0, 4096, 100, None, 96),
     "S2": (3, 0, 4096, 100, None, 93),
@@ -193,7 +195,7 @@ def test_each_segment_begins_anew_at_its_own_source_address(
 
 
 def test_one_page_five_hundred_and_twelve_ways_good_or_bad_on_either_side() -> None:
-    """The self-test that the kernel had for this copy."""
+    """This is the self-test that the kernel once had for its copy."""
     buf, cases = lines(1), 0
     base = address_of(buf)
     numbers = bytes(k % 256 for k in range(512))
@@ -220,7 +222,7 @@ def test_one_page_five_hundred_and_twelve_ways_good_or_bad_on_either_side() -> N
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("kind", [kind for kind in BUILDERS if kind != "kvec_readonly"])
 def test_every_kind_stops_where_the_model_does(kind: str, seed: int) -> None:
-    """Random maps, alignments and shapes; the next copy goes on from there under another map."""
+    """Maps, alignments and shapes are random. Each copy continues where the last one stopped, with another map."""
     rng = random.Random(f"{kind} {seed}")
     lengths = tuple(rng.choice((0, 1, 7, 8, 9, 63, 200, 4096, 5000)) for _ in range(rng.randint(1, 7)))
     shape = Shape(lengths, lead=rng.choice((0, 1, 5, 64, 4090)), seed=rng.randrange(1000))

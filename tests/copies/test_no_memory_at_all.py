@@ -1,7 +1,8 @@
-"""The interpreter's own allocator fails at one allocation after another: MemoryError, the exception due, or success.
+"""The interpreter's allocator fails at each allocation of a call in turn: the call succeeds or raises, and never
+aborts.
 
-Never an abort: also where it is the exception's text that there is no room for. Where PyO3 itself makes a small object
-and panics, that is its PanicException; calls where it does are marked.
+It raises MemoryError or the exception that is due, also if there is no memory for the text of that. Where PyO3 itself
+makes a small object, it panics instead, which is a PanicException; the calls in which it does are marked.
 """
 
 from __future__ import annotations

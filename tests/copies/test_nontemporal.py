@@ -1,7 +1,7 @@
-"""Copies that leave the caches move the bytes that plain ones move, and leave iterators where those do.
+"""Non-temporal and flushing copies move the same bytes as plain ones, and leave iterators at the same position.
 
-For every kind, with every instruction set and every instruction that writes lines back. What the bytes are durable by
-is proven where the stores are: in the tests of the core.
+They run for every kind, with every instruction set and every write-back instruction. That the bytes are durable is
+tested in the core, where a recorder sees each store.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ every_instruction = pytest.mark.usefixtures("isa", "flush_instruction")
 
 @pytest.fixture
 def room() -> memoryview:
-    """Page-aligned, so that an offset in it is one in a line, and blank."""
+    """Zeroed memory at a page boundary, so that an offset modulo 64 is the offset in a cache line."""
     view = memoryview(mmap.mmap(-1, len(BLANK)))
     view[:] = BLANK
     return view
 
 
 def shapes(seed: int) -> list[Shape]:
-    """Empty, tiny and long segments, most of which end within a line of wherever they are gathered."""
+    """Empty, tiny and long segments. Most end inside a cache line of the memory that they are gathered to."""
     numbers = random.Random(seed)
 
     def length() -> int:
@@ -97,7 +97,7 @@ LONG = [size + more for size in (2048, 4096, 65_536) for more in (-64, -1, 0, 1,
 @every_instruction
 @pytest.mark.parametrize("flavour", FLAT)
 def test_every_alignment_and_length_is_exact(flavour: str, room: memoryview) -> None:
-    """All offsets of either side in a line; a line on each side of the destination is not touched."""
+    """Each side starts at every offset in a line. A line on each side of the destination must not change."""
     copy, source = FLAT[flavour], memoryview(bytearray(NOISE))
     cases = [(length, to, (to * 5 + length) % 65) for length in LENGTHS for to in range(65)]
     cases += [(length, to, at) for length in LONG for to in (0, 1, 4, 60, 63) for at in (0, 3, 64)]
@@ -112,7 +112,9 @@ def test_every_alignment_and_length_is_exact(flavour: str, room: memoryview) -> 
 @every_instruction
 @pytest.mark.parametrize("flavour", FROM)
 def test_lines_shared_by_many_segments_are_put_together(flavour: str, room: memoryview) -> None:
-    """Segments of one length each, from less than a word to more than a page, to every offset in a line."""
+    """All segments of a copy have one length, from less than a word to more than a page, and the destination every
+    offset in a line.
+    """
     for length in (1, 3, 4, 8, 20, 63, 64, 65, 200, 255, 256, 300, 320, 1000, 4095, 5000):
         total = max(2 * length, 900) // length * length
         segments = [memoryview(NOISE)[at : at + length] for at in range(0, total, length)]
@@ -215,7 +217,7 @@ def test_flat_sides_of_different_lengths_are_refused(flavour: str) -> None:
 
 
 def test_a_random_vector_leaves_the_iterator_where_a_plain_copy_does() -> None:
-    """Also a copy that ends for its count, in the middle of what the vector has."""
+    """Some copies end in the middle of the vector because of their count."""
     numbers = random.Random(12)
     for _ in range(300):
         lengths = [numbers.choice((0, 1, 5, 64, 300)) for _ in range(numbers.randrange(9))]

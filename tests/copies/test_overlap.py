@@ -1,7 +1,7 @@
-"""Where the two sides share memory, a copy ends as if all of the source had been read before anything was written.
+"""If the two sides overlap, a copy ends as if all of the source had been read before anything was written.
 
-Every function, at every kind of distance, under the handler and without it, up to the first byte that cannot be read
-or written: against a model that is two slices of bytes.
+Every function copies at every kind of distance, with the handler and without it, up to the first byte that cannot be
+read or written. The model is a slice of bytes assigned to another.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class Copied(NamedTuple):
-    """What a copy says it did: the bytes it counts, those it fed to a hash, and the sum of them, if it made one."""
+    """What a copy reports: its count, the bytes it passed to a hash, and their checksum, if it has these."""
 
     nbytes: int
     fed: bytes | None = None
@@ -58,7 +58,7 @@ class Copied(NamedTuple):
 
 
 class Fed:
-    """Takes what a hash takes, and keeps it."""
+    """A stand-in for a hash: `update` keeps the bytes that it is called with."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -68,7 +68,7 @@ class Fed:
 
 
 def through(i: IovIter, call: Callable[[], int]) -> int:
-    """The count, by which the iterator has moved. It is short for a fault, or not at all."""
+    """Runs a copy and returns its count. Checks that the iterator moved by that, and that a short count has a fault."""
     before = i.count
     count = call()
     assert (i.count, i.fault is None) == (before - count, count == before)
@@ -76,7 +76,7 @@ def through(i: IovIter, call: Callable[[], int]) -> int:
 
 
 def near_map(address: int) -> FaultMap:
-    """Of bad memory that lies around the arena and not in it, so that every copy looks into the map."""
+    """A map of bad memory around the arena, but not in it, so that every copy has to search the map."""
     return FaultMap([(address - (1 << 30), 1), (address + (1 << 30), 1)])
 
 
@@ -177,7 +177,7 @@ DISTANCES = (0, 1, 2, 7, 8, 13, 31, 33, 64, 65, 300, 999, 1000, 4096)
 
 @pytest.fixture(params=[*cpu.available(), "syscall"])
 def _mode(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Under the handler with each instruction set, and through the kernel."""
+    """Runs the test with the handler and each instruction set, and with copies by the kernel."""
     if request.param == "syscall":
         with fault_handler.mode("syscall"):
             yield
@@ -188,13 +188,15 @@ def _mode(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def arena() -> Iterator[Arena]:
-    """Good pages between two that cannot be accessed."""
+    """Good pages between two pages that cannot be accessed."""
     with Arena([*[Page.GOOD] * GOOD, Page.PROTECTED], ORIGINAL) as made:
         yield made
 
 
 def check(arena: Arena, dst: int, src: int, length: int) -> None:
-    """The model: all bytes before the first that cannot be read or written are moved, and nothing else changes."""
+    """Compares a copy with the model: the bytes before the first that cannot be read or written are moved, and no other
+    byte changes.
+    """
     good = min(length, arena.accessible(src, length), arena.accessible(dst, length, write=True))
     for name, copy in every_copy(arena, dst, src, length):
         arena.write(0, ORIGINAL)
@@ -202,7 +204,7 @@ def check(arena: Arena, dst: int, src: int, length: int) -> None:
         case = (name, dst, src, length, copied.nbytes, good)
         moved, now = ORIGINAL[src : src + good], arena.read(0, SIZE)
         if name.startswith("csum"):
-            # Of a chunk that fails nothing counts, and what of it is overwritten is left open.
+            # A chunk that fails does not count at all; which of its bytes are overwritten is unspecified.
             assert copied.nbytes == good == length or copied.nbytes < length, case
             assert now[: dst + copied.nbytes] == ORIGINAL[:dst] + moved[: copied.nbytes], case
             assert copied.csum == internet_checksum(moved[: copied.nbytes]), case
@@ -282,7 +284,9 @@ print(copied, i.count, i.fault.offset, i.fault.origin, out.count(b"m"), out.coun
 
 
 def test_what_was_not_read_ahead_is_not_counted() -> None:
-    """A real fault before what the map knows, where scratch memory holds 0xa5 until something is read into it."""
+    """A real fault comes before the bad range in the map. Scratch memory is filled with 0xa5, which no byte counted may
+    have.
+    """
     environment = {**os.environ, "IOVEC_RS_POISON": "1"}
     run = subprocess.run(
         [sys.executable, "-c", UNREAD_SCRATCH],
@@ -307,7 +311,7 @@ def filled_ring() -> tuple[PipeRing, memoryview, IovIter]:
 
 @pytest.mark.parametrize("length", [100, 2000, 3500])
 def test_a_pipe_is_filled_from_its_own_newest_page(length: int) -> None:
-    """Bytes that the copy itself writes to the page are not what it reads from there."""
+    """The copy reads what was in the page before it, not the bytes that it writes there."""
     for copy in (copy_to_iter, lambda data, i: copy_iter(i, IovIter.iovec(WRITE, [data[:7], data[7:]]))):
         ring, page, i = filled_ring()
         before = bytes(page)

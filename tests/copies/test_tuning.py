@@ -1,4 +1,6 @@
-"""From which lengths on a copy goes another way: set by name, refused if unknown, with no effect on any result."""
+"""The lengths from which copies use another method can be set by name. Unknown names are refused, and no setting
+changes a result.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,7 @@ def test_every_copy_is_right_in_every_setting(setting: str, isa: str) -> None:
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("size", [1, 8, 48, 64, 100, 512, 513])
 def test_runs_of_equal_segments_of_any_length_end_where_they_end(setting: str, size: int) -> None:
-    """Runs that end in a longer, a shorter and an empty segment; and copies that end within one."""
+    """A run is followed by a longer, a shorter or an empty segment, and some copies end inside a run."""
     rng = random.Random(size)
     sizes = [size] * 70 + [size + 1] + [size] * 40 + [0] + [size] * 3 + [max(size - 1, 1)] + [size] * 50
     parts = [rng.randbytes(each) for each in sizes]

@@ -1,4 +1,4 @@
-"""Faults far into long copies, at both ends at once, in many segments, and at addresses that no memory has."""
+"""Faults far into long copies, on both sides at once, in one of many segments, and at addresses without memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def room() -> memoryview:
     return memoryview(mmap.mmap(-1, FAR + PAGE_SIZE))
 
 
-# Where another way to copy takes over: the interpreter released, string moves, several pieces to one copy.
+# Lengths around those at which the copy changes its method: it releases the interpreter, uses `rep movsb`, or is made
+# in several spans.
 LENGTHS = (8191, 8192, 32_767, 32_768, 40_001, 65_536, 131_072 + 17, 1 << 20, (1 << 22) - 1, (1 << 22) + 123)
 
 
@@ -69,7 +70,7 @@ FLAT: list[Callable[..., McResult]] = [memcpy_mcsafe, memcpy_nocache, memcpy_flu
 @pytest.mark.parametrize("before", LENGTHS)
 @pytest.mark.parametrize("shift", [0, 1, 17, 63])
 def test_a_long_copy_from_memory_that_ends_is_exact(far: Arena, room: memoryview, before: int, shift: int) -> None:
-    """Shift 0 has source and destination congruent modulo a cache line, where long copies have their own way."""
+    """With shift 0 the addresses agree modulo a cache line, for which long copies have a method of their own."""
     at, n = FAR - before, before + 3000
     good = room[(at + shift) % 64 :][:n]
     flag = bytes([room[(at + shift) % 64 + before] ^ 0xFF]) * 3000
@@ -137,7 +138,7 @@ NEAR = (*range(20), 31, 32, 33, 63, 64, 65, 130, 200, 257, 300, 420, 4000)
 
 @pytest.mark.parametrize("copy", FLAT)
 def test_with_both_ends_bad_the_nearer_one_stops_the_copy(copy: Callable[..., McResult]) -> None:
-    """Equally near, it is the source: nothing can be written that was not read."""
+    """If both are equally near, the source stops it, since a byte is read before it is written."""
     cases = 0
     with Arena.good(3, NOISE[: 3 * PAGE_SIZE]) as source, Arena.good(3, bytes(3 * PAGE_SIZE)) as target:
         source.damage(2, Damage.CUT)
@@ -163,7 +164,7 @@ def test_with_both_ends_bad_the_nearer_one_stops_the_copy(copy: Callable[..., Mc
 
 @pytest.mark.parametrize("how", Damage)
 def test_a_fault_in_one_of_many_segments_is_counted_from_the_start(how: Damage) -> None:
-    """Both iterators cut differently, so that the fault falls into the middle of somebody's segment."""
+    """The two iterators are split differently, so that the fault is in the middle of a segment of one of them."""
     with Arena.good(3, NOISE[: 3 * PAGE_SIZE]) as arena:
         arena.damage(1, how)
         for step in (1, 5, 64, 100, 1000):
@@ -201,7 +202,9 @@ def come_short(copy: Callable[..., int], dst: memoryview, i: IovIter) -> tuple[i
 def test_segments_read_in_vain_are_taken_back_exactly(
     make: Callable[..., IovIter], copy: Callable[..., int], mode: Literal["auto", "syscall"]
 ) -> None:
-    """Short segments wait for the rest of their line, and turn out to have no place; another may be bad itself."""
+    """Short segments are buffered until their line is whole, and then the line cannot be written. A later segment may
+    be bad as well.
+    """
     numbers = random.Random(6)
     with Arena.good(2, NOISE[: 2 * PAGE_SIZE]) as source, Arena.good(2) as target, fault_handler.mode(mode):
         source.damage(1, Damage.CUT)
@@ -254,7 +257,7 @@ def test_an_address_without_memory_copies_nothing(
 def test_the_last_byte_of_the_address_space_is_as_bad_as_any(
     mode: Literal["auto", "syscall"], copy: Callable[..., McResult]
 ) -> None:
-    """And a range beyond it is refused before anything is touched."""
+    """A range that would extend beyond it is refused, and no memory is accessed."""
     here = bytearray(b"\xee")
     with fault_handler.mode(mode):
         for dst, src in ((here, UserRange((1 << 64) - 1, 1)), (UserRange((1 << 64) - 1, 1), here)):
@@ -294,7 +297,7 @@ MOVES += map(move_from, (copy_from_iter, copy_from_iter_nocache, copy_from_iter_
 def test_a_range_moved_within_memory_that_ends_is_exact(
     how: Damage, distance: int, copy: Callable[..., McResult]
 ) -> None:
-    """Up: the source ends later than the destination. Down: the other way round."""
+    """Moved down, the range reaches the bad memory with its source. Moved up, it reaches it with its destination."""
     n = 3 * PAGE_SIZE
     with Arena.good(3, NOISE[:n]) as arena:
         arena.damage(2, how)
@@ -325,7 +328,7 @@ def test_a_copy_of_nothing_touches_nothing() -> None:
 
 @pytest.mark.parametrize("copy", FLAT)
 def test_a_copy_that_ends_at_the_edge_is_whole(copy: Callable[..., McResult]) -> None:
-    """The byte behind the range is never looked at, nor the line it lies in."""
+    """Neither the byte behind the range nor any other byte of its line is read."""
     with Arena.good(2, NOISE[: 2 * PAGE_SIZE]) as arena:
         arena.damage(1, Damage.UNMAPPED)
         before = fault_handler.status().recovered
@@ -350,7 +353,7 @@ def test_memory_that_cannot_be_written_is_no_fault_for_a_source() -> None:
 
 
 def test_a_copy_too_long_for_the_caches_is_exact() -> None:
-    """Of more than most caches hold: long pieces are written past them."""
+    """The copy is longer than most caches, so its long pieces are stored non-temporally."""
     held, beyond = 48 << 20, 3 * PAGE_SIZE
     size = held + beyond
     target = mmap.mmap(-1, size + 64)

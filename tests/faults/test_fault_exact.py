@@ -1,7 +1,7 @@
-"""Every copy stops at the very byte before bad memory, whatever made it bad, wherever it begins, on either side.
+"""Every copy stops exactly before bad memory, whatever made it bad and wherever it begins, on either side.
 
-The bytes before the fault are right, those behind it untouched, the fault says what there was to see, and the bad
-memory is touched only once.
+The bytes before the fault are right, those behind it unchanged, the fault record is right, and the bad memory is
+accessed only once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ MISALIGNMENTS = (0, 1, 7, 33, 63)
 BEFORE = (*range(201), 4032, 4063, 4094, 4095, 4096, 4097, 4098, 4127, 4160)
 CASES = len(BEFORE) * len(MISALIGNMENTS)
 IN_STREAMS = (*range(190, 450), 8191)
-"""Bytes before the fault that end everywhere in a turn of the loop that goes past the caches, which is four lines."""
+"""Numbers of bytes before the fault. They end everywhere in an iteration of the non-temporal loop, which copies four
+lines.
+"""
 
 DATA = random.Random(11).randbytes(GOOD_PAGES * PAGE_SIZE).replace(b"\xee", b"\x11")
 BLANK = b"\xee" * (GOOD_PAGES * PAGE_SIZE)
@@ -43,20 +45,20 @@ def bad(request: pytest.FixtureRequest) -> Iterator[tuple[Arena, Damage]]:
 
 @pytest.fixture
 def good() -> memoryview:
-    """Page-aligned, so that a misalignment is what it says."""
+    """Good memory at a page boundary, so that its offsets are misalignments."""
     return memoryview(mmap.mmap(-1, GOOD_PAGES * PAGE_SIZE))
 
 
 @pytest.fixture
 def origin(isa: str) -> Iterator[str]:
-    """Every instruction set recovers from signals."""
+    """The origin that faults should have: a signal, with every instruction set."""
     del isa
     with fault_handler.mode("signal"):
         yield "signal"
 
 
 class Sweep(NamedTuple):
-    """One way to copy, over every distance from the bad page and every misalignment of the good side."""
+    """One copy function, run at every distance from the bad page and every misalignment of the good side."""
 
     name: str
     arena: Arena
@@ -68,24 +70,26 @@ class Sweep(NamedTuple):
 
     @property
     def whole_chunk(self) -> bool:
-        """Of a chunk with a fault in it nothing counts."""
+        """Whether a chunk with a fault in it does not count at all."""
         return self.name.startswith("csum")
 
     def facts(self, fault: Fault | None) -> tuple[str, int, str] | None:
-        """Side, offset and origin of a fault that is where it should be and looks as it should."""
+        """Checks a fault's address and cause, and returns its side, offset and origin."""
         if fault is None or (fault.address, fault.length) != (self.arena.address + EDGE, PAGE_SIZE):
             return None
         return (fault.side, fault.offset, fault.origin) if self.how.explains(fault) else None
 
     def cases(self) -> Iterator[tuple[int, int]]:
-        """Bytes before the bad page, and a misalignment. At the end the bad page was touched once for each."""
+        """Yields numbers of bytes before the bad page, with a misalignment each. At the end, checks that each case
+        accessed the bad page once.
+        """
         recovered = fault_handler.status().recovered
         yield from itertools.product(self.befores, MISALIGNMENTS)
         expected = len(self.befores) * len(MISALIGNMENTS) if self.origin == "signal" else 0
         assert fault_handler.status().recovered - recovered == expected, "touched once more"
 
     def from_bad(self) -> int:
-        """How many copies from bad memory were right."""
+        """Runs the copies from bad memory, and returns how many were right."""
         count, run, good, after = 0, FROM_BAD[self.name], self.good, self.after
         good[:] = BLANK
         for case in self.cases():
@@ -103,7 +107,7 @@ class Sweep(NamedTuple):
         return count
 
     def into_bad(self) -> int:
-        """How many copies into bad memory were right."""
+        """Runs the copies into bad memory, and returns how many were right."""
         count, run, good, target = 0, TO_BAD[self.name], self.good, self.arena.buffer
         good[:] = bytes(len(DATA)) if self.name.startswith("zero") else DATA
         target[:EDGE] = BLANK
@@ -137,7 +141,7 @@ def test_a_bad_destination_ends_the_copy_at_its_first_byte(
 
 
 def test_the_sweep_is_as_wide_as_it_should_be() -> None:
-    """Counted for one instruction set; there are four on a CPU of today."""
+    """These are the counts for one instruction set; recent CPUs have four."""
     assert CASES * len(Damage) * (len(FROM_BAD) + len(TO_BAD)) > 100_000
 
 
@@ -145,7 +149,7 @@ def test_the_sweep_is_as_wide_as_it_should_be() -> None:
 def test_a_bad_line_anywhere_in_a_stream_ends_it_at_its_first_byte(
     name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
 ) -> None:
-    """Four lines are loaded before they are stored: those read before the bad one are not lost."""
+    """The loop loads four lines before it stores them. The lines loaded before the bad one must not be lost."""
     assert Sweep(name, *bad, good, origin, IN_STREAMS, 600).from_bad() == len(IN_STREAMS) * len(MISALIGNMENTS)
 
 
@@ -161,7 +165,7 @@ WITHOUT_SIGNALS = [("signals blocked", BEFORE[::7]), ("mode", BEFORE)]
 
 @pytest.fixture(params=WITHOUT_SIGNALS, ids=lambda param: param[0])
 def befores(request: pytest.FixtureRequest) -> Iterator[Sequence[int]]:
-    """What to sweep over while nobody would handle a fault's signal."""
+    """Numbers of bytes before the bad page, for a sweep without a signal handler."""
     why, befores = request.param
     if why == "mode":
         with fault_handler.mode("syscall"):

@@ -1,4 +1,4 @@
-"""How far memory is gone: a mapping whose file was cut is one damaged extent to its end, none of which can be read."""
+"""The extent of a fault: in a mapping whose file was truncated, everything behind the file's end is one extent."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 BASE = 0x2000_0000_0000
 PAGES = 200
 LEAST = 64
-"""Pages that have to be left of a copy before it is looked up how far they are gone."""
+"""The extent is looked up only if at least this many pages of a copy are left."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Part(NamedTuple):
-    """Some pages of the address range: of the file that is cut, or of memory that stays."""
+    """A part of the address range: pages of the file that is truncated, or other memory."""
 
     npages: int
     first: int | None = None
-    """The page of the file that it begins with. None: anonymous memory."""
+    """The page of the file at which it begins; None for anonymous memory."""
 
 
 class Layout(NamedTuple):
     parts: tuple[Part, ...]
     size: int
-    """Of the file, after it was cut, in bytes."""
+    """The size of the file after the truncation, in bytes."""
     good: int
-    """Readable pages before the first that is gone."""
+    """The number of readable pages before the first that is gone."""
     end: int
-    """The page that ends the extent."""
+    """The number of the page at which the extent ends."""
     flags: int = mmap.MAP_SHARED
 
 
@@ -75,7 +75,7 @@ LAYOUTS = {
 
 @contextmanager
 def laid_out(layout: Layout, fd: int) -> Iterator[int]:
-    """The address of the parts, one behind the other."""
+    """Maps the parts one behind the other, and yields their address."""
     os.ftruncate(fd, 2 * PAGES * PAGE_SIZE)
     at = BASE
     for part in layout.parts:
@@ -99,7 +99,7 @@ def readable(address: int) -> bool:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """This thread without the right to follow /proc/self/map_files, as for anybody but root."""
+    """Takes from this thread the privilege to follow links in /proc/self/map_files, which only root has."""
     header = struct.pack("Ii", 0x20080522, 0)
     held = ctypes.create_string_buffer(24)
     assert _libc.capget(header, held) == 0
@@ -177,7 +177,7 @@ def test_what_is_left_counts_for_the_whole_copy_not_for_its_segments(room: memor
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("piece", [1 << 18, 1 << 20, 1 << 30])
 def test_a_gigabyte_that_is_gone_is_known_after_a_handful_of_faults(piece: int) -> None:
-    """By whoever copies on behind each fault, whatever the size of his copies."""
+    """A program that continues behind each fault passes the gap after few faults, whatever the size of its copies."""
     size, keep, calls = 1 << 30, 5 * PAGE_SIZE, 0
     with testing.truncated(size // PAGE_SIZE, keep // PAGE_SIZE) as source, mmap.mmap(-1, size) as target:
         base = source.address
@@ -199,7 +199,7 @@ def test_a_gigabyte_that_is_gone_is_known_after_a_handful_of_faults(piece: int) 
 
 
 def _measured(address: int, room: memoryview) -> int:
-    """The pages in the extent that a copy of everything reports."""
+    """The number of pages in the extent that a copy of all the memory reports."""
     fault = memcpy_mcsafe(room, UserRange(address, len(room))).fault
     assert fault is not None
     assert (fault.address - address) % PAGE_SIZE == 0
@@ -207,7 +207,7 @@ def _measured(address: int, room: memoryview) -> int:
 
 
 def test_a_file_is_found_by_its_path_by_a_descriptor_or_not_at_all(tmp_path: Path, room: memoryview) -> None:
-    """Where the file cannot be found, the page that faulted is all that is known. Root can always ask the mapping."""
+    """If the file cannot be found, the extent is the page that faulted. Root can always find it through the mapping."""
     layout = LAYOUTS["cut to some pages"]
     whole = PAGES - layout.good
     path, other = tmp_path / "a name with  spaces", tmp_path / "other"
@@ -217,7 +217,7 @@ def test_a_file_is_found_by_its_path_by_a_descriptor_or_not_at_all(tmp_path: Pat
         os.close(fd)
         assert _measured(address, room) == whole
         path.unlink()
-        path.with_name(f"{path.name} (deleted)").touch()  # what the kernel calls it now
+        path.with_name(f"{path.name} (deleted)").touch()  # the name that /proc/self/maps now has for it
         assert _measured(address, room) == whole, "by the descriptor"
         os.close(spare)
         assert _measured(address, room) == 1, "not at all"

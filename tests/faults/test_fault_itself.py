@@ -1,4 +1,4 @@
-"""Copies of memory onto itself, where every byte is on both sides: the fault names the access that failed."""
+"""Copies of memory onto itself: every byte is source and destination, and the fault names the access that failed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Bad memory under an iterator of every kind: it stops where the memory does, stays exactly there, and can go on.
+"""Bad memory under an iterator of every kind: the copy stops exactly there, and the iterator can continue from there.
 
-What the kernel calls user memory comes short; what it trusts raises FaultError; careful copies come short over either.
+Over user memory the count is short, over trusted memory the copy raises FaultError, and mcsafe copies return a short
+count over either.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ def test_several_bad_pages_are_got_over_one_after_the_other(arena: Arena, kind: 
 def test_a_bad_page_in_a_flat_destination_moves_an_iterator_as_far_as_it_got(
     arena: Arena, kind: IterKind, how: Damage, page: int, flavour: str
 ) -> None:
-    """Also where bytes of segments further on had been read by then."""
+    """This holds also if bytes of later segments have been read by then."""
     arena.damage(page, how)
     reachable, copy = page * PAGE_SIZE, FLAVOURS[flavour]
     with Arena.good(PAGES, OTHER) as clean:
@@ -227,7 +228,7 @@ def test_bad_memory_on_the_other_side_moves_an_iterator_as_far_as_it_got(
 def test_all_or_nothing_is_nothing_and_stays_where_it_was(
     arena: Arena, kind: IterKind, how: Damage, full: Callable[..., bool | tuple[bool, int]]
 ) -> None:
-    """Also where trusted memory fails: what was copied is taken back before the error says that nothing was."""
+    """Where trusted memory fails, too, the iterator is moved back before the error reports 0 bytes."""
     inward = full is copy_to_iter_full
     i = build(kind, READ if inward else WRITE, arena.buffer)
     data = OTHER if inward else bytearray(TOTAL)

@@ -1,4 +1,4 @@
-"""FaultMap: ranges that stay sorted and merged, and the lists that other programs keep."""
+"""FaultMap: its ranges stay sorted and merged, and it reads and writes the lists of other programs."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_map_can_be_looked_at_while_its_argument_is_made(ask: Callable[[FaultM
             return 5 * len(bad)
 
     answers: list[object] = []
-    # A thread of its own: one that waits for itself would wait for ever.
+    # It runs in another thread, because a deadlock would make it wait for ever.
     thread = threading.Thread(target=lambda: answers.append(ask(bad, Address())), daemon=True)
     thread.start()
     thread.join(60)
@@ -142,7 +142,7 @@ def test_what_a_range_is_made_of() -> None:
         with pytest.raises(TypeError) as caught:
             FaultMap(wrong)  # type: ignore[arg-type]
         assert str(caught.value) == message
-    # As many items as somebody says there are, and no memory is asked for them.
+    # The item claims a huge length, for which no memory may be allocated.
     with pytest.raises(TypeError, match=r"ranges\[0\]"):
         FaultMap([range(2**62)])  # type: ignore[list-item]
 

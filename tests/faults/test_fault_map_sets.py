@@ -1,4 +1,4 @@
-"""Maps as values: joined, complemented, copied, pickled, and written as a list of bad blocks."""
+"""Fault maps as values: they are joined, complemented, copied, pickled, and written as lists of bad blocks."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_list_of_bad_blocks_is_rounded_outwards(ranges: list[FaultRange], base
     back = FaultMap.from_badblocks(text, base=base, sector_size=sector_size)
     bad = {(at - base) // sector_size for at in range(base, 2 * SIZE) if at in fault_map}
     assert [at in back for at in range(base, SIZE)] == [(at - base) // sector_size in bad for at in range(base, SIZE)]
-    # As the kernel writes it: extents in order that do not touch.
+    # The kernel writes extents in order, of which no two touch.
     extents = [tuple(map(int, line.split())) for line in text.splitlines()]
     assert all(a[0] + a[1] < b[0] for a, b in itertools.pairwise(extents))
 

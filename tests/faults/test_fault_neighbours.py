@@ -1,7 +1,8 @@
-"""Libraries of the process that handle SIGBUS and SIGSEGV get what they would get without us, and so does the process.
+"""Other libraries that handle SIGBUS and SIGSEGV, and the process itself, get the signals that they would get without
+us.
 
-Every case runs twice, once with copies that use our handler and once with copies that use none. Both must end alike,
-and the neighbour's handler must have been called as often. They need gcc, for the neighbours.
+Every case runs twice, once with copies that use our handler and once with copies that use none. Both runs must end
+alike, and must have called the other library's handler equally often. The tests need gcc to build those libraries.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def ends(style: str, flags: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Case]], list[tuple[int, list[int]]]]:
-    """Runs cases in a process that has the neighbours loaded: how each ended, and what neighbour a counted."""
+    """Runs cases in a process that has loaded the other libraries. Returns how each ended, and what library `a`
+    counted.
+    """
     libraries = [tmp_path_factory.mktemp("neighbours") / f"{name}.so" for name in NAMES]
     for library in libraries:
         command = ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC", "-o", str(library)]
@@ -115,7 +118,8 @@ def death(end: str) -> int:
 
 
 def makes_sense(case: Case) -> bool:
-    # Who left waits for no signals. Neighbour b needs more stack than there is; below us it gets the other one.
+    # In `three`, library `a` waits for its signals, so it must not have left. Library `b` does not use the alternate
+    # stack, so it could not handle a stack overflow; below our handler it runs on that stack all the same.
     absent = {"three": "-a", "overflow": "b"}.get(case.end.partition(":")[0])
     return absent is None or absent not in case.order
 
@@ -130,7 +134,7 @@ def test_a_neighbour_gets_what_it_would_get_without_us(
     without_us = [case._replace(ours=False) for case in with_us]
     different = []
     for case, found, expected in zip(with_us, play(with_us), play(without_us), strict=True):
-        # A fault that nobody mends comes back for ever without us; with us, the process dies of it.
+        # Without us, a fault that no handler mends is raised for ever; with us, the process dies of it.
         alike = found[0] == death(case.end) if expected[0] == TURNING_ROUND else found == expected
         if not alike:
             different.append((case.order, case.end, found, expected))

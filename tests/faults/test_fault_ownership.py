@@ -1,7 +1,7 @@
-"""Two signals, and everybody in a process wants them: copies survive whoever has them, and others keep what is theirs.
+"""Several libraries of a process may handle SIGBUS and SIGSEGV: copies survive whichever does, and the others still get
+their signals.
 
-Each scenario of `ownership/` runs in a process of its own. They need gcc, for a stranger's
-handlers.
+Each scenario of `ownership/` runs in a process of its own. The tests need gcc to build a library with other handlers.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_copies_survive_whoever_else_handles_the_signals(stranger: Path, name: s
 def test_handlers_come_and_go_with_nothing_lost(stranger: Path, name: str) -> None:
     done = run(stranger, "life.py", name)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
-    # Taken over in the middle of a copy, faulthandler may speak up before the copy goes on.
+    # If faulthandler takes over the signals during a copy, it may print a traceback before the copy goes on.
     assert done.stderr == "" or name == "faulthandler_enabled_during_a_copy"
 
 
@@ -130,7 +130,7 @@ with testing.truncated(3, keep=2) as memory:
     ],
 )
 def test_a_sanitizer_that_keeps_the_signals_to_itself_is_got_around(options: str, origin: str) -> None:
-    """AddressSanitizer ignores our handler silently, if told to: then the kernel copies."""
+    """AddressSanitizer can be told to ignore new handlers without an error. Then the kernel makes the copies."""
     found = subprocess.run(
         ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True, timeout=120
     )

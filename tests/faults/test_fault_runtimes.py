@@ -1,6 +1,7 @@
-"""Runtimes that live on SIGSEGV and SIGBUS keep recovering beside us, in any order: a JVM, wasmtime.
+"""Runtimes that use SIGSEGV and SIGBUS for their own work, a JVM and wasmtime, keep working beside us, in any order of
+start.
 
-Each is tried where it is there: a JDK with its headers, `pip install --group runtimes`.
+A test runs if its runtime is installed: a JDK with its headers, or `pip install --group runtimes`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Storage that fails under a mapping: a full disk stops stores, an I/O error loads. Neither is a file too short."""
+"""Storage that fails under a mapping: on a full disk stores fault, and after an I/O error loads fault. In neither case
+is the file too short.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def sparse(disk: Path) -> mmap.mmap:
-    """A mapped file that promises more than the disk can hold."""
+    """A mapped sparse file that is longer than the disk has room for."""
     fd = os.open(disk / "sparse", os.O_RDWR | os.O_CREAT)
     os.ftruncate(fd, len(DATA))
     mapping = mmap.mmap(fd, len(DATA), mmap.MAP_SHARED)
@@ -60,7 +62,7 @@ def stored(disk: Path, nbytes: int) -> bytes:
 
 
 def expect_full(fault: Fault | None, mapping: mmap.mmap, page: int) -> None:
-    """The page that could not be had, and only that: the file reaches further."""
+    """Checks that the fault's extent is the one page without room, since the file extends further."""
     assert fault is not None
     address = IovIter.ubuf(READ, mapping).ranges()[0].address
     assert (fault.side, fault.cause, fault.offset) == ("destination", "gone", page * PAGE_SIZE)
@@ -122,7 +124,7 @@ def unreadable(tmp_path: Path) -> Iterator[mmap.mmap]:
 
 
 def test_all_that_an_unreadable_disk_still_gives_is_saved(unreadable: mmap.mmap) -> None:
-    """Neighbouring pages are bad, and a hundred behind them are not: each is found for itself."""
+    """Some neighbouring pages are bad and a hundred behind them are good. Each bad page is reported alone."""
     base = IovIter.ubuf(WRITE, unreadable).ranges()[0].address
     saved, known, at, calls = bytearray(b"\xff" * len(unreadable)), FaultMap(), 0, 0
     with memoryview(unreadable) as source, memoryview(saved) as target:

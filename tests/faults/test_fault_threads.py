@@ -1,4 +1,6 @@
-"""Very many faults: from many threads, across forks, in other interpreters. None goes wrong or leaves anything."""
+"""Very many faults, in many threads, across forks and in other interpreters: all are handled, and none leaks
+anything.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ CONTENT = bytes(range(1, 129)) * (PAGE_SIZE // 128)
 
 @pytest.fixture
 def edges() -> Iterator[list[Arena]]:
-    """Two mappings, bad for either signal from the second page on."""
+    """Two mappings that are bad from the second page on. One raises SIGSEGV, the other SIGBUS."""
     with Arena.good(2, CONTENT) as cut, Arena.good(2, CONTENT) as protected:
         cut.damage(1, Damage.CUT)
         protected.damage(1, Damage.PROTECTED)
@@ -65,7 +67,7 @@ def in_threads(run: list[Callable[[], None]]) -> None:
 
 
 def many_faults(arena: Arena, faults: int, seed: int) -> None:
-    """Copies of a few bytes over the edge, both ways round."""
+    """Copies a few bytes from memory that begins before the edge and ends behind it."""
     befores = [(seed + 7 * index) % 61 for index in range(64)]
     sources = [arena.buffer[PAGE_SIZE - before : PAGE_SIZE + 8] for before in befores]
     results = [bytearray(len(source)) for source in sources]
@@ -90,7 +92,7 @@ def test_a_million_faults_in_eight_threads_go_right_and_leave_nothing(edges: lis
         in_threads([partial(many_faults, edges[n % 2], each, n) for n in range(THREADS)])
     gc.collect()
     assert fault_handler.status().recovered - recovered == each * THREADS >= FAULTS
-    # A hundred bytes left behind by each would be a hundred megabytes.
+    # If each fault leaked 100 bytes, the process would grow by 100 MB.
     assert resident() - memory < 8 << 20
     assert descriptors() == files
 
@@ -119,7 +121,7 @@ def test_short_copies_through_iterators_leave_nothing(edges: list[Arena]) -> Non
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_in_the_middle_of_faults_changes_nothing_for_either_side(edges: list[Arena]) -> None:
-    """Other threads are inside copies when the child is made; it has none of them."""
+    """Other threads are inside copies at the time of the fork. The child has none of those threads."""
     stop = threading.Event()
 
     def until_stopped(arena: Arena, seed: int) -> None:
@@ -146,13 +148,13 @@ def test_a_fork_in_the_middle_of_faults_changes_nothing_for_either_side(edges: l
 
 
 def test_threads_that_come_and_go_are_all_served(edges: list[Arena]) -> None:
-    """More of them, one after the other and at once, than any table of threads would hold."""
+    """There are more threads, both in turn and at once, than one block of the table of threads has room for."""
     for _ in range(30):
         in_threads([partial(many_faults, edges[n % 2], 64, n) for n in range(50)])
 
 
 def test_a_threads_own_signal_stack_is_used_and_left_to_it(edges: list[Arena]) -> None:
-    """The handler runs on it; neither the thread's end nor a later thread is troubled."""
+    """The handler runs on that stack. The thread can end normally, and later threads are not affected."""
     libc = ctypes.CDLL(None, use_errno=True)
     size = 128 << 10
 
@@ -218,7 +220,9 @@ def test_other_interpreters_import_or_refuse_and_never_crash() -> None:
 
 
 def test_a_handler_that_another_thread_uninstalls_was_installed_all_the_same() -> None:
-    """Who comes last decides; nobody is told that something keeps the signals from us."""
+    """If one thread installs and another uninstalls, the last one decides. The first must not report that the handler
+    cannot be installed.
+    """
     stop = threading.Event()
 
     def uninstall() -> None:

@@ -1,4 +1,5 @@
-"""Mapfiles beside GNU ddrescue's own tool: it reads what we write as we meant it, and takes what we take.
+"""Mapfiles compared with GNU ddrescue's own tool: it reads ours with the same meaning, and accepts and refuses the same
+texts.
 
 `ddrescuelog` is in Debian's package gddrescue, which `make setup` installs. Without it these tests are skipped, but not
 in `.ci/run`, which refuses to start.
@@ -27,14 +28,14 @@ def _tool() -> None:
 
 
 def ask(text: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Has the tool read the text as a mapfile."""
+    """Runs the tool on the text as a mapfile."""
     done = subprocess.run([TOOL, *options, "-"], input=text.encode(), capture_output=True, timeout=120, check=False)
     out, err = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
 def listed(text: str, types: str, unit: int = 1) -> list[int]:
-    """The numbers of the blocks of these types."""
+    """The numbers of the blocks of these types that the tool lists."""
     done = ask(text, f"--block-size={unit}", f"--list-blocks={types}")
     assert done.returncode == 0, done.stderr
     return [int(line) for line in done.stdout.split()]
@@ -45,14 +46,14 @@ def bad_bytes(known: FaultMap) -> list[int]:
 
 
 def areas(text: str) -> dict[str, int]:
-    """How many areas of each kind the summary speaks of."""
+    """The number of areas of each kind in the tool's summary."""
     done = ask(text, "--show-status")
     assert done.returncode == 0, done.stderr
     found = re.findall(r"^(?: |mapfile)*(\S+): .* in +(\d+) area", done.stdout, re.MULTILINE)
     return {kind: int(count) for kind, count in found}
 
 
-# What the tool accepts, with the bytes it then lists as bad. More of the same is in the drawn texts below.
+# Texts that the tool accepts, with the bytes that it lists as bad. The random texts below have more of them.
 ACCEPTED = {
     "0x0 ? 1\n0 0x10 +\n0x10 010 -\n24 8 *\n0x20 8 /\n": range(16, 40),
     "# Mapfile. Created by hand\n# another\n0 +\n0 5 -\n": range(5),
@@ -87,7 +88,7 @@ ACCEPTED = {
     **{f"0 +\n0 5 {status}\n": range(5) for status in "*/-"},
 }
 
-# What it does not, with the line it names, which is ours, and the column, which it does not tell.
+# Texts that the tool refuses, with the line, which both report, and the column, which only we report.
 REJECTED = {
     "0 +\n0 5 +\n6 5 -\n": (3, 1),
     "0 +\n0 5 +\n4 5 -\n": (3, 1),
@@ -119,7 +120,7 @@ REJECTED = {
     "# comment\n\n0 +\n0 5 -\n5 0 -\n": (5, 3),
 }
 
-# What only we refuse: a map made from it would say that all is well, or something that nobody meant.
+# Texts that only we refuse, because the tool reads them as something that their writer cannot have meant.
 ONLY_OURS = {
     "": (1, 1),
     "# nothing but comments\n": (2, 1),
@@ -198,7 +199,7 @@ def test_the_tool_reads_a_written_map_as_it_was_meant(ranges: list[tuple[int, in
 
 
 def test_two_written_maps_are_merged_by_the_tool() -> None:
-    """What either run has rescued is rescued."""
+    """A block that either run has rescued is rescued in the result."""
     one, two = FaultMap([(64, 64), (4096, 100)]), FaultMap([(100, 64), (4096, 100)])
     path = "/proc/self/fd/0"
     reader, writer = os.pipe()

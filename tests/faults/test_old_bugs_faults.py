@@ -1,4 +1,4 @@
-"""Bugs that iov_iter had once: when memory was missing in the middle, and in checksums."""
+"""Bugs that the kernel's iov_iter once had with memory missing in the middle of a copy, and with checksums."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PATTERN = bytes((index * 13 + index // 241) % 256 for index in range(3 * PAGE_SI
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bug_02_a_careful_copy_of_poison_forgot_to_advance(kind: IterKind) -> None:
-    """The caller goes on behind what was copied, and has the poison taken away when there is nothing to be had."""
+    """The caller continues behind the bytes copied. When nothing more can be copied, it replaces the poisoned page."""
     with Arena.good(PAGES, DATA) as arena, Arena.good(PAGES) as target:
         arena.damage(1, Damage.POISON)
         i, steps = build(kind, READ, target.buffer), [0]
@@ -96,7 +96,9 @@ def test_bug_07_a_retried_copy_overran_the_vector(bad: Page, through_page: bool)
 
 
 def write_accepting_short_copies(iterator: IovIter, chunk: int) -> bytes:
-    """A file system's buffered write: fault in, copy what can be had, commit it, and go on behind it."""
+    """A file system's buffered write: it faults in the source, copies as much as it can, commits that, and continues
+    behind it.
+    """
     page, written = bytearray(chunk), b""
     for _ in range(20):
         want = min(chunk, iterator.count)
@@ -108,7 +110,9 @@ def write_accepting_short_copies(iterator: IovIter, chunk: int) -> bytes:
 
 
 def write_refusing_short_copies(iterator: IovIter, chunk: int) -> bytes:
-    """One that cannot commit a part: it takes the copy back and asks for exactly as much as there was."""
+    """A buffered write that cannot commit a short copy: it takes the copy back and retries with exactly the bytes that
+    were available.
+    """
     page, written = bytearray(chunk), b""
     want = chunk
     for _ in range(20):
@@ -132,7 +136,7 @@ def write_refusing_short_copies(iterator: IovIter, chunk: int) -> bytes:
 def test_bug_08_a_buffered_write_from_a_bad_segment_never_ended(
     write: Callable[[IovIter, int], bytes], bad: Page, position: int, chunk: int
 ) -> None:
-    """Four segments of 64 bytes, one of them bad for good: the ones before it are written, and then the write ends."""
+    """One of four segments of 64 bytes stays bad: those before it are written, and then the write ends."""
     with Arena([Page.GOOD, bad], PATTERN[:PAGE_SIZE]) as arena:
         segments = [arena.range(PAGE_SIZE if index == position else 100 * index, 64) for index in range(4)]
         iterator = IovIter.iovec(WRITE, segments)
@@ -152,7 +156,9 @@ def test_bug_08_a_buffered_write_up_to_a_bad_page_never_ended(
 
 
 def test_bug_09_a_dump_of_memory_that_gives_nothing_never_ended() -> None:
-    """Faulting in reports nothing missing of trusted memory, so a copy of 0 bytes must be an answer one can stop at."""
+    """For trusted memory, faulting in reports that nothing is missing. So the caller must be able to stop when a copy
+    returns 0.
+    """
     iterator = IovIter.xarray(WRITE, XArray({0: PATTERN[:PAGE_SIZE]}), 0, 3 * PAGE_SIZE)
     page = bytearray(2 * PAGE_SIZE)
     dumped: list[int] = []
@@ -167,7 +173,7 @@ def test_bug_09_a_dump_of_memory_that_gives_nothing_never_ended() -> None:
 
 @pytest.mark.parametrize("kind", TRUSTED_MEMORY)
 def test_bug_09_a_dump_of_poisoned_memory_never_ended(kind: IterKind) -> None:
-    """Here a writer cannot overlook that there is nothing to be had: it is an exception each time, nothing moves."""
+    """Here every copy raises and moves nothing, so a writer cannot overlook that it gets no data."""
     with Arena.good(PAGES, DATA) as arena:
         arena.damage(1, Damage.POISON)
         iterator, page = build(kind, WRITE, arena.buffer), bytearray(TOTAL)
@@ -183,7 +189,7 @@ def test_bug_09_a_dump_of_poisoned_memory_never_ended(kind: IterKind) -> None:
 @pytest.mark.parametrize("bad", UNREADABLE)
 @pytest.mark.parametrize("position", range(3))
 def test_bug_10_only_the_first_segment_was_faulted_in(bad: Page, position: int) -> None:
-    """What is missing counts from the first bad segment on; what was asked for beyond the count is missing too."""
+    """The missing bytes are all those from the first bad segment on, and those requested beyond the count."""
     with Arena([Page.GOOD, bad]) as arena:
         segments = [arena.range(PAGE_SIZE if index == position else 100 * index, 64) for index in range(3)]
         for direction in (READ, WRITE):
@@ -220,7 +226,7 @@ def test_bug_15_no_page_at_all_became_a_negative_offset(
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("first", [0, 1, 2, 3, 15, 63, 64, 500, 1000])
 def test_bug_20_a_checksum_in_two_calls_was_wrong_when_the_first_ended_at_an_odd_byte(first: int) -> None:
-    """The destination is cut there as well, among other odd places."""
+    """The destination ends a segment at that byte, too, among other odd offsets."""
     data = PATTERN[:1001]
     lengths = [first, 1, 0, 333, 1001 - 334 - first] if first < 600 else [first, 1001 - first]
     for make in (IovIter.iovec, IovIter.kvec):
@@ -250,7 +256,7 @@ def test_bug_20_every_split_of_a_checksum_gives_the_same_sum() -> None:
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("bad", UNREADABLE)
 def test_bug_34_a_chunk_with_a_fault_in_it_was_summed_although_it_did_not_count(bad: Page) -> None:
-    """A user chunk that faults counts as not copied at all; the sum is that of the chunks before it."""
+    """A user chunk that faults does not count at all; the sum covers only the chunks before it."""
     with Arena([Page.GOOD, bad], PATTERN[:PAGE_SIZE]) as arena:
         segments = [arena.range(1, 101), arena.range(PAGE_SIZE - 60, 200), arena.range(1000, 30)]
         summed = internet_checksum(arena.read(1, 101))

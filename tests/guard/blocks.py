@@ -1,4 +1,4 @@
-"""What a block is told, and what is left of it: python -m guard.blocks NAME."""
+"""What a guarded block gets as its report or exception, and what it leaves behind: python -m guard.blocks NAME."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def an_exception_of_the_block_is_the_context() -> None:
 
 
 def whatever_is_passed_on_leaving_the_report_is_raised() -> None:
-    """Callers other than the interpreter pass what they like."""
+    """`__exit__` may be called by other code than the interpreter, with any arguments."""
     own = ValueError("the block's own")
     for passed, context in (((1, 2, 3), None), ((ValueError, None, None), None), ((ValueError, own, None), own)):
         file = MappedFile()
@@ -207,7 +207,7 @@ def nested_guards_each_report_and_the_last_one_puts_back() -> None:
 
 
 def guards_that_cross_each_keep_the_pages_under_zeroes() -> None:
-    """Not nested: the one entered first ends first."""
+    """The guards are not nested: the one that is entered first is left first."""
     file = MappedFile()
     file.cut(0)
     first, second = guard(file.array[: 9 * PAGE_SIZE], on_fault="record"), guard(file.array, on_fault="record")

@@ -1,4 +1,4 @@
-"""A mapped file that is cut and grows back, and what has to be true of it afterwards."""
+"""A mapped file that is truncated and grows again, and checks of what must hold afterwards."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 Array = Any
-"""A numpy array, which has a buffer. Its type says so from Python 3.12 on only."""
+"""A numpy array. Its type says that it is a buffer only from Python 3.12 on."""
 ZEROES = "/dev/zero"
 
 
 def content(npages: int) -> Array:
-    """No zero byte, and no two pages alike."""
+    """The content of a page: it has no zero byte, and no two pages are alike."""
     pages = np.arange(npages * PAGE_SIZE, dtype=np.uint64)
     return np.asarray((pages + pages // PAGE_SIZE) % 251 + 1, dtype=np.uint8)
 
 
 class MappedFile:
-    """A file of so many pages, and an array over a mapping of it."""
+    """A file of this many pages, and an array over a mapping of it."""
 
     def __init__(self, npages: int = 16, *, mode: str = "r", where: str | None = None) -> None:
         self.npages = npages
@@ -45,7 +45,7 @@ class MappedFile:
         self.address: int = self.array.ctypes.data
 
     def cut(self, keep: int) -> None:
-        """Leaves the first pages."""
+        """Truncates the file to its first pages."""
         os.truncate(self.path, keep * PAGE_SIZE)
 
     def grow_back(self) -> None:
@@ -55,7 +55,9 @@ class MappedFile:
         return self.address + index * PAGE_SIZE
 
     def check_is_the_file_again(self) -> None:
-        """Every byte of the mapping is the file's, and so is the next byte that is written to it."""
+        """Checks that every byte of the mapping is the file's, and that a byte written to the mapping reaches the
+        file.
+        """
         self.grow_back()
         assert np.array_equal(self.array, self.expected)
         with self.path.open("r+b") as file:
@@ -71,9 +73,11 @@ def mappings() -> list[str]:
 
 
 def mappings_before() -> list[str]:
-    """What a block has to leave: the first fault of a process makes a few mappings that stay for all later ones."""
+    """The mappings that must be left after a block. The first fault of a process makes a few that are kept for later
+    faults.
+    """
     meet_a_fault()
-    gc.collect()  # The error, its traceback and the file are a circle.
+    gc.collect()  # The error, its traceback and the file refer to each other in a cycle.
     return mappings()
 
 
@@ -85,25 +89,25 @@ def meet_a_fault() -> None:
 
 
 def lines_of(array: Array) -> int:
-    """How many of them an array lies in."""
+    """The number of these mappings that an array lies in."""
     start, end = array.ctypes.data, array.ctypes.data + array.nbytes
     bounds = [[int(at, 16) for at in line.split(" ", 1)[0].split("-")] for line in mappings()]
     return sum(below < end and start < above for below, above in bounds)
 
 
 def extents() -> int:
-    """How many runs of pages are under zeroes now."""
+    """The number of runs of pages that are replaced by zeroes now."""
     return sum(line.endswith(ZEROES) for line in mappings())
 
 
 def zeroed_pages() -> int:
-    """How many pages that is."""
+    """The number of pages in these runs."""
     bounds = [line.split(" ", 1)[0].split("-") for line in mappings() if line.endswith(ZEROES)]
     return sum(int(end, 16) - int(start, 16) for start, end in bounds) // PAGE_SIZE
 
 
 def faults_met() -> int:
-    """How many faults the handler has met in this process."""
+    """The number of faults that the handler has recovered in this process."""
     return fault_handler.status().recovered
 
 
@@ -117,7 +121,7 @@ def caught(error: FaultError | None) -> FaultError:
 
 
 def sum_under_guard(array: Array) -> tuple[int, FaultError | None]:
-    """The sum, which a fault does not keep from being computed."""
+    """Sums the array under a guard. A fault does not keep the sum from being computed."""
     total, error = 0, None
     try:
         with guard(array):
@@ -128,12 +132,12 @@ def sum_under_guard(array: Array) -> tuple[int, FaultError | None]:
 
 
 def places(faults: list[Fault], base: int) -> list[tuple[int, int]]:
-    """Page and number of pages of each."""
+    """The first page and the number of pages of each fault."""
     return [((fault.address - base) // PAGE_SIZE, fault.length // PAGE_SIZE) for fault in faults]
 
 
 def raising(block: Iterator[None]) -> FaultError:
-    """Runs a generator with a guard in it to its end."""
+    """Runs a generator that contains a guard to its end."""
     try:
         list(block)
     except FaultError as error:

@@ -1,4 +1,4 @@
-"""Copies of this package in a block, which report exactly what they met: python -m guard.copies NAME."""
+"""Copies of this package in a guarded block report their faults exactly: python -m guard.copies NAME."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GOOD = 3 * PAGE_SIZE
 
 
 def _met(mode: str = "r+") -> MappedFile:
-    """A file of which only the first pages are there."""
+    """A mapped file that was truncated to its first pages."""
     file = MappedFile(mode=mode)
     file.cut(3)
     return file

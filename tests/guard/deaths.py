@@ -1,4 +1,4 @@
-"""What a guard does not cover ends as it always did: python -m guard.deaths NAME."""
+"""Faults that a guard does not cover end the process as they do without one: python -m guard.deaths NAME."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def under_a_guard_over_nothing() -> None:
 
 
 def in_a_thread_that_does_not_guard() -> None:
-    """A guard without a buffer is for the thread that entered it."""
+    """A guard without a buffer covers only the thread that entered it."""
     file = _cut_file()
     with guard():
         file.array[5 * PAGE_SIZE]

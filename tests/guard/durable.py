@@ -1,4 +1,4 @@
-"""What is said to be durable, or in the file, beside a guard: python -m guard.durable NAME."""
+"""Bytes reported as durable, or as written to the file, are so beside a guard, too: python -m guard.durable NAME."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def nothing_under_zeroes_is_called_durable() -> None:
 
 
 def nothing_behind_a_files_end_is_called_flushed() -> None:
-    """The page that a file ends in may be stored to, and what is behind the end is gone."""
+    """In the page in which a file ends, stores behind the end do not fault, and their bytes are lost."""
     size, keep = 10_000, 5_000
     with tempfile.TemporaryDirectory() as where:
         path = Path(where, "file")

@@ -1,4 +1,4 @@
-"""How much goes under zeroes: python -m guard.extents NAME."""
+"""How many pages a guard replaces by zeroes: python -m guard.extents NAME."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HUGE = 2 << 20
 
 
 class Skip(Exception):  # noqa: N818 - no error
-    """This machine has no such memory."""
+    """Raised if this machine does not have the memory that a scenario needs."""
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ def _read_poisoned(memory: testing.FaultyMemory, bad: list[int]) -> None:
 
 
 def an_io_error_zeroes_no_good_page() -> None:
-    """Neighbouring pages are bad, in runs that look like the end of a file."""
+    """Runs of neighbouring pages are bad, which look like the end of a file."""
     npages, bad = 256, [3, 4, 5, 6, 7, 8, 9, 100, 255]
     with tempfile.TemporaryDirectory() as where:
         try:
@@ -95,7 +95,7 @@ def _read_unreadable(path: Path, npages: int, bad: list[int]) -> None:
 
 
 def _gone(read: Callable[[Array], object], limit: int = 64) -> None:
-    """A GiB that is cut to nothing."""
+    """A mapped GiB whose file is truncated to nothing."""
     size = 1 << 30
     fd = os.memfd_create("large")
     os.ftruncate(fd, size)
@@ -140,10 +140,10 @@ def the_end_of_a_file_costs_few_faults_when_stored_to() -> None:
 
 
 def the_end_of_a_file_is_found_without_privilege() -> None:
-    """By its path, or by a descriptor that is open."""
+    """It is found by the file's path, or by an open descriptor."""
     if os.geteuid() != 0:
         raise Skip("there is no privilege to be given up")
-    with tempfile.NamedTemporaryFile(dir="/var/tmp") as file:  # a directory that anybody may look into
+    with tempfile.NamedTemporaryFile(dir="/var/tmp") as file:  # a directory that any user may enter
         Path(file.name).chmod(0o666)
         os.seteuid(65534)
         size = 64 << 20
@@ -175,7 +175,7 @@ def an_offset_into_the_file_is_reckoned_with() -> None:
 
 
 def ten_thousand_scattered_pages() -> None:
-    """Each for itself, and none beside it: every byte is compared, in the block and after it."""
+    """Each bad page is replaced alone, and no good page is. Every byte is compared, in the block and after it."""
     npages = 20_001
     with _poisoned(npages, range(1, npages, 2)) as memory:
         _read_scattered(memory, npages)

@@ -30,7 +30,7 @@ def _judge(name: str) -> Any:
 
 
 def _fate(read: Callable[[], object]) -> int:
-    """The signal that kills a child in which something is read without a guard, or 0."""
+    """The signal that kills a child that reads without a guard, or 0."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -42,7 +42,7 @@ def _fate(read: Callable[[], object]) -> int:
 
 
 class _Guarded:
-    """Runs each test of somebody else under guards that must meet nothing."""
+    """Runs each test of another project under guards, which must report no fault."""
 
     calls = 0
 
@@ -125,7 +125,7 @@ def lmdb_reads_a_database_that_was_cut() -> None:
 
 
 def a_store_that_faults_names_its_address_as_in_go() -> None:
-    """What Go's test of `SetPanicOnFault` asks: the fault is an error with the address, and the program goes on."""
+    """As in Go's test of `SetPanicOnFault`, the fault becomes an error with the address, and the program goes on."""
     file = MappedFile(8, mode="r+")
     file.cut(2)
     for offset in (2 * PAGE_SIZE, 3 * PAGE_SIZE + 1, 5 * PAGE_SIZE + 0xBE, 8 * PAGE_SIZE - 1):
@@ -143,7 +143,9 @@ def a_store_that_faults_names_its_address_as_in_go() -> None:
 
 
 def a_buffer_whose_file_was_truncated_as_in_openjdk() -> None:
-    """What OpenJDK's test of mapped buffers asks: three pages, cut to two; no way over the end is a crash."""
+    """As in OpenJDK's test of mapped buffers, three pages are truncated to two, and no access behind the end
+    crashes.
+    """
     file = MappedFile(3, mode="r+")
     file.cut(2)
     last, other = file.array[2 * PAGE_SIZE :], np.full(3 * PAGE_SIZE, 9, dtype=np.uint8)

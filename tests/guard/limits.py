@@ -1,4 +1,4 @@
-"""Where there is no room for more: python -m guard.limits NAME."""
+"""Limits of mappings, descriptors, memory and addresses are reached: python -m guard.limits NAME."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _limit() -> int:
 
 
 def _leave_room_for(count: int) -> mmap.mmap:
-    """Fills the process's list of mappings. To unmap a page of the result makes room for two more."""
+    """Fills the process's list of mappings. Unmapping a page of the result makes room for two mappings."""
     npages = _limit() + 1000
     filler = mmap.mmap(-1, npages * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)
     start = ctypes.addressof(ctypes.c_char.from_buffer(filler))
@@ -76,7 +76,7 @@ def a_guard_that_was_refused_holds_no_range() -> None:
 
 
 def few_mappings_left_let_one_extent_take_the_rest() -> None:
-    """There is no room for an extent a page: the process lives, and the mapping is the file again."""
+    """There is no room for one extent a page. The process survives, and afterwards the mapping is the file again."""
     for room in (20, 30, 50, 101):
         file = MappedFile(400)
         file.cut(0)
@@ -109,7 +109,7 @@ def few_mappings_left_and_poison_here_and_there() -> None:
 
 
 def no_descriptor_is_left() -> None:
-    """Zeroes are mapped without a file, and put back all the same."""
+    """Zeroes are then mapped without a file, and the pages are put back all the same."""
     file = MappedFile()
     file.cut(2)
     before = len(mappings_before())
@@ -126,7 +126,7 @@ def no_descriptor_is_left() -> None:
 
 
 def _close_what_guards_keep_open() -> None:
-    """As a daemon does, which closes whatever is open."""
+    """Closes every descriptor, as a daemon does."""
     links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     found = [int(link.name) for link in links if str(link.readlink()).endswith(("/dev/zero", "/maps"))]
     assert found
@@ -149,7 +149,9 @@ def descriptors_that_are_used_up_in_the_block_are_not_needed() -> None:
 
 
 def descriptors_that_were_closed_and_used_up_overwrite_nothing() -> None:
-    """Nothing tells any more whether a range is still what was guarded: what was put there stays, and is told of."""
+    """The guard can no longer tell whether a range is still the mapping that was guarded. It leaves what is there, and
+    reports that.
+    """
     file = MappedFile(mode="r+")
     file.cut(0)
     with guard(UserRange(file.address, file.array.nbytes), on_fault="record") as watch:
@@ -203,7 +205,7 @@ def descriptors_that_a_daemon_closes_are_opened_again() -> None:
 
 
 def no_memory_for_a_report_is_an_error_and_no_death() -> None:
-    """Scattered bad pages, one extent each; then there is no address for the list of them."""
+    """Each of many scattered bad pages is an extent, and then there is no address space for the list of them."""
     npages = 40_000
     try:
         context = testing.poisoned(npages, bad=[(page * PAGE_SIZE, 1) for page in range(1, npages, 2)])
@@ -252,7 +254,7 @@ def no_memory_for_a_report_is_an_error_and_no_death() -> None:
 
 
 def few_addresses_left_let_the_rest_stay_zeroes() -> None:
-    """There is no room to keep all of a GiB aside (`ulimit -v`): what cannot be is told."""
+    """There is no address space to keep all of a GiB aside (`ulimit -v`). The guard reports what it could not keep."""
     size, steps = 1 << 30, (PAGE_SIZE, -PAGE_SIZE, 300 * PAGE_SIZE)
     for step, room in itertools.product(steps, (64 << 20, 0, PAGE_SIZE, 40 * PAGE_SIZE)):
         fd = os.memfd_create("large")
@@ -273,7 +275,9 @@ def few_addresses_left_let_the_rest_stay_zeroes() -> None:
 
 
 def more_extents_than_the_table_has() -> None:
-    """Met from the last to the first, each is an extent of its own, and few mappings hold them all."""
+    """The pages are touched from the last to the first, so that each is an extent of its own. Few mappings keep all of
+    them.
+    """
     npages, stride = (1 << 15) + 2000, 500
     try:
         runs = [((page + 1) * PAGE_SIZE, (stride - 1) * PAGE_SIZE) for page in range(0, npages, stride)]
@@ -293,7 +297,7 @@ def more_extents_than_the_table_has() -> None:
     assert watch.not_restored == 0
     assert watch.lost >= (npages - len(good)) * PAGE_SIZE
     assert np.array_equal(array[:npages:stride], good)
-    # What made room for the last is there again with the next fault.
+    # The memory that was given up to make room for the last extent is allocated again at the next fault.
     assert len(mappings_before()) == before
 
 

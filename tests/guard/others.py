@@ -1,4 +1,4 @@
-"""Whoever else handles signals or maps memory: python -m guard.others NAME."""
+"""Other code handles signals or maps memory beside a guard: python -m guard.others NAME."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def our_own_handler_stays_while_any_guard_is_entered() -> None:
 
 
 def our_own_handler_comes_and_goes_in_another_thread() -> None:
-    """Whoever enters a guard has the handler until it is left, or is refused."""
+    """Entering a guard either is refused or keeps the handler installed until the guard is left."""
     file = MappedFile()
     file.cut(1)
     is_over = False
@@ -160,7 +160,7 @@ def _map(address: int | None, length: int, fd: int) -> int:
 
 
 def what_is_mapped_in_place_of_a_guarded_file_is_not_overwritten() -> None:
-    """A library unmaps its file in the block, and memory of somebody else comes to lie there."""
+    """In the block a library unmaps its file, and other memory is mapped at the same address."""
     length = 8 * PAGE_SIZE
     for new in ("anonymous", "file", "nothing", "same file"):
         fd, other = os.memfd_create("first"), os.memfd_create("second")
@@ -196,7 +196,7 @@ def nothing_is_left_of_a_mapping_that_was_closed_in_the_block() -> None:
 
 
 def what_is_mapped_in_place_of_a_guarded_file_may_be_bad_itself() -> None:
-    """The next file of a library comes to lie where the last one was, and is cut, too."""
+    """A library maps its next file at the address of the last one, and that file is truncated, too."""
     with guard(on_fault="record") as watch:
         start = 0
         for npages in (64, 64, 9, 64):
@@ -246,7 +246,9 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 
 
 def a_kernel_that_cannot_put_files_back_says_so() -> None:
-    """Before Linux 5.13: mremap(MREMAP_DONTUNMAP) is EINVAL. A filter answers as such a kernel does."""
+    """Before Linux 5.13, mremap(MREMAP_DONTUNMAP) of such a mapping is EINVAL. A seccomp filter makes this kernel do
+    the same.
+    """
     mremap, dontunmap, einval = 25, 4, 22
     program = b"".join(
         struct.pack(_BPF, *line)

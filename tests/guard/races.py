@@ -34,7 +34,9 @@ GOOD = KEPT * PAGE_SIZE
 
 
 class _Neighbour:
-    """A thread that enters guards over a cut file, meets bad pages, and leaves them, until it is told to end."""
+    """A thread that again and again enters a guard over a truncated file, reads bad pages and leaves the guard, until
+    it is stopped.
+    """
 
     def __init__(self, file: MappedFile) -> None:
         self._file = file
@@ -62,7 +64,7 @@ class _Neighbour:
 
 
 def _rounds() -> Iterator[None]:
-    """For as long as these tests last, and a few times on the slowest machine."""
+    """Yields rounds for the time that these tests take, and at least a few on the slowest machine."""
     end, rounds = time.monotonic() + SECONDS, 0
     while time.monotonic() < end or rounds < 8:
         yield
@@ -78,7 +80,8 @@ def _cut_file() -> MappedFile:
 def _copies_out(copies: list[Callable[[Array, Array], int]]) -> None:
     file = _cut_file()
     out = bytearray(file.array.nbytes)
-    # The loop begins at pages before the end, so that a copy comes to it at many moments of the other thread's.
+    # The copies begin at different pages before the end, so that they reach it at many moments of the other thread's
+    # work.
     with _Neighbour(file):
         for at, _ in enumerate(_rounds()):
             skip = GOOD - (at * 97 % KEPT) * PAGE_SIZE
@@ -104,7 +107,7 @@ def a_copy_past_the_caches_counts_no_zeroes_of_another_threads_guard() -> None:
 
 
 def a_copy_by_the_kernel_counts_no_zeroes_of_another_threads_guard() -> None:
-    """A thread that blocks the signal leaves its copies to the kernel."""
+    """In a thread that blocks the signal, the kernel makes the copies."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGBUS])
     _copies_out([lambda dst, src: memcpy_mcsafe(dst, src).copied, _from_iterator])
 

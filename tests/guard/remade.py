@@ -1,6 +1,6 @@
-"""Mappings that the block itself changes: python -m guard.remade NAME.
+"""The block itself changes the guarded mapping: python -m guard.remade NAME.
 
-Whatever part of the pages under zeroes is still there goes back; what is not the guard's is left alone.
+The pages that are still replaced by zeroes are put back. Mappings that the guard did not make are left alone.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def what_is_left_of_a_mapping_that_was_unmapped_in_part_goes_back() -> None:
 
 
 def what_is_mapped_over_a_part_stays_and_the_rest_goes_back() -> None:
-    """Also where what is mapped there is bad itself, and is met."""
+    """This holds also if the new mapping is bad itself, and is touched."""
     for is_bad in (False, True):
         file = MappedFile(mode="r+")
         file.cut(1)
@@ -167,7 +167,7 @@ def a_mapping_that_was_moved_stays_zeroes_and_is_told_of() -> None:
 
 
 def a_raw_range_that_something_else_was_mapped_over_is_left_alone() -> None:
-    """Its guard holds nothing exported."""
+    """The guard of a raw range keeps no buffer exported."""
     for fd in (-1, os.memfd_create("new")):
         file = MappedFile(mode="r+")
         file.cut(1)

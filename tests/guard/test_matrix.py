@@ -1,4 +1,4 @@
-"""Any code over memory that goes away: each scenario runs in a process of its own, which it might not survive."""
+"""Guards over any code whose memory vanishes. Each scenario runs in a process of its own, which a bug would kill."""
 
 from __future__ import annotations
 

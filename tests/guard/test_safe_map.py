@@ -1,4 +1,4 @@
-"""A mapped file with three ways in: exact copies, arrays under a guard, and stores that are flushed."""
+"""`SafeMap`: exact copies from and to a mapped file, arrays under a guard, and stores that are flushed."""
 
 from __future__ import annotations
 

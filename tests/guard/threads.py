@@ -83,7 +83,7 @@ def eight_threads_inside_one_guard() -> None:
     with guard(file.array, on_fault="record") as watch:
         _together(*(lambda at=at: file.array[at::8].sum() for at in range(8)))
     assert places(watch.faults, file.address) == [(0, 2048)]
-    assert abs(len(mappings()) - before) < 64  # the threads' own stacks
+    assert abs(len(mappings()) - before) < 64  # the stacks of the threads
     file.check_is_the_file_again()
 
 
@@ -151,7 +151,7 @@ def a_child_forked_while_threads_fault_is_whole() -> None:
 
 
 def a_fork_that_waits_for_a_thread_which_faults_comes_to_an_end() -> None:
-    """Other libraries have handlers of forks, too, and some wait in theirs for their own threads."""
+    """A library's fork handler may wait for a thread of that library, which may be faulting."""
     file = MappedFile(64)
     file.cut(0)
     waiting: list[threading.Thread] = []
@@ -162,7 +162,7 @@ def a_fork_that_waits_for_a_thread_which_faults_comes_to_an_end() -> None:
             thread.join()
 
     handler = ctypes.CFUNCTYPE(None)(wait)
-    # Registered before ours, so that it is called after ours.
+    # It is registered before ours, so the C library calls it after ours.
     assert ctypes.CDLL(None)["__register_atfork"](handler, None, None, None) == 0
     with guard(file.array, on_fault="record") as watch:
         file.array[5 * PAGE_SIZE]
@@ -214,7 +214,7 @@ def a_child_forked_while_threads_look_at_a_guard_or_leave_theirs_is_whole() -> N
 
 
 def another_process_cuts_and_grows_the_file_meanwhile() -> None:
-    """Never a death, never a mapping that is not the file afterwards, never a good page lost."""
+    """The process never dies, the mapping is the file afterwards, and no good page is lost."""
     file = MappedFile(512, mode="r+")
     end = time.monotonic() + SECONDS
     child = os.fork()

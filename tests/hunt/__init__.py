@@ -1,5 +1,6 @@
-"""The hunt: programs that look for what the tests do not know yet, for as long as they are given.
+"""The hunt: random programs that look for unknown bugs for a given time.
 
-`python -m hunt` runs every hunter, each in processes of its own, so that a death or a hang is a finding like any other.
-A hunter is a module with `hunt(rng)`, one round of it; whatever that raises is a finding. The round's seed replays it.
+`python -m hunt` runs every hunter in processes of its own, so that a crash or a hang is a finding like any other. A
+hunter is a module with a function `hunt(rng)`, which is one round. Whatever a round raises is a finding, and its seed
+replays it.
 """

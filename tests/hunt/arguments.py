@@ -1,7 +1,7 @@
-"""Arguments for any callable: what fits a parameter by its name, and everything that does not.
+"""Arguments for any callable: values that fit a parameter by its name, and values that do not.
 
-Nothing here can corrupt this process by itself: addresses are those of memory that is here for it, or of no memory at
-all, and buffers hold bytes that are no addresses either.
+None of them can corrupt this process: addresses are those of memory that is made for this, or of no memory at all, and
+the bytes in buffers are no valid addresses either.
 """
 
 from __future__ import annotations
@@ -37,18 +37,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FILL = b"\xa5"
-"""Eight of these are an address that no process has."""
+"""A byte of which eight make an address that no process has."""
 
 EDGES = (-(2**100), -(2**63) - 1, -(2**63), -(2**31), -2, -1, 0, 1, 2, 7, 8, 63, 64, 100, 511, 1024, 1025, 4095, 4096)
 LARGE = (65536, 2**31 - 1, 2**31, 0x7FFFF000, 2**32, 2**47, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**100)
 
 
 class OfTheUser(Exception):  # noqa: N818 - raised by what a caller passes in
-    """Comes out of a call as it went in, or the call swallowed it."""
+    """An exception of the program's own, which a call must raise unchanged and not swallow."""
 
 
 class Meddler:
-    """Does something each time it is asked for anything, for a while: one that fills what is drained has no end."""
+    """An object whose methods do something each time they are called, a limited number of times: one that refilled what
+    a call drains would keep it running for ever.
+    """
 
     def __init__(self, what: Callable[[], object], answer: int) -> None:
         self._meddle, self._answer = what, answer
@@ -99,7 +101,7 @@ class Meddler:
 
 
 class Pool:
-    """One of everything for a round."""
+    """One object of every type, for one round."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -169,7 +171,7 @@ class Pool:
         return found
 
     def iterator(self) -> IovIter:
-        """One of any kind that can be made, some way on."""
+        """An iterator of any kind, advanced by some bytes."""
         rng = self.rng
         while True:
             try:
@@ -201,7 +203,7 @@ class Pool:
                 return IovIter.discard(side, rng.choice((0, 5, 1 << 62)))
 
     def fitting(self, name: str) -> Any:
-        """A value such as a parameter of this name is made for."""
+        """A value that fits a parameter of this name."""
         rng = self.rng
         match name:
             case "addr" | "page" | "buffer" | "folio" | "data":
@@ -284,7 +286,7 @@ class Pool:
         return Meddler(what, self.rng.choice((0, 1, 5, 100, 2**40, 2**62)))
 
     def close(self) -> list[bytearray]:
-        """Lets everything go but the byte arrays, which nothing may hold any more."""
+        """Drops everything but the byte arrays, which nothing may keep exported then."""
         arrays = self.arrays
         for file in self.files:
             file.close()

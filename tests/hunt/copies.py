@@ -1,7 +1,7 @@
-"""Copies of every flavour, kind, mode and instruction set beside a model that knows nothing but bytes.
+"""Copies of every flavour, kind, mode and instruction set, compared with a model over plain bytes.
 
-Memory is a line of pages, some bad. The model reads all of the source that can be read, then writes what can be
-written: so the count, every byte, and what remains of the iterator are known, whatever overlaps.
+The memory is a row of pages, some of them bad. The model reads all of the source that can be read, then writes all that
+can be written. So the count, every byte, and the rest of the iterator are known, whatever overlaps.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 COPIES = 40
-"""In one round, over one arena."""
+"""The number of copies in one round, over one arena."""
 BAD = (Page.READ_ONLY, Page.PROTECTED, Page.UNMAPPED, Page.GONE)
 VECTORS = ("ubuf", "iovec", "kvec")
 KINDS = (*VECTORS, "bvec", "xarray", "folioq", "pipe", "discard")
 
 Run = tuple[int, int]
-"""Offset in the arena and length of bytes that lie side by side."""
+"""A run of consecutive bytes: its offset in the arena and its length."""
 Came = tuple[int, "Fault | None"]
-"""What a copy came to: the bytes it counted, and what stopped it."""
+"""The result of a copy: the bytes it counted, and the fault that stopped it."""
 
 
 class Model:
-    """The arena's bytes, and which of them can be had."""
+    """The arena's bytes, and which of them can be accessed."""
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
@@ -56,7 +56,7 @@ class Model:
         self.known: dict[str, list[Run]] = {"read": [], "write": []}
 
     def reach(self, runs: Sequence[Run], *, write: bool) -> int:
-        """How many bytes of these runs precede the first bad one."""
+        """The number of bytes in these runs before the first bad one."""
         total = 0
         for offset, length in runs:
             good = self.arena.accessible(offset, length, write=write) if length else 0
@@ -78,7 +78,7 @@ class Model:
 
 
 def joined(runs: Sequence[Run]) -> list[Run]:
-    """Without the empty ones, neighbours as one."""
+    """The runs without empty ones, with neighbours merged."""
     found: list[Run] = []
     for offset, length in runs:
         if not length:
@@ -91,7 +91,7 @@ def joined(runs: Sequence[Run]) -> list[Run]:
 
 
 def after(runs: Sequence[Run], nbytes: int) -> list[Run]:
-    """What remains behind the first bytes."""
+    """The runs behind the first bytes."""
     found = []
     for offset, length in runs:
         step = min(nbytes, length)
@@ -101,7 +101,7 @@ def after(runs: Sequence[Run], nbytes: int) -> list[Run]:
 
 
 def clipped(runs: Sequence[Run], count: int) -> list[Run]:
-    """The first bytes of them."""
+    """The runs of the first bytes."""
     found = []
     for offset, length in runs:
         step = min(count, length)
@@ -111,7 +111,7 @@ def clipped(runs: Sequence[Run], count: int) -> list[Run]:
 
 
 class Side(NamedTuple):
-    """An iterator, and where in the arena its bytes are. None: nowhere (PIPE, DISCARD)."""
+    """An iterator, and the runs of its bytes in the arena; None for PIPE and DISCARD, which have none there."""
 
     i: IovIter
     runs: list[Run] | None
@@ -137,7 +137,7 @@ class Hunt:
         return rng.randrange(self.arena.length // 2)
 
     def run(self, length: int) -> Run:
-        """Anywhere, or so near the last one that the two overlap."""
+        """A run anywhere, or so near the last one that the two overlap."""
         rng, most = self.rng, self.arena.length - length
         start = rng.randrange(most + 1)
         if rng.random() < 0.4:
@@ -146,7 +146,7 @@ class Hunt:
         return start, length
 
     def flat(self, run: Run, *, whole: bool = False) -> Any:
-        """The run as an argument."""
+        """The run as an argument: a buffer or a range."""
         offset, length = run
         if not whole and self.rng.random() < 0.3:
             return UserRange(self.arena.address + offset, length)
@@ -208,15 +208,15 @@ class Hunt:
     # ------------------------------------------------------------------ what became of it
 
     def settle(self, what: str, limit: int, source: list[Run], target: Side, came: Came) -> None:
-        """The copy of up to `limit` bytes of the source to the target did what the model does."""
+        """Checks that a copy of up to `limit` bytes of the source to the target did what the model does."""
         copied, fault = came
         readable = self.model.reach(source, write=False)
         if target.ring is not None:
-            writable = 1 << 60  # the ring's room is looked at below
+            writable = 1 << 60  # the room in the ring is checked below
         elif target.runs is None:
             writable = 1 << 60
             if "hash" not in what:
-                readable = 1 << 60  # no memory is touched
+                readable = 1 << 60  # the copy accesses no memory
         else:
             writable = self.model.reach(target.runs, write=True)
         due = min(limit, readable, writable)
@@ -272,7 +272,7 @@ class Hunt:
             copied, fault = self.call(lambda: function(self.flat(source, whole=True), target.i, digest), target.i)
         elif name == "copy_page_to_iter":
             if target.ring is not None:
-                return  # lends the page
+                return  # the ring takes a reference to the page
             page = source[0] // PAGE_SIZE * PAGE_SIZE
             whole = self.view[page : sum(source)]
             copied, fault = self.call(lambda: function(whole, source[0] - page, length, target.i), target.i)
@@ -308,7 +308,7 @@ class Hunt:
         self.remains(what, source, count, copied)
 
     def page_from_iter(self) -> None:
-        """Into a page of the arena's, some way in."""
+        """Copies into a page of the arena, from some offset on."""
         length = min(self.length(), PAGE_SIZE)
         page = self.rng.randrange(self.arena.length // PAGE_SIZE)
         offset = self.rng.randrange(PAGE_SIZE - length + 1)
@@ -324,7 +324,7 @@ class Hunt:
         self.remains(what, source, count, copied)
 
     def checksum(self) -> None:
-        """Over good memory alone: a chunk in which something is bad is not copied at all."""
+        """Copies good memory only, because a chunk with a bad byte in it is not copied at all."""
         length = self.length()
         flat, source = self.run(length), self.rng.random() < 0.5
         side = self.side(source, length)
@@ -371,7 +371,9 @@ class Hunt:
         self.settle(what, length, [source], Side(i, [target]), (result.copied, result.fault))
 
     def careful(self) -> None:
-        """A map stops the copy where the kernel's words would; a real fault before that, where it is."""
+        """A map stops the copy at the word at which the kernel's copy would stop; a real fault before that stops it
+        exactly.
+        """
         length = self.length()
         source, target = self.run(length), self.run(length)
         bad = self.run(self.rng.randrange(1, 200))
@@ -422,7 +424,9 @@ class Hunt:
         moved: Side,
         count: int,
     ) -> None:
-        """The result is True only for everything; otherwise the iterator has not moved, and bytes may have gone."""
+        """The result is True only if everything was copied. Otherwise the iterator has not moved, but bytes may have
+        been written.
+        """
         copied, fault = came
         if copied is True or copied == length:
             if target.ring is not None and length == 0:
@@ -439,7 +443,7 @@ class Hunt:
         self.model.bytes[:] = self.arena.image()
 
     def call(self, run: Callable[[], Any], *iterators: IovIter) -> tuple[int, Fault | None]:
-        """What was copied, and what stopped it."""
+        """Calls a copy. Returns the bytes copied, and the fault that stopped it."""
         try:
             copied = run()
         except FaultError as error:
@@ -453,7 +457,7 @@ class Hunt:
 
 @contextlib.contextmanager
 def circumstances(rng: random.Random) -> Iterator[str]:
-    """A mode, an instruction set, signals that are blocked."""
+    """Sets a random mode, instruction set and signal mask."""
     mode = rng.choice(("auto", "auto", "syscall"))
     blocked = rng.choice(((), (), (), (signal.SIGBUS,), (signal.SIGSEGV,), tuple(signal.valid_signals())))
     isa = rng.choice(cpu.available())

@@ -1,4 +1,4 @@
-"""Loops through iterators, their memory, views and exceptions, which the collector finds and breaks in any order."""
+"""Reference cycles through iterators, their memory, views and exceptions, which the collector breaks in any order."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Box:
-    """Refers to whatever it is given."""
+    """An object that refers to whatever it is given."""
 
 
 class Memory(bytearray):
-    """A buffer that can refer to what is built over it."""
+    """A buffer that can refer to an object made over it."""
 
 
 def _objects(rng: random.Random) -> list[Any]:
@@ -32,7 +32,7 @@ def _objects(rng: random.Random) -> list[Any]:
     try:
         copy_from_iter(UserRange(1 << 63, 8), IovIter.kvec(1, [memory]))
     except (FaultError, OSError, ValueError, TypeError) as error:
-        found.append(error)  # with this frame, and all that is in it
+        found.append(error)  # refers to this frame, and so to everything in it
     return found
 
 

@@ -1,4 +1,4 @@
-"""A hunter that finds what it is told to: for the test of the hunt itself."""
+"""A hunter that finds what its seed says, for the test of the hunt itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hunt.finding import Finding, doing
 
 PATIENCE = 5.0
 DIES, HANGS, RAISES, FINDS = 3, 5, 7, 9
-"""Seeds, taken modulo ten."""
+"""What each seed, modulo ten, makes it do."""
 
 
 def hunt(rng: random.Random) -> None:
@@ -28,6 +28,6 @@ def hunt(rng: random.Random) -> None:
 
 
 def _seed_of(rng: random.Random) -> int:
-    """Rounds are told apart by what the generator gives first."""
+    """The seed of a round, found by the first number of its generator."""
     first = rng.random()
     return next(seed for seed in range(1000) if random.Random(seed).random() == first) % 10

@@ -1,4 +1,4 @@
-"""What a hunter reports with."""
+"""How a hunter reports findings, and what it notes for the case of its death."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ __all__ = ["Finding", "attach", "doing", "expect", "last_done", "noted"]
 
 
 class Finding(Exception):  # noqa: N818 - what is wrong is the code under test
-    """Something that must not be. The first line says what; equal first lines, numbers apart, are one finding."""
+    """A bug that was found. The first line of the message describes it; messages whose first lines differ only in
+    numbers are one finding.
+    """
 
 
 def expect(condition: object, what: str, *details: object) -> None:
@@ -23,11 +25,11 @@ def expect(condition: object, what: str, *details: object) -> None:
 
 _shared: list[mmap.mmap] = []
 _ROOM = 16, 1008
-"""Where in the shared page the words begin, and how many bytes of them there are."""
+"""The offset in the shared page of the note, and its length in bytes."""
 
 
 def attach(shared: mmap.mmap) -> None:
-    """From now on `doing` writes where the parent process can read it after a death."""
+    """Makes `doing` write to shared memory, which the parent process can read after this one has died."""
     _shared[:] = [shared]
 
 
@@ -39,11 +41,11 @@ def doing(what: str) -> None:
 
 
 def noted() -> str:
-    """What this process, or a child that it forked, noted last."""
+    """The last note of this process or of a child that it forked."""
     return last_done(bytes(_shared[0])) if _shared else ""
 
 
 def last_done(shared: bytes) -> str:
-    """What a process had noted."""
+    """The last note of a process that has died."""
     start, room = _ROOM
     return shared[start : start + room].rstrip(b"\0").decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Forks from the middle of everything: the child works, and ends."""
+"""Forks while other threads do anything: the child must work and end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PAGES = 64
 
 
 class Shared:
-    """What the threads use, and the child after them."""
+    """The objects that the threads use, and the child after the fork."""
 
     def __init__(self, mapping: Mapping, directory: Path) -> None:
         self.mapping = mapping

@@ -1,4 +1,4 @@
-"""References, memory and descriptors after thousands of calls, of refused ones too: all are given back."""
+"""Thousands of calls, also refused ones, must leak no references, memory or descriptors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TIMES = 400
 GROWING = ("append", "store", "add", "poison")
 ROOM = 2 << 20
-"""Bytes that the process may grow by for reasons of its own."""
+"""The bytes by which the process may grow for other reasons."""
 
 
 def _resident() -> int:
@@ -40,13 +40,13 @@ def hunt(rng: random.Random) -> None:
 
 
 def _repeat(pool: Pool, callee: Callee) -> None:
-    """One call with the same arguments, many times."""
+    """Makes one call with the same arguments many times."""
     prepared = prepare(pool, callee)
     if prepared is None:
         return
     run, watched, call, meddled = prepared
     if meddled or "PipeRing" in call or callee.method in GROWING:
-        return  # what it does piles up
+        return  # its effects accumulate
     doing(call)
 
     def some(times: int) -> None:

@@ -1,6 +1,6 @@
-"""Lists of bad blocks: what is written is read back, what was mutated is refused with a reason or read whole.
+"""Lists of bad blocks: written texts are read back, and mutated texts are refused with a reason or read as a whole.
 
-GNU ddrescue's own tool says what a mapfile means, where it is installed.
+If GNU ddrescue's tool is installed, it says what a mapfile means.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TEXTS = 200
-"""Mutated ones in one round."""
+"""The number of mutated texts in one round."""
 SPICES = (
     *'0123456789 \n\t-+*/?#xX.{}[]",:',
     "\r\n",
@@ -38,7 +38,7 @@ SPICES = (
 
 
 def ranges(rng: random.Random, unit: int, most: int) -> list[tuple[int, int]]:
-    """Sorted, apart from each other, in whole units."""
+    """Random ranges in whole units, sorted, of which no two touch."""
     found, at = [], 0
     for _ in range(rng.randrange(12)):
         at += rng.randrange(1, 50)
@@ -64,11 +64,11 @@ def ndctl(known: list[tuple[int, int]]) -> str:
 READERS: dict[str, Callable[..., FaultMap]] = {
     name.removeprefix("from_"): getattr(FaultMap, name) for name in dir(FaultMap) if name.startswith("from_")
 }
-"""Every format there is, by its name."""
+"""Every format, by its name."""
 
 
 def written(known: FaultMap, form: str, size: int) -> str | None:
-    """What the map itself writes in a format; None if it only reads it."""
+    """The text that the map writes in a format; None if it can only read it."""
     write = getattr(known, f"to_{form}", None)
     if write is None:
         return None
@@ -81,7 +81,7 @@ def _pairs(known: FaultMap) -> list[tuple[int, int]]:
 
 
 def _listed(text: str, types: str) -> list[int] | None:
-    """What ddrescuelog lists, None if it refuses the text."""
+    """The blocks that ddrescuelog lists; None if it refuses the text."""
     command = ["ddrescuelog", "--block-size=1", f"--list-blocks={types}", "-"]
     done = subprocess.run(
         command, input=text.encode(errors="surrogatepass"), capture_output=True, timeout=60, check=False
@@ -151,7 +151,7 @@ def mutated_texts(rng: random.Random) -> None:
 
 
 def mutated_mapfiles(rng: random.Random) -> None:
-    """What the tool takes we take, and read the same; small, since it lists every byte."""
+    """We accept what the tool accepts, and read the same. The blocks are small, since the tool lists every byte."""
     known = ranges(rng, 1, 300)
     text = _mutated(rng, FaultMap(known).to_mapfile(sum(known[-1]) if known else 100))
     doing(f"from_mapfile({text!r}) beside ddrescuelog")
@@ -172,7 +172,7 @@ def mutated_mapfiles(rng: random.Random) -> None:
 
 
 def _huge(text: str) -> bool:
-    """Whether a list of its bytes might take for ever."""
+    """Whether it takes far too long to list its bytes."""
     digits = "".join(c if c in "0123456789abcdefABCDEFxX" else " " for c in text).split()
     return any(len(word) > 6 for word in digits)
 

@@ -1,4 +1,6 @@
-"""Calls that need memory where there is little: MemoryError or success, never a death. Each in a forked child."""
+"""Calls that need memory when there is little, each in a forked child: they succeed or raise MemoryError, and never
+die.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,7 @@ CALLS: dict[str, Callable[[], object]] = {
 
 
 def child(name: str, room: int) -> int:
-    """The exit code of one call with so many bytes of address space left."""
+    """The exit code of a child that makes one call with this many bytes of address space left."""
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * 4096
     resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
     try:

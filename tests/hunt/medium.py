@@ -1,7 +1,8 @@
-"""A region on a medium that fails under one half of it: what was claimed to be durable is there, the good half works.
+"""A region on a medium of which one half fails: bytes reported as durable are on the medium, and the good half works.
 
-ext4 on a loop device whose sparse image lies on a tmpfs that is then filled: what has its blocks can be written, the
-rest fails at write-back. The kernel reports such an error once per open file: to another thread's msync, perhaps.
+The medium is ext4 on a loop device, whose sparse image is on a tmpfs that is then filled: pages that have blocks can be
+written, and others fail at write-back. The kernel reports such an error once per open file, perhaps to another thread's
+msync.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PATIENCE = 300.0
 SECONDS = 3.0
 HALF = 4 << 20
 GOOD_PAGES = 100
-"""So many pages of the good half are written to; the rest of it only lies there."""
+"""The number of pages of the good half that are written to."""
 
 
 def unavailable() -> str | None:
@@ -38,7 +39,7 @@ def unavailable() -> str | None:
 
 @dataclass
 class Writer:
-    """Writes one page after the other and notes what was promised."""
+    """Writes one page after the other, and notes which were reported as durable."""
 
     region: PmemRegion
     start: int
@@ -59,7 +60,7 @@ class Writer:
 
 
 def _fill(place: Path) -> None:
-    """Takes all the room there is."""
+    """Fills the tmpfs."""
     with place.open("wb", buffering=0) as file:
         for size in (1 << 20, PAGE_SIZE):
             with contextlib.suppress(OSError):
@@ -68,7 +69,7 @@ def _fill(place: Path) -> None:
 
 
 def _lost(path: Path, writer: Writer) -> list[int]:
-    """Pages that were claimed and are not on the medium."""
+    """The pages that were reported as durable and are not on the medium."""
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         Path("/proc/sys/vm/drop_caches").write_text("1", encoding="ascii")
@@ -86,7 +87,7 @@ def _beside_threads(region: PmemRegion, bad: Writer) -> Writer:
 
 
 def _beside_a_child(region: PmemRegion, bad: Writer) -> Writer:
-    """The child's syncs may take the error away, too."""
+    """The kernel may report the error to an msync of the child."""
     good = Writer(region, 0, GOOD_PAGES)
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Runs a hunter's worker again and again until its time is up, and turns its deaths and hangs into findings."""
+"""Runs a hunter's worker repeatedly until its time is up, and turns its deaths and hangs into findings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from hunt.finding import last_done
 from hunt.worker import HEADER, SHARED_BYTES
 
 PATIENCE = 120.0
-"""Seconds that one round may take; a hunter with longer ones has a PATIENCE of its own."""
+"""The seconds that one round may take. A hunter with longer rounds defines its own PATIENCE."""
 _TESTS = Path(__file__).resolve().parent.parent
 _TAIL = 40
 
 
 @dataclass
 class Found:
-    """One thing that is wrong, with the first seed that showed it."""
+    """A finding, with the first seed that showed it."""
 
     seed: int
     text: str
@@ -35,7 +35,7 @@ class Found:
 
 @dataclass
 class Outcome:
-    """What became of one hunter."""
+    """The result of one hunter."""
 
     name: str
     rounds: int = 0
@@ -43,7 +43,7 @@ class Outcome:
     found: dict[str, Found] = field(default_factory=dict)
 
     def add(self, seed: int, text: str) -> Found | None:
-        """Notes a finding; None if it was known."""
+        """Adds a finding. Returns it, or None if it was known."""
         first = text.split("\n", 1)[0]
         key = re.sub(r"0x[0-9a-f]+|\d+", "#", first.split("(", 1)[0] if first.startswith("killed") else first)
         if key in self.found:
@@ -59,7 +59,7 @@ def replay(name: str, seed: int) -> str:
 
 
 def pursue(name: str, seed: int, seconds: float, rounds: int) -> Outcome:
-    """Hunts for so many seconds, or so many rounds if that is not 0. Prints each finding when it is made."""
+    """Hunts for this many seconds, or for this many rounds if that is not 0. Prints each finding at once."""
     hunter = importlib.import_module(f"hunt.{name}")
     outcome = Outcome(name)
     outcome.skipped = hunter.unavailable() if hasattr(hunter, "unavailable") else None
@@ -78,7 +78,7 @@ def pursue(name: str, seed: int, seconds: float, rounds: int) -> Outcome:
 def _one_worker(  # noqa: PLR0917
     outcome: Outcome, seed: int, seconds: float, rounds: int, patience: float, place: Path
 ) -> int:
-    """How many rounds went by in it, the one it died in included."""
+    """Runs one worker. Returns the number of rounds that it ran, including the one in which it died."""
     shared, report, log = place / "shared", place / "report", place / "log"
     inner = place / "place"
     inner.mkdir()
@@ -113,7 +113,7 @@ def _one_worker(  # noqa: PLR0917
 
 
 def _wait(process: subprocess.Popen[bytes], shared: Path, patience: float) -> str | None:
-    """What ended the process, if not itself."""
+    """Waits for the process. Returns the reason if it did not end by itself."""
     untouched = before = shared.read_bytes()
     since = time.monotonic()
     while process.poll() is None:
@@ -123,7 +123,7 @@ def _wait(process: subprocess.Popen[bytes], shared: Path, patience: float) -> st
             before, since = now, time.monotonic()
         elif time.monotonic() - since > (patience if now != untouched else max(patience, PATIENCE)):
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGUSR1)  # every thread's stack, into the log
+                process.send_signal(signal.SIGUSR1)  # dumps the stacks of all threads into the log
                 time.sleep(1)
             return f"nothing has happened for {patience:g} s"
     if process.returncode == 0:

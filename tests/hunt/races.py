@@ -1,6 +1,6 @@
-"""Copies while other threads take the memory away, swap the pages, or toggle the handler.
+"""Copies while other threads remove the memory, swap the pages, or toggle the handler.
 
-Counts stay exact, what is immutable stays as it is, and nothing hangs.
+Counts must be exact, immutable memory must not change, and nothing may hang.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAGES = 16
 
 
 def _copies(source: memoryview, target: memoryview) -> list[Callable[[], tuple[int, bool]]]:
-    """Each copies all there is; what it says was copied, and whether it says why that is not all."""
+    """Copies, each of everything: each returns the bytes copied, and whether it gave a reason for a short count."""
 
     def through(run: Callable[[memoryview, IovIter], int], flat: memoryview, i: IovIter) -> tuple[int, bool]:
         try:
@@ -78,7 +78,7 @@ def _copies(source: memoryview, target: memoryview) -> list[Callable[[], tuple[i
 
 
 def protected_pages(rng: random.Random) -> None:
-    """A source page comes and goes. What was counted was read, and ends with a page if it is not all."""
+    """A source page appears and vanishes. The bytes counted were read, and a short count ends at a page's end."""
     with Mapping(PAGES, b"s") as mapping:
         page = rng.randrange(PAGES)
         hidden = rng.choice((0, 0, mmap.PROT_READ))
@@ -102,7 +102,7 @@ def protected_pages(rng: random.Random) -> None:
 
 
 def protected_targets(rng: random.Random) -> None:
-    """A page of the destination can be written to now and then. Beyond the count less than a line was written."""
+    """A page of the destination is writable at times. Beyond the count, less than a cache line was written."""
     with Mapping(PAGES, b"d") as mapping:
         page = rng.randrange(PAGES)
         source = memoryview(bytearray(b"s" * len(mapping.view)))
@@ -126,7 +126,9 @@ def protected_targets(rng: random.Random) -> None:
 
 
 def truncated_files(rng: random.Random) -> None:
-    """The file is cut and grows again, in the source or the destination. Cut pages come back as zeroes."""
+    """The file behind the source or the destination is truncated and grows again. Truncated pages come back as
+    zeroes.
+    """
     with Mapping(PAGES, b"s") as mapping:
         other = memoryview(bytearray(b"d" * len(mapping.view)))
         into = rng.random() < 0.4
@@ -150,7 +152,7 @@ def truncated_files(rng: random.Random) -> None:
 
 
 def swapped_pages(rng: random.Random) -> None:
-    """Pages of an XArray are swapped for immutable ones, which stay what they are."""
+    """Pages of an XArray are replaced by immutable ones, which must not change."""
     number = rng.choice((1, 2, 16, 64))
     immutable = bytes(PAGE_SIZE)
     array = XArray({index: bytearray(PAGE_SIZE) for index in range(number)})
@@ -177,7 +179,9 @@ def swapped_pages(rng: random.Random) -> None:
 
 
 def grown_queues(rng: random.Random) -> None:
-    """A queue grows, by immutable folios too, while it is copied to: what an iterator covers is there."""
+    """A queue grows, also by immutable folios, while it is copied to. The folios that an iterator covers must be
+    writable.
+    """
     queue = FolioQueue([bytearray(PAGE_SIZE)], rng.choice((1, 2, 31)))
     immutable = bytes(PAGE_SIZE)
     length = [1]
@@ -201,7 +205,7 @@ def grown_queues(rng: random.Random) -> None:
 
 
 def _toggled(rng: random.Random, *toggles: Callable[[], object]) -> None:
-    """Copies of a file that was cut, in two threads, while a third does one of these again and again."""
+    """Two threads copy from a truncated file, while a third calls one of these functions again and again."""
     with Mapping(PAGES, b"s") as mapping:
         good = rng.randrange(PAGES)
         mapping.cut(good * PAGE_SIZE)
@@ -226,12 +230,12 @@ def _toggled(rng: random.Random, *toggles: Callable[[], object]) -> None:
 
 
 def toggled_handler(rng: random.Random) -> None:
-    """Installed and uninstalled while copies fault."""
+    """The handler is installed and uninstalled while copies fault."""
     _toggled(rng, fault_handler.install, fault_handler.uninstall, fault_handler.status)
 
 
 def toggled_mode(rng: random.Random) -> None:
-    """Modes are set while copies fault."""
+    """The mode is changed while copies fault."""
     try:
         _toggled(rng, lambda: fault_handler.mode("syscall"), lambda: fault_handler.mode("auto"))
     finally:
@@ -266,7 +270,7 @@ def toggled_faulthandler(rng: random.Random) -> None:
 
 
 def one_ring(rng: random.Random) -> None:
-    """One thread fills, others read, splice and look: every byte comes out once, in order."""
+    """One thread fills a ring, others read, splice and inspect it: every byte comes out once, in order."""
     ring = PipeRing(rng.choice((1, 2, 16)))
     numbers = [0]
     pending = bytearray()
@@ -277,7 +281,7 @@ def one_ring(rng: random.Random) -> None:
     splicing = rng.random() < 0.5
 
     def fill() -> None:
-        if pending:  # the rest of a number that did not fit
+        if pending:  # the rest of a number that was written in part
             del pending[: ring.write(bytes(pending))]
             return
         data = b"".join(n.to_bytes(4, "little") for n in range(numbers[0], numbers[0] + rng.randrange(1, 3000)))
@@ -314,7 +318,7 @@ def one_ring(rng: random.Random) -> None:
 
 
 def one_iterator(rng: random.Random) -> None:
-    """Two threads copy through one iterator: one is refused, and no byte goes twice."""
+    """Two threads copy through one iterator: one of them is refused, and no byte is copied twice."""
     source = memoryview(bytearray(1 << 22))
     i = IovIter.ubuf(READ, bytearray(1 << 22))
     copied = [0, 0, 0]
@@ -338,7 +342,7 @@ def one_iterator(rng: random.Random) -> None:
 
 
 def changing_map(rng: random.Random) -> None:
-    """A FaultMap changes while copies go by it and others list it."""
+    """A FaultMap changes while copies use it and other threads list it."""
     with Mapping(PAGES, b"s") as mapping:
         target = memoryview(bytearray(len(mapping.view)))
         known = FaultMap()
@@ -364,7 +368,7 @@ def changing_map(rng: random.Random) -> None:
 
 
 def changing_instructions(rng: random.Random) -> None:
-    """The instruction set changes between and during copies: the bytes are right."""
+    """The instruction set changes between and during copies: the bytes must be right."""
     source = memoryview(rng.randbytes(100_000))
     target = memoryview(bytearray(100_000))
 

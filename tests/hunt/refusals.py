@@ -1,6 +1,7 @@
-"""Types and states: every public callable with arguments of every sort. What is refused has changed nothing.
+"""Every public callable is called with arguments of every type, in every state. A refused call must change nothing.
 
-The exception is one that Python's own calls raise, its words are ours, nothing stays exported, and nobody dies.
+The exception must be one that Python's own functions raise, with our own message; no buffer may stay exported, and the
+process must not die.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE = 30.0
-"""A round takes hundredths of a second."""
+"""Seconds. A round takes hundredths of a second."""
 CALLS = 40
-"""In one round, over one pool of arguments."""
+"""The number of calls in one round, over one pool of arguments."""
 LITTLE = 4 << 30
-"""Bytes of address space beyond what there is; a size that somebody makes up must not take the machine's memory."""
+"""The bytes by which the address space may grow, so that a random size does not take the machine's memory."""
 
 REFUSALS = (
     TypeError, ValueError, BufferError, OSError, OverflowError, MemoryError, RuntimeError, IndexError, KeyError,
@@ -48,7 +49,9 @@ LEFT_OUT = (
     "process_vm_readv",
     "process_vm_writev",
 )
-"""Not a call; or one that affects all of this process, or others (a pid that somebody makes up is in use)."""
+"""Names that are not called: they are no functions, or they affect all of this process, or other processes (a random
+pid may be in use).
+"""
 FOREIGN_WORDS = re.compile(
     r"\b(Some|Ok|Err)\(|\bNone\)|unwrap|panicked|\.rs\b|[Mm]utably borrowed|[Aa]lready borrowed|failed to extract|"
     r"cannot be (converted|cast)|argument '\w+': |Py[A-Z][a-z]+\b(?<!PyPy)|TryFromInt|out of range integral type|"
@@ -74,7 +77,7 @@ def _parameters(function: Any) -> tuple[inspect.Parameter, ...]:
 
 
 def callables() -> list[Callee]:
-    """Everything public that can be called, found by looking."""
+    """Every public callable, found by inspection."""
     found: list[Callee] = []
 
     def of_module(module: ModuleType, prefix: str) -> None:
@@ -110,7 +113,7 @@ CALLABLES = callables()
 
 
 def state(thing: Any, deep: int = 2) -> object:
-    """What can be seen of an argument. Equal before and after a call that was refused."""
+    """The visible state of an argument. A refused call must leave it equal."""
     if isinstance(thing, IovIter):
         try:
             position = (thing.count, thing.iov_offset, thing.nr_segs, thing.kind, thing.direction, thing.fault)
@@ -144,7 +147,7 @@ def _holds_meddler(thing: Any) -> bool:
 
 
 def _draw(pool: Pool, callee: Callee) -> tuple[list[Any], dict[str, Any]]:
-    """Mostly what fits; the rest, and the number of arguments, is anybody's guess."""
+    """Mostly arguments that fit. The others, and their number, are random."""
     rng = pool.rng
     wild = rng.choice((0.0, 0.1, 0.1, 0.5, 1.0))
     args: list[Any] = []
@@ -179,11 +182,11 @@ def _receiver(pool: Pool, owner: type) -> Any:
 
 
 Prepared = tuple["Callable[[], object]", list[Any], str, bool]
-"""The call, everything in it, what to call it, and whether an argument does things by itself."""
+"""A call, the objects in it, its description, and whether one of its arguments runs code of its own."""
 
 
 def prepare(pool: Pool, callee: Callee) -> Prepared | None:
-    """A call with arguments of the pool, or None if it has nothing to be called on."""
+    """A call with arguments of the pool; None if the pool has no object to call a method of."""
     receiver = _receiver(pool, callee.owner) if callee.owner else None
     if callee.owner and receiver is None:
         return None
@@ -202,7 +205,7 @@ def prepare(pool: Pool, callee: Callee) -> Prepared | None:
     def run() -> object:
         result = call_it()
         if inspect.iscoroutine(result):
-            result.close()  # it is for an event loop to run
+            result.close()  # a coroutine, which only an event loop runs
         return result
 
     return run, watched, call, any(map(_holds_meddler, watched))

@@ -1,4 +1,4 @@
-"""Threads that do their things at once for a moment, and a file whose mapping somebody cuts."""
+"""Threads that act at once for a moment, and a mapped file that is truncated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Mapping", "address_of", "ended", "forked", "together"]
 
 _LIMIT = 60
-"""Seconds that a forked child may take; it needs hundredths."""
+"""The seconds that a forked child may take. It needs hundredths of one."""
 
 
 def address_of(buffer: mmap.mmap | memoryview) -> int:
@@ -60,7 +60,9 @@ class Mapping:
 
 
 def forked(program: Callable[[], int]) -> int:
-    """How a child ends, as waitpid says it. It exits with what the program returns, or with 4 for an exception."""
+    """Forks a child that runs the program, and returns its status as from waitpid. The child exits with what the
+    program returns, or with 4 after an exception.
+    """
     pid = os.fork()
     if pid == 0:
         code = 4
@@ -76,14 +78,14 @@ def forked(program: Callable[[], int]) -> int:
 
 
 def ended(status: int) -> str:
-    """How waitpid says that a child ended."""
+    """The status of a child that has ended, as from waitpid."""
     if os.WIFSIGNALED(status):
         return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
     return f"code {os.WEXITSTATUS(status)}"
 
 
 def together(seconds: float, *actions: Callable[[], object]) -> None:
-    """Each action again and again in a thread of its own, until the time is up. Raises what one of them raised."""
+    """Runs each action repeatedly in a thread of its own, until the time is up. Raises what one of them raised."""
     end = time.monotonic() + seconds
     errors: list[BaseException] = []
 

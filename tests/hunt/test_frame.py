@@ -1,4 +1,4 @@
-"""The hunt itself: a death, a hang, an exception and a finding are all reported, each with the seed that replays it."""
+"""The hunt itself reports a death, a hang, an exception and a finding, each with the seed that replays it."""
 
 from __future__ import annotations
 

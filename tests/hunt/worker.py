@@ -1,4 +1,4 @@
-"""One process of the hunt: rounds of one hunter, until its time is up or it dies."""
+"""A process of the hunt, which runs rounds of one hunter until its time is up or it dies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from hunt.finding import Finding, attach, doing
 
 SHARED_BYTES = mmap.PAGESIZE
 HEADER = struct.Struct("<QQ")
-"""At the start of the shared page: the seed of the round that runs, and how many have ended."""
+"""The layout at the start of the shared page: the seed of the current round, and the number of rounds that have
+ended.
+"""
 
 
 def run(  # noqa: PLR0917

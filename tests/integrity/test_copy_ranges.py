@@ -1,4 +1,4 @@
-"""`copy_ranges`: many copies in one call, each with the result that a copy of its own would have had."""
+"""`copy_ranges`: many copies in one call, each with the same result as a call of its own."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_what_is_refused_changes_nothing_and_names_the_index(
         copy_ranges(dst, src)  # type: ignore[arg-type]
     if isinstance(dst, list):
         assert dst[0] == bytes(3)
-        dst[0].append(1)  # It is exported no longer.
+        dst[0].append(1)  # The buffer is not exported any more.
         dst[0].pop()
 
 
@@ -181,7 +181,7 @@ def test_a_bad_range_does_not_end_the_others(mode: str) -> None:
         assert targets[3] == held + bytes(24)
         assert results.crc32c == [crc32c(data) for data in (good, b"", good, held, b"", good)]
         assert bad + 2 * PAGE_SIZE in fault_map
-        # What was learned stops the next copy before it touches anything.
+        # The range that was added to the map stops the next copy before it accesses that memory.
         again = copy_ranges([targets[3]], [sources[3]], fault_map=fault_map)[0]
         assert again.copied == 40
         assert again.fault is not None
@@ -217,7 +217,7 @@ BAD = st.lists(st.tuples(st.integers(0, 38_000), st.integers(1, 300), st.sampled
 def test_each_is_the_copy_that_memcpy_mcsafe_makes(
     ranges: list[tuple[int, int, int]], bad: list[tuple[int, int, str]], flush: bool, crc: bool
 ) -> None:
-    """All in one memory, so that they overlap themselves and each other, and with a map."""
+    """All ranges lie in one buffer, so that they overlap themselves and each other. A map is used as well."""
     together, alone = (mmap.mmap(-1, 10 * PAGE_SIZE) for _ in range(2))
     together[:] = alone[:] = noise(10 * PAGE_SIZE)
     maps = []

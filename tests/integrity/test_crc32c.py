@@ -1,6 +1,6 @@
-"""CRC-32C: of memory and iterators, and of what is copied in the same pass.
+"""CRC-32C of memory and iterators, and of copies, which sum in the same pass.
 
-Every copy with a sum is the copy without one, and the sum is that of exactly the bytes counted.
+Every copy with a sum behaves like the copy without one, and the sum is that of exactly the bytes counted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from support.kinds import Pair
 
-# RFC 3720, B.4, whose table shows the bytes in the order they are sent; and the check value of every catalogue.
+# The examples of RFC 3720, B.4, whose table shows the bytes in the order of transmission, and the usual check value.
 VECTORS = [
     (bytes(32), 0x8A9136AA),
     (b"\xff" * 32, 0x62A8AB43),
@@ -100,7 +100,7 @@ def twins(kind: str, source: bool, shape: Shape) -> tuple[Pair, Pair]:
 
 
 def same(plain: Pair, summed: Pair) -> None:
-    """The iterators stand where each other stand, and their memory is the same."""
+    """Checks that both iterators are at the same position and have the same memory."""
     position = [(pair.real.count, pair.real.iov_offset, pair.real.nr_segs) for pair in (plain, summed)]
     assert position[0] == position[1]
     assert plain.space.map[:] == summed.space.map[:]
@@ -179,7 +179,7 @@ def test_a_map_stops_it_where_it_stops_the_copy_without_a_sum(
     found, crc = crc32c_and_copy_to_iter_mcsafe(source, summed.real, fault_map=maps[1])
     assert crc == sums.crc32c(source[:found])
     if kind == "discard":
-        # To be summed it has to be read, which the copy without a sum does not.
+        # The copy with a sum reads the source, which the copy without one does not.
         assert found <= copied
     else:
         assert found == copied
@@ -284,7 +284,7 @@ def test_where_trusted_memory_raises_the_error_has_the_sum() -> None:
 
 
 def test_two_threads_that_write_while_it_is_copied_do_not_part_sum_and_copy() -> None:
-    """What is summed is what was written, whoever changes the source meanwhile."""
+    """The sum is that of the bytes written, even if somebody changes the source meanwhile."""
     source = bytearray(1 << 20)
     stop = False
 

@@ -1,4 +1,4 @@
-"""Regions that sum what is written to them and read from them, as `PmemRegion` does at every granularity."""
+"""`PmemRegion` sums what is written to it and read from it, at every granularity."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def test_what_is_refused_changes_nothing(region: PmemRegion) -> None:
 
 @pytest.mark.parametrize("end", [3 * PAGE_SIZE, 3 * PAGE_SIZE + 100])
 def test_the_sum_is_of_what_a_file_that_was_cut_still_holds(tmp_path: Path, end: int) -> None:
-    """In the page that it ends in stores are lost and loads give zeroes, with no fault: neither is in the sum."""
+    """In the page in which the file ends, stores behind the end are lost and loads give zeroes, without a fault. The
+    sum includes neither.
+    """
     path = tmp_path / "region"
     region = PmemRegion.open(path, size=SIZE, create=True)
     region.write(0, DATA)

@@ -1,4 +1,4 @@
-"""`PmemLog`: what is appended is found again, whole; what is damaged is told; what is refused has changed nothing."""
+"""`PmemLog`: records are found again whole, damage is reported, and refused calls change nothing."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_bad_memory_under_a_header_is_a_fault(path: Path, monkeypatch: pytest.Mo
         places = list(log)
     for bad in (2, 5):
         page = (places[bad].offset - 64) // 4096 * 4096
-        # As a device lists what is bad.
+        # The device lists these sectors as bad.
         monkeypatch.setattr(_badblocks, "of_descriptor", lambda _fd, page=page: FaultMap([(page, 4096)]))
         with PmemLog.open(path, writable=False) as log:
             with pytest.raises(FaultError) as fault:
@@ -236,7 +236,8 @@ def test_the_last_record_of_a_closed_log_is_damaged_not_gone(path: Path, laps: i
         good, last = log.append(b"good" * 100), log.append(b"last" * 100)
         place = log.record(last)
     header = place.offset - 64
-    # Where the damage begins, its bytes, and what to combine them with. 32 bits: of the generation and the sequence.
+    # The offset and length of the damage, and the bits that are flipped; None for random bytes. The 32 bits are half of
+    # the generation's and half of the sequence's.
     start, length, flip = {
         "a bit of the data": (place.offset + 7, 1, 4),
         "a bit of the header": (header + 17, 1, 4),
@@ -270,7 +271,7 @@ def test_a_torn_tail_is_cut_and_told(path: Path) -> None:
         log.append(b"good" * 100)
         log.append(b"torn" * 100)
         place = log.record(1)
-        image = path.read_bytes()  # As a crash leaves it: not closed.
+        image = path.read_bytes()  # The log is not closed, as after a crash.
     for cut in range(place.offset - 64 + 1, place.offset + 400, 7):
         path.write_bytes(image[:cut] + bytes(SIZE - cut))
         with PmemLog.open(path) as log:
@@ -331,7 +332,7 @@ def test_a_log_that_was_cut_is_never_made_anew(path: Path) -> None:
                 with pytest.raises((OSError, ValueError)):
                     PmemLog.open(path, size=size, create=True)
                 assert path.read_bytes() == image[:length]
-    # Grown again, it is as long as a log whose making was interrupted, but it had been written to twice.
+    # After it has grown again it looks like a log whose creation was interrupted, but it has been written to twice.
     path.write_bytes(image[:100].ljust(SIZE, b"\0"))
     with pytest.raises(OSError, match="damaged") as refused:
         make(path)
@@ -400,7 +401,7 @@ def test_a_forked_child_is_no_writer_and_keeps_nobody_out(path: Path) -> None:
             verdict = b"%d" % refused if log.read(0) == b"parent" else b"!"
         finally:
             os.write(ready[1], verdict)
-            os.read(done[0], 1)  # Lives on while the parent closes its log.
+            os.read(done[0], 1)  # The child lives on while the parent closes its log.
             os._exit(0)
     assert os.read(ready[0], 1) == b"3"
     log.close()
@@ -419,7 +420,8 @@ def test_a_child_forked_in_the_middle_of_an_append_neither_waits_nor_takes_what_
         log.discard_before(log.last)
 
     def child() -> int:
-        # Its lock may be one that a thread of the parent has shut for good, and its record gone meanwhile.
+        # In the child the log's lock may be held by a thread that exists in the parent only, and its record may be
+        # gone.
         with contextlib.suppress(BlockingIOError, IndexError):
             assert log.read(log.last) == text
         with pytest.raises(BlockingIOError):

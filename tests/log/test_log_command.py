@@ -1,4 +1,4 @@
-"""`iovec-rs log`, as people use it."""
+"""The command `iovec-rs log`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_records_are_appended_from_a_file_and_from_the_standard_input(
 ) -> None:
     path, file = tmp_path / "log", tmp_path / "record"
     file.write_bytes(b"\0from a file")
-    assert main(["log", "append", str(path), str(file)]) == 1  # No log, and no size for one.
+    assert main(["log", "append", str(path), str(file)]) == 1  # There is no log, and no size to create one with.
     assert not path.exists()
     assert main(["log", "append", str(path), str(file), "--size", "65536"]) == 0
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"typed")))
@@ -40,7 +40,7 @@ def test_a_log_is_described_and_checked(tmp_path: Path, capsys: pytest.CaptureFi
         for n in range(3):
             log.append(b"x" * (n + 40))
         place = log.record(1)
-        # Beside a writer.
+        # A writer has the log open at the same time.
         assert main(["log", "info", str(path), "--json"]) == 0
         facts = json.loads(capsys.readouterr().out)
         assert (facts["first"], facts["last"], facts["size"], facts["free"]) == (0, 2, 1 << 16, log.free)

@@ -1,4 +1,4 @@
-"""A log against a list: whatever is done to it in whatever order, it holds what the list holds."""
+"""Compares a log with a list: after any operations in any order, the log has the records of the list."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ class LogAndList(RuleBasedStateMachine):
         self.reader = PmemLog.open(self.path, writable=False)
         self.first = 0
         self.known = 0
-        """One past the last record that the superblock speaks of: what is damaged before is no torn tail."""
+        """The sequence number behind the last record that the superblock mentions. Damage before it is not a torn
+        tail.
+        """
         self.records: list[bytes | None] = []
-        """`None` for one that was damaged."""
+        """A record that was damaged is `None`."""
 
     def teardown(self) -> None:
         self.log.close()
@@ -58,7 +60,7 @@ class LogAndList(RuleBasedStateMachine):
         if is_closed:
             self.log.close()
             self.known = self.first + len(self.records)
-        del self.log  # Without close nothing is noted: as if the process had ended.
+        del self.log  # Without a close the superblock is not updated, as if the process had died.
         self.log = PmemLog.open(self.path)
         kept = len(self.records)
         while self.first + kept > self.known and self.records[kept - 1] is None:

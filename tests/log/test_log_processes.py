@@ -1,4 +1,4 @@
-"""Writers that are killed, and readers that follow them: nothing acknowledged is lost, nothing is ever half there."""
+"""Writers are killed while readers follow the log: no acknowledged record is lost, and no reader sees half a record."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SIZE = 1 << 18
 
 
 def record(number: int) -> bytes:
-    """A record that tells its number in every word, and is of a length of its own."""
+    """A record in which every word is its number. Its length depends on the number."""
     return struct.pack("<Q", number) * (1 + number * 7919 % 1500)
 
 
 def write_forever(path: Path, acknowledge: int) -> NoReturn:
-    """Appends, says so, and makes room, until it is killed."""
+    """Appends records, reports each number to the parent, and discards old records, until the process is killed."""
     code = 1
     try:
         signal.alarm(120)
@@ -36,7 +36,7 @@ def write_forever(path: Path, acknowledge: int) -> NoReturn:
 
 
 def follow_until_told(path: Path, stop: int) -> NoReturn:
-    """Reads what is appended, each record as it comes, and checks it."""
+    """Reads and checks each record as it is appended."""
     code = 1
     try:
         signal.alarm(120)
@@ -49,7 +49,7 @@ def follow_until_told(path: Path, stop: int) -> NoReturn:
                     try:
                         data = log.read(number)
                     except IndexError:
-                        continue  # Discarded meanwhile.
+                        continue  # The record was discarded meanwhile.
                     if data != record(number):
                         os._exit(2)
                 seen = last + 1
@@ -74,7 +74,7 @@ def test_whatever_was_acknowledged_before_the_writer_was_killed_is_there(tmp_pat
             os.close(told)
             write_forever(path, tell)
         os.close(tell)
-        # After a number of records, and then in the middle of whatever it does.
+        # The writer is killed after a number of records, in the middle of whatever it does.
         for _ in range(1 + round_ * 37 % 50):
             acknowledged = struct.unpack("<Q", os.read(told, 8))[0]
         os.kill(child, signal.SIGKILL)

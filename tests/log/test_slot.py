@@ -1,4 +1,4 @@
-"""`Slot`: every publication is consumed whole or not at all, whoever writes meanwhile."""
+"""`Slot`: every publication is read whole or not at all, whatever a writer does meanwhile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shared(capacity: int) -> mmap.mmap:
 
 
 def publication(number: int, length: int) -> bytes:
-    """Any two differ in every word, so that a mix of them is neither."""
+    """Any two publications differ in every word, so that a mixture of two is detected."""
     return number.to_bytes(8, "little") * (length // 8)
 
 
@@ -118,7 +118,7 @@ def test_the_numbers_go_on_behind_a_header_that_a_killed_writer_left_torn() -> N
     for number in range(1, 8):
         before = memory[:64]
         assert slot.publish(publication(number, 96)) == number
-    # The first half of the line is the new one's.
+    # The first half of the line is that of the new header.
     memory[32:64] = before[32:]
     with pytest.raises(TornError):
         slot.consume(bytearray(100), newer_than=5)
@@ -159,7 +159,7 @@ def test_a_source_in_the_slot_itself_is_published_as_it_was() -> None:
     slot = Slot(memory, 0, 20_000)
     for number in range(2):
         slot.publish(bytes((index * 7 + number) % 251 for index in range(20_000)))
-    for _ in range(4):  # To the buffer below and to the one above, in turn.
+    for _ in range(4):  # The publications go to the lower and to the upper buffer in turn.
         across = slice(10_000, 30_000)
         expected = bytes(memory[across])
         slot.publish(memoryview(memory)[across])
@@ -211,7 +211,7 @@ def test_slots_of_a_region(tmp_path: Path) -> None:
 
 
 def consume_whole(memory: mmap.mmap, capacity: int, end: float, least: int) -> None:
-    """Consumes until the time is over, and `least` publications were seen."""
+    """Consumes until the time is over and at least `least` publications were seen."""
     slot = Slot(memory, 0, capacity)
     dst, newest, seen = bytearray(capacity), 0, 0
     while time.monotonic() < end or seen < least:

@@ -1,4 +1,4 @@
-"""`iovec-rs bench`: every option, what it refuses, and a comparison with a wheel that is really installed."""
+"""`iovec-rs bench`: every option, wrong options, and a comparison with a wheel that is really installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def copy_to_iter(*args):
 
 
 def a_wheel(folder: Path, *, appended: str = "", name: str = "iovec_rs", tag: str = "cp311-abi3-linux_x86_64") -> Path:
-    """A wheel of the package as it is here, with lines appended to its `__init__.py`."""
+    """A wheel of the package as installed here, with lines appended to its `__init__.py`."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-0.0.1-{tag}.whl"
     info = f"{name}-0.0.1.dist-info"
@@ -62,7 +62,7 @@ def bench(*args: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
-    """One quick run of all operations: what it printed, its JSON and its plot."""
+    """One quick run of all operations: its output, its JSON and its plot."""
     folder = tmp_path_factory.mktemp("bench")
     plot = folder / "plot.svg"
     done = bench("--json", str(folder / "figures.json"), "--plot", str(plot))
@@ -247,7 +247,7 @@ def test_an_old_version_that_is_slower_and_lacks_a_function(capsys: pytest.Captu
 def test_a_version_that_is_slower_in_every_pair_and_in_those_that_make_sure_is_a_regression(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The two change places: the wheel is the slow one, and it is judged as if it were this version."""
+    """The two versions change places: the wheel is the slower one, and is judged as if it were this version."""
     wheel = a_wheel(tmp_path, appended=SLOW_COPY)
     straight = against._measure
     monkeypatch.setattr(against, "_measure", lambda new, old, change, quick: straight(old, new, change, quick))

@@ -1,4 +1,4 @@
-"""The benches run from end to end at tiny sizes, and their harness compares what it claims to compare."""
+"""The benches run from end to end at tiny sizes, and their harness compares the right contestants."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from benches.durable.threads import CPUS, Workers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# What every table of a bench must contain, whatever else is added later.
+# The contestants that every table of a bench must contain, even if others are added later.
 CONTESTANTS: dict[str, set[str]] = {
     "call": {"iovec_rs, ubuf", "iovec_rs, kvec", "mv[:] = other", "np.copyto", "ctypes.memmove"},
     "vectored": {
@@ -50,16 +50,16 @@ CONTESTANTS: dict[str, set[str]] = {
     "cliff": {f"(dst - src) mod 4096 = {distance}" for distance in (0, 1, 4, 8, 15, 16, 17, 64, 2048)},
     "import": {"memoryview(b).release() loop", "[memoryview(b) for b in l]", "list(map(memoryview, l))"},
     "memory": {"iovec_rs, iovec of UserRange", "iovec_rs, kvec of memoryviews", "iovec_rs, kvec of bytes"},
-    "fault": set(),  # its tables are about different things
-    "durable": set(),  # by job, below
-    "integrity": set(),  # sums, and ranges
-    "log": set(),  # appends, and publications
-    "io": set(),  # each table has rivals of its own
-    "guard": set(),  # its tables are about different things
-    "growth": set(),  # its rows are numbers of segments and ranges
+    "fault": set(),  # its tables have different subjects
+    "durable": set(),  # its tables are by job; see below
+    "integrity": set(),  # one table for sums, one for ranges
+    "log": set(),  # one table for appends, one for publications
+    "io": set(),  # each table has its own contestants
+    "guard": set(),  # its tables have different subjects
+    "growth": set(),  # its rows are numbers of segments or of ranges
 }
 
-# Of the durable tables, by title: ours, which is first, and who is there with or without libpmem.
+# The contestants of the durable tables, by title: ours comes first, then those that need no libpmem.
 DURABLE = {
     "flat, 64 KiB, memcpy_flushcache": [
         "memcpy_flushcache",
@@ -95,7 +95,7 @@ DURABLE = {
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The JSON of one quick run of everything, started as a reader of the README would start it."""
+    """The JSON of one quick run of all benches, started by the README's command."""
     path = tmp_path_factory.mktemp("benches") / "quick.json"
     command = [sys.executable, "-m", "benches", "--quick", "--json", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
@@ -106,7 +106,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 class Clock:
-    """A clock that only moves when work is done, so that figures can be compared exactly."""
+    """A clock that moves only when work is done, so that figures are exact."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -136,7 +136,7 @@ def test_every_table_holds_its_contestants_with_figures(record: dict[str, Any], 
     tables = [table for table in record["tables"] if table["bench"] == bench]
     for table in tables:
         assert {row["name"] for row in table["rows"]} >= CONTESTANTS[bench], table["title"]
-        if bench not in {"memory", "guard", "growth"}:  # their tables are not all of rivals
+        if bench not in {"memory", "guard", "growth"}:  # not all of their tables compare contestants
             assert all(row["median"] >= row["minimum"] > 0 for row in table["rows"]), table["title"]
             assert table["rows"][0]["ratio"] is None
             assert table["rows"][1]["ratio"] > 0

@@ -1,4 +1,4 @@
-"""What the records say as tables is what is in them, and is up to date."""
+"""The tables made from the records agree with them and are up to date."""
 
 from __future__ import annotations
 

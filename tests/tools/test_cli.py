@@ -1,4 +1,4 @@
-"""The iovec-rs command: what it prints, where, and with which exit code; and that its demo really looks."""
+"""The command iovec-rs: its output, its exit codes, and that its demo really checks what it claims."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZES = (0, 1, 2, 7, 64, 4095, 4096, 4097, 70_001, 0)
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Files of awkward sizes in two folders, empty ones among them, and things that are not files."""
+    """Files of awkward sizes, some empty, in two folders, with other things that are not regular files."""
     rng = random.Random(1)
     (tmp_path / "inner").mkdir()
     for number, size in enumerate(SIZES):
@@ -235,7 +235,7 @@ def test_a_segment_too_short_is_found(tree: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def facts_of(out: str) -> dict[str, str]:
-    """The indented lines of the steps with bad memory."""
+    """The indented lines below the steps with bad memory."""
     return {line[5:19].strip(): line[19:] for line in out.splitlines() if line.startswith(" " * 5)}
 
 

@@ -1,4 +1,4 @@
-"""The map of the code names files that are there."""
+"""The files that ARCHITECTURE.md names exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MAP = ROOT / "ARCHITECTURE.md"
 LONGEST = 150
 HOMES = ("", "src", "src/fault", "src/copy", "src/py", "python/iovec_rs", "tests", "tests/support", "tests/guest")
-"""Where a name may begin from."""
+"""The folders that a name may be relative to."""
 PAGES = [f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))]
 FILE = re.compile(r"`([\w./-]+(?:\.rs|\.py|\.pyi|\.md|/))`")
 

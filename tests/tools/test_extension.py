@@ -1,4 +1,4 @@
-"""The built extension as a shared object: it shows nothing but its module, and stays where its handler is."""
+"""The built extension as a shared object: it exports only its module, and is never unmapped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_only_the_module_is_exported() -> None:
 
 
 def test_it_is_never_unmapped_whoever_closes_it() -> None:
-    """A signal handler that is gone would be run all the same."""
+    """The kernel would call the signal handler even if its code were unmapped."""
     nodelete = 0x8
     (flags,) = [line.split()[-1] for line in objdump("--private-headers") if line.split()[:1] == ["FLAGS_1"]]
     assert int(flags, 16) & nodelete

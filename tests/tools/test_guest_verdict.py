@@ -1,4 +1,6 @@
-"""What the console of a guest proves: a boot that died or contradicts itself has failed, whatever it printed before."""
+"""The verdict on a guest's console output: a boot that died or contradicts itself has failed, whatever it printed
+before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No line is longer than 120 columns: Rust, Python and what documents show of either."""
+"""No line of Rust, of Python, or of a code block in a document is longer than 120 columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that count, with their numbers: of a document, those of its code."""
+    """The numbered lines that must not be too long: of a Markdown document, only those of code blocks."""
     text = path.read_text(encoding="utf-8")
     numbered = list(enumerate(text.splitlines(), 1))
     if path.suffix != ".md":

@@ -1,4 +1,4 @@
-"""The table of old bugs names the tests that hold them, each of them, and no others."""
+"""The table of old bugs names each test of an old bug, and no others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROW = re.compile(r"^\| (\d\d) \| (.+?) \| (.+?) \| `(.+?)` \|$", re.MULTILINE)
 
 
 def rows() -> dict[str, str]:
-    """What holds each bug: a file of tests that have its number, or the name of a Rust test."""
+    """The tests of each bug: a file with tests that have its number, or the name of a Rust test."""
     found = ROW.findall(TABLE.read_text(encoding="utf-8"))
     assert len({number for number, *_ in found}) == len(found)
     return {number: held_by for number, _, _, held_by in found}

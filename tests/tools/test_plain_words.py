@@ -1,7 +1,8 @@
-"""Every public function and method, with every argument wrong in turn: what it says is in plain words.
+"""Every public function and method is called with each of its arguments wrong in turn: the message must be in plain
+words.
 
-A refusal names the argument. One that is about a number says which, and what is expected. It has no words of the
-binding's own tools, which speak of integral type conversions and of objects that cannot be converted.
+The message names the argument. If that is a number, it shows the number and says what is expected. It has none of
+PyO3's own phrases about integral type conversions and objects that cannot be converted.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ FOREIGN = re.compile(
 )
 
 HUGE = 2**100
-"""No argument takes it."""
+"""A number that no argument accepts."""
 
 
 class Odd:
-    """Nothing takes one of these."""
+    """An object that no argument accepts."""
 
 
 def fitting(function: str, parameter: str) -> Any:
-    """What a parameter of this name of this function is made for."""
+    """A value that fits the parameter of this name of this function."""
     is_source = any(word in function for word in ("from_iter", "write", "vmsplice", "sendmsg"))
     made: dict[str, Callable[[], Any]] = {
         "i": lambda: IovIter.ubuf(WRITE if is_source else READ, bytearray(PAGE_SIZE)),
@@ -99,14 +100,16 @@ NUMBERS = {
     "len_mask", "length", "maxpages", "maxsegs", "maxsize", "nbytes", "nr_segs", "offset", "pid", "size",
     "slots", "start",
 }  # fmt: skip
-"""The parameters that are numbers."""
+"""The names of parameters that are numbers."""
 
 ANY_NUMBER = {("FaultMap.first_in", "length")}
-"""What lies past the end of a line is not bad."""
+"""Functions of a map accept any number: bytes behind the last address are not bad."""
 
 
 def subjects() -> Iterator[tuple[str, Callable[[], Callable[..., object]]]]:
-    """A name and what makes the callable: functions, constructors and methods of fresh objects."""
+    """Yields each callable by name, with a function that makes it: functions, constructors, and methods of new
+    objects.
+    """
     for module in (iovec_rs, io, pmem, cpu, fault_handler):
         for name in module.__all__:
             found = getattr(module, name)
@@ -147,7 +150,7 @@ def parameters(call: Callable[..., object]) -> list[str]:
 
 
 def complaint(name: str, parameter: str, value: object) -> BaseException | None:
-    """What a call raises that is right but for one argument."""
+    """The exception of a call in which only one argument is wrong."""
     call = ALL[name]()
     function = name.rpartition(".")[2]
     positional, named = [], {}

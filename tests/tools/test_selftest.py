@@ -1,4 +1,6 @@
-"""`iovec-rs selftest`: what it covers, what it prints, and that it sees a copy that is wrong or that kills."""
+"""`iovec-rs selftest`: what it covers, what it prints, and that it detects a copy that is wrong or that kills the
+process.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def test_every_kind_and_every_instruction_set_passes(capsys: pytest.CaptureFixtu
 
 
 def test_the_keys_are_those_that_programs_know(capsys: pytest.CaptureFixture[str]) -> None:
-    """A key or an id that changes breaks somebody's monitoring: these are promised."""
+    """These keys and ids are guaranteed, because monitoring depends on them."""
     known = report(capsys, 0)
     assert list(known) == ["version", "signals", "checks", "passed", "failed"]
     assert list(known["signals"]) == ["sigbus", "sigsegv", "met_by", "reason"]
@@ -107,7 +109,7 @@ def test_a_blocked_signal_is_told_and_the_rest_is_tried(capsys: pytest.CaptureFi
 
 
 def one_more(dst: Any, src: Any, **options: Any) -> McResult:
-    """Claims a byte that it did not copy."""
+    """A broken copy, which reports one byte more than it copied."""
     copied, remaining, fault = iovec_rs.memcpy_mcsafe(dst, src, **options)
     return McResult(copied, remaining, fault) if remaining == 0 else McResult(copied + 1, remaining - 1, fault)
 
@@ -123,7 +125,7 @@ def test_an_over_claim_of_one_byte_is_seen(capsys: pytest.CaptureFixture[str], m
     known = report(capsys, 1)
     checks = {check["name"]: check for check in known["checks"]}
     flat = checks["memcpy_mcsafe"]
-    # The copies that nothing stops are whole, and stay right.
+    # Copies that nothing stops are whole, and the broken copy reports them rightly.
     assert (flat["passed"], flat["failed"]) == (512, 2 * 512)
     assert flat["first"] == "source, 0 bytes before the bad one: 1 copied, 511 left"
     real = checks["truncated mapping, handler, scalar"]

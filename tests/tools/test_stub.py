@@ -1,4 +1,4 @@
-"""The stub of the core carries the core's docstrings, for whoever reads it in an editor."""
+"""The stub has the docstrings of the core, so that editors show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ STUB = Path(iovec_rs.__file__).with_name("_core.pyi")
 
 
 def documented(body: list[ast.stmt], owner: object, prefix: str = "") -> Iterator[tuple[str, str | None, str | None]]:
-    """What is defined there: its name, the stub's docstring and the core's. Of overloads, the first has it."""
+    """Yields each definition: its name, the stub's docstring and the core's. Of overloads, only the first has a
+    docstring.
+    """
     seen = set()
     for node in body:
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name.startswith("__") or node.name in seen:

@@ -1,4 +1,6 @@
-"""The memory that `iovec_rs.testing` makes faults where it says and nowhere else; its strategies draw what they say."""
+"""The memory of `iovec_rs.testing` faults where it should and nowhere else, and its strategies draw what they
+promise.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ UNSHRUNK = settings(max_examples=1000, phases=[Phase.generate], database=None)
 
 
 def readable(memory: testing.FaultyMemory) -> list[bool]:
-    """What the kernel says of each page; nothing is touched."""
+    """Whether each page is readable, as the kernel reports without touching it."""
     pages = range(0, memory.length, PAGE_SIZE)
     return [copy_from_iter(bytearray(1), IovIter.ubuf(WRITE, memory.range(at, 1))) == 1 for at in pages]
 
@@ -196,7 +198,7 @@ def test_wrong_arguments_are_refused_by_name_and_number() -> None:
 
 
 def test_a_kernel_without_poison_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same call with a feature that no kernel has is refused the way an old kernel refuses this one."""
+    """The same call with a feature that no kernel has is refused as an old kernel refuses this feature."""
     monkeypatch.setattr(testing, "_FEATURE_POISON", 1 << 62)
     with pytest.raises(OSError, match=r"Linux 6\.6.*sysctl") as caught, testing.poisoned(1, [(0, 1)]):
         pass
