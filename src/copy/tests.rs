@@ -1,4 +1,4 @@
-//! The flavours over memory of our own, against plain slices.
+//! Compares the copy flavours with plain slices, over memory of the tests.
 
 use super::{copy_from_iter, copy_iter, copy_to_iter, zero};
 use crate::abi::Direction;
@@ -12,7 +12,8 @@ fn flat(memory: &mut [u8]) -> Memory {
 }
 
 fn at(addr: usize, len: usize) -> Memory {
-    // SAFETY: every test keeps its vectors, unmoved and unresized, until its last copy is done.
+    // SAFETY: every test passes ranges of its vectors, which it neither moves, resizes nor refers to until its last
+    // copy is done.
     unsafe { Memory::new(Segment::new(addr, len), Backing::Heap) }
 }
 
@@ -91,7 +92,7 @@ fn zeroing_stays_within_the_segments() {
     let segs = scattered(&mut arena, &LENS, 7);
     let mut i = IovIter::kvec(Direction::Dest, all(segs), None).unwrap();
     let total = i.count();
-    // SAFETY: the iterator is a destination.
+    // SAFETY: the iterator is a destination, so its memory may be written to.
     assert_eq!(unsafe { zero(&mut i, total + 5) }, Ok(total));
     assert_eq!(arena.iter().filter(|b| **b != 9).count(), total);
     assert!(arena.iter().all(|b| *b == 0 || *b == 9));
@@ -100,7 +101,7 @@ fn zeroing_stays_within_the_segments() {
 #[test]
 fn copies_too_long_for_the_caches_are_the_same() {
     let _setting = Setting::keep();
-    // Tests that keep no setting may find it so meanwhile: it changes no result.
+    // Tests that run at the same time may see this setting; it changes no result.
     stream_everything();
     let mut source: Vec<u8> = (0..9000_usize).map(|i| (i % 251) as u8 + 1).collect();
     for set in arch::available() {

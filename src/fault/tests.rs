@@ -1,4 +1,4 @@
-//! Faults in every routine at every distance, on either side, with the handler that recovers them.
+//! Faults in every guarded routine, at every distance from its start and on either side, recovered by the handler.
 
 mod vanishing;
 
@@ -13,20 +13,20 @@ use crate::memory::{Backing, Memories, Memory, Segment};
 
 const PAGES: usize = 3;
 
-/// Readable pages and one behind them without access.
+/// Accessible pages, followed by one that cannot be accessed.
 struct Edge(usize);
 
 impl Edge {
     fn new(fill: u8) -> Self {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let length = (PAGES + 1) * PAGE_SIZE;
-        // SAFETY: a new anonymous mapping; the result is checked.
+        // SAFETY: maps new anonymous memory at an address that the kernel chooses; the result is checked.
         let addr =
             unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         assert_ne!(addr, libc::MAP_FAILED);
-        // SAFETY: the whole mapping just made.
+        // SAFETY: `addr` is the start of the mapping made above, which is writable and `length` bytes long.
         unsafe { addr.cast::<u8>().write_bytes(fill, length) };
-        // SAFETY: the last page of it.
+        // SAFETY: the range is the last page of the mapping made above, to which nobody refers.
         let result = unsafe { libc::mprotect(addr.wrapping_byte_add(PAGES * PAGE_SIZE), PAGE_SIZE, libc::PROT_NONE) };
         assert_eq!(result, 0);
         Self(addr.expose_provenance())
@@ -60,7 +60,7 @@ fn distances() -> impl Iterator<Item = usize> {
 
 const SKEWS: [usize; 6] = [0, 1, 7, 33, 40, 63];
 
-/// `None` where no fault is survived.
+/// Arms this thread for memory that may vanish. `None` if the instruction set does not recover faults.
 fn armed() -> Option<Path> {
     let path = arm::arm(Backing::Mapping).unwrap();
     assert_eq!(matches!(path, Path::Direct(_)), arch::RECOVERS);
@@ -76,7 +76,8 @@ fn a_source_that_ends_is_copied_to_its_last_byte_and_no_further() {
         for before in distances() {
             for skew in SKEWS {
                 target.fill(0, before + skew + 200, 0);
-                // SAFETY: the target is ours; the handler is installed.
+                // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
+                // `armed` path holds the handler in place for bad memory on either side.
                 let stop = unsafe { guard::copy(set, target.0 + skew, source.end() - before, before + 100) };
                 let case = (set.name, before, skew);
                 let stop = stop.expect("the page behind is protected");
@@ -101,7 +102,8 @@ fn a_destination_that_ends_is_written_to_its_last_byte() {
             for skew in SKEWS {
                 let start = PAGES * PAGE_SIZE - before;
                 target.fill(start, before, 0);
-                // SAFETY: the target is ours; the handler is installed.
+                // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
+                // `armed` path holds the handler in place for bad memory on either side.
                 let stop = unsafe { guard::copy(set, target.end() - before, source.0 + skew, before + 100) };
                 let case = (set.name, before, skew);
                 let stop = stop.expect("the page behind is protected");
@@ -109,7 +111,8 @@ fn a_destination_that_ends_is_written_to_its_last_byte() {
                 assert_eq!((stop.dst, stop.src, stop.left, stop.readable, stop.is_store), expected, "{case:?}");
                 assert!((start..start + before).all(|at| target.byte(at) == 7), "{case:?}");
                 target.fill(start, before, 9);
-                // SAFETY: the target is ours; the handler is installed.
+                // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
+                // `armed` path holds the handler in place for bad memory on either side.
                 let stop = unsafe { guard::zero(set, target.end() - before, before + 100) };
                 assert_eq!(stop.map(|stop| (stop.dst, stop.left)), Some((target.end(), 100)), "zero {case:?}");
                 assert!((start..start + before).all(|at| target.byte(at) == 0), "zero {case:?}");
@@ -126,7 +129,8 @@ fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
         for (skew, beyond) in (0..arch::LINE).flat_map(|skew| [1, 2, 3, 100].map(|beyond| (skew, beyond))) {
             let (len, case) = (before + beyond, (set.name, before, skew, beyond));
             target.fill(0, skew + len, 0);
-            // SAFETY: the target is ours; the handler is installed.
+            // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
+            // `armed` path holds the handler in place for bad memory on either side.
             let stop = unsafe { guard::copy_nontemporal(set, target.0 + skew, source.end() - before, len) };
             arch::store_fence();
             let stop = stop.expect("the page behind is protected");
@@ -138,7 +142,8 @@ fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
 
             let mut written = PAGES * PAGE_SIZE - before..PAGES * PAGE_SIZE;
             target.fill(written.start, before, 0);
-            // SAFETY: the target is ours, and what lies behind it cannot be accessed; the handler is installed.
+            // SAFETY: the destination lies in a mapping of this test and in the inaccessible page behind it; the
+            // `armed` path holds the handler in place.
             let stop = unsafe { guard::copy_nontemporal(set, target.end() - before, source.0 + skew, len) };
             arch::store_fence();
             let stop = stop.expect("the page behind is protected");
@@ -146,7 +151,8 @@ fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
             assert_eq!((stop.dst, stop.src, stop.left, stop.is_store), expected, "{case:?}");
             assert!(written.all(|at| target.byte(at) == 7), "{case:?}");
 
-            // SAFETY: the target is ours; the handler is installed.
+            // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
+            // `armed` path holds the handler in place for bad memory on either side.
             let stop = unsafe { guard::copy_nontemporal(set, target.end() + skew, source.0, len) }
                 .expect("nothing can be written");
             assert_eq!((stop.dst, stop.src, stop.left), (target.end() + skew, source.0, len), "{case:?}");
@@ -159,7 +165,7 @@ fn long_copies_that_fault_are_exact_strings_or_not() {
     let Some(_path) = armed() else { return };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let length = 1 << 20;
-    // SAFETY: a new anonymous mapping; the result is checked.
+    // SAFETY: maps new anonymous memory at an address that the kernel chooses; the result is checked.
     let addr = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     assert_ne!(addr, libc::MAP_FAILED);
     let source = addr.expose_provenance();
@@ -167,11 +173,12 @@ fn long_copies_that_fault_are_exact_strings_or_not() {
     let target = target.as_mut_ptr().expose_provenance().next_multiple_of(64);
     for bad in [9, 17, 160] {
         let hole = addr.wrapping_byte_add(bad * PAGE_SIZE);
-        // SAFETY: a page of the mapping just made.
+        // SAFETY: the range is a page of the mapping made above, to which nobody refers.
         assert_eq!(unsafe { libc::mprotect(hole, PAGE_SIZE, libc::PROT_NONE) }, 0);
         for set in arch::available() {
             for (from, to) in [(0, 0), (0, 17), (5, 0), (64, 64), (63, 62)] {
-                // SAFETY: the target is ours; the handler is installed.
+                // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
+                // `armed` path holds the handler in place for bad memory on either side.
                 let stop = unsafe { guard::copy(set, target + to, source + from, length - 64) };
                 let stop = stop.expect("protected");
                 let done = bad * PAGE_SIZE - from;
@@ -184,10 +191,11 @@ fn long_copies_that_fault_are_exact_strings_or_not() {
                 assert_eq!((stop.left, stop.is_store), (length - 64 - done, false), "{} {from} {to}", set.name);
             }
         }
-        // SAFETY: the target is ours; the handler is installed.
+        // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's `armed`
+        // path holds the handler in place for bad memory on either side.
         assert_eq!(unsafe { libc::mprotect(hole, PAGE_SIZE, libc::PROT_READ) }, 0);
     }
-    // SAFETY: the mapping made above.
+    // SAFETY: the range is the mapping made above, which is not used any more.
     unsafe { libc::munmap(addr, length) };
 }
 
@@ -198,7 +206,7 @@ fn at(memory: &mut [u8], len: usize) -> Segment {
 #[test]
 fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
     let _setting = Setting::keep();
-    // Tests that keep no setting may find it so meanwhile: it changes no result.
+    // Tests that run at the same time may see this setting; it changes no result.
     stream_everything();
     let source = Edge::new(7);
     for set in arch::available() {
@@ -208,9 +216,9 @@ fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
                 let mut arena = vec![0_u8; 12_000];
                 let wanted = before + 2000;
                 let out = arena.as_ptr().align_offset(64) + skew;
-                // SAFETY: the arena stays until the copy is done.
+                // SAFETY: the range lies in an arena of this test, which stays mapped until the copy is done.
                 let target = unsafe { Memory::new(at(&mut arena[out..], wanted), Backing::Heap) };
-                // SAFETY: the copy only reads from it.
+                // SAFETY: the range lies in a vector of this test, which outlives the copy; the copy only reads it.
                 let wild = unsafe { Memory::new(Segment::new(source.end() - before, wanted), Backing::Unchecked) };
                 let mut to = IovIter::ubuf(Direction::Dest, target, None).unwrap();
                 assert_eq!(copy::copy_to_iter(wild, &mut to, wanted), Ok(before), "{} {before} {skew}", set.name);
@@ -222,7 +230,7 @@ fn a_copy_too_long_for_the_caches_stops_at_the_exact_byte() {
     }
 }
 
-/// Where the next segment is asked for while one is copied, in parts.
+/// Long segments, of which the next is prefetched in parts while one is copied.
 #[test]
 fn a_gather_too_long_for_the_caches_stops_at_the_exact_byte_of_a_segment() {
     let _setting = Setting::keep();
@@ -242,7 +250,7 @@ fn a_gather_too_long_for_the_caches_stops_at_the_exact_byte_of_a_segment() {
             let good: Vec<u8> = (8000..8000 + 2500).chain(end - before..end).map(byte).collect();
             let mut arena = vec![0_u8; wanted + 200];
             let out = arena.as_ptr().align_offset(64) + skew;
-            // SAFETY: the arena stays until the copy is done.
+            // SAFETY: the range lies in an arena of this test, which stays mapped until the copy is done.
             let target = unsafe { Memory::new(at(&mut arena[out..], wanted), Backing::Heap) };
             // SAFETY: the copy only reads from them.
             let segs = unsafe { Memories::new(segs.as_slice(), Backing::Unchecked) };

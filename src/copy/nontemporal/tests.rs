@@ -1,4 +1,4 @@
-//! Durability, proven: the same code over a recorder of what was done to each byte.
+//! Tests of durability: the code runs over a recorder of what was done to each byte.
 
 mod ledger;
 
@@ -12,7 +12,7 @@ use crate::memory::{Backing, Memories, Memory, Page, Segment};
 use crate::structure::{FolioQueue, XArray};
 use std::sync::Arc;
 
-/// Memory at a page boundary.
+/// Memory of a test that begins at a page boundary.
 struct Arena {
     bytes: Vec<u8>,
     skip: usize,
@@ -45,11 +45,11 @@ impl Arena {
 }
 
 fn at(addr: usize, len: usize) -> Memory {
-    // SAFETY: every test keeps its arenas, unmoved, until its last copy is done.
+    // SAFETY: every test passes ranges of its arenas, which it neither moves nor refers to until its last copy is done.
     unsafe { Memory::new(Segment::new(addr, len), Backing::Heap) }
 }
 
-/// One range, as a flat copy makes it: the bytes that did not get there.
+/// Copies one range as a flat copy does. Returns the bytes not copied.
 fn copy_flat<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
     // SAFETY: the callers pass ranges of their own arenas, or a ledger, which touches nothing.
     let left = unsafe { copy_alone(store, flush, 0, dst, src, len) };
@@ -57,7 +57,8 @@ fn copy_flat<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, 
     left
 }
 
-/// The same where every length goes through the cache.
+/// Copies one range as a flat copy does on a CPU on which every length goes through the cache. Returns the bytes not
+/// copied.
 fn copy_through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
     // SAFETY: the callers pass ranges of their own arenas, or a ledger, which touches nothing.
     let left = unsafe { copy_alone(store, flush, usize::MAX, dst, src, len) };
@@ -65,7 +66,8 @@ fn copy_through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src
     left
 }
 
-/// Gathers `len` bytes of an iterator to `dst`: the bytes taken, and how many of those did not get there.
+/// Gathers `len` bytes of an iterator to `dst`. Returns the bytes taken from the iterator, and how many of those were
+/// not written.
 fn gather(recorder: &mut Recorder, i: &mut IovIter, dst: usize, len: usize) -> (usize, usize) {
     let mut gather = Gather::new(recorder, Flush::Lines, dst + len);
     // SAFETY: the callers pass ranges of their own arenas.
@@ -74,7 +76,7 @@ fn gather(recorder: &mut Recorder, i: &mut IovIter, dst: usize, len: usize) -> (
     (taken, gather.finish())
 }
 
-/// All `len` bytes at `at` are on the medium, no other byte was touched, and no rule was broken on the way.
+/// Checks that all `len` bytes at `at` are on the medium, that no other byte was written, and that no rule was broken.
 fn check(recorder: &Recorder, at: usize, len: usize, case: &impl std::fmt::Debug) {
     for (byte, place) in recorder.places.iter().enumerate() {
         let expected = if byte >= at && byte < at + len { Place::Medium } else { Place::Untouched };
@@ -114,7 +116,7 @@ impl Numbers {
         (self.0 >> 33) as usize % limit
     }
 
-    /// Lengths short and long, some none at all, that come to `total`.
+    /// Lengths that add up to `total`: some short, some long, some 0.
     fn lengths(&mut self, total: usize) -> Vec<usize> {
         let mut lengths = Vec::new();
         let mut left = total;
@@ -128,7 +130,7 @@ impl Numbers {
     }
 }
 
-/// Every kind that has memory, over the same bytes: where they begin and what the kind makes of them.
+/// Iterators of every kind that has memory, over the same bytes.
 fn every_kind(memory: Segment, lengths: &[usize], direction: Direction) -> Vec<IovIter> {
     let mut segs = Vec::new();
     let mut start = memory.addr;
@@ -164,7 +166,7 @@ fn gathered_from_every_kind_each_line_is_written_once() {
         let total = 1 + numbers.below(4 * PAGE_SIZE);
         let (dst_at, mut lengths) = (numbers.below(2 * LINE), numbers.lengths(total));
         if round % 8 == 0 {
-            // Short ones only: the buffer fills up, and more than once.
+            // Short segments only, so that the buffer fills up more than once.
             lengths = vec![100; total / 100];
             lengths.push(total % 100);
         }
@@ -191,7 +193,8 @@ fn scattered_to_every_kind_all_is_durable_on_return() {
         for mut i in every_kind(memory, &lengths, Direction::Dest) {
             let mut recorder = Recorder::new(memory.addr, memory.len);
             let mut scatter = Scatter::new(&mut recorder);
-            // SAFETY: both are arenas of this test, of at least `total` bytes.
+            // SAFETY: both ranges are arenas of this test with at least `total` bytes, to which nobody refers
+            // meanwhile.
             let mut step = unsafe { ToIter::new(source.base(), &mut scatter) };
             assert_eq!(i.walk(total, &mut step), total);
             scatter.finish();
@@ -205,8 +208,8 @@ fn scattered_to_every_kind_all_is_durable_on_return() {
     }
 }
 
-/// The kernel's user copy, after a fault in an aligned source, stored the bytes before it through the cache and wrote
-/// none of them back.
+/// A bug of the kernel's user copy: after a fault in an aligned source, it stored the bytes before the fault through
+/// the cache, and did not write them back.
 #[test]
 fn what_a_fault_cut_short_is_durable_to_the_byte() {
     let mut numbers = Numbers(3);
@@ -270,8 +273,8 @@ fn one_range_that_a_fault_cut_short_is_durable_to_the_byte_either_way() {
     }
 }
 
-/// Two bugs of the kernel's flush copy: of fewer than eight bytes over a line's end only one line was written back, and
-/// only the user copy fenced.
+/// Two bugs of the kernel's flush copy: when fewer than eight bytes crossed the end of a line it wrote back only one
+/// line, and only the user copy fenced.
 #[test]
 fn seven_bytes_over_the_end_of_a_line_leave_both_lines() {
     let mut source = Arena::pattern(LINE);

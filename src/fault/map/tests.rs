@@ -1,4 +1,4 @@
-//! The map against one that keeps every byte, on a line short enough to try everything.
+//! Compares the map with a naive model that keeps every byte, over so few bytes that everything can be tried.
 
 use super::shared::SharedMap;
 use super::{Access, FaultMap, Range, Span};
@@ -6,7 +6,7 @@ use crate::memory::Segment;
 
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::Both];
 
-/// A byte per byte: the accesses that are bad, as bits. Its line may begin anywhere.
+/// The model: for each byte, the accesses that are bad, as bits. Its first byte may be at any address.
 #[derive(Clone)]
 struct Naive {
     base: usize,
@@ -33,7 +33,7 @@ impl Naive {
     }
 }
 
-/// Every answer of the map is the naive one's.
+/// Checks that the map answers everything as the model does.
 fn agree(map: &FaultMap, naive: &Naive) {
     let (base, size) = (naive.base, naive.bytes.len());
     let ranges = naive.ranges();
@@ -58,7 +58,7 @@ fn agree(map: &FaultMap, naive: &Naive) {
     }
 }
 
-/// Adds (`Some`) or clears (`None`) in both.
+/// Adds a range (`Some`) to both, or clears it (`None`).
 fn apply(map: &mut FaultMap, naive: &mut Naive, at: usize, len: usize, access: Option<Access>) {
     let start = naive.base + at;
     for byte in &mut naive.bytes[at..at + len] {
@@ -74,8 +74,8 @@ fn changes() -> impl Iterator<Item = Option<Access>> {
     ACCESSES.into_iter().map(Some).chain([None])
 }
 
-/// Every change of every span of five bytes, after every state that five bytes can be in: all splits and merges there
-/// are.
+/// Makes every change of every span of five bytes, from every state that five bytes can be in. This includes every
+/// split and merge.
 #[test]
 fn every_change_of_every_short_line_is_the_naive_one() {
     const SIZE: usize = 5;
@@ -161,7 +161,7 @@ fn ranges_of_the_other_access_do_not_slow_a_query_down() {
         map.add(at * 4, 2, Access::Write).unwrap();
     }
     map.add(count * 4, 1, Access::Read).unwrap();
-    // A walk over what cannot be written would take longer than anyone waits.
+    // A walk over the ranges that cannot be written would take far too long.
     let last = Range { start: count * 4, last: count * 4, access: Access::Read };
     for at in 0..count {
         assert_eq!(map.first_in(at * 4, u128::MAX, Access::Read), Some(last));

@@ -1,5 +1,5 @@
-//! A page that is taken away in the middle of a copy, before each access that the copy makes: as another thread might,
-//! at the worst moment. What it comes back to finds the page there again, or not.
+//! A page vanishes during a copy, as another thread might make it, once before each access that the copy makes. In half
+//! of the runs it is back at the next access.
 
 use super::{Edge, armed};
 use crate::abi::{Direction, PAGE_SIZE};
@@ -8,15 +8,15 @@ use crate::copy;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
 
-/// No copy here reaches beyond so many bytes of its target.
+/// No copy here writes beyond this many bytes of its target.
 const REACH: usize = 512;
 
-/// What becomes of a page.
+/// A page, and when it vanishes.
 struct Page {
     addr: usize,
-    /// The accesses that are made before it goes.
+    /// The number of accesses before it vanishes.
     goes: usize,
-    /// The accesses that find it gone.
+    /// The number of accesses for which it is gone.
     gone: usize,
     accesses: usize,
 }
@@ -32,13 +32,13 @@ impl Page {
     }
 
     fn protect(&self, protection: i32) {
-        // SAFETY: a page of the mapping of an `Edge`, which the tests here touch by guarded copies alone meanwhile.
+        // SAFETY: the range is a page of an `Edge`'s mapping, which only guarded copies access while it is protected.
         unsafe { libc::mprotect(std::ptr::with_exposed_provenance_mut(self.addr), PAGE_SIZE, protection) };
     }
 }
 
-/// Runs a copy to `target` again and again, the page taken away before the first of its accesses, the second, and so on
-/// until the copy has no more of them. What it returns is handed to `check`.
+/// Runs a copy to `target` many times: the page vanishes before its first access, its second, and so on, until the copy
+/// has no more accesses. Passes what each copy returns to `check`.
 fn taken_before_each_access<R>(page: usize, target: &Edge, mut run: impl FnMut() -> R, mut check: impl FnMut(R)) {
     for goes in 0.. {
         target.fill(0, REACH, 0);
@@ -53,14 +53,14 @@ fn taken_before_each_access<R>(page: usize, target: &Edge, mut run: impl FnMut()
     }
 }
 
-/// How many bytes from `start` of the target on were written. No others were.
+/// The number of bytes of the target that were written from `start` on. Checks that no others were.
 fn written(target: &Edge, start: usize) -> usize {
     let count = (start..REACH).take_while(|at| target.byte(*at) == 7).count();
     assert!((0..start).chain(start + count..REACH).all(|at| target.byte(at) == 0), "written elsewhere");
     count
 }
 
-/// Lengths with a head, lines and a tail each, or without; and where the two sides begin in a line.
+/// Lengths with and without a head, lines and a tail; and the offsets in a line at which the two sides begin.
 fn cases() -> impl Iterator<Item = (usize, usize, usize)> {
     [(17, 5, 63), (64, 0, 1), (100, 33, 17), (300, 5, 63)].into_iter()
 }
@@ -111,18 +111,19 @@ fn a_destination_that_goes_at_any_moment_has_what_was_counted_and_less_than_a_li
     }
 }
 
-/// Whole copies: what is read ahead, put together first or copied once more does not change what the count says.
+/// Whole copies, which may read ahead, buffer bytes or copy some twice: the count is exact all the same.
 #[test]
 fn a_source_that_goes_at_any_moment_of_a_whole_copy_is_counted_to_the_byte() {
     let Some(_path) = armed() else { return };
     let (source, target) = (Edge::new(7), Edge::new(0));
     let page = source.end() - PAGE_SIZE;
     let (len, to) = (270, 17);
-    // SAFETY: the mappings stay until the copies are done; the copies write to the target alone.
+    // SAFETY: both ranges lie in mappings of this test, which stay until the copies are done; only the target is
+    // written to.
     let [src, dst] = [page + 5, target.0 + to].map(|addr| unsafe { Memory::new(Segment::new(addr, len), UNCHECKED) });
     let pieces = [(0, 100), (100, 7), (107, 163)].map(|(at, len)| src.skip(at).take(len).seg());
     let gathered = || {
-        // SAFETY: parts of the source, which stays until the copies are done.
+        // SAFETY: the segments are parts of the source's mapping, which stays until the copies are done.
         let segs = unsafe { Memories::new(pieces.as_slice(), UNCHECKED) };
         IovIter::iovec(Direction::Source, segs, None).unwrap()
     };

@@ -1,4 +1,4 @@
-//! Copies of lengths that no memory holds: over a ledger of ranges, which touches nothing.
+//! Copies that are longer than any memory, over a ledger that records ranges and accesses no memory.
 
 use super::copy_flat;
 use crate::arch::LINE;
@@ -6,17 +6,17 @@ use crate::copy::chunk::CopyChunk;
 use crate::copy::nontemporal::gather::BUFFER_SIZE;
 use crate::copy::nontemporal::{Flush, LineStore, Remainder, Scatter};
 
-/// Remembers ranges instead of bytes, and touches nothing.
+/// A [`LineStore`] that records ranges and accesses no memory.
 #[derive(Default)]
 struct Ledger {
     next: usize,
     streamed: usize,
     cached: usize,
     written_back: usize,
-    /// Nobody would handle a fault any more.
-    is_bare: bool,
-    /// Whether that happens during a stream.
-    turns_bare: bool,
+    /// Whether the handler is lost, so that non-temporal stores may not be used.
+    is_handler_lost: bool,
+    /// Whether the handler gets lost during a non-temporal copy.
+    loses_handler: bool,
 }
 
 impl Ledger {
@@ -28,7 +28,7 @@ impl Ledger {
 
 impl LineStore for Ledger {
     fn can_bypass(&self, _flush: Flush) -> bool {
-        !self.is_bare
+        !self.is_handler_lost
     }
 
     unsafe fn load(&mut self, _own: usize, _src: usize, _len: usize) -> usize {
@@ -50,7 +50,7 @@ impl LineStore for Ledger {
     ) -> usize {
         self.follow(dst, len);
         self.streamed += len;
-        self.is_bare = self.turns_bare;
+        self.is_handler_lost = self.loses_handler;
         0
     }
 
@@ -62,7 +62,7 @@ impl LineStore for Ledger {
     fn fence(&mut self) {}
 }
 
-/// The kernel once held the length of the unaligned head in 32 bits: of exactly 4 GiB it took none.
+/// The kernel once kept the length of the unaligned head in 32 bits, so it copied nothing of exactly 4 GiB.
 #[test]
 fn four_gigabytes_to_an_odd_address_keep_their_head() {
     for len in [(1 << 32) - 1, 1 << 32, (1 << 32) + 1, 1 << 40] {
@@ -74,13 +74,13 @@ fn four_gigabytes_to_an_odd_address_keep_their_head() {
     }
 }
 
-/// A stream asks again on its way who owns the signals. What follows it must heed the answer.
+/// A long non-temporal copy rechecks the handler. If that is lost, the bytes behind must not be stored non-temporally.
 #[test]
-fn what_follows_a_stream_that_lost_its_handler_is_not_streamed() {
-    let mut ledger = Ledger { turns_bare: true, ..Ledger::default() };
+fn after_a_lost_handler_nothing_is_stored_nontemporally() {
+    let mut ledger = Ledger { loses_handler: true, ..Ledger::default() };
     let mut scatter = Scatter::new(&mut ledger);
     for (at, len) in [(0, 8 * BUFFER_SIZE), (8 * BUFFER_SIZE, LINE)] {
-        // SAFETY: a ledger touches nothing.
+        // SAFETY: a ledger accesses no memory, so any range will do.
         assert_eq!(unsafe { scatter.copy(0x1000 + at, 0x4000 + at, len) }, 0);
     }
     scatter.finish();
