@@ -1,5 +1,6 @@
 //! Everything that changes a log.
 
+use super::chain::Chain;
 use super::format::{MAX_EXTENTS, RING, Superblock};
 use super::header::{self, Header};
 use super::open::write_superblock;
@@ -7,9 +8,12 @@ use super::recover;
 use super::ring::{Extent, HEADER};
 use super::{Failure, Medium, PmemLog, State, os, written};
 use crate::abi::{Direction, PAGE_SIZE};
-use crate::error::Error;
+use crate::error::{Error, reserve};
 use crate::fault::Fault;
 use crate::iter::IovIter;
+
+/// How many bytes are erased with one wait for the medium.
+const ERASED_AT_ONCE: usize = 1 << 20;
 
 impl<M: Medium> PmemLog<M> {
     /// Appends all that is left of an iterator, which then stands at its end: the record's number. It is durable, and
@@ -21,15 +25,10 @@ impl<M: Medium> PmemLog<M> {
         if state.is_broken {
             return Err(os(libc::EIO, "an append could be neither made durable nor undone: open the log again"));
         }
+        let nbytes = i.count();
+        let (span, position) = self.place(&mut state, nbytes as u64)?;
         let State { ring, chain, superblock, .. } = &mut *state;
-        let (nbytes, end) = (i.count(), chain.end);
-        let span = header::span(nbytes as u64);
-        let Some((span, position)) =
-            span.and_then(|span| Some((span, ring.place(end.position, span, chain.limit(ring))?)))
-        else {
-            let free = ring.largest(end.position, chain.limit(ring)).saturating_sub(HEADER);
-            return Err(os(libc::ENOSPC, format!("data has {nbytes} bytes: the log has room for {free}")));
-        };
+        let end = chain.end;
         chain.reserve(1)?;
         let header = Header {
             generation: superblock.generation,
@@ -69,6 +68,31 @@ impl<M: Medium> PmemLog<M> {
         }
     }
 
+    /// Where a record of so many bytes goes, and how long it is with its header. An empty log whose position leaves too
+    /// little of this lap goes on at the next one's start, durably.
+    fn place(&self, state: &mut State, length: u64) -> std::result::Result<(u64, u64), Failure> {
+        let span = header::span(length);
+        let place = |state: &State| {
+            let State { ring, chain, .. } = state;
+            span.and_then(|span| Some((span, ring.place(chain.end.position, span, chain.limit(ring))?)))
+        };
+        if let Some(found) = place(state) {
+            return Ok(found);
+        }
+        let free = state.free();
+        if span.is_some_and(|span| span <= free)
+            && let Some(first) = state.chain.next_lap(&state.ring)
+        {
+            self.change(state, |superblock| (superblock.first, superblock.known) = (first, first))?;
+            state.chain = Chain::new(first);
+            if let Some(found) = place(state) {
+                return Ok(found);
+            }
+        }
+        let free = free.saturating_sub(HEADER);
+        Err(os(libc::ENOSPC, format!("data has {length} bytes: the log has room for {free}")))
+    }
+
     /// Sees to it that a record which was not made durable does not come back.
     fn withdraw(&self, state: &mut State, position: u64, span: u64, fault: Option<&Fault>) {
         // The bytes that a later append would go to are remembered as bad, so that the log goes on behind them.
@@ -82,21 +106,35 @@ impl<M: Medium> PmemLog<M> {
         state.is_broken = erased.is_err() && !known;
     }
 
-    /// Zeroes what lies between two positions. What cannot be written is not used any more.
+    /// Zeroes what lies between two positions. A page of it that cannot be written is not used any more. Large pieces
+    /// come first, as each write waits for the medium; a piece that cannot be written whole is gone over by pages.
     pub(super) fn erase(&self, state: &mut State, from: u64, to: u64) -> std::result::Result<(), Failure> {
-        let zeroes = [0; PAGE_SIZE];
-        let mut at = from;
+        let page = [0; PAGE_SIZE];
+        let mut large = Vec::new();
+        let most = usize::try_from(to - from).unwrap_or(usize::MAX).min(ERASED_AT_ONCE);
+        if most > PAGE_SIZE && reserve(&mut large, most).is_ok() {
+            large.resize(most, 0);
+        }
+        let (mut at, mut by_pages_to) = (from, from);
         while at < to {
+            let zeroes = if at < by_pages_to || large.is_empty() { &page[..] } else { &large[..] };
             let offset = Self::region_offset(&state.ring, at);
-            let room = (PAGE_SIZE - offset % PAGE_SIZE) as u64;
+            // Pieces end where pages do, so that no page is in two.
+            let room = (zeroes.len() - offset % PAGE_SIZE) as u64;
             let part = room.min(to - at).min(state.ring.capacity() - state.ring.offset(at));
-            let lines = (at..at + part).step_by(HEADER as usize);
-            if lines.into_iter().all(|line| state.ring.is_used(line)) {
-                let len = part as usize;
+            let len = part as usize;
+            let is_used = state.ring.is_clear(at, part);
+            let is_page = zeroes.len() == PAGE_SIZE;
+            let is_erased = is_used && {
                 let erased = self.medium.write(offset, &zeroes[..len]).map_err(Failure::from);
-                if erased.and_then(|outcome| written(outcome, len)).is_err() {
-                    self.remember(state, offset, offset + len)?;
-                }
+                erased.and_then(|outcome| written(outcome, len)).is_ok()
+            };
+            if !is_erased && !is_page {
+                by_pages_to = at + part;
+                continue;
+            }
+            if is_used && !is_erased {
+                self.remember(state, offset, offset + len)?;
             }
             at += part;
         }
@@ -115,9 +153,8 @@ impl<M: Medium> PmemLog<M> {
 
     /// Changes the superblock, both copies.
     fn change(&self, state: &mut State, change: impl FnOnce(&mut Superblock)) -> std::result::Result<(), Failure> {
-        let mut superblock = state.superblock.clone();
+        let mut superblock = Superblock { known: state.chain.end, ..state.superblock.clone() };
         change(&mut superblock);
-        superblock.known = state.chain.end;
         superblock.update += 1;
         let (_, are_current) = recover::superblock(&self.medium)?;
         write_superblock(&self.medium, &superblock, are_current)?;

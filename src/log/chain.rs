@@ -46,6 +46,14 @@ impl Chain {
         (self.first.position + ring.capacity()).min(LAST_POSITION)
     }
 
+    /// Where a log without records can go on instead of here: at the next lap's start. `None` if it has some, or
+    /// positions end there.
+    pub fn next_lap(&self, ring: &Ring) -> Option<End> {
+        let position = ring.next_lap(self.end.position);
+        let has_room = position + ring.capacity() <= LAST_POSITION;
+        (self.entries.is_empty() && has_room).then_some(End { position, ..self.end })
+    }
+
     /// Sees to it that another record can be noted.
     pub fn reserve(&mut self, additional: usize) -> Result<()> {
         self.entries

@@ -44,6 +44,9 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// No position is greater, so that sums of positions and lengths do not wrap.
 pub const LAST_POSITION: u64 = (1 << 62) - HEADER;
 
+/// The number of a superblock's last update.
+pub const LAST_UPDATE: u64 = (1 << 62) - 1;
+
 /// Where a log ends, or begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct End {
@@ -140,7 +143,7 @@ impl Superblock {
             is_behind && bad.start.is_multiple_of(HEADER) && bad.end.is_multiple_of(HEADER)
         });
         let is_sane = new.size >= SMALLEST as u64 && isize::try_from(new.size).is_ok() && listed <= MAX_EXTENTS;
-        let is_countable = new.update < 1 << 62;
+        let is_countable = new.update <= LAST_UPDATE;
         let origin = End { position: 0, sequence: 0 };
         let is_ordered = new.first.can_follow(origin, LAST_POSITION)
             && new.known.can_follow(new.first, capacity)
@@ -165,10 +168,15 @@ pub fn is_marked(page: &Page) -> bool {
     page.starts_with(&MAGIC)
 }
 
+/// The number of the update that wrote a superblock, by its first line.
+pub fn update(line: &[u8]) -> u64 {
+    u64_at(line, UPDATE)
+}
+
 /// Whether a page may be what was left of the first superblock when making the log was interrupted: it names no bad
 /// extents, and was not written again.
 pub fn may_be_unfinished(page: &Page) -> bool {
-    let is_first = is_marked(page) && u64_at(page, UPDATE) <= 1;
+    let is_first = is_marked(page) && update(page) <= 1;
     (is_first || page[..LINE].iter().all(|byte| *byte == 0)) && page[EXTENTS..SUM].iter().all(|byte| *byte == 0)
 }
 

@@ -1,7 +1,7 @@
 //! An append-only log in a persistent region: a ring of records, each durable with one fence.
 //!
 //! * [`format`] and [`header`]: what is stored. [`ring`]: where there is room. [`chain`]: which records there are.
-//! * [`recover`]: what is found again, by [`open`], and by a reader that follows. [`append`]: what changes a log.
+//! * [`recover`]: what is found again, by [`open`], and by a reader that [`follow`]s. [`append`]: what changes a log.
 //!   [`read`]: what is read from it.
 //! * [`region`]: the region that it is stored in. The log itself runs over anything that is a [`Medium`], so that the
 //!   tests run the same code over a recorder of lines and fences.
@@ -12,6 +12,7 @@
 
 mod append;
 pub mod chain;
+mod follow;
 pub mod format;
 pub mod header;
 mod open;
@@ -27,7 +28,7 @@ use crate::iter::IovIter;
 use crate::sys::long_lock::{Guard, LongLock};
 use chain::Chain;
 use format::{Line, RING, Superblock};
-use recover::{Log, Source};
+use recover::Source;
 use ring::{HEADER, Ring};
 
 /// What a log is stored in.
@@ -116,6 +117,16 @@ struct State {
     is_broken: bool,
 }
 
+impl State {
+    /// The longest record that can be appended, with its header.
+    fn free(&self) -> u64 {
+        let Self { ring, chain, .. } = self;
+        let here = ring.largest(chain.end.position, chain.limit(ring));
+        let behind = chain.next_lap(ring).map_or(0, |lap| ring.largest(lap.position, lap.position + ring.capacity()));
+        here.max(behind)
+    }
+}
+
 /// A log.
 pub struct PmemLog<M> {
     medium: M,
@@ -186,84 +197,11 @@ impl<M: Medium> PmemLog<M> {
         RING + ring.offset(position) as usize
     }
 
-    /// For readers, and for a writer's forked child: what the writer has done since.
-    fn follow<'a>(&self, mut state: Guard<'a, State>) -> Result<Guard<'a, State>> {
-        if self.is_writable && self.medium.is_writer() {
-            return Ok(state);
-        }
-        let newest = self.newest()?;
-        let State { superblock, ring, chain, .. } = &mut *state;
-        if let Some(newest) = newest
-            && newest != *superblock
-            && newest.size == superblock.size
-        {
-            *ring = Ring::new(newest.capacity(), newest.bad.clone());
-            let is_beyond = newest.first.sequence > chain.end.sequence || newest.first.position > chain.end.position;
-            if is_beyond || newest.generation != superblock.generation {
-                *chain = Chain::new(newest.first);
-            } else {
-                chain.discard_before(newest.first.sequence);
-                chain.first = newest.first;
-            }
-            *superblock = newest;
-        }
-        let log = Log { source: &self.medium, ring, generation: superblock.generation };
-        let mut is_complete = log.is_last_there(chain)?;
-        if is_complete {
-            log.follow(chain, superblock.known)?;
-            is_complete = chain.end.sequence >= superblock.known.sequence;
-        }
-        if !is_complete {
-            // A record is seen before it is durable, and if it does not become so its number is another one's.
-            *chain = log.recover(superblock)?.chain;
-            self.settle(&mut state)?;
-        }
-        Ok(state)
-    }
-
-    /// The newest superblock, beside a writer: while one of the two is written, the other, which was looked at before,
-    /// may have been written, too.
-    fn newest(&self) -> Result<Option<Superblock>> {
-        let mut found = recover::superblock(&self.medium)?;
-        while found.1 != [true; 2] {
-            let again = recover::superblock(&self.medium)?;
-            if again == found {
-                break;
-            }
-            found = again;
-        }
-        Ok(found.0)
-    }
-
-    /// Looks again at damage that was found beside a writer, which may have discarded a record and used its space, or
-    /// not have stored all of it, between two of our looks. Damage is what was found twice, with the same superblock
-    /// before and after both.
-    fn settle(&self, state: &mut State) -> Result<()> {
-        const LOOKS: usize = 1000;
-        for _ in 0..LOOKS {
-            let State { superblock, ring, chain, .. } = &mut *state;
-            if chain.damaged().next().is_none() {
-                break;
-            }
-            let Some(newest) = self.newest()?.filter(|newest| newest.size == superblock.size) else { break };
-            *ring = Ring::new(newest.capacity(), newest.bad.clone());
-            let log = Log { source: &self.medium, ring, generation: newest.generation };
-            let again = log.recover(&newest)?.chain;
-            let is_same = newest == *superblock && self.newest()?.is_some_and(|after| after == newest);
-            let is_settled = is_same && again.damaged().eq(chain.damaged());
-            (*superblock, *chain) = (newest, again);
-            if is_settled {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// What there is now.
     pub fn numbers(&self) -> Result<Numbers> {
         let state = self.follow(self.lock()?)?;
-        let State { ring, chain, .. } = &*state;
-        let free = ring.largest(chain.end.position, chain.limit(ring)).saturating_sub(HEADER);
+        let State { chain, .. } = &*state;
+        let free = state.free().saturating_sub(HEADER);
         let used = chain.end.position - chain.first.position;
         Ok(Numbers { first: chain.first.sequence, end: chain.end.sequence, used, free })
     }

@@ -1,7 +1,7 @@
 //! Finding the log in a region, or making one.
 
 use super::chain::Chain;
-use super::format::{self, End, Superblock};
+use super::format::{self, End, LAST_UPDATE, Superblock};
 use super::recover::{self, Log, Source};
 use super::ring::Ring;
 use super::{Failure, Medium, Open, PmemLog, State, os, written};
@@ -16,6 +16,12 @@ pub(super) fn write_superblock<M: Medium>(
     superblock: &Superblock,
     are_current: [bool; 2],
 ) -> std::result::Result<(), Failure> {
+    if superblock.update > LAST_UPDATE {
+        return Err(os(
+            libc::EOVERFLOW,
+            "the superblock cannot be written once more: its updates are at their last number",
+        ));
+    }
     let page = superblock.encode();
     let order = if are_current[0] && !are_current[1] { [1, 0] } else { [0, 1] };
     let write = |slot: usize| written(medium.write(slot * PAGE_SIZE, &page)?, page.len());
@@ -105,6 +111,7 @@ impl<M: Medium> PmemLog<M> {
             drop(state);
         } else {
             new.settle(&mut *new.lock()?)?;
+            drop(new.follow(new.lock()?)?);
         }
         Ok(new)
     }
@@ -115,8 +122,11 @@ impl<M: Medium> PmemLog<M> {
         let first = End { position: 0, sequence: 0 };
         let generation = new_generation();
         let (size, known) = (size as u64, first);
-        let superblock = Superblock { generation, update: 1, size, first, closed: None, known, bad: Vec::new() };
+        let mut superblock = Superblock { generation, update: 1, size, first, closed: None, known, bad: Vec::new() };
         write_superblock(&medium, &superblock, [false; 2])?;
+        // Nothing is appended before both say that making it is over: what is left of them tells a log that was cut.
+        superblock.update = 2;
+        write_superblock(&medium, &superblock, [true; 2])?;
         let ring = Ring::new(superblock.capacity(), Vec::new());
         let state = State { superblock, ring, chain: Chain::new(first), is_broken: false };
         Ok(Self { medium, is_writable: true, recovered: 0, state: LongLock::new(state) })

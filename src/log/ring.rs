@@ -53,6 +53,16 @@ impl Ring {
         self.bad_in(self.offset(position), HEADER).is_none()
     }
 
+    /// Whether all of a range within a lap is used.
+    pub fn is_clear(&self, position: u64, span: u64) -> bool {
+        self.bad_in(self.offset(position), span).is_none()
+    }
+
+    /// Where the lap behind a position begins; itself at a lap's start.
+    pub fn next_lap(&self, position: u64) -> u64 {
+        position.next_multiple_of(self.capacity)
+    }
+
     /// The first position from `from` on at which `span` bytes lie together, in no bad extent and ending at `limit` at
     /// the latest.
     pub fn place(&self, from: u64, span: u64, limit: u64) -> Option<u64> {

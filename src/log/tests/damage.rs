@@ -1,0 +1,165 @@
+//! Damage: bits that change, headers and superblocks that are lost, memory that cannot be written.
+
+use super::*;
+use crate::log::format::{LAST_UPDATE, Superblock};
+
+#[test]
+fn every_bit_of_the_last_record_is_noticed_in_every_lap() {
+    for lap in 0..2 {
+        let log = create(SIZE);
+        for step in 0..lap * 40 {
+            append(&log, &data(step, 100)).unwrap();
+            log.discard_before(step + 1).unwrap();
+        }
+        let first = append(&log, &data(0, 40)).unwrap();
+        let last = append(&log, &data(1, 70)).unwrap();
+        let (good, start) = (image(&log), log.record(last).unwrap().offset - 64);
+        for bit in (0..(64 + 70) * 8).step_by(3) {
+            let mut flipped = good.clone();
+            flipped[start + bit / 8] ^= 1 << (bit % 8);
+            let log = open(&flipped);
+            let numbers = log.numbers().unwrap();
+            assert_eq!((numbers.first.max(first), numbers.end), (first, last), "lap {lap} bit {bit}");
+            assert!(log.recovered() > 0, "lap {lap} bit {bit}");
+            assert_eq!(read(&log, first).unwrap(), data(0, 40));
+        }
+    }
+}
+
+#[test]
+fn damage_before_good_records_is_told_of_that_record_alone() {
+    let log = create(SIZE);
+    for step in 0..5 {
+        append(&log, &data(step, 100)).unwrap();
+    }
+    let good = image(&log);
+    let start = log.record(2).unwrap().offset - 64;
+    for byte in 0..64 + 100 {
+        let mut damaged = good.clone();
+        damaged[start + byte] ^= 0x40;
+        let log = open(&damaged);
+        let found = records(&log);
+        for (sequence, record) in found {
+            let expected = (sequence != 2).then(|| data(sequence, 100));
+            assert_eq!(record, expected, "byte {byte} record {sequence}");
+        }
+        assert_eq!(log.numbers().unwrap().end, 5);
+        assert_eq!(append(&log, b"next").unwrap(), 5);
+        log.discard_before(3).unwrap();
+        assert_eq!(open(&image(&log)).numbers().unwrap().first, 3);
+    }
+}
+
+#[test]
+fn either_superblock_may_be_lost() {
+    let log = create(SIZE);
+    append(&log, b"one").unwrap();
+    append(&log, b"two").unwrap();
+    log.discard_before(1).unwrap();
+    for slot in 0..2 {
+        let mut damaged = image(&log);
+        damaged[slot * 4096..(slot + 1) * 4096].fill(0xff);
+        let log = open(&damaged);
+        assert_eq!(records(&log), BTreeMap::from([(1, Some(b"two".to_vec()))]));
+        // It is written again.
+        let mut other = image(&log);
+        other[(1 - slot) * 4096..(2 - slot) * 4096].fill(0xff);
+        assert_eq!(records(&open(&other)).len(), 1);
+    }
+    let mut damaged = image(&log);
+    damaged[100] ^= 1;
+    damaged[4096 + 100] ^= 1;
+    assert!(PmemLog::open(Fake::new(&damaged), Open::Write).is_err());
+    assert!(PmemLog::open(Fake::new(&damaged), Open::Create).is_err());
+}
+
+#[test]
+fn a_log_goes_on_behind_memory_that_cannot_be_written() {
+    let log = create(RING + 8 * 4096);
+    append(&log, b"before").unwrap();
+    let (at, before) = (RING + 4096, image(&log));
+    log.medium().memory.borrow_mut().fail_from(at);
+    *log.medium().bad.borrow_mut() = Some((at, at + 4096));
+    assert!(matches!(append(&log, &data(7, 5000)), Err(Failure::Fault(..))));
+    log.medium().memory.borrow_mut().fail_from(usize::MAX);
+    assert_eq!(&image(&log)[RING..], &before[RING..], "nothing of it is left");
+    assert_eq!(append(&log, &data(8, 5000)).unwrap(), 1);
+    assert!(log.record(1).unwrap().offset >= at + 4096);
+    assert_eq!(append(&log, b"after").unwrap(), 2);
+    let again = open(&image(&log));
+    assert_eq!(again.recovered(), 0);
+    let expected = [b"before".to_vec(), data(8, 5000), b"after".to_vec()];
+    assert_eq!(records(&again), (0..3).zip(expected.map(Some)).collect());
+}
+
+#[test]
+fn records_whose_headers_are_damaged_are_discarded_one_by_one() {
+    let log = create(SIZE);
+    for step in 0..6 {
+        append(&log, &data(step, 100)).unwrap();
+    }
+    log.close().unwrap();
+    let mut damaged = image(&log);
+    damaged[RING..].fill(0);
+    let mut image = damaged;
+    for first in 0..=6 {
+        let log = open(&image);
+        let expected: BTreeMap<_, _> = (first..6).map(|sequence| (sequence, None)).collect();
+        assert_eq!((records(&log), log.numbers().unwrap().end), (expected, 6));
+        if first < 6 {
+            log.discard_before(first + 1).unwrap();
+        }
+        image = super::image(&log);
+    }
+    assert_eq!(append(&open(&image), b"next").unwrap(), 6);
+}
+
+#[test]
+fn a_long_torn_tail_is_erased_with_a_few_waits_for_the_medium() {
+    let log = create(4 << 20);
+    let len = 3 << 20;
+    append(&log, &data(0, len)).unwrap();
+    let mut torn = image(&log);
+    torn[RING] ^= 1;
+    let log = open(&torn);
+    assert_eq!(log.recovered() as usize, len + 64);
+    let fences = log.medium().memory.borrow_mut().take_events().into_iter().filter(|event| *event == Event::Fence);
+    // Two superblocks, and pieces of a MiB that end where those of the region do.
+    assert_eq!(fences.count(), 2 + 4);
+    assert!(image(&log)[RING..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn a_log_that_was_cut_and_grown_is_told_from_one_whose_making_was_interrupted() {
+    let medium = Fake::new(&[0; SIZE]);
+    let log = PmemLog::open(medium, Open::Create).unwrap();
+    let mut making = vec![0; SIZE];
+    for event in log.medium().memory.borrow_mut().take_events() {
+        if let Event::Store(at, bytes) = event {
+            making[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        let again = PmemLog::open(Fake::new(&making), Open::Create).unwrap();
+        assert_eq!(append(&again, b"first").unwrap(), 0);
+    }
+    append(&log, b"acknowledged").unwrap();
+    for cut in 32..4092 {
+        let mut grown = image(&log);
+        grown[cut..].fill(0);
+        let refused = PmemLog::open(Fake::new(&grown), Open::Create).err();
+        assert!(matches!(refused, Some(Failure::Refused(_))), "cut to {cut} bytes");
+    }
+}
+
+#[test]
+fn a_superblock_at_its_last_update_is_not_written_again() {
+    let log = create(SIZE);
+    append(&log, b"first").unwrap();
+    let mut bytes = image(&log);
+    let last = Superblock { update: LAST_UPDATE, ..log.lock().unwrap().superblock.clone() };
+    for slot in 0..2 {
+        bytes[slot * 4096..(slot + 1) * 4096].copy_from_slice(&last.encode());
+    }
+    assert!(PmemLog::open(Fake::new(&bytes), Open::Write).is_err());
+    let reader = PmemLog::open(Fake::new(&bytes), Open::Read).unwrap();
+    assert_eq!(read(&reader, 0).unwrap(), b"first");
+}

@@ -1,0 +1,90 @@
+//! Readers beside a writer that goes on.
+
+use super::*;
+
+#[test]
+fn a_reader_follows_through_laps_and_is_told_when_it_was_overtaken() {
+    let log = create(SIZE);
+    append(&log, b"first").unwrap();
+    let reader = PmemLog::open(Fake::new(&image(&log)), Open::Read).unwrap();
+    let update = |log: &Log| {
+        let image = image(log);
+        *reader.medium().memory.borrow_mut() = Recorded::new(&image);
+    };
+    assert_eq!(read(&reader, 0).unwrap(), b"first");
+    for step in 1..60 {
+        append(&log, &data(step, 150)).unwrap();
+        update(&log);
+        assert_eq!(read(&reader, step).unwrap(), data(step, 150), "{step}");
+        log.discard_before(step).unwrap();
+    }
+    assert!(matches!(read(&reader, 0), Err(Failure::Missing { .. })));
+    assert!(reader.append(&mut over(&mut [1], Direction::Source)).is_err());
+    // A reader that looks again after everything that it knew is gone.
+    for step in 60..90 {
+        append(&log, &data(step, 150)).unwrap();
+        log.discard_before(step).unwrap();
+    }
+    update(&log);
+    assert_eq!(records(&reader), records(&log));
+}
+
+#[test]
+fn a_reader_that_saw_a_record_which_was_withdrawn_follows_the_one_in_its_place() {
+    for (seen, instead) in [(300, 10), (10, 300), (64, 64)] {
+        let log = create(SIZE);
+        append(&log, b"first").unwrap();
+        let without = image(&log);
+        append(&log, &data(1, seen)).unwrap();
+        let reader = PmemLog::open(Fake::new(&image(&log)), Open::Read).unwrap();
+        let stale = reader.record(1).unwrap();
+        assert_eq!(read(&reader, 1).unwrap(), data(1, seen));
+        // The msync failed: the record is erased, and its number is given to another one.
+        let log = open(&without);
+        append(&log, &data(2, instead)).unwrap();
+        append(&log, &data(3, 100)).unwrap();
+        *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
+        let mut bytes = vec![0; seen];
+        let late = reader.read_into(&stale, &mut over(&mut bytes, Direction::Dest));
+        assert!(matches!(late, Err(Failure::Changed)), "{late:?}");
+        assert_eq!(records(&reader), records(&log), "{seen} {instead}");
+    }
+}
+
+#[test]
+fn a_reader_that_is_overtaken_between_any_two_looks_tells_of_no_damage() {
+    for steps in [1, 3, 8, 30] {
+        let log = create(SIZE);
+        for step in 0..5 {
+            append(&log, &data(step, 300)).unwrap();
+        }
+        let before = image(&log);
+        for step in 5..5 + steps {
+            log.discard_before(step - 2).unwrap();
+            append(&log, &data(step, 300 + step as usize)).unwrap();
+        }
+        let after = image(&log);
+        for left in 0..60 {
+            let medium = Fake::new(&before);
+            *medium.meanwhile.borrow_mut() = Some((left, after.clone()));
+            let reader = PmemLog::open(medium, Open::Read).unwrap();
+            let damaged = || reader.lock().unwrap().chain.damaged().count();
+            assert_eq!(damaged(), 0, "{steps} steps, after {left} reads: when it was opened");
+            let is_overtaken = || reader.medium().meanwhile.borrow().as_ref().unwrap().0 > left;
+            let was_overtaken = is_overtaken();
+            let numbers = reader.numbers().unwrap();
+            let ends = if was_overtaken { vec![5 + steps] } else { vec![5, 5 + steps] };
+            assert!(ends.contains(&numbers.end), "{steps} steps, after {left} reads: the end is {}", numbers.end);
+            if is_overtaken() {
+                assert_eq!(reader.numbers().unwrap().end, 5 + steps);
+            }
+            assert_eq!(damaged(), 0, "{steps} steps, after {left} reads: when it followed");
+            for sequence in numbers.first..numbers.end {
+                match read(&reader, sequence) {
+                    Ok(_) | Err(Failure::Missing { .. } | Failure::Changed) => {}
+                    Err(failure) => panic!("{steps} steps, after {left} reads, record {sequence}: {failure:?}"),
+                }
+            }
+        }
+    }
+}
