@@ -170,8 +170,8 @@ pub(super) unsafe fn gather(
     loop {
         let (own, wanted) = (stage.addr(), (nbytes - done).min(blocks.most(done)));
         let mut loader = Loader(copier);
-        // SAFETY: the stage has room for `wanted` bytes, no more than `Blocks::most` says; that the iterator is a source
-        // for the copier, and so for the loader over it, the caller of `gather` promises.
+        // SAFETY: the stage has room for `wanted` bytes, as `Blocks::most` gives no more; the caller of `gather`
+        // promises that the copier, and so the loader over it, accepts the iterator's memory as a source.
         let mut step = unsafe { FromIter::new(own, &mut loader) };
         let read = i.walk(wanted, &mut step);
         let written = write(copier, Segment::new(own, read), done);

@@ -135,7 +135,8 @@ impl Region {
 /// # Safety
 /// It is not used in any other way until the copy is done.
 unsafe fn own(start: *const u8, len: usize) -> Memory {
-    // SAFETY: the caller of `own` promises that the bytes stay and are used in no other way; `Backing::Heap` says no more.
+    // SAFETY: the caller of `own` promises that the bytes stay and are used in no other way, which is all that
+    // `Backing::Heap` says.
     unsafe { Memory::new(Segment::new(start.expose_provenance(), len), Backing::Heap) }
 }
 

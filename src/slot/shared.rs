@@ -15,7 +15,8 @@ use crate::memory::{Backing, Memory, Page, Segment};
 /// # Safety
 /// It stays where it is, and is not used in any other way, until the copy is done.
 unsafe fn own(line: *const u8) -> Memory {
-    // SAFETY: the caller of `own` promises that the line stays and is used in no other way; `Backing::Heap` says no more.
+    // SAFETY: the caller of `own` promises that the line stays and is used in no other way, which is all that
+    // `Backing::Heap` says.
     unsafe { Memory::new(Segment::new(line.expose_provenance(), LINE), Backing::Heap) }
 }
 
