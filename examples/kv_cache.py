@@ -8,6 +8,7 @@ to. A restart reads the log. It finds every block whose `save` returned, and not
 that was scribbled over has another sum, and is told.
 """
 
+import errno
 import struct
 import sys
 import tempfile
@@ -20,7 +21,8 @@ from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, PmemLog, pmem
 
 LAYERS, HEADS, TOKENS, WIDTH = 8, 4, 16, 64
 ENTRY = struct.Struct("<qQI")  # a Place; the key comes behind it
-LOG_SIZE = 1 << 16
+RECORD = 256  # bytes of the log that an entry takes at most: 64 of them are its header
+KEY_SIZE = RECORD - 64 - ENTRY.size
 
 
 class DamagedError(Exception):
@@ -36,12 +38,13 @@ class Place(NamedTuple):
 
 
 class SlotStore:
-    """Blocks by name, each in a slot of a region, and the log that says in which."""
+    """Blocks by name, each in a slot of a region, and the log that says in which. A file keeps its number of slots."""
 
     def __init__(self, path: Path, nbytes: int, slots: int) -> None:
         self.size = -(-nbytes // PAGE_SIZE) * PAGE_SIZE
+        self.ring = max(PAGE_SIZE, 4 * (slots + 1) * RECORD)  # the entries that count fill a quarter of it at most
+        self.log = PmemLog.open(f"{path}.log", size=2 * PAGE_SIZE + self.ring, create=True)
         self.region = pmem.PmemRegion.open(path, size=slots * self.size, create=True)
-        self.log = PmemLog.open(f"{path}.log", size=LOG_SIZE, create=True)
         self.places: dict[bytes, Place] = {}  # the oldest first
         self.lost: list[OSError] = []  # entries of the log that cannot be read
         for sequence in range(self.log.first, self.log.last + 1):
@@ -60,7 +63,7 @@ class SlotStore:
 
     def record(self, key: bytes, place: Place) -> None:
         """Durable when it returns. Old entries make room, and those that still count are appended again before."""
-        while self.log.free < LOG_SIZE // 2:
+        while self.log.nbytes > self.ring // 2:
             first = self.log.first
             try:
                 entry = self.log.read(first)
@@ -82,11 +85,20 @@ class SlotStore:
         data = IovIter.kvec(WRITE, tensors)
         if data.count > self.size:
             raise ValueError(f"tensors have {data.count} bytes: a slot takes at most {self.size}")
+        if len(key) > KEY_SIZE:
+            raise ValueError(f"the key has {len(key)} bytes: at most {KEY_SIZE}")
         if not self.free:
-            self.drop(next((name for name in self.places if name != key), key))
+            oldest = next((name for name in self.places if name != key), None)
+            if oldest is None:
+                raise OSError(errno.ENOSPC, "no slot is left that another block could be dropped from")
+            self.drop(oldest)
         slot, before = self.free.pop(), self.places.get(key)  # if it turns out to be bad, it is not used again
         length, crc = self.region.write_crc32c(slot * self.size, data)  # durable when it returns
-        self.record(key, Place(slot, length, crc))  # from here on the block is there
+        try:
+            self.record(key, Place(slot, length, crc))  # from here on the block is there
+        except OSError:
+            self.free.append(slot)
+            raise
         if before is not None:
             self.free.append(before.slot)
 
@@ -95,7 +107,7 @@ class SlotStore:
         place = self.places.get(key)
         if place is None:
             return False
-        name, into = key.decode(), IovIter.kvec(READ, tensors)
+        name, into = key.decode(errors="backslashreplace"), IovIter.kvec(READ, tensors)
         if into.count == place.length:
             (copied, remaining, fault), crc = self.region.read_into_crc32c(place.slot * self.size, into)
             if fault is not None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from iovec_rs import PAGE_SIZE, CorruptError, FaultError
 
-from examples.kv_cache import DamagedError, Place, SlotStore, block
+from examples.kv_cache import KEY_SIZE, DamagedError, Place, SlotStore, block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +149,7 @@ def test_blocks_outlive_the_store(store: SlotStore, path: Path) -> None:
 def test_the_oldest_makes_room_and_the_log_goes_round(path: Path) -> None:
     with SlotStore(path, NBYTES, 3) as store:
         store.save(b"kept", BLOCKS[0])
-        for number in range(2000):  # 128 bytes each: the log is 64 KiB long
+        for number in range(2000):  # 128 bytes each: the ring is 4 KiB long
             store.record(b"%d" % number, Place(-1, 0, 0))
         assert store.log.first > 1000
     with SlotStore(path, NBYTES, 3) as store:
@@ -160,6 +160,38 @@ def test_the_oldest_makes_room_and_the_log_goes_round(path: Path) -> None:
     with SlotStore(path, NBYTES, 3) as store:
         assert store.places.keys() == {b"kept", b"block 3", b"block 4"}
         assert [loaded(store, key) for key in (b"kept", b"block 3", b"block 4")] == [1, 2, 2]
+
+
+def test_every_slot_of_many_can_be_saved_to_again_and_again(path: Path) -> None:
+    tensors = [np.arange(16)]
+    with SlotStore(path, 128, 600) as store:
+        for turn in range(3):
+            for number in range(600):
+                store.save(bytes([number % 256, number // 256, turn]) + bytes(range(KEY_SIZE - 3)), tensors)
+        assert len(store.places) == 600
+        assert store.log.first > 600
+    with SlotStore(path, 128, 600) as store:
+        assert {key[2] for key in store.places} == {2}
+        assert store.load(next(iter(store.places)), [np.zeros(16, int)])
+
+
+def test_what_is_refused_costs_no_slot_and_drops_no_block(store: SlotStore) -> None:
+    store.save(b"\xff\xfe", BLOCKS[0])
+    before = dict(store.places)
+    for _ in range(5):
+        with pytest.raises(ValueError, match=f"the key has {KEY_SIZE + 1} bytes: at most {KEY_SIZE}"):
+            store.save(bytes(KEY_SIZE + 1), BLOCKS[0])
+    assert store.places == before
+    store.region.write(store.places[b"\xff\xfe"].slot * store.size, b"x")
+    with pytest.raises(DamagedError, match=r"^\\xff\\xfe: these are not"):
+        loaded(store, b"\xff\xfe")
+
+
+def test_a_store_whose_slots_are_all_bad_says_so(path: Path) -> None:
+    with SlotStore(path, NBYTES, 1) as store:
+        store.free.clear()
+        with pytest.raises(OSError, match="no slot is left"):
+            store.save(b"first", BLOCKS[0])
 
 
 def test_a_slot_that_was_scribbled_over_and_an_entry_that_was_are_told(store: SlotStore, path: Path) -> None:
