@@ -108,11 +108,12 @@ class use_tuning(_Choice):  # noqa: N801 - called like a function
     takes, never its result. ValueError for anything else, with the list of names.
 
     nontemporal_from: copies of this many bytes or more use nontemporal stores for their long chunks. lines_from,
-    ragged_from: the length in bytes from which chunks of whole cache lines, and other chunks, are long. strings_from,
-    strings_any_from: the length in bytes from which `rep movsb` is used, between addresses that agree modulo a cache
-    line, and between any two. far_from: nontemporal copies of this many bytes or more prefetch their source far ahead.
-    durable_from: `memcpy_flushcache` uses nontemporal stores for this many bytes or more, ordinary stores and
-    write-backs for fewer.
+    ragged_from: the length in bytes from which chunks of whole cache lines, and other chunks, are long.
+    string_chunks_from: chunks of `strings_any_from` bytes or more are long only in copies of this many bytes or more.
+    strings_from, strings_any_from: the length in bytes from which `rep movsb` is used, between addresses that agree
+    modulo a cache line, and between any two. far_from: nontemporal copies of this many bytes or more prefetch their
+    source far ahead. durable_from: `memcpy_flushcache` uses nontemporal stores for this many bytes or more, ordinary
+    stores and write-backs for fewer.
     """
 
     def __init__(self, name: str) -> None:

@@ -32,7 +32,15 @@ impl Drop for Setting {
 /// Sets the thresholds so low that every chunk may be copied with non-temporal stores, and long ones prefetch far
 /// ahead.
 pub fn stream_everything() {
-    tuning::set(Tuning { nontemporal_from: 1, lines_from: 1, ragged_from: 1, far_from: 0, ..tuning::current() });
+    let everything = Tuning {
+        nontemporal_from: 1,
+        lines_from: 1,
+        ragged_from: 1,
+        string_chunks_from: 0,
+        far_from: 0,
+        ..tuning::current()
+    };
+    tuning::set(everything);
 }
 
 #[test]

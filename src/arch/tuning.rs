@@ -12,6 +12,12 @@ const USUAL_CACHE: usize = 32 << 20;
 /// However large the last-level cache is, a copy of this many bytes is not expected to stay in it.
 const MOST_KEPT: usize = 32 << 20;
 
+// Where AMD's `rep movsb` is used between any two addresses, the chunks that it copies stay in the caches as long as the
+// last-level cache holds the whole copy. Zen 5, last-level cache of 32 MiB, chunks of 64 KiB or more, time relative to
+// non-temporal stores: 16 MiB 0.73 to 0.83, and 0.66 to 0.77 together with a read of the destination right after it;
+// 24 MiB 0.78 to 0.97 and 0.72 to 0.82; 32 MiB 0.88 to 1.02 and 0.79 to 0.94; 64 MiB level. Copies from a cold source
+// lose by it: 16 MiB 1.06 to 1.2, 32 MiB 1.2 to 1.3.
+
 /// Of a last-level cache that many cores share, one core is taken to get this many times the size of its second-level
 /// cache. Measured as the length at which a copy and a read of its destination right after it together take equally
 /// long with and without non-temporal stores: 8 times L2 on Emerald Rapids, half the last-level cache on Zen 5.
@@ -57,6 +63,8 @@ pub struct Tuning {
     pub lines_from: usize,
     /// In such a copy, any other chunk is long from this many bytes on.
     pub ragged_from: usize,
+    /// A chunk of at least `strings_any_from` bytes is long only in a copy of at least this many bytes.
+    pub string_chunks_from: usize,
     /// Plain copies between addresses that agree modulo a line use `rep movsb` from this many bytes on.
     pub strings_from: usize,
     /// Plain copies between any addresses use `rep movsb` from this many bytes on.
@@ -72,10 +80,11 @@ pub struct Tuning {
 type Field = fn(&mut Tuning) -> &mut usize;
 
 /// Each length: its name, its field, and the value in use. `nontemporal_from` is 0 until the CPU has been asked.
-static SETTINGS: [(&str, Field, AtomicUsize); 7] = [
+static SETTINGS: [(&str, Field, AtomicUsize); 8] = [
     ("nontemporal_from", |tuning| &mut tuning.nontemporal_from, AtomicUsize::new(0)),
     ("lines_from", |tuning| &mut tuning.lines_from, AtomicUsize::new(0)),
     ("ragged_from", |tuning| &mut tuning.ragged_from, AtomicUsize::new(0)),
+    ("string_chunks_from", |tuning| &mut tuning.string_chunks_from, AtomicUsize::new(0)),
     ("strings_from", |tuning| &mut tuning.strings_from, AtomicUsize::new(0)),
     ("strings_any_from", |tuning| &mut tuning.strings_any_from, AtomicUsize::new(0)),
     ("far_from", |tuning| &mut tuning.far_from, AtomicUsize::new(0)),
@@ -84,7 +93,9 @@ static SETTINGS: [(&str, Field, AtomicUsize); 7] = [
 const NONTEMPORAL_FROM: usize = 0;
 const LINES_FROM: usize = 1;
 const RAGGED_FROM: usize = 2;
-const DURABLE_FROM: usize = 6;
+const STRING_CHUNKS_FROM: usize = 3;
+const STRINGS_ANY_FROM_NOW: usize = 5;
+const DURABLE_FROM: usize = 7;
 
 /// The names by which a text asks for the rules of a vendor.
 const VENDORS: [(&str, Vendor); 3] = [("intel", Vendor::Intel), ("amd", Vendor::Amd), ("other", Vendor::Other)];
@@ -104,19 +115,23 @@ impl Tuning {
         let has_small_l1 = facts.vendor == Vendor::Amd && facts.first_cache == Some(32 << 10);
         let strings_from = if has_small_l1 { STRINGS_FROM_SMALL_L1 } else { STRINGS_FROM };
         let is_intel = facts.vendor == Vendor::Intel;
+        let nontemporal_from = match facts.vendor {
+            Vendor::Amd => kept,
+            Vendor::Intel | Vendor::Other => kept.min(share),
+        };
+        let strings_any_from = match facts.vendor {
+            Vendor::Intel if facts.fast_strings => STRINGS_ANY_FROM,
+            Vendor::Amd if facts.fast_strings && facts.first_cache == Some(48 << 10) => STRINGS_FROM,
+            Vendor::Intel | Vendor::Amd | Vendor::Other => usize::MAX,
+        };
+        let keeps_strings = facts.vendor == Vendor::Amd && strings_any_from != usize::MAX;
         Self {
-            nontemporal_from: match facts.vendor {
-                Vendor::Amd => kept,
-                Vendor::Intel | Vendor::Other => kept.min(share),
-            },
+            nontemporal_from,
             lines_from: if is_intel { LINE } else { WHOLE_LINES_FROM },
             ragged_from: USUAL_RAGGED_FROM,
+            string_chunks_from: if keeps_strings { last.min(MOST_KEPT).max(kept) } else { nontemporal_from },
             strings_from: if facts.fast_strings { strings_from } else { usize::MAX },
-            strings_any_from: match facts.vendor {
-                Vendor::Intel if facts.fast_strings => STRINGS_ANY_FROM,
-                Vendor::Amd if facts.fast_strings && facts.first_cache == Some(48 << 10) => STRINGS_FROM,
-                Vendor::Intel | Vendor::Amd | Vendor::Other => usize::MAX,
-            },
+            strings_any_from,
             far_from: if is_intel { FAR_FROM } else { usize::MAX },
             durable_from: if is_intel { CLAIMED_UP_TO } else { 0 },
         }
@@ -230,10 +245,11 @@ pub fn chunks_from(nbytes: usize) -> usize {
     if nbytes < from { usize::MAX } else { load(LINES_FROM).min(load(RAGGED_FROM)) }
 }
 
-/// Whether a chunk of at least [`chunks_from`] bytes is stored non-temporally.
+/// Whether a chunk of at least [`chunks_from`] bytes is stored non-temporally in a copy of `nbytes`.
 #[inline]
-pub fn is_streamed(dst: usize, len: usize) -> bool {
-    len >= load(if (dst | len).is_multiple_of(LINE) { LINES_FROM } else { RAGGED_FROM })
+pub fn is_streamed(dst: usize, len: usize, nbytes: usize) -> bool {
+    let from = load(if (dst | len).is_multiple_of(LINE) { LINES_FROM } else { RAGGED_FROM });
+    len >= from && (len < load(STRINGS_ANY_FROM_NOW) || nbytes >= load(STRING_CHUNKS_FROM))
 }
 
 /// The length, in bytes, from which a durable copy to one range is stored non-temporally.

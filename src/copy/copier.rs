@@ -27,6 +27,8 @@ pub(super) struct Copier {
     backing: Backing,
     /// Chunks of so many bytes and more may go past the caches; `usize::MAX` if none does.
     nontemporal_from: usize,
+    /// Bytes that the copy is about.
+    expected: usize,
     /// A source to prefetch while the one before it goes past the caches.
     next_source: Segment,
     /// What stopped it. The offset and the reach are filled in at the end.
@@ -55,6 +57,7 @@ impl Copier {
             path,
             backing,
             nontemporal_from: usize::MAX,
+            expected: 0,
             next_source: Segment::default(),
             fault: None,
         })
@@ -65,6 +68,7 @@ impl Copier {
     #[allow(clippy::inline_always)] // once per call
     pub(super) fn expect(&mut self, nbytes: usize) {
         self.nontemporal_from = tuning::chunks_from(nbytes);
+        self.expected = nbytes;
     }
 
     /// Whether chunks may go past the caches, as [`Self::expect`] has found.
@@ -104,7 +108,7 @@ impl Copier {
         let mut spilled = Self { set: arch::primitives(), path, fault: self.fault.take(), ..*self };
         let result = run(&mut spilled);
         // What `into_fault` goes by, the fence among it, comes back.
-        self.nontemporal_from = spilled.nontemporal_from;
+        (self.nontemporal_from, self.expected) = (spilled.nontemporal_from, spilled.expected);
         (self.path, self.fault) = (spilled.path, spilled.fault);
         result
     }
@@ -116,7 +120,7 @@ impl Copier {
     /// As for [`CopyChunk::copy`].
     #[inline(never)]
     unsafe fn copy_nontemporal(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if dst.abs_diff(src) < len || !tuning::is_streamed(dst, len) {
+        if dst.abs_diff(src) < len || !tuning::is_streamed(dst, len, self.expected) {
             // SAFETY: the caller of `copy_nontemporal` promises it.
             return unsafe { self.copy_through_caches(dst, src, len) };
         }
@@ -273,7 +277,7 @@ impl CopyChunk for Copier {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn prefetch_destination(&mut self, next: Segment) {
-        if next.len < self.nontemporal_from || !tuning::is_streamed(next.addr, next.len) {
+        if next.len < self.nontemporal_from || !tuning::is_streamed(next.addr, next.len, self.expected) {
             arch::prefetch(next.addr, next.len);
         }
     }

@@ -33,6 +33,7 @@ NAMES = [
     "nontemporal_from",
     "lines_from",
     "ragged_from",
+    "string_chunks_from",
     "strings_from",
     "strings_any_from",
     "far_from",
@@ -43,7 +44,7 @@ SETTINGS = [
     "intel",
     "amd",
     "other",
-    "nontemporal_from=1,lines_from=1,ragged_from=1,far_from=0,durable_from=never",
+    "nontemporal_from=1,lines_from=1,ragged_from=1,string_chunks_from=0,far_from=0,durable_from=never",
     "nontemporal_from=1,lines_from=64,ragged_from=never,strings_from=0,strings_any_from=0,durable_from=640",
     "nontemporal_from=never,strings_from=never,strings_any_from=never,durable_from=0",
 ]

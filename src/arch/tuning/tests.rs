@@ -42,6 +42,18 @@ fn copies_go_past_caches_that_would_not_keep_them() {
 }
 
 #[test]
+fn chunks_that_strings_copy_well_stay_in_the_last_cache_as_long_as_it_holds_them() {
+    let from = |facts: &Facts| (Tuning::of(facts).nontemporal_from, Tuning::of(facts).string_chunks_from);
+    assert_eq!(from(&ZEN_5), (16 * MIB, 32 * MIB));
+    assert_eq!(from(&Facts { last_cache: Some(96 * MIB), ..ZEN_5 }), (32 * MIB, 32 * MIB));
+    assert_eq!(from(&Facts { last_cache: Some(8 * MIB), ..ZEN_5 }), (4 * MIB, 8 * MIB));
+    for facts in [ZEN_4, EMERALD_RAPIDS, NEHALEM, UNKNOWN] {
+        let (all, strings) = from(&facts);
+        assert_eq!(strings, all);
+    }
+}
+
+#[test]
 fn single_lines_of_a_long_copy_are_stored_nontemporally_on_intel_alone() {
     let from = |facts: &Facts| (Tuning::of(facts).lines_from, Tuning::of(facts).ragged_from);
     assert_eq!([ZEN_4, ZEN_5, UNKNOWN].map(|facts| from(&facts)), [(256, 1024); 3]);
@@ -118,8 +130,13 @@ fn what_was_set_is_in_use_until_it_is_put_back() {
     assert_eq!(super::chunks_from(0), usize::MAX);
     assert_eq!(super::chunks_from(1), 64);
     for (dst, len, streamed) in [(0, 64, true), (64, 1088, true), (1, 64, false), (0, 65, false), (1, 1024, true)] {
-        assert_eq!(super::is_streamed(dst, len), streamed, "{dst} {len}");
+        assert_eq!(super::is_streamed(dst, len, 1 << 30), streamed, "{dst} {len}");
     }
+    super::set(Tuning { string_chunks_from: 1000, strings_any_from: 128, ..changed });
+    for (len, nbytes, streamed) in [(64, 999, true), (128, 999, false), (128, 1000, true)] {
+        assert_eq!(super::is_streamed(0, len, nbytes), streamed, "{len} of {nbytes}");
+    }
+    super::set(changed);
     assert!(super::choose("nonsense").is_err());
     assert_eq!(super::durable_from(), 77, "a refused text changes nothing");
     drop(setting);
