@@ -72,6 +72,17 @@ enum Adds {
 }
 
 /// One writer's position in a ring.
+///
+/// Only a copy fills places, since whoever commits one speaks for what is in it: safe code of others can reserve none.
+///
+/// ```compile_fail,E0624
+/// use _core::structure::{PipeRing, Writer};
+///
+/// let mut writer = Writer::ordinary(PipeRing::new(16, None)?.into());
+/// let place = writer.reserve(100).unwrap();
+/// writer.commit(place, 100);
+/// # Ok::<(), _core::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Writer {
     ring: Arc<PipeRing>,
@@ -121,7 +132,7 @@ impl Writer {
     }
 
     /// Reserves room for at most `nbytes` bytes (not 0) in one page. `None` if the pipe is full or memory is short.
-    pub fn reserve(&self, nbytes: usize) -> Option<Place> {
+    pub(crate) fn reserve(&self, nbytes: usize) -> Option<Place> {
         let mut ring = self.ring.lock();
         if let Some((counter, slot)) = self.open_page(&mut ring) {
             slot.filling = true;
@@ -139,9 +150,10 @@ impl Writer {
         Some(Place { page, from: 0, len: nbytes.min(PAGE_SIZE), extends: None })
     }
 
-    /// Adds the first `filled` bytes of a place to the pipe. Returns `filled`: a reserved place can always be
-    /// committed.
-    pub fn commit(&mut self, place: Place, filled: usize) -> usize {
+    /// Adds the first `filled` bytes of a place to the pipe, at most as many as the place has room for, and returns how
+    /// many it added: a reserved place can always be committed.
+    pub(crate) fn commit(&mut self, place: Place, filled: usize) -> usize {
+        let filled = filled.min(place.len);
         let flags = if self.adds == Adds::ToMergeable { CAN_MERGE } else { 0 };
         let mut ring = self.ring.lock();
         if let Some(counter) = place.extends
@@ -165,7 +177,7 @@ impl Writer {
     }
 
     /// Gives back places without committing any byte.
-    pub fn give_back(ring: &PipeRing, places: impl IntoIterator<Item = Place>) {
+    pub(crate) fn give_back(ring: &PipeRing, places: impl IntoIterator<Item = Place>) {
         for place in places {
             let mut ring = ring.lock();
             match place.extends.and_then(|counter| ring.get_mut(counter)).filter(|slot| slot.filling) {
@@ -180,8 +192,10 @@ impl Writer {
         &self.ring
     }
 
-    /// Adds a reference to `page[offset..offset + nbytes]` without copying. `false`, and no change, if no slot is free.
-    pub fn lend(&mut self, page: &Page, offset: usize, nbytes: usize) -> bool {
+    /// Adds a reference to `page[offset..offset + nbytes]`, which lies within the page, without copying. `false`, and no
+    /// change, if no slot is free.
+    pub(crate) fn lend(&mut self, page: &Page, offset: usize, nbytes: usize) -> bool {
+        debug_assert!(nbytes <= page.seg().skip(offset).len, "{nbytes} bytes at {offset} leave the page");
         let mut ring = self.ring.lock();
         // It must be the very same page: the slot keeps the owner of its own page alive, not the owner of an adjacent
         // one.

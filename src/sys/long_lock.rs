@@ -7,6 +7,7 @@
 use super::futex;
 use super::lock::{generation, watch};
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,8 +28,22 @@ pub struct LongLock<T> {
 // before.
 unsafe impl<T: Send> Sync for LongLock<T> {}
 
-/// Access to the value behind a [`LongLock`].
-pub struct Guard<'a, T>(&'a LongLock<T>);
+/// Access to what is behind a [`LongLock`].
+///
+/// It is a `&mut T` to whoever shares or sends it: two threads may read through one guard only if `T` is `Sync`.
+///
+/// ```compile_fail,E0277
+/// use _core::sys::long_lock::LongLock;
+/// use std::cell::Cell;
+///
+/// let lock = LongLock::new(Cell::new(0));
+/// let guard = lock.lock().unwrap();
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| guard.set(guard.get() + 1));
+///     scope.spawn(|| guard.set(guard.get() + 1));
+/// });
+/// ```
+pub struct Guard<'a, T>(&'a LongLock<T>, PhantomData<&'a mut T>);
 
 impl<T> LongLock<T> {
     /// A lock around `value`.
@@ -42,7 +57,7 @@ impl<T> LongLock<T> {
     pub fn lock(&self) -> Option<Guard<'_, T>> {
         let own = generation().wrapping_add(1);
         let take = || self.holder.compare_exchange(OPEN, own, Ordering::Acquire, Ordering::Relaxed).err();
-        let Some(mut holder) = take() else { return Some(Guard(self)) };
+        let Some(mut holder) = take() else { return Some(Guard(self, PhantomData)) };
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let taken = loop {
             if holder != OPEN && holder != own {
@@ -50,7 +65,7 @@ impl<T> LongLock<T> {
             }
             futex::wait(&self.holder, holder, Duration::from_millis(100));
             match take() {
-                None => break Some(Guard(self)),
+                None => break Some(Guard(self, PhantomData)),
                 Some(other) => holder = other,
             }
         };

@@ -19,7 +19,7 @@ impl Reader<'_> {
 
     /// Clones of the oldest slots: at most `nbytes` bytes in at most `most` slots. The bytes stay in the ring until
     /// they are consumed, and no writer can take them back meanwhile.
-    pub fn peek(&self, nbytes: usize, most: usize) -> Result<Vec<Slot>> {
+    pub(crate) fn peek(&self, nbytes: usize, most: usize) -> Result<Vec<Slot>> {
         let mut ring = self.pipe.lock();
         let mut left = nbytes;
         let wanted = |slot: &&Slot| {
@@ -39,7 +39,7 @@ impl Reader<'_> {
     }
 
     /// Removes the first `nbytes` bytes of `slots`, which [`Self::peek`] returned, from the ring.
-    pub fn consume(&self, slots: &[Slot], nbytes: usize) {
+    pub(crate) fn consume(&self, slots: &[Slot], nbytes: usize) {
         debug_assert!(nbytes <= slots.iter().map(|slot| slot.len).sum());
         let mut ring = self.pipe.lock();
         // If the process has forked since, the child has cleared the reading end, and another reader of the child may

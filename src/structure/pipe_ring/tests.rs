@@ -92,6 +92,18 @@ fn a_slot_that_is_drained_while_it_is_added_to_loses_nothing() {
 }
 
 #[test]
+fn a_place_becomes_no_more_of_the_pipe_than_it_has_room_for() {
+    let ring = ring(4, None);
+    let mut writer = Writer::ordinary(Arc::clone(&ring));
+    for end in [100, 200] {
+        let place = writer.reserve(100).unwrap();
+        assert_eq!(writer.commit(place, 1 << 20), 100);
+        assert_eq!((writer.end_offset(), ring.lock().bytes()), (end, end as u128));
+    }
+    assert_eq!(lengths(&ring), [200]);
+}
+
+#[test]
 fn a_place_that_nothing_went_into_is_given_back() {
     let ring = ring(1, None);
     let mut writer = Writer::iterator(Arc::clone(&ring));
