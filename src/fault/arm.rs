@@ -226,7 +226,7 @@ pub fn finish() {
 /// fresh.
 #[inline]
 pub fn extend() {
-    THREAD.with(|thread| thread.freshness.extend(ticks(), QUICKEST_CALL.load(Ordering::Relaxed)));
+    THREAD.with(|thread| thread.freshness.extend(ticks, QUICKEST_CALL.load(Ordering::Relaxed)));
 }
 
 /// Makes this thread ask the kernel before its next copy. Called after a fault, and when the handler is lost.

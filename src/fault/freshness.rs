@@ -24,18 +24,20 @@ pub(super) struct Freshness {
     /// The last time at which no system call can have been made since the answer: when the last copy of memory that can
     /// vanish ended, or when `extend` was called in time.
     finished: Cell<u64>,
+    /// Whether that was so long ago that the kernel is asked in any case: no more of the way is looked at.
+    is_late: Cell<bool>,
 }
 
 impl Freshness {
     pub(super) const fn new() -> Self {
-        Self { copies_left: Cell::new(0), answered: Cell::new(0), finished: Cell::new(0) }
+        Self { copies_left: Cell::new(0), answered: Cell::new(0), finished: Cell::new(0), is_late: Cell::new(true) }
     }
 
     /// Records that the kernel answered, at `now`, that faults reach our handler.
     pub(super) fn answer(&self, now: u64) {
         self.copies_left.set(VALID_COPIES);
         self.answered.set(now);
-        self.finished.set(now);
+        self.finish(now);
     }
 
     /// Drops the answer, which may no longer be true.
@@ -58,15 +60,23 @@ impl Freshness {
     /// Whether the answer may be used for a copy of memory that can vanish and that begins at `now`.
     #[inline]
     pub(super) fn is_good(&self, now: u64, quickest_call: u64) -> bool {
-        now.wrapping_sub(self.finished.get()) < quickest_call && now.wrapping_sub(self.answered.get()) < VALID_TICKS
+        let is_in_time = now.wrapping_sub(self.finished.get()) < quickest_call;
+        !self.is_late.get() && is_in_time && now.wrapping_sub(self.answered.get()) < VALID_TICKS
     }
 
     /// Extends the time for which the answer may be used, if no system call fits between the last copy and `now`.
-    /// Otherwise changes nothing, so the answer stays unusable.
+    /// Otherwise the answer is late from then on, and the clock is not read again until the kernel has answered anew: a
+    /// thread that copies only heap memory would pay for it with the time of a short copy.
     #[inline]
-    pub(super) fn extend(&self, now: u64, quickest_call: u64) {
+    pub(super) fn extend(&self, now: impl FnOnce() -> u64, quickest_call: u64) {
+        if self.is_late.get() {
+            return;
+        }
+        let now = now();
         if now.wrapping_sub(self.finished.get()) < quickest_call {
             self.finished.set(now);
+        } else {
+            self.is_late.set(true);
         }
     }
 
@@ -74,6 +84,7 @@ impl Freshness {
     #[inline]
     pub(super) fn finish(&self, now: u64) {
         self.finished.set(now);
+        self.is_late.set(false);
     }
 }
 
@@ -120,12 +131,15 @@ mod tests {
     fn a_long_way_is_looked_at_in_parts_none_of_which_fits_a_call() {
         let freshness = Freshness::new();
         freshness.answer(1000);
-        freshness.extend(1000 + CALL - 1, CALL);
+        freshness.extend(|| 1000 + CALL - 1, CALL);
         assert!(freshness.is_good(1000 + 2 * (CALL - 1), CALL));
-        freshness.extend(1000 + 2 * CALL, CALL);
+        freshness.extend(|| 1000 + 2 * CALL, CALL);
         assert!(!freshness.is_good(1000 + 2 * CALL, CALL), "one part was too long");
-        freshness.extend(1000 + 2 * CALL + 1, CALL);
-        assert!(!freshness.is_good(1000 + 2 * CALL + 1, CALL), "and stays too long");
+        freshness.extend(|| panic!("it is too late, whatever the time is"), CALL);
+        assert!(!freshness.is_good(1000 + 1, CALL), "and stays too long");
+        freshness.finish(5000);
+        freshness.extend(|| 5001, CALL);
+        assert!(freshness.is_good(5001 + CALL - 1, CALL), "until the next copy has ended");
     }
 
     #[test]
