@@ -36,7 +36,7 @@ const UNSEEN: usize = usize::MAX - 1;
 
 /// Whether threads that are attached to the interpreter run one at a time. An extension is built for one sort of
 /// interpreter or the other, which have different binary interfaces.
-const TAKES_TURNS: bool = cfg!(not(Py_GIL_DISABLED));
+pub(super) const TAKES_TURNS: bool = cfg!(not(Py_GIL_DISABLED));
 
 /// A cursor that one call at a time has for itself.
 pub(super) struct Shared {
