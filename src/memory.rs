@@ -41,8 +41,8 @@
 //! let forged = IovIter::ubuf(Direction::Dest, Segment::new(4096, 8), None);
 //! ```
 //!
-//! Nothing else gives safe code access to memory either. Only the crate itself walks over an iterator, since a step that
-//! returned a wrong residue would move the iterator off its memory,
+//! Nothing else gives safe code access to memory either. Only the crate itself walks over an iterator, since a step
+//! that returned a wrong residue would move the iterator off its memory,
 //!
 //! ```compile_fail,E0603
 //! use _core::iter::Step;

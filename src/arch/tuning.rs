@@ -12,9 +12,9 @@ const USUAL_CACHE: usize = 32 << 20;
 /// However large the last-level cache is, a copy of this many bytes is not expected to stay in it.
 const MOST_KEPT: usize = 32 << 20;
 
-// Where AMD's `rep movsb` is used between any two addresses, the chunks that it copies stay in the caches as long as the
-// last-level cache holds the whole copy. Zen 5, last-level cache of 32 MiB, chunks of 64 KiB or more, time relative to
-// non-temporal stores: 16 MiB 0.73 to 0.83, and 0.66 to 0.77 together with a read of the destination right after it;
+// Where AMD's `rep movsb` is used between any two addresses, the chunks that it copies stay in the caches as long as
+// the last-level cache holds the whole copy. Zen 5, last-level cache of 32 MiB, chunks of 64 KiB or more, time relative
+// to non-temporal stores: 16 MiB 0.73 to 0.83, and 0.66 to 0.77 together with a read of the destination right after it;
 // 24 MiB 0.78 to 0.97 and 0.72 to 0.82; 32 MiB 0.88 to 1.02 and 0.79 to 0.94; 64 MiB level. Copies from a cold source
 // lose by it: 16 MiB 1.06 to 1.2, 32 MiB 1.2 to 1.3.
 

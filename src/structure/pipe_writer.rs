@@ -192,8 +192,8 @@ impl Writer {
         &self.ring
     }
 
-    /// Adds a reference to `page[offset..offset + nbytes]`, which lies within the page, without copying. `false`, and no
-    /// change, if no slot is free.
+    /// Adds a reference to `page[offset..offset + nbytes]`, which lies within the page, without copying. `false`, and
+    /// no change, if no slot is free.
     pub(crate) fn lend(&mut self, page: &Page, offset: usize, nbytes: usize) -> bool {
         debug_assert!(nbytes <= page.seg().skip(offset).len, "{nbytes} bytes at {offset} leave the page");
         let mut ring = self.ring.lock();
