@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Any
 
 from iovec_rs import PAGE_SIZE, Direction, FolioQueue, IovIter, IterKind, PipeRing, XArray
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 TOTAL = 3 * PAGE_SIZE
 LENGTHS = (5, 0, PAGE_SIZE + 1, 0, 2 * PAGE_SIZE - 6)
-DATA_KINDS = (IterKind.UBUF, IterKind.IOVEC, IterKind.KVEC, IterKind.BVEC, IterKind.XARRAY, IterKind.FOLIOQ)
+DATA_KINDS = tuple(kind for kind in IterKind if kind not in (IterKind.PIPE, IterKind.DISCARD))
 
 
 def snapshot(iterator: IovIter) -> tuple[object, ...]:
@@ -43,30 +44,36 @@ def build(
 ) -> IovIter:
     """An iterator of this kind over whole pages, freshly built to begin after the first `skip` bytes.
 
-    IOVEC and KVEC have segments of these lengths, BVEC and FOLIOQ pieces of `unit` bytes, XARRAY pages
-    from this index on.
+    Segments have these lengths, elements of a BVEC and folios `unit` bytes; an XARRAY's pages begin at this index. What
+    a kind is built of is what its constructor takes behind the direction, so that a kind like another needs nothing
+    here.
     """
+    make: Any = getattr(IovIter, str(kind))
     units = [memory[start : start + unit] for start in range(0, len(memory), unit)]
     count = len(memory) - skip
-    if kind is IterKind.UBUF:
-        return IovIter.ubuf(direction, memory[skip:])
-    if kind is IterKind.IOVEC:
-        return IovIter.iovec(direction, cut(memory, skip, lengths))
-    if kind is IterKind.KVEC:
-        return IovIter.kvec(direction, cut(memory, skip, lengths))
-    if kind is IterKind.BVEC:
-        offsets = [skip % unit, *[0] * len(units)]
-        elements = zip(units[skip // unit :], offsets, strict=False)
-        return IovIter.bvec(direction, [(each, offset, unit - offset) for each, offset in elements])
-    if kind is IterKind.XARRAY:
-        pages = [memory[start : start + PAGE_SIZE] for start in range(0, len(memory), PAGE_SIZE)]
-        start = first_page * PAGE_SIZE + skip
-        return IovIter.xarray(direction, XArray(dict(enumerate(pages, first_page))), start, count)
-    if kind is IterKind.FOLIOQ:
-        return IovIter.folioq(direction, FolioQueue(units), skip // unit, skip % unit, count)
-    if kind is IterKind.PIPE:
-        return IovIter.pipe(direction, PipeRing(4), count)
-    return IovIter.discard(direction, count)
+    taken = list(inspect.signature(make).parameters)[1]
+    built: IovIter
+    match taken:
+        case "buffer":
+            built = make(direction, memory[skip:])
+        case "segments":
+            built = make(direction, cut(memory, skip, lengths))
+        case "bvecs":
+            offsets = [skip % unit, *[0] * len(units)]
+            elements = zip(units[skip // unit :], offsets, strict=False)
+            built = make(direction, [(each, offset, unit - offset) for each, offset in elements])
+        case "xarray":
+            pages = [memory[start : start + PAGE_SIZE] for start in range(0, len(memory), PAGE_SIZE)]
+            built = make(direction, XArray(dict(enumerate(pages, first_page))), first_page * PAGE_SIZE + skip, count)
+        case "queue":
+            built = make(direction, FolioQueue(units), skip // unit, skip % unit, count)
+        case "pipe":
+            built = make(direction, PipeRing(4), count)
+        case "count":
+            built = make(direction, count)
+        case _:
+            raise AssertionError(f"{kind} is built of {taken}, which is to be made here")
+    return built
 
 
 def three_pages() -> memoryview:
