@@ -12,6 +12,19 @@ use pyo3::prelude::*;
 /// PyO3.
 pub(super) struct Text<S>(pub(super) S);
 
+/// A number that a method returns, which PyO3 would panic over where there is no room for it.
+pub(super) struct Int(pub(super) usize);
+
+impl<'py> IntoPyObject<'py> for Int {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        int(py, self.0)
+    }
+}
+
 impl<'py, S: AsRef<str>> IntoPyObject<'py> for Text<S> {
     type Target = PyAny;
     type Output = Bound<'py, PyAny>;

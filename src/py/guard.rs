@@ -2,7 +2,7 @@
 
 use super::buffer::{ArgName, Exports};
 use super::errors::guard_error;
-use super::exception::{Text, exception};
+use super::exception::{Int, Text, exception};
 use super::results::to_fault;
 use super::values::{Lengths, user_range};
 use crate::error::{Error, try_push};
@@ -101,15 +101,15 @@ impl Guard {
 
     /// Bytes that read as zeroes, or whose stores went nowhere: whole pages, the sum of the faults' lengths.
     #[getter]
-    fn lost(&self, py: Python<'_>) -> usize {
-        self.entered.get().map_or(0, |entered| py.detach(|| entered.lost()))
+    fn lost(&self, py: Python<'_>) -> Int {
+        Int(self.entered.get().map_or(0, |entered| py.detach(|| entered.lost())))
     }
 
     /// How many bytes still read as zeroes after the block, until their mapping is closed: 0, unless the kernel could
     /// not put such pages back (of files before Linux 5.13, huge pages), or the block moved its mapping (`mremap`).
     #[getter]
-    fn not_restored(&self) -> usize {
-        self.entered.get().and_then(shelter::Guard::ended).map_or(0, |report| report.left)
+    fn not_restored(&self) -> Int {
+        Int(self.entered.get().and_then(shelter::Guard::ended).map_or(0, |report| report.left))
     }
 
     fn __repr__(&self, py: Python<'_>) -> Text<String> {
@@ -118,7 +118,7 @@ impl Guard {
             Some(None) => "entered",
             Some(Some(_)) => "left",
         };
-        Text(format!("<Guard {state} lost={}>", self.lost(py)))
+        Text(format!("<Guard {state} lost={}>", self.lost(py).0))
     }
 }
 

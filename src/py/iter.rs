@@ -11,7 +11,7 @@ pub(super) use state::IterState;
 use super::buffer::Exports;
 use super::detach::transfer;
 use super::errors::{raise, trusted_fault};
-use super::exception::Text;
+use super::exception::{Int, Text};
 use super::in_use::{Cursor, InUse, Shared};
 use super::kept::Kept;
 use super::names::names;
@@ -98,23 +98,23 @@ impl IovIter {
 
     /// Bytes that remain to be transferred.
     #[getter]
-    fn count(&self, py: Python<'_>) -> PyResult<usize> {
+    fn count(&self, py: Python<'_>) -> PyResult<Int> {
         self.shared.require_alive(py)?;
-        Ok(self.shared.state(py).count)
+        Ok(Int(self.shared.state(py).count))
     }
 
     /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
     #[getter]
-    fn iov_offset(&self, py: Python<'_>) -> PyResult<usize> {
+    fn iov_offset(&self, py: Python<'_>) -> PyResult<Int> {
         self.shared.require_alive(py)?;
-        Ok(self.shared.state(py).iov_offset)
+        Ok(Int(self.shared.state(py).iov_offset))
     }
 
     /// Segments that remain, the current one included; 0 for the kinds that do not count them.
     #[getter]
-    fn nr_segs(&self, py: Python<'_>) -> PyResult<usize> {
+    fn nr_segs(&self, py: Python<'_>) -> PyResult<Int> {
         self.shared.require_alive(py)?;
-        Ok(self.shared.state(py).nr_segs)
+        Ok(Int(self.shared.state(py).nr_segs))
     }
 
     /// Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the reason.
@@ -125,11 +125,11 @@ impl IovIter {
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        self.count(py)
+        Ok(self.count(py)?.0)
     }
 
     fn __bool__(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.count(py)? != 0)
+        Ok(self.count(py)?.0 != 0)
     }
 
     fn __repr__(&self, py: Python<'_>) -> Text<String> {

@@ -8,7 +8,7 @@ use super::closable::{Closable, end_block};
 use super::data::from_data;
 use super::detach::transfer;
 use super::errors::fault_error;
-use super::exception::{Text, exception};
+use super::exception::{Int, Text, exception};
 use super::fault_map::FaultMap;
 use super::names::names;
 use super::region_file::{RegionFile, with_path};
@@ -42,8 +42,8 @@ impl LogClaim {
 
     /// Bytes of the log that is in the file; `None` if one is to be made.
     #[getter]
-    fn size(&self) -> Option<usize> {
-        self.size
+    fn size(&self) -> Option<Int> {
+        self.size.map(Int)
     }
 }
 
@@ -161,8 +161,8 @@ impl MappedLog {
 
     /// Bytes of its region, the superblocks included.
     #[getter]
-    fn size(&self) -> usize {
-        self.size
+    fn size(&self) -> Int {
+        Int(self.size)
     }
 
     /// What makes a record durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an

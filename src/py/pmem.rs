@@ -5,7 +5,7 @@ mod transfer;
 
 use super::closable::{Closable, end_block};
 use super::errors::fault_error;
-use super::exception::Text;
+use super::exception::{Int, Text};
 use super::fault_map::FaultMap;
 use super::region_file::{RegionFile, with_path};
 use super::values::flag;
@@ -91,14 +91,14 @@ impl MappedRegion {
 
     /// Its length in bytes.
     #[getter]
-    fn size(&self) -> usize {
-        self.size
+    fn size(&self) -> Int {
+        Int(self.size)
     }
 
     /// Where in the file its first byte is.
     #[getter]
-    fn offset(&self) -> usize {
-        self.offset
+    fn offset(&self) -> Int {
+        Int(self.offset)
     }
 
     /// What makes a store durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an msync.

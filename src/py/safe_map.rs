@@ -2,7 +2,7 @@
 
 use super::closable::Closable;
 use super::errors::fault_error;
-use super::exception::Text;
+use super::exception::{Int, Text};
 use super::values::{narrow, optional_size, size, text};
 use crate::error::Error;
 use crate::fault::shelter::Mark;
@@ -61,8 +61,8 @@ impl MappedFile {
 
     /// Its length in bytes.
     #[getter]
-    fn size(&self) -> usize {
-        self.size
+    fn size(&self) -> Int {
+        Int(self.size)
     }
 
     /// `"r"`: read only. `"r+"`: stores change the file. `"c"`: stores are this map's own.

@@ -6,7 +6,7 @@ use super::descriptor::{Descriptor, os_error};
 use super::detach::transfer;
 use super::drive::torn_error;
 use super::errors::fault_error;
-use super::exception::{Text, os_exception};
+use super::exception::{Int, Text, os_exception};
 use super::names::names;
 use super::results::{int, tuple};
 use super::values::{optional_size, size, size_or, wrong_type};
@@ -88,8 +88,8 @@ impl PipeRing {
 
     /// Slots in use. What another thread is copying into a page is in use when it is copied.
     #[getter]
-    fn used(&self) -> usize {
-        self.0.lock().used()
+    fn used(&self) -> Int {
+        Int(self.0.lock().used())
     }
 
     /// Whether all slots are in use that users may fill.

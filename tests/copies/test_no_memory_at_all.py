@@ -26,6 +26,8 @@ copy_to_iter(b"abc", IovIter.pipe(READ, filled, 3))
 cut = testing.truncated(1, 0)
 gone = cut.__enter__()
 ring, i = PipeRing(4), IovIter.iovec(READ, [bytearray(5000), bytearray(300)])
+saved, full = i.save_state(), PipeRing(512)
+assert full.write(bytes(512 * 4096)) == 512 * 4096
 CALLS = {
     "a ring of no power of two": lambda: PipeRing(3),
     "no segments": lambda: IovIter.iovec(READ, 5),
@@ -53,12 +55,16 @@ CALLS = {
     "ranges": i.ranges,
     "views": i.views,
     "a count": lambda: i.count,
+    "a saved count": lambda: saved.count,
+    "alignment": i.alignment,
+    "pages": lambda: i.npages(1 << 40),
+    "slots": lambda: full.used,
     "the handler's state": fault_handler.status,
     "the mode": lambda: fault_handler.mode(),
     "the instructions": lambda: cpu.isa(),
     "segments from user space": lambda: import_iovec(READ, [page] * 4),
 }
-PANICKING = {"no segments", "a count"}
+PANICKING = {"no segments"}
 for name, call in CALLS.items():
     try:
         call()

@@ -1,7 +1,7 @@
 //! `IterState`: a saved position.
 
 use crate::iter;
-use crate::py::exception::Text;
+use crate::py::exception::{Int, Text};
 use pyo3::prelude::*;
 
 /// A position that `save_state` saved and `restore` returns to (`struct iov_iter_state`).
@@ -13,20 +13,20 @@ pub(crate) struct IterState(pub(super) iter::IterState);
 impl IterState {
     /// Bytes consumed of the segment that was current.
     #[getter]
-    fn iov_offset(&self) -> usize {
-        self.0.iov_offset
+    fn iov_offset(&self) -> Int {
+        Int(self.0.iov_offset)
     }
 
     /// Bytes that remained.
     #[getter]
-    fn count(&self) -> usize {
-        self.0.count
+    fn count(&self) -> Int {
+        Int(self.0.count)
     }
 
     /// Segments that remained.
     #[getter]
-    fn nr_segs(&self) -> usize {
-        self.0.nr_segs
+    fn nr_segs(&self) -> Int {
+        Int(self.0.nr_segs)
     }
 
     fn __repr__(&self) -> Text<String> {
