@@ -200,12 +200,14 @@ impl FaultMap {
     }
 
     /// What is bad in either map, in either way. Incomplete if one of them is.
-    fn __or__(&self, other: &Bound<'_, Self>) -> PyResult<Self> {
+    fn __or__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = other.py();
+        let Ok(other) = other.cast::<Self>() else { return Ok(py.NotImplemented()) };
         // One lock at a time: two threads may join the same maps in either order, and a map may be joined with itself.
         let mut joined = self.lock().try_clone()?;
         let other = other.get().lock().try_clone()?;
         joined.join(&other)?;
-        Ok(Self::of(joined))
+        Ok(Py::new(py, Self::of(joined))?.into_any())
     }
 
     /// The bytes of `[0, size)` that are in no range, whatever its access: a map that has them as not to be read.

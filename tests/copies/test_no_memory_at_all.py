@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = r"""
-import os, sys
+import copy, os, pickle, sys
 import _testcapi
 from iovec_rs import *
 from iovec_rs import testing
@@ -44,6 +44,16 @@ CALLS = {
     "all of a copy": lambda: copy_to_iter_full(bytes(3000), IovIter.ubuf(READ, page)),
     "a flat copy": lambda: memcpy_mcsafe(page, bytes(4096)),
     "a map": lambda: list(map_),
+    "maps joined": lambda: map_ | map_,
+    "what is no map": lambda: map_ | 3,
+    "the complement": lambda: map_.complement(1 << 40),
+    "a map's copy": lambda: copy.copy(map_),
+    "a map's pickle": lambda: pickle.dumps(map_),
+    "maps compared": lambda: map_ == FaultMap(),
+    "what a map knows": lambda: map_.first_in(0, 1 << 40),
+    "a list of bad blocks": lambda: map_.to_badblocks(),
+    "a mapfile": lambda: map_.to_mapfile(1 << 40),
+    "more in a map": lambda: map_.add(1 << 40, 1 << 20),
     "JSON": lambda: FaultMap.from_ndctl('[{"dev":"namespace0.0","badblocks":[{"offset":2,"length":1}]}]'),
     "bad memory": lambda: copy_from_iter(bytearray(100), IovIter.kvec(WRITE, [gone])),
     "bad memory and a sum": lambda: crc32c_and_copy_from_iter(bytearray(100), IovIter.kvec(WRITE, [gone])),
