@@ -138,7 +138,7 @@ impl<'py> Descriptor<'py> {
 
 /// What an object says its descriptor is.
 fn fileno(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    // SAFETY: attached; the argument is an object.
+    // SAFETY: `object` is bound, which proves that this thread is attached and that it is an object.
     let fd = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
     if fd < 0 { Err(PyErr::fetch(object.py())) } else { Ok(fd) }
 }

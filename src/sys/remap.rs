@@ -14,10 +14,13 @@ use std::ffi::{CStr, c_long};
 /// mapped over later.
 pub const ZEROES: &CStr = c"/dev/zero";
 
-fn call(number: c_long, arguments: [usize; 6]) -> Result<usize, i32> {
+/// A system call.
+///
+/// # Safety
+/// What it writes to, maps and unmaps is the caller's to change.
+unsafe fn call(number: c_long, arguments: [usize; 6]) -> Result<usize, i32> {
     let [first, second, third, rest @ ..] = arguments;
-    // SAFETY: each caller in this file vouches for what its call does to the address space, and passes pointers to
-    // local variables only.
+    // SAFETY: the caller of `call` answers for what it does; it takes numbers, and the kernel checks each address.
     let result = unsafe { libc::syscall(number, first, second, third, rest[0], rest[1], rest[2]) };
     if result == -1 { Err(errno()) } else { Ok(result.cast_unsigned() as usize) }
 }
@@ -34,7 +37,8 @@ const fn flags(bits: i32) -> usize {
 /// Every user of the range accepts that its pages are read anew from the mapped object.
 pub unsafe fn keep_aside(seg: Segment) -> Result<usize, i32> {
     let how = flags(libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP);
-    call(libc::SYS_mremap, [seg.addr, seg.len, seg.len, how, 0, 0])
+    // SAFETY: the caller of `keep_aside` lets the range be emptied; the pages go to where nothing is mapped.
+    unsafe { call(libc::SYS_mremap, [seg.addr, seg.len, seg.len, how, 0, 0]) }
 }
 
 /// Maps zeroes over a range: from `zeroes`, a descriptor of [`ZEROES`], or else anonymous memory.
@@ -48,7 +52,8 @@ pub unsafe fn map_zeroes(seg: Segment, is_writable: bool, zeroes: Option<i32>) -
         Some(file) => (how, flags(file), seg.addr),
         None => (how | libc::MAP_ANONYMOUS, usize::MAX, 0),
     };
-    call(libc::SYS_mmap, [seg.addr, seg.len, protection, flags(how), file, offset]).map(|_| ())
+    // SAFETY: the caller of `map_zeroes` gives the range away.
+    unsafe { call(libc::SYS_mmap, [seg.addr, seg.len, protection, flags(how), file, offset]) }.map(|_| ())
 }
 
 /// Moves pages that were kept aside back to `seg`, over whatever is mapped there, and extends the mapping to `len`
@@ -59,7 +64,8 @@ pub unsafe fn map_zeroes(seg: Segment, is_writable: bool, zeroes: Option<i32>) -
 /// mapped in the `len` bytes from the start of `seg` on.
 pub unsafe fn put_back(kept: usize, seg: Segment, len: usize) -> Result<(), i32> {
     let how = flags(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED);
-    call(libc::SYS_mremap, [kept, seg.len, len, how, seg.addr, 0]).map(|_| ())
+    // SAFETY: the caller of `put_back` has the pages at `kept`, and gives away what is mapped where they go.
+    unsafe { call(libc::SYS_mremap, [kept, seg.len, len, how, seg.addr, 0]) }.map(|_| ())
 }
 
 /// Unmaps a range.
@@ -67,7 +73,8 @@ pub unsafe fn put_back(kept: usize, seg: Segment, len: usize) -> Result<(), i32>
 /// # Safety
 /// The range is the caller's, and nothing uses it any more.
 pub unsafe fn unmap(seg: Segment) {
-    let _ = call(libc::SYS_munmap, [seg.addr, seg.len, 0, 0, 0, 0]);
+    // SAFETY: the caller of `unmap` has the range, and nobody uses it.
+    let _ = unsafe { call(libc::SYS_munmap, [seg.addr, seg.len, 0, 0, 0, 0]) };
 }
 
 /// Makes `mappings` mappings of one page each, or as many as the limit on mappings allows. They have no use but to be
@@ -75,10 +82,13 @@ pub unsafe fn unmap(seg: Segment) {
 pub fn map_ballast(mappings: usize) -> Result<Segment, i32> {
     let how = flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
     let len = mappings * PAGE_SIZE;
-    let start = call(libc::SYS_mmap, [0, len, flags(libc::PROT_NONE), how, usize::MAX, 0])?;
+    // SAFETY: without an address given, the kernel takes one where nothing is mapped.
+    let start = unsafe { call(libc::SYS_mmap, [0, len, flags(libc::PROT_NONE), how, usize::MAX, 0]) }?;
     // Every other page gets another protection, since the kernel merges neighbours that are alike into one mapping.
     for page in (0..mappings).step_by(2) {
-        let _ = call(libc::SYS_mprotect, [start + page * PAGE_SIZE, PAGE_SIZE, flags(libc::PROT_READ), 0, 0, 0]);
+        let arguments = [start + page * PAGE_SIZE, PAGE_SIZE, flags(libc::PROT_READ), 0, 0, 0];
+        // SAFETY: `page < mappings`: it is one of the pages just mapped, which nobody knows of.
+        let _ = unsafe { call(libc::SYS_mprotect, arguments) };
     }
     Ok(Segment::new(start, len))
 }
@@ -87,7 +97,8 @@ pub fn map_ballast(mappings: usize) -> Result<Segment, i32> {
 pub fn are_addresses_limited() -> bool {
     let mut found = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
     let at = (&raw mut found).expose_provenance();
-    let _ = call(libc::SYS_prlimit64, [0, libc::RLIMIT_AS as usize, 0, at, 0, 0]);
+    // SAFETY: it writes to `found` alone, which is ours.
+    let _ = unsafe { call(libc::SYS_prlimit64, [0, libc::RLIMIT_AS as usize, 0, at, 0, 0]) };
     found.rlim_cur != libc::RLIM_INFINITY
 }
 
@@ -95,26 +106,30 @@ pub fn are_addresses_limited() -> bool {
 pub fn set_mask(mask: u64) -> u64 {
     let mut before = 0_u64;
     let (new, old) = ((&raw const mask).addr(), (&raw mut before).expose_provenance());
-    let _ = call(libc::SYS_rt_sigprocmask, [flags(libc::SIG_SETMASK), new, old, size_of::<u64>(), 0, 0]);
+    // SAFETY: it reads `mask` and writes to `before` alone, both as long as is said.
+    let _ = unsafe { call(libc::SYS_rt_sigprocmask, [flags(libc::SIG_SETMASK), new, old, size_of::<u64>(), 0, 0]) };
     before
 }
 
 /// Lets another thread run.
 pub fn give_way() {
-    let _ = call(libc::SYS_sched_yield, [0; 6]);
+    // SAFETY: it touches no memory.
+    let _ = unsafe { call(libc::SYS_sched_yield, [0; 6]) };
 }
 
 /// The monotonic clock, in nanoseconds.
 pub fn nanoseconds() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let at = (&raw mut now).expose_provenance();
-    let _ = call(libc::SYS_clock_gettime, [flags(libc::CLOCK_MONOTONIC), at, 0, 0, 0, 0]);
+    // SAFETY: it writes to `now` alone, which is ours.
+    let _ = unsafe { call(libc::SYS_clock_gettime, [flags(libc::CLOCK_MONOTONIC), at, 0, 0, 0, 0]) };
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// This process's pid.
 pub fn process() -> i32 {
-    call(libc::SYS_getpid, [0; 6]).map_or(0, |process| process as i32)
+    // SAFETY: it touches no memory.
+    unsafe { call(libc::SYS_getpid, [0; 6]) }.map_or(0, |process| process as i32)
 }
 
 /// A number of this thread: no other thread of the process has it as long as this one lives, and the thread that forks

@@ -31,7 +31,7 @@ pub(crate) const NONTEMPORAL_BYPASSES: bool = false;
 
 /// Whether there is a point of persistence to clean lines to.
 fn has_point_of_persistence() -> bool {
-    // SAFETY: asks for a number that the kernel has left to the process.
+    // SAFETY: getauxval asks for nothing: it looks a number up in the list that the kernel gave the process.
     unsafe { libc::getauxval(libc::AT_HWCAP) & libc::HWCAP_DCPOP != 0 }
 }
 

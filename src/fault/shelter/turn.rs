@@ -159,7 +159,8 @@ extern "C" fn after_fork_in_child() {
 /// forget where pages are kept aside.
 pub(super) fn watch_forks(forget_kept: fn(&Turn)) {
     FORGET_KEPT.get_or_init(|| {
-        // SAFETY: the handlers call nothing that a fork might have left locked.
+        // SAFETY: the handlers are functions of this library, which is never unloaded; they call nothing that a fork
+        // might have left locked.
         unsafe { libc::pthread_atfork(Some(prepare_fork), Some(after_fork), Some(after_fork_in_child)) };
         forget_kept
     });

@@ -44,7 +44,8 @@ impl Zeroes {
         }
         // Before the first zero can be read: whoever counts bytes looks whether another epoch has begun.
         let _ = threads::invalidate_all();
-        // SAFETY: a guard covers the range, and whoever asked for it bears that its pages are read anew or as zeroes.
+        // SAFETY: a guard covers the range: whoever called `Guard::begin` has promised that nobody relies on what is in
+        // it.
         let keep_aside = || unsafe { remap::keep_aside(seg) };
         let kept = match if self.is_kept { keep_aside() } else { Ok(0) } {
             Err(libc::EINVAL) => 0,
