@@ -34,7 +34,7 @@ use crate::sys::{kept_open, remap};
 use claims::{CLAIMS, Claim, Scope};
 use extents::Extent;
 use pieces::Pieces;
-use report::Collected;
+use report::ReportBuilder;
 use std::sync::OnceLock;
 use turn::Turn;
 
@@ -94,7 +94,7 @@ impl Guard {
     /// What it has met so far.
     pub fn report(&self) -> Report {
         let turn = Turn::take();
-        let mut report = Collected::default();
+        let mut report = ReportBuilder::default();
         self.extents(&turn).for_each(|(extent, seg)| report.add(&extent, seg, true));
         report.finish()
     }
@@ -113,7 +113,7 @@ impl Guard {
         if self.report.get().is_some() {
             return None;
         }
-        let mut report = Collected::default();
+        let mut report = ReportBuilder::default();
         self.extents(&turn).for_each(|(extent, seg)| report.add(&extent, seg, false));
         self.claims.iter().for_each(|(claim, _)| claims::free(claim));
         let mut report = report.finish();

@@ -58,13 +58,13 @@ impl Report {
 
 /// The same, while it is being collected in the order of addresses.
 #[derive(Default)]
-pub(super) struct Collected {
+pub(super) struct ReportBuilder {
     report: Report,
     /// What the next extent may touch.
     last: Option<BadRange>,
 }
 
-impl Collected {
+impl ReportBuilder {
     /// Adds the part of an extent that is in a guard's range. `asks`: what is wrong with it is found out where it is
     /// kept aside.
     pub(super) fn add(&mut self, extent: &Extent, seg: Segment, asks: bool) {
