@@ -85,13 +85,16 @@ impl Trap {
     /// The bytes from the recorded pointers on that were stored before the fault: by the interrupted iteration, or by a
     /// head that reached further. They count as copied and are not read again, since their page may be gone by now.
     fn stored(&self) -> usize {
-        let by_turn = (self.info >> 40 & 0xfff) as usize;
-        by_turn.max(self.reached.saturating_sub(self.src))
+        self.stored_by_iteration().max(self.reached.saturating_sub(self.src))
     }
 
-    /// The bytes behind those that the iteration had loaded but not stored.
-    fn ahead(&self) -> usize {
-        (self.info >> 52) as usize
+    fn stored_by_iteration(&self) -> usize {
+        (self.info >> 40 & 0xfff) as usize
+    }
+
+    /// The bytes from the recorded pointers on that the interrupted iteration had loaded, stored or not.
+    fn loaded(&self) -> usize {
+        self.stored_by_iteration() + (self.info >> 52) as usize
     }
 }
 
@@ -138,7 +141,8 @@ impl Interrupted {
     /// How many of the bytes left lie before the bad line: those that were loaded but not stored, and behind them the
     /// rest of a line that a faulting [`Instruction::Load`] began in, since that line was read before.
     pub(super) fn before_bad_line(&self) -> usize {
-        let ahead = self.trap.ahead();
+        // Some of what the iteration had loaded may have been stored by the head.
+        let ahead = self.trap.loaded().saturating_sub(self.src.wrapping_sub(self.trap.src));
         let is_load = self.trap.instruction() == Some(Instruction::Load);
         let rest = if is_load { self.src.wrapping_add(ahead).wrapping_neg() % LINE } else { 0 };
         (ahead + rest).min(self.left)

@@ -47,29 +47,11 @@ macro_rules! prefetch_lines_far {
     };
 }
 
-/// Copies four lines an iteration, until `rdx` goes below 0. `rdx` is the bytes left less 256, less what the caller set
-/// aside.
-#[rustfmt::skip]
-macro_rules! copy_lines {
-    ($r:literal, $label:literal, $mov:literal, $line:tt, $hint:expr) => {
-        concat!(
-            ".p2align 5\n",
-            $label, ":\n",
-            $hint,
-            copy_line!($r, $mov, $mov, "0", $line),
-            copy_line!($r, $mov, $mov, "64", $line),
-            copy_line!($r, $mov, $mov, "128", $line),
-            copy_line!($r, $mov, $mov, "192", $line),
-            "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
-        )
-    };
-}
-
-/// Copies four lines with non-temporal stores. Each group of registers, which begins at offset `$start`, is loaded
+/// Copies four lines. Each group of registers, which begins at offset `$start`, is loaded
 /// whole and then stored, because a load waits for an earlier store whose address has the same low 12 bits. An access
 /// has an entry of its own: loads count `$start` bytes as stored and the registers before theirs as loaded.
 #[rustfmt::skip]
-macro_rules! nontemporal_lines {
+macro_rules! grouped_lines {
     ($r:literal, $mov:literal, $put:literal, [$([$start:literal: $($reg:literal $o:literal),*]),*]) => {
         concat!($(
             $( guarded!($r, "load", $start, concat!($o, "-", $start),
@@ -79,16 +61,16 @@ macro_rules! nontemporal_lines {
     };
 }
 
-/// Repeats [`nontemporal_lines`] until `rdx` goes below 0. `rdx` is the bytes left less 256, less what the caller set
+/// Repeats [`grouped_lines`] until `rdx` goes below 0. `rdx` is the bytes left less 256, less what the caller set
 /// aside.
 #[rustfmt::skip]
-macro_rules! nontemporal_loop {
+macro_rules! four_line_loop {
     ($r:literal, $label:literal, $mov:literal, $put:literal, $four_lines:tt, $hint:expr) => {
         concat!(
             ".p2align 5\n",
             $label, ":\n",
             $hint,
-            nontemporal_lines!($r, $mov, $put, $four_lines),
+            grouped_lines!($r, $mov, $put, $four_lines),
             "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
         )
     };
