@@ -37,13 +37,20 @@ const USUAL_RAGGED_FROM: usize = 1 << 10;
 /// lines apart modulo 4 KiB: on Zen 4 a copy of 16 KiB at a distance of 64 bytes takes 740 ns in a loop, 380 ns by
 /// `rep movsb`.
 const STRINGS_FROM: usize = 32 << 10;
-/// The same for AMD's CPUs whose first-level cache has 32 KiB.
+/// The same for AMD's CPUs whose first-level cache has 32 KiB, which source and destination fill.
 const STRINGS_FROM_SMALL_L1: usize = 16 << 10;
+/// The same for AMD's CPUs whose first-level cache has 48 KiB, which they nearly fill. There `rep movsb` is faster
+/// between any two addresses: on Zen 5, at 512 distances, it takes 0.55 to 0.9 of the loop's time at 22 KiB, 0.5 to 0.9
+/// at 28 KiB, and 0.75 to 0.9 from 40 KiB to 1 MiB.
+const STRINGS_FROM_MIDDLE_L1: usize = 22 << 10;
 /// From this many bytes on, Intel's `rep movsb` is faster between any two addresses: source and destination together
-/// fill half of L2. AMD's is from `STRINGS_FROM` on if the first-level cache has 48 KiB (Zen 5, 40 KiB to 1 MiB, at any
-/// distance: 0.75 to 0.9 of the time). On AMD's earlier CPUs it is never used for any two addresses, since it is many
-/// times slower if the destination lies 1 to 15 bytes behind the source modulo 4 KiB.
+/// fill half of L2. On AMD's earlier CPUs it is never used for any two addresses, since it is many times slower if the
+/// destination lies 1 to 15 bytes behind the source modulo 4 KiB.
 const STRINGS_ANY_FROM: usize = 512 << 10;
+
+/// The first-level caches of AMD's CPUs, in bytes.
+const SMALL_L1: usize = 32 << 10;
+const MIDDLE_L1: usize = 48 << 10;
 
 /// From this many bytes on, non-temporal copies on Intel prefetch far ahead. The speed, relative to the short prefetch,
 /// of copies from cold memory: Emerald Rapids, 16 KiB to 1 GiB, 1.1 to 1.2. Zen 5: 0.92 at 16 KiB, 0.98 to 1.02 from 64
@@ -112,8 +119,11 @@ impl Tuning {
         // Source and destination share the cache.
         let kept = (last / 2).min(MOST_KEPT);
         let share = facts.second_cache.map_or(kept, |second| second.saturating_mul(SHARE));
-        let has_small_l1 = facts.vendor == Vendor::Amd && facts.first_cache == Some(32 << 10);
-        let strings_from = if has_small_l1 { STRINGS_FROM_SMALL_L1 } else { STRINGS_FROM };
+        let strings_from = match (facts.vendor, facts.first_cache) {
+            (Vendor::Amd, Some(SMALL_L1)) => STRINGS_FROM_SMALL_L1,
+            (Vendor::Amd, Some(MIDDLE_L1)) => STRINGS_FROM_MIDDLE_L1,
+            (Vendor::Amd | Vendor::Intel | Vendor::Other, _) => STRINGS_FROM,
+        };
         let is_intel = facts.vendor == Vendor::Intel;
         let nontemporal_from = match facts.vendor {
             Vendor::Amd => kept,
@@ -121,7 +131,7 @@ impl Tuning {
         };
         let strings_any_from = match facts.vendor {
             Vendor::Intel if facts.fast_strings => STRINGS_ANY_FROM,
-            Vendor::Amd if facts.fast_strings && facts.first_cache == Some(48 << 10) => STRINGS_FROM,
+            Vendor::Amd if facts.fast_strings && facts.first_cache == Some(MIDDLE_L1) => STRINGS_FROM_MIDDLE_L1,
             Vendor::Intel | Vendor::Amd | Vendor::Other => usize::MAX,
         };
         let keeps_strings = facts.vendor == Vendor::Amd && strings_any_from != usize::MAX;
