@@ -42,7 +42,7 @@ impl<'py> Returned<'py> for usize {
 }
 
 /// The number that was returned last. Programs move pieces of one length, and a number beyond those that the
-/// interpreter keeps, 256, takes 4 ns to make and to give back.
+/// interpreter keeps takes 4 ns to make and to give back.
 struct LastInt {
     value: AtomicUsize,
     /// It is owned; null until there is one.

@@ -1,9 +1,9 @@
 //! One call at a time moves an iterator on; the others may look at it meanwhile.
 //!
-//! Where the interpreter has a lock, that lock makes the calls take turns: an iterator is locked and unlocked by
-//! threads that hold it, which [`InUse`] proves with a [`Python`] token that cannot leave its thread nor be kept while
-//! the thread is detached. So taking the iterator is a load and a store, and no locked instruction, which would also
-//! wait for the stores of the copy before. On a free-threaded build it is a compare-and-swap.
+//! Where the interpreter has a lock, that lock makes the calls take turns: only threads that hold it take an iterator
+//! and let go of it. [`InUse`] proves that with a [`Python`] token, which can neither leave its thread nor be used
+//! while the thread is detached. So an iterator is taken by a load and a store, without a locked instruction, which
+//! would also wait for the stores of the copy before. On a free-threaded build it is taken by a compare-and-swap.
 //!
 //! What others may see of an iterator in use is written down when others can come to look: by [`Shared::lock`] at once,
 //! by a call that took it with [`Shared::lock_unseen`] before it lets go of the interpreter or runs Python code.

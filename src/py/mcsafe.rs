@@ -27,6 +27,8 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// `i.fault` says why.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None, *, fault_map=None))]
+#[inline(always)]
+#[allow(clippy::inline_always)] // as the plain copy, which it takes no longer than
 pub(super) fn copy_to_iter_mcsafe(
     addr: &Bound<'_, PyAny>,
     i: IterArg<'_>,
