@@ -6,14 +6,15 @@
 //! docs/faults.md has a table of what that guarantees.
 
 use super::freshness::Freshness;
-use super::handler::{self, SIGNALS};
+use super::handler;
+use super::mask::{self, blocked_signal};
 use super::shelter::{is_any, is_idle};
 use super::threads::{self, Slot, SlotGuard};
 use crate::arch::{self, ticks};
 use crate::error::{Error, Result};
 use crate::memory::Backing;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, compiler_fence};
 
 /// How faults are handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,10 +70,6 @@ pub fn uninstall() -> Result<()> {
     LEAVING.store(false, Ordering::SeqCst);
     Ok(())
 }
-
-/// The shortest time, in clock ticks, that a read of the signal mask has taken in any thread. It stands for the
-/// quickest system call by which a thread could change its signals. `u64::MAX` until a thread has measured it.
-static QUICKEST_CALL: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// A copy of memory that can vanish rechecks the handler after this many bytes.
 pub const RECHECK_EVERY: usize = 4 << 20;
@@ -177,7 +174,7 @@ pub fn arm(backing: Backing) -> Result<Path> {
                     thread.freshness.use_up();
                     return Ok(Path::Direct(armed));
                 }
-                if thread.freshness.is_good(ticks(), QUICKEST_CALL.load(Ordering::Relaxed)) {
+                if thread.freshness.is_good(ticks(), mask::quickest_change()) {
                     return Ok(Path::Direct(armed));
                 }
             }
@@ -226,7 +223,7 @@ pub fn finish() {
 /// fresh.
 #[inline]
 pub fn extend() {
-    THREAD.with(|thread| thread.freshness.extend(ticks, QUICKEST_CALL.load(Ordering::Relaxed)));
+    THREAD.with(|thread| thread.freshness.extend(ticks, mask::quickest_change()));
 }
 
 /// Makes this thread ask the kernel before its next copy. Called after a fault, and when the handler is lost.
@@ -288,25 +285,4 @@ fn ask(thread: &Thread, epoch: u32) -> std::result::Result<Armed, &'static str> 
     thread.epoch.set(epoch);
     thread.freshness.answer(ticks());
     Ok(Armed::new(thread))
-}
-
-/// Says which of the two signals this thread blocks, if it blocks one: a fault kills the process then, whatever the
-/// handler. Also measures how long a read of the signal mask takes.
-fn blocked_signal() -> Option<&'static str> {
-    // SAFETY: a `sigset_t` is an array of integers, for which all zeroes are valid.
-    let mut blocked: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // The very first call may take many times as long as later ones, so the first measurement is the best of eight.
-    let calls = if QUICKEST_CALL.load(Ordering::Relaxed) == u64::MAX { 8 } else { 1 };
-    let timed = || {
-        let before = ticks();
-        // SAFETY: with a null new mask the call changes nothing; it fills `blocked`, a local.
-        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
-        ticks().wrapping_sub(before)
-    };
-    let taken = std::iter::repeat_with(timed).take(calls).min().unwrap_or(0);
-    QUICKEST_CALL.fetch_min(taken, Ordering::Relaxed);
-    let names = ["SIGBUS is blocked in this thread", "SIGSEGV is blocked in this thread"];
-    // SAFETY: `blocked` is a valid set, which the call above filled; both signals exist.
-    let is_blocked = |signal: i32| unsafe { libc::sigismember(&raw const blocked, signal) } == 1;
-    SIGNALS.into_iter().zip(names).find(|(signal, _)| is_blocked(*signal)).map(|(_, name)| name)
 }

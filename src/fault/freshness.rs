@@ -3,7 +3,7 @@
 //! A thread needs a system call to change its signals. If its next copy begins sooner after its last one ended than the
 //! quickest such call takes, the thread cannot have changed anything, and the answer is still true as far as this
 //! thread goes. Other threads may replace the handler at any time, so no answer is used for long. The caller supplies
-//! the clock and the duration of the quickest call, in the same unit, so that the tests can use a fake clock.
+//! the clock and the duration of the quickest change, in the same unit, so that the tests can use a fake clock.
 
 use std::cell::Cell;
 
@@ -59,8 +59,8 @@ impl Freshness {
 
     /// Whether the answer may be used for a copy of memory that can vanish and that begins at `now`.
     #[inline]
-    pub(super) fn is_good(&self, now: u64, quickest_call: u64) -> bool {
-        let is_in_time = now.wrapping_sub(self.finished.get()) < quickest_call;
+    pub(super) fn is_good(&self, now: u64, quickest_change: u64) -> bool {
+        let is_in_time = now.wrapping_sub(self.finished.get()) < quickest_change;
         !self.is_late.get() && is_in_time && now.wrapping_sub(self.answered.get()) < VALID_TICKS
     }
 
@@ -68,12 +68,12 @@ impl Freshness {
     /// Otherwise the answer is late from then on, and the clock is not read again until the kernel has answered anew: a
     /// thread that copies only heap memory would pay for it with the time of a short copy.
     #[inline]
-    pub(super) fn extend(&self, now: impl FnOnce() -> u64, quickest_call: u64) {
+    pub(super) fn extend(&self, now: impl FnOnce() -> u64, quickest_change: u64) {
         if self.is_late.get() {
             return;
         }
         let now = now();
-        if now.wrapping_sub(self.finished.get()) < quickest_call {
+        if now.wrapping_sub(self.finished.get()) < quickest_change {
             self.finished.set(now);
         } else {
             self.is_late.set(true);

@@ -10,6 +10,7 @@ pub mod formats;
 mod freshness;
 pub mod handler;
 pub mod map;
+mod mask;
 mod predecessors;
 mod record;
 pub mod shelter;

@@ -155,6 +155,22 @@ def c_code_acts_right_before_a_copy() -> None:
             assert copied == 1
 
 
+def c_code_acts_between_two_copies_that_it_makes() -> None:
+    """Quicker than from Python: no instruction of the interpreter's and none of the C library's comes between."""
+    thief = importlib.import_module("thief")
+    good, bad = CUT.buffer[:1], CUT.buffer[PAGE_SIZE - 1 :][:2]
+    before, after = IovIter.ubuf(READ, bytearray(2)), IovIter.ubuf(READ, bytearray(2))
+    first, second = before.save_state(), after.save_state()
+    for takes in (True, False):
+        for _ in range(100_000):
+            before.restore(first)
+            after.restore(second)
+            copy_to_iter(good, before)
+            copied = thief.between(copy_to_iter, good, before, bad, after, takes)
+            thief.unblock()
+            assert copied == 1
+
+
 def ignored_before() -> None:
     handle_in_python(signal.SIG_IGN)
     assert owners() == ("ignored", "ignored")
