@@ -1,10 +1,12 @@
-"""What one small copy through a prepared iterator costs, next to the cheapest copies Python has."""
+"""What one small copy through a prepared iterator costs, next to the cheapest copies Python has: in both directions,
+and by what is copied from."""
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,11 @@ from iovec_rs import READ, WRITE, Direction, IovIter, copy_from_iter, copy_to_it
 from iovec_rs._bench.harness import Case, Contestant, Table, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 NAME = "call"
 SIZES = (8, 64, 4096)
+MAPPED_SIZES = (64, 2048, 65536)
 SLICE = "mv[:] = other"
 NUMPY = "np.copyto"
 MEMMOVE = "ctypes.memmove"
@@ -166,9 +169,98 @@ def from_iter(size: int, laps: int, rounds: int) -> Case:
     )
 
 
+def _same(data: bytes) -> memoryview:
+    return memoryview(bytearray(data))
+
+
+def _own_array(data: bytes) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(data, np.uint8).copy()
+
+
+def _array_over(data: bytes) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(bytearray(data), np.uint8)
+
+
+def _mapped(data: bytes) -> mmap.mmap:
+    memory = mmap.mmap(-1, len(data))
+    memory[:] = data
+    return memory
+
+
+def _view_of_mapped(data: bytes) -> memoryview:
+    return memoryview(_mapped(data))
+
+
+HEAP: dict[str, Callable[[bytes], Any]] = {
+    "one memoryview": _same,
+    "fresh slices of a memoryview": _same,
+    "bytes": bytes,
+    "a bytearray": bytearray,
+    "an array": _own_array,
+    "an array over a bytearray": _array_over,
+}
+MAPPED: dict[str, Callable[[bytes], Any]] = {
+    "an mmap": _mapped,
+    "one memoryview of an mmap": _view_of_mapped,
+    "fresh slices of a memoryview of an mmap": _view_of_mapped,
+}
+
+
+def argument(name: str, size: int, laps: int, rounds: int) -> Case:
+    """A source of one sort, to an iterator and to a view, each in the same loop."""
+    chunks = Chunks(size, laps)
+    ubuf = Iterators([IovIter.ubuf(READ, chunks.data) for _ in range(laps)], chunks.count)
+    source = (HEAP | MAPPED)[name](random.Random(-size).randbytes(size))
+
+    def ours() -> None:
+        for i in ubuf.turns:
+            copy_to_iter(source, i)
+
+    def slicing() -> None:
+        for chunk in chunks.views:
+            chunk[:] = source
+
+    def ours_fresh() -> None:
+        assert isinstance(source, memoryview)
+        for i in ubuf.turns:
+            copy_to_iter(source[0:size], i)
+
+    def slicing_fresh() -> None:
+        assert isinstance(source, memoryview)
+        for chunk in chunks.views:
+            chunk[:] = source[0:size]
+
+    def idle() -> None:
+        for _ in chunks.views:
+            pass
+
+    def scrub() -> None:
+        chunks.data[:] = bytes(len(chunks.data))
+
+    def result() -> bytes:
+        return bytes(chunks.data)
+
+    is_fresh = "fresh" in name
+    return Case(
+        title=f"copy_to_iter of {name}, {size} B",
+        ours=Contestant("iovec_rs, ubuf", ours_fresh if is_fresh else ours, result, ubuf.rewind),
+        rivals=[Contestant(SLICE, slicing_fresh if is_fresh else slicing, result)],
+        ops=len(chunks.views),
+        rounds=rounds,
+        scrub=scrub,
+        idle=idle,
+    )
+
+
+def _laps(size: int, quick: bool) -> int:
+    return 1 if quick else max(16, 1024 // max(8, min(64, 32768 // size)))
+
+
 def run(quick: bool) -> Iterator[Table]:
     for size in SIZES:
-        laps = 1 if quick else max(16, 128 * 8 // max(8, min(64, 32768 // size)))
-        rounds = 3 if quick else 301
         for build in (to_iter, from_iter):
-            yield measure(NAME, build(size, laps, rounds))
+            yield measure(NAME, build(size, _laps(size, quick), 3 if quick else 301))
+    for names, sizes in ((HEAP, SIZES[1:]), (MAPPED, MAPPED_SIZES)):
+        for name in names:
+            for size in sizes:
+                yield measure(NAME, argument(name, size, _laps(size, quick), 3 if quick else 101))

@@ -70,6 +70,9 @@ BETWEEN_WORDS = r"(hot|cold) source \+ (1, cold destination \+ 0|0, cold destina
 TARGETS = [
     # One small copy through a prepared iterator, and flat copies.
     Target(r"call: copy_(to|from)_iter, (64|4096) B", re.escape("mv[:] = other"), 1 / 1.05),
+    Target(r"call: copy_to_iter of .* mmap, 2048 B", re.escape("mv[:] = other"), 1 / 1.3),
+    Target(r"call: copy_to_iter of .* mmap, 65536 B", re.escape("mv[:] = other"), 1.0, level=0.95),
+    Target(r"call: copy_to_iter of (?!.* mmap).*, (64|4096) B", re.escape("mv[:] = other"), 1 / 1.05),
     Target(r"call: copy_(to|from)_iter, \d+ B", r"np\.copyto|ctypes\.memmove", 1.0),
     Target(r"cliff: .*", SLICE + ", on its cliff", 10.0),
     Target(r"cliff: .* of bytearray .*", SLICE, 0.97),
