@@ -79,14 +79,14 @@ endif
 
 RECORD ?= call vectored cliff import memory fault guard growth durable integrity log io
 RECORD_NATIVE ?= flat limits behind
-record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots and the tables over machines, in ten quiet minutes: NAME=zen5
+record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots, the tables over machines, in ten quiet minutes: NAME=zen5
 	@test -n "$(NAME)" || { echo "make record NAME=...: the machine has no name" >&2; exit 1; }
 	git log -1 --format='commit %h of %cs' > target/record.txt
 	$(BIN)/python -m benches $(RECORD) --json target/record.json >> target/record.txt
 	$(call NATIVE_BENCH,$(RECORD_NATIVE)) >> target/record.txt
-	cp target/record.txt benches/results/$(NAME).txt
+	$(BIN)/iovec-rs bench --plot benches/results/$(NAME)-throughput.svg >> target/record.txt
 	$(BIN)/python -m benches.plots target/record.json benches/results/$(NAME)
-	$(BIN)/iovec-rs bench copy gather scatter durable publish consume --plot benches/results/$(NAME)-throughput.svg
+	cp target/record.txt benches/results/$(NAME).txt
 	$(BIN)/python -m benches.summary
 
 bench-compare: $(VENV)/.built $(VENV)/.test  ## the same contestants by pytest-benchmark, with what it takes: BENCH="-k gather"

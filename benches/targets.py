@@ -58,6 +58,7 @@ class Verdict(NamedTuple):
 
 STREAMS_TOO = {"Intel": Allowed(1.15, "memcpy streams there, too")}
 DRAIN = {"Intel": Allowed(1.0, "the fence waits 135 to 190 ns for the stores, whoever made them")}
+LEAST_COPY = "limit: loads or stores alone"
 LEAST_STORE = "the least: stores, a fence"
 LEAST_PUBLISH = "memcpy_nocache, no header, no sum"
 LEAST_CONSUME = "flush_range, d[:] = s"
@@ -90,8 +91,8 @@ TARGETS = [
     Target(r"fault: \d+ B into .*", "copy_to_iter", 0.98),
     Target(r"guard: a sum .*", "unguarded", 1.0, level=0.98),
     # Durable.
-    Target(r"durable: flat, (131072|262144|1048576) KiB, .*", SLICE, 1.4, families=STREAMS_TOO),
-    Target(r"durable: flat, .*", SLICE, 1.4),
+    Target(r"durable: flat, (131072|262144|1048576) KiB, .*", SLICE, 1.4, least=LEAST_COPY, families=STREAMS_TOO),
+    Target(r"durable: flat, .*", SLICE, 1.4, least=LEAST_COPY),
     Target(r"durable: \d+ tensors .*", r"ctypes\.memmove each", 1.3),
     Target(r"durable: gather .* of 64 B", EACH, 8.0),
     Target(r"durable: gather .* of 512 B", EACH, 1.7),

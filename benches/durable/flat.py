@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache, memcpy_flushcache, memcpy_nocache, pmem
-from iovec_rs._bench.harness import Case, Contestant
+from iovec_rs._bench.harness import Case, Contestant, Row
+from iovec_rs._bench.sweep import limit
 
 from benches.arena import address, as_array, fill, huge
-from benches.durable.ground import FLUSHCACHE, GATHER, SLICE
+from benches.durable.ground import FLUSHCACHE, GATHER, LIMIT, SLICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ QUICK_SIZES = (64 << 10,)
 
 # Of a sample. What memcpy leaves dirty in the caches is not on its bill, so it must not be most of what it copies.
 AT_LEAST = 128 << 20
+LIMIT_OVER = 256 << 20
+"""Past all caches: what lies in more memory is loaded and stored no more slowly."""
 
 
 class Lane:
@@ -88,8 +91,19 @@ def _tables(ground: Ground, size: int) -> Iterator[Table]:
     library = ground.library
     if library is not None:
         rivals.append(contestant("libpmem by ctypes", lambda: lane.by_libpmem(library)))
-    yield ground.measure(case(contestant(FLUSHCACHE, lambda: lane.each(memcpy_flushcache)), rivals))
-    yield ground.measure(case(contestant(GATHER, lane.gather, ground.rewinding(lane.iterators)), [assigned]))
+    gather = contestant(GATHER, lane.gather, ground.rewinding(lane.iterators))
+    flushcache = contestant(FLUSHCACHE, lambda: lane.each(memcpy_flushcache))
+    yield _with_limit(ground.measure(case(flushcache, rivals)), lane.size)
+    yield _with_limit(ground.measure(case(gather, [assigned])), lane.size)
+
+
+def _with_limit(table: Table, size: int) -> Table:
+    """A row for what loads alone, or stores alone, move here: no copy of so much is faster than the slower of them."""
+    rate = limit(min(max(size, AT_LEAST), LIMIT_OVER))
+    if rate is not None:
+        least = size / rate
+        table.rows.append(Row(LIMIT, least, least, rate, least / table.rows[0].median))
+    return table
 
 
 def run(ground: Ground) -> Iterator[Table]:
