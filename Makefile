@@ -77,13 +77,17 @@ ifeq ($(BENCH),)
 	  else echo "the native bench is left out: $$why"; fi
 endif
 
+NATIVE_BENCH = bash -o pipefail -c 'cargo bench --quiet --locked --no-default-features --bench native -- $(1) | $(BIN)/python -m benches.judge'
+
 RECORD ?= call vectored cliff import memory fault guard growth durable integrity log io
 RECORD_NATIVE ?= flat limits behind
 record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots, the tables over machines, in ten quiet minutes: NAME=zen5
 	@test -n "$(NAME)" || { echo "make record NAME=...: the machine has no name" >&2; exit 1; }
+	mkdir -p target
 	git log -1 --format='commit %h of %cs' > target/record.txt
 	$(BIN)/python -m benches $(RECORD) --json target/record.json >> target/record.txt
-	$(call NATIVE_BENCH,$(RECORD_NATIVE)) >> target/record.txt
+	if why=$$($(BIN)/python -m iovec_rs._bench.libpmem); then $(call NATIVE_BENCH,$(RECORD_NATIVE)); \
+	  else echo "the native bench is left out: $$why"; fi >> target/record.txt
 	$(BIN)/iovec-rs bench --plot benches/results/$(NAME)-throughput.svg >> target/record.txt
 	$(BIN)/python -m benches.plots target/record.json benches/results/$(NAME)
 	cp target/record.txt benches/results/$(NAME).txt
@@ -92,7 +96,6 @@ record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots, the t
 bench-compare: $(VENV)/.built $(VENV)/.test  ## the same contestants by pytest-benchmark, with what it takes: BENCH="-k gather"
 	$(BIN)/python -m pytest benches $(or $(BENCH),--benchmark-autosave)
 
-NATIVE_BENCH = bash -o pipefail -c 'cargo bench --quiet --locked --no-default-features --bench native -- $(1) | $(BIN)/python -m benches.judge'
 bench-native: $(VENV)/.built  ## copies against libpmem and the C library, without Python
 	$(call NATIVE_BENCH,$(NATIVE))
 
