@@ -18,8 +18,8 @@ NAME = "cliff"
 MEMORY = 4 << 20
 SIZES = (2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 QUICK_SIZES = (2 << 10, 16 << 10)
-# The first copy of memory that can go away asks the kernel who owns the signals, half a microsecond; those right after
-# it need not.
+# The first copy of memory that can go away asks the kernel who owns the signals, which takes half a microsecond; those
+# right after it need not.
 IN_A_ROW = 512
 WARMUP = 20
 DISTANCES = (0, 1, 4, 8, 15, 16, 17, 64, 2048)

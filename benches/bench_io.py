@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 def _to_null(segments: int, length: int, calls: int, rounds: int) -> Table:
-    """Vectors of their own for every call of a sample, on both sides; the iterators are put back between samples."""
+    """Every call of a sample has a vector of its own, on both sides; the iterators are restored between samples."""
     null = os.open("/dev/null", os.O_WRONLY)
     vectors = [[bytes([call % 256]) * length for _ in range(segments)] for call in range(calls)]
     iterators = [IovIter.iovec(WRITE, vector) for vector in vectors]
@@ -78,7 +78,7 @@ def _usual_loop(fd: int, buffers: Sequence[bytes]) -> None:
 
 
 class _Peer(threading.Thread):
-    """Takes `total` bytes from a socket whenever it is told that they come, on a CPU of its own if there is one."""
+    """Receives `total` bytes from a socket whenever it is told that they come, on a CPU of its own if there is one."""
 
     def __init__(self, sock: socket.socket, total: int) -> None:
         super().__init__(daemon=True)

@@ -13,7 +13,7 @@ from iovec_rs._bench.lasting import instruction_kept
 Compare = Callable[[Case, str], None]
 
 SECONDS = 1.0
-"""Of all contestants of a case together, about, by which it is decided how often each runs."""
+"""About how long all contestants of a case take together; it decides how many rounds there are."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -36,7 +36,7 @@ ROUNDS, QUICK_ROUNDS = 41, 2
 TOLERANCE = 1.05
 """A case is slower, or faster, by this factor in every pair; less is noise."""
 SECONDS = 0.25
-"""Of a case in a pair, about."""
+"""About how long a case takes in a pair."""
 
 ALIAS = "iovec_rs_bench_of_the_new_version"
 HERE = Path(__file__).resolve().parent

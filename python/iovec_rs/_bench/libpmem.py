@@ -27,7 +27,7 @@ class Libpmem:
 
 
 def load() -> Libpmem | None:
-    """None where it is not installed: then it takes no part, and `ABSENT` belongs into the table."""
+    """None where it is not installed: then it takes no part, and `ABSENT` belongs in the table."""
     try:
         return Libpmem()
     except OSError:

@@ -44,8 +44,8 @@ def fill(memory: mmap.mmap | memoryview, seed: int) -> None:
 
 
 def placed(nbytes: int, at: int) -> memoryview:
-    """So many bytes of the interpreter's own memory, from `at` bytes into a page on: where a copy's ends lie in their
-    pages decides as much as how long it is, and the allocator changes its mind about that."""
+    """`nbytes` of the interpreter's own memory that begin `at` bytes into a page. Where a copy's ends lie in pages
+    matters as much as its length, and the allocator places them differently from run to run."""
     owner = bytearray(nbytes + mmap.PAGESIZE)
     start = (at - address(owner)) % mmap.PAGESIZE
     return memoryview(owner)[start : start + nbytes]

@@ -31,7 +31,7 @@ class Operation(NamedTuple):
     unit: str
     build: Callable[[int, bool], Case]
     moves: Callable[[int], int]
-    """Bytes that pass from one place to another in a row, by which it is decided which memory they lie in."""
+    """Bytes that a sample of that size goes over: they decide which cache or memory the limit is measured in."""
 
 
 def total(quick: bool) -> int:

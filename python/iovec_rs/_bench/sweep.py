@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .operations import Operation
 
 SECONDS = 0.5
-"""Of a case, about."""
+"""About how long a case takes."""
 
 
 @dataclass(slots=True)
@@ -48,8 +48,8 @@ class Sweep:
 
 
 def limit(nbytes: int) -> float | None:
-    """GB/s that no copy of so many bytes passes: the slower of loading alone and storing alone, in the better way to
-    store."""
+    """GB/s that no copy of so many bytes exceeds: of loads alone and stores alone, whichever are slower. The stores go
+    through the caches or past them, whichever is faster."""
     known = machine_limits(nbytes)
     if known is None:
         return None
