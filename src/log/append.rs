@@ -96,18 +96,18 @@ impl<M: Medium> PmemLog<M> {
     /// Sees to it that a record which was not made durable does not come back.
     fn withdraw(&self, state: &mut State, position: u64, span: u64, fault: Option<&Fault>) {
         // The bytes that a later append would go to are remembered as bad, so that the log goes on behind them.
-        let known = match fault.and_then(|fault| self.medium.damage(fault)) {
-            Some((start, end)) => self.remember(state, start, end).is_ok(),
-            None => false,
-        };
+        if let Some((start, end)) = fault.and_then(|fault| self.medium.damage(fault)) {
+            // If that cannot be noted, erasing it fails below.
+            let _ = self.remember(state, start, end);
+        }
         // In its first lap the ring is zero where nothing was ever written: recovery relies on it.
         let is_first_lap = state.chain.first.position == 0;
         let erased = self.erase(state, position, position + if is_first_lap { span } else { HEADER });
-        state.is_broken = erased.is_err() && !known;
+        state.is_broken = erased.is_err();
     }
 
-    /// Zeroes what lies between two positions. A page of it that cannot be written is not used any more. Large pieces
-    /// come first, as each write waits for the medium; a piece that cannot be written whole is gone over by pages.
+    /// Zeroes what lies between two positions. A page of it that is bad for good is not used any more. It is done in
+    /// large pieces, as each write waits for the medium; a piece that cannot be written whole is gone over by pages.
     pub(super) fn erase(&self, state: &mut State, from: u64, to: u64) -> std::result::Result<(), Failure> {
         let page = [0; PAGE_SIZE];
         let mut large = Vec::new();
@@ -125,16 +125,17 @@ impl<M: Medium> PmemLog<M> {
             let len = part as usize;
             let is_used = state.ring.is_clear(at, part);
             let is_page = zeroes.len() == PAGE_SIZE;
-            let is_erased = is_used && {
-                let erased = self.medium.write(offset, &zeroes[..len]).map_err(Failure::from);
-                erased.and_then(|outcome| written(outcome, len)).is_ok()
-            };
-            if !is_erased && !is_page {
+            let write = || written(self.medium.write(offset, &zeroes[..len])?, len);
+            let erased = if is_used { write() } else { Ok(()) };
+            if !is_page && (!is_used || erased.is_err()) {
                 by_pages_to = at + part;
                 continue;
             }
-            if is_used && !is_erased {
-                self.remember(state, offset, offset + len)?;
+            if let Err(failure) = erased {
+                let Failure::Fault(fault, _) = &failure else { return Err(failure) };
+                // Memory that may come back is erased when the log is opened again.
+                let Some((start, end)) = self.medium.damage(fault) else { return Err(failure) };
+                self.remember(state, start.min(offset), end.max(offset + len))?;
             }
             at += part;
         }
@@ -151,15 +152,26 @@ impl<M: Medium> PmemLog<M> {
         Ok(())
     }
 
-    /// Changes the superblock, both copies.
+    /// Changes the superblock, both copies. If it fails, readers and the next opening find what was there before, or
+    /// every later append is refused.
     fn change(&self, state: &mut State, change: impl FnOnce(&mut Superblock)) -> std::result::Result<(), Failure> {
         let mut superblock = Superblock { known: state.chain.end, ..state.superblock.clone() };
         change(&mut superblock);
         superblock.update += 1;
         let (_, are_current) = recover::superblock(&self.medium)?;
-        write_superblock(&self.medium, &superblock, are_current)?;
-        state.superblock = superblock;
-        Ok(())
+        let result = write_superblock(&self.medium, &superblock, are_current);
+        if result.is_ok() {
+            state.superblock = superblock;
+            return Ok(());
+        }
+        // It may be there all the same, and is if it can be read.
+        let before = Superblock { update: superblock.update + 1, ..state.superblock.clone() };
+        let is_there = recover::superblock(&self.medium)?.0.is_some_and(|found| found == superblock);
+        if is_there && write_superblock(&self.medium, &before, are_current).is_err() {
+            state.is_broken = true;
+        }
+        state.superblock.update = before.update;
+        result
     }
 
     /// Frees what is older than a record. Durable before any of its space is used again.

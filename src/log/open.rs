@@ -8,7 +8,7 @@ use super::{Failure, Medium, Open, PmemLog, State, os, written};
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::sys::long_lock::LongLock;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use crate::sys::random;
 
 /// Writes a superblock over both copies, the one that does not count first: the other is whole until this one is.
 pub(super) fn write_superblock<M: Medium>(
@@ -73,11 +73,6 @@ pub(super) fn require_makeable(source: &impl Source, length: usize, size: Option
     }
 }
 
-/// A number that no other log in the same memory is likely to have.
-fn new_generation() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
 impl<M: Medium> PmemLog<M> {
     /// Finds the log in a region, and cuts its torn tail, or makes one.
     pub fn open(medium: M, how: Open) -> std::result::Result<Self, Failure> {
@@ -120,7 +115,8 @@ impl<M: Medium> PmemLog<M> {
         let size = medium.size();
         require_makeable(&medium, size, None, how == Open::Create)?;
         let first = End { position: 0, sequence: 0 };
-        let generation = new_generation();
+        // No other log is likely to have it.
+        let generation = random::number().map_err(|errno| Error::os(errno, "getrandom"))?;
         let (size, known) = (size as u64, first);
         let mut superblock = Superblock { generation, update: 1, size, first, closed: None, known, bad: Vec::new() };
         write_superblock(&medium, &superblock, [false; 2])?;

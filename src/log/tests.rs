@@ -7,11 +7,11 @@ use super::{Failure, Medium, Open, PmemLog};
 use crate::abi::Direction;
 use crate::copy::framed::recorded::{Event, Recorded, images};
 use crate::copy::{Outcome, crc32c};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 mod damage;
@@ -25,6 +25,8 @@ const SIZE: usize = super::format::SMALLEST;
 struct Fake {
     memory: RefCell<Recorded>,
     bad: RefCell<Option<(usize, usize)>>,
+    /// How many of the next writes are stored and then fail, as where an msync does.
+    unsynced: Cell<usize>,
     /// What a writer makes of it meanwhile: after so many reads it holds something else.
     meanwhile: RefCell<Option<(usize, Vec<u8>)>>,
 }
@@ -32,7 +34,7 @@ struct Fake {
 impl Fake {
     fn new(image: &[u8]) -> Self {
         let memory = RefCell::new(Recorded::new(image));
-        Self { memory, bad: RefCell::default(), meanwhile: RefCell::default() }
+        Self { memory, bad: RefCell::default(), unsynced: Cell::new(0), meanwhile: RefCell::default() }
     }
 }
 
@@ -60,6 +62,10 @@ impl Medium for Fake {
 
     fn write(&self, offset: usize, own: &[u8]) -> Result<Outcome> {
         let done = self.memory.borrow_mut().write(offset, own);
+        if let Some(left) = self.unsynced.get().checked_sub(1) {
+            self.unsynced.set(left);
+            return Err(Error::os(libc::EIO, "msync"));
+        }
         Ok((done, fault(done == own.len())))
     }
 

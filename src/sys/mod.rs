@@ -13,6 +13,7 @@ pub mod mapping;
 pub mod maps;
 pub mod memory;
 pub mod poll;
+pub(crate) mod random;
 pub mod remap;
 pub mod rights;
 pub mod shared_mapping;

@@ -163,3 +163,45 @@ fn a_superblock_at_its_last_update_is_not_written_again() {
     let reader = PmemLog::open(Fake::new(&bytes), Open::Read).unwrap();
     assert_eq!(read(&reader, 0).unwrap(), b"first");
 }
+
+#[test]
+fn a_discard_that_fails_frees_nothing_or_ends_the_appending() {
+    for (failing, is_undone) in [(1, true), (2, false)] {
+        let log = create(SIZE);
+        for step in 0..4 {
+            append(&log, &data(step, 100)).unwrap();
+        }
+        let before = records(&log);
+        let reader = PmemLog::open(Fake::new(&image(&log)), Open::Read).unwrap();
+        log.medium().unsynced.set(failing);
+        assert!(log.discard_before(2).is_err());
+        assert_eq!(records(&log), before);
+        *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
+        if is_undone {
+            assert_eq!(records(&reader), before);
+            assert_eq!(records(&open(&image(&log))), before);
+            assert_eq!(append(&log, b"next").unwrap(), 4);
+        } else {
+            assert!(matches!(append(&log, b"next"), Err(Failure::Refused(Error::Os { errno: libc::EIO, .. }))));
+        }
+        log.discard_before(3).unwrap();
+        let reopened = open(&image(&log));
+        *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
+        assert_eq!(records(&reopened), records(&log));
+        assert_eq!(records(&reader), records(&log));
+        assert_eq!(reader.numbers().unwrap().first, 3);
+    }
+}
+
+#[test]
+fn memory_that_was_away_for_a_moment_is_used_again() {
+    let log = create(RING + 8 * 4096);
+    append(&log, b"before").unwrap();
+    log.medium().memory.borrow_mut().fail_from(RING + 2 * 4096);
+    assert!(append(&log, &data(1, 20_000)).is_err());
+    // It could not be erased, and might be taken for the record that comes next.
+    assert!(matches!(append(&log, b"next"), Err(Failure::Refused(Error::Os { errno: libc::EIO, .. }))));
+    let log = open(&image(&log));
+    assert_eq!(log.lock().unwrap().ring.bad(), []);
+    assert_eq!(append(&log, &data(1, 20_000)).unwrap(), 1);
+}
