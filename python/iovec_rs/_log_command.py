@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from iovec_rs._log import PmemLog
+from iovec_rs._streams import OutputError, complain, read_input
 from iovec_rs._types import CorruptError, FaultError
 
 if TYPE_CHECKING:
@@ -15,12 +16,33 @@ if TYPE_CHECKING:
 
 ACTIONS = ("info", "dump", "verify", "append")
 
+OPTIONS = {"file": ("FILE", "append"), "size": ("--size", "append"), "sequence": ("--sequence", "dump")}
+"""Which arguments only one action takes, and how they are written."""
+
 PREVIEW = 32
 """How many bytes of each record are shown."""
 
 
+class UsageError(Exception):
+    """An argument that the action would ignore."""
+
+
+class UntoldError(Exception):
+    """A record was appended, and its number could not be printed. Whoever appends it again has it twice."""
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses what another action than `args.action` takes."""
+    for name, (written, action) in OPTIONS.items():
+        if args.action != action and getattr(args, name) is not None:
+            raise UsageError(f"{written} is for {action}: {args.action} does not take it")
+    if args.json and args.action not in ("info", "verify"):
+        raise UsageError(f"--json is for info and verify: {args.action} does not take it")
+
+
 def run(args: argparse.Namespace) -> bool:
     """Runs `args.action`. Returns whether the log is intact."""
+    check(args)
     if args.action == "append":
         return append(args.log, args.file, args.size)
     with PmemLog.open(args.log, writable=False) as log:
@@ -30,11 +52,15 @@ def run(args: argparse.Namespace) -> bool:
 
 
 def append(path: Path, file: Path | None, size: int | None) -> bool:
-    data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+    data = read_input() if file is None else file.read_bytes()
     with PmemLog.open(path, size=size, create=size is not None) as log:
         if log.recovered:
-            print(f"a torn tail of {log.recovered} bytes was cut", file=sys.stderr)
-        print(log.append(data))
+            complain(f"a torn tail of {log.recovered} bytes was cut")
+        number = log.append(data)
+    try:
+        print(number, flush=True)
+    except OutputError as error:
+        raise UntoldError(f"record {number} was appended, but its number could not be printed: {error}") from error
     return True
 
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import sys
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import iovec_rs
-from iovec_rs import _log_command, cpu, demo, selftest
+from iovec_rs import _log_command, _streams, cpu, demo, selftest
+from iovec_rs._streams import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Run = TypeVar("Run", bound="Callable[[argparse.Namespace], int]")
 
-OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130  # 2 is what argparse exits with, too
+OK, FAILURE, USAGE, UNTOLD, INTERRUPTED = 0, 1, 2, 3, 130  # 2 is what argparse exits with, too
 
 
 class Argument(NamedTuple):
@@ -59,6 +57,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number
+
+
+def some_path(text: str) -> Path:
+    """No path at all would be the folder that the command runs in."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def operation(text: str) -> str:
@@ -124,7 +129,7 @@ def info(args: argparse.Namespace) -> int:
 @command(
     "demo",
     "scatter real files over memory, gather them back, prove every byte",
-    argument("--root", type=Path, metavar="DIR", help="whose files to take (default: Python's own library)"),
+    argument("--root", type=some_path, metavar="DIR", help="whose files to take (default: Python's own library)"),
     argument("--files", type=positive, default=demo.FILES, metavar="N", help="how many at most (default: %(default)s)"),
 )
 def run_demo(args: argparse.Namespace) -> int:
@@ -144,8 +149,8 @@ def run_selftest(args: argparse.Namespace) -> int:
     "log",
     "show, print, check or extend an append-only log (PmemLog)",
     argument("action", choices=_log_command.ACTIONS, help="append takes one record from FILE or the standard input"),
-    argument("log", type=Path, metavar="LOG", help="the log's file"),
-    argument("file", type=Path, nargs="?", metavar="FILE", help="append: where the record's bytes are"),
+    argument("log", type=some_path, metavar="LOG", help="the log's file"),
+    argument("file", type=some_path, nargs="?", metavar="FILE", help="append: where the record's bytes are"),
     argument("--sequence", type=int, metavar="N", help="dump: the bytes of this record alone, as they are"),
     argument("--size", type=positive, metavar="BYTES", help="append: make a log of this size if there is none"),
     argument("--json", action="store_true", help="info and verify: as one JSON object"),
@@ -153,10 +158,14 @@ def run_selftest(args: argparse.Namespace) -> int:
 def run_log(args: argparse.Namespace) -> int:
     try:
         return OK if _log_command.run(args) else FAILURE
-    except (OSError, ValueError, IndexError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        print(f"iovec-rs log: {error}", file=sys.stderr)
+    except _log_command.UsageError as error:
+        complain(f"iovec-rs log: {error}")
+        return USAGE
+    except _log_command.UntoldError as error:
+        complain(f"iovec-rs log: {error}")
+        return UNTOLD
+    except (OSError, ValueError, IndexError, MemoryError) as error:
+        complain(f"iovec-rs log: {str(error) or 'out of memory'}")
         return FAILURE
 
 
@@ -169,7 +178,7 @@ def run_log(args: argparse.Namespace) -> int:
     argument("--plot", type=svg, metavar="FILE.svg", help="also draw throughput against size (needs matplotlib)"),
     argument(
         "--against",
-        type=Path,
+        type=some_path,
         metavar="WHEEL",
         help="measure an older wheel beside this version instead; exit 1 if this one is slower, beyond noise",
     ),
@@ -178,12 +187,12 @@ def run_bench(args: argparse.Namespace) -> int:
     from iovec_rs._bench import against, command, optional  # noqa: PLC0415 - no other command needs it
 
     if args.against is not None and args.plot is not None:
-        print("iovec-rs bench: --plot draws one version: not with --against", file=sys.stderr)
+        complain("iovec-rs bench: --plot draws one version: not with --against")
         return USAGE
     try:
         return OK if command.run(args) else FAILURE
     except (against.WheelError, optional.MissingError) as error:
-        print(f"iovec-rs bench: {error}", file=sys.stderr)
+        complain(f"iovec-rs bench: {error}")
         return FAILURE
 
 
@@ -199,32 +208,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _abandon_stdout() -> None:
-    """Handles a closed pipe. Buffered output must not raise again when the interpreter flushes it at exit."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Runs one command line and returns its exit code: 0 done, 1 failed, 2 wrong usage, 3 appended but not printed."""
     try:
-        try:
-            args = build_parser().parse_args(argv)
-        except SystemExit as stop:  # argparse has printed its message or the help
-            code = stop.code if isinstance(stop.code, int) else OK
-        else:
-            code = args.run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _abandon_stdout()
+        with _streams.standard():
+            try:
+                args = build_parser().parse_args(argv)
+            except SystemExit as stop:  # argparse has printed its message or the help
+                return stop.code if isinstance(stop.code, int) else OK
+            code: int = args.run(args)
+            return code
+    except _streams.OutputError as error:
+        if not error.is_closed_pipe:  # whose reader has read enough
+            complain(f"iovec-rs: {error}")
         return FAILURE
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
         reason = error.strerror or str(error)
         where = f": {error.filename}" if error.filename is not None else ""
-        print(f"iovec-rs: {reason}{where}", file=sys.stderr)
+        complain(f"iovec-rs: {reason}{where}")
         return FAILURE
-    return code

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import random
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -292,3 +293,42 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tree: Path) -> None:
         complaints = process.stderr.read()
         assert process.wait(120) == 1
     assert complaints == b""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["info", "info --json", "demo --files 1", "--help", "--version", "log --help"])
+def test_output_that_cannot_be_written_is_a_failure_that_is_told_once(command: str, unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered, "PYTHONDEVMODE": "1"}
+    for closed, reason in ((">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")):
+        line = f"{shlex.quote(sys.executable)} -m iovec_rs {command} {closed}"
+        done = subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, timeout=120, env=environment, check=False
+        )
+        assert (done.returncode, done.stderr) == (1, f"iovec-rs: the standard output: {reason}\n")
+
+
+def test_nobody_to_complain_to_is_no_reason_for_another_exit_code() -> None:
+    for command, code in (("info", 0), ("frobnicate", 2), ("demo --root /nowhere", 1), ("log dump /nowhere", 1)):
+        line = f"{shlex.quote(sys.executable)} -m iovec_rs {command} 2>&-"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code
+        assert "iovec-rs: " not in done.stdout
+        assert "usage" not in done.stdout
+
+
+def test_a_file_that_is_opened_never_gets_the_number_of_a_closed_stream() -> None:
+    program = (
+        "import os\n"
+        "from iovec_rs import cli\n"
+        "cli.main(['info'])\n"
+        "descriptor = os.open('/', os.O_RDONLY)\n"
+        "os._exit(descriptor)\n"
+    )
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", line], timeout=120, check=False).returncode > 2
+
+
+def test_an_empty_path_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["demo", "--root", ""], ["bench", "--against", ""], ["log", "info", ""], ["log", "append", "x", ""]):
+        assert main(argv) == 2
+        assert capsys.readouterr().err.startswith("usage: iovec-rs")
