@@ -102,6 +102,15 @@ pub enum Error {
         /// The iterator's kind.
         kind: Kind,
     },
+    /// A range of a packed array whose length is no length.
+    RangeLength {
+        /// The array.
+        argument: &'static str,
+        /// Which of its ranges.
+        index: usize,
+        /// The length.
+        length: usize,
+    },
     /// A destination may not be written to.
     ReadOnly {
         /// What it is: "segment", "page" or "folio".
@@ -159,6 +168,9 @@ impl fmt::Display for Error {
             }
             Self::RangeLengths { index, dst, src } => {
                 write!(f, "dst[{index}] has {dst} bytes: expected {src}, as many as src[{index}] has")
+            }
+            Self::RangeLength { argument, index, length } => {
+                write!(f, "{argument}[{index}]: length is {length}: expected 0 or more, less than 2**63")
             }
             Self::BeyondBuffer { nbytes, len } => write!(f, "nbytes is {nbytes}: the buffer has {len} bytes"),
             Self::BeyondPage { offset, nbytes, len } => {

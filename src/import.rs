@@ -94,15 +94,26 @@ impl<'a> Source<'a> {
         unsafe { Memories::new(segs, self.backing()) }
     }
 
-    /// The first `nr_segs` elements, none of them with a negative length (`copy_iovec_from_user`).
+    /// The first `nr_segs` elements, none of them with a negative length (`copy_iovec_from_user`), with its errnos.
     fn read(self, nr_segs: usize, layout: Layout) -> Result<Vec<Segment>> {
+        let segs = self.readable(nr_segs, layout).map_err(|error| match error {
+            Error::NoMemory(_) => Error::os(libc::ENOMEM, format!("no memory for {nr_segs} segments")),
+            error => error,
+        })?;
+        if let Some(index) = negative(&segs, layout) {
+            return Err(Error::os(libc::EINVAL, format!("segment {index}: the length does not fit a signed word")));
+        }
+        if segs.len() < nr_segs {
+            return Err(efault(format!("segment {} of {nr_segs} of the array cannot be read", segs.len())));
+        }
+        Ok(segs)
+    }
+
+    /// Those of the first `nr_segs` elements that lie before one that cannot be read.
+    fn readable(self, nr_segs: usize, layout: Layout) -> Result<Vec<Segment>> {
         let nbytes = nr_segs * layout.size();
         let array = match self.0 {
-            Form::Ranges(ranges) => {
-                let ranges = &ranges.segs()[..nr_segs];
-                check_lengths(ranges, layout)?;
-                return Ok(ranges.to_vec());
-            }
+            Form::Ranges(ranges) => return Ok(ranges.segs()[..nr_segs].to_vec()),
             Form::Array(array) => array.take(nbytes),
             // SAFETY: the range is only read, and a read with this backing survives any fault.
             Form::Address(addr) => unsafe { Memory::new(Segment::new(addr, nbytes), Backing::Unchecked) },
@@ -111,16 +122,10 @@ impl<'a> Source<'a> {
         if !memory::is_user_range(array.seg()) {
             return Err(efault(format!("the array of {nr_segs} segments at {start:#x} is not in user space")));
         }
-        let (mut segs, whole) = match layout {
-            Layout::Native => read_native(array, nr_segs)?,
-            Layout::Compat => read_compat(array)?,
-        };
-        segs.truncate(whole);
-        check_lengths(&segs, layout)?;
-        if whole < nr_segs {
-            return Err(efault(format!("segment {whole} of the array at {start:#x} cannot be read")));
+        match layout {
+            Layout::Native => read_native(array, nr_segs),
+            Layout::Compat => read_compat(array),
         }
-        Ok(segs)
     }
 }
 
@@ -128,32 +133,26 @@ fn efault(context: String) -> Error {
     Error::os(libc::EFAULT, context)
 }
 
-fn check_lengths(segs: &[Segment], layout: Layout) -> Result<()> {
+/// The first segment whose length is negative.
+fn negative(segs: &[Segment], layout: Layout) -> Option<usize> {
     // One pass without branches decides the usual case. The index is looked for only if a length is negative.
     let bits = segs.iter().fold(0, |bits, seg| bits | seg.len);
-    if !layout.is_negative(bits) {
-        return Ok(());
-    }
-    match segs.iter().position(|seg| layout.is_negative(seg.len)) {
-        None => Ok(()),
-        Some(index) => Err(Error::os(libc::EINVAL, format!("segment {index}: the length does not fit a signed word"))),
-    }
+    if layout.is_negative(bits) { segs.iter().position(|seg| layout.is_negative(seg.len)) } else { None }
 }
 
-/// Reads the array; returns its elements and how many of them were readable to their last byte.
-fn read_native(array: Memory, nr_segs: usize) -> Result<(Vec<Segment>, usize)> {
+/// Reads the array; returns the elements that were readable to their last byte.
+fn read_native(array: Memory, nr_segs: usize) -> Result<Vec<Segment>> {
     const { assert!(size_of::<Segment>() == Layout::Native.size()) };
     let mut segs: Vec<Segment> = Vec::new();
-    segs.try_reserve_exact(nr_segs)
-        .map_err(|_| Error::os(libc::ENOMEM, format!("no memory for {nr_segs} segments")))?;
+    segs.try_reserve_exact(nr_segs).map_err(|_| Error::NoMemory(array.len()))?;
     let got = copy::read_into(as_bytes(segs.spare_capacity_mut()), array)?.0 / Layout::Native.size();
     // SAFETY: capacity was reserved for nr_segs >= got elements, of which the first `got` were just filled; a Segment
     // is two words (repr(C), laid out as struct iovec), any bits of which are valid.
     unsafe { segs.set_len(got) };
-    Ok((segs, got))
+    Ok(segs)
 }
 
-fn read_compat(array: Memory) -> Result<(Vec<Segment>, usize)> {
+fn read_compat(array: Memory) -> Result<Vec<Segment>> {
     const { assert!(size_of::<[u32; 2]>() == Layout::Compat.size()) };
     let mut words = [const { MaybeUninit::new([0_u32; 2]) }; UIO_MAXIOV];
     debug_assert!(array.len() <= size_of_val(&words));
@@ -163,7 +162,7 @@ fn read_compat(array: Memory) -> Result<(Vec<Segment>, usize)> {
         let [addr, len] = unsafe { word.assume_init() };
         Segment::new(addr as usize, len as usize)
     };
-    Ok((words[..got].iter().map(segment).collect(), got))
+    Ok(words[..got].iter().map(segment).collect())
 }
 
 /// Views elements that may be uninitialised as bytes that may be uninitialised.
@@ -249,9 +248,16 @@ pub fn iovec_from_user(source: Source<'_>, nr_segs: usize, layout: Layout) -> Re
     Ok(source.vouch(segs))
 }
 
-/// Reads a vector of any number of ranges and checks its lengths. `copy_ranges` takes its arguments this way.
-pub fn ranges_from_user(source: Source<'_>, nr_segs: usize) -> Result<Memories> {
-    let segs = if nr_segs == 0 { Vec::new() } else { source.read(nr_segs, Layout::Native)? };
+/// Reads an array of any number of ranges and checks its lengths. `copy_ranges` takes its arguments this way; an error
+/// names `argument`.
+pub fn ranges_from_user(argument: &'static str, source: Source<'_>, nr_segs: usize) -> Result<Memories> {
+    let segs = if nr_segs == 0 { Vec::new() } else { source.readable(nr_segs, Layout::Native)? };
+    if let Some(index) = negative(&segs, Layout::Native) {
+        return Err(Error::RangeLength { argument, index, length: segs[index].len });
+    }
+    if segs.len() < nr_segs {
+        return Err(efault(format!("{argument}[{}] of {nr_segs} cannot be read", segs.len())));
+    }
     Ok(source.vouch(segs))
 }
 

@@ -1016,13 +1016,16 @@ def copy_ranges(
     Each side is a sequence of buffers and `UserRange`s, or a packed array of `struct iovec`: a buffer with 16 bytes for
     each range, its address and its length, such as a numpy array of uint64 pairs. Nothing is copied if the sides differ
     in their number of ranges or in a length (ValueError), if a destination is read-only (BufferError), or if an item is
-    no buffer (TypeError); the error names the index. OSError if an msync fails that `flush` needs: then no byte counts.
+    no buffer (TypeError); the error names the index. Nor is anything copied if a packed array has elements of other
+    types, such as floats or integers of 4 bytes (TypeError). OSError if an msync fails that `flush` needs: then no byte
+    counts.
     """
 
 def crc32c(data: Buffer | UserRange | IovIter, crc: int = 0) -> int:
     """The CRC-32C (Castagnoli) of a buffer, of a `UserRange`, or of the bytes that remain of an iterator, which is not
-    moved. `crc` is the sum of the bytes before. Like a copy, it ends at a hole. `FaultError` if the memory is bad:
-    `.copied` bytes were summed, and `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read.
+    moved. `crc` is the sum of the bytes before. `FaultError` if the memory is bad: `.copied` bytes were summed, and
+    `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read, and over an iterator that has a hole
+    or reaches past the end of its queue.
     """
 
 def crc32c_combine(crc1: int, crc2: int, len2: int) -> int:

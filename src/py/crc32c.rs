@@ -11,7 +11,7 @@ use super::results::to_mc_result;
 use super::run::{flat_side, run, run_waiting};
 use super::values::{size, word};
 use crate::copy::{Outcome, crc32c as core, mcsafe};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::iter;
 use crate::memory::Memory;
@@ -42,22 +42,28 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 /// The CRC-32C (Castagnoli) of a buffer, of a `UserRange`, or of the bytes that remain of an iterator, which is not
-/// moved. `crc` is the sum of the bytes before. Like a copy, it ends at a hole. `FaultError` if the memory is bad:
-/// `.copied` bytes were summed, and `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read.
+/// moved. `crc` is the sum of the bytes before. `FaultError` if the memory is bad: `.copied` bytes were summed, and
+/// `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read, and over an iterator that has a hole
+/// or reaches past the end of its queue.
 #[pyfunction]
 #[pyo3(signature = (data, crc=None), text_signature = "(data, crc=0)")]
 pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
     let (py, mut sum) = (data.py(), word("crc", crc)?);
-    let (done, fault) = if let Ok(i) = data.cast::<IovIter>() {
+    let ((done, fault), nbytes) = if let Ok(i) = data.cast::<IovIter>() {
         let i = i.get().lock(py)?;
         let core = &i.core;
-        transfer(py, core.count(), || core::of_iter(core, &mut sum))?
+        (transfer(py, core.count(), || core::of_iter(core, &mut sum))?, core.count())
     } else {
         let mut call = Call::new();
         let memory = flat_side(&mut call, data, Access::Read, "data")?;
-        transfer(py, memory.len(), || core::of_memory(memory, &mut sum))?
+        (transfer(py, memory.len(), || core::of_memory(memory, &mut sum))?, memory.len())
     };
     raise(py, fault, (done, sum))?;
+    if done < nbytes {
+        // A sum of a part would pass for that of all: there is no count beside it.
+        let found = format!("an iterator with a hole at byte {done}");
+        return Err(Error::invalid("data", found, format!("all of its {nbytes} bytes")).into());
+    }
     Ok(sum)
 }
 

@@ -1,7 +1,7 @@
 //! `import_iovec` and its family.
 
 use super::array::IovecArray;
-use super::buffer::{Access, ArgName, Call, Exports, is_buffer};
+use super::buffer::{Access, ArgName, Call, Exports, is_buffer, refuse_numbers};
 use super::collect::{Collected, SegmentList};
 use super::exception::exception;
 use super::iter::IovIter;
@@ -49,9 +49,11 @@ impl Uvector {
     }
 
     fn packed(object: &Bound<'_, PyAny>, nr_segs: Option<usize>, layout: Layout) -> PyResult<Self> {
+        let size = layout.size();
+        refuse_numbers("uvector", size / 2, object)?;
         let mut call = Call::new();
         let array = call.acquire(object, Access::Read, ArgName::Argument("uvector"))?;
-        let (nbytes, size) = (array.len(), layout.size());
+        let nbytes = array.len();
         let nr_segs = match nr_segs {
             Some(nr_segs) => nr_segs,
             None if nbytes % size == 0 => nbytes / size,

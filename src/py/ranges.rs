@@ -1,7 +1,7 @@
 //! `copy_ranges`: many copies between pairs of ranges in one call.
 
 use super::array::IovecArray;
-use super::buffer::{Access, ArgName, Call, is_buffer};
+use super::buffer::{Access, ArgName, Call, is_buffer, refuse_numbers};
 use super::collect::{Collected, SegmentList};
 use super::detach::transfer;
 use super::exception::{Text, exception};
@@ -53,16 +53,18 @@ impl<'py> Ranges<'py> {
     }
 
     fn packed(object: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<Self> {
+        let size = Layout::Native.size();
+        refuse_numbers(argument, size / 2, object)?;
         let mut call = Call::new();
         let array = call.acquire(object, Access::Read, ArgName::Argument(argument))?;
-        let (nbytes, size) = (array.len(), Layout::Native.size());
+        let nbytes = array.len();
         if nbytes % size != 0 {
             let expected = format!("a multiple of {size}, the size of a struct iovec");
             return Err(Error::invalid(argument, format!("{nbytes} bytes"), expected).into());
         }
         // SAFETY: whoever packs ranges into an array vouches for them, as the maker of a `UserRange` does.
         let source = unsafe { Source::packed(array) };
-        Ok(Self::Packed(import::ranges_from_user(source, nbytes / size)?))
+        Ok(Self::Packed(import::ranges_from_user(argument, source, nbytes / size)?))
     }
 
     fn memories(&self) -> &Memories {
@@ -82,7 +84,9 @@ impl<'py> Ranges<'py> {
 /// Each side is a sequence of buffers and `UserRange`s, or a packed array of `struct iovec`: a buffer with 16 bytes for
 /// each range, its address and its length, such as a numpy array of uint64 pairs. Nothing is copied if the sides differ
 /// in their number of ranges or in a length (ValueError), if a destination is read-only (BufferError), or if an item is
-/// no buffer (TypeError); the error names the index. OSError if an msync fails that `flush` needs: then no byte counts.
+/// no buffer (TypeError); the error names the index. Nor is anything copied if a packed array has elements of other
+/// types, such as floats or integers of 4 bytes (TypeError). OSError if an msync fails that `flush` needs: then no byte
+/// counts.
 #[pyfunction]
 #[pyo3(
     signature = (dst, src, *, flush=None, fault_map=None, crc32c=None),

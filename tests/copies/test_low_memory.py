@@ -84,6 +84,17 @@ except MemoryError:
     assert i.count == 10**6
     print("refused")
 """,
+    "a packed array of ranges": """
+import mmap
+vector = mmap.mmap(-1, 16 * 4 * 10**6)
+leave(10)
+try:
+    copy_ranges(vector, vector)
+except MemoryError as error:
+    assert "no memory for 64000000 bytes" in str(error)
+    vector.close()  # BufferError if it were still exported
+    print("refused")
+""",
     "a map that is read one range at a time": """
 bad = FaultMap((2 * k, 1) for k in range(10**6))
 leave(2)

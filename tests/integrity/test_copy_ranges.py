@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import mmap
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from iovec_rs import (
     PAGE_SIZE,
+    WRITE,
     FaultMap,
     McResult,
     RangeResults,
@@ -21,6 +23,7 @@ from iovec_rs import (
     copy_ranges,
     crc32c,
     fault_handler,
+    import_iovec,
     iovec_from_user,
     memcpy_mcsafe,
     testing,
@@ -132,7 +135,13 @@ REFUSED: list[tuple[object, object, type[Exception], str]] = [
     ([bytearray(3), UserRange(-1, 1)], [b"abc", b"d"], ValueError, r"dst\[1\]: address is -1"),
     ([bytearray(3), UserRange(1, 1 << 63)], [b"abc", b"d"], ValueError, r"dst\[1\]: length is"),
     (bytearray(17), [b"abc"], ValueError, "dst is 17 bytes: expected a multiple of 16"),
-    ([bytearray(3)], packed([(4096, 3), (0, 1 << 63)]), OSError, "segment 1: the length does not fit"),
+    (
+        [bytearray(3)],
+        packed([(4096, 3), (0, 1 << 63)]),
+        ValueError,
+        rf"src\[1\]: length is {1 << 63}: expected 0 or more",
+    ),
+    (packed([(4096, 3), (0, (1 << 64) - 1)]), [b"abc", b"d"], ValueError, r"dst\[1\]: length is"),
     (7, [b"abc"], TypeError, "dst: a sequence of buffers and UserRanges"),
     ([bytearray(3)], [np.zeros(6, "u1")[::2]], BufferError, r"src\[0\]: not C-contiguous"),
 ]
@@ -148,6 +157,49 @@ def test_what_is_refused_changes_nothing_and_names_the_index(
         assert dst[0] == bytes(3)
         dst[0].append(1)  # The buffer is not exported any more.
         dst[0].pop()
+
+
+@pytest.mark.parametrize("format_", [">u8", "f8", "u4", "i2", "c16", "bool", "U2"])
+def test_an_array_of_other_numbers_is_not_taken_for_addresses(format_: str) -> None:
+    numbers: Any = np.zeros((4, 2), format_)
+    with pytest.raises(TypeError, match="dst: a packed array has integers of 8 bytes, or bytes, not elements of"):
+        copy_ranges(numbers, bytes(16))
+    with pytest.raises(TypeError, match="src: a packed array has"):
+        copy_ranges([], numbers)
+    with pytest.raises(TypeError, match="uvector: a packed array has integers of 8 bytes, or bytes"):
+        iovec_from_user(numbers)
+    with pytest.raises(TypeError, match="uvector: a packed array has integers of 8 bytes, or bytes"):
+        import_iovec(WRITE, numbers)
+
+
+def test_an_array_of_words_or_of_bytes_is() -> None:
+    source, target = np.frombuffer(noise(100), "u1"), bytearray(100)
+
+    class Iovec(ctypes.Structure):
+        _fields_ = (("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t))
+
+    words = np.array([(source.ctypes.data + 7, 50)], "u8")
+    arrays: list[Any] = [
+        words,
+        words.astype("i8"),
+        words.astype("<u8"),
+        words.view("u1"),
+        words.view("V16"),
+        words.view([("uhI", "u8"), ("f>", "u8")]),
+        words.tobytes(),
+        bytearray(words),
+        array.array("L", words.tobytes()),
+        memoryview(words.tobytes()).cast("P"),
+        (ctypes.c_uint64 * 2)(*words.ravel().tolist()),
+        (Iovec * 1)(Iovec(int(words[0, 0]), 50)),
+        Iovec(int(words[0, 0]), 50),
+    ]
+    for array_ in arrays:
+        target[:] = bytes(100)
+        assert copy_ranges([memoryview(target)[50:]], array_).copied == 50
+        assert target == bytes(50) + source[7:57].tobytes()
+    compat: Any = np.array([(0x1000, 3)], "u4")
+    assert list(iovec_from_user(compat, compat=True)) == [(0x1000, 3)]
 
 
 def test_a_bad_range_does_not_end_the_others(mode: str) -> None:

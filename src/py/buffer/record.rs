@@ -106,24 +106,27 @@ pub(super) fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py
 pub(super) const OBJECTS: &str =
     "an array of Python objects is not memory to copy: its bytes are references, which are counted";
 
-/// Whether the elements are or contain Python objects: then the format has an `O` outside the names of fields, which it
-/// encloses in colons.
+/// Whether the elements are or contain Python objects, which the format shows by an `O`.
 fn has_objects(view: &ffi::Py_buffer) -> bool {
-    let mut at = view.format.cast_const();
-    let mut in_name = false;
-    if at.is_null() {
-        return false;
-    }
-    loop {
-        // SAFETY: `format` is a null-terminated string that the exporter keeps until the record is released; `at` is
-        // not past its terminator, at which the loop returns.
-        match unsafe { at.read() }.cast_unsigned() {
-            0 => return false,
-            b':' => in_name = !in_name,
-            b'O' if !in_name => return true,
-            _ => {}
+    codes(view).any(|code| code == b'O')
+}
+
+/// The characters of a record's format without the names of fields, which it encloses in colons.
+pub(super) fn codes(view: &ffi::Py_buffer) -> impl Iterator<Item = u8> {
+    let (mut at, mut in_name) = (view.format.cast_const(), false);
+    std::iter::from_fn(move || {
+        if at.is_null() {
+            return None;
+        }
+        // SAFETY: `format` is a null-terminated string that the exporter keeps until the record is released, and `at`
+        // is not past its terminator, at which the iterator ends.
+        let code = unsafe { at.read() }.cast_unsigned();
+        if code == 0 {
+            return None;
         }
         // SAFETY: the byte at `at` is not the terminator, so another byte follows.
         at = unsafe { at.add(1) };
-    }
+        in_name ^= code == b':';
+        Some(if in_name { b':' } else { code })
+    })
 }

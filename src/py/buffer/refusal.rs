@@ -1,12 +1,13 @@
 //! Exceptions for objects that are not the buffer an argument needs.
 
-use super::record::{OBJECTS, release, request};
+use super::record::{OBJECTS, codes, release, request};
 use super::{Access, ArgName, is_buffer};
 use crate::py::exception::exception;
 use crate::py::values::{type_name, wrong_type};
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use std::ffi::CStr;
 
 /// Refuses a single buffer where an iterable of buffers is expected: iterating over it would give numbers or copies of
 /// its elements. An array of two or more dimensions passes, since its items are its rows, which share its memory.
@@ -29,6 +30,27 @@ pub(in crate::py) fn refuse_single(argument: &str, expected: &str, object: &Boun
         return Err(exception::<PyTypeError>(message));
     }
     Ok(())
+}
+
+/// Refuses an array of other numbers where a packed array of addresses and lengths, of `word` bytes each, is expected:
+/// their bits would be taken for addresses.
+pub(in crate::py) fn refuse_numbers(argument: &str, word: usize, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let mut view = ffi::Py_buffer::new();
+    if !request(object, ffi::PyBUF_ND | ffi::PyBUF_FORMAT, &mut view) {
+        // The request without a format, which follows, succeeds or says why not.
+        return drop_unless_refusal(PyErr::fetch(object.py()), object.py());
+    }
+    // Floats and complex numbers, booleans, characters, the other byte order, shorter integers.
+    let refused: &[u8] = if word == 8 { b"efdgFDZ?uUw>!hHiI" } else { b"efdgFDZ?uUw>!hH" };
+    let found = codes(&view).any(|code| refused.contains(&code));
+    // SAFETY: `codes` found a character, so there is a format: a null-terminated string that the exporter keeps until
+    // the record is released.
+    let format = found.then(|| unsafe { CStr::from_ptr(view.format) }.to_string_lossy().into_owned());
+    release(&mut view);
+    let Some(format) = format else { return Ok(()) };
+    let message =
+        format!("{argument}: a packed array has integers of {word} bytes, or bytes, not elements of \"{format}\"");
+    Err(exception::<PyTypeError>(message))
 }
 
 /// Drops the exception of an exporter that refuses a request, which is a BufferError or a ValueError. Returns any
