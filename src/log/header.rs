@@ -1,4 +1,4 @@
-//! The line before each record's data. Pure: bytes in, values out.
+//! The header, a cache line before each record's data. This file only encodes and decodes.
 
 use super::format::{End, Line, u32_at, u64_at};
 use super::ring::HEADER;
@@ -7,25 +7,26 @@ use crate::copy::crc32c;
 
 const RECORD: u32 = u32::from_le_bytes(*b"RECD");
 
-/// What is known of one record, in the line before its data.
+/// The description of a record, stored in the line before its data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// The log's.
+    /// The generation of the log.
     pub generation: u64,
     /// The record's number.
     pub sequence: u64,
     /// Bytes of data.
     pub length: u64,
-    /// Where the header is.
+    /// The header's position.
     pub position: u64,
-    /// Where the record before it ends: bytes that are bad, or too few at the ring's end, may lie between.
+    /// The position at which the record before it ends. Bad bytes, or too few bytes at the ring's end, may lie between
+    /// the two.
     pub previous: u64,
-    /// The sum of the data.
+    /// The CRC-32C of the data.
     pub crc: u32,
 }
 
 impl Header {
-    /// As it is stored: the sum at its end covers everything before.
+    /// The stored form. The checksum at its end covers all bytes before.
     pub fn encode(&self) -> Line {
         let mut line = [0; LINE];
         line[..4].copy_from_slice(&RECORD.to_le_bytes());
@@ -51,14 +52,15 @@ impl Header {
         }
     }
 
-    /// What was stored; `None` if its sum is wrong.
+    /// Decodes a line; `None` if its checksum or its mark is wrong.
     pub fn decode(line: &Line) -> Option<Self> {
         let is_whole = u32_at(line, 0) == RECORD && u32_at(line, LINE - 4) == crc32c::of_bytes(&line[..LINE - 4]);
         is_whole.then(|| Self::fields(line))
     }
 
-    /// The length that a line without a right sum tells of, if most of what it must say is right: it was one, torn or
-    /// damaged. A burst of 32 bits reaches two of the five fields; a header of an earlier lap has two of them right.
+    /// The length in a line with a wrong checksum, if at least three of five fields have the values that a header here
+    /// must have: then it is a torn or damaged header. Three, because a burst of 32 wrong bits reaches two fields at
+    /// most, and a header of an earlier lap has two of them right.
     pub fn remains(line: &Line, generation: u64, end: End, position: u64) -> Option<u64> {
         let header = Self::fields(line);
         let right = [
@@ -71,13 +73,13 @@ impl Header {
         (right.into_iter().filter(|right| *right).count() >= 3).then_some(header.length)
     }
 
-    /// Bytes from the header's start to the next place for one, if that can be.
+    /// The record's size in bytes, with its header and in whole lines; `None` if that overflows.
     pub fn span(&self) -> Option<u64> {
         span(self.length)
     }
 }
 
-/// Bytes that a record of so many takes: its header, and its data in whole lines.
+/// The size in bytes of a record with `length` bytes of data: its header, and its data in whole lines.
 pub fn span(length: u64) -> Option<u64> {
     length.checked_next_multiple_of(HEADER)?.checked_add(HEADER)
 }

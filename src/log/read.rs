@@ -1,4 +1,4 @@
-//! Reading records: each is checked against its sum.
+//! Reading records, each checked against its checksum.
 
 use super::chain::Entry;
 use super::ring::HEADER;
@@ -12,7 +12,7 @@ use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 
 impl<M: Medium> PmemLog<M> {
-    /// Where a record is. Its data are not looked at.
+    /// The place of a record. Its data are not read.
     pub fn record(&self, sequence: u64) -> std::result::Result<Record, Failure> {
         let state = self.follow(self.lock()?)?;
         let State { chain, ring, .. } = &*state;
@@ -27,7 +27,7 @@ impl<M: Medium> PmemLog<M> {
         }
     }
 
-    /// Why a record has no header: where it is looked for memory is bad, or else its bytes changed.
+    /// Why a record has no header: the memory at one of its possible places is bad, or else its bytes have changed.
     fn damaged(&self, state: &State, sequence: u64) -> Result<Failure> {
         let State { chain, ring, .. } = state;
         let from = chain.first_after(sequence).position;
@@ -43,7 +43,7 @@ impl<M: Medium> PmemLog<M> {
         Ok(Failure::Corrupt { sequence, offset, length: HEADER as usize, what: "its header is damaged" })
     }
 
-    /// The oldest record from a number on whose header is good; `None` behind the last.
+    /// The first record from `sequence` on whose header is good; `None` behind the last record.
     pub fn record_from(&self, sequence: u64) -> Result<Option<Record>> {
         let state = self.follow(self.lock()?)?;
         let State { chain, ring, .. } = &*state;
@@ -55,9 +55,8 @@ impl<M: Medium> PmemLog<M> {
         }))
     }
 
-    /// Copies the data of a record that [`Self::record`] told of into an iterator, which advances by the bytes copied.
-    /// If they are not those that were appended, that is the error, and it stands where it stood. Bad memory leaves a
-    /// count that is short.
+    /// Copies the data of a record that [`Self::record`] returned into an iterator, which advances by the bytes copied.
+    /// An error if they differ from those appended: then the iterator has not moved. Bad memory makes the count short.
     pub fn read_into(&self, record: &Record, i: &mut IovIter) -> std::result::Result<Outcome, Failure> {
         i.require(Direction::Dest, "read_into")?;
         if i.count() < record.length {
@@ -66,7 +65,7 @@ impl<M: Medium> PmemLog<M> {
         }
         let store = |part: &mut [u8]| {
             let seg = Segment::new(part.as_mut_ptr().expose_provenance(), part.len());
-            // SAFETY: a buffer of our own, which is not looked at until the copy is done.
+            // SAFETY: `part` is borrowed mutably and is not accessed until the copy is done.
             copy_to_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, part.len())
         };
         let (done, sum, fault) = self.sum_while(record, store)?;
@@ -83,8 +82,8 @@ impl<M: Medium> PmemLog<M> {
         Err(self.corrupt(record))
     }
 
-    /// Reads a record's data, gives each part to `store`, which may come short, and sums them: the bytes stored, the
-    /// sum, and what of the log could not be read.
+    /// Reads a record's data, passes each part to `store`, which may store less, and sums them. Returns the bytes
+    /// stored, the checksum, and the fault of the log's memory if that ended it.
     fn sum_while(
         &self,
         record: &Record,
@@ -110,7 +109,7 @@ impl<M: Medium> PmemLog<M> {
         Ok((done, sum.finish(), None))
     }
 
-    /// What it says of a record that its sum is wrong: damage, or that a reader was overtaken.
+    /// What a wrong checksum means: damage, or that the writer has replaced the record while it was read.
     fn corrupt(&self, record: &Record) -> Failure {
         let Record { sequence, offset, length, .. } = *record;
         match self.record(sequence) {
@@ -120,7 +119,8 @@ impl<M: Medium> PmemLog<M> {
         }
     }
 
-    /// Reads a record: bad memory and where its data are, or that they are not what was appended.
+    /// Reads a record. Returns the fault and its offset in the region if memory is bad; an error if the data differ
+    /// from those appended.
     pub(super) fn check(&self, sequence: u64) -> std::result::Result<Option<(Box<Fault>, usize)>, Failure> {
         loop {
             let record = self.record(sequence)?;

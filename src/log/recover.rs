@@ -1,9 +1,9 @@
-//! Finding the records of a log: from its superblock on, over anything that bytes can be read from.
+//! Finding the records of a log from its superblock, over any source of bytes.
 //!
-//! A record's header says where the one before ends, so the next is at one of few places ([`Ring::candidates`]). Where
-//! it is at none of them, either the log ends there or a header is damaged: then every line up to the oldest record is
-//! looked at for a header with a later number. What was written last and has a wrong sum, with nothing good behind it,
-//! is a torn tail.
+//! The next record is at one of a few places behind the last one ([`Ring::candidates`]), and its header names the end
+//! of the record before it. If there is none, the log ends here or a header is damaged. To tell, every line up to the
+//! oldest record is searched for a header with a later number. The last record, if its checksum is wrong and no good
+//! record follows, is an interrupted append.
 
 use super::chain::{Chain, Entry};
 use super::format::{End, Line, RING, Superblock};
@@ -14,13 +14,13 @@ use crate::copy::Outcome;
 use crate::copy::crc32c::Sum;
 use crate::error::{Result, reserve};
 
-/// Bytes that can be read.
+/// A source of bytes.
 pub trait Source {
-    /// Reads from `offset` on into a buffer of our own: the bytes read, and why not all.
+    /// Reads bytes from `offset` on. Returns how many were read, with the fault if not all were.
     fn read(&self, offset: usize, own: &mut [u8]) -> Result<Outcome>;
 }
 
-/// The newer of the superblocks that are whole, and which are.
+/// The newest intact superblock, and for each copy whether it is as new.
 pub fn superblock(source: &impl Source) -> Result<(Option<Superblock>, [bool; 2])> {
     let mut found: [Option<Superblock>; 2] = [None, None];
     for (slot, found) in found.iter_mut().enumerate() {
@@ -37,7 +37,7 @@ pub fn superblock(source: &impl Source) -> Result<(Option<Superblock>, [bool; 2]
     Ok((newest, are_current))
 }
 
-/// A log that is looked through.
+/// A log that is being searched.
 pub struct Log<'a, S> {
     /// Its bytes.
     pub source: &'a S,
@@ -47,17 +47,17 @@ pub struct Log<'a, S> {
     pub generation: u64,
 }
 
-/// What was found behind the last good record.
+/// The result of recovery.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recovered {
-    /// The good records.
+    /// The records found.
     pub chain: Chain,
-    /// The position that a torn tail ends at, `chain.end.position` if there is none.
+    /// The position at which an interrupted append ends; `chain.end.position` if there is none.
     pub torn: u64,
 }
 
 impl<S: Source> Log<'_, S> {
-    /// Where a position is in the region.
+    /// The offset of a position in the region.
     fn offset(&self, position: u64) -> usize {
         RING + self.ring.offset(position) as usize
     }
@@ -68,7 +68,7 @@ impl<S: Source> Log<'_, S> {
         Ok((read == line.len()).then_some(line))
     }
 
-    /// The header that a line is, if it is one of this log that belongs there.
+    /// Decodes a line as a header of this log at this position.
     fn header(&self, line: &Line, position: u64, limit: u64) -> Option<Header> {
         let header = Header::decode(line)?;
         let span = header.span()?;
@@ -77,7 +77,7 @@ impl<S: Source> Log<'_, S> {
         (header.generation == self.generation && header.position == position && fits && is_within).then_some(header)
     }
 
-    /// The header of the record that follows at once.
+    /// The header of the record that directly follows the chain.
     fn next(&self, chain: &Chain) -> Result<Option<Header>> {
         let limit = chain.limit(self.ring);
         for position in self.ring.candidates(chain.end.position, limit) {
@@ -91,8 +91,8 @@ impl<S: Source> Log<'_, S> {
         Ok(None)
     }
 
-    /// Looks at every line behind the last record: for the first header of a later one, and for the end of what is not
-    /// zero.
+    /// Searches every line behind the last record for the first header of a later record. Returns it, and the end of
+    /// the last line that is not zero.
     fn search(&self, chain: &Chain) -> Result<(Option<Header>, u64)> {
         const BLOCK: usize = 64 << 10;
         let mut block = Vec::new();
@@ -120,7 +120,7 @@ impl<S: Source> Log<'_, S> {
             at += if read == part {
                 part as u64
             } else {
-                // Behind the page that cannot be read.
+                // Continue behind the page that cannot be read.
                 let bad = (self.offset(at) + read) / PAGE_SIZE * PAGE_SIZE + PAGE_SIZE;
                 ((bad - self.offset(at)) as u64).min(room)
             };
@@ -128,7 +128,7 @@ impl<S: Source> Log<'_, S> {
         Ok((None, written))
     }
 
-    /// The sum of a record's data; `None` if not all of them can be read.
+    /// The checksum of a record's data; `None` if they cannot all be read.
     pub fn sum(&self, entry: &Entry) -> Result<Option<u32>> {
         let mut block = [0; 8 << 10];
         let mut sum = Sum::from(0);
@@ -144,13 +144,13 @@ impl<S: Source> Log<'_, S> {
         Ok(Some(sum.finish()))
     }
 
-    /// Whether a record's data are known to be other than those that were appended.
+    /// Whether a record's data can be read and have a wrong checksum.
     fn is_wrong(&self, entry: &Entry) -> Result<bool> {
         Ok(self.sum(entry)?.is_some_and(|sum| sum != entry.crc))
     }
 
-    /// Adds the records that follow, as far as each says where the one before it ends. Returns what the chain was
-    /// before the last of them: how many entries it had, and its end.
+    /// Adds the records that follow directly, one after another. Returns the chain's number of entries and its end
+    /// before the last of them.
     fn follow_headers(&self, chain: &mut Chain) -> Result<Option<(usize, End)>> {
         let mut before = None;
         while let Some(header) = self.next(chain)? {
@@ -160,7 +160,7 @@ impl<S: Source> Log<'_, S> {
         Ok(before)
     }
 
-    /// Whether the last record of a chain is still there, as far as its header can be read.
+    /// Whether the last record of a chain is still in the log. If its header cannot be read, it is taken to be.
     pub fn is_last_there(&self, chain: &Chain) -> Result<bool> {
         let Some(Some(last)) = chain.entries.back() else { return Ok(true) };
         let Some(line) = self.line(last.position)? else { return Ok(true) };
@@ -170,7 +170,8 @@ impl<S: Source> Log<'_, S> {
         }))
     }
 
-    /// Adds the records that a writer has appended since. One behind `known` that is not whole is on its way.
+    /// Adds the records that a writer has appended since. A last record behind `known` with a wrong checksum is still
+    /// being written, and is left out.
     pub fn follow(&self, chain: &mut Chain, known: End) -> Result<()> {
         if let Some((entries, end)) = self.follow_headers(chain)?
             && chain.end.sequence > known.sequence
@@ -183,7 +184,8 @@ impl<S: Source> Log<'_, S> {
         Ok(())
     }
 
-    /// What there is. That the log had come to where a superblock says proves that what is missing before was damaged.
+    /// Finds all records. The log had reached `superblock.known` when the superblock was written, so a record missing
+    /// before that is damaged, and not one that was never appended.
     pub fn recover(&self, superblock: &Superblock) -> Result<Recovered> {
         let (known, closed) = (superblock.known, superblock.closed);
         let mut chain = Chain::new(superblock.first);
@@ -211,8 +213,9 @@ impl<S: Source> Log<'_, S> {
         Ok(Recovered { torn: torn.max(chain.end.position), chain })
     }
 
-    /// Where what was being written behind the last record ends, as far as that can be told. In its first lap the ring
-    /// is zero where nothing was ever written; later, older data are there.
+    /// The end of an interrupted append behind the last record, as far as it can be known. In the first lap it is the
+    /// end of the bytes that are not zero; later laps have older data there, so it is taken from the remains of the
+    /// header.
     fn remains(&self, chain: &Chain, written: u64) -> Result<u64> {
         let (end, limit) = (chain.end, chain.limit(self.ring));
         if chain.first.position == 0 {

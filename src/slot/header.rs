@@ -1,9 +1,9 @@
-//! What a slot's header line says. Pure: bytes in, values out.
+//! The header line of a slot. This file only encodes and decodes.
 
 use crate::arch::LINE;
 use crate::copy::crc32c;
 
-/// The most data that fit into the header's line, in bytes.
+/// The greatest length of data that are stored in the header's line, in bytes.
 pub(super) const INLINE: usize = 32;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SLOT");
@@ -11,16 +11,16 @@ const MAGIC: u32 = u32::from_le_bytes(*b"SLOT");
 /// A header as it is stored.
 pub(super) type Line = [u8; LINE];
 
-/// What a header says.
+/// The contents of a header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header {
     /// The publication's number.
     pub(super) sequence: u64,
     /// Bytes of data.
     pub(super) length: usize,
-    /// Their sum.
+    /// Their CRC-32C.
     pub(super) crc: u32,
-    /// The data, if that is where they are.
+    /// The data, if they are at most [`INLINE`] bytes.
     pub(super) data: [u8; INLINE],
 }
 
@@ -29,7 +29,7 @@ fn field<const N: usize>(line: &Line, at: usize) -> [u8; N] {
 }
 
 impl Header {
-    /// As it is stored: the sum at its end covers everything before.
+    /// The stored form. The checksum at its end covers all bytes before.
     pub(super) fn encode(&self) -> Line {
         let mut line = [0; LINE];
         line[..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -42,7 +42,7 @@ impl Header {
         line
     }
 
-    /// What was stored; `None` if its sum is wrong.
+    /// Decodes a line; `None` if its checksum or its mark is wrong.
     pub(super) fn decode(line: &Line) -> Option<Self> {
         let is_whole = u32::from_le_bytes(field(line, LINE - 4)) == crc32c::of_bytes(&line[..LINE - 4]);
         (is_whole && is_marked(line)).then(|| Self {
@@ -62,9 +62,10 @@ fn is_marked(line: &Line) -> bool {
     u32::from_le_bytes(field(line, 0)) == MAGIC
 }
 
-/// The number of the last publication that a writer finds, 0 if there was none; `None` if the line does not tell. One
-/// flipped bit is the one without which the sum is right. A header whose writer was killed while it stored the line
-/// says one of two: its own, or that of the publication before; the first may be without its mark.
+/// The number of the last publication, for a writer that continues; 0 if there was none, `None` if it cannot be known.
+/// A single flipped bit is found as the one whose correction makes the checksum right. If a writer was killed while it
+/// stored the line, the number is its own or that of the publication before, either of which will do; in the very first
+/// line the mark may be missing.
 pub(super) fn last_sequence(line: &Line) -> Option<u64> {
     let flipped = |bit: usize| {
         let mut line = *line;

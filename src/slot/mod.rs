@@ -1,11 +1,11 @@
-//! Publications in shared memory: one writer, any number of readers, each of whom gets one publication whole, whether
-//! or not the caches between them are coherent.
+//! Publications in shared memory: one writer and any number of readers. A reader gets one complete publication, whether
+//! or not the caches of the hosts are coherent.
 //!
-//! A slot is a header line and two buffers, which take turns. The writer fills the one that the header does not speak
-//! of, past the caches, fences, and then stores the header, which says which publication is in which buffer and what
-//! its data sum to. A reader drops the header from its caches before it reads it, and then the data; if they do not
-//! have the sum, the writer was faster by two publications, and the reader starts again. Data that fit into the
-//! header's own line are stored there: one line, which is read at once.
+//! A slot is a header line and two buffers that take turns. The writer fills the buffer that the header does not refer
+//! to, with nontemporal stores, fences, and then stores the header: it has the publication's number, which selects the
+//! buffer, and the data's checksum. A reader evicts the header from its caches before it reads it, and then the data.
+//! If their checksum is wrong, the writer has made two more publications meanwhile, and the reader starts again. Data
+//! that fit in the header's line are stored in it, so they arrive with it.
 
 mod header;
 mod shared;
@@ -20,42 +20,42 @@ use crate::memory::{Backing, Memory, Page, Segment};
 use crate::sys::long_lock::LongLock;
 use header::{Header, INLINE, Line};
 
-/// How often a reader starts again.
+/// How often a reader tries.
 const ATTEMPTS: usize = 1000;
 
-/// A slot of so many bytes is dropped from the caches with its header, in one go: a fence takes longer than these
-/// lines.
+/// Up to this size in bytes, a slot is evicted as a whole together with its header, with one fence: a second fence
+/// costs more than evicting these lines.
 const DROPPED_WHOLE: usize = 16 << 10;
 
-/// What a slot is in, from its header on. Offsets are those of lines.
+/// The memory of a slot, from its header on. Offsets are multiples of a cache line.
 pub trait Medium {
-    /// Bytes of it.
+    /// Its size in bytes.
     fn size(&self) -> usize;
     /// Whether it may be written to.
     fn is_writable(&self) -> bool;
     /// Reads the first line.
     fn read_line(&self, line: &mut Line) -> Result<Outcome>;
-    /// Drops the first `len` bytes from the caches, and then reads the first line: the bytes of both.
+    /// Evicts the first `len` bytes from the caches, then reads the first line. Returns the bytes of both.
     fn reload(&self, len: usize, line: &mut Line) -> Result<Outcome>;
-    /// Drops the first line and a range from the caches: the bytes of both.
+    /// Evicts the first line and a range from the caches. Returns the bytes of both.
     fn invalidate(&self, offset: usize, len: usize) -> Result<Outcome>;
-    /// Writes the first line, which has left the caches then.
+    /// Writes the first line. It has left the caches on return.
     fn write_line(&self, line: &Line) -> Result<Outcome>;
-    /// Copies a range into an iterator and adds the bytes copied to the sum.
+    /// Copies a range into an iterator and extends the checksum by the bytes copied.
     fn read(&self, offset: usize, len: usize, i: &mut IovIter, crc: &mut u32) -> Result<usize>;
-    /// Writes all that is left of an iterator, in whole lines, and then, behind a fence, the first line, which `line`
-    /// makes of the sum: the bytes of the iterator, or 0 and why, with the iterator where it stood.
+    /// Writes the rest of an iterator in whole lines, fences, then writes the first line, which `line` makes from the
+    /// checksum. Returns the bytes of the iterator; or 0, with the fault, and the iterator has not moved.
     fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome>;
 }
 
-/// Why nothing was published or consumed.
+/// Why a publication or a read failed.
 #[derive(Debug)]
 pub enum Failure {
     /// It was refused.
     Refused(Error),
-    /// Bad memory, after so many bytes.
+    /// Bad memory, after this many bytes.
     Fault(Box<Fault>, usize),
-    /// The writer was faster each time, or has stopped in the middle of a header.
+    /// The writer changed the data during every attempt, or was killed while it wrote a header.
     Torn,
 }
 
@@ -65,24 +65,24 @@ impl From<Error> for Failure {
     }
 }
 
-/// A slot in memory that others may have, too.
+/// A slot in memory that other processes may share.
 pub struct Slot<M = Page> {
     medium: M,
     capacity: usize,
-    /// One publication at a time: the number of the last one of this object. It never goes back, whatever becomes of
-    /// the header.
+    /// The number of the last publication by this object; its lock admits one publication at a time. Numbers only rise,
+    /// even if the header is damaged meanwhile.
     writer: LongLock<u64>,
 }
 
-/// Bytes of a slot for publications of up to `capacity`: `None` if there are no so many.
+/// The size of a slot for publications of up to `capacity` bytes; `None` if it overflows.
 pub fn size_for(capacity: usize) -> Option<usize> {
     let buffer = if capacity <= INLINE { 0 } else { capacity.checked_next_multiple_of(LINE)? };
     buffer.checked_mul(2)?.checked_add(LINE)
 }
 
 impl Slot {
-    /// A slot at `offset`, a line's multiple, of memory that is long enough. `capacity` is the most data of a
-    /// publication: all that fits by default.
+    /// A slot at `offset`, a multiple of a cache line, in memory that is long enough. `capacity` is the greatest length
+    /// of a publication, by default all that fits.
     pub fn new(page: &Page, offset: usize, capacity: Option<usize>) -> Result<Self> {
         let len = page.seg().len;
         if !offset.is_multiple_of(LINE) {
@@ -105,17 +105,17 @@ impl Slot {
 }
 
 impl<M: Medium> Slot<M> {
-    /// The slot that is all of a medium of [`size_for`] bytes.
+    /// A slot that fills a medium of [`size_for`] bytes.
     fn over(medium: M, capacity: usize) -> Self {
         Self { medium, capacity, writer: LongLock::new(0) }
     }
 
-    /// The most data of a publication.
+    /// The greatest length of a publication, in bytes.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Where the data of a publication are.
+    /// The offset of a publication's data.
     fn offset(&self, sequence: u64) -> usize {
         LINE + (sequence % 2) as usize * ((self.medium.size() - LINE) / 2)
     }
@@ -126,8 +126,8 @@ impl<M: Medium> Slot<M> {
         Ok(line)
     }
 
-    /// Publishes all that is left of an iterator, which then stands at its end: the publication's number. It has left
-    /// the caches. If it fails, the publication before it is still there, and the iterator stands where it stood.
+    /// Publishes the rest of an iterator. Returns the publication's number. The bytes have left the caches on return.
+    /// If it fails, the previous publication is still there, and the iterator has not moved.
     pub fn publish(&self, i: &mut IovIter) -> std::result::Result<u64, Failure> {
         i.require(Direction::Source, "publish")?;
         if !self.medium.is_writable() {
@@ -160,7 +160,7 @@ impl<M: Medium> Slot<M> {
 
     fn publish_line(&self, i: &mut IovIter, mut header: Header) -> std::result::Result<(), Failure> {
         let seg = Segment::new(header.data.as_mut_ptr().expose_provenance(), header.length);
-        // SAFETY: the header is ours, stays, and is not looked at until the copy is done.
+        // SAFETY: `header` is a local value, which lives and is not accessed until the copy is done.
         let done = copy_from_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, header.length)?;
         let published = whole((done, i.fault.clone()), header.length).and_then(|()| {
             header.crc = crc32c::of_bytes(&header.data[..header.length]);
@@ -172,16 +172,17 @@ impl<M: Medium> Slot<M> {
         published
     }
 
-    /// Copies a publication that is newer than a number into an iterator, which advances by it: its length and its
-    /// number, or 0 and the number given if there is none. If it fails the iterator stands where it stood.
+    /// Copies the publication, if its number is greater than `newer_than`, into an iterator, which advances by it.
+    /// Returns its length and its number, or `(0, newer_than)` if there is none. If it fails, the iterator has not
+    /// moved.
     pub fn consume(&self, i: &mut IovIter, newer_than: u64) -> std::result::Result<(usize, u64), Failure> {
         i.require(Direction::Dest, "consume")?;
         for attempt in 0..ATTEMPTS {
             if attempt >= 4 {
                 std::thread::yield_now();
             }
-            // What of the data comes near again before the header is read may be older than that. Then the sum is
-            // wrong, and they are dropped once more.
+            // A prefetcher may load data lines again before the header is read, so they may be older than it. Then the
+            // checksum is wrong, and the next attempt evicts them after reading the header.
             let is_dropped = attempt == 0 && self.medium.size() <= DROPPED_WHOLE;
             let len = if is_dropped { self.medium.size() } else { LINE };
             let mut line = [0; LINE];
@@ -196,7 +197,7 @@ impl<M: Medium> Slot<M> {
                 return Ok((0, newer_than));
             }
             if header.length > self.capacity {
-                // A slot of another capacity.
+                // The writer's slot has another capacity.
                 let expected = format!("{} or more, as many as the publication has", header.length);
                 return Err(Error::invalid("capacity", self.capacity, expected).into());
             }
@@ -217,8 +218,8 @@ impl<M: Medium> Slot<M> {
         Err(Failure::Torn)
     }
 
-    /// Copies the publication of a header, whose data may have been dropped from the caches; `false` if it is not there
-    /// any more.
+    /// Copies the publication that a header describes; `is_dropped` says that its data were evicted from the caches
+    /// already. Returns `false` if the writer has overwritten it.
     fn take(&self, i: &mut IovIter, header: &Header, is_dropped: bool) -> std::result::Result<bool, Failure> {
         let length = header.length;
         if length <= INLINE {
@@ -237,14 +238,15 @@ impl<M: Medium> Slot<M> {
         if crc != header.crc {
             return Ok(false);
         }
-        // The other buffer may have been filled meanwhile; this one is not touched before that is published. The sum
-        // says the same, but for one mix in 2^32, so that a fence more is not worth it.
+        // The writer may have filled the other buffer meanwhile, but it does not overwrite this one before it has
+        // published that. So the publication is intact if the header is the same or the next one. The checksum says the
+        // same except for one mixture in 2^32, so another fence and eviction before this read is not worth its cost.
         let again = Header::decode(&self.read_line()?);
         Ok(again.is_some_and(|again| again == *header || again.sequence == header.sequence + 1))
     }
 }
 
-/// Whether an iterator took all of a publication.
+/// An error unless an iterator took all bytes of a publication.
 fn taken(i: &IovIter, done: usize, length: usize) -> std::result::Result<(), Failure> {
     match i.fault.clone() {
         _ if done == length => Ok(()),
@@ -253,7 +255,7 @@ fn taken(i: &IovIter, done: usize, length: usize) -> std::result::Result<(), Fai
     }
 }
 
-/// All of a copy, or why not.
+/// An error unless a copy was complete.
 fn whole((done, fault): (usize, Option<Box<Fault>>), len: usize) -> std::result::Result<(), Failure> {
     match fault {
         Some(fault) if done < len => Err(Failure::Fault(fault, done)),
