@@ -1,4 +1,4 @@
-"""Importing user vectors: which check comes first, what is cut, and what kind of iterator comes out."""
+"""Importing user vectors: the order of the checks, truncation, and the kind of the iterator."""
 
 from __future__ import annotations
 
@@ -43,13 +43,15 @@ def limit() -> int:
 
 @pytest.fixture(scope="module")
 def room() -> Iterator[Arena]:
-    """Two pages for arrays, then one that cannot be read."""
+    """Two pages for arrays, then an unreadable page."""
     with Arena([Page.GOOD, Page.GOOD, Page.UNMAPPED]) as arena:
         yield arena
 
 
 def raw_array(room: Arena, elements: Sequence[Element], readable: int | None = None) -> int:
-    """The address of these elements, of which only so many (all, by default) come before the unreadable page."""
+    """The address of an array of these elements, of which the first `readable` (by default, all) come before the
+    unreadable page.
+    """
     packed = packed_iovec(elements[:readable])
     room.write(2 * PAGE_SIZE - len(packed), packed)
     return room.address + 2 * PAGE_SIZE - len(packed)
@@ -134,7 +136,7 @@ def test_1024_segments_are_accepted() -> None:
     ],
 )
 def test_the_total_is_truncated_in_the_copy_not_in_the_users_array(lengths: list[int], cut: list[int]) -> None:
-    """One segment may be shortened and all later ones emptied; bases and the number of segments stay."""
+    """One segment may be shortened and all later ones emptied. Addresses and the number of segments do not change."""
     users_own = bytearray(packed_iovec([(OK * (index + 1), length) for index, length in enumerate(lengths)]))
     before = bytes(users_own)
     array, iterator = import_iovec(READ, users_own, fast_segs=0)
@@ -146,7 +148,7 @@ def test_the_total_is_truncated_in_the_copy_not_in_the_users_array(lengths: list
 
 
 def test_range_check_accepts_up_to_the_limit_and_no_byte_more(limit: int) -> None:
-    """An empty range may stand at the limit; a range that ends one byte further fails, alone or in company."""
+    """An empty range may be at the limit. A range that ends one byte further fails, alone or with others."""
     for base, length, accepted in [
         (limit - 1, 1, True),
         (limit, 0, True),

@@ -1,4 +1,4 @@
-"""What an import refuses as a Python exception, and in which forms a vector may be given."""
+"""The Python exceptions of an import, and the forms in which a vector may be given."""
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ def test_segment_that_cannot_be_a_destination_is_named(position: int, segment: B
 
 
 def test_objects_are_acquired_before_the_vector_is_checked() -> None:
-    """The kernel's checks come when all segments are known: a read-only one is found before a negative length."""
+    """The kernel's checks come after all segments are acquired: a read-only segment is reported before a negative
+    length.
+    """
     with pytest.raises(BufferError, match=r"segment 1\b"):
         import_iovec(READ, [UserRange(0x1000, -1), b"read-only"])
     with os_error(errno.EINVAL):
@@ -181,7 +183,7 @@ def test_buffers_of_wide_items_count_in_bytes() -> None:
 
 
 def test_a_buffer_longer_than_max_rw_count_is_truncated() -> None:
-    """Nothing is touched, so the pages of this mapping never come into being."""
+    """The memory is not accessed, so the pages of this mapping are never allocated."""
     with mmap.mmap(-1, MAX_RW_COUNT + 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as large:
         iterators = [import_ubuf(WRITE, large), import_iovec(WRITE, [large])[1], import_iovec(WRITE, [large, b"x"])[1]]
         assert [iterator.count for iterator in iterators] == [MAX_RW_COUNT] * 3

@@ -1,4 +1,4 @@
-"""Who owns what after an import: the vector, its copy, the memory behind it; and that a failed one keeps nothing."""
+"""Ownership after an import: the vector, its copy and the memory. A failed import keeps nothing."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_iterator_outlives_its_array_and_the_array_its_iterator(memory: Arena, n
 
 @pytest.mark.parametrize("nr_segs", [1, 2, 9, 340])
 def test_vector_may_be_overwritten_or_freed_after_the_import(memory: Arena, nr_segs: int) -> None:
-    """Whatever happens to the user's array once it has been read cannot move the iterator."""
+    """Changes of the user's array after the import do not affect the iterator."""
     objects = pieces(memory, nr_segs)
     packed = bytearray(packed_iovec(objects))
     mapped = mmap.mmap(-1, 16 * nr_segs)
@@ -141,7 +141,7 @@ def test_bytearrays_under_an_iterator_cannot_be_resized_until_it_is_gone(nr_segs
 
 
 def test_a_consumed_iterator_still_holds_its_memory() -> None:
-    """It can be reverted, so the memory must not move before the iterator is gone."""
+    """It can be reverted, so the memory must stay as long as the iterator lives."""
     buffer = bytearray(b"abc")
     iterator = import_ubuf(READ, buffer)
     iterator.advance(3)
@@ -163,7 +163,7 @@ def test_memory_lives_as_long_as_its_iterator() -> None:
 
 
 class TroubleError(Exception):
-    """Raised by a vector while it is being iterated."""
+    """Raised by a vector during its iteration."""
 
 
 def troubled(buffers: list[bytearray]) -> Iterator[bytearray]:

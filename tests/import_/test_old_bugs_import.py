@@ -1,4 +1,4 @@
-"""Bugs that iov_iter had once: in the import of user vectors."""
+"""Former bugs of iov_iter: importing user vectors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KERNEL = 0xFFFF_8880_0000_0000
 
 @pytest.mark.parametrize("nr_segs", [1, 2, 9])
 def test_bug_28_code_that_expected_segments_met_a_single_range(nr_segs: int) -> None:
-    """One segment becomes another kind of iterator; the way to list, read and move it is the same."""
+    """One segment becomes another kind of iterator, which is listed, read and moved in the same way."""
     buffers = [bytearray(b"%03d" % index) for index in range(nr_segs)]
     _, iterator = import_iovec(WRITE, buffers)
     assert iterator.kind == (IterKind.UBUF if nr_segs == 1 else IterKind.IOVEC)
@@ -43,7 +43,7 @@ def test_bug_28_code_that_expected_segments_met_a_single_range(nr_segs: int) -> 
 
 @pytest.mark.parametrize("wild", [UserRange(KERNEL, 8), UserRange(1 << 47, 1), UserRange((1 << 64) - 4, 8)])
 def test_bug_29_a_call_without_the_range_check_let_users_reach_kernel_memory(wild: UserRange) -> None:
-    """No way to build an iterator takes a range that is not in user space, or takes a raw range on trust."""
+    """No constructor accepts a range outside user space, or a raw range as trusted memory."""
     for direction in (READ, WRITE):
         for call in (
             lambda: IovIter.ubuf(direction, wild),  # noqa: B023
@@ -82,7 +82,7 @@ def test_bug_29_the_flat_side_of_a_copy_is_checked_too() -> None:
 def test_bug_30_a_failed_import_left_its_array_pointer_behind(
     element: tuple[int, int] | None, number: int, fast_segs: int
 ) -> None:
-    """The single-segment path, which had a way out of its own: it returns nothing, holds nothing, changes nothing."""
+    """The path for a single segment, which had its own error exit: it returns, keeps and changes nothing."""
     packed = bytearray(packed_iovec([element or (0x1000, 1)]))
     before = bytes(packed)
     with Arena([Page.GOOD, Page.PROTECTED]) as arena:
@@ -98,7 +98,7 @@ def test_bug_30_a_failed_import_left_its_array_pointer_behind(
 
 @pytest.mark.parametrize("nr_segs", [1, 2, 8, 9])
 def test_bug_31_an_iterator_kept_pointing_to_a_vector_on_the_stack(nr_segs: int) -> None:
-    """The array is overwritten with wild ranges, then unmapped; the iterator goes on as it was imported."""
+    """The array is overwritten with wild ranges, then unmapped. The iterator still has the imported ranges."""
     buffer = bytearray(range(100))
     with Arena([Page.GOOD], bytes(range(100))) as memory:
         ranges = [memory.range(10 * index, 10) for index in range(nr_segs)]
@@ -115,7 +115,7 @@ def test_bug_31_an_iterator_kept_pointing_to_a_vector_on_the_stack(nr_segs: int)
 
 @pytest.mark.parametrize("nr_segs", [1, 2, 3, 9])
 def test_bug_36_a_compat_array_was_checked_at_twice_its_size(nr_segs: int) -> None:
-    """It may end exactly where user space ends, and not a byte beyond."""
+    """The array may end exactly where user space ends, and not a byte beyond."""
     with null_device() as null:
         limit = user_limit(null)
     elements = [(0x1000, 4)] * nr_segs

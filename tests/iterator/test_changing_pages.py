@@ -1,4 +1,4 @@
-"""Pages of an XArray and folios of a queue that change while iterators over them are used, and memory that is short."""
+"""Pages of an XArray and folios of a queue that change while iterators over them are used; low memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# Of Linux; the mmap module has it from 3.13 on.
+# Linux's value; the mmap module has the name from Python 3.13 on.
 MAP_NORESERVE = 0x4000
 
 
@@ -101,7 +101,7 @@ def test_no_byte_changes_when_a_page_becomes_read_only_during_a_copy(operation: 
 
 
 def until_memory_is_gone(grow: Callable[[int], object], headroom: int = 24 << 20) -> None:
-    """Calls `grow` with 0, 1, 2… until there is no memory for it, or until it returns 0."""
+    """Calls `grow` with 0, 1, 2… until it raises MemoryError or returns 0."""
     with little_memory(headroom), suppress(MemoryError):
         for step in range(10**7):
             if grow(step) == 0:
@@ -134,7 +134,7 @@ def test_growing_a_structure_beyond_memory_is_a_memory_error() -> None:
 
 
 class Claims:
-    """A sequence that says it is much longer than it is."""
+    """A sequence whose `len` is much greater than its number of items."""
 
     def __init__(self, length: int, *items: object) -> None:
         self.length, self.items = length, items

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="arg-type,list-item,no-untyped-call,misc,call-overload,dict-item,type-arg"
-"""What is taken for memory, what is refused and how, and that an exporter has its own say."""
+"""Which objects are accepted as memory, how others are refused, and that exceptions of exporters are passed on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OBJECTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_arrays_of_python_objects_are_refused(name: str) -> None:
-    """To write to them would forge references; a WRITE iterator can be written to, too, by `zero`."""
+    """Writing to them would forge references. A WRITE iterator is refused, too, since `zero` writes to it."""
     objects = OBJECTS[name]
     for call, argument in [
         (lambda: IovIter.ubuf(READ, objects), "segment 0"),
@@ -189,7 +189,7 @@ def test_cycles_are_collected() -> None:
 
 
 def test_collecting_a_cycle_through_a_memoryview_does_not_crash() -> None:
-    """The interpreter clears a memoryview that is garbage without asking whether its memory is exported."""
+    """The interpreter clears a garbage memoryview even if its memory is exported."""
 
     def cycle(memory: bytearray) -> None:
         view = memoryview(memory)
@@ -234,7 +234,7 @@ GROWTH = {
 
 @pytest.mark.parametrize("name", GROWTH)
 def test_repeating_one_call_does_not_grow_the_process(name: str) -> None:
-    """On the short way in nothing is put aside that only another way in would give back."""
+    """The fast calling path must keep nothing that only the general path would release."""
     program = f"""
         from iovec_rs import *
         class Sub(UserRange): pass

@@ -1,4 +1,6 @@
-"""Copies of one's own: a function is called with each chunk of an iterator's memory, and the iterator follows."""
+"""`iterate_and_advance`: a function is called with each chunk of an iterator's memory, and the iterator moves by what
+it processed.
+"""
 
 from __future__ import annotations
 

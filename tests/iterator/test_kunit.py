@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("isa")
 SIZE = 0x10_0000
 NPAGES = SIZE // PAGE_SIZE
 ORDER = [(index + 128) % NPAGES if index % 128 < 64 else index for index in range(NPAGES)]
-"""Where in memory each page lies: 0 to 63 have changed places with 128 to 191."""
+"""The place of each page in memory: pages 0 to 63 have changed places with 128 to 191."""
 
 RANGES = [
     (0x00002, 0x00002),
@@ -58,7 +58,7 @@ def pattern(start: int, stop: int) -> Image:
 
 
 class Area(OwnPages):
-    """The megabyte: as one line of bytes, and as pages that do not lie in the order they are numbered in."""
+    """The megabyte, as contiguous bytes and as pages whose order in memory differs from their numbers."""
 
     def __init__(self, *, patterned: bool) -> None:
         super().__init__(NPAGES)
@@ -69,7 +69,7 @@ class Area(OwnPages):
                 page[:] = pattern(index * PAGE_SIZE, (index + 1) * PAGE_SIZE).tobytes()
 
     def image(self) -> Image:
-        """What the pages hold, in the order of their numbers."""
+        """The contents of the pages in the order of their numbers."""
         return np.concatenate([np.frombuffer(page, np.uint8) for page in self.pages])
 
     def numbered(self, page: int) -> int:
@@ -82,7 +82,7 @@ def kvec(direction: iovec_rs.Direction, line: memoryview) -> IovIter:
 
 
 def bvec(direction: iovec_rs.Direction, area: Area) -> IovIter:
-    """A whole element joins the one before it where that ends at the end of the page in front of it in memory."""
+    """A whole element is joined to the one before it if that one ends at the end of the preceding page in memory."""
     elements: list[tuple[memoryview, int, int]] = []
     follows = None
     for page, start, stop in PAGE_RANGES:
@@ -115,7 +115,7 @@ Builder = Callable[[iovec_rs.Direction, Area], Iterator[tuple[Window, IovIter]]]
 
 
 def spread(windows: list[Window], data: Image) -> Image:
-    """Nothing but zeros, and the data in these windows, one after the other."""
+    """Zeros, with the data in these windows, one after the other."""
     image, done = np.zeros(SIZE, np.uint8), 0
     for start, stop in windows:
         image[start:stop] = data[done : done + stop - start]
@@ -202,7 +202,7 @@ def test_copy_from_pages(kind: Builder) -> None:
 
 
 def extracted(i: IovIter) -> Iterator[PageSpan]:
-    """Lists the pages of what remains, and sees to what must hold for each answer."""
+    """Lists the remaining pages, and checks what must hold for each answer."""
     while True:
         before = i.count
         span = i.extract_pages(AT_ONCE, LISTED)
@@ -216,7 +216,9 @@ def extracted(i: IovIter) -> Iterator[PageSpan]:
 
 
 def expect_pages(i: IovIter, expected: list[tuple[int, int]]) -> None:
-    """These pages, each with where the data begins in it, in any number of answers; only a first one may begin late."""
+    """These pages, each with the offset of its data, in any number of answers. Only the first page of an answer may
+    have an offset.
+    """
     rest = iter(expected)
     for span in extracted(i):
         for nth, page in enumerate(span.pages):
@@ -228,7 +230,7 @@ def expect_pages(i: IovIter, expected: list[tuple[int, int]]) -> None:
 
 
 def touched(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """The pages under a range by number, each with where the range begins in it."""
+    """The numbers of a range's pages, each with the offset of the range in it."""
     while start < stop:
         yield divmod(start, PAGE_SIZE)
         start += PAGE_SIZE - start % PAGE_SIZE

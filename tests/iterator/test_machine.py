@@ -1,4 +1,4 @@
-"""Any operations in any order, on every kind and direction: the iterator and its oracle never differ in anything."""
+"""Random operations in any order, on every kind and direction: the iterator and its oracle must agree in everything."""
 
 import dataclasses
 import random
@@ -29,7 +29,7 @@ REFUSED = (ValueError, TypeError, BufferError, OSError)
 
 
 class Amount(NamedTuple):
-    """So many eighths of what there is, and some bytes: most requests then end inside the data, some at its edges."""
+    """Some eighths of what there is, plus some bytes: most requests then end inside the data, some at its edges."""
 
     eighths: int
     more: int
@@ -54,7 +54,7 @@ shapes = st.builds(
 
 WAYS = ("exact", "part", "full", "full", "page", "atomic", "flushed", "past the caches", "full, past the caches")
 INSTEAD = {"atomic": "page", "past the caches": "flushed", "full, past the caches": "full"}
-"""What a destination has none of, and what is done to it then."""
+"""Operations that a destination does not support, and what is called instead."""
 
 INVALID: dict[str, Callable[[IovIter], object]] = {
     "advance backwards": lambda i: i.advance(-1),
@@ -91,7 +91,7 @@ INVALID: dict[str, Callable[[IovIter], object]] = {
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call came to: its result, or the class of its exception and the errno."""
+    """The outcome of a call: its result, or the class of its exception and the errno."""
     try:
         return call()
     except REFUSED as error:
@@ -189,7 +189,7 @@ class IterMachine(RuleBasedStateMachine):
 
     @rule(start=st.integers(0, 20_000), amount=amounts)
     def copy_overlapping(self, start: int, amount: Amount) -> None:
-        """The linear side is a part of the same memory: the result is as if it had been read first."""
+        """The flat side is a part of the same memory: the result must be that of reading the source first."""
         space = self.pair.space
         start = min(start, len(space.map))
         n = min(amount.of(self.oracle.room()), len(space.map) - start)
@@ -205,7 +205,7 @@ class IterMachine(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(sorted(BUILDERS)), shape=shapes, skip=amounts, amount=at_most)
     def copy_between(self, kind: str, shape: Shape, skip: Amount, amount: Amount | None) -> None:
-        """With a peer of the other direction; of the same, and refused, where its kind has only that."""
+        """With a peer of the other direction; or, for kinds with one direction only, of the same, which is refused."""
         peer = build(kind, not self.source if (kind, not self.source) in CASES else self.source, shape)
         if kind != "pipe":
             first = min(skip.of(peer.oracle.room()), peer.oracle.room())
@@ -243,7 +243,7 @@ class IterMachine(RuleBasedStateMachine):
 
     @rule(eighths=st.sampled_from([1, 4, 8, 8]), by=st.sampled_from([-1, 0, 0, 0, 1, 9]))
     def reexpand(self, eighths: int, by: int) -> None:
-        """To some of what there is, all of it, or more."""
+        """To a part of the bytes, all of them, or more."""
         n = Amount(eighths, by).of(sum(piece.length for piece in self.oracle.rest()))
         agree(lambda: self.real.reexpand(n), lambda: self.oracle.reexpand(n))
 
@@ -260,7 +260,7 @@ class IterMachine(RuleBasedStateMachine):
 
     @rule(amount=amounts, adopt=st.booleans())
     def dup(self, amount: Amount, adopt: bool) -> None:
-        """Goes on with the duplicate, or moves it and finds the original where it was."""
+        """Continues with the duplicate, or moves it and checks that the original has not moved."""
         if self.kind == "pipe":
             agree(self.real.dup, self.oracle.dup)
             return
@@ -327,7 +327,7 @@ class IterMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "pipe")
     @rule(which=st.integers(0, 1), at=st.sampled_from([0, 1, 100, PAGE, -1, -1, -1]), amount=amounts)
     def lend_page(self, which: int, at: int, amount: Amount) -> None:
-        """At -1: where the last reference ended, so that the two can merge."""
+        """At -1, it begins where the last reference ended, so that the two can merge."""
         oracle = self.oracle
         assert isinstance(oracle, pipe_model.Pipe)
         start = min(max(-oracle.last, 0), 2 * PAGE) if at < 0 else at
@@ -340,7 +340,7 @@ class IterMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "pipe" and self.oracle.count > 0)
     @rule(amount=amounts)
     def read(self, amount: Amount) -> None:
-        """The other end takes data, perhaps all; the copy that follows goes on in what is left, or in a new slot."""
+        """The reader takes some or all bytes. The next copy continues in the slot that is left, or in a new one."""
         oracle = self.oracle
         assert isinstance(oracle, pipe_model.Pipe)
         n = amount.of(sum(slot.length for slot in oracle.ring.slots))
@@ -348,7 +348,7 @@ class IterMachine(RuleBasedStateMachine):
         self.fill_from("exact", 1 if oracle.room() else 0, 0)
 
     def fill_listed(self, span: model.Span) -> None:
-        """What the pages a pipe hands out hold is undefined until whoever asked for them fills them."""
+        """The contents of the pages that a pipe returns are undefined until the caller fills them."""
         oracle, at, left = self.oracle, span.offset0, span.nbytes
         assert isinstance(oracle, pipe_model.Pipe)
         for index in span.pages:

@@ -1,4 +1,4 @@
-"""Bugs that iov_iter had once: where the cursor stands. docs/old_bugs.md has all of them, with their commits."""
+"""Former bugs of iov_iter: the position of the cursor. docs/old_bugs.md has all of them, with their commits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_bug_01_an_empty_first_segment_made_single_segment_loops_spin(lengths: l
 
 
 def test_bug_01_an_iterator_of_nothing_looked_at_its_first_segment() -> None:
-    """The array would begin where the mapping ends."""
+    """The array begins where the mapping ends, so reading its first element would crash."""
     with Arena([Page.GOOD, Page.UNMAPPED]) as arena:
         _, imported = import_iovec(WRITE, arena.address + PAGE_SIZE, 0)
         for iterator in (imported, IovIter.iovec(WRITE, []), IovIter.kvec(WRITE, []), IovIter.bvec(WRITE, [])):
@@ -111,7 +111,7 @@ def test_bug_19_an_empty_bvec_element_alone_is_an_iterator_of_nothing() -> None:
 
 @pytest.mark.parametrize("kind", [*DATA_KINDS, IterKind.DISCARD, IterKind.PIPE])
 def test_bug_24_advancing_again_after_a_copy_passed_the_end(kind: IterKind, memory: memoryview) -> None:
-    """A copy has advanced already. Where nothing is left, one more advance does nothing."""
+    """A copy has already advanced. At the end, another advance does nothing."""
     iterator = build(kind, READ, memory)
     data = bytes(memory)
     assert copy_to_iter(data, iterator) == TOTAL

@@ -1,4 +1,4 @@
-"""Bugs that iov_iter had once: operations that were right for some kinds and forgot others."""
+"""Former bugs of iov_iter: operations that were wrong for some kinds."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ WRITING: dict[str, Callable[[IovIter], object]] = {
 def test_bug_25_the_offset_in_the_first_segment_was_applied_twice(
     kind: IterKind, skip: int, memory: memoryview
 ) -> None:
-    """Everything that begins inside a segment does what it does on an iterator built to begin there."""
+    """Every operation inside a segment has the result that it has on an iterator built to begin there."""
     data = bytes(memory)
     for name, operation in READING.items():
         moved, fresh = build(kind, WRITE, memory), build(kind, WRITE, memory, skip)
@@ -86,7 +86,7 @@ def test_bug_25_the_offset_in_the_first_segment_was_applied_twice(
 
 @pytest.mark.parametrize("kind", [kind for kind in IterKind if kind not in (IterKind.UBUF, IterKind.IOVEC)])
 def test_bug_11_faulting_in_took_every_other_kind_for_user_memory(kind: IterKind, memory: memoryview) -> None:
-    """Memory that is trusted is never missing, however much is asked for."""
+    """Trusted memory is never reported as missing, for any length."""
     for direction in (READ, WRITE) if kind in DATA_KINDS else (READ,):
         iterator = build(kind, direction, memory)
         there = snapshot(iterator)
@@ -98,7 +98,7 @@ def test_bug_11_faulting_in_took_every_other_kind_for_user_memory(kind: IterKind
 
 @pytest.mark.parametrize("kind", [IterKind.PIPE, IterKind.DISCARD])
 def test_bug_26_a_kind_nobody_had_thought_of_gave_wrong_data(kind: IterKind, memory: memoryview) -> None:
-    """A pipe and a discarding iterator are destinations only: any use as a source is an error, and copies nothing."""
+    """PIPE and DISCARD are destinations only: any use as a source is an error and copies nothing."""
     target = bytearray(b"untouched")
     for refused in (copy_from_iter, copy_from_iter_full, csum_and_copy_from_iter, csum_and_copy_from_iter_full):
         iterator = build(kind, READ, memory)
@@ -117,7 +117,7 @@ def test_bug_26_a_kind_nobody_had_thought_of_gave_wrong_data(kind: IterKind, mem
 
 @pytest.mark.parametrize("kind", list(IterKind))
 def test_bug_27_raw_kind_numbers_changed_from_release_to_release(kind: IterKind, memory: memoryview) -> None:
-    """What a kind is called does not depend on any numbering."""
+    """The names of the kinds do not depend on numbers."""
     iterator = build(kind, READ, memory)
     assert isinstance(iterator.kind, IterKind)
     assert iterator.kind is kind
@@ -126,7 +126,7 @@ def test_bug_27_raw_kind_numbers_changed_from_release_to_release(kind: IterKind,
 
 
 def test_bug_32_an_iterator_of_nothing_at_the_very_end_read_one_element_further() -> None:
-    """The buffer ends where the mapping ends, and the element is the array's last."""
+    """The buffer ends where the mapping ends, so reading the element after the array's last would crash."""
     with Arena([Page.GOOD, Page.UNMAPPED]) as arena:
         end = memoryview(window(arena.address + PAGE_SIZE - 100, 100))
         used_up = IovIter.bvec(WRITE, [(end, 0, 100)])
@@ -169,7 +169,7 @@ EVERYTHING: dict[str, Callable[[IovIter], object]] = {
 def test_bug_33_an_operation_forgot_one_of_the_kinds(
     kind: IterKind, operation: Callable[[IovIter], object], memory: memoryview
 ) -> None:
-    """Every operation on every kind has a result or a refusal that says why and leaves the cursor where it was."""
+    """Every operation on every kind returns a result or raises an error that says why and does not move the cursor."""
     for direction in (READ, WRITE) if kind in DATA_KINDS else (READ,):
         iterator = build(kind, direction, memory)
         there = snapshot(iterator)

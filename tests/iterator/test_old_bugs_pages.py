@@ -1,4 +1,4 @@
-"""Bugs that iov_iter had once: with pages, pipe slots and folios."""
+"""Former bugs of iov_iter: pages, pipe slots and folios."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def address_of(view: memoryview) -> int:
 
 
 def pipe_with_stale_flags(slots: int, start: int) -> PipeRing:
-    """An empty pipe whose every slot last held data that a writer was allowed to add to."""
+    """An empty pipe, all of whose slots last had data that a later write could append to."""
     ring = PipeRing(slots)
     for nbytes in (slots * PAGE_SIZE, start * PAGE_SIZE):
         assert ring.write(bytes(nbytes)) == nbytes
@@ -48,7 +48,7 @@ def pipe_with_stale_flags(slots: int, start: int) -> PipeRing:
 
 
 def test_an_ordinary_pipe_write_appends_to_the_last_slot() -> None:
-    """What makes the stale flag dangerous; without this, the next tests would prove nothing."""
+    """This makes the stale flag dangerous; otherwise the next tests would prove nothing."""
     ring = PipeRing(4)
     assert (ring.write(b"one"), ring.write(b"two")) == (3, 3)
     assert [(offset, length, flags) for _, offset, length, flags in ring.slots] == [(0, 6, CAN_MERGE)]
@@ -181,7 +181,7 @@ def test_bug_23_free_slots_were_counted_by_the_ring_not_by_its_limit() -> None:
 
 
 def test_bug_35_equal_pages_were_dropped_as_if_they_were_one() -> None:
-    """Only the same memory, going on exactly where the last slot ended, may extend that slot."""
+    """Only the same page, continued exactly where the last slot ended, may extend that slot."""
     zeros, other = bytes(2 * PAGE_SIZE), bytearray(2 * PAGE_SIZE)
     ring = PipeRing(16)
     iterator = IovIter.pipe(READ, ring, 1 << 20)
@@ -205,7 +205,7 @@ def test_bug_35_equal_pages_were_dropped_as_if_they_were_one() -> None:
 
 
 def test_bug_35_data_after_a_reference_never_go_into_the_referenced_page() -> None:
-    """Nor does a reference extend an own page, even where the offsets would fit."""
+    """Nor does a reference extend a page of the pipe, even if the offsets fit."""
     page = bytearray(b"P" * PAGE_SIZE)
     ring = PipeRing(8)
     iterator = IovIter.pipe(READ, ring, 1 << 20)

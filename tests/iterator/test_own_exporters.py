@@ -1,4 +1,4 @@
-"""Regions and maps as exporters: nothing is locked while the interpreter runs code of the program's."""
+"""Regions and maps as exporters: they hold no lock while the interpreter runs code of the program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.own_process import survives
 
 
 def look_from_the_collector() -> None:
-    """A refused view makes an exception, and an object that is made may start the collector, which calls back."""
+    """A refused view creates an exception, and creating an object may start the collector, which calls back."""
     directory = tempfile.TemporaryDirectory()
     path = Path(directory.name, "file")
     path.write_bytes(bytes(4096))
@@ -26,19 +26,19 @@ def look_from_the_collector() -> None:
         gc.callbacks.append(lambda *_event: seen.append(len(exporter)))  # noqa: B023
         gc.set_threshold(1)
         for count in range(20):
-            # Any of the objects that are made may be the one that starts the collector.
+            # Creating any of these objects may start the collector.
             others = [set[int]() for _ in range(count)]
             try:
                 raise ValueError
             except ValueError:
-                # While one exception is handled the next is made at once, not when somebody looks at it.
+                # While one exception is handled, the next is created at once, not when it is first looked at.
                 with contextlib.suppress(BufferError):
                     get_buffer(exporter, record, writable)
             del others
         gc.callbacks.pop()
         gc.set_threshold(700)
         assert set(seen) == {4096}
-        # A view that was refused is not counted as one.
+        # A refused view does not count as a view.
         exporter.close()
         assert exporter.closed
 

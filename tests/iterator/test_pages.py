@@ -1,4 +1,4 @@
-"""Pages under the next bytes: faulting them in, and listing them."""
+"""The pages of the next bytes: faulting them in and listing them."""
 
 import ctypes
 import errno
@@ -69,7 +69,9 @@ def test_user_pages_of_the_first_segment_that_is_not_empty(getter: str) -> None:
 @pytest.mark.parametrize("getter", ["get_pages", "extract_pages"])
 @pytest.mark.parametrize("bad", [Page.PROTECTED, Page.UNMAPPED, Page.GONE, Page.READ_ONLY])
 def test_pages_before_a_bad_one_are_listed_and_none_is_efault(bad: Page, getter: str) -> None:
-    """As many as can; none at all is EFAULT, never an odd number, and does not move the iterator."""
+    """As many pages as can be faulted in are listed. If there is none, the result is EFAULT and the iterator does not
+    move.
+    """
     with Arena([Page.GOOD, bad]) as arena:
         i = IovIter.ubuf(READ, arena.range(5, PAGE_SIZE))
         assert getattr(i, getter)(PAGE_SIZE, 2) == PageSpan((arena.address,), 5, PAGE_SIZE - 5)
@@ -164,7 +166,7 @@ def test_pages_of_a_folio_queue_go_on_in_the_next_folio(getter: str) -> None:
 @pytest.mark.parametrize("getter", ["get_pages", "extract_pages"])
 @pytest.mark.parametrize("slot", [0, 1])
 def test_pages_at_the_end_of_a_folio_begin_with_the_next(slot: int, getter: str) -> None:
-    """Also where the next folio is in the next node."""
+    """Also if the next folio is in the next node."""
     pages = Pages(3)
     i = pages.folioq(1, 1, 1, slot=slot, offset=PAGE_SIZE, count=100)
     assert getattr(i, getter)(100, 8) == PageSpan(pages.pages(slot + 1), 0, 100)

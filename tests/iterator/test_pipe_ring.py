@@ -1,4 +1,4 @@
-"""A pipe's ring: who may add to which page, and many threads that fill, drain and look at it, forks among them."""
+"""A pipe's ring: which writer may append to which page; threads that fill, drain and query it; and forks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def layout(ring: PipeRing) -> list[tuple[int, int]]:
 
 
 def test_a_longer_view_of_a_referenced_page_gets_a_separate_slot() -> None:
-    """The slot's owner keeps ten bytes; ten more behind them are another's to keep."""
+    """The slot's owner keeps ten bytes alive; the ten behind them have another owner."""
     memory = memoryview(bytearray(range(256)))
     ring = PipeRing(4)
     i = IovIter.pipe(READ, ring, 1000)
@@ -89,7 +89,7 @@ def test_a_revert_removes_only_the_newest_bytes_of_the_same_writer() -> None:
 
 @pytest.fixture
 def full_pipe() -> Iterator[tuple[int, int]]:
-    """A real pipe that takes no byte more until it is read from: its ends to read from and to write to."""
+    """A full kernel pipe: its reading end and its writing end."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with suppress(BlockingIOError):
@@ -126,12 +126,12 @@ def wait_until_asleep(thread: threading.Thread) -> None:
 
 
 class SignalError(Exception):
-    """What the handler of a signal raises."""
+    """Raised by the signal handler."""
 
 
 @pytest.fixture
 def alarm() -> Iterator[None]:
-    """SIGALRM raises `SignalError` in the main thread, again and again."""
+    """SIGALRM raises `SignalError` in the main thread repeatedly."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise SignalError
@@ -204,7 +204,7 @@ def test_bytes_written_during_a_waiting_splice_are_sent_once(full_pipe: tuple[in
 
 
 def test_several_readers_and_writers_transfer_every_word_once() -> None:
-    """Two threads write, one lends, two splice and two read. Each writer's words come in order at each reader."""
+    """Two threads write, one references pages, two splice and two read. A reader gets a writer's words in order."""
     words, ring = 40_000, PipeRing(16)
     near, far = socket.socketpair()
     outputs: list[list[int]] = []

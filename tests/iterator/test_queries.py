@@ -1,4 +1,5 @@
-"""What an iterator answers about alignment, pages and faults, quirk by quirk and kind by kind, in literal numbers.
+"""The answers of an iterator about alignment, pages and faults, for every kind and every special case, as literal
+numbers.
 
 Addresses in the numbers are those of ranges that nothing is mapped at: a query never touches what it describes.
 """
@@ -126,7 +127,7 @@ def test_alignment_of_a_contiguous_kind_is_position_or_count() -> None:
 def test_is_aligned_of_vectors(
     segments: tuple[tuple[int, int], ...], count: int | None, addr_mask: int, len_mask: int, aligned: bool
 ) -> None:
-    """Lengths are clipped to count; the address of an empty piece counts, and so does the first one with none left."""
+    """Lengths are clipped to count. The address of an empty piece counts, and at count 0 so does the first one."""
     assert iovec(*segments, count=count).is_aligned(addr_mask, len_mask) is aligned
     pages = Pages(5)
     assert pages.kvec(*segments, count=count).is_aligned(addr_mask, len_mask) is aligned
@@ -174,7 +175,7 @@ def test_is_aligned_of_a_contiguous_kind() -> None:
     ],
 )
 def test_gap_alignment_of_an_iovec(segments: tuple[tuple[int, int], ...], count: int | None, gaps: int) -> None:
-    """The inner boundaries only, over whole segments, as far as count reaches; empty ones are no boundary."""
+    """Only boundaries between whole segments count, as far as count reaches; empty segments have none."""
     assert iovec(*segments, count=count).gap_alignment() == gaps
 
 

@@ -1,4 +1,4 @@
-"""Exact positions, from worked examples: where every operation leaves an iterator, and the ring a pipe leaves."""
+"""Exact positions from worked examples: the position after every operation, and the ring after every use of a pipe."""
 
 import ctypes
 from collections.abc import Callable
@@ -16,7 +16,7 @@ VECTORS = ["iovec", "kvec", "bvec"]
 
 COPY, ADVANCE, REVERT, REEXPAND = "copy", "advance", "revert", "reexpand by"
 Step = tuple[str, int, int | None, tuple[int, int, int, int]]
-"""What is done, how much, what it returns, and where that leaves it: segment, offset, count, segments remaining."""
+"""The operation, its length, its result, and the position afterwards: segment, offset, count, remaining segments."""
 
 TABLE: dict[str, tuple[tuple[int, ...], int | None, list[Step]]] = {
     "fresh": (LENGTHS, None, [(REVERT, 0, None, (0, 0, 15, 5))]),
@@ -110,7 +110,7 @@ def act(i: IovIter | model.Oracle, what: str, n: int, flavour: str = "copy") -> 
 @pytest.mark.parametrize("row", TABLE)
 @pytest.mark.parametrize("flavour", FROM)
 def test_every_row_of_the_state_table(row: str, kind: str, source: bool, flavour: str) -> None:
-    """The oracle the random tests rely on is held to the same table."""
+    """The oracle of the random tests is checked with the same table."""
     lengths, count, steps = TABLE[row]
     made = pair_over(kind, source, lengths, count)
     real, oracle = made.real, made.oracle
@@ -121,7 +121,9 @@ def test_every_row_of_the_state_table(row: str, kind: str, source: bool, flavour
 
 
 FAULTS = {0: (4, (0, 11, 3)), 3: (7, (3, 8, 3))}
-"""Bytes of segment 2 that precede the fault: the result of copying 15, and offset, count and nr_segs afterwards."""
+"""For each number of bytes of segment 2 before the fault: the result of copying 15 bytes, then offset, count and
+nr_segs.
+"""
 
 
 @pytest.mark.parametrize("bad", [Page.PROTECTED, Page.UNMAPPED, Page.GONE])
@@ -185,7 +187,7 @@ def test_a_loop_over_an_empty_first_segment_ends(kind: str, walk: str) -> None:
 
 @pytest.mark.parametrize("kind", VECTORS)
 def test_a_failed_full_copy_may_end_behind_the_empty_segment_where_it_began(kind: str) -> None:
-    """It goes back by reverting, which does not find the same of two equivalent positions again."""
+    """It moves back by a revert, which may choose the other of two equivalent positions."""
     i = pair_over(kind, True, (4, 5)).real
     copy(i, 4)
     assert state_of(i) == model.State(0, 5, 1)
@@ -355,7 +357,9 @@ def test_references_merge_only_where_one_continues_the_other(second: tuple[int, 
 
 
 def test_a_reference_to_a_page_of_the_pipe_does_not_merge_with_that_page() -> None:
-    """What the pipe may append to is its own page; the same page lent is somebody's, and must not be."""
+    """The pipe may append to its own page. A reference to the same page belongs to somebody else, and must not be
+    extended.
+    """
     ring = PipeRing(4)
     i = IovIter.pipe(READ, ring, 100)
     iovec_rs.copy_to_iter(b"own", i)
@@ -367,7 +371,7 @@ def test_a_reference_to_a_page_of_the_pipe_does_not_merge_with_that_page() -> No
 
 
 def test_stale_merge_flags_do_not_reach_a_referenced_page() -> None:
-    """The Dirty Pipe hole: a slot that was mergeable before must not be so when it carries somebody's page."""
+    """Dirty Pipe: a slot that could be merged before must not be when it references somebody else's page."""
     ring = PipeRing(4)
     ring.write(b"x" * (4 * PAGE_SIZE))
     ring.read()
