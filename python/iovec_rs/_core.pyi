@@ -204,23 +204,24 @@ def fault_handler_status() -> tuple[
 
 @final
 class FaultMap:
-    """Byte ranges that must not be touched, of the address space or of any other line of bytes: sorted, merged, not
-    overlapping.
+    """Ranges of bad bytes, in the address space or in anything else with up to 2**64 bytes. They are sorted, merged,
+    and do not overlap.
 
-    A copy given one stops before them and adds what it runs into. A range takes 16 to 32 bytes of memory, twice that if
-    it is neither to be read nor written. `MemoryError` where there is none: then the map is what it was.
+    A copy that gets a map stops before its ranges, and adds memory that faults. A range takes 16 to 32 bytes of memory,
+    and twice that if it is bad both to read and to write. `MemoryError` if there is no memory: then the map is
+    unchanged.
     """
 
     def __new__(cls, ranges: Iterable[tuple[int, int] | FaultRange] | None = None) -> Self: ...
     @property
     def incomplete(self) -> bool:
-        """Whether more may be bad than the list it was made from could say: the kernel's list was full or cut, or
-        there is no list at all.
+        """Whether more bytes may be bad than the map has, because the list that it was made from was full or truncated,
+        or because there is no list.
         """
     def add(self, start: int, length: int, access: str = "read") -> None:
-        """Marks `length` bytes from `start` as bad for `access`, beside what they are already."""
+        """Marks `length` bytes from `start` on as bad for `access`, in addition to what they are bad for already."""
     def clear(self, start: int, length: int) -> None:
-        """Marks `length` bytes from `start` as good."""
+        """Marks `length` bytes from `start` on as good."""
     def poison(
         self, buffer: Buffer | UserRange, offset: int = 0, length: int | None = None, access: str = "read"
     ) -> None:
@@ -228,9 +229,11 @@ class FaultMap:
     def unpoison(self, buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
         """Marks a part of a buffer's memory as good (all of it by default)."""
     def first_in(self, start: int, length: int, access: str = "read") -> FaultRange | None:
-        """The first range that shares a byte with the given one and stands against `access`, whole; or `None`."""
+        """The first range that overlaps the given bytes and is bad for `access`, not clipped to them; None if there is
+        none.
+        """
     def within(self, buffer: Buffer | UserRange) -> list[FaultRange]:
-        """The bad parts of a buffer's memory, their starts counted from the buffer's."""
+        """The bad parts of a buffer's memory, with starts relative to the buffer's."""
     def __iter__(self) -> Iterator[FaultRange]: ...
     def __len__(self) -> int: ...
     def __contains__(self, address: int, /) -> bool: ...
@@ -264,8 +267,8 @@ class FaultMap:
         that a map is incomplete only if the map is empty.
         """
     def complement(self, size: int) -> FaultMap:
-        """The bytes of `[0, size)` that are in no range, whatever its access: a map that has them as not to be read.
-        Incomplete if this one is.
+        """A map in which the bytes of `[0, size)` that are in no range here are bad to read. It is incomplete if this
+        one is.
         """
     def __or__(self, value: FaultMap, /) -> FaultMap: ...
     def __ror__(self, value: FaultMap, /) -> FaultMap: ...
@@ -329,40 +332,42 @@ class IterState:
 
 @final
 class PipeRing:
-    """A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and
-    `splice`.
+    """A pipe's ring of page slots (`struct pipe_inode_info`). Iterators of `IovIter.pipe` fill it; `read` and `splice`
+    drain it.
 
-    Several threads may fill it, page by page in turns; `read` and `splice` have its oldest bytes to themselves and wait
-    for each other. A forked child has a ring of its own with what was in it; what other threads were copying into it at
-    that moment is not.
+    Several threads may fill it, taking turns page by page. Only one call of `read` or `splice` at a time takes its
+    oldest bytes; others wait. A forked child gets a ring of its own with the bytes that were in it, but without those
+    that other threads were copying into it at that moment.
     """
 
     def __new__(cls, slots: int | None = None, max_usage: int | None = None) -> Self: ...
     @property
     def used(self) -> int:
-        """Slots in use. What another thread is copying into a page is in use when it is copied."""
+        """The number of slots in use. Bytes that another thread is copying are in use when that copy is done."""
     @property
     def full(self) -> bool:
-        """Whether all slots are in use that users may fill."""
+        """Whether all slots that users may fill are in use."""
     @property
     def slots(self) -> list[tuple[memoryview, int, int, int]]:
-        """The slots in use, oldest first: `(page, offset, length, flags)`. Pages are shown read-only."""
+        """The slots in use, oldest first, as `(page, offset, length, flags)`. Each page is a read-only memoryview."""
     def read(self, nbytes: int = -1) -> bytes:
-        """Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read:
-        `FaultError` if that is the very first. Waits for another thread that is in `read` or `splice`. Whatever
-        is raised, nothing was taken.
+        """Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read;
+        `FaultError` if that is the very first. Waits for another thread's `read` or `splice`. If it raises, nothing was
+        taken.
         """
     def write(self, data: Buffer) -> int:
-        """An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own.
-        Returns the bytes written, fewer when the ring is full; `FaultError` (`.copied`) where `data` is bad memory.
+        """Writes to the pipe as `write` does: it fills up the newest slot if that may be merged with, then new slots.
+        Returns the number of bytes written, which is less than all if the ring is full. `FaultError` (with `.copied`)
+        if `data` is bad memory.
         """
     def splice(self, fd: int | _Fileno, nbytes: int = -1) -> int:
-        """Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when
-        it takes no more, or takes them with an error, which then is raised by the next call. The ring keeps what
-        the file did not take, whatever is raised.
+        """Moves up to `nbytes` bytes (all by default) into a pipe, socket or file, and returns how many it took. It
+        takes fewer if it has no room, or after an error, which the next call then raises. The ring keeps the bytes that
+        were not taken, whatever is raised.
 
-        Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError`: the file
-        takes none now. `OSError` EMSGSIZE, nothing taken: one message of a socket would not take them all.
+        Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError` if the file
+        takes no bytes now. `OSError` EMSGSIZE, with nothing taken, if the bytes do not fit into one message of a
+        socket.
         """
 
 @final
@@ -491,65 +496,67 @@ class MappedLog:
 
 @final
 class Slot:
-    """Publications in memory that others may have, too: one writer, any number of readers, in processes or on hosts
-    that share it.
+    """Publications in shared memory, by one writer to any number of readers, in other processes or on hosts that share
+    the memory.
 
-    `region` is a `PmemRegion` or any buffer, which a reader's may be read-only; `offset` a multiple of 64; `capacity`
-    the most data of a publication, all that fits by default. It takes `size_for(capacity)` bytes, which are zero before
-    the first publication: a header line, and two buffers that take turns.
+    `region` is a `PmemRegion` or any buffer; a reader's may be read-only. `offset` is a multiple of 64. `capacity` is
+    the most bytes of a publication, by default as many as fit. A slot takes `size_for(capacity)` bytes: a header line,
+    and two buffers that are used in turn. They must be zero before the first publication.
     """
 
     def __new__(cls, region: Buffer, offset: int = 0, capacity: int | None = None) -> Self: ...
     @classmethod
     def size_for(cls, capacity: int) -> int:
-        """Bytes that a slot for publications of up to `capacity` bytes takes."""
+        """The number of bytes that a slot takes for publications of up to `capacity` bytes."""
     @property
     def capacity(self) -> int:
-        """The most data of a publication, in bytes."""
+        """The most bytes of a publication."""
     def publish(self, data: Buffer | IovIter | Sequence[Buffer]) -> int:
-        """Publishes a buffer, buffers in order, or all that is left of an iterator; returns the publication's
-        number, from 1 on. The data have left the caches, and then the header has, when this returns. ValueError
-        for more than `capacity`, BufferError if the memory is read-only, `FaultError` if it or the data are bad:
-        then the publication before is still there, and an iterator stands where it stood.
+        """Publishes a buffer, an iterable of buffers, or the rest of an iterator. Returns the publication's number,
+        counted from 1. When it returns, first the data and then the header have left the caches. ValueError for more
+        than `capacity` bytes, BufferError if the memory is read-only, `FaultError` if it or the data are bad: then the
+        last publication is still there, and an iterator is where it was.
         """
     def consume(self, dst: Buffer | IovIter, *, newer_than: int = 0) -> tuple[int, int]:
-        """Copies one publication, whole and checked, into a buffer or what is left of an iterator: its length and
-        its number, or `(0, newer_than)` if there is none that is newer. `TornError` if the writer kept changing
-        it: `dst` may hold anything then, and an iterator stands where it stood. ValueError if `dst` is too small:
-        then nothing was written. `FaultError` if memory is bad.
+        """Copies one publication, whole and checked, into a buffer or the rest of an iterator. Returns its length and
+        its number, or `(0, newer_than)` if none is newer. `TornError` if the writer kept changing it: then the contents
+        of `dst` are unspecified, and an iterator is where it was. ValueError if `dst` is too small: then nothing was
+        written. `FaultError` if memory is bad.
         """
 
 @disjoint_base
 class MappedRegion:
-    """A mapped file or DAX device: the part of `iovec_rs.pmem.PmemRegion` that looks for nothing in the system."""
+    """A mapped file or DAX device, the base class of `iovec_rs.pmem.PmemRegion`. It reads nothing of sysfs."""
 
     def __new__(cls, file: RegionFile, bad: FaultMap, caches_persist: bool) -> Self: ...
     @property
     def _character_device(self) -> int | None:
-        """The number of the character device that is mapped; `None` for a file."""
+        """The device number of the character device that is mapped; `None` for a file."""
     def _fileno(self) -> int:
-        """The file's descriptor, which is open until the region is closed."""
+        """The file's descriptor, which stays open until the region is closed."""
     def _set_known_bad(self, bad: FaultMap) -> None:
-        """Has `fault_map` hold what is known of the file's bytes, and nothing else."""
+        """Replaces the contents of `fault_map` by the bad bytes of the file that are known."""
     def _sync_all(self) -> None:
-        """msync and fsync of all of it, with the errors of `deep_flush`."""
+        """Calls msync and fsync for the whole region, with the errors of `deep_flush`."""
     @property
     def path(self) -> str:
-        """The path it was opened by."""
+        """The path by which it was opened."""
     @property
     def size(self) -> int:
         """Its length in bytes."""
     @property
     def offset(self) -> int:
-        """Where in the file its first byte is."""
+        """The offset in the file of its first byte."""
     @property
     def granularity(self) -> Literal["byte", "cache_line", "page"]:
-        """What makes a store durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an
-        msync.
+        """What makes a store durable: with `"byte"`, becoming visible; with `"cache_line"`, leaving the CPU's caches;
+        with `"page"`, an msync.
         """
     @property
     def is_map_sync(self) -> bool:
-        """Whether the kernel promised (`MAP_SYNC`) that what has left the caches needs no msync to be found again."""
+        """Whether it is mapped with `MAP_SYNC`, for which the kernel guarantees that bytes that have left the CPU's
+        caches need no msync.
+        """
     @property
     def writable(self) -> bool:
         """Whether it may be written to."""
@@ -558,44 +565,46 @@ class MappedRegion:
         """Whether it is closed."""
     @property
     def fault_map(self) -> FaultMap:
-        """The addresses in it that are known to be bad: from the system's list when it was opened or refreshed, and
-        the poison in it that `read_into` ran into since. Not what a file lacks that was cut: it may grow again. A
-        page with a bad block in it cannot be mapped, so all of it is in there; of a device only the blocks are.
+        """The addresses in the region that are known to be bad: those of the system's list when it was opened or
+        refreshed, and poison that `read_into` has found since. Pages behind the end of a truncated file are not in it,
+        since the file may grow again. For a file the whole page of a bad block is listed, because such a page cannot be
+        mapped; for a device only the block is.
         """
     def write(self, offset: int, data: Buffer | IovIter) -> int:
-        """Copies all of a buffer, or all that is left of an iterator, to `offset`; returns the bytes copied, which are
-        durable.
+        """Copies a buffer, or the rest of an iterator, to `offset`. Returns the number of bytes copied, which are
+        durable then.
 
-        Bad memory: what was written before it is durable, too. Over user memory (UBUF, IOVEC) the count is short and
-        `data.fault` says why; otherwise `FaultError`, with `.copied`. If the kernel cannot make it durable (msync):
-        OSError, nothing counts, and an iterator is back where it was; the bytes are to be written again, as a second
-        msync would not find them. With granularity "page" a write-back of the file that fails anywhere, whoever was
-        told of it, has the bytes stored and synced again, up to three times, so that the good part of a failing medium
-        stays writable; a source that overlaps its destination is stored once. A file that has become shorter is bad
-        memory from its end on. ValueError if `data` leaves the region, BufferError if it is read-only: then nothing was
-        stored.
+        If memory is bad, the bytes before it are copied and durable. Over user memory (UBUF, IOVEC) the count is short
+        then, and `data.fault` says why; otherwise it is a `FaultError`, with `.copied`. A file that was truncated is
+        bad memory from its end on. OSError if the kernel cannot make the bytes durable (msync): then none counts, an
+        iterator is where it was, and the bytes must be written again, since a second msync would not write them. With
+        granularity "page", if any write-back of the file fails, whoever the kernel reported it to, the bytes are stored
+        and synced again, up to three times, so that the good part of a failing medium stays writable; a source that
+        overlaps its destination is stored only once. ValueError if `data` does not fit into the region, BufferError if
+        it is read-only: then nothing was stored.
         """
     def read_into(self, offset: int, dst: Buffer | IovIter) -> McResult:
-        """Fills a buffer, or all that is left of an iterator, from `offset` on. It stops before what `fault_map`
-        knows and at what turns out to be bad; poison in the region is added to it. Never an exception for bad
-        memory. Returns an `McResult`.
+        """Copies from `offset` on into a buffer or the rest of an iterator. Stops before a range in `fault_map` and at
+        memory that faults; poison in the region is added to the map. Bad memory raises no exception. Returns an
+        `McResult`.
         """
     def write_crc32c(self, offset: int, data: Buffer | IovIter, crc: int = 0) -> tuple[int, int]:
-        """`write` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`. `FaultError` has it in
+        """`write` that also adds the bytes copied to a CRC-32C. Returns `(copied, crc)`. `FaultError` has the sum in
         `.crc32c`.
         """
     def read_into_crc32c(self, offset: int, dst: Buffer | IovIter, crc: int = 0) -> tuple[McResult, int]:
-        """`read_into` that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`."""
+        """`read_into` that also adds the bytes copied to a CRC-32C. Returns `(McResult, crc)`."""
     def persist(self, offset: int = 0, length: int | None = None) -> None:
-        """Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by
-        flushing lines, or by msync, as `granularity` asks for. `FaultError` if the memory is bad, or the file has
-        become too short to hold them. OSError if the kernel cannot, or could not at any time since this thread last
-        called `persist` on this region, whoever was told of it then: what the thread has stored to the region since
-        `persist` last succeeded is to be stored again. A failure is reported once to each thread.
+        """Makes the stores to `length` bytes (by default all the rest) from `offset` on durable: by a fence, by
+        flushing cache lines, or by msync, depending on `granularity`. `FaultError` if the memory is bad, or if the file
+        was truncated before their end. OSError if the kernel cannot write them, or has failed to write back any of the
+        region since this thread last called `persist` on it, whoever that was reported to: then everything that the
+        thread has stored to the region since its last successful `persist` must be stored again. A failure is reported
+        once to each thread.
         """
     def close(self) -> None:
-        """Unmaps it. BufferError while views of it, iterators over it or copies are alive. Stores that were not made
-        durable are left to the kernel.
+        """Unmaps the region. BufferError while views of it, iterators over it or copies are alive. Stores that were not
+        made durable are left to the kernel.
         """
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -607,7 +616,7 @@ class MappedRegion:
 
 @disjoint_base
 class MappedFile:
-    """A mapped part of a file: the part of `SafeMap` that is a buffer."""
+    """A mapped part of a file, the base class of `SafeMap`."""
 
     def __new__(cls, file: int, mode: str, offset: int, length: int | None) -> Self: ...
     @property
@@ -615,40 +624,47 @@ class MappedFile:
         """Its length in bytes."""
     @property
     def mode(self) -> Literal["r", "r+", "c"]:
-        """`"r"`: read only. `"r+"`: stores change the file. `"c"`: stores are this map's own."""
+        """The mode. `"r"` is read-only, with `"r+"` stores change the file, and with `"c"` they stay private to this
+        map.
+        """
     @property
     def closed(self) -> bool:
         """Whether it is closed."""
     def flush(self) -> None:
-        """Has the file hold what was stored (msync); nothing in the modes "r" and "c". `OSError` if the kernel cannot:
-        then what was stored since the last flush is to be stored again. `FaultError`, with `.copied`, if not all of it
-        is the file any more: what was stored behind the end of one that was cut is lost, and to a guard's zeroes, too.
+        """Writes everything that was stored to the file (msync); does nothing in the modes "r" and "c". `OSError` if
+        the kernel cannot: then everything stored since the last flush must be stored again. `FaultError`, with
+        `.copied`, if part of the mapping is not the file's any more: bytes that were stored behind the end of a
+        truncated file, or to a guard's zeroes, are lost.
         """
     def _require_held(self, offset: int, nbytes: int) -> None:
-        """Raises if not all of `nbytes` bytes from `offset` on, which were just stored, are the file's: `FaultError`,
-        with `.copied`.
+        """Checks that all of `nbytes` bytes from `offset` on, which were just stored, are the file's. `FaultError`,
+        with `.copied`, if not.
         """
     def close(self) -> None:
-        """Unmaps it. `BufferError` while views of it, arrays or iterators over it or guards are alive."""
+        """Unmaps the file. `BufferError` while views of the map, arrays or iterators over it, or guards are alive."""
     def __len__(self) -> int: ...
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class XArray:
-    """Page index to page (`struct xarray`): what `IovIter.xarray` walks. A page has exactly `PAGE_SIZE` bytes."""
+    """A map from index to page (`struct xarray`), over which `IovIter.xarray` runs. A page has exactly `PAGE_SIZE`
+    bytes.
+    """
 
     def __new__(cls, pages: Mapping[int, Buffer] | None = None) -> Self: ...
     def store(self, index: int, page: Buffer) -> None:
-        """Puts a page at `index` in place of what was there. Iterators see it from their next operation on."""
+        """Stores a page at `index`, in place of any that was there. Iterators see it from their next operation on."""
     def load(self, index: int) -> memoryview | None:
         """The page at `index`, or `None` for a hole."""
     def erase(self, index: int) -> None:
-        """Makes a hole at `index`."""
+        """Removes the page at `index`, which leaves a hole."""
 
 @final
 class FolioQueue:
-    """Folios in order (`struct folio_queue`): what `IovIter.folioq` walks. A folio is any buffer that is not empty."""
+    """A queue of folios (`struct folio_queue`), over which `IovIter.folioq` runs. A folio is any buffer that is not
+    empty.
+    """
 
     def __new__(cls, folios: Iterable[Buffer] | None = None, slots_per_node: int | None = None) -> Self: ...
     def append(self, folio: Buffer) -> None:
@@ -670,8 +686,9 @@ class IterKind(StrEnum):
 class IovIter:
     """A cursor over scattered memory: Linux's `struct iov_iter`.
 
-    Made by one class method per kind of memory, or by `import_iovec` and its family. `len()` is `count`, the bytes that
-    remain. The memory stays exported while the iterator lives. Every refused operation leaves the iterator as it was.
+    There is a class method for each kind of memory, which makes an iterator, and `import_iovec` and its family make
+    some, too. `len()` is `count`, the number of bytes that remain. The memory stays exported while the iterator lives.
+    A call that raises leaves the iterator as it was.
     """
 
     def __new__(cls, *args: Never, **kwargs: Never) -> Self: ...
@@ -715,67 +732,73 @@ class IovIter:
         """Makes an iterator that counts the bytes copied to it and discards them (`iov_iter_discard`)."""
     @property
     def kind(self) -> IterKind:
-        """What kind of memory it runs over: an `IterKind`."""
+        """The kind of memory that the iterator runs over: an `IterKind`."""
     @property
     def direction(self) -> Direction:
-        """What it is in a transfer: a `Direction`."""
+        """Whether the iterator is the destination or the source of transfers: a `Direction`."""
     @property
     def count(self) -> int:
-        """Bytes that remain to be transferred."""
+        """The number of bytes that remain to be transferred."""
     @property
     def iov_offset(self) -> int:
-        """Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its
-        page.
+        """The number of bytes consumed of the current segment. For UBUF and XARRAY it is that of all bytes, and for
+        PIPE the offset in its page at which the newest slot ends.
         """
     @property
     def nr_segs(self) -> int:
-        """Segments that remain, the current one included; 0 for the kinds that do not count them."""
+        """The number of segments that remain, including the current one; 0 for kinds that do not count segments."""
     @property
     def fault(self) -> Fault | None:
-        """Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the
-        reason.
-        """
+        """The `Fault` that made the last copy through this iterator short; `None` if bad memory was not the reason."""
     def __len__(self) -> int: ...
     def __bool__(self) -> bool: ...
     def advance(self, nbytes: int) -> None:
-        """Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when
+        """Moves forward by `nbytes` bytes, at most to the end (`iov_iter_advance`). Steps over empty segments, even if
         `nbytes` is 0.
         """
     def revert(self, nbytes: int) -> None:
-        """Moves back by `nbytes` (`iov_iter_revert`). ValueError before the start. On a PIPE the bytes are gone."""
+        """Moves back by `nbytes` bytes (`iov_iter_revert`). ValueError if that is before the start. On a PIPE the bytes
+        are removed.
+        """
     def truncate(self, count: int) -> None:
-        """Lowers `count` to the given one if it is above (`iov_iter_truncate`). The position stays."""
+        """Lowers `count` to this number if it is more (`iov_iter_truncate`). The position does not change."""
     def reexpand(self, count: int) -> None:
-        """Sets `count`, to give back what a truncation took (`iov_iter_reexpand`). ValueError beyond the segments."""
+        """Sets `count`, to undo a truncation (`iov_iter_reexpand`). ValueError if the segments have fewer bytes."""
     def save_state(self) -> IterState:
-        """The position, to come back to (`iov_iter_save_state`)."""
+        """Saves the position, for `restore` (`iov_iter_save_state`)."""
     def restore(self, state: IterState) -> None:
-        """Goes to a saved position, backwards or forwards (`iov_iter_restore`). UBUF, IOVEC, KVEC and BVEC only."""
+        """Moves to a saved position, backwards or forwards (`iov_iter_restore`). UBUF, IOVEC, KVEC and BVEC only."""
     def dup(self) -> IovIter:
-        """A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this
-        point.
+        """Makes a second iterator over the rest of the memory (`dup_iter`). It cannot be moved back beyond this
+        position.
         """
     def zero(self, nbytes: int | None = None) -> int:
-        """Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not
-        by the direction: the source of a WRITE iterator is zeroed too, unless it is read-only.
+        """Zeroes the next `nbytes` bytes (all by default) and returns their number (`iov_iter_zero`). It writes to the
+        memory whatever the direction, so that of a WRITE iterator, too, unless it is read-only.
         """
     def single_seg_count(self) -> int:
-        """Bytes before the end of the current segment (`iov_iter_single_seg_count`). May be 0 with more to come."""
+        """The bytes left in the current segment (`iov_iter_single_seg_count`). It may be 0 although more segments
+        follow.
+        """
     def alignment(self) -> int:
-        """The OR of every address and length to be transferred (`iov_iter_alignment`)."""
+        """The bitwise OR of the addresses and lengths of all remaining segments (`iov_iter_alignment`)."""
     def is_aligned(self, addr_mask: int, len_mask: int) -> bool:
-        """Whether no address has a bit of `addr_mask` and no length one of `len_mask` (`iov_iter_is_aligned`)."""
+        """Whether no address has a bit in common with `addr_mask` and no length one with `len_mask`
+        (`iov_iter_is_aligned`).
+        """
     def gap_alignment(self) -> int:
-        """The OR of an IOVEC's inner boundaries (`iov_iter_gap_alignment`): 0 if it joins without gaps. 0xffffffff for
-        other kinds but UBUF.
+        """The bitwise OR of the boundaries between the segments of an IOVEC (`iov_iter_gap_alignment`); 0 if they join
+        without gaps. UBUF gives 0, and any other kind 0xffffffff.
         """
     def npages(self, maxpages: int) -> int:
-        """Pages that the remaining pieces touch, at most `maxpages` (`iov_iter_npages`)."""
+        """The number of pages that the remaining memory touches, at most `maxpages` (`iov_iter_npages`)."""
     def get_pages(self, maxsize: int, maxpages: int) -> PageSpan:
-        """The pages under the next bytes; the iterator moves on (`iov_iter_get_pages2`). Returns a `PageSpan`."""
+        """The pages of the next bytes, at most `maxsize` bytes and `maxpages` pages, as a `PageSpan`
+        (`iov_iter_get_pages2`). Advances the iterator by their bytes.
+        """
     def extract_pages(self, maxsize: int, maxpages: int) -> PageSpan:
-        """The pages under the next bytes, listed without taking them; the iterator moves on (`iov_iter_extract_pages`).
-        Returns a `PageSpan`.
+        """The pages of the next bytes as by `get_pages`, without taking references to them (`iov_iter_extract_pages`).
+        Advances the iterator by their bytes.
         """
     def for_each_range(self, nbytes: int, callback: Callable[[memoryview], int | None]) -> int:
         """Calls `callback` with a memoryview of each piece of the next `nbytes` bytes, and returns what the last call
@@ -783,19 +806,21 @@ class IovIter:
         Kernel-backed kinds only.
         """
     def fault_in_readable(self, nbytes: int) -> int:
-        """Bytes of the next `nbytes` that could not be faulted in to be read (`fault_in_iov_iter_readable`)."""
+        """Faults in the next `nbytes` bytes for reading, and returns how many could not be faulted in
+        (`fault_in_iov_iter_readable`).
+        """
     def fault_in_writeable(self, nbytes: int) -> int:
-        """Bytes of the next `nbytes` that could not be faulted in to be written (`fault_in_iov_iter_writeable`).
-        Contents stay.
+        """Faults in the next `nbytes` bytes for writing, without changing them, and returns how many could not be
+        faulted in (`fault_in_iov_iter_writeable`).
         """
     def ranges(self) -> list[UserRange]:
         """The memory that remains, clipped to `count`: a list with a `UserRange` for each non-empty segment, for each
         page of an XArray up to the first hole, or for each folio.
         """
     def release(self) -> None:
-        """Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the
-        iterator keep what they need. Any later use of it: ValueError. Once more: nothing. `RuntimeError` while a
-        call uses the iterator.
+        """Releases the iterator's buffers now, and not only when it is collected. Views of them and duplicates of the
+        iterator keep what they need. Any later use of the iterator is a ValueError, but another `release` does nothing.
+        `RuntimeError` while a call uses the iterator.
         """
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -1079,57 +1104,58 @@ def hash_and_copy_to_iter(addr: Buffer, i: IovIter, hash: _Hash | Any, nbytes: i
     """
 
 def fault_map_moved(map: FaultMap, pieces: Sequence[tuple[int, int, int]], incomplete: bool = False) -> FaultMap:
-    """What a map says about `(from, to, length)` stretches of the bytes it speaks of, by where they are in others.
-    Incomplete if the map is, or if `incomplete` says that other stretches belong to those bytes, too, and are not
+    """Makes a map of the `pieces`, each `(from, to, length)`: the bad bytes of `length` bytes at `from` in the given
+    map, moved to `to`. It is incomplete if the given map is, or if `incomplete` says that there are pieces that are not
     known.
     """
 
 def readv(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
-    """Reads into a READ iterator with one `readv` (`preadv2` with flags, `RWF_*`) and returns the bytes, 0 at the
-    end of the file.
+    """Reads into a READ iterator with one `readv` (`preadv2` with `RWF_*` flags). Returns the number of bytes, 0 at the
+    end of the file, and advances the iterator by it.
 
-    At most 1024 segments and `MAX_RW_COUNT` bytes; the iterator moves by the result. `BlockingIOError`,
-    `TimeoutError` for a socket with a timeout, `OSError` otherwise: it has not moved.
+    One call transfers at most 1024 segments and `MAX_RW_COUNT` bytes. `BlockingIOError` if the file has no data now,
+    `TimeoutError` for a socket with a timeout, `OSError` for any other error: then the iterator has not moved.
     """
 
 def preadv(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
-    """As `readv`, at an offset in bytes; the file's position stays (`preadv`, `preadv2` with flags)."""
+    """As `readv`, at a file offset in bytes; the file's position does not change (`preadv`, `preadv2` with flags)."""
 
 def writev(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
-    """Writes what a WRITE iterator has with one `writev` (`pwritev2` with flags, `RWF_*`) and returns the bytes.
+    """Writes from a WRITE iterator with one `writev` (`pwritev2` with `RWF_*` flags). Returns the number of bytes, and
+    advances the iterator by it.
 
-    At most 1024 segments and `MAX_RW_COUNT` bytes; the iterator moves by the result. `BlockingIOError`,
-    `TimeoutError` for a socket with a timeout, `OSError` otherwise: it has not moved.
+    One call transfers at most 1024 segments and `MAX_RW_COUNT` bytes. `BlockingIOError` if the file takes no data now,
+    `TimeoutError` for a socket with a timeout, `OSError` for any other error: then the iterator has not moved.
     """
 
 def pwritev(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
-    """As `writev`, at an offset in bytes; the file's position stays (`pwritev`, `pwritev2` with flags)."""
+    """As `writev`, at a file offset in bytes; the file's position does not change (`pwritev`, `pwritev2` with
+    flags).
+    """
 
 def readv_all(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
-    """Reads until the iterator is full or the file ends: the bytes, less than `i.count` was only at the end of the
-    file.
+    """Reads until the iterator is full or the file ends, over any number of segments. Returns the number of bytes,
+    which is less than `i.count` was only at the end of the file.
 
-    Any number of segments and bytes. `BlockingIOError` and every other `OSError` have the bytes as
-    `characters_written`; the iterator stands at the first byte not read, and the call can be made again.
-    `FaultError` where its memory is bad.
+    `BlockingIOError` and any other `OSError` have the number of bytes read as `characters_written`; the iterator is at
+    the first byte not read, and the call can be repeated. `FaultError` if the iterator's memory is bad.
     """
 
 def preadv_all(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
-    """As `readv_all`, from an offset on; the file's position stays."""
+    """As `readv_all`, from a file offset on; the file's position does not change."""
 
 def writev_all(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
-    """Writes all that the iterator has: the bytes.
+    """Writes all the bytes of the iterator, over any number of segments. Returns their number.
 
-    Any number of segments and bytes. `BlockingIOError` and every other `OSError` have the bytes as
-    `characters_written`; the iterator stands at the first byte not written, and the call can be made again.
-    `FaultError` where its memory is bad.
+    `BlockingIOError` and any other `OSError` have the number of bytes written as `characters_written`; the iterator is
+    at the first byte not written, and the call can be repeated. `FaultError` if the iterator's memory is bad.
     """
 
 def pwritev_all(fd: int | _Fileno, i: IovIter, offset: int, flags: int = 0) -> int:
-    """As `writev_all`, from an offset on; the file's position stays."""
+    """As `writev_all`, from a file offset on; the file's position does not change."""
 
 def keeps_messages(fd: int) -> bool:
-    """Whether a descriptor is a socket that keeps messages apart."""
+    """Whether a descriptor is a socket that keeps message boundaries."""
 
 def readv_part(fd: int | _Fileno, i: IovIter, limit: int) -> int:
     """Calls `readv` for at most `limit` bytes."""
@@ -1166,19 +1192,19 @@ def recvmsg_all(sock: int | _Fileno, i: IovIter, flags: int = 0) -> int:
     """
 
 def vmsplice(fd: int | _Fileno, i: IovIter, flags: int = 0) -> int:
-    """One `vmsplice`: a WRITE iterator's pages into the writing end of a pipe, by reference, or a pipe's bytes into
-    a READ iterator.
+    """Calls `vmsplice` once. It moves the pages of a WRITE iterator by reference into the writing end of a pipe, or
+    copies bytes from the reading end into a READ iterator.
 
-    What was spliced must not be changed until the other side has read it: the pipe shows the pages, not a copy.
-    EBADF for the other end.
+    Spliced memory must not be changed until the reader has read it, since the pipe has the pages and not a copy.
+    OSError EBADF if the descriptor is the wrong end of the pipe.
     """
 
 def process_vm_readv(pid: int, local: IovIter, remote: Iterable[UserRange]) -> int:
-    """One `process_vm_readv`: from the ranges of another process's memory to a READ iterator. The first 1024 ranges
-    count.
+    """Calls `process_vm_readv` once, which copies from ranges of another process's memory to a READ iterator. Only the
+    first 1024 ranges are used.
     """
 
 def process_vm_writev(pid: int, local: IovIter, remote: Iterable[UserRange]) -> int:
-    """One `process_vm_writev`: from a WRITE iterator to the ranges of another process's memory. The first 1024
-    ranges count.
+    """Calls `process_vm_writev` once, which copies from a WRITE iterator to ranges of another process's memory. Only
+    the first 1024 ranges are used.
     """

@@ -1,4 +1,4 @@
-//! How the memory behind a Python object may fail, and whether it may hold objects, both by the object's class.
+//! Decides by an object's class how its memory may fail, and whether that may contain Python objects.
 
 use super::detach::attached;
 use crate::memory::Backing;
@@ -10,16 +10,16 @@ use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// Views of views that are looked through.
+/// The most views of views that are followed to the object that owns the memory.
 const MOST_VIEWS: usize = 4;
 
-/// What an object's class, and the classes of what it is a view of, tell about its memory.
+/// What the class of an object, and the classes of the objects it is a view of, say about its memory.
 #[derive(Clone, Copy)]
 pub(super) struct Nature {
-    /// How it may fail: what the interpreter, `array` and numpy allocate themselves is heap memory, also seen through a
-    /// few views. Of all else nothing is known, so it is taken for a mapping of something that can go away.
+    /// How it may fail. Memory that the interpreter, `array` or numpy allocates is heap memory, also through a few
+    /// views. Memory of any other class may be a mapping whose file can be truncated, and is treated as one.
     pub(super) backing: Backing,
-    /// Whether it may hold references to Python objects: then only its format tells.
+    /// Whether it may contain references to Python objects. Then the format of the buffer has to be checked.
     pub(super) may_hold_objects: bool,
 }
 
@@ -31,18 +31,19 @@ impl Nature {
     const NDARRAY: Self = Self { backing: Backing::Heap, may_hold_objects: true };
     const UNKNOWN: Self = Self { backing: Backing::Mapping, may_hold_objects: true };
 
-    /// Looks through a few views.
+    /// The nature of an object's memory. Follows a few views to the object that owns the memory.
     #[inline]
     pub(super) fn of(object: &Bound<'_, PyAny>) -> Self {
         let mut below = None;
-        // The elements are what the outermost array says they are.
+        // The outermost array decides what the elements are.
         let mut may_hold_objects = false;
         for _ in 0..MOST_VIEWS {
             let view = below.as_ref().unwrap_or(object);
             let found = match Class::of(view) {
                 Class::Memory(nature) => nature,
                 Class::View(attribute) => match attribute.get(view) {
-                    // Memory of numpy's own; but a memoryview of nothing is over somebody's raw memory.
+                    // A memoryview without an object is over raw memory of unknown origin. An array without a base owns
+                    // its memory.
                     Ok(next) if next.is_none() && view.is_exact_instance_of::<PyMemoryView>() => Self::UNKNOWN,
                     Ok(next) if next.is_none() => Self::NDARRAY,
                     Ok(next) => {
@@ -65,68 +66,68 @@ impl Nature {
 /// What a class says about the memory of its objects.
 #[derive(Clone, Copy)]
 enum Class {
-    /// All there is to know.
+    /// Its objects own their memory, which is of this nature.
     Memory(Nature),
-    /// This attribute has the memory; of an array without one it is its own.
+    /// Its objects are views of the object in this attribute.
     View(&'static Attribute),
 }
 
-/// An attribute that a class written in C computes, looked up once: by name it takes three times as long. Nobody can
-/// change what such a class has under a name.
+/// An attribute of a class written in C: its descriptor, looked up once, since a lookup by name takes three times as
+/// long. The attributes of such a class cannot be replaced.
 struct Attribute(PyOnceLock<(Py<PyAny>, ffi::descrgetfunc)>);
 
 static MEMORYVIEW_OBJ: Attribute = Attribute(PyOnceLock::new());
 static NDARRAY_BASE: Attribute = Attribute(PyOnceLock::new());
 
-/// Looks up what is looked at in every memoryview. Once, when the module is imported, as [`super::names`] says.
+/// Looks up the attribute of memoryviews when the module is imported, for the reason that [`super::names`] gives.
 pub(super) fn init(py: Python<'_>) -> PyResult<()> {
     MEMORYVIEW_OBJ.look_up(&py.get_type::<PyMemoryView>(), "obj").map(drop)
 }
 
 impl Attribute {
-    /// `None` for a class that could change it.
+    /// Looks the attribute up. `None` if the class is written in Python, which could replace it.
     fn look_up(&'static self, class: &Bound<'_, PyType>, name: &str) -> PyResult<Option<&'static Self>> {
-        // SAFETY: a class that `class` keeps.
+        // SAFETY: `class` is a live type object; the call reads one of its fields.
         if unsafe { ffi::PyType_GetFlags(class.as_type_ptr()) } & ffi::Py_TPFLAGS_HEAPTYPE != 0 {
             return Ok(None);
         }
         let descriptor = class.getattr(name)?;
-        // SAFETY: the class of a live object; the call reads one of its fields.
+        // SAFETY: the argument is the class of `descriptor`, a live object; the call reads one of its slots.
         let slot = unsafe { ffi::PyType_GetSlot(descriptor.get_type_ptr(), ffi::Py_tp_descr_get as c_int) };
-        // SAFETY: the slot holds null or a function of this type.
+        // SAFETY: the slot `Py_tp_descr_get` is null or a function of this type.
         let get = unsafe { std::mem::transmute::<*mut std::ffi::c_void, Option<ffi::descrgetfunc>>(slot) };
         let Some(get) = get else { return Ok(None) };
-        // A second interpreter's is the first's, which stays.
+        // If another interpreter has set it already, that value stays; both are the same.
         let _ = self.0.set(class.py(), (descriptor.unbind(), get));
         Ok(Some(self))
     }
 
-    /// What `getattr` of an object of the class returns.
+    /// The value of the attribute in an object.
     #[inline]
     fn get<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let (descriptor, get) = self.0.get(object.py()).expect("looked up before it is used");
-        // SAFETY: the function is the `__get__` of the descriptor's class, and refuses an object of another class than
-        // the descriptor's.
+        // SAFETY: the function is the `__get__` of the descriptor's class; all arguments are live objects, and it
+        // raises if the object is not of the class that the descriptor belongs to.
         let value = unsafe { get(descriptor.as_ptr(), object.as_ptr(), object.get_type_ptr().cast()) };
-        // SAFETY: a new reference, or null with an exception set.
+        // SAFETY: the call returned a new reference, or null with an exception set.
         unsafe { Bound::from_owned_ptr_or_err(object.py(), value) }
     }
 }
 
-/// `numpy.ndarray`, `array.array` and `mmap.mmap`, once an object of theirs was met: no module is imported for the sake
-/// of asking.
+/// The classes `numpy.ndarray`, `array.array` and `mmap.mmap`, from the first object of theirs on. Their modules are
+/// not imported just to compare classes.
 static NDARRAY: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static ARRAY: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static MMAP: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// A few classes that are none of these. One that is freed may leave its address to another, which is then unknown at
-/// worst.
+/// A cache of a few classes that are none of these. If one is freed, another class may get its address; that is then
+/// treated as unknown, which is safe.
 static UNKNOWN: [AtomicPtr<ffi::PyTypeObject>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
 
 impl Class {
     const MEMORYVIEW: Self = Self::View(&MEMORYVIEW_OBJ);
     const NDARRAY: Self = Self::View(&NDARRAY_BASE);
 
-    /// The class itself decides, not one that it derives from: a subclass may export what it likes.
+    /// What an object's class says. Only the exact class counts, since a subclass may export any memory.
     #[inline]
     fn of(object: &Bound<'_, PyAny>) -> Self {
         let class = object.get_type_ptr();
@@ -147,7 +148,7 @@ impl Class {
         }
     }
 
-    /// Finds out about a class that was not met before.
+    /// Identifies a class that is in no cache.
     #[cold]
     fn meet(object: &Bound<'_, PyAny>) -> Self {
         let class = object.get_type();
@@ -163,7 +164,7 @@ impl Class {
             (&MMAP, "mmap", "mmap", Self::Memory(Nature::MAPPING)),
         ] {
             if is(module, name) && (!ptr::eq(place, &raw const NDARRAY) || has_base()) {
-                // The class stays alive, and with it the meaning of its address.
+                // `into_ptr` keeps the class alive, so that its address stays its own.
                 place.store(class.into_ptr().cast(), Ordering::Relaxed);
                 return answer;
             }
@@ -175,6 +176,6 @@ impl Class {
 }
 
 fn unknown_place(class: *mut ffi::PyTypeObject) -> usize {
-    // Classes are a few hundred bytes or more apart.
+    // Class objects are at least a few hundred bytes long, so the low bits of their addresses say little.
     (class.addr() >> 4 ^ class.addr() >> 10) % UNKNOWN.len()
 }

@@ -1,5 +1,5 @@
-//! What a Python object has open until it is closed: a mapping or a log, which running calls share and whose memory
-//! Python's views show.
+//! `Closable`: a mapping or a log that a Python object has open until it is closed. Running calls share it, and
+//! Python's views show its memory.
 
 use super::exception::exception;
 use crate::memory::Segment;
@@ -10,21 +10,21 @@ use pyo3::prelude::*;
 use std::ffi::c_int;
 use std::sync::Arc;
 
-/// Something that is open, or was.
+/// A resource that is open or has been closed.
 pub(super) struct Closable<T> {
-    /// What messages call it.
+    /// Its name in messages.
     name: &'static str,
-    /// Locked for a few lines each time, in which no exception is made: that may run the collector, and with it any
-    /// Python code.
+    /// The lock is held for a few lines only, which make no exception: making one may run the garbage collector, and
+    /// with it any Python code.
     state: Lock<State<T>>,
     /// The process that opened it.
     process: u32,
 }
 
 struct State<T> {
-    /// Shared with the calls that run; `None` once closed.
+    /// The resource, shared with the running calls; `None` once closed.
     open: Option<Arc<T>>,
-    /// Views that Python holds.
+    /// The number of views that Python has.
     exports: usize,
 }
 
@@ -38,7 +38,7 @@ impl<T> Closable<T> {
         exception::<PyValueError>(format!("the {} is closed", self.name))
     }
 
-    /// It, for a call, during which it cannot be closed. ValueError once it is.
+    /// The resource for one call, during which it cannot be closed. ValueError if it is closed.
     pub(super) fn get(&self) -> PyResult<Arc<T>> {
         let open = self.state.lock().open.clone();
         open.ok_or_else(|| self.closed())
@@ -48,15 +48,15 @@ impl<T> Closable<T> {
         self.state.lock().open.is_none()
     }
 
-    /// Closes it, unless views or calls need it: then BufferError. `end` is what closing takes; it runs without the
-    /// interpreter.
+    /// Closes the resource. BufferError if views or running calls use it. `end` does the closing; it runs detached from
+    /// the interpreter.
     pub(super) fn close(&self, py: Python<'_>, end: impl FnOnce(Arc<T>) + Send) -> PyResult<()>
     where
         T: Send + Sync,
     {
         let taken = {
             let mut state = self.state.lock();
-            // The calls of a parent's threads never end in a forked child.
+            // In a forked child the calls of the parent's threads do not exist, and never end.
             let shared = state.open.as_ref().filter(|_| self.process == generation());
             let calls = shared.map_or(0, |open| Arc::strong_count(open) - 1);
             if state.exports + calls == 0 { Ok(state.open.take()) } else { Err((state.exports, calls)) }
@@ -69,7 +69,7 @@ impl<T> Closable<T> {
         Ok(())
     }
 
-    /// Fills a record for a view of `object`, whose memory `shown` tells, and whether it may be stored to.
+    /// Fills a record for a view of `object`. `shown` returns its memory, and whether that may be written to.
     ///
     /// # Safety
     /// `view` is the record that the interpreter wants filled by `object`, which has this as its own. The memory stays

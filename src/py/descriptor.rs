@@ -1,4 +1,4 @@
-//! Where bytes go to or come from: a descriptor, and how long its owner wants to wait for it.
+//! The descriptor of a transfer, and how long to wait for it.
 
 use super::exception::{exception, os_exception};
 use super::names::names;
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 
 /// A descriptor, named by an int or by anything with `fileno()`.
 pub(super) struct Descriptor<'py> {
-    /// What calls go over: the object's descriptor, or the one held.
+    /// The descriptor that calls use: the object's, or a duplicate of it.
     pub(super) fd: RawFd,
-    /// What the object said.
+    /// The descriptor that the object returned.
     number: RawFd,
     /// Keeps `fd` open.
     _held: Option<Duplicate>,
-    /// A socket's own timeout: such a socket does not block, and is waited for here. `None` leaves it to the
-    /// descriptor.
+    /// The timeout of a Python socket. The descriptor of such a socket does not block, so this code waits for it.
+    /// `None` if calls block or not as the descriptor is set.
     timeout: Option<Duration>,
-    /// What says whether the number is still its own. An int cannot.
+    /// The object, which is asked again whether the descriptor is still its own. `None` for an int.
     object: Option<Bound<'py, PyAny>>,
 }
 
@@ -39,7 +39,7 @@ impl<'py> Descriptor<'py> {
         };
         let fd = match number {
             Ok(fd) => fd,
-            // A closed socket, whose number is -1.
+            // A closed socket returns -1.
             Err(error) if error.is_instance_of::<PyValueError>(object.py()) => return Err(os_error(libc::EBADF)),
             Err(error) => return Err(error),
         };
@@ -49,11 +49,11 @@ impl<'py> Descriptor<'py> {
         Ok(named(fd, timeout.map(|timeout| timeout.unwrap_or(Duration::MAX))))
     }
 
-    /// The same for a turn of a transfer that has begun: what was closed since is EBADF.
+    /// As [`Self::new`], for a later call of a transfer: an object that was closed meanwhile is EBADF.
     pub(super) fn again(object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = object.py();
         Self::new(object).map_err(|error| {
-            // No other value than the descriptor is asked for here.
+            // Nothing else here raises a ValueError than the object's `fileno()`.
             if !error.is_instance_of::<PyValueError>(py) || object.is_exact_instance_of::<PyInt>() {
                 return error;
             }
@@ -63,9 +63,8 @@ impl<'py> Descriptor<'py> {
         })
     }
 
-    /// Refuses to go on with a number that may be somebody else's by now. Asked before every system call: a transfer
-    /// lets other threads and signal handlers run, which may close the object, and the next one to open a file gets
-    /// its number.
+    /// Checks that the descriptor is still the object's, before every system call. Other threads and signal handlers
+    /// run during a transfer, and may close the object. Another file that is opened then gets the same number.
     #[inline]
     pub(super) fn require_own(&self) -> PyResult<()> {
         self.object.as_ref().map_or(Ok(()), |object| self.ask(object))
@@ -88,25 +87,25 @@ impl<'py> Descriptor<'py> {
         Err(error)
     }
 
-    /// The same over a duplicate, for a transfer of many calls: a close in another thread between the object's answer
-    /// and the next call does not put somebody else's file in its place. An int is nobody's, and a file may not be
-    /// held.
+    /// Uses a duplicate of the descriptor, for a transfer of many calls: if another thread closes the object between
+    /// the check and the call, the call still reaches the same file. An int is used as it is, since it has no owner,
+    /// and so is a descriptor that cannot be duplicated.
     pub(super) fn held(self) -> Self {
         let held = self.object.as_ref().and_then(|_| Duplicate::new(self.number));
         Self { fd: held.as_ref().map_or(self.number, Duplicate::fd), _held: held, ..self }
     }
 
-    /// None, for calls that go by something else.
+    /// A placeholder for calls that use no descriptor.
     pub(super) fn none() -> Self {
         Self { fd: -1, number: -1, _held: None, timeout: None, object: None }
     }
 
-    /// The same, not waited for: as the caller's flags ask.
+    /// Does not wait if `no_wait`, as the flags of the call say.
     pub(super) fn without_waiting_if(self, no_wait: bool) -> Self {
         if no_wait { Self { timeout: None, ..self } } else { self }
     }
 
-    /// Starts the clock: the timeout is for all of what follows, as that of `sendall` is.
+    /// The time at which waiting ends. The timeout is for the whole transfer, as that of `sendall` is.
     pub(super) fn deadline(&self) -> Deadline {
         match self.timeout {
             None => Deadline::None,
@@ -114,7 +113,8 @@ impl<'py> Descriptor<'py> {
         }
     }
 
-    /// Waits until it is ready. `TimeoutError` when the deadline passes first; what a signal handler raises.
+    /// Waits until the descriptor is ready. `TimeoutError` if the deadline passes first. Raises what a signal handler
+    /// raises.
     pub(super) fn wait(&self, py: Python<'_>, ready: Ready, deadline: Deadline) -> PyResult<()> {
         loop {
             let left = match deadline {
@@ -136,25 +136,25 @@ impl<'py> Descriptor<'py> {
     }
 }
 
-/// What an object says its descriptor is.
+/// The descriptor of an object: an int, or the result of its `fileno()`.
 fn fileno(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    // SAFETY: `object` is bound, which proves that this thread is attached and that it is an object.
+    // SAFETY: a `Bound` proves a live object and an attached thread.
     let fd = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
     if fd < 0 { Err(PyErr::fetch(object.py())) } else { Ok(fd) }
 }
 
-/// When waiting ends.
+/// The time at which waiting ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deadline {
-    /// There is no waiting: a descriptor that blocks does so itself, another says that it would.
+    /// There is no waiting here: a call either blocks by itself or returns EAGAIN.
     None,
     /// At this time.
     At(Instant),
-    /// At none that a clock can tell.
+    /// Never: the time is beyond what the clock can represent.
     Never,
 }
 
-/// Bytes given to the descriptor of a TLS socket would go out beside the encryption.
+/// Refuses a TLS socket: bytes written to its descriptor would be sent unencrypted.
 fn refuse_tls(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = object.py();
     let modules = py.import(&names(py).sys)?.getattr(&names(py).modules)?;
@@ -166,7 +166,7 @@ fn refuse_tls(object: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// The exception of an errno, in the C library's words.
+/// The OSError of an errno, with the C library's message.
 pub(super) fn os_error(errno: i32) -> PyErr {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     let text = text.strip_suffix(&format!(" (os error {errno})")).unwrap_or(&text).to_owned();

@@ -1,4 +1,4 @@
-//! Detached from the interpreter, and attached to it.
+//! Runs copies detached from the interpreter, and other code attached to it.
 
 use crate::error::Result;
 use crate::fault::arm;
@@ -8,49 +8,49 @@ use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 use std::sync::LazyLock;
 
-/// From this size on a copy lets other threads run meanwhile, if there are any.
+/// A copy of at least this many bytes detaches, if the interpreter has other threads.
 const DETACH_FROM: usize = 8 << 10;
-/// From this size on it does in any case: a thread may turn up, and the price, 50 to 100 nanoseconds, is nothing beside
-/// such a copy.
+/// A copy of at least this many bytes always detaches, since a thread may start during it. The 50 to 100 ns that this
+/// takes are little beside such a copy.
 const DETACH_ALWAYS_FROM: usize = 256 << 10;
 
-/// Whether a copy of so many bytes may run without the interpreter.
+/// Whether a copy of this many bytes may detach from the interpreter.
 #[inline]
 pub(super) fn may_detach(nbytes: usize) -> bool {
     nbytes >= DETACH_FROM
 }
 
-/// Runs a copy of about `nbytes`, without the interpreter if that is enough.
+/// Runs a copy of about `nbytes` bytes, detached if it is long enough.
 #[inline(always)]
-#[allow(clippy::inline_always)] // what the work has captured would be moved, right after it was written
+#[allow(clippy::inline_always)] // out of line, the captures of `work` would be copied right after they were stored
 pub(super) fn transfer<T: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     Ok(perhaps_detached(py, nbytes, work)?)
 }
 
-/// The same, for callers that have something to give back before they make an exception of an error.
+/// As `transfer`, for callers that must unlock something before they make an exception of an error.
 #[inline(always)]
-#[allow(clippy::inline_always)] // what the work has captured would be moved, right after it was written
+#[allow(clippy::inline_always)] // out of line, the captures of `work` would be copied right after they were stored
 pub(super) fn perhaps_detached<R: Send>(py: Python<'_>, nbytes: usize, work: impl FnOnce() -> R + Send) -> R {
     if !may_detach(nbytes) {
         return work();
     }
-    // A longer copy has put the interpreter's own data out of the first cache, so that the way back and here again
-    // takes longer.
+    // A long copy evicts the interpreter's data from the first-level cache, so that the way to the next copy takes
+    // longer. Therefore the answer is extended before and after it.
     arm::extend();
     let result = if nbytes >= DETACH_ALWAYS_FROM || !is_alone(py) { py.detach(work) } else { work() };
     arm::extend();
     result
 }
 
-/// Runs what may drop a reference without a token: it is given back at once, and with it those that were put aside
-/// before.
+/// Runs code that may drop references (`Py`) without a token. Attached in PyO3's sense, it releases them at once,
+/// together with any that were deferred before.
 #[cold]
 pub(super) fn attached<T>(run: impl FnOnce() -> T) -> T {
     Python::attach(|_| run())
 }
 
-/// Where the interpreter lists its threads: functions for debuggers, which every `CPython` exports, outside the stable
-/// ABI.
+/// The functions by which debuggers list the interpreter's threads. Every `CPython` exports them, but they are not in
+/// the stable ABI.
 struct Threads {
     head: Head,
     next: Next,
@@ -72,17 +72,17 @@ static THREADS: LazyLock<Option<Threads>> = LazyLock::new(|| {
     })
 });
 
-/// Finds them: once, when the module is imported, as [`super::names`] says.
+/// Finds these functions when the module is imported, for the reason that [`super::names`] gives.
 pub(super) fn init() {
     LazyLock::force(&THREADS);
 }
 
 fn function(name: &CStr) -> Option<NonNull<c_void>> {
-    // SAFETY: the name is a terminated string.
+    // SAFETY: the name is a null-terminated string; the call has no other preconditions.
     NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
 }
 
-/// Whether the interpreter has no thread but this. One that starts at this moment waits for a short copy.
+/// Whether this is the interpreter's only thread. A thread that starts at this moment waits for a short copy to end.
 fn is_alone(_py: Python<'_>) -> bool {
     let Some(threads) = &*THREADS else { return false };
     // SAFETY: `_py` proves that this thread is attached, so that it has a state.

@@ -1,4 +1,4 @@
-//! `FaultMap`. The lists of other programs that it is made of, and written as, stand in a file of their own.
+//! `FaultMap`. Its conversions from and to the lists of other programs are in `lists.rs`.
 
 mod lists;
 mod moved;
@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// The access that an argument names, reading by default.
+/// The access that an argument names; "read" by default.
 fn access(value: Option<&Bound<'_, PyAny>>) -> PyResult<Access> {
     let Some(value) = value else { return Ok(Access::Read) };
     match text("access", value)? {
@@ -33,11 +33,12 @@ fn access(value: Option<&Bound<'_, PyAny>>) -> PyResult<Access> {
     }
 }
 
-/// Byte ranges that must not be touched, of the address space or of any other line of bytes: sorted, merged, not
-/// overlapping.
+/// Ranges of bad bytes, in the address space or in anything else with up to 2**64 bytes. They are sorted, merged, and
+/// do not overlap.
 ///
-/// A copy given one stops before them and adds what it runs into. A range takes 16 to 32 bytes of memory, twice that if
-/// it is neither to be read nor written. `MemoryError` where there is none: then the map is what it was.
+/// A copy that gets a map stops before its ranges, and adds memory that faults. A range takes 16 to 32 bytes of memory,
+/// and twice that if it is bad both to read and to write. `MemoryError` if there is no memory: then the map is
+/// unchanged.
 #[pyclass(module = "iovec_rs", name = "FaultMap", frozen)]
 pub(super) struct FaultMap(pub(super) SharedMap);
 
@@ -51,12 +52,12 @@ impl FaultMap {
     }
 }
 
-/// Makes the iterator's class: once, when the module is imported, as [`super::names`] says.
+/// Makes the iterator's class when the module is imported, for the reason that [`super::names`] gives.
 pub(super) fn init(py: Python<'_>) {
     py.get_type::<FaultMapIterator>();
 }
 
-/// The bytes of a whole line.
+/// The number of all bytes.
 const LINE_SIZE: u128 = 1 << 64;
 
 /// A length: an int in `0..=2**64`.
@@ -68,7 +69,7 @@ fn length_of(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<u128>
     value.extract::<u128>().or_else(|_| Ok(size(argument, value)? as u128))
 }
 
-/// The part of a buffer's or a raw range's addresses that offset and length name.
+/// The addresses of the part of a buffer or a raw range that offset and length name.
 fn addresses(
     buffer: &Bound<'_, PyAny>,
     offset: Option<&Bound<'_, PyAny>>,
@@ -89,7 +90,7 @@ impl FaultMap {
         for (index, item) in iterate("ranges", "an iterable of (start, length)", ranges)?.enumerate() {
             let item = item?;
             let name = format!("ranges[{index}]");
-            // One more than there may be, however many there are.
+            // Reads one item more than is allowed, and no further.
             let parts = few(iterate(&name, "(start, length) or a FaultRange", &item)?, 4)?;
             let ([start, length], access) = match &parts[..] {
                 [start, length] => ([start, length], None),
@@ -104,14 +105,14 @@ impl FaultMap {
         Ok(Self::of(map))
     }
 
-    /// Whether more may be bad than the list it was made from could say: the kernel's list was full or cut, or there is
-    /// no list at all.
+    /// Whether more bytes may be bad than the map has, because the list that it was made from was full or truncated, or
+    /// because there is no list.
     #[getter]
     fn incomplete(&self) -> bool {
         self.lock().is_incomplete()
     }
 
-    /// Marks `length` bytes from `start` as bad for `access`, beside what they are already.
+    /// Marks `length` bytes from `start` on as bad for `access`, in addition to what they are bad for already.
     #[pyo3(signature = (start, length, access=None), text_signature = "($self, start, length, access='read')")]
     fn add(
         &self,
@@ -123,7 +124,7 @@ impl FaultMap {
         Ok(self.lock().add(start, length, access)?)
     }
 
-    /// Marks `length` bytes from `start` as good.
+    /// Marks `length` bytes from `start` on as good.
     fn clear(&self, start: &Bound<'_, PyAny>, length: &Bound<'_, PyAny>) -> PyResult<()> {
         let (start, length) = (size("start", start)?, self::length(length)?);
         Ok(self.lock().clear(start, length)?)
@@ -158,7 +159,8 @@ impl FaultMap {
         Ok(self.lock().clear(seg.addr, seg.len as u128)?)
     }
 
-    /// The first range that shares a byte with the given one and stands against `access`, whole; or `None`.
+    /// The first range that overlaps the given bytes and is bad for `access`, not clipped to them; None if there is
+    /// none.
     #[pyo3(signature = (start, length, access=None), text_signature = "($self, start, length, access='read')")]
     fn first_in<'py>(
         &self,
@@ -167,13 +169,13 @@ impl FaultMap {
         length: &Bound<'_, PyAny>,
         access: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        // Converting an argument can run Python code, which may look at this map: the lock is taken after it.
+        // Converting an argument can run Python code, which may use this map, so the lock is taken after it.
         let (start, length, access) = (size("start", start)?, self::length(length)?, self::access(access)?);
         let found = self.lock().first_in(start, length, access);
         found.map(|range| to_fault_range(py, &range, 0)).transpose()
     }
 
-    /// The bad parts of a buffer's memory, their starts counted from the buffer's.
+    /// The bad parts of a buffer's memory, with starts relative to the buffer's.
     fn within<'py>(&self, py: Python<'py>, buffer: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let seg = addresses(buffer, None, None)?;
         let mut ranges = Vec::new();
@@ -181,7 +183,7 @@ impl FaultMap {
         list(py, ranges.iter().map(|range| to_fault_range(py, range, seg.addr)))
     }
 
-    /// The ranges in order. One that is added or cleared meanwhile is seen if the iteration has not passed it.
+    /// Iterates over the ranges in order. A change to the map is seen if the iteration has not passed it yet.
     fn __iter__(slf: &Bound<'_, Self>) -> FaultMapIterator {
         FaultMapIterator { map: slf.clone().unbind(), next: AtomicUsize::new(0), ended: AtomicBool::new(false) }
     }
@@ -199,19 +201,20 @@ impl FaultMap {
         other.cast::<Self>().is_ok_and(|other| self.0.equals(&other.get().0))
     }
 
-    /// What is bad in either map, in either way. Incomplete if one of them is.
+    /// A map of the bytes that are bad in either map. It is incomplete if either is.
     fn __or__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = other.py();
         let Ok(other) = other.cast::<Self>() else { return Ok(py.NotImplemented()) };
-        // One lock at a time: two threads may join the same maps in either order, and a map may be joined with itself.
+        // Only one map is locked at a time, since two threads may join the same maps in different orders, and a map may
+        // be joined with itself.
         let mut joined = self.lock().try_clone()?;
         let other = other.get().lock().try_clone()?;
         joined.join(&other)?;
         Ok(Py::new(py, Self::of(joined))?.into_any())
     }
 
-    /// The bytes of `[0, size)` that are in no range, whatever its access: a map that has them as not to be read.
-    /// Incomplete if this one is.
+    /// A map in which the bytes of `[0, size)` that are in no range here are bad to read. It is incomplete if this one
+    /// is.
     fn complement(&self, size: &Bound<'_, PyAny>) -> PyResult<Self> {
         let size = length_of("size", size)?;
         if size > LINE_SIZE {
@@ -249,16 +252,16 @@ impl FaultMap {
     }
 }
 
-/// How a map is pickled: its class, what that is called with, and its state, if it has any.
+/// How a map is pickled: its class, the arguments for that, and its state, if it has any.
 type Reduced<'py> = (Bound<'py, PyType>, (Bound<'py, PyList>,), Option<bool>);
 
-/// The ranges of a map, one at a time: how many there are takes no memory.
+/// An iterator over the ranges of a map. It finds one range at a time, so it needs no memory for a list of them.
 #[pyclass(module = "iovec_rs._core", frozen)]
 pub(super) struct FaultMapIterator {
     map: Py<FaultMap>,
-    /// The first byte that was not looked at.
+    /// The first byte behind the ranges returned so far.
     next: AtomicUsize,
-    /// Whether the last byte of the line was.
+    /// Whether the last address has been passed.
     ended: AtomicBool,
 }
 

@@ -1,4 +1,5 @@
-//! `iovec_rs.io`: system calls on files over an iterator, and on the memory of processes.
+//! The functions of `iovec_rs.io` that make system calls over an iterator: on files, on pipes, and on the memory of
+//! processes.
 
 use super::buffer::ArgName;
 use super::descriptor::Descriptor;
@@ -24,11 +25,11 @@ fn file_offset(value: &Bound<'_, PyAny>) -> PyResult<i64> {
     if offset < 0 { Err(Error::invalid("offset", offset, EXPECTED).into()) } else { Ok(offset) }
 }
 
-/// Where in the file the next call of a whole transfer goes, and where the iterator stands then.
+/// The file offset of the next call of a whole transfer, and the position that the iterator must have then.
 struct Place {
-    /// Without an offset the file knows.
+    /// The offset; `None` for calls at the file's own position.
     offset: Option<i64>,
-    /// How the last call left the iterator: `count`, `iov_offset`, `nr_segs`.
+    /// The iterator's `count`, `iov_offset` and `nr_segs` after the last call.
     left: Option<(usize, usize, usize)>,
 }
 
@@ -37,10 +38,10 @@ impl Place {
         Self { offset, left: None }
     }
 
-    /// Makes one call, and goes on in the file by what it transferred.
+    /// Makes one call, and advances the offset by the bytes transferred.
     ///
-    /// A signal handler may have moved the iterator since the last call, or cut it: nobody can tell which, nor whether
-    /// the bytes ahead have another place in the file now. So nothing is called then.
+    /// A signal handler may have moved or truncated the iterator since the last call. Then the file offset of the
+    /// remaining bytes is not known any more, so this makes no call and returns an error.
     fn call<T: io::Transferred>(
         &mut self,
         i: &mut IovIter,
@@ -53,7 +54,7 @@ impl Place {
         }
         let result = work(i, Some(offset));
         if let Ok(done) = &result {
-            // No file has bytes past the last offset there is: the kernel transfers none there.
+            // This cannot overflow: the kernel transfers no bytes beyond the largest offset.
             self.offset = Some(offset.saturating_add_unsigned(done.nbytes() as u64));
         }
         self.left = Some(stands(i));
@@ -61,7 +62,7 @@ impl Place {
     }
 }
 
-/// What a call over a file goes by beside the iterator: the descriptor, the offset, `RWF_*` flags.
+/// The arguments of a call beside the iterator: the descriptor, the offset, and `RWF_*` flags.
 struct File<'py> {
     descriptor: Descriptor<'py>,
     offset: Option<i64>,
@@ -101,11 +102,11 @@ impl<'py> File<'py> {
     }
 }
 
-/// Reads into a READ iterator with one `readv` (`preadv2` with flags, `RWF_*`) and returns the bytes, 0 at the end of
-/// the file.
+/// Reads into a READ iterator with one `readv` (`preadv2` with `RWF_*` flags). Returns the number of bytes, 0 at the
+/// end of the file, and advances the iterator by it.
 ///
-/// At most 1024 segments and `MAX_RW_COUNT` bytes; the iterator moves by the result. `BlockingIOError`, `TimeoutError`
-/// for a socket with a timeout, `OSError` otherwise: it has not moved.
+/// One call transfers at most 1024 segments and `MAX_RW_COUNT` bytes. `BlockingIOError` if the file has no data now,
+/// `TimeoutError` for a socket with a timeout, `OSError` for any other error: then the iterator has not moved.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
 pub(super) fn readv<'py>(
@@ -116,7 +117,7 @@ pub(super) fn readv<'py>(
     File::new(fd, None, flags)?.read(i)
 }
 
-/// As `readv`, at an offset in bytes; the file's position stays (`preadv`, `preadv2` with flags).
+/// As `readv`, at a file offset in bytes; the file's position does not change (`preadv`, `preadv2` with flags).
 #[pyfunction]
 #[pyo3(signature = (fd, i, offset, flags=0))]
 pub(super) fn preadv<'py>(
@@ -128,10 +129,11 @@ pub(super) fn preadv<'py>(
     File::new(fd, Some(offset), flags)?.read(i)
 }
 
-/// Writes what a WRITE iterator has with one `writev` (`pwritev2` with flags, `RWF_*`) and returns the bytes.
+/// Writes from a WRITE iterator with one `writev` (`pwritev2` with `RWF_*` flags). Returns the number of bytes, and
+/// advances the iterator by it.
 ///
-/// At most 1024 segments and `MAX_RW_COUNT` bytes; the iterator moves by the result. `BlockingIOError`, `TimeoutError`
-/// for a socket with a timeout, `OSError` otherwise: it has not moved.
+/// One call transfers at most 1024 segments and `MAX_RW_COUNT` bytes. `BlockingIOError` if the file takes no data now,
+/// `TimeoutError` for a socket with a timeout, `OSError` for any other error: then the iterator has not moved.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
 pub(super) fn writev<'py>(
@@ -142,7 +144,7 @@ pub(super) fn writev<'py>(
     File::new(fd, None, flags)?.write(i)
 }
 
-/// As `writev`, at an offset in bytes; the file's position stays (`pwritev`, `pwritev2` with flags).
+/// As `writev`, at a file offset in bytes; the file's position does not change (`pwritev`, `pwritev2` with flags).
 #[pyfunction]
 #[pyo3(signature = (fd, i, offset, flags=0))]
 pub(super) fn pwritev<'py>(
@@ -154,11 +156,11 @@ pub(super) fn pwritev<'py>(
     File::new(fd, Some(offset), flags)?.write(i)
 }
 
-/// Reads until the iterator is full or the file ends: the bytes, less than `i.count` was only at the end of the file.
+/// Reads until the iterator is full or the file ends, over any number of segments. Returns the number of bytes, which
+/// is less than `i.count` was only at the end of the file.
 ///
-/// Any number of segments and bytes. `BlockingIOError` and every other `OSError` have the bytes as
-/// `characters_written`; the iterator stands at the first byte not read, and the call can be made again. `FaultError`
-/// where its memory is bad.
+/// `BlockingIOError` and any other `OSError` have the number of bytes read as `characters_written`; the iterator is at
+/// the first byte not read, and the call can be repeated. `FaultError` if the iterator's memory is bad.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
 pub(super) fn readv_all<'py>(
@@ -169,7 +171,7 @@ pub(super) fn readv_all<'py>(
     File::new(fd, None, flags)?.read_all(i, "readv_all")
 }
 
-/// As `readv_all`, from an offset on; the file's position stays.
+/// As `readv_all`, from a file offset on; the file's position does not change.
 #[pyfunction]
 #[pyo3(signature = (fd, i, offset, flags=0))]
 pub(super) fn preadv_all<'py>(
@@ -181,11 +183,10 @@ pub(super) fn preadv_all<'py>(
     File::new(fd, Some(offset), flags)?.read_all(i, "preadv_all")
 }
 
-/// Writes all that the iterator has: the bytes.
+/// Writes all the bytes of the iterator, over any number of segments. Returns their number.
 ///
-/// Any number of segments and bytes. `BlockingIOError` and every other `OSError` have the bytes as
-/// `characters_written`; the iterator stands at the first byte not written, and the call can be made again.
-/// `FaultError` where its memory is bad.
+/// `BlockingIOError` and any other `OSError` have the number of bytes written as `characters_written`; the iterator is
+/// at the first byte not written, and the call can be repeated. `FaultError` if the iterator's memory is bad.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
 pub(super) fn writev_all<'py>(
@@ -196,7 +197,7 @@ pub(super) fn writev_all<'py>(
     File::new(fd, None, flags)?.write_all(i, "writev_all")
 }
 
-/// As `writev_all`, from an offset on; the file's position stays.
+/// As `writev_all`, from a file offset on; the file's position does not change.
 #[pyfunction]
 #[pyo3(signature = (fd, i, offset, flags=0))]
 pub(super) fn pwritev_all<'py>(
@@ -222,17 +223,17 @@ pub(super) fn readv_part(fd: &Bound<'_, PyAny>, i: Iter<'_, '_>, limit: usize) -
     part(&i, &descriptor, Ready::Read, limit, |i, limit| io::read_message(i, descriptor.fd, None, 0, limit))
 }
 
-/// Whether a descriptor is a socket that keeps messages apart.
+/// Whether a descriptor is a socket that keeps message boundaries.
 #[pyfunction]
 pub(super) fn keeps_messages(fd: i32) -> bool {
     !io::is_stream(fd)
 }
 
-/// One `vmsplice`: a WRITE iterator's pages into the writing end of a pipe, by reference, or a pipe's bytes into a READ
-/// iterator.
+/// Calls `vmsplice` once. It moves the pages of a WRITE iterator by reference into the writing end of a pipe, or copies
+/// bytes from the reading end into a READ iterator.
 ///
-/// What was spliced must not be changed until the other side has read it: the pipe shows the pages, not a copy. EBADF
-/// for the other end.
+/// Spliced memory must not be changed until the reader has read it, since the pipe has the pages and not a copy.
+/// OSError EBADF if the descriptor is the wrong end of the pipe.
 #[pyfunction]
 #[pyo3(signature = (fd, i, flags=0))]
 pub(super) fn vmsplice(
@@ -244,7 +245,7 @@ pub(super) fn vmsplice(
     once(&i, &pipe, Ready::Write, |i| io::vmsplice(i, pipe.fd, flags))
 }
 
-/// The first ranges, as many as one call takes.
+/// The first ranges, at most as many as one call accepts.
 fn remote_ranges(remote: &Bound<'_, PyAny>) -> PyResult<Vec<Segment>> {
     let mut ranges = Vec::new();
     for (index, item) in remote.try_iter()?.take(UIO_MAXIOV).enumerate() {
@@ -259,7 +260,8 @@ fn remote_ranges(remote: &Bound<'_, PyAny>) -> PyResult<Vec<Segment>> {
     Ok(ranges)
 }
 
-/// One `process_vm_readv`: from the ranges of another process's memory to a READ iterator. The first 1024 ranges count.
+/// Calls `process_vm_readv` once, which copies from ranges of another process's memory to a READ iterator. Only the
+/// first 1024 ranges are used.
 #[pyfunction]
 pub(super) fn process_vm_readv(
     #[pyo3(from_py_with = pid)] pid: i32,
@@ -270,8 +272,8 @@ pub(super) fn process_vm_readv(
     once(&local, &Descriptor::none(), Ready::Read, |i| io::process_vm_read(i, pid, &remote))
 }
 
-/// One `process_vm_writev`: from a WRITE iterator to the ranges of another process's memory. The first 1024 ranges
-/// count.
+/// Calls `process_vm_writev` once, which copies from a WRITE iterator to ranges of another process's memory. Only the
+/// first 1024 ranges are used.
 #[pyfunction]
 pub(super) fn process_vm_writev(
     #[pyo3(from_py_with = pid)] pid: i32,
@@ -280,7 +282,7 @@ pub(super) fn process_vm_writev(
 ) -> PyResult<usize> {
     let remote = remote_ranges(remote)?;
     once(&local, &Descriptor::none(), Ready::Write, |i| {
-        // SAFETY: a UserRange is where its maker says that memory may be changed, in this process or another.
+        // SAFETY: the maker of a `UserRange` vouches that its memory may be written to, in this process or another.
         unsafe { io::process_vm_write(i, pid, &remote) }
     })
 }

@@ -1,5 +1,4 @@
-//! `IovIter`: what it says of itself, where it stands, and its end. The rest of its methods stand by subject in files
-//! of their own.
+//! `IovIter`: its attributes, the methods that move it, and its release. The other methods are in files by subject.
 
 mod make;
 mod queries;
@@ -28,8 +27,9 @@ use pyo3::{PyTraverseError, PyVisit};
 
 /// A cursor over scattered memory: Linux's `struct iov_iter`.
 ///
-/// Made by one class method per kind of memory, or by `import_iovec` and its family. `len()` is `count`, the bytes that
-/// remain. The memory stays exported while the iterator lives. Every refused operation leaves the iterator as it was.
+/// There is a class method for each kind of memory, which makes an iterator, and `import_iovec` and its family make
+/// some, too. `len()` is `count`, the number of bytes that remain. The memory stays exported while the iterator lives.
+/// A call that raises leaves the iterator as it was.
 #[pyclass(module = "iovec_rs", name = "IovIter", frozen, weakref)]
 pub(super) struct IovIter {
     shared: Shared,
@@ -41,23 +41,24 @@ impl IovIter {
         Self::over(core, Exports::default(), None)
     }
 
-    /// An iterator that keeps its memory itself.
+    /// Makes an iterator that keeps its memory exported itself.
     pub(super) fn over(core: iter::IovIter, exports: Exports, readonly: Option<usize>) -> Self {
         Self { shared: Shared::new(core, readonly), kept: Kept::own(exports) }
     }
 
-    /// An iterator over memory that another object keeps.
+    /// Makes an iterator over memory that another object keeps.
     pub(super) fn beside(core: iter::IovIter, owner: Py<PyAny>, readonly: Option<usize>) -> Self {
         Self { shared: Shared::new(core, readonly), kept: Kept::shared(owner) }
     }
 
-    /// The cursor, for one call. `RuntimeError` while another has it.
+    /// Locks the iterator for one call. `RuntimeError` while another call uses it.
     #[inline]
     pub(super) fn lock<'py>(&self, py: Python<'py>) -> PyResult<InUse<'_, 'py>> {
         self.shared.lock(py)
     }
 
-    /// The same, for a call that shows it before others can look.
+    /// As `lock`, for a call that does not let other code run while it holds the iterator, or calls `show` before it
+    /// does.
     #[inline]
     pub(super) fn lock_unseen<'py>(&self, py: Python<'py>) -> PyResult<InUse<'_, 'py>> {
         self.shared.lock_unseen(py)
@@ -70,7 +71,7 @@ impl IovIter {
 }
 
 impl Cursor {
-    /// Zero goes by the memory, not by the direction.
+    /// Refuses to zero read-only memory. `zero` writes to the memory of either direction.
     fn require_writable(&self) -> PyResult<()> {
         match self.readonly {
             Some(index) => Err(Error::ReadOnly { what: "segment", index }.into()),
@@ -81,7 +82,7 @@ impl Cursor {
 
 #[pymethods]
 impl IovIter {
-    /// What kind of memory it runs over: an `IterKind`.
+    /// The kind of memory that the iterator runs over: an `IterKind`.
     #[getter]
     #[pyo3(name = "kind")]
     fn kind_of(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -89,35 +90,36 @@ impl IovIter {
         Ok(names(py).kind(self.kind()).clone_ref(py))
     }
 
-    /// What it is in a transfer: a `Direction`.
+    /// Whether the iterator is the destination or the source of transfers: a `Direction`.
     #[getter]
     fn direction(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.shared.require_alive(py)?;
         Ok(names(py).direction(self.shared.direction()).clone_ref(py))
     }
 
-    /// Bytes that remain to be transferred.
+    /// The number of bytes that remain to be transferred.
     #[getter]
     fn count(&self, py: Python<'_>) -> PyResult<Int> {
         self.shared.require_alive(py)?;
         Ok(Int(self.shared.state(py).count))
     }
 
-    /// Bytes consumed of the current segment; of all for UBUF and XARRAY; PIPE: where the newest slot ends in its page.
+    /// The number of bytes consumed of the current segment. For UBUF and XARRAY it is that of all bytes, and for PIPE
+    /// the offset in its page at which the newest slot ends.
     #[getter]
     fn iov_offset(&self, py: Python<'_>) -> PyResult<Int> {
         self.shared.require_alive(py)?;
         Ok(Int(self.shared.state(py).iov_offset))
     }
 
-    /// Segments that remain, the current one included; 0 for the kinds that do not count them.
+    /// The number of segments that remain, including the current one; 0 for kinds that do not count segments.
     #[getter]
     fn nr_segs(&self, py: Python<'_>) -> PyResult<Int> {
         self.shared.require_alive(py)?;
         Ok(Int(self.shared.state(py).nr_segs))
     }
 
-    /// Why the last copy through this iterator came out short: a `Fault`, or `None` if bad memory was not the reason.
+    /// The `Fault` that made the last copy through this iterator short; `None` if bad memory was not the reason.
     #[getter]
     fn fault<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.shared.require_alive(py)?;
@@ -139,13 +141,13 @@ impl IovIter {
         Text(self.shared.state(py).to_string())
     }
 
-    /// Gives its buffers back now, instead of when the iterator is collected; views of them and duplicates of the
-    /// iterator keep what they need. Any later use of it: ValueError. Once more: nothing. `RuntimeError` while a call
-    /// uses the iterator.
+    /// Releases the iterator's buffers now, and not only when it is collected. Views of them and duplicates of the
+    /// iterator keep what they need. Any later use of the iterator is a ValueError, but another `release` does nothing.
+    /// `RuntimeError` while a call uses the iterator.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         if !self.shared.is_released() {
             let core = self.shared.retire(py)?;
-            // Both may run Python code, which finds it released.
+            // Both drops may run Python code, which finds the iterator released.
             drop(core);
             self.kept.release();
         }
@@ -157,8 +159,8 @@ impl IovIter {
         Ok(slf)
     }
 
-    /// Releases it. If a call of another thread uses it: `RuntimeError`, or a note to the exception that the block ends
-    /// with.
+    /// Releases the iterator. If another thread's call uses it, raises `RuntimeError`, or adds a note to the exception
+    /// that ended the block.
     #[pyo3(signature = (*exc), text_signature = "($self, *exc)")]
     fn __exit__(&self, exc: &Bound<'_, PyTuple>) -> PyResult<()> {
         match (self.release(exc.py()), exc.get_item(1)) {
@@ -170,57 +172,58 @@ impl IovIter {
         }
     }
 
-    /// A cycle through the memory is found by the collector, and broken elsewhere: there is no `__clear__`, since an
-    /// iterator whose memory was given back could not be told from one over it.
+    /// Shows the collector the cycles through the memory. There is no `__clear__`: a cycle is broken at another object,
+    /// since an iterator without its memory would look like one with it.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.kept.traverse(&visit)
     }
 
-    /// Moves on by `nbytes`, at most to the end (`iov_iter_advance`). Steps over empty segments, also when `nbytes` is
-    /// 0.
+    /// Moves forward by `nbytes` bytes, at most to the end (`iov_iter_advance`). Steps over empty segments, even if
+    /// `nbytes` is 0.
     fn advance(&self, py: Python<'_>, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
         let nbytes = size("nbytes", nbytes)?;
         Ok(self.lock(py)?.core.advance(nbytes)?)
     }
 
-    /// Moves back by `nbytes` (`iov_iter_revert`). ValueError before the start. On a PIPE the bytes are gone.
+    /// Moves back by `nbytes` bytes (`iov_iter_revert`). ValueError if that is before the start. On a PIPE the bytes
+    /// are removed.
     fn revert(&self, py: Python<'_>, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
         let nbytes = size("nbytes", nbytes)?;
         Ok(self.lock(py)?.core.revert(nbytes)?)
     }
 
-    /// Lowers `count` to the given one if it is above (`iov_iter_truncate`). The position stays.
+    /// Lowers `count` to this number if it is more (`iov_iter_truncate`). The position does not change.
     fn truncate(&self, py: Python<'_>, count: &Bound<'_, PyAny>) -> PyResult<()> {
         let count = size("count", count)?;
         self.lock(py)?.core.truncate(count);
         Ok(())
     }
 
-    /// Sets `count`, to give back what a truncation took (`iov_iter_reexpand`). ValueError beyond the segments.
+    /// Sets `count`, to undo a truncation (`iov_iter_reexpand`). ValueError if the segments have fewer bytes.
     fn reexpand(&self, py: Python<'_>, count: &Bound<'_, PyAny>) -> PyResult<()> {
         let count = size("count", count)?;
         Ok(self.lock(py)?.core.reexpand(count)?)
     }
 
-    /// The position, to come back to (`iov_iter_save_state`).
+    /// Saves the position, for `restore` (`iov_iter_save_state`).
     fn save_state(&self, py: Python<'_>) -> PyResult<IterState> {
         Ok(IterState(self.lock(py)?.core.save_state()))
     }
 
-    /// Goes to a saved position, backwards or forwards (`iov_iter_restore`). UBUF, IOVEC, KVEC and BVEC only.
+    /// Moves to a saved position, backwards or forwards (`iov_iter_restore`). UBUF, IOVEC, KVEC and BVEC only.
     fn restore(&self, py: Python<'_>, state: &Bound<'_, PyAny>) -> PyResult<()> {
         let state = instance::<IterState>("state", "an IterState", state)?;
         Ok(self.lock(py)?.core.restore(state.0)?)
     }
 
-    /// A second cursor over the same memory from here on (`dup_iter`). It cannot be reverted to before this point.
+    /// Makes a second iterator over the rest of the memory (`dup_iter`). It cannot be moved back beyond this position.
     fn dup(slf: &Bound<'_, Self>) -> PyResult<Self> {
         let this = slf.get().lock(slf.py())?;
         Ok(Self::beside(this.core.dup()?, slf.get().kept.owner(slf.py())?, this.readonly))
     }
 
-    /// Zeroes the next `nbytes` (all by default) and returns how many (`iov_iter_zero`). Goes by the memory, not by the
-    /// direction: the source of a WRITE iterator is zeroed too, unless it is read-only.
+    /// Zeroes the next `nbytes` bytes (all by default) and returns their number (`iov_iter_zero`). It writes to the
+    /// memory whatever the direction, so that of a WRITE iterator, too, unless it is read-only.
     #[pyo3(signature = (nbytes=None))]
     fn zero(&self, py: Python<'_>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let nbytes = optional_size("nbytes", nbytes)?;
@@ -228,7 +231,7 @@ impl IovIter {
         this.require_writable()?;
         let core = &mut this.core;
         let nbytes = nbytes.unwrap_or(core.count());
-        // SAFETY: `require_writable` refused memory that is not to be written to.
+        // SAFETY: `require_writable` has refused read-only memory, so this memory may be written to, also of a source.
         let zeroed = transfer(py, nbytes.min(core.count()), || unsafe { copy::zero(core, nbytes) })?;
         let fault = trusted_fault(core);
         drop(this);

@@ -1,36 +1,35 @@
-//! What keeps an iterator's memory, until the last of those that rely on it is gone: the iterator, its duplicates, its
-//! views.
+//! Keeps an iterator's memory until the iterator, its duplicates and its views are all gone.
 
 use super::buffer::Exports;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Exports that several objects rely on.
+/// Exports that several objects share.
 #[pyclass(module = "iovec_rs._core", frozen)]
 struct SharedExports(OnceLock<Exports>);
 
 #[pymethods]
 impl SharedExports {
-    /// A cycle through the memory is found by the collector and broken elsewhere: see `IovIter`.
+    /// Shows the collector the cycles through the memory. There is no `__clear__`, for the reason that `IovIter` gives.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0.get().map_or(Ok(()), |exports| exports.traverse(&visit))
     }
 }
 
-/// Makes the class: once, when the module is imported, as [`super::names`] says.
+/// Makes the class when the module is imported, for the reason that [`super::names`] gives.
 pub(super) fn init(py: Python<'_>) {
     py.get_type::<SharedExports>();
 }
 
 enum State {
-    /// Exports that only the iterator relies on.
+    /// Exports that only the iterator has.
     Own(Exports),
-    /// An object that others rely on, too.
+    /// An object that has the exports and that others may share.
     Shared(Py<PyAny>),
 }
 
-/// An iterator's hold on its memory. The lock is held for no Python code.
+/// What keeps one iterator's memory. No Python code runs while the lock is held.
 pub(super) struct Kept(Mutex<State>);
 
 impl Kept {
@@ -42,17 +41,18 @@ impl Kept {
         Self(Mutex::new(State::Shared(owner)))
     }
 
-    /// An object that keeps the memory for whoever holds it. Most iterators never need one.
+    /// An object that keeps the memory as long as it lives. It is made at the first call, since most iterators never
+    /// need one.
     pub(super) fn owner(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if let State::Shared(owner) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(owner.clone_ref(py));
         }
-        // Making an object may run the collector and with it anything, this function included. So the exports move
-        // last.
+        // Making an object may run the garbage collector, and with it any code, including this function. So the exports
+        // are moved into the object after it is made.
         let owner = Bound::new(py, SharedExports(OnceLock::new()))?;
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Own(exports) = &mut *state {
-            // The object is new: nobody has filled it.
+            // `set` cannot fail, since the object is new.
             let _ = owner.get().0.set(std::mem::take(exports));
             *state = State::Shared(owner.clone().into_any().unbind());
         }
@@ -62,7 +62,7 @@ impl Kept {
         Ok(first)
     }
 
-    /// Lets go of the memory. Buffers that nobody else relies on are given back here.
+    /// Gives up the memory. Buffers that nobody else shares are released.
     pub(super) fn release(&self) {
         let released = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +72,8 @@ impl Kept {
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Whoever holds the lock runs no Python code, so the collector does not run there.
+        // If another thread holds the lock, the collector misses the exports this time. This thread cannot hold it,
+        // since no Python code runs under the lock.
         let Ok(state) = self.0.try_lock() else { return Ok(()) };
         match &*state {
             State::Own(exports) => exports.traverse(visit),

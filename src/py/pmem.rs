@@ -1,5 +1,5 @@
-//! What `iovec_rs.pmem.PmemRegion` is made of: the file, and its mapping. Python looks up what the system knows about
-//! both.
+//! The compiled part of `iovec_rs.pmem.PmemRegion`: the file and its mapping. Python code looks up what the system
+//! knows about them.
 
 mod transfer;
 
@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
-/// A mapped file or DAX device: the part of `iovec_rs.pmem.PmemRegion` that looks for nothing in the system.
+/// A mapped file or DAX device, the base class of `iovec_rs.pmem.PmemRegion`. It reads nothing of sysfs.
 #[pyclass(module = "iovec_rs._core", name = "MappedRegion", frozen, weakref, subclass)]
 pub(super) struct MappedRegion {
     mapping: Closable<Mapping>,
@@ -30,8 +30,8 @@ pub(super) struct MappedRegion {
 
 #[pymethods]
 impl MappedRegion {
-    /// Maps a file that was given room. `bad` are its bytes that are known to be bad; `caches_persist` says that the
-    /// caches above its memory outlive a loss of power.
+    /// Maps a file whose room was allocated. `bad` are its known-bad bytes; `caches_persist` says that the CPU's caches
+    /// survive a loss of power.
     #[new]
     fn new(
         py: Python<'_>,
@@ -58,32 +58,32 @@ impl MappedRegion {
         })
     }
 
-    /// The number of the character device that is mapped; `None` for a file.
+    /// The device number of the character device that is mapped; `None` for a file.
     #[getter]
     fn _character_device(&self) -> PyResult<Option<u64>> {
         Ok(self.mapping.get()?.opened().character_device())
     }
 
-    /// The file's descriptor, which is open until the region is closed.
+    /// The file's descriptor, which stays open until the region is closed.
     fn _fileno(&self) -> PyResult<RawFd> {
         Ok(self.mapping.get()?.opened().fd())
     }
 
-    /// Has `fault_map` hold what is known of the file's bytes, and nothing else.
+    /// Replaces the contents of `fault_map` by the bad bytes of the file that are known.
     fn _set_known_bad(&self, bad: &Bound<'_, FaultMap>) -> PyResult<()> {
         let known = self.mapping.get()?.known_bad(&bad.get().lock().try_clone()?)?;
         *self.fault_map.get().lock() = known;
         Ok(())
     }
 
-    /// msync and fsync of all of it, with the errors of `deep_flush`.
+    /// Calls msync and fsync for the whole region, with the errors of `deep_flush`.
     fn _sync_all(&self, py: Python<'_>) -> PyResult<()> {
         let mapping = self.mapping.get()?;
         let fault = py.detach(|| mapping.sync_all())?;
         fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
     }
 
-    /// The path it was opened by.
+    /// The path by which it was opened.
     #[getter]
     fn path(&self, py: Python<'_>) -> Py<PyAny> {
         self.path.clone_ref(py)
@@ -95,19 +95,21 @@ impl MappedRegion {
         Int(self.size)
     }
 
-    /// Where in the file its first byte is.
+    /// The offset in the file of its first byte.
     #[getter]
     fn offset(&self) -> Int {
         Int(self.offset)
     }
 
-    /// What makes a store durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an msync.
+    /// What makes a store durable: with `"byte"`, becoming visible; with `"cache_line"`, leaving the CPU's caches; with
+    /// `"page"`, an msync.
     #[getter]
     fn granularity(&self) -> Text<&'static str> {
         Text(self.granularity.name())
     }
 
-    /// Whether the kernel promised (`MAP_SYNC`) that what has left the caches needs no msync to be found again.
+    /// Whether it is mapped with `MAP_SYNC`, for which the kernel guarantees that bytes that have left the CPU's caches
+    /// need no msync.
     #[getter]
     fn is_map_sync(&self) -> bool {
         self.is_map_sync
@@ -125,17 +127,18 @@ impl MappedRegion {
         self.mapping.is_closed()
     }
 
-    /// The addresses in it that are known to be bad: from the system's list when it was opened or refreshed, and the
-    /// poison in it that `read_into` ran into since. Not what a file lacks that was cut: it may grow again. A page with
-    /// a bad block in it cannot be mapped, so all of it is in there; of a device only the blocks are.
+    /// The addresses in the region that are known to be bad: those of the system's list when it was opened or
+    /// refreshed, and poison that `read_into` has found since. Pages behind the end of a truncated file are not in it,
+    /// since the file may grow again. For a file the whole page of a bad block is listed, because such a page cannot be
+    /// mapped; for a device only the block is.
     #[getter]
     fn fault_map(&self, py: Python<'_>) -> PyResult<Py<FaultMap>> {
         self.mapping.get()?;
         Ok(self.fault_map.clone_ref(py))
     }
 
-    /// Unmaps it. BufferError while views of it, iterators over it or copies are alive. Stores that were not made
-    /// durable are left to the kernel.
+    /// Unmaps the region. BufferError while views of it, iterators over it or copies are alive. Stores that were not
+    /// made durable are left to the kernel.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.mapping.close(py, drop)
     }
@@ -145,7 +148,8 @@ impl MappedRegion {
         Ok(slf)
     }
 
-    /// Closes it. If it cannot be closed: BufferError, or a note to the exception that the block ends with.
+    /// Closes the region. If that is not possible, raises BufferError, or adds a note to the exception that ended the
+    /// block.
     fn __exit__(
         &self,
         py: Python<'_>,
@@ -176,7 +180,8 @@ impl MappedRegion {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
         let shown = |mapping: &Mapping| (mapping.seg(), this.writable);
-        // SAFETY: `view` is the interpreter's; the mapping is unmapped when it is dropped.
+        // SAFETY: by the contract `view` is a record of the interpreter to be filled; the mapping stays mapped until it
+        // is dropped.
         unsafe { this.mapping.fill(&slf, view, flags, shown) }
     }
 

@@ -1,5 +1,5 @@
-//! How a copy function runs: its flat side is acquired, its iterator locked, and the fault that ended it raised once
-//! the iterator is free again.
+//! Runs a copy function: acquires its buffer, locks its iterator, copies, and raises the fault that ended the copy
+//! after the iterator is unlocked.
 
 use super::buffer::{Access, ArgName, Call, explain, is_buffer, unchecked};
 use super::detach::{attached, may_detach, perhaps_detached, transfer};
@@ -17,9 +17,9 @@ use crate::memory::Memory;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-/// The flat side of a copy: a buffer held by `call`, or a raw range.
+/// The memory of a copy's flat side: a buffer, which `call` keeps exported, or a `UserRange`.
 #[inline(always)]
-// Returned by value it would be stored in pieces and loaded whole, which waits for the stores.
+// Out of line, the result would be stored in pieces and loaded as a whole, which waits for the stores.
 #[allow(clippy::inline_always)]
 pub(super) fn flat_side(
     call: &mut Call,
@@ -27,7 +27,7 @@ pub(super) fn flat_side(
     access: Access,
     name: &'static str,
 ) -> PyResult<Memory> {
-    // A `UserRange` is not asked for a buffer first: the refusal takes as long as several copies.
+    // A buffer is not requested of a `UserRange`, whose refusal takes as long as several copies.
     if !is_user_range(object)
         && let Some(flat) = call.try_acquire(object, access)
     {
@@ -49,11 +49,11 @@ fn raw_range(object: &Bound<'_, PyAny>, access: Access, name: &'static str) -> P
     Err(explain(object, refusal, access, ArgName::Argument(name)))
 }
 
-/// What a copy returns, and the fault that ended it in trusted memory. The caller raises it, once the iterator is
-/// unlocked.
+/// The result of a copy, and the fault that the caller must raise if one ended it in trusted memory. The iterator is
+/// unlocked by then.
 pub(super) type Copied<T> = (T, Option<Box<Fault>>);
 
-/// A copy between `addr` and the iterator.
+/// Runs a copy between `addr` and the iterator.
 #[inline(always)]
 #[allow(clippy::inline_always)] // into each function that the interpreter calls
 pub(super) fn run<T: Send>(
@@ -74,12 +74,12 @@ pub(super) fn run<T: Send>(
     let core = &mut i.core;
     let copied = perhaps_detached(addr.py(), length, || flavour(flat, core, nbytes));
     let fault = trusted_fault(core);
-    // What an exception is made of may run Python code.
+    // Making an exception may run Python code, so the iterator is unlocked first.
     drop(i);
     Ok((copied?, fault))
 }
 
-/// As [`run`], for the flavours that take a short copy back before they raise.
+/// As [`run`], for copies that are all or nothing: a short copy is taken back, and a fault raised with 0 bytes.
 pub(super) fn run_full(
     addr: &Bound<'_, PyAny>,
     i: IterArg<'_>,
@@ -95,9 +95,9 @@ pub(super) fn run_full(
     Ok(whole)
 }
 
-/// As [`run`], raising where trusted memory failed: the bytes copied.
+/// As [`run`], but raises the fault in trusted memory itself. Returns the bytes copied.
 #[inline(always)]
-#[allow(clippy::inline_always)] // as above
+#[allow(clippy::inline_always)] // as for `run`
 pub(super) fn run_short(
     addr: &Bound<'_, PyAny>,
     i: IterArg<'_>,
@@ -110,7 +110,7 @@ pub(super) fn run_short(
     Ok(copied)
 }
 
-/// A copy between two flat sides: an `McResult`.
+/// Runs a copy between two flat ranges. Returns an `McResult`.
 pub(super) fn between<'py>(
     dst: &Bound<'py, PyAny>,
     src: &Bound<'py, PyAny>,
@@ -128,7 +128,7 @@ pub(super) fn between<'py>(
     result
 }
 
-/// As [`run`], for what may wait for a device: always without the interpreter.
+/// As [`run`], but always detached from the interpreter, because the copy may wait for a device.
 #[cold]
 pub(super) fn run_waiting(
     addr: &Bound<'_, PyAny>,

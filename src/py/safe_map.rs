@@ -1,4 +1,4 @@
-//! What `SafeMap` is made of: a mapping of a file, as a buffer.
+//! The compiled part of `SafeMap`: a mapping of a file, as a buffer.
 
 use super::closable::Closable;
 use super::errors::fault_error;
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use std::ffi::c_int;
 use std::os::fd::{BorrowedFd, RawFd};
 
-/// A mapped part of a file: the part of `SafeMap` that is a buffer.
+/// A mapped part of a file, the base class of `SafeMap`.
 #[pyclass(module = "iovec_rs._core", frozen, weakref, subclass)]
 pub(super) struct MappedFile {
     mapping: Closable<FileMapping>,
@@ -23,8 +23,8 @@ pub(super) struct MappedFile {
 
 const MODES: [(&str, Stores); 3] = [("r", Stores::Refused), ("r+", Stores::Shared), ("c", Stores::Private)];
 
-/// What of `nbytes` bytes from `offset` on is not the file's: behind the `held` bytes of them that it holds, or under
-/// the zeroes of a guard.
+/// The first part of `nbytes` bytes from `offset` on that is not the file's: bytes that a guard has replaced by zeroes,
+/// or those behind the first `held` bytes, which are all that the file has.
 fn lost(mapping: &FileMapping, mark: Mark, offset: usize, nbytes: usize, held: usize) -> Option<Fault> {
     let part = mapping.seg().skip(offset).take(nbytes);
     mark.fault(part.take(held), Side::Destination)
@@ -65,7 +65,7 @@ impl MappedFile {
         Int(self.size)
     }
 
-    /// `"r"`: read only. `"r+"`: stores change the file. `"c"`: stores are this map's own.
+    /// The mode. `"r"` is read-only, with `"r+"` stores change the file, and with `"c"` they stay private to this map.
     #[getter]
     fn mode(&self) -> Text<&'static str> {
         Text(self.mode)
@@ -77,9 +77,10 @@ impl MappedFile {
         self.mapping.is_closed()
     }
 
-    /// Has the file hold what was stored (msync); nothing in the modes "r" and "c". `OSError` if the kernel cannot:
-    /// then what was stored since the last flush is to be stored again. `FaultError`, with `.copied`, if not all of it
-    /// is the file any more: what was stored behind the end of one that was cut is lost, and to a guard's zeroes, too.
+    /// Writes everything that was stored to the file (msync); does nothing in the modes "r" and "c". `OSError` if the
+    /// kernel cannot: then everything stored since the last flush must be stored again. `FaultError`, with `.copied`,
+    /// if part of the mapping is not the file's any more: bytes that were stored behind the end of a truncated file, or
+    /// to a guard's zeroes, are lost.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let mapping = self.mapping.get()?;
         if mapping.stores() != Stores::Shared {
@@ -90,8 +91,8 @@ impl MappedFile {
         lost(&mapping, mark, 0, self.size, held).map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
     }
 
-    /// Raises if not all of `nbytes` bytes from `offset` on, which were just stored, are the file's: `FaultError`, with
-    /// `.copied`.
+    /// Checks that all of `nbytes` bytes from `offset` on, which were just stored, are the file's. `FaultError`, with
+    /// `.copied`, if not.
     fn _require_held(&self, py: Python<'_>, offset: &Bound<'_, PyAny>, nbytes: &Bound<'_, PyAny>) -> PyResult<()> {
         let (offset, nbytes) = (size("offset", offset)?, size("nbytes", nbytes)?);
         let mapping = self.mapping.get()?;
@@ -100,7 +101,7 @@ impl MappedFile {
         lost.map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
     }
 
-    /// Unmaps it. `BufferError` while views of it, arrays or iterators over it or guards are alive.
+    /// Unmaps the file. `BufferError` while views of the map, arrays or iterators over it, or guards are alive.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.mapping.close(py, drop)
     }
@@ -114,7 +115,8 @@ impl MappedFile {
     #[allow(clippy::needless_pass_by_value)] // the slot's signature
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let shown = |mapping: &FileMapping| (mapping.seg(), mapping.stores() != Stores::Refused);
-        // SAFETY: `view` is the interpreter's; the mapping is unmapped when it is dropped.
+        // SAFETY: by the contract `view` is a record of the interpreter to be filled; the mapping stays mapped until it
+        // is dropped.
         unsafe { slf.get().mapping.fill(&slf, view, flags, shown) }
     }
 

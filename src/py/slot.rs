@@ -1,4 +1,4 @@
-//! `Slot`.
+//! `Slot`: publications in shared memory.
 
 use super::buffer::{ArgName, page};
 use super::data::{from_data, to_destination};
@@ -13,12 +13,12 @@ use crate::slot::{self, Failure};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-/// Publications in memory that others may have, too: one writer, any number of readers, in processes or on hosts that
-/// share it.
+/// Publications in shared memory, by one writer to any number of readers, in other processes or on hosts that share the
+/// memory.
 ///
-/// `region` is a `PmemRegion` or any buffer, which a reader's may be read-only; `offset` a multiple of 64; `capacity`
-/// the most data of a publication, all that fits by default. It takes `size_for(capacity)` bytes, which are zero before
-/// the first publication: a header line, and two buffers that take turns.
+/// `region` is a `PmemRegion` or any buffer; a reader's may be read-only. `offset` is a multiple of 64. `capacity` is
+/// the most bytes of a publication, by default as many as fit. A slot takes `size_for(capacity)` bytes: a header line,
+/// and two buffers that are used in turn. They must be zero before the first publication.
 #[pyclass(module = "iovec_rs", frozen, weakref)]
 pub(super) struct Slot(slot::Slot);
 
@@ -48,7 +48,7 @@ impl Slot {
         Ok(Self(slot::Slot::new(&page, offset, capacity)?))
     }
 
-    /// Bytes that a slot for publications of up to `capacity` bytes takes.
+    /// The number of bytes that a slot takes for publications of up to `capacity` bytes.
     #[classmethod]
     fn size_for<'py>(class: &Bound<'py, PyType>, capacity: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let capacity = size("capacity", capacity)?;
@@ -56,25 +56,25 @@ impl Slot {
         int(class.py(), size.ok_or_else(|| Error::invalid("capacity", capacity, "less than 2**63"))?)
     }
 
-    /// The most data of a publication, in bytes.
+    /// The most bytes of a publication.
     #[getter]
     fn capacity<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         int(py, self.0.capacity())
     }
 
-    /// Publishes a buffer, buffers in order, or all that is left of an iterator; returns the publication's number, from
-    /// 1 on. The data have left the caches, and then the header has, when this returns. ValueError for more than
-    /// `capacity`, BufferError if the memory is read-only, `FaultError` if it or the data are bad: then the publication
-    /// before is still there, and an iterator stands where it stood.
+    /// Publishes a buffer, an iterable of buffers, or the rest of an iterator. Returns the publication's number,
+    /// counted from 1. When it returns, first the data and then the header have left the caches. ValueError for more
+    /// than `capacity` bytes, BufferError if the memory is read-only, `FaultError` if it or the data are bad: then the
+    /// last publication is still there, and an iterator is where it was.
     fn publish<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let published = from_data(data, |core| transfer(py, core.count(), || Ok(self.0.publish(core))))?;
         int(py, published.map_err(|failure| raised(py, failure))? as usize)
     }
 
-    /// Copies one publication, whole and checked, into a buffer or what is left of an iterator: its length and its
-    /// number, or `(0, newer_than)` if there is none that is newer. `TornError` if the writer kept changing it: `dst`
-    /// may hold anything then, and an iterator stands where it stood. ValueError if `dst` is too small: then nothing
-    /// was written. `FaultError` if memory is bad.
+    /// Copies one publication, whole and checked, into a buffer or the rest of an iterator. Returns its length and its
+    /// number, or `(0, newer_than)` if none is newer. `TornError` if the writer kept changing it: then the contents of
+    /// `dst` are unspecified, and an iterator is where it was. ValueError if `dst` is too small: then nothing was
+    /// written. `FaultError` if memory is bad.
     #[pyo3(signature = (dst, *, newer_than=None), text_signature = "($self, dst, *, newer_than=0)")]
     fn consume<'py>(
         &self,

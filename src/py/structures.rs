@@ -1,4 +1,4 @@
-//! `PipeRing`, `XArray` and `FolioQueue`.
+//! The structures that PIPE, XARRAY and FOLIOQ iterators run over: `PipeRing`, `XArray` and `FolioQueue`.
 
 use super::buffer::{Access, ArgName, Call, page};
 use super::collect::segments_of;
@@ -29,18 +29,18 @@ fn show<'py>(py: Python<'py>, page: &Page, readonly: bool) -> PyResult<Bound<'py
     memoryview(py, page.seg(), readonly, ViewOwner::Page(Arc::clone(page.owner())))
 }
 
-/// A pipe's ring of page slots (`struct pipe_inode_info`): filled through `IovIter.pipe`, drained by `read` and
-/// `splice`.
+/// A pipe's ring of page slots (`struct pipe_inode_info`). Iterators of `IovIter.pipe` fill it; `read` and `splice`
+/// drain it.
 ///
-/// Several threads may fill it, page by page in turns; `read` and `splice` have its oldest bytes to themselves and wait
-/// for each other. A forked child has a ring of its own with what was in it; what other threads were copying into it at
-/// that moment is not.
+/// Several threads may fill it, taking turns page by page. Only one call of `read` or `splice` at a time takes its
+/// oldest bytes; others wait. A forked child gets a ring of its own with the bytes that were in it, but without those
+/// that other threads were copying into it at that moment.
 #[pyclass(module = "iovec_rs", name = "PipeRing", frozen)]
 pub(super) struct PipeRing(pub(super) Arc<structure::PipeRing>);
 
 impl PipeRing {
-    /// The reading end. Other threads run while it is waited for, and signals are looked after. No Python code runs
-    /// while it is held.
+    /// Takes the reading end. While it waits, other threads run and signals are handled. No Python code runs while it
+    /// is held.
     fn reader(&self, py: Python<'_>) -> PyResult<Reader<'_>> {
         loop {
             match self.0.read() {
@@ -52,7 +52,7 @@ impl PipeRing {
     }
 }
 
-/// A number of bytes; any below 0 stands for all there are.
+/// Converts a number of bytes. Any number below 0 means all bytes.
 fn bytes_or_all(nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
     let Some(nbytes) = nbytes.filter(|nbytes| !nbytes.is_none()) else { return Ok(usize::MAX) };
     if nbytes.cast::<PyInt>().is_ok_and(|number| number.lt(0).unwrap_or(false)) {
@@ -61,19 +61,20 @@ fn bytes_or_all(nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
     size("nbytes", nbytes)
 }
 
-/// A new `bytes` of `len` bytes to be filled by whoever made it, before anybody else sees it; and its memory.
+/// Makes a `bytes` of `len` uninitialised bytes, and returns it with its memory. The caller fills it before any other
+/// code sees it.
 pub(super) fn new_bytes(py: Python<'_>, len: usize) -> PyResult<(Bound<'_, PyBytes>, Memory)> {
     let size = ffi::Py_ssize_t::try_from(len).map_err(|_| Error::NoMemory(len))?;
-    // SAFETY: `py` proves that this thread is attached; without bytes to copy it makes an object of that size, or sets
-    // an exception.
+    // SAFETY: `py` proves that this thread is attached. With a null pointer the call makes an object of that size
+    // without filling it, or sets an exception.
     let bytes = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), size) };
-    // SAFETY: a new reference, or null with an exception set.
+    // SAFETY: the call returned a new reference, or null with an exception set.
     let bytes = unsafe { Bound::from_owned_ptr_or_err(py, bytes) }?.cast_into::<PyBytes>()?;
-    // SAFETY: it is a bytes object; its memory is its own and stays where it is.
+    // SAFETY: the call above made a bytes object, which owns its memory and does not move it.
     let start = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) };
     let seg = Segment::new(start.expose_provenance(), len);
-    // SAFETY: the caller has the only reference and fills the object before it hands it on, so nobody has read a byte
-    // yet; it keeps the object until it is filled.
+    // SAFETY: the caller has the only reference to the new object, and keeps it until it has filled the memory, so
+    // nobody reads a byte before that.
     Ok((bytes, unsafe { Memory::new(seg, Backing::Heap) }))
 }
 
@@ -86,19 +87,19 @@ impl PipeRing {
         Ok(Self(Arc::new(structure::PipeRing::new(slots, max_usage)?)))
     }
 
-    /// Slots in use. What another thread is copying into a page is in use when it is copied.
+    /// The number of slots in use. Bytes that another thread is copying are in use when that copy is done.
     #[getter]
     fn used(&self) -> Int {
         Int(self.0.lock().used())
     }
 
-    /// Whether all slots are in use that users may fill.
+    /// Whether all slots that users may fill are in use.
     #[getter]
     fn full(&self) -> bool {
         self.0.lock().is_full()
     }
 
-    /// The slots in use, oldest first: `(page, offset, length, flags)`. Pages are shown read-only.
+    /// The slots in use, oldest first, as `(page, offset, length, flags)`. Each page is a read-only memoryview.
     #[getter]
     fn slots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         list_of(py, self.0.slots()?, |slot| {
@@ -108,9 +109,8 @@ impl PipeRing {
         })
     }
 
-    /// Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read: `FaultError`
-    /// if that is the very first. Waits for another thread that is in `read` or `splice`. Whatever is raised, nothing
-    /// was taken.
+    /// Takes up to `nbytes` bytes (all by default) out of the ring, up to the first that cannot be read; `FaultError`
+    /// if that is the very first. Waits for another thread's `read` or `splice`. If it raises, nothing was taken.
     #[pyo3(signature = (nbytes=None), text_signature = "($self, nbytes=-1)")]
     fn read<'py>(&self, py: Python<'py>, nbytes: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
         let nbytes = bytes_or_all(nbytes)?;
@@ -125,20 +125,21 @@ impl PipeRing {
         let bytes = if copied == memory.len() {
             bytes
         } else {
-            // Bad memory, or another reader while this one waited.
+            // The bytes were fewer because of bad memory, or of another reader while this one waited.
             let (shorter, prefix) = new_bytes(py, copied)?;
             copy::memcpy(prefix, memory.take(copied))?;
             shorter
         };
         reader.consume(&slots, copied);
-        // The pages go last: that may run Python code, which may read.
+        // Dropping the pages may run Python code, which may read the ring, so it comes last.
         drop(reader);
         drop(slots);
         Ok(bytes)
     }
 
-    /// An ordinary write into the pipe: fills up a last slot that may be merged with, then takes slots of its own.
-    /// Returns the bytes written, fewer when the ring is full; `FaultError` (`.copied`) where `data` is bad memory.
+    /// Writes to the pipe as `write` does: it fills up the newest slot if that may be merged with, then new slots.
+    /// Returns the number of bytes written, which is less than all if the ring is full. `FaultError` (with `.copied`)
+    /// if `data` is bad memory.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mut call = Call::new();
         let flat = call.acquire(data, Access::Read, ArgName::Argument("data"))?;
@@ -146,12 +147,13 @@ impl PipeRing {
         fault.map_or(Ok(written), |fault| Err(fault_error(data.py(), &fault, written)))
     }
 
-    /// Moves up to `nbytes` bytes (all by default) into a pipe, socket or file and returns how many: fewer when it
-    /// takes no more, or takes them with an error, which then is raised by the next call. The ring keeps what the file
-    /// did not take, whatever is raised.
+    /// Moves up to `nbytes` bytes (all by default) into a pipe, socket or file, and returns how many it took. It takes
+    /// fewer if it has no room, or after an error, which the next call then raises. The ring keeps the bytes that were
+    /// not taken, whatever is raised.
     ///
-    /// Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError`: the file
-    /// takes none now. `OSError` EMSGSIZE, nothing taken: one message of a socket would not take them all.
+    /// Other threads run meanwhile. A signal handler that raises ends a call that waits. `BlockingIOError` if the file
+    /// takes no bytes now. `OSError` EMSGSIZE, with nothing taken, if the bytes do not fit into one message of a
+    /// socket.
     #[pyo3(signature = (fd, nbytes=None), text_signature = "($self, fd, nbytes=-1)")]
     fn splice(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, nbytes: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         let nbytes = bytes_or_all(nbytes)?;
@@ -164,7 +166,7 @@ impl PipeRing {
             }
             let reader = self.reader(py)?;
             let (written, slots) = py.detach(|| io::splice(&reader, fd, nbytes - done))?;
-            // The pages go last: that may run Python code, which may read.
+            // Dropping the pages may run Python code, which may read the ring, so it comes last.
             drop(reader);
             drop(slots);
             match written {
@@ -180,7 +182,7 @@ impl PipeRing {
                 Err(Failure::Refused(error)) => return Err(error.into()),
                 Err(Failure::Fault(fault)) => return Err(fault_error(py, &fault, 0)),
             }
-            // A signal may have cut the call short.
+            // A signal may have interrupted the call.
             py.check_signals()?;
         }
         Ok(done)
@@ -192,7 +194,7 @@ impl PipeRing {
     }
 }
 
-/// Page index to page (`struct xarray`): what `IovIter.xarray` walks. A page has exactly `PAGE_SIZE` bytes.
+/// A map from index to page (`struct xarray`), over which `IovIter.xarray` runs. A page has exactly `PAGE_SIZE` bytes.
 #[pyclass(module = "iovec_rs", name = "XArray", frozen)]
 pub(super) struct XArray(pub(super) Arc<structure::XArray>);
 
@@ -203,7 +205,7 @@ impl XArray {
     fn new(pages: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let array = Self(Arc::default());
         if let Some(pages) = pages {
-            // (Whether it is a Mapping is a question that imports a class when it is first asked.)
+            // This does not check for `Mapping`, since the first such check imports that class.
             let Some(items) = pages.getattr_opt(&names(pages.py()).items)? else {
                 return Err(wrong_type("pages", "a mapping of indexes to pages", pages));
             };
@@ -215,7 +217,7 @@ impl XArray {
         Ok(array)
     }
 
-    /// Puts a page at `index` in place of what was there. Iterators see it from their next operation on.
+    /// Stores a page at `index`, in place of any that was there. Iterators see it from their next operation on.
     fn store(&self, index: &Bound<'_, PyAny>, page: &Bound<'_, PyAny>) -> PyResult<()> {
         let index = size("index", index)?;
         headroom()?;
@@ -233,14 +235,14 @@ impl XArray {
         tree.load(size("index", index)?).map(|page| show(py, page, !page.writable())).transpose()
     }
 
-    /// Makes a hole at `index`.
+    /// Removes the page at `index`, which leaves a hole.
     fn erase(&self, index: &Bound<'_, PyAny>) -> PyResult<()> {
         drop(self.0.erase(size("index", index)?)?);
         Ok(())
     }
 }
 
-/// Folios in order (`struct folio_queue`): what `IovIter.folioq` walks. A folio is any buffer that is not empty.
+/// A queue of folios (`struct folio_queue`), over which `IovIter.folioq` runs. A folio is any buffer that is not empty.
 #[pyclass(module = "iovec_rs", name = "FolioQueue", frozen)]
 pub(super) struct FolioQueue(pub(super) Arc<structure::FolioQueue>);
 

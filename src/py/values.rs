@@ -1,5 +1,5 @@
-//! Arguments: sizes, flags, directions, user ranges. Every refusal names the argument; one of a number also the value
-//! and its limits.
+//! Conversions of arguments: sizes, flags, directions, user ranges. Every exception names the argument; if that is a
+//! number, also its value and its limits.
 
 use super::exception::exception;
 use super::names::names;
@@ -14,7 +14,7 @@ use pyo3::{PyClass, ffi};
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// How an exception names an argument: by its name, or as the n-th segment or buffer.
+/// How an exception names an argument: by its name, or by the index of a segment or buffer.
 #[derive(Clone, Copy)]
 pub(super) enum ArgName {
     Argument(&'static str),
@@ -34,23 +34,23 @@ impl Display for ArgName {
     }
 }
 
-/// What an exception calls an object of the wrong type.
+/// The name of an object's type, for an exception.
 pub(super) fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
 }
 
-/// "`argument`: `expected` is expected, not …".
+/// The TypeError "`argument`: `expected` is expected, not …".
 #[cold]
 pub(super) fn wrong_type(argument: impl Display, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
     exception::<PyTypeError>(format!("{argument}: {expected} is expected, not {}", type_name(value)))
 }
 
-/// A number for an exception, cut if it is absurd.
+/// A number as text for an exception, shortened if it is very long.
 #[cold]
 fn shown(value: &Bound<'_, PyAny>) -> String {
     const DIGITS: usize = 80;
     match value.cast_exact::<PyInt>() {
-        // The interpreter itself refuses to write out thousands of digits.
+        // The interpreter refuses to convert a number of thousands of digits.
         Ok(int) => match int.str() {
             Ok(text) if text.len().is_ok_and(|digits| digits <= DIGITS) => text.to_string(),
             _ => "an int of many digits".to_owned(),
@@ -74,24 +74,25 @@ fn no_size(argument: &'static str, value: &Bound<'_, PyAny>, error: PyErr) -> Py
         .unwrap_or(error)
 }
 
-/// The refusal of what is no int. `None`: it is one, and whatever its `__index__` raised is for the caller to see.
+/// The TypeError for a value that is no int. `None` if it is one; then the exception that its `__index__` raised
+/// stands.
 fn not_an_int(argument: impl Display, value: &Bound<'_, PyAny>) -> Option<PyErr> {
-    // SAFETY: a `Bound` is a live object of an attached thread; the call looks at its type alone.
+    // SAFETY: a `Bound` proves a live object and an attached thread; the call reads the object's type only.
     let is_int = unsafe { ffi::PyIndex_Check(value.as_ptr()) } != 0;
     (!is_int).then(|| wrong_type(argument, "an int", value))
 }
 
-/// As [`size`], with a default for `None`.
+/// As [`size`], with a default for an argument that is missing or `None`.
 pub(super) fn size_or(argument: &'static str, value: Option<&Bound<'_, PyAny>>, default: usize) -> PyResult<usize> {
     value.map_or(Ok(default), |value| size(argument, value))
 }
 
-/// As [`size`], absent for `None`.
+/// As [`size`]; `None` for an argument that is missing or `None`.
 pub(super) fn optional_size(argument: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
     value.map(|value| size(argument, value)).transpose()
 }
 
-/// A number of 32 bits, 0 by default.
+/// An int in `0..2**32`, 0 by default.
 pub(super) fn word(argument: &'static str, value: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
     value.map_or(Ok(0), |value| narrow(argument, value, "0 or more, less than 2**32"))
 }
@@ -101,17 +102,17 @@ pub(super) fn flags(value: &Bound<'_, PyAny>) -> PyResult<i32> {
     narrow("flags", value, "-2**31 or more, less than 2**31")
 }
 
-/// The flags of a system call that knows no negative ones.
+/// The flags of a system call, which must not be negative.
 pub(super) fn unsigned_flags(value: &Bound<'_, PyAny>) -> PyResult<u32> {
     narrow("flags", value, "0 or more, less than 2**32")
 }
 
-/// The number of a process.
+/// The id of a process.
 pub(super) fn pid(value: &Bound<'_, PyAny>) -> PyResult<i32> {
     narrow("pid", value, "-2**31 or more, less than 2**31")
 }
 
-/// An int that has limits. The exception names the argument, the value and them.
+/// An int that fits the type. The exception names the argument, the value and the limits.
 pub(super) fn narrow<'a, 'py, T: FromPyObject<'a, 'py, Error = PyErr>>(
     argument: &'static str,
     value: &'a Bound<'py, PyAny>,
@@ -125,7 +126,8 @@ pub(super) fn narrow<'a, 'py, T: FromPyObject<'a, 'py, Error = PyErr>>(
     })
 }
 
-/// The items of an iterable. What its own code raises comes out as it is.
+/// Iterates over an argument. TypeError names the argument if it is not iterable; an exception of its own `__iter__` is
+/// raised unchanged.
 pub(super) fn iterate<'py>(
     argument: impl Display,
     expected: &str,
@@ -137,7 +139,7 @@ pub(super) fn iterate<'py>(
     })
 }
 
-/// The first `most` items of an iterable, or fewer. Its length hint is not used: only its end says how many there are.
+/// The first `most` items of an iterable, or fewer. Nothing is allocated by its length hint, which may be wrong.
 pub(super) fn few(items: Bound<'_, PyIterator>, most: usize) -> PyResult<Vec<Bound<'_, PyAny>>> {
     let mut found = Vec::with_capacity(most);
     for item in items {
@@ -149,7 +151,7 @@ pub(super) fn few(items: Bound<'_, PyIterator>, most: usize) -> PyResult<Vec<Bou
     Ok(found)
 }
 
-/// An instance of a class of ours.
+/// An argument that must be an instance of a class of ours.
 pub(super) fn instance<'a, T: PyClass<Frozen = True> + Sync>(
     argument: &'static str,
     expected: &str,
@@ -158,12 +160,12 @@ pub(super) fn instance<'a, T: PyClass<Frozen = True> + Sync>(
     value.cast::<T>().map(Bound::get).map_err(|_| wrong_type(argument, expected, value))
 }
 
-/// A `str`.
+/// An argument that must be a `str`.
 pub(super) fn text<'a>(argument: &'static str, value: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
     value.cast::<PyString>().map_err(|_| wrong_type(argument, "a str", value))?.to_str()
 }
 
-/// A `bool`, or numpy's.
+/// An argument that must be a `bool` or numpy's `bool`.
 pub(super) fn flag(argument: &'static str, value: Option<&Bound<'_, PyAny>>, default: bool) -> PyResult<bool> {
     let Some(value) = value else { return Ok(default) };
     match value.cast::<PyBool>() {
@@ -173,7 +175,7 @@ pub(super) fn flag(argument: &'static str, value: Option<&Bound<'_, PyAny>>, def
     }
 }
 
-/// `[offset, offset + length)` of a range; to its end by default.
+/// The part `[offset, offset + length)` of a range; by default from its start and to its end.
 pub(super) fn part(
     whole: Segment,
     offset: Option<&Bound<'_, PyAny>>,
@@ -206,27 +208,29 @@ pub(super) fn direction(argument: &'static str, value: &Bound<'_, PyAny>) -> PyR
     }
 }
 
-/// What becomes of a length outside `0..2**63`.
+/// How the length of a `UserRange` is treated if it is outside `0..2**63`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lengths {
-    /// As the kernel reads a vector: it is negative, its top bit set, and for the import to refuse.
+    /// As the kernel reads a vector: a length with its top bit set is negative. It is kept, and the import refuses it.
     Signed,
-    /// As the kernel reads a single range: a huge one is cut there, a negative one cannot be.
+    /// As the kernel reads a single range: a huge length is kept, to be truncated by the import. A negative one is
+    /// refused.
     Cut,
-    /// Refused.
+    /// It is refused.
     Strict,
 }
 
-/// The class `UserRange`, once an instance was met: looking it up takes as long as all other checks of an argument.
+/// The class `UserRange`, from its first instance on. Looking it up takes as long as all other checks of an argument.
 static USER_RANGE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Whether it is a `UserRange` for certain.
+/// Whether the object is certainly a `UserRange`: its class is the cached one. `false` may also mean that nothing is
+/// cached.
 #[inline]
 pub(super) fn is_user_range(value: &Bound<'_, PyAny>) -> bool {
     value.get_type_ptr() == USER_RANGE.load(Ordering::Relaxed)
 }
 
-/// The range a `UserRange` names; `None` for anything else.
+/// The range that a `UserRange` names; `None` if the object is none.
 pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, name: ArgName) -> PyResult<Option<Segment>> {
     if !is_user_range(value) {
         let class = names(value.py()).user_range.bind(value.py());

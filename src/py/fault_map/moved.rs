@@ -1,4 +1,4 @@
-//! Maps of the same bytes at other places.
+//! Translates maps to other addresses of the same bytes.
 
 use super::FaultMap;
 use crate::error::try_push;
@@ -8,8 +8,8 @@ use crate::py::values::{few, flag, instance, iterate, size};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-/// What a map says about `(from, to, length)` stretches of the bytes it speaks of, by where they are in others.
-/// Incomplete if the map is, or if `incomplete` says that other stretches belong to those bytes, too, and are not
+/// Makes a map of the `pieces`, each `(from, to, length)`: the bad bytes of `length` bytes at `from` in the given map,
+/// moved to `to`. It is incomplete if the given map is, or if `incomplete` says that there are pieces that are not
 /// known.
 #[pyfunction]
 #[pyo3(signature = (map, pieces, incomplete=None), text_signature = "(map, pieces, incomplete=False)")]

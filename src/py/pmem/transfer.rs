@@ -1,4 +1,4 @@
-//! Copies into a mapped region and out of it.
+//! Copies to and from a mapped region.
 
 use super::MappedRegion;
 use crate::error::Result;
@@ -13,13 +13,13 @@ use crate::py::values::{optional_size, size, word};
 use pyo3::prelude::*;
 
 impl MappedRegion {
-    /// Runs what may wait for a device without the interpreter.
+    /// Runs work that may wait for a device, detached from the interpreter.
     fn durable<T: Send>(&self, py: Python<'_>, nbytes: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
         let may_wait = self.granularity == Granularity::Page;
         if may_wait { Ok(py.detach(work)?) } else { transfer(py, nbytes, work) }
     }
 
-    /// What `write` does, and the fault it raises.
+    /// Writes for `write` and its variants. Returns the result and the fault to raise.
     fn store(
         &self,
         py: Python<'_>,
@@ -40,7 +40,7 @@ impl MappedRegion {
         self.durable(py, src.len(), || mapping.write(offset, src, crc))
     }
 
-    /// What `read_into` does.
+    /// Reads for `read_into` and its variant.
     fn load<'py>(
         &self,
         py: Python<'py>,
@@ -76,17 +76,17 @@ impl MappedRegion {
 
 #[pymethods]
 impl MappedRegion {
-    /// Copies all of a buffer, or all that is left of an iterator, to `offset`; returns the bytes copied, which are
-    /// durable.
+    /// Copies a buffer, or the rest of an iterator, to `offset`. Returns the number of bytes copied, which are durable
+    /// then.
     ///
-    /// Bad memory: what was written before it is durable, too. Over user memory (UBUF, IOVEC) the count is short and
-    /// `data.fault` says why; otherwise `FaultError`, with `.copied`. If the kernel cannot make it durable (msync):
-    /// OSError, nothing counts, and an iterator is back where it was; the bytes are to be written again, as a second
-    /// msync would not find them. With granularity "page" a write-back of the file that fails anywhere, whoever was
-    /// told of it, has the bytes stored and synced again, up to three times, so that the good part of a failing medium
-    /// stays writable; a source that overlaps its destination is stored once. A file that has become shorter is bad
-    /// memory from its end on. ValueError if `data` leaves the region, BufferError if it is read-only: then nothing was
-    /// stored.
+    /// If memory is bad, the bytes before it are copied and durable. Over user memory (UBUF, IOVEC) the count is short
+    /// then, and `data.fault` says why; otherwise it is a `FaultError`, with `.copied`. A file that was truncated is
+    /// bad memory from its end on. OSError if the kernel cannot make the bytes durable (msync): then none counts, an
+    /// iterator is where it was, and the bytes must be written again, since a second msync would not write them. With
+    /// granularity "page", if any write-back of the file fails, whoever the kernel reported it to, the bytes are stored
+    /// and synced again, up to three times, so that the good part of a failing medium stays writable; a source that
+    /// overlaps its destination is stored only once. ValueError if `data` does not fit into the region, BufferError if
+    /// it is read-only: then nothing was stored.
     fn write(&self, py: Python<'_>, offset: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         match self.store(py, offset, data, None)? {
             (copied, Some(fault)) => Err(fault_error(py, &fault, copied)),
@@ -94,7 +94,8 @@ impl MappedRegion {
         }
     }
 
-    /// `write` that adds the bytes copied to a CRC-32C on their way: `(copied, crc)`. `FaultError` has it in `.crc32c`.
+    /// `write` that also adds the bytes copied to a CRC-32C. Returns `(copied, crc)`. `FaultError` has the sum in
+    /// `.crc32c`.
     #[pyo3(signature = (offset, data, crc=None), text_signature = "($self, offset, data, crc=0)")]
     fn write_crc32c(
         &self,
@@ -110,8 +111,8 @@ impl MappedRegion {
         }
     }
 
-    /// Fills a buffer, or all that is left of an iterator, from `offset` on. It stops before what `fault_map` knows and
-    /// at what turns out to be bad; poison in the region is added to it. Never an exception for bad memory. Returns an
+    /// Copies from `offset` on into a buffer or the rest of an iterator. Stops before a range in `fault_map` and at
+    /// memory that faults; poison in the region is added to the map. Bad memory raises no exception. Returns an
     /// `McResult`.
     fn read_into<'py>(
         &self,
@@ -122,7 +123,7 @@ impl MappedRegion {
         self.load(py, offset, dst, None)
     }
 
-    /// `read_into` that adds the bytes copied to a CRC-32C on their way: `(McResult, crc)`.
+    /// `read_into` that also adds the bytes copied to a CRC-32C. Returns `(McResult, crc)`.
     #[pyo3(signature = (offset, dst, crc=None), text_signature = "($self, offset, dst, crc=0)")]
     fn read_into_crc32c<'py>(
         &self,
@@ -135,11 +136,12 @@ impl MappedRegion {
         Ok((self.load(py, offset, dst, Some(&mut crc))?, crc))
     }
 
-    /// Makes what was stored to `length` bytes (all the rest by default) from `offset` on durable: by a fence, by
-    /// flushing lines, or by msync, as `granularity` asks for. `FaultError` if the memory is bad, or the file has
-    /// become too short to hold them. OSError if the kernel cannot, or could not at any time since this thread last
-    /// called `persist` on this region, whoever was told of it then: what the thread has stored to the region since
-    /// `persist` last succeeded is to be stored again. A failure is reported once to each thread.
+    /// Makes the stores to `length` bytes (by default all the rest) from `offset` on durable: by a fence, by flushing
+    /// cache lines, or by msync, depending on `granularity`. `FaultError` if the memory is bad, or if the file was
+    /// truncated before their end. OSError if the kernel cannot write them, or has failed to write back any of the
+    /// region since this thread last called `persist` on it, whoever that was reported to: then everything that the
+    /// thread has stored to the region since its last successful `persist` must be stored again. A failure is reported
+    /// once to each thread.
     #[pyo3(signature = (offset=None, length=None), text_signature = "($self, offset=0, length=None)")]
     fn persist(
         &self,
