@@ -13,14 +13,14 @@ from guest import boot, debian, image
 
 TESTS = Path(__file__).resolve().parent.parent
 LOGS = TESTS.parent / "target" / "guest"
-CPUS = ("max", "Nehalem")  # all that TCG emulates; and SSE2 as the widest vectors
+CPUS = ("max", "Nehalem")  # everything that TCG emulates; and a CPU with nothing wider than SSE
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mkfs.ext4": "e2fsprogs"}
-HUGEPAGES = 448  # each test that poisons one takes it out of use for good
+HUGEPAGES = 448  # a test that poisons one makes it unusable for good
 TAIL = 50
 
 
 def run(made: image.Image, cpu: str, options: argparse.Namespace) -> boot.Boot:
-    # Not sys.executable resolved: the link in the virtual environment is what makes it one.
+    # The link is not resolved, because Python finds its virtual environment by the link's place.
     python = str(Path(sys.executable).absolute())
     settings = {
         "PYTHON": python,
@@ -62,7 +62,7 @@ def main() -> int:
         print(f"test-guest: {error}", file=sys.stderr)
         return 1
 
-    # Emulated tests keep one processor busy, so the boots run side by side.
+    # A boot keeps only one processor busy, so the boots run in parallel.
     with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
         boots = list(pool.map(lambda cpu: run(made, cpu, options), options.cpu))
 

@@ -1,4 +1,4 @@
-"""The guest's half of `guest.kills`: looks at the log that earlier boots left, and appends until it is killed."""
+"""The guest's half of `guest.kills`: checks the log that earlier boots left, and appends until it is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 8 << 20
 
 
 def record(number: int) -> bytes:
-    """Tells its number in every word, and is of a length of its own."""
+    """A record in which every word is its number. Its length depends on the number."""
     return number.to_bytes(8, "little") * (1 + number * 7919 % 900)
 
 

@@ -19,8 +19,8 @@ EXIT = re.compile(r"^guest exit: (\d+)$")
 DISASTER = re.compile(r"Kernel panic|Oops: |BUG: |general protection fault")
 ESCAPES = re.compile(r"\x1b(?:\[[?0-9;]*[A-Za-z]|c)")
 
-# An oops ends the guest at once, and panic=-1 with -no-reboot ends QEMU. The kernel's other messages stay in its log,
-# where the tests read them: on the console they would break up lines. The memory set aside becomes /dev/pmem0 and
+# An oops panics the guest at once, and panic=-1 with -no-reboot ends QEMU. The kernel's other messages stay in its log,
+# where the tests read them; on the console they would break lines apart. The memory set aside becomes /dev/pmem0 and
 # /dev/pmem1.
 COMMAND_LINE = (
     "console=ttyS0 quiet loglevel=3 oops=panic panic=-1 nowatchdog hugepages={hugepages} "
@@ -29,7 +29,7 @@ COMMAND_LINE = (
 
 
 class Boot(NamedTuple):
-    """How one boot went. With a problem, the numbers are only what was seen before it."""
+    """The result of one boot. If there is a problem, the numbers cover only the time before it."""
 
     cpu: str
     passed: int
@@ -50,7 +50,7 @@ def command(image: Image, initramfs: Path, cpu: str, hugepages: int) -> list[str
 
 
 def boot(line: list[str], cpu: str, limit: float, log: Path, *, stream: bool) -> Boot:
-    """Run QEMU for at most `limit` seconds. Failed tests are shown as they come, the rest only if `stream` is set."""
+    """Runs QEMU for at most `limit` seconds. Failed tests are shown at once, other lines only if `stream` is set."""
     console: list[str] = []
     late = threading.Event()
     begin = time.monotonic()
@@ -88,7 +88,9 @@ def boot(line: list[str], cpu: str, limit: float, log: Path, *, stream: bool) ->
 
 
 def verdict(cpu: str, console: list[str], seconds: float, problem: str | None, code: int) -> Boot:
-    """What the console proves: nothing without a summary, and with one only what nothing else contradicts."""
+    """The verdict on a console's output: a boot without a summary has failed, and so has one whose output contradicts
+    its summary.
+    """
     summaries = [found for line in console if (found := SUMMARY.match(line))]
     exits = [int(found[1]) for line in console if (found := EXIT.match(line))]
     passed, failed = (int(summaries[-1][1]), int(summaries[-1][2])) if summaries else (0, 0)

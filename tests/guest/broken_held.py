@@ -1,4 +1,6 @@
-"""Broken memory behind exported buffers: user kinds come short, trusted kinds raise, and the bytes are the same."""
+"""Broken memory behind exported buffers: user kinds return a short count, trusted kinds raise, and both copy the same
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -122,12 +124,12 @@ def what_is_discarded_is_never_touched(memory: str) -> None:
 
 
 def whole_chunks(iterator: IovIter, arena: Arena) -> int:
-    """The bytes in front of the chunk that holds the broken one: a chunk that fails is neither counted nor summed."""
+    """The bytes before the chunk that has the broken byte. A chunk that fails is neither counted nor summed."""
     total = 0
     for chunk in iterator.ranges():
         before = min(chunk.length, arena.address + arena.bad - chunk.address)
         if before < chunk.length:
-            # A bvec's chunks are its pages, and the broken stretch begins with one.
+            # The chunks of a bvec are its pages, and the broken stretch begins at a page.
             return total + (before if iterator.kind == "bvec" else 0)
         total += chunk.length
     return total
@@ -196,7 +198,7 @@ def copies_between_iterators_of_any_two_kinds_stop_there(broken: str, memory: st
     fill, lead, length = pattern(8 * PAGE_SIZE), 1500, 1500 + BEYOND
     for first, second in product(SHAPES, SHAPES):
         if memory in ("thp", "hugetlb") and first != second:
-            continue  # each round costs a huge page
+            continue  # each round uses up a huge page
         arena = poisoned(memory, fill if broken == "source" and memory != "hugetlb" else None)
         if broken == "source":
             whole = good(4 * PAGE_SIZE)

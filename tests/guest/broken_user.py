@@ -1,4 +1,4 @@
-"""Broken memory at raw addresses: copies by system call and by the CPU come short at the same byte."""
+"""Broken memory at raw addresses: copies by system call and by the CPU stop at the same byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LEADS = (0, 1, 100, PAGE_SIZE + 63, 2 * PAGE_SIZE)
 BEYOND = 700
-MODES: tuple[Mode, ...] = ("syscall", "signal")  # which is also how the fault is found then
+MODES: tuple[Mode, ...] = ("syscall", "signal")  # also the origin of the fault in each mode
 
 
 @test(mode=MODES, kind=sorted(RANGES), memory=MEMORIES)
@@ -89,7 +89,7 @@ def faulting_in_counts_what_cannot_be_had(memory: str) -> None:
 @test(memory=MEMORIES)
 def a_vector_in_broken_memory_is_refused(memory: str) -> None:
     arena = poisoned(memory)
-    arena.view[arena.bad - 16 : arena.bad] = bytes(16)  # an empty range, so that only the second one is at fault
+    arena.view[arena.bad - 16 : arena.bad] = bytes(16)  # an empty range, so that only the second range is bad
     for uvector in (arena.address + arena.bad, arena.address + arena.bad - 16, arena.view[arena.bad : arena.bad + 32]):
         try:
             import_iovec(WRITE, uvector, 2)

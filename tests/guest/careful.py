@@ -1,4 +1,4 @@
-"""The careful copies: never an exception, exact at every alignment, and never the same broken page twice."""
+"""The mcsafe copies never raise, are exact at every alignment, and never access the same broken page twice."""
 
 from __future__ import annotations
 
@@ -173,7 +173,9 @@ def the_copies_without_a_signal_handler_find_the_same_byte(memory: str) -> None:
 
 
 def once_and_again(arena: Arena, known: FaultMap, lead: int, log: KernelLog) -> tuple[McResult, McResult]:
-    """The same copy twice with one map, which has to learn the first time and to save the touch the second time."""
+    """Makes the same copy twice with one map. The first adds the broken page to the map, so the second must not access
+    it.
+    """
     source = arena.view[arena.bad - lead : arena.bad + BEYOND]
     results = []
     for touches in (1, 0):

@@ -1,4 +1,4 @@
-"""A real persistence domain: files whose pages are the memory itself, with bad blocks below them."""
+"""A real persistence domain: the pages of files are the memory itself, with bad blocks in it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def writing_the_page_repairs_it_under_the_mapping() -> None:
 
 
 def check(result: Outcome, arena: Arena, side: str, copied: int, kind: str) -> None:
-    """Exactly `copied` bytes. This kernel tells bad blocks as a page that is gone."""
+    """Checks that exactly `copied` bytes were copied. This kernel reports bad blocks as a page that is gone."""
     equal((result.copied, result.raised), (copied, kind in TRUSTED), f"{kind}: bytes copied, raised")
     fault = result.fault
     if fault is None:
@@ -188,7 +188,7 @@ def a_map_learns_the_bad_page_and_saves_the_second_touch(mode: Mode) -> None:
 
 @test()
 def an_injection_below_a_file_is_not_taken_for_a_fault_of_a_copy() -> None:
-    """Here the kernel tells the injecting process at once, with a signal at the page's address and outside any copy."""
+    """Here the kernel signals the injecting process at once, with the page's address and outside any copy."""
     with pmem.domain() as directory:
         fd = pmem.create(directory / "file", pattern(LENGTH))
         mapping, out = pmem.map_sync(fd, LENGTH), bytearray(LENGTH)

@@ -1,4 +1,4 @@
-"""Programs and packages out of Debian's archive: what is missing is installed, what is only looked into is unpacked."""
+"""Programs and packages from Debian's archive: missing programs are installed, other packages only unpacked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-# A mirror or the dpkg of another process may be busy for a while.
+# A mirror may be slow, and dpkg may be locked by another process for a while.
 PATIENT = ("-qq", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=300")
-SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"  # on root's path only
+SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"  # in root's PATH only
 
 
 class GuestError(Exception):
-    """Why no guest can be booted; one line for the user."""
+    """Says in one line why no guest can be booted."""
 
 
 def run(*command: str, cwd: Path | None = None) -> str:
@@ -39,19 +39,19 @@ def available() -> bool:
 
 @functools.cache
 def refresh() -> None:
-    """Renew the package lists, once: there may be none, and old ones name files that the mirror has replaced."""
+    """Renews the package lists, once. There may be none, and old ones name files that the mirror has replaced."""
     if os.geteuid() != 0:
         return
     print("test-guest: renewing the package lists", flush=True)
     try:
         run("apt-get", "update", *PATIENT)
     except GuestError as error:
-        # One broken source of several is no reason to give up. If it is the one that matters, what follows says so.
+        # One broken source of several is not an error yet. If that source is needed, the next step fails and says so.
         print(f"test-guest: {error}", file=sys.stderr, flush=True)
 
 
 def need(programs: Mapping[str, str]) -> None:
-    """Install the packages of those programs that are missing."""
+    """Installs the packages of those programs that are missing."""
     path = f"{os.environ.get('PATH', os.defpath)}:{SYSTEM}"
     packages = [package for program, package in programs.items() if not shutil.which(program, path=path)]
     if not packages:
@@ -65,7 +65,7 @@ def need(programs: Mapping[str, str]) -> None:
 
 
 def newest(prefix: str, pattern: re.Pattern[str]) -> str | None:
-    """Of the packages whose names match, the one with the greatest number in its group; None if apt knows none."""
+    """The package whose name matches and has the greatest number in the group; None if apt knows none."""
     found = list(pattern.finditer(run("apt-cache", "pkgnames", prefix)))
     return max(found, key=lambda match: int(match[1]))[0] if found else None
 
@@ -79,9 +79,9 @@ def version(package: str) -> str:
 
 
 def unpack(package: str, work: Path) -> Path:
-    """The package's files below a directory of its own in `work`."""
+    """Unpacks the package's files below a directory of its own in `work`."""
     refresh()
-    # As root, apt would complain that its own user cannot write to this directory.
+    # If this runs as root, apt would warn that its own user cannot write to this directory.
     run("apt-get", "download", *PATIENT, "-o", "APT::Sandbox::User=root", package, cwd=work)
     tree = work / package
     run("dpkg", "-x", str(one(work, f"{package}_*.deb")), str(tree))

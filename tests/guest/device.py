@@ -1,4 +1,4 @@
-"""Regions over a device-DAX character device, made of the second stretch of memory that was set aside."""
+"""Regions over a device-DAX character device, which is made of the second stretch of memory that was set aside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LENGTH = 8 * PAGE_SIZE
 
 @cache
 def device() -> Path:
-    """Turns the namespace into one for device DAX, once, as `ndctl create-namespace -m devdax` does."""
+    """Makes the namespace one for device DAX, once, as `ndctl create-namespace -m devdax` does."""
     found = sorted(Path("/dev").glob("dax*"))
     if not found:
         region = BUS / "devices" / "region1"

@@ -1,4 +1,4 @@
-"""What this guest is and what its kernel does with broken memory. The other tests build on these facts."""
+"""Facts about this guest, and about what its kernel does with broken memory. The other tests rely on them."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def corrupted() -> int:
 
 @test()
 def a_clean_page_of_a_file_is_read_again() -> None:
-    """Nothing is lost then, so there is no signal and nothing for a copy to survive."""
+    """No data is lost then, so there is no signal that a copy would have to survive."""
     with Path(__file__).open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         content = mapping[:]

@@ -1,4 +1,4 @@
-"""Code that is not ours over really broken memory, under a guard: `bytes` does for a library, as it copies itself."""
+"""Other code over really broken memory under a guard. `bytes` stands for a library here, since it copies by itself."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BUS_MCEERR_AR = 4
 
 
 def around(arena: Arena, page: int) -> slice:
-    """What a test may look at: the broken stretch and a page on either side."""
+    """The part that a test may read: the broken stretch and a page on either side."""
     return slice(arena.bad - PAGE_SIZE, arena.bad + page + PAGE_SIZE)
 
 
 def still_bad(arena: Arena, lead: int = PAGE_SIZE) -> None:
-    """A copy comes to the first bad byte exactly: the page is not silently zeroes."""
+    """Checks that a copy stops exactly at the first bad byte, so the page has not become zeroes silently."""
     out = bytearray(2 * lead)
     result = memcpy_mcsafe(out, arena.view[arena.bad - lead :][: 2 * lead])
     equal((result.copied, result.fault is not None), (lead, True), "copied after the block, a fault is told")

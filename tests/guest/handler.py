@@ -1,4 +1,4 @@
-"""The signal handler among threads, forks, faulthandler, other handlers, and signals that belong to no copy."""
+"""The signal handler with threads, forks, faulthandler, other handlers, and signals that no copy caused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def survives(arena: Arena, *, origin: str = "signal") -> None:
-    """A copy out of user memory across the broken page and one out of trusted memory, both exact."""
+    """Copies from user memory and from trusted memory across the broken page, and checks that both are exact."""
     out = good(PAGE_SIZE)
     for kind in ("ubuf", "kvec"):
         iterator = over(kind, arena, WRITE, arena.bad - LEAD, LEAD + BEYOND)
@@ -70,7 +70,9 @@ def an_injection_is_not_taken_for_a_fault_of_a_copy(memory: str) -> None:
 
 @test()
 def a_notice_of_distant_damage_goes_to_the_programs_handler() -> None:
-    """PR_MCE_KILL_EARLY: the kernel tells of damage that nobody touched. No copy may take that for its own fault."""
+    """With PR_MCE_KILL_EARLY the kernel reports damage that nobody has accessed. No copy may take that for its own
+    fault.
+    """
     notices: list[int] = []
     signal.signal(signal.SIGBUS, lambda number, _: notices.append(number))
     broken = poisoned("anonymous")
@@ -223,7 +225,7 @@ SIZE = 1 << 20  # large enough for pages of its own
 
 @test(company=("nobody", "faulthandler"))
 def the_interpreters_own_memory_may_break_too(company: str) -> None:
-    """It is not asked about before every copy, so somebody else may own the signal by then."""
+    """Copies of heap memory do not check the handler each time, so somebody else may handle the signal by then."""
     memory = bytearray(pattern(SIZE))
     view, out = memoryview(memory), bytearray(SIZE)
     equal(copy_from_iter(out, IovIter.ubuf(WRITE, memory)), SIZE, "copied while sound")

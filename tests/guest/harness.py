@@ -1,4 +1,6 @@
-"""Tests without a framework, each in a process of its own: one that dies of a signal is a failure, not the end."""
+"""A small test framework that runs each test in a process of its own, so that one that dies of a signal is a failure
+like others.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-LIMIT = 120  # seconds for one test; SIGALRM ends it, which is a failure like any other signal
+LIMIT = 120  # seconds for one test; then SIGALRM kills it, and it has failed
 
 
 class Case(NamedTuple):
@@ -26,7 +28,7 @@ CASES: list[Case] = []
 
 
 def test(**parameters: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register the function, once for each combination of the parameters."""
+    """Registers the function, once for each combination of the parameters."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
@@ -50,7 +52,7 @@ def show(value: object) -> str:
 
 
 def attempt(case: Case) -> str | None:
-    """Run the case in a child. Returns what is wrong, or None."""
+    """Runs the case in a child. Returns what is wrong, or None."""
     sys.stdout.flush()
     back, out = os.pipe()
     child = os.fork()
@@ -79,7 +81,7 @@ def attempt(case: Case) -> str | None:
 
 
 def run_all(only: str = "") -> tuple[int, int]:
-    """Run every case whose name contains `only`; returns how many passed and failed."""
+    """Runs every case whose name contains `only`. Returns how many passed and how many failed."""
     passed = failed = 0
     for case in CASES:
         if only not in case.name:

@@ -1,4 +1,4 @@
-"""What the package's own test helpers do under this kernel."""
+"""The package's own test helpers under this kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from guest.harness import equal, test
 
 @test()
 def memory_made_to_fault_says_what_it_lacks_here() -> None:
-    """This kernel has no UFFDIO_POISON; the helper must say so and not hand out sound memory."""
+    """This kernel has no UFFDIO_POISON. The helper must say so, and not return good memory."""
     try:
         with testing.poisoned(4, bad=[(PAGE_SIZE, PAGE_SIZE)]):
             pass

@@ -1,7 +1,8 @@
-"""What a guest boots: Debian's kernel, the modules it needs, and an initramfs.
+"""The image that a guest boots: Debian's kernel, the modules it needs, and an initramfs.
 
-Everything comes out of Debian packages that are unpacked, never installed. What is slow to get is kept in the user's
-cache, in a directory named after all that went into it; the initramfs takes milliseconds and is made for each run.
+Everything comes from Debian packages, which are unpacked and never installed. The parts that are slow to get are kept
+in the user's cache, in a directory that is named after all of them. The initramfs takes milliseconds and is made for
+each run.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from guest.debian import GuestError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# The series whose behaviour the tests in the guest state. Cloud and real-time flavours lack modules.
+# The kernel series whose behaviour the tests in the guest expect. Cloud and real-time flavours lack modules.
 SERIES = "linux-image-6.1.0-"
 KERNEL = re.compile(rf"^{re.escape(SERIES)}(\d+)-amd64-unsigned$", re.MULTILINE)
-# And whatever these depend on: the host's files; a file system with DAX; RAM set aside as persistent memory.
+# The modules for the host's files, for a file system with DAX, and for RAM set aside as persistent memory. Those they
+# depend on are added.
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "crc32c_generic", "ext4", "nd_pmem", "dax_pmem", "device_dax", "nd_e820")
 INIT = Path(__file__).with_name("init")
 
@@ -45,7 +47,7 @@ def cache() -> Path:
 
 
 def get() -> Image:
-    """The image, out of the cache or made and put there."""
+    """The image from the cache; it is made if it is not there."""
     home = place() if debian.available() else None
     if home is not None and home.is_dir():
         return read(home)
@@ -53,7 +55,7 @@ def get() -> Image:
     try:
         return read(made())
     except GuestError as error:
-        # Without lists or a network, an image made earlier still serves.
+        # Without package lists or a network, an image that was made earlier is used.
         if not older:
             raise
         print(f"test-guest: {error}; going on with {older[-1].name}", file=sys.stderr, flush=True)
@@ -61,18 +63,18 @@ def get() -> Image:
 
 
 def recipe() -> str:
-    """Names what is picked out of the packages."""
+    """A name for the selection of files from the packages."""
     return hashlib.sha256(repr(MODULES).encode()).hexdigest()[:8]
 
 
 def place() -> Path | None:
-    """Where the image with the newest kernel apt knows belongs, if it knows one."""
+    """The directory for the image with the newest kernel that apt knows, if it knows one."""
     package = debian.newest(SERIES, KERNEL)
     return cache() / f"{package}_{debian.version(package)}_{recipe()}" if package else None
 
 
 def made() -> Path:
-    """Fetch the newest kernel there is and make the image of it."""
+    """Fetches the newest kernel and makes the image of it."""
     if not debian.available():
         raise GuestError("no apt-get found: the guest needs packages of Debian 12")
     debian.refresh()
@@ -87,7 +89,7 @@ def made() -> Path:
 
 
 def make(package: str, home: Path) -> None:
-    """Pick what a guest needs out of the packages. The directory appears complete or not at all."""
+    """Copies what a guest needs from the packages. The directory appears complete or not at all."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as name:
         work = Path(name)
@@ -101,12 +103,12 @@ def make(package: str, home: Path) -> None:
         try:
             picked.rename(home)
         except OSError:
-            if not home.is_dir():  # otherwise another run was quicker with the same content
+            if not home.is_dir():  # otherwise another run has made the same directory meanwhile
                 raise
 
 
 def in_order(kernel: Path) -> list[Path]:
-    """The modules, each after those it depends on. A module that is no file is built in."""
+    """The modules, each after those that it depends on. A module without a file is built into the kernel."""
     files = {path.stem.replace("-", "_"): path for path in kernel.rglob("*.ko")}
     order: list[Path] = []
 

@@ -1,4 +1,4 @@
-"""The guest's half, started by our init: runs every test and ends with the summary that the host waits for."""
+"""The guest's half, which our init starts: it runs every test and prints the summary that the host waits for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ PROGRAMS = (
 
 
 def load(name: str) -> None:
-    """Register a program's tests. One that cannot even be imported is one failed test, and the others still count."""
+    """Registers a program's tests. A program that cannot be imported counts as one failed test, and the others still
+    run.
+    """
     try:
         importlib.import_module(f"guest.{name}")
     except Exception as error:
@@ -43,7 +45,7 @@ def load(name: str) -> None:
 
 
 def huge_pages_left() -> str:
-    """Each broken one is lost, and the tests after the last one would fail."""
+    """The number of huge pages left. Each that was broken is lost, and without any the tests would fail."""
     found = re.search(r"HugePages_Free: +(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"))
     return found[1] if found else "no"
 

@@ -1,11 +1,11 @@
-"""``python -m guest.kills``: the guest itself is killed under a log that is appended to, again and again.
+"""``python -m guest.kills``: a guest that appends to a log is killed, again and again.
 
-The guest's memory is a file of the host, in which a stretch is persistent memory with a DAX file system, so that it
-outlives QEMU. Each boot says what it found in the log, checks every record, and appends until QEMU gets SIGKILL. What
-it had told the console by then has to be found by the next boot.
+The guest's memory is a file of the host, which outlives QEMU. A part of it is persistent memory with a DAX file system.
+Each boot reports what it found in the log, checks every record, and appends until QEMU gets SIGKILL. The next boot must
+find every record that was reported on the console by then.
 
-What this shows: recovery of log and file system after a kernel that stopped anywhere. What it cannot show: a store that
-was left in a cache. The emulator keeps what it stores in the host's page cache, where it stays.
+This shows that log and file system recover after a kernel that stopped at any moment. It cannot show a store that was
+lost in a CPU cache, because the emulator's stores go to the host's page cache and stay there.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ FOUND = re.compile(r"^found (-?\d+)\.\.(-?\d+), (\d+) bytes cut$")
 APPENDED = re.compile(r"^appended (\d+)$")
 MEMORY = 1 << 30
 COMMAND_LINE = "console=ttyS0 quiet loglevel=3 oops=panic panic=-1 nowatchdog nokaslr memmap=64M!512M"
-LIMIT = 300.0  # seconds for a boot up to its first record
+LIMIT = 300.0  # the seconds that a boot may take up to its first record
 
 
 class KilledError(Exception):
-    """What was lost, or why nothing could be told."""
+    """Says what was lost, or why that could not be determined."""
 
 
 class Round(NamedTuple):
-    """What one guest said before it was killed."""
+    """The reports of one guest before it was killed."""
 
     first: int
     last: int
@@ -62,7 +62,7 @@ def command(made: image.Image, initramfs: Path, memory: Path) -> list[str]:
 
 
 def lines_until(qemu: subprocess.Popen[bytes], log: Path, deadline: float) -> Iterator[str]:
-    """Whole lines of the console as they come, until the deadline or the end."""
+    """Yields whole lines of the console as they arrive, until the deadline or the end."""
     assert qemu.stdout is not None
     descriptor, rest = qemu.stdout.fileno(), b""
     with log.open("a", encoding="utf-8") as kept:
@@ -85,7 +85,7 @@ def require_good(text: str) -> None:
 
 
 def one(line: list[str], log: Path, last: int, seconds: float) -> Round:
-    """Boots, lets the guest append for so long, and kills it. `last` is the last record that it must find."""
+    """Boots, lets the guest append for this long, and kills it. `last` is the last record that it must find."""
     with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as qemu:
         try:
             found, acknowledged = None, -1
@@ -105,7 +105,7 @@ def one(line: list[str], log: Path, last: int, seconds: float) -> Round:
                 if match := APPENDED.match(text):
                     acknowledged = int(match[1])
             qemu.send_signal(signal.SIGKILL)
-            # What it had said before.
+            # The lines that it printed before it was killed.
             for text in lines_until(qemu, log, time.monotonic() + 60):
                 if match := APPENDED.match(text):
                     acknowledged = int(match[1])
@@ -142,7 +142,7 @@ def main() -> int:
         archive, memory = Path(directory, "initramfs.cpio"), Path(directory, "memory")
         archive.write_bytes(image.initramfs(made, settings))
         line = command(made, archive, memory)
-        for number in range(1, options.kills + 2):  # the last boot only looks
+        for number in range(1, options.kills + 2):  # the last boot only checks the log
             begin = time.monotonic()
             try:
                 seen = one(line, log, last, chance.uniform(0, 3) if number <= options.kills else 0)

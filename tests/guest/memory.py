@@ -1,6 +1,6 @@
-"""Memory of every sort that the guest's kernel can declare broken, and the declaring.
+"""Makes memory of every kind that the guest's kernel can declare broken, and has it declared so.
 
-Nothing here is ever given back: each test is a process that ends soon, and the whole guest is thrown away.
+Nothing is ever freed: each test is a process that ends soon, and the guest is discarded.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Arena(NamedTuple):
 
     view: memoryview
     address: int
-    bad: int = 0  # where the broken stretch begins
-    extent: int = 0  # and how long it is
+    bad: int = 0  # the offset of the broken stretch
+    extent: int = 0  # and its length
     lsb: int = 0
 
     def range(self, start: int, length: int) -> UserRange:
@@ -47,7 +47,9 @@ def address_of(view: memoryview) -> int:
 
 
 def pattern(length: int, seed: int = 1) -> bytes:
-    """Bytes that repeat after a prime number of them: cheap in an emulator, and nothing off by a page looks right."""
+    """Bytes that repeat with a period that is prime: that is cheap to make in an emulator, and bytes from a wrong page
+    are detected.
+    """
     tile = random.Random(seed).randbytes(16381)
     return (tile * (length // len(tile) + 1))[:length]
 
@@ -56,19 +58,21 @@ _WHOLE = pattern(3 * HUGE)  # once, before the tests fork
 
 
 def fill_of(kind: str) -> bytes:
-    """A pattern for all of what `poisoned` gives of that kind."""
+    """A pattern as long as the memory that `poisoned` returns for this kind."""
     return _WHOLE if kind == "hugetlb" else _WHOLE[: 8 * PAGE_SIZE]
 
 
 def good(length: int, fill: bytes | None = None) -> Arena:
-    """Ordinary memory, page-aligned, full of canaries or of `fill`."""
+    """Ordinary page-aligned memory, filled with canaries or with `fill`."""
     view = memoryview(mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     view[:] = bytes([CANARY]) * length if fill is None else fill
     return Arena(view, address_of(view))
 
 
 def map_fresh(kind: str) -> tuple[mmap.mmap, int, int, int]:
-    """A mapping of one kind: itself, where in it the usable part begins, its length, the size of the pages."""
+    """Makes a mapping of one kind. Returns it, the offset and the length of its usable part, and the size of its
+    pages.
+    """
     anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     if kind == "anonymous":
         return mmap.mmap(-1, 8 * PAGE_SIZE, flags=anonymous), 0, 8 * PAGE_SIZE, PAGE_SIZE
@@ -90,7 +94,7 @@ def map_fresh(kind: str) -> tuple[mmap.mmap, int, int, int]:
 
 
 def huge_at(address: int) -> bool:
-    """Whether the mapping around an address holds a transparent huge page."""
+    """Whether the mapping around an address has a transparent huge page."""
     inside = False
     for line in Path("/proc/self/smaps").read_text(encoding="ascii").splitlines():
         if span := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
@@ -101,13 +105,14 @@ def huge_at(address: int) -> bool:
 
 
 def poisoned(kind: str, fill: bytes | None = None, *, bad_page: int | None = None) -> Arena:
-    """Memory of a kind, one page of it broken: the fifth of eight, or the second of three huge ones."""
+    """Memory of a kind in which one page is broken: the fifth of eight, or the second of three huge pages."""
     mapping, start, length, page = map_fresh(kind)
     view = memoryview(mapping)[start : start + length]
     number = bad_page if bad_page is not None else (1 if page == HUGE else 4)
     bad = number * page
     content = bytes([CANARY]) * length if fill is None else fill[:length].ljust(length, b"\0")
-    # Of huge pages only what a test may look at: writing all of them takes an emulator longer than the tests.
+    # Of huge pages, only the part that a test may read is filled: to write all of them takes an emulator longer than
+    # the tests.
     for part in (slice(max(bad - NEAR, 0), bad), slice(bad + page, bad + page + NEAR)):
         view[part] = content[part]
     view[bad] = content[bad]
@@ -116,10 +121,10 @@ def poisoned(kind: str, fill: bytes | None = None, *, bad_page: int | None = Non
 
 
 def inject(mapping: mmap.mmap, start: int) -> int:
-    """Have the kernel declare the page at `start` broken; returns how many signals that raised.
+    """Has the kernel declare the page at `start` broken. Returns how many signals that raised.
 
-    Some kernels tell the injecting process at once, with a SIGBUS that belongs to no access. It has to find a handler
-    that just returns: Python's own does. Whatever handled the signal before does so again afterwards.
+    Some kernels send the injecting process a SIGBUS at once that no access caused. It needs a handler that simply
+    returns, as Python's does. Afterwards the handler that was there before is restored.
     """
     seen: list[int] = []
     before = ctypes.create_string_buffer(256)
@@ -128,7 +133,7 @@ def inject(mapping: mmap.mmap, start: int) -> int:
     try:
         mapping.madvise(MADV_HWPOISON, start, PAGE_SIZE)
     finally:
-        # What Python knows of, which is None for a handler of C's; then whatever the process really had.
+        # First restore Python's record of the handler, which is None for a handler in C; then the real one.
         signal.signal(signal.SIGBUS, signal.SIG_DFL if known is None else known)
         _libc.sigaction(signal.SIGBUS, before, None)
     return len(seen)
@@ -147,7 +152,7 @@ class KernelLog:
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def messages(self) -> list[str]:
-        """What came since the last question."""
+        """The messages since the last call."""
         found = []
         while True:
             try:
@@ -156,7 +161,7 @@ class KernelLog:
                 return found
 
     def touches(self, arena: Arena) -> list[int]:
-        """Where the broken stretch was touched since the last question, as offsets into it."""
+        """The accesses to the broken stretch since the last call, as offsets into it."""
         hits = [int(found[1], 16) for line in self.messages() if (found := self.TOUCH.search(line))]
         first = arena.address + arena.bad
         return [hit - first for hit in hits if first <= hit < first + arena.extent]

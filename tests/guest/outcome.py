@@ -1,4 +1,4 @@
-"""What a copy over broken memory came to, and what it should have."""
+"""The results of copies over broken memory, and checks of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUS_MCEERR_AR = 4
 
 
 class Outcome(NamedTuple):
-    """The end of one copy, whether it came out short or raised."""
+    """The result of one copy, whether it returned a short count or raised."""
 
     copied: int
     fault: Fault | None
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 def of(iterator: IovIter, copy: Callable[[], int], *, number: int | None = EHWPOISON) -> Outcome:
-    """Make the copy. If it raises, the error has that number; None leaves it open."""
+    """Makes the copy. If it raises, the error must have this number; None accepts any."""
     try:
         copied = copy()
     except FaultError as error:
@@ -41,7 +41,7 @@ def of(iterator: IovIter, copy: Callable[[], int], *, number: int | None = EHWPO
 
 
 def check(outcome: Outcome, arena: Arena, side: str, copied: int, *, origin: str = "signal") -> None:
-    """Exactly `copied` bytes, and a fault that says so and names the broken stretch."""
+    """Checks that exactly `copied` bytes were copied, and that the fault says so and names the broken stretch."""
     equal(outcome.copied, copied, "bytes copied")
     check_fault(outcome.fault, arena, side, copied, origin=origin)
 
@@ -54,19 +54,19 @@ def check_fault(fault: Fault | None, arena: Arena, side: str, offset: int, *, or
         equal((fault.signo, fault.si_code, fault.lsb), (signal.SIGBUS, BUS_MCEERR_AR, arena.lsb), "signal")
         equal((fault.address - arena.address, fault.length), (arena.bad, arena.extent), "extent")
     else:
-        # A system call tells where it stopped and nothing about the extent.
+        # A system call reports where it stopped, but not the extent.
         equal((fault.signo, fault.si_code, fault.lsb), (0, 0, 0), "signal")
         equal((fault.address - arena.address, fault.length), (arena.bad, PAGE_SIZE), "extent")
 
 
 def check_touches(log: KernelLog, arena: Arena, result: Outcome) -> None:
-    """The copy touched the broken stretch once, or not at all where the kernel copied."""
+    """Checks that the copy accessed the broken stretch once, or not at all if the kernel made it."""
     signalled = result.fault is not None and result.fault.origin == "signal"
     equal(len(log.touches(arena)), int(signalled), "touches")
 
 
 def check_bytes(got: bytes | bytearray | memoryview, want: bytes) -> None:
-    """`want`, and canaries from there on."""
+    """Checks that the bytes are `want`, followed by canaries."""
     got = bytes(got)
     if got[: len(want)] != want:
         first = next(index for index in range(len(want)) if got[index] != want[index])
@@ -77,7 +77,9 @@ def check_bytes(got: bytes | bytearray | memoryview, want: bytes) -> None:
 
 
 def origin(kind: str, result: Outcome) -> str:
-    """How the fault must have been found: buffers by signal, raw addresses either way where no mode is asked for."""
+    """The origin that the fault must have: a signal for buffers, and either origin for raw addresses, since no mode is
+    set.
+    """
     if kind in RANGES and result.fault is not None:
         return result.fault.origin
     return "signal"

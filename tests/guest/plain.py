@@ -1,4 +1,4 @@
-"""Copies of every kind over sound memory, with each instruction set."""
+"""Copies of every kind over good memory, with each instruction set."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """RAM set aside as persistent memory: a file system with DAX on it, and bad blocks below its files.
 
-The device outlives the tests, each of which begins with a new file system and without bad blocks.
+The device outlives the tests, so each test begins with a new file system and without bad blocks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEVICE = Path("/dev/pmem0")
 SYSFS = Path("/sys/block/pmem0")
-HOME = Path("/dev/shm/pmem")  # tmpfs, the one place that can be written to
+HOME = Path("/dev/shm/pmem")  # a tmpfs, the only writable place
 SECTOR = 512
 MAP_SHARED_VALIDATE = 3
 MAP_SYNC = 0x80000
@@ -35,7 +35,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Extent(NamedTuple):
-    """Bytes of a file, and where on the device they are."""
+    """A range of a file, and its offset on the device."""
 
     logical: int
     physical: int
@@ -53,7 +53,9 @@ def unmount() -> None:
 
 
 def remount() -> None:
-    """Everything the kernel holds of the file system is dropped: what is read from now on was on the device."""
+    """Makes the kernel drop everything that it has cached of the file system, so that later reads come from the
+    device.
+    """
     unmount()
     mount()
 
@@ -66,7 +68,7 @@ def _check(result: int, what: str) -> None:
 
 @contextmanager
 def domain() -> Iterator[Path]:
-    """A new file system on sound memory, mounted at the path yielded."""
+    """Makes a new file system without bad blocks, mounts it, and yields its path."""
     if HOME.is_mount():  # left by a test that died
         unmount()
     scrub()
@@ -82,7 +84,7 @@ def bad_sectors() -> list[tuple[int, int]]:
 
 
 def scrub() -> None:
-    """Empty the list of bad blocks, which only a write to the device does."""
+    """Empties the list of bad blocks, which only a write to the device does."""
     page = mmap.mmap(-1, PAGE_SIZE)  # O_DIRECT wants it aligned
     device = os.open(DEVICE, os.O_WRONLY | os.O_DIRECT)
     try:
@@ -95,7 +97,7 @@ def scrub() -> None:
 
 
 def extents(fd: int) -> list[Extent]:
-    """Where a file's bytes are on the device."""
+    """The extents of a file on the device."""
     room = 64
     request = bytearray(struct.pack("=QQIIII", 0, (1 << 64) - 1, FIEMAP_FLAG_SYNC, 0, room, 0) + bytes(56 * room))
     fcntl.ioctl(fd, FS_IOC_FIEMAP, request)
@@ -104,7 +106,7 @@ def extents(fd: int) -> list[Extent]:
 
 
 def device_offset(fd: int, offset: int) -> int:
-    """Where on the device the byte at an offset of a file is."""
+    """The offset on the device of the byte at an offset of a file."""
     for logical, physical, length in extents(fd):
         if logical <= offset < logical + length:
             return physical + offset - logical
@@ -112,7 +114,7 @@ def device_offset(fd: int, offset: int) -> int:
 
 
 def spoil(fd: int, offset: int, length: int = SECTOR) -> None:
-    """Declare the sectors below a file's bytes bad.
+    """Declares the sectors of a file's bytes bad.
 
     A page that is mapped already stays readable until it is dropped from the mapping (MADV_DONTNEED), so spoil first.
     """
@@ -122,7 +124,7 @@ def spoil(fd: int, offset: int, length: int = SECTOR) -> None:
 
 
 def create(path: Path, content: bytes) -> int:
-    """A file of that content with all its blocks on the device, open for reading and writing."""
+    """Creates a file with this content and all its blocks on the device, open for reading and writing."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     assert os.write(fd, content) == len(content)
     os.fsync(fd)
@@ -143,7 +145,7 @@ def scatter(path: Path, content: bytes) -> int:
 
 
 def read_device(offset: int, length: int) -> bytes:
-    """What is on the device there, past every cache: whole sectors, at most a page."""
+    """Reads whole sectors, at most a page, from the device and not from a cache."""
     room = memoryview(mmap.mmap(-1, PAGE_SIZE))[:length]  # O_DIRECT wants it aligned
     device = os.open(DEVICE, os.O_RDONLY | os.O_DIRECT)
     try:
@@ -153,12 +155,12 @@ def read_device(offset: int, length: int) -> bytes:
 
 
 def map_sync(fd: int, length: int) -> mmap.mmap:
-    """The file's memory itself: a store is in the file once it has left the CPU's caches."""
+    """Maps the file's memory itself with MAP_SYNC: a store is in the file once it has left the CPU's caches."""
     return mmap.mmap(fd, length, flags=MAP_SHARED_VALIDATE | MAP_SYNC)
 
 
 def spoiled_arena(directory: Path, content: bytes, *, bad_page: int = 4) -> tuple[int, Arena]:
-    """A file with one bad sector in one page, and its mapping, in which that page is bad."""
+    """Makes a file with one bad sector, and a mapping of it, in which the sector's page is bad."""
     fd = create(directory / "spoiled", content)
     spoil(fd, bad_page * PAGE_SIZE + 3 * SECTOR)
     view = memoryview(map_sync(fd, len(content)))

@@ -1,4 +1,4 @@
-"""Regions over a real persistence domain: durable by lines, damaged by bad blocks, and made good again."""
+"""Regions over a real persistence domain: they are durable by cache lines, damaged by bad blocks, and repaired."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BAD = 4 * PAGE_SIZE
 
 
 def spoiled(directory: Path, *offsets: int, length: int = LENGTH) -> Path:
-    """A file with bad sectors under these of its bytes."""
+    """Makes a file with bad sectors at these offsets."""
     path = directory / "file"
     fd = pmem.create(path, pattern(length))
     for offset in offsets:
@@ -83,7 +83,7 @@ def a_bad_sector_is_known_when_it_is_opened_and_not_touched(mode: Mode) -> None:
             equal((result.copied, result.fault and result.fault.origin), (BAD, "map"), "copied, origin")
             equal(out == pattern(LENGTH)[:BAD] + bytes(LENGTH - BAD), True, "content")
             equal(fault_handler.status().recovered, before, "faults recovered")
-            # What nobody told it is found out, and the count is the same.
+            # A bad block that the region does not know is found by the read, and the count is the same.
             region.fault_map.clear(0, 2**64)
             result = region.read_into(0, out)
             equal((result.copied, result.fault and result.fault.origin), (BAD, mode), "copied, origin")
@@ -171,7 +171,7 @@ def the_last_page_is_cleared_and_the_file_keeps_its_size() -> None:
 
 @test()
 def room_that_was_never_written_is_not_bad() -> None:
-    """Reads of it answer zeroes, and the first store has the block cleared."""
+    """Reads of it give zeroes, and the first store makes the kernel clear the block."""
     with pmem.domain() as directory:
         path = directory / "new"
         PmemRegion.open(path, size=LENGTH, create=True).close()

@@ -1,4 +1,4 @@
-"""Iterators of every kind over a stretch of an arena, cut up so that no boundary of ours falls on a page."""
+"""Iterators of every kind over a part of an arena, in pieces of which none ends at a page boundary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLIO = 2 * PAGE_SIZE
 
 
 def _cuts(start: int, length: int) -> list[tuple[int, int]]:
-    """Pieces of a stretch: a short one, a long one, the rest."""
+    """The pieces of a part: a short one, a long one, the rest."""
     marks = sorted({start, start + min(97, length), start + length * 5 // 7, start + length})
     return [(low, high - low) for low, high in pairwise(marks)]
 
@@ -71,7 +71,7 @@ SHAPES: dict[str, Callable[[Arena, Direction, int, int], IovIter]] = {
     "xarray": _xarray,
     "folioq": _folioq,
 }
-TRUSTED = frozenset({"kvec", "bvec", "xarray", "folioq"})  # kinds whose memory the kernel takes to be its own
+TRUSTED = frozenset({"kvec", "bvec", "xarray", "folioq"})  # kinds whose memory the kernel trusts
 RANGES = frozenset({"ubuf of a range", "iovec of ranges"})
 
 

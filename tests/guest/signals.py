@@ -1,4 +1,4 @@
-"""Handlers of the tests' own, in C's terms: the signals themselves are the subject here."""
+"""Handlers of the tests, installed by the C library's calls, for tests of the signals themselves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _libc.sigaction.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
 
 
 class Seen(NamedTuple):
-    """What a signal said."""
+    """The fields of a signal that was received."""
 
     signo: int
     code: int
@@ -56,7 +56,9 @@ class Seen(NamedTuple):
 
 
 def record(access: Callable[[], object]) -> Seen:
-    """Make an access that must raise SIGBUS, in a child that ends in the handler: returning would only repeat it."""
+    """Makes an access that must raise SIGBUS, in a child that exits in the handler, since the access would be repeated
+    if that returned.
+    """
     back, out = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,8 +1,8 @@
-"""Memory that really faults: pages that may not be read, may not be written, were never there, or whose file was cut,
-from the beginning or from a moment on that a test chooses.
+"""Memory that really faults: pages that cannot be read or written, are not mapped, or whose file was truncated. They
+are bad from the beginning, or from a moment that the test chooses.
 
-Every mapping is placed far below the addresses the kernel hands out by itself, so that a hole in it stays a hole: an
-allocator that grows while a test runs fills the highest gap first and never reaches this one.
+Every mapping is placed far below the addresses that the kernel chooses by itself, so that a hole in it stays a hole:
+new mappings go into the highest gap, and never reach this one.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Page(Enum):
 
 
 class Arena:
-    """Consecutive pages, each with its own fate, which may change: good pages can be damaged and mended.
+    """Consecutive pages, each good or bad in its own way. Good pages can be damaged, and damaged pages mended.
 
-    `buffer` covers them all, whatever becomes of them. A context manager; the pages go when it ends.
+    `buffer` covers all of them, good or bad. An arena is a context manager; its end unmaps the pages.
     """
 
     _cursor = _BASE
@@ -75,7 +75,7 @@ class Arena:
 
     @classmethod
     def good(cls, npages: int, content: bytes = b"") -> Arena:
-        """One whose pages are all good, until they are damaged."""
+        """An arena whose pages are all good until they are damaged."""
         return cls([Page.GOOD] * npages, content)
 
     def _reserve(self) -> int:
@@ -111,12 +111,12 @@ class Arena:
         return self.address + index * PAGE_SIZE
 
     def repair(self, index: int) -> None:
-        """Put a good page full of zeros where this one was."""
+        """Replaces the page by a good one full of zeroes."""
         mapping.map_at(self.start(index), PAGE_SIZE, _ANONYMOUS)
         self.pages[index] = Page.GOOD
 
     def damage(self, index: int, how: Damage) -> None:
-        """Makes a good page bad."""
+        """Makes a good page bad in this way."""
         assert index not in self._before
         address, content, fd = self.start(index), self.read(index * PAGE_SIZE, PAGE_SIZE), -1
         match how:
@@ -134,13 +134,13 @@ class Arena:
             case Damage.GUARD:
                 mapping.advise(address, PAGE_SIZE, mapping.GUARD_INSTALL)
             case Damage.POISON:
-                self.repair(index)  # only a page that nobody has touched can be poisoned
+                self.repair(index)  # only a page that was never accessed can be poisoned
                 testing._poison(address, PAGE_SIZE, {0})
         self.pages[index] = Page.PROTECTED
         self._before[index] = how, content, fd
 
     def mend(self, index: int) -> None:
-        """Takes back what was done to the page, which then holds what it held."""
+        """Undoes the damage to the page, which then has its contents again."""
         how, content, fd = self._before.pop(index)
         match how:
             case Damage.CUT | Damage.CUT_FILE:
@@ -159,7 +159,7 @@ class Arena:
         return UserRange(self.address + offset, length)
 
     def accessible(self, offset: int, length: int, *, write: bool = False) -> int:
-        """How many of these bytes precede the first that cannot be read (or written)."""
+        """The number of these bytes before the first that cannot be read (or written)."""
         for index in range(offset // PAGE_SIZE, -(-(offset + length) // PAGE_SIZE)):
             page = self.pages[index]
             if not (page.writable if write else page.readable):
@@ -175,7 +175,7 @@ class Arena:
         ctypes.memmove(self.address + offset, data, len(data))
 
     def image(self) -> bytes:
-        """Every byte there is; pages that cannot be read appear as zeros."""
+        """All bytes of the arena; pages that cannot be read appear as zeroes."""
         hole = bytes(PAGE_SIZE)
         return b"".join(
             self.read(index * PAGE_SIZE, PAGE_SIZE) if page.readable else hole for index, page in enumerate(self.pages)
@@ -200,7 +200,7 @@ class Arena:
 
 
 def window(address: int, length: int) -> ctypes.Array[ctypes.c_char]:
-    """A buffer over memory that somebody else keeps mapped."""
+    """A buffer over memory that the caller keeps mapped."""
     return (ctypes.c_char * length).from_address(address)
 
 

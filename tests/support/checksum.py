@@ -1,4 +1,4 @@
-"""The Internet checksum, as RFC 1071 defines it: what sums of ours are compared with."""
+"""The Internet checksum as RFC 1071 defines it, with which our sums are compared."""
 
 from __future__ import annotations
 

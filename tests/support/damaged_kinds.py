@@ -1,4 +1,4 @@
-"""Four pages under an iterator of every kind, and where it stands when one of them is bad."""
+"""An iterator of every kind over four pages, and its position when one of them is bad."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ ERRNO |= {"protection": errno.EACCES, "unmapped": errno.EFAULT, "bad_address": e
 
 
 def build(kind: IterKind, direction: Direction, view: memoryview) -> IovIter:
-    """An iterator over four pages but the first three bytes, so that its offsets differ from the memory's.
+    """An iterator over four pages without the first three bytes, so that its offsets differ from the memory's.
 
-    Among its segments are empty ones, one that ends with its page, and one over two pages.
+    Some segments are empty, one ends at the end of its page, and one spans two pages.
     """
     half = 2 * PAGE_SIZE
     if kind is IterKind.BVEC:
@@ -44,7 +44,7 @@ def build(kind: IterKind, direction: Direction, view: memoryview) -> IovIter:
 
 
 def state_at(kind: IterKind, done: int) -> tuple[int, int, int]:
-    """Count, offset and segments left of one that went up to a byte it could not copy."""
+    """Count, offset and number of segments of an iterator that stopped before a byte it could not copy."""
     lengths = list(CUTS)
     if kind is IterKind.BVEC:
         lengths = [2 * PAGE_SIZE - SKIP, 0, 2 * PAGE_SIZE]
@@ -63,7 +63,9 @@ def state(i: IovIter) -> tuple[int, int, int]:
 
 
 def expect_short(i: IovIter, copy: Callable[[], int], copied: int, how: Damage, *, raises: bool) -> None:
-    """The copy ends for bad memory after `copied` bytes and says so the way it should."""
+    """Checks that the copy stops at bad memory after `copied` bytes, and reports that rightly: by a FaultError if it
+    `raises`, otherwise by `i.fault`.
+    """
     if raises:
         with pytest.raises(FaultError) as caught:
             copy()

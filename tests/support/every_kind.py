@@ -1,4 +1,4 @@
-"""The same pages as an iterator of every kind, in segments of every shape, and what its cursor looks like."""
+"""Makes iterators of every kind over the same pages, in segments of every shape, and predicts their position."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def snapshot(iterator: IovIter) -> tuple[object, ...]:
 
 
 def cut(memory: memoryview, skip: int, lengths: Sequence[int] = LENGTHS) -> list[memoryview]:
-    """The memory as segments of these lengths, without its first bytes."""
+    """The memory without its first bytes, in segments of these lengths."""
     segments = []
     start = 0
     for length in lengths:
@@ -42,11 +42,11 @@ def build(
     unit: int = PAGE_SIZE,
     first_page: int = 0,
 ) -> IovIter:
-    """An iterator of this kind over whole pages, freshly built to begin after the first `skip` bytes.
+    """A new iterator of this kind over whole pages, which begins after the first `skip` bytes.
 
-    Segments have these lengths, elements of a BVEC and folios `unit` bytes; an XARRAY's pages begin at this index. What
-    a kind is built of is what its constructor takes behind the direction, so that a kind like another needs nothing
-    here.
+    IOVEC and KVEC get segments of these lengths, BVEC and FOLIOQ pieces of `unit` bytes, and XARRAY pages from this
+    index on. The parameter behind the direction of a kind's constructor says what it is built from, so a kind that takes
+    what another takes needs no case here.
     """
     make: Any = getattr(IovIter, str(kind))
     units = [memory[start : start + unit] for start in range(0, len(memory), unit)]
@@ -77,7 +77,7 @@ def build(
 
 
 def three_pages() -> memoryview:
-    """Page-aligned memory with no two neighbouring bytes alike."""
+    """Three pages of memory in which no two neighbouring bytes are equal."""
     arena = ctypes.create_string_buffer(TOTAL + PAGE_SIZE)
     start = -ctypes.addressof(arena) % PAGE_SIZE
     view = memoryview(arena).cast("B")[start : start + TOTAL]

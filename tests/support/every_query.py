@@ -1,4 +1,4 @@
-"""Iterators over literal addresses and over page-aligned memory, for tests of what they answer."""
+"""Iterators over fixed addresses and over page-aligned memory, for tests of their queries."""
 
 from iovec_rs import PAGE_SIZE, READ, FolioQueue, IovIter, PageSpan, PipeRing, UserRange
 from iovec_rs import XArray as PageArray
@@ -18,7 +18,7 @@ def iovec(*segments: tuple[int, int], count: int | None = None) -> IovIter:
 
 
 class Pages(OwnPages):
-    """Memory for the kinds that must own theirs, and iterators over it."""
+    """Page-aligned memory, and iterators over it of the kinds that cannot run over a raw address."""
 
     def pages(self, *numbers: int) -> tuple[int, ...]:
         return tuple(self.address(number) for number in numbers)
@@ -47,7 +47,7 @@ def pipe(*, slots: int = 4, max_usage: int | None = None, count: int = 100_000) 
 
 
 def kernel_backed(pages: Pages) -> list[IovIter]:
-    """Five bytes of every kind that is not user memory."""
+    """Iterators over five bytes, of every kind that is not user memory."""
     return [
         pages.kvec((0, 3), (9, 2)),
         pages.bvec((0, 0, 3), (1, 9, 2)),

@@ -1,7 +1,6 @@
-"""Disks that fail: one that is full, and one that cannot read some of its blocks. Both take the right to mount.
-
-The second is a FUSE file system of one file, served by a process of its own (`python failing_disk.py DIR SIZE BAD...`):
-a fault waits for the server, which must not need the interpreter of whoever faults.
+"""Disks that fail: one is full, another cannot read some of its blocks. Both need the privilege to mount. The second is
+a FUSE file system of one file, served by another process (`python failing_disk.py DIR SIZE BAD...`): a fault waits for
+the server, so that must not need the interpreter of the faulting process.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
 PAGE = 4096
 NAME = "file"
 PATIENCE = 60
-"""Seconds in which the server has to come up."""
+"""The seconds in which the server must start."""
 _DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(kind: str, where: Path, options: str) -> None:
-    """OSError if that is not allowed."""
+    """Mounts a file system. OSError if that is not allowed."""
     if _libc.mount(b"test", os.fsencode(where), kind.encode(), 0, options.encode()) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"mount -t {kind}: {os.strerror(number)}")
@@ -43,7 +42,7 @@ def unmount(where: Path) -> None:
 
 @contextmanager
 def full_disk(where: Path, npages: int) -> Iterator[Path]:
-    """A file system with room for so many pages."""
+    """A file system with room for this many pages."""
     mount("tmpfs", where, f"size={npages * PAGE}")
     try:
         yield where
@@ -52,14 +51,14 @@ def full_disk(where: Path, npages: int) -> Iterator[Path]:
 
 
 def content(page: int) -> bytes:
-    """What a readable page of the file holds."""
+    """The content of a readable page of the file."""
     return struct.pack("<Q", page + 1) * (PAGE // 8)
 
 
 @contextmanager
 def unreadable_disk(where: Path, npages: int, bad: Sequence[int]) -> Iterator[Path]:
-    """A file of so many pages, of which some give EIO."""
-    mount("tmpfs", where, "size=4096")  # says now whether mounting is allowed
+    """A file of this many pages, of which some give EIO."""
+    mount("tmpfs", where, "size=4096")  # fails now if mounting is not allowed
     unmount(where)
     command = [sys.executable, __file__, str(where), str(npages), *map(str, bad)]
     with subprocess.Popen(command) as server:
@@ -76,7 +75,7 @@ def unreadable_disk(where: Path, npages: int, bad: Sequence[int]) -> Iterator[Pa
 
 
 class Request(IntEnum):
-    """What the kernel asks a FUSE server; the rest it does not need to know."""
+    """The requests of the kernel that the FUSE server answers; others it refuses."""
 
     LOOKUP = 1
     FORGET = 2
@@ -118,7 +117,7 @@ def _answer(opcode: int, node: int, body: bytes, npages: int, bad: set[int]) -> 
 
 
 def serve(where: Path, npages: int, bad: set[int]) -> None:
-    """Answers until it is unmounted."""
+    """Answers requests until the file system is unmounted."""
     device = os.open("/dev/fuse", os.O_RDWR)
     mount("fuse", where, f"fd={device},rootmode=40000,user_id=0,group_id=0")
     while True:

@@ -1,4 +1,4 @@
-"""A tree that looks like the parts of sysfs that tell of non-volatile memory, for devices that are not there."""
+"""A directory tree like the parts of sysfs that describe non-volatile memory, for devices that do not exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ZERO = os.makedev(1, 5)
 
 
 class Sysfs:
-    """Directories are where the kernel has them, files hold what it would write."""
+    """The directories and files of sysfs, with the contents that the kernel would write."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root / "sys"
@@ -68,7 +68,7 @@ class Sysfs:
         return directory
 
     def dax(self, region: Path, device: int = ZERO, *, size: int, **files: object) -> Path:
-        """A device-DAX device below an nvdimm region, or below a CXL region, which no bus of nvdimms links to."""
+        """A device-DAX device below an nvdimm region, or below a CXL region, to which no nvdimm bus has a link."""
         directory = self.fill(region / "dax0.1/dax0.0", size=size, **files)
         (directory / "subsystem").symlink_to(os.path.relpath(self.root / "bus/dax", directory))
         self._announce("char", device, directory)

@@ -1,4 +1,4 @@
-"""Children forked while a thread of their parent is in the middle of something."""
+"""Forks children while a thread of their parent works."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 
 def codes_of_children_beside(work: Callable[[], object], child: Callable[[], int], nchildren: int = 30) -> list[int]:
-    """The exit codes of children that are forked while a thread does the work again and again: what `child` returns, 1
-    if it raises, and a negative number if it has not ended after a minute."""
+    """Forks children while a thread does the work again and again. Returns their exit codes: what `child` returned, 1
+    if it raised, or a negative number if it had not ended after a minute.
+    """
     stop = threading.Event()
 
     def keep_working() -> None:

@@ -1,6 +1,6 @@
-"""A real iterator of every kind beside its oracle, over the same memory, out of one description.
+"""Makes a real iterator of every kind and its oracle, over the same memory, from one description.
 
-All memory of a pair lies in one mapping. What no segment covers is a red zone, and is compared like everything else.
+All memory of a pair lies in one mapping. Memory that no segment covers is a red zone, which must not change.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ XARRAY_FIRST = 3
 class Shape:
     lengths: tuple[int, ...]
     lead: int = 0
-    """Where in its page the first byte lies."""
+    """The offset of the first byte in its page."""
     cut: int = 0
-    """How far count stays below the data; less than 0 puts it beyond, where a kind allows that."""
+    """By how many bytes count is less than the data. If negative, count is more, for kinds that allow that."""
     extra: int = 0
     """XARRAY: the pages before a hole, if any. FOLIOQ: the folios before the first slot. PIPE: the slots in use."""
     seed: int = 0
@@ -44,7 +44,7 @@ class Shape:
 
 
 class AddressSpace(OwnPages):
-    """Pages full of noise, a copy of what they should hold, and the address that the next segment gets."""
+    """Pages of random bytes, a copy of their expected contents, and the address that the next segment gets."""
 
     def __init__(self, npages: int, seed: int = 0) -> None:
         super().__init__(npages)
@@ -63,7 +63,7 @@ class AddressSpace(OwnPages):
         return piece
 
     def place_on_page(self, length: int, offset: int = 0) -> Piece:
-        """Begins `offset` bytes into a page of its own; at least the rest of that page stays unused."""
+        """Places bytes at `offset` of a page that no other segment uses."""
         page = self.base + model.ceil_pages(self.cursor - self.base) * PAGE
         self.cursor = page + offset + length + 1
         return Piece(page + offset, length, offset)
@@ -81,11 +81,11 @@ class Pair:
     ring: Any = None
     """PIPE: the real ring."""
     raw: bool = False
-    """Some of its segments are bare address ranges."""
+    """Whether some of its segments are bare address ranges."""
     keep: list[object] = field(default_factory=list)
 
     def check(self) -> None:
-        """State, every byte of memory, and what remains are as the oracle says."""
+        """Checks that the state, every byte of memory, and the remaining memory are those of the oracle."""
         real, oracle = self.real, self.oracle
         assert state_of(real) == oracle.state
         assert len(real) == real.count
@@ -109,7 +109,7 @@ def direction(source: bool) -> iovec_rs.Direction:
 
 
 def _pages_for(shape: Shape) -> int:
-    """Room for any layout: each segment on pages of its own, and red zones around all of them."""
+    """Pages enough for any layout: each segment on pages of its own, with red zones around."""
     return 4 + sum(model.ceil_pages(length) + 2 for length in shape.lengths) + 2 * shape.extra
 
 
@@ -130,7 +130,7 @@ def _in_a_row(space: AddressSpace, shape: Shape) -> list[Piece]:
 
 
 def iovec(source: bool, shape: Shape) -> Pair:
-    """Every other segment is a bare address range if the seed is odd."""
+    """If the seed is odd, every other segment is a bare address range."""
     space = AddressSpace(_pages_for(shape), shape.seed)
     pieces = _in_a_row(space, shape)
     count = shape.count(shape.total)
@@ -159,7 +159,9 @@ def kvec_readonly(source: bool, shape: Shape) -> Pair:
 
 
 def bvec(source: bool, shape: Shape) -> Pair:
-    """No lead: every element begins with its page, so that neighbours may join. Otherwise offsets differ."""
+    """Without a lead every element begins at its page's start, so that neighbours may join. Otherwise their offsets
+    differ.
+    """
     space = AddressSpace(_pages_for(shape), shape.seed)
     offsets = [(shape.lead + 911 * index) % PAGE if shape.lead else 0 for index in range(len(shape.lengths))]
     pieces = [space.place_on_page(length, offset) for length, offset in zip(shape.lengths, offsets, strict=True)]
@@ -199,7 +201,7 @@ def _folioq(source: bool, shape: Shape, sizes: list[int]) -> Pair:
 
 
 def folioq(source: bool, shape: Shape) -> Pair:
-    """Folios of whole pages, as they are in the kernel."""
+    """Folios consist of whole pages, as in the kernel."""
     whole = [max(model.ceil_pages(length), 1) * PAGE for length in shape.lengths]
     return _folioq(source, shape, [PAGE] * shape.extra + whole)
 
@@ -209,7 +211,7 @@ def folioq_odd(source: bool, shape: Shape) -> Pair:
 
 
 def pipe(source: bool, shape: Shape) -> Pair:
-    """Some slots hold data already, the newest of them open for an ordinary pipe write."""
+    """Some slots have data already, and an ordinary pipe write may still append to the newest."""
     space = AddressSpace(1, shape.seed)
     max_usage = RING_SLOTS - shape.lead % 2
     ring = iovec_rs.PipeRing(RING_SLOTS, max_usage)
@@ -256,7 +258,7 @@ CASES: list[tuple[str, bool]] = [
     for source in (False, True)
     if kind not in (DESTINATION_ONLY if source else SOURCE_ONLY)
 ]
-"""Every kind, in every direction it has."""
+"""Every kind, in every direction that it supports."""
 
 
 def build(kind: str, source: bool, shape: Shape) -> Pair:

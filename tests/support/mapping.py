@@ -12,7 +12,7 @@ __all__ = ["GUARD_INSTALL", "GUARD_REMOVE", "READ_WRITE", "advise", "map_at", "m
 
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 GUARD_INSTALL, GUARD_REMOVE = 102, 103
-"""What madvise takes; Linux has them from 6.13 on."""
+"""Arguments of madvise, which Linux has from 6.13 on."""
 _MAP_FIXED, _MAP_FIXED_NOREPLACE = 0x10, 0x100000
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
@@ -31,13 +31,17 @@ def _check(result: int | None, call: str) -> None:
 
 
 def map_at(address: int, length: int, flags: int, fd: int = -1, offset: int = 0, *, replace: bool = True) -> None:
-    """Readable and writable memory at exactly this address. OSError if it is taken and `replace` is false."""
+    """Maps readable and writable memory at exactly this address. OSError if something is mapped there and `replace` is
+    false.
+    """
     fixed = _MAP_FIXED if replace else _MAP_FIXED_NOREPLACE
     _check(_libc.mmap(address, length, READ_WRITE, flags | fixed, fd, offset), "mmap")
 
 
 def map_cut_page(address: int, fd: int) -> None:
-    """The first page of a file, which is then cut to nothing. It is there again once the file is as long as a page."""
+    """Maps the first page of a file, and truncates the file to nothing. The page is good again once the file is as long
+    as a page.
+    """
     os.ftruncate(fd, PAGE_SIZE)
     map_at(address, PAGE_SIZE, mmap.MAP_SHARED, fd)
     ctypes.memset(address, 1, PAGE_SIZE)

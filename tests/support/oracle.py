@@ -1,7 +1,7 @@
-"""A naive model of an iov_iter: what the compiled one must do, written to be checked by reading.
+"""A naive model of an iov_iter, the specification of the compiled one. It is simple enough to be checked by reading.
 
-An oracle works on a `Memory`, a copy of the real bytes by address, so real memory and expected memory never mix. A rule
-that is broken raises the exception the real iterator documents, always before anything has changed.
+An oracle works on a `Memory`, a copy of the real bytes by address, so that it never touches real memory. A call that
+breaks a rule raises the exception that the real iterator documents, before anything has changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class State:
 
 
 class Piece(NamedTuple):
-    """Some consecutive bytes; `offset` is where the first one lies in the page its owner describes it by."""
+    """Consecutive bytes. `offset` is the offset of the first in the page by which its owner describes it."""
 
     address: int
     length: int
@@ -46,7 +46,9 @@ class Piece(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What a page getter answers: the pages by address, where the first byte lies in the first, and how many bytes."""
+    """The answer of a page getter: the addresses of the pages, the offset of the first byte in the first, and the
+    number of bytes.
+    """
 
     pages: tuple[int, ...] = ()
     offset0: int = 0
@@ -81,7 +83,7 @@ def need(condition: bool, message: str) -> None:
 
 
 def list_pages(pieces: list[Piece], size: int, maxpages: int) -> Span:
-    """As many of the first `size` bytes as `maxpages` pages hold without a gap in the middle of a page."""
+    """The first `size` bytes, or as many of them as lie in `maxpages` pages without a gap inside a page."""
     pages: list[Piece] = []
     nbytes = 0
     for page in (page for piece in pieces for page in piece.pages()):
@@ -96,7 +98,7 @@ def list_pages(pieces: list[Piece], size: int, maxpages: int) -> Span:
 
 
 class Oracle(ABC):
-    """What every kind has in common. The subclasses say where the bytes are and how the position moves."""
+    """The behaviour that all kinds share. The subclasses define where the bytes are and how the position moves."""
 
     kind: ClassVar[str]
     nr_segs: int = 0
@@ -111,11 +113,11 @@ class Oracle(ABC):
 
     @abstractmethod
     def rest(self) -> list[Piece]:
-        """Everything from the position on, empty segments included, not clipped to count."""
+        """All memory from the position on, including empty segments, not clipped to count."""
 
     @abstractmethod
     def take(self, nbytes: int) -> list[Piece]:
-        """Move over this many bytes, or as many as there are, as a copy does, and say which they were."""
+        """Moves over this many bytes, or as many as there are, as a copy does, and returns them."""
 
     def clipped(self) -> list[Piece]:
         left, found = self.count, []
@@ -125,7 +127,7 @@ class Oracle(ABC):
         return found
 
     def room(self) -> int:
-        """How much a copy can move from here."""
+        """The number of bytes that a copy can move from here."""
         return sum(piece.length for piece in self.clipped())
 
     def ranges(self) -> list[tuple[int, int]]:
@@ -167,8 +169,9 @@ class Oracle(ABC):
         return self.fill(bytes(self.count if nbytes is None else min(nbytes, self.count)))
 
     def settle(self, seen: State) -> None:
-        """Take this one of the positions that mean the same. Whether the side of a copy between two iterators that
-        could have gone on has looked behind an empty segment already is its own affair."""
+        """Takes one of several equivalent positions. In a copy between two iterators, the side that has more memory may
+        or may not have stepped over an empty segment; both are right.
+        """
         assert seen == self.state, "this kind has no two of them"
 
     def advance(self, nbytes: int) -> None:
@@ -177,7 +180,7 @@ class Oracle(ABC):
     @property
     @abstractmethod
     def behind(self) -> int:
-        """How far it can be moved back."""
+        """The number of bytes that it can be moved back."""
 
     def revert(self, nbytes: int) -> None:
         need(nbytes <= MAX_RW, "more than one call can have moved")
@@ -203,7 +206,7 @@ class Oracle(ABC):
 
     @property
     def where(self) -> int:
-        """The number whose low bits decide the alignment, for kinds that are one line of bytes."""
+        """The number whose low bits decide the alignment, for kinds over one contiguous range."""
         return self.offset
 
     def single_seg_count(self) -> int:
@@ -243,7 +246,7 @@ class Oracle(ABC):
         return span
 
     def each_range(self, nbytes: int) -> list[bytes]:
-        """What for_each_range shows its callback."""
+        """The ranges that for_each_range passes to its callback."""
         pieces = self.rest()
         need(nbytes <= sum(piece.length for piece in pieces), "beyond the segments")
         found = []
@@ -258,7 +261,7 @@ class Oracle(ABC):
 
 
 class User:
-    """A mixin for memory that may fault: it is the only one fault_in looks at, and for_each_range refuses it."""
+    """A mixin for user memory, which may fault: fault_in does something for it only, and for_each_range refuses it."""
 
     count: int
 
@@ -331,7 +334,9 @@ class Vector(Oracle):
         return [pieces[0].skip(self.offset), *pieces[1:]] if pieces else []
 
     def take(self, nbytes: int) -> list[Piece]:
-        """A segment is left when its last byte is; the empty ones after it only when more is wanted."""
+        """The position leaves a segment together with its last byte. It passes empty segments behind that only if more
+        is wanted.
+        """
         taken = []
         while nbytes and self.index < len(self.segments):
             here = self.segments[self.index].skip(self.offset)
@@ -345,14 +350,14 @@ class Vector(Oracle):
         return taken
 
     def advance(self, nbytes: int) -> None:
-        """Unlike a copy, this also leaves every empty or finished segment behind. With nothing left it does nothing."""
+        """Unlike a copy, it also passes every empty or finished segment. If nothing is left it does nothing."""
         if self.count:
             self.take(min(nbytes, self.count))
             while self.step_over():
                 pass
 
     def step_over(self) -> bool:
-        """Leave the current segment behind if nothing of it is left."""
+        """Moves to the next segment if nothing of the current one is left."""
         finished = self.index < len(self.segments) and self.offset == self.segments[self.index].length
         if finished:
             self.index, self.offset = self.index + 1, 0
@@ -395,7 +400,7 @@ class Vector(Oracle):
         return min(self.count, self.rest()[0].length) if self.nr_segs > 1 else self.count
 
     def needed(self) -> list[Piece]:
-        """The segments a query examines: those count still reaches, and always the current one."""
+        """The segments that a query examines: the current one, and those that count reaches."""
         left, found = self.count, []
         for piece in self.clipped():
             found.append(piece)
@@ -433,7 +438,7 @@ class Iovec(User, Vector):
     get = Vector.extract
 
     def gap_alignment(self) -> int:
-        """Looks at whole segments from the current one on, wherever in it the position is."""
+        """It uses whole segments, from the current one on, wherever in that the position is."""
         result, end, left = 0, 0, self.count
         for segment in (segment for segment in self.segments[self.index :] if segment.length):
             if end:
@@ -453,7 +458,9 @@ class Kvec(Vector):
 
 
 class Bvec(Vector):
-    """Described by the offset in a page instead of an address. Empty elements are not overlooked by the queries."""
+    """Its elements are described by an offset in a page instead of an address. The queries do not skip empty
+    elements.
+    """
 
     kind = "bvec"
 

@@ -1,4 +1,4 @@
-"""The naive models of the kinds over structures of pages, and of the one with no memory."""
+"""The naive models of the kinds over structures of pages, and of the kind without memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from support.oracle import MAX_COUNT, PAGE, Bytes, Oracle, Piece, Vector, need
 
 
 class Folioq(Vector):
-    """A vector of folios without a segment count: the queue may end before count does, and may grow."""
+    """A vector of folios without a segment count. The queue may end before count does, and may grow."""
 
     kind = "folioq"
     nr_segs = 0
@@ -33,7 +33,7 @@ class Folioq(Vector):
     dup = Oracle.dup
 
     def single_seg_count(self) -> int:
-        """Of the whole folio, wherever in it the position is."""
+        """It is that of the whole folio, wherever in that the position is."""
         return min(self.segments[self.index].length, self.count) if self.index < len(self.segments) else 0
 
     alignment = Oracle.alignment
@@ -70,7 +70,7 @@ class Xarray(Oracle):
         return taken
 
     def advance(self, nbytes: int) -> None:
-        """Plain arithmetic: it does not look for holes."""
+        """It only adds to the position and does not look for holes."""
         nbytes = min(nbytes, self.count)
         self.offset += nbytes
         self.count -= nbytes
@@ -107,7 +107,7 @@ class Discard(Oracle):
 
     @property
     def behind(self) -> int:
-        """It has no start, only a largest count."""
+        """It has no start, so only the largest count limits it."""
         return MAX_COUNT - self.count
 
     def step_back(self, nbytes: int) -> None:

@@ -1,4 +1,4 @@
-"""The naive model of a pipe that is filled: its ring of slots, and the cursor over it."""
+"""The naive model of a pipe that an iterator fills: its ring of slots, and the cursor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Ring:
 
 
 class Pipe(Oracle):
-    """Appends to a ring. `last` is the end of what was written last, negative in a page that belongs to others."""
+    """A cursor that appends to a ring. `last` is the end of the last bytes written, negative if they are in a page that
+    belongs to others.
+    """
 
     kind = "pipe"
 
@@ -47,7 +49,7 @@ class Pipe(Oracle):
 
     @property
     def spare(self) -> int:
-        """Bytes still free in the newest page, if it is an own one."""
+        """The free bytes in the newest page, if the ring allocated it."""
         return PAGE - self.last if self.last > 0 else 0
 
     def rest(self) -> list[Piece]:
@@ -107,7 +109,7 @@ class Pipe(Oracle):
             self.last = slot.offset + slot.length if slot.own else -(slot.offset + slot.length)
 
     def read(self, nbytes: int) -> bytes:
-        """Somebody takes data out at the other end."""
+        """Reads data from the other end of the pipe."""
         content = b""
         while self.ring.slots and len(content) < nbytes:
             slot = self.ring.slots[0]
@@ -132,7 +134,7 @@ class Pipe(Oracle):
         return min(self.ring.free + bool(self.spare), maxpages) if self.count else 0
 
     def get(self, size: int, maxpages: int) -> Span:
-        """Appends room for the data to the ring. Pages are told by their place among the slots."""
+        """Appends room for the data to the ring. Pages are identified by their index among the slots."""
         free = min(self.ring.free + bool(self.spare), maxpages)
         if not free:
             raise OSError(errno.EFAULT, "full")

@@ -1,4 +1,4 @@
-"""Page-aligned memory that a test owns, with its address."""
+"""Page-aligned memory of a test, with its address."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class OwnPages:
         return self[number * PAGE_SIZE : (number + 1) * PAGE_SIZE]
 
     def address(self, number: int) -> int:
-        """Where a page begins."""
+        """The address of a page."""
         return self.base + number * PAGE_SIZE

@@ -1,4 +1,4 @@
-"""Programs that may end, stop or fork the process they run in, and so get one of their own."""
+"""Runs programs that may end, stop or fork their process in a process of their own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def survives(program: Callable[[], object], *, timeout: float = 120) -> None:
-    """Calls a function of a test module in an interpreter of its own; it must end well.
+    """Calls a function of a test module in another interpreter, which must exit with 0.
 
-    What it prints to stderr is shown if it does not. `timeout` is in seconds, and there to end what would not.
+    If it does not, its stderr is shown. `timeout` is in seconds; it ends a process that hangs.
     """
     path = Path(inspect.getfile(program))
     code = f"from {program.__module__} import {program.__name__} as program; program()"
@@ -35,7 +35,7 @@ def survives(program: Callable[[], object], *, timeout: float = 120) -> None:
 
 @contextmanager
 def little_memory(nbytes: int) -> Iterator[None]:
-    """The process gets `nbytes` more of address space and no more, until the block ends."""
+    """Limits the process to `nbytes` more of address space until the block ends."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + nbytes, before[1]))

@@ -1,4 +1,4 @@
-"""Where a test's files lie, and which of a mapping's bytes are only in memory."""
+"""Places for the files of tests, and which bytes of a mapping are not on the disk yet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def file_system(path: Path) -> str:
 
 @contextlib.contextmanager
 def on_disk() -> Iterator[Path]:
-    """A directory of a file system that has to write its pages somewhere."""
+    """A directory on a file system that writes its pages to a disk."""
     for base in (tempfile.gettempdir(), "/var/tmp", Path(__file__).parent):
         if file_system(Path(base)) not in _MEMORY_FILE_SYSTEMS:
             with tempfile.TemporaryDirectory(dir=base, prefix="iovec_rs-") as name:
@@ -51,7 +51,9 @@ def address(buffer: Buffer) -> int:
 
 
 def dirty(region: Buffer) -> int:
-    """Bytes of a mapping's pages that are stored to and not on the disk yet, as the kernel's page tables say."""
+    """The number of bytes in pages of a mapping that have been written to and are not on the disk yet, by the kernel's
+    page tables.
+    """
     start = f"{address(region):x}-"
     lines = iter(Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines())
     next(line for line in lines if line.startswith(start))
@@ -66,12 +68,12 @@ def dirty(region: Buffer) -> int:
 
 
 def array(region: Any, dtype: str = "u1", count: int = -1) -> np.ndarray[Any, Any]:
-    """numpy's own view of a region; its annotations know no buffers but the usual ones before Python 3.12."""
+    """A numpy array over a region. Before Python 3.12, numpy's annotations accept only the usual types of buffers."""
     return np.frombuffer(region, dtype, count)
 
 
 def pages(nbytes: int) -> int:
-    """The size of the pages that so many bytes from the start of a page on are in."""
+    """The size of the pages that contain this many bytes from the start of a page on."""
     return -(-nbytes // PAGE_SIZE) * PAGE_SIZE
 
 
@@ -91,7 +93,7 @@ def mounted(kind: str, source: str, place: Path, options: str = "rw") -> Iterato
 
 @contextlib.contextmanager
 def failing_disk(directory: Path, size: str, room: str) -> Iterator[Path]:
-    """A file system on a disk of that size, of which only so much can really be written: the rest is an I/O error."""
+    """A file system on a disk of this size, of which only `room` bytes can be written; any more give an I/O error."""
     with mounted("tmpfs", "none", directory / "below", f"size={room}") as below:
         image = below / "image"
         with image.open("wb") as file:

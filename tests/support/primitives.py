@@ -1,4 +1,4 @@
-"""Every copy as a function between memory that is bad somewhere and good memory as long."""
+"""Every copy function in one form: between a part of an arena, which may be bad, and good memory of the same length."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ __all__ = ["FROM_BAD", "NONTEMPORAL_FROM_BAD", "NONTEMPORAL_INTO_BAD", "TO_BAD"]
 
 Outcome = tuple[int, Fault | None]
 Primitive = Callable[[Arena, int, int, memoryview], Outcome]
-"""Copies between `n` bytes of the arena from an offset on, and good memory as long."""
+"""Copies between `n` bytes of the arena, from an offset on, and good memory of that length."""
 
 
 def through(i: IovIter, call: Callable[[IovIter], int]) -> Outcome:
-    """The count and the fault, however they are reported."""
+    """Runs a copy, and returns its count and its fault, whether it returned or raised them."""
     count = i.count
     try:
         copied, fault = call(i), i.fault
@@ -74,11 +74,13 @@ def flat(
 
 
 BEFORE = 0x12345678
-"""The sum of what came before."""
+"""The sum of the bytes before, which the copies continue."""
 
 
 def summed(good: memoryview, i: IovIter, call: Callable[[IovIter], tuple[int, int]]) -> Outcome:
-    """As `through`, for a copy with a sum: that of the bytes counted, which the good side holds from its start on."""
+    """As `through`, for a copy with a sum. Checks that it is the sum of the bytes counted, which are at the start of
+    the good side.
+    """
     sums: list[int | None] = []
 
     def copy(i: IovIter) -> int:
@@ -107,7 +109,7 @@ def flat_summed(
 
 
 def pieces(view: memoryview) -> list[memoryview]:
-    """The same bytes, cut within lines, at their ends, and where there is nothing."""
+    """The same bytes in segments that end inside cache lines and at their ends; some are empty."""
     found: list[memoryview] = []
     start = 0
     for length in cycle((1, 0, 63, 64, 5, 300, 0, 131, 2, 600)):

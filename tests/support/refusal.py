@@ -1,4 +1,4 @@
-"""Expecting a refusal that is the kernel's own answer: the errno decides, not the exception's class alone."""
+"""Expects an OSError with a certain errno, since the exception's class alone does not say why the kernel refused."""
 
 from __future__ import annotations
 

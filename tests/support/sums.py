@@ -1,4 +1,4 @@
-"""CRC-32C by others: what our sums are compared with."""
+"""CRC-32C by other implementations, with which our sums are compared."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["bit_by_bit", "crc32c"]
 
 
 def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
-    """Google's, which goes on from a finished sum as ours does."""
+    """The CRC-32C of Google's library, which continues a finished sum as ours does."""
     extended: int = google_crc32c.extend(crc, bytes(data))
     return extended
 
 
 def bit_by_bit(data: bytes) -> int:
-    """The definition: the reflected polynomial, a bit at a time."""
+    """The CRC-32C by its definition: the reflected polynomial, one bit at a time."""
     register = 0xFFFFFFFF
     for byte in data:
         register ^= byte
