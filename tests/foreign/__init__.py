@@ -1,1 +1,1 @@
-"""Other projects' tests, run against this one."""
+"""Runs tests of other projects against this one."""

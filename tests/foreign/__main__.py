@@ -1,8 +1,8 @@
 """`python -m foreign`: CPython's own tests of `sendmsg`, `recvmsg`, `readv` and `writev`, routed through `iovec_rs.io`.
 
-Every socket's `sendmsg`, `recvmsg` and `recvmsg_into` and the vectored functions of `posix` are replaced for the run by
-the same over an iterator, so that each test judges `iovec_rs.io` by what CPython expects of itself. Exits with 0 if all
-that could run passed, with 2 where this Python comes without its `test` package.
+For the run, every socket's `sendmsg`, `recvmsg` and `recvmsg_into` and the vectored functions of `posix` are replaced
+by functions that do the same over an iterator. So each test judges `iovec_rs.io` by what CPython expects of itself.
+Exits with 0 if all tests that could run passed, and with 2 if this Python has no `test` package.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _destination(buffers: Iterable[Any]) -> IovIter:
     try:
         return IovIter.kvec(READ, list(buffers))
     except BufferError as error:
-        # The one difference: read-only memory is a TypeError to CPython.
+        # The only difference: for read-only memory CPython raises TypeError.
         raise TypeError(str(error)) from error
 
 

@@ -1,1 +1,1 @@
-"""The running kernel as the oracle: the same vectors through its system calls and through the package."""
+"""Tests with the running kernel as the oracle: the same vectors go through its system calls and through the package."""

@@ -1,4 +1,4 @@
-"""What importing a vector means, in the plainest Python: the checks in their order, then the truncation."""
+"""A model of importing a vector in plain Python: the checks in their order, then the truncation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ ELEMENT = 16
 
 @dataclass(frozen=True)
 class Accepted:
-    """A vector that was accepted, as its copy in the kernel looks: same bases, lengths cut to the transfer limit."""
+    """A vector that was accepted, as in the kernel's copy of it: the same bases, and lengths truncated to the transfer
+    limit.
+    """
 
     total: int
     segments: tuple[tuple[int, int], ...]
@@ -26,7 +28,9 @@ class Accepted:
 
 
 def in_user_space(base: int, length: int, limit: int) -> bool:
-    """No wrap-around, and nothing beyond the limit; an empty range may stand on the limit itself."""
+    """Whether a range is in user space: it does not wrap around, and ends at the limit at the latest. An empty range
+    may be at the limit itself.
+    """
     return base + length <= limit
 
 
@@ -35,7 +39,7 @@ def is_negative(length: int) -> bool:
 
 
 def model_import(elements: Sequence[tuple[int, int]], readable: int, limit: int) -> Accepted | int:
-    """The outcome for a vector of (base, length) words of whose array only the first `readable` bytes can be read."""
+    """The outcome for a vector of (base, length) words, if only the first `readable` bytes of its array can be read."""
     if not elements:
         return Accepted(0, ())
     if len(elements) > UIO_MAXIOV:

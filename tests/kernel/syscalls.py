@@ -1,4 +1,4 @@
-"""Vectored system calls on raw addresses, answered as the kernel answers: a count, or a negative errno."""
+"""Vectored system calls on raw addresses. Each returns what the kernel returns: a count, or a negative errno."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _libc.syscall.argtypes = (ctypes.c_long,) + (ctypes.c_ulong,) * 5
 
 
 def require_comparable_kernel() -> None:
-    """Fail unless the running kernel imports vectors the way this package does.
+    """Fails unless the running kernel imports vectors as this package does.
 
-    Before 6.4 a vector of one segment was not a special case and the array was read at one go, so other errors win.
+    Before 6.4 a vector of one segment was not a special case, and the array was read as a whole, so other errors came
+    first.
     """
     release, machine = os.uname().release, os.uname().machine
     if machine != "x86_64":
@@ -55,7 +56,7 @@ def pwritev(fd: int, array: int, nr_segs: int, offset: int = 0) -> int:
 
 
 def user_limit(null_fd: int, page_size: int = 4096) -> int:
-    """The first address beyond user space, as the kernel itself draws the line (47 address bits, or 56 with LA57)."""
+    """The first address beyond user space, as the kernel determines it (47 address bits, or 56 with LA57)."""
     for bits in (47, 56):
         limit = (1 << bits) - page_size
         if _takes_empty_range(null_fd, limit) and not _takes_empty_range(null_fd, limit + 1):
@@ -70,7 +71,9 @@ def _takes_empty_range(null_fd: int, base: int) -> bool:
 
 @contextmanager
 def null_device() -> Iterator[int]:
-    """/dev/null: writev imports a vector and answers its count, readv imports it and answers 0; no data move."""
+    """A descriptor of /dev/null: writev imports a vector and returns its count, readv imports it and returns 0. No data
+    move.
+    """
     fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         yield fd
@@ -80,7 +83,7 @@ def null_device() -> Iterator[int]:
 
 @contextmanager
 def memory_file(content: bytes = b"") -> Iterator[int]:
-    """A file that lives in the page cache only, so that every short count comes from the user's side of the copy."""
+    """A file in memory, so that only the user's side of a copy can make its count short."""
     fd = os.memfd_create("oracle")
     try:
         if content:

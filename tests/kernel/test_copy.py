@@ -1,8 +1,8 @@
-"""Copies through an imported vector against the kernel's: preadv from and pwritev to a file in memory.
+"""Copies through an imported vector compared with the kernel's: preadv from and pwritev to a file in memory.
 
-Both calls copy page by page of the file and both end at the first byte of user memory that refuses, so on a memory file
-their count is exact to the byte, as the iterator's is; a pipe or a socket would drop the whole page or packet instead.
-The calls answer EFAULT where nothing was copied; a copy through an iterator answers 0.
+Both calls copy the file page by page and end at the first byte of user memory that faults. So on a memory file their
+count is exact to the byte, as the iterator's is; a pipe or a socket would drop the whole page or packet. If nothing was
+copied the calls return EFAULT, and a copy through an iterator returns 0.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Segment = tuple[int, int]
 
 pytestmark = pytest.mark.usefixtures("way")
 
-# Signal and code: BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR.
+# The signal and its code: BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR.
 SIGNALS = {"gone": (7, 2), "protection": (11, 2), "unmapped": (11, 1)}
 NPAGES = 12
 FILE_SIZE = 40_000
@@ -50,7 +50,7 @@ UNTOUCHED = 0xEE
 
 @pytest.fixture(scope="module")
 def array() -> Iterator[Arena]:
-    """Where the arrays of struct iovec lie that the kernel is given."""
+    """The memory for the arrays of struct iovec that are passed to the kernel."""
     require_comparable_kernel()
     with Arena([Page.GOOD]) as arena:
         yield arena
@@ -58,7 +58,7 @@ def array() -> Iterator[Arena]:
 
 @dataclass
 class Twins:
-    """The same pages with the same content twice: one for the kernel to work on, one for the package."""
+    """Two arenas with the same pages and contents, one for the kernel and one for the package."""
 
     theirs: Arena
     ours: Arena
@@ -73,7 +73,9 @@ class Twins:
         return 0 if answer == -errno.EFAULT else answer
 
     def imported(self, segments: Sequence[Segment], rng: random.Random) -> IovIter:
-        """The same segments as an iterator: a packed array, or objects, buffers among them where memory is good."""
+        """The same segments as an iterator, imported from a packed array or from objects, some of which are buffers
+        where the memory is good.
+        """
         ranges = [self.ours.range(offset, length) for offset, length in segments]
         buffers = rng.choice((None, 0.5, 1.0))
         if buffers is None:
@@ -86,7 +88,9 @@ class Twins:
         return self.ours.range(offset, length)
 
     def check_fault(self, iterator: IovIter, segments: Sequence[Segment], copied: int, wanted: int) -> None:
-        """A copy that stopped early says at which page and why; one that did not says nothing."""
+        """Checks that a copy that stopped early has a fault with the right page and cause, and any other copy has
+        none.
+        """
         if copied == wanted:
             assert iterator.fault is None
             return
@@ -123,7 +127,7 @@ def random_pages(rng: random.Random) -> list[Page]:
 
 
 def random_segment(rng: random.Random) -> Segment:
-    """Somewhere in the arena, mostly near a page boundary, since that is where memory turns bad."""
+    """A segment anywhere in the arena, mostly near a page boundary, because memory turns bad there."""
     end = NPAGES * PAGE_SIZE
     near = rng.randrange(NPAGES + 1) * PAGE_SIZE + rng.randint(-70, 70)
     offset = min(max(rng.choice((near, near, rng.randrange(end))), 0), end - 1)
@@ -140,7 +144,7 @@ def total(segments: Sequence[Segment]) -> int:
 
 
 def compare_read(pair: Twins, source: bytes, fd: int, segments: Sequence[Segment], rng: random.Random) -> None:
-    """One destination vector; in one call, or in a few that together ask for as much."""
+    """Reads into one vector, in one call or in a few that together request as much."""
     position = rng.choice((0, 1, PAGE_SIZE - 1, PAGE_SIZE, rng.randrange(FILE_SIZE)))
     wanted = min(total(segments), len(source) - position)
     expected = pair.kernel(fd, segments, position)
@@ -161,7 +165,7 @@ def compare_read(pair: Twins, source: bytes, fd: int, segments: Sequence[Segment
 
 
 def compare_write(pair: Twins, segments: Sequence[Segment], rng: random.Random) -> None:
-    """One source vector, collected into a file by the kernel and into a buffer by the package."""
+    """Writes one vector: the kernel gathers it into a file, and the package into a buffer."""
     position = rng.choice((0, 1, PAGE_SIZE - 1, PAGE_SIZE, rng.randrange(FILE_SIZE)))
     wanted = total(segments)
     iterator = pair.imported(segments, rng)
@@ -228,7 +232,7 @@ def test_one_segment_that_runs_into_a_bad_page_from_every_distance(
 def test_a_large_transfer_stops_at_the_one_bad_page_wherever_it_lies(
     array: Arena, direction: Direction, bad: Page
 ) -> None:
-    """Large enough for every size at which a copy could switch its method."""
+    """The transfer is longer than every length at which a copy changes its method."""
     rng = random.Random(f"large {direction} {bad.name}")
     npages = 600
     source = rng.randbytes(npages * PAGE_SIZE)

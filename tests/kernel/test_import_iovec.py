@@ -1,4 +1,6 @@
-"""import_iovec against the kernel's own: writev to /dev/null is an import that answers its count and moves no data."""
+"""import_iovec compared with the kernel's own: writev to /dev/null imports a vector, returns its count and moves no
+data.
+"""
 
 from __future__ import annotations
 
@@ -40,20 +42,22 @@ WORD = 1 << 64
 
 @dataclass(frozen=True)
 class Oracle:
-    """The kernel, where its user space ends, and room for any array, ending at a page that cannot be read."""
+    """The kernel as the oracle: the limit of its user space, and memory for any array in front of a page that cannot be
+    read.
+    """
 
     null: int
     limit: int
     room: Arena
 
     def place(self, elements: Sequence[Element], readable: int) -> int:
-        """The address of this vector's array, laid out so that only its first bytes precede the bad page."""
+        """Places the vector's array so that only its first bytes are before the bad page. Returns its address."""
         offset = ARRAY_PAGES * PAGE_SIZE - readable
         self.room.write(offset, packed_iovec(elements)[:readable])
         return self.room.address + offset
 
     def agreed(self, address: int, elements: Sequence[Element], readable: int) -> Accepted | int:
-        """What kernel and model agree to be the outcome of importing this vector."""
+        """The outcome of importing this vector, on which kernel and model must agree."""
         expected = model_import(elements, readable, self.limit)
         answer = writev(self.null, address, len(elements))
         assert answer == (expected if isinstance(expected, int) else expected.total)
@@ -61,7 +65,9 @@ class Oracle:
         return expected
 
     def compare(self, elements: Sequence[Element], readable: int | None = None, fast_segs: int = UIO_FASTIOV) -> None:
-        """One vector through the kernel, the model and every way in that can express it."""
+        """Imports one vector by the kernel, by the model and in every form that can express it, and compares the
+        outcomes.
+        """
         nr_segs = len(elements)
         whole = nr_segs * ELEMENT
         readable = whole if readable is None else readable
@@ -75,7 +81,9 @@ class Oracle:
 
 
 def as_object(length: int) -> int:
-    """A length beyond the signed range says the same as the negative number that shares its bits; use both."""
+    """Uses both spellings of a length beyond the signed range, which means the same as the negative number with the
+    same bits.
+    """
     return length - WORD if length >> 63 and length % 2 else length
 
 
@@ -122,7 +130,7 @@ def boundary_lengths(limit: int) -> tuple[int, ...]:
 
 
 def random_element(rng: random.Random, limit: int) -> Element:
-    """An element that is accepted: anywhere in user space, long often enough for the transfer limit to be met."""
+    """An element that is accepted, anywhere in user space, and often so long that the transfer limit is reached."""
     length = rng.choice((0, 1, 8, 13, PAGE_SIZE, 1 << 20, 1 << 29, 1 << 30, MAX_RW_COUNT, (1 << 31) - 1, 1 << 40))
     length = max(length - rng.choice((0, 0, 1, 2)), 0)
     return rng.choice((0, limit - length, rng.randrange(limit - length))), length
@@ -161,7 +169,7 @@ def test_random_vectors_whose_array_cannot_be_read_to_its_end(oracle: Oracle) ->
 
 @pytest.mark.parametrize("nr_segs", [1, 2, 8, 9, 16])
 def test_array_that_stops_at_every_byte_with_a_negative_length_at_every_position(oracle: Oracle, nr_segs: int) -> None:
-    """Whichever comes first in the array wins: an element that cannot be read, or one whose length is negative."""
+    """The first element that is wrong decides the error: one that cannot be read, or one whose length is negative."""
     for readable, negative in product(range(nr_segs * ELEMENT + 1), range(-1, nr_segs)):
         elements = [(0x1000 * index, WORD - 1 if index == negative else index) for index in range(nr_segs)]
         address = oracle.place(elements, readable)
@@ -179,7 +187,9 @@ def test_longest_vector_and_the_first_too_long(oracle: Oracle, nr_segs: int) -> 
 
 @pytest.mark.parametrize("nr_segs", [0, 1, 2, 8, 9, UIO_MAXIOV, UIO_MAXIOV + 1, 1 << 20, (1 << 31) - 1, (1 << 63) - 1])
 def test_array_at_an_address_that_can_hold_none(oracle: Oracle, nr_segs: int) -> None:
-    """An empty vector never looks at its array, one too long fails before it does, all others fail on the address."""
+    """For an empty vector the array is not read, a vector that is too long fails before that, and all others fail at
+    the address.
+    """
     bad_page = oracle.room.address + ARRAY_PAGES * PAGE_SIZE
     addresses = {address - gap for address in boundary_addresses(oracle.limit) for gap in (0, 8, 16)}
     expected = 0 if nr_segs == 0 else -errno.EFAULT if nr_segs <= UIO_MAXIOV else -errno.EINVAL
@@ -190,7 +200,7 @@ def test_array_at_an_address_that_can_hold_none(oracle: Oracle, nr_segs: int) ->
 
 
 def test_array_in_the_last_page_of_user_space(oracle: Oracle) -> None:
-    """An array may end exactly at the limit; one that passes it is refused whatever its first elements say."""
+    """An array may end exactly at the limit. One that extends beyond it is refused, whatever its first elements are."""
     with Arena([Page.GOOD], address=oracle.limit - PAGE_SIZE) as last:
         for nr_segs, first_length, room in product((1, 2, 3, 9), (5, WORD - 1), range(0, 10 * ELEMENT, 8)):
             elements = [(0, first_length)] + [(0, 1)] * (nr_segs - 1)

@@ -2,7 +2,7 @@ import java.io.RandomAccessFile;
 import java.nio.MappedByteBuffer;
 import java.nio.channels.FileChannel;
 
-/** What a JVM makes of the faults it means to have. */
+/** Faults that a JVM causes on purpose and recovers from. */
 public class Trips {
     static class Box {
         int value = 1;
@@ -12,7 +12,7 @@ public class Trips {
         return box.value;
     }
 
-    /** Null pointers that compiled code finds by their faults (SIGSEGV); the exceptions caught. */
+    /** Uses null references, which compiled code detects by their faults (SIGSEGV). Returns the number of exceptions caught. */
     public static int nullPointers(int times) {
         Box box = new Box();
         int caught = 0;
@@ -29,7 +29,7 @@ public class Trips {
         return caught;
     }
 
-    /** 1 if a mapped file that was cut is an error (SIGBUS), soon after the access, and not a death. */
+    /** Returns 1 if an access to a truncated mapped file (SIGBUS) becomes an error soon afterwards, and does not kill the process. */
     public static int cutFile(String path) throws Exception {
         try {
             touchCutFile(path);

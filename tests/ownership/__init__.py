@@ -1,1 +1,1 @@
-"""Scenarios that each need a process of their own; test_fault_ownership.py runs them."""
+"""Scenarios that need a process each; test_fault_ownership.py runs them."""

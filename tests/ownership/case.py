@@ -1,13 +1,13 @@
-"""One case of the neighbours' test."""
+"""A case of the test with other libraries that handle the signals, its neighbours."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 NAMES = "ab"
-"""The neighbours."""
+"""The names of the neighbours."""
 WAYS = ["kill", "sigqueue", "tgkill"]
-"""Ways to send a signal."""
+"""The ways in which a signal can be sent."""
 
 
 class Case(NamedTuple):
@@ -15,7 +15,7 @@ class Case(NamedTuple):
     """Whether copies may use our handler."""
     style: str
     flags: str
-    """Of neighbour a, joined by `+`. Neighbour b always chains."""
+    """The flags of neighbour a, joined by `+`. Neighbour b always chains."""
     order: str
-    """`copy`, `a` (it comes), `-a` (it leaves)."""
+    """The steps in order: `copy`, `a` (neighbour a installs its handler), `-a` (it restores the one before)."""
     end: str

@@ -1,4 +1,6 @@
-"""What a scenario needs: memory that is bad for each of the two signals, a copy that must survive it, the stranger."""
+"""What the scenarios share: memory that is bad for each of the two signals, a copy that must survive it, and a library
+with handlers of its own, the stranger.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ def handle_in_python(handler: Callable[[int, object], None] | signal.Handlers) -
 
 
 def survive(library: ModuleType = iovec_rs) -> list[str]:
-    """Copies over the edge of both kinds of bad memory and checks every byte; how the faults came to be known."""
+    """Copies across the edge of both kinds of bad memory and checks every byte. Returns the origins of the faults."""
     origins = []
     for arena, cause in ((CUT, "gone"), (PROTECTED, "protection")):
         for before in (0, 1, 10, 77):
@@ -62,7 +64,7 @@ def survive(library: ModuleType = iovec_rs) -> list[str]:
 
 
 def dispositions() -> list[tuple[int, int]]:
-    """Handler and flags of both signals, asked of the kernel."""
+    """The handler and the flags of both signals, as the kernel reports them."""
     found = []
     for number in BOTH:
         handler, flags = ctypes.c_ulong(), ctypes.c_ulong()
@@ -82,7 +84,9 @@ def install_foreign() -> None:
 
 
 def probe_foreign() -> None:
-    """The stranger recovers from both faults of its own, and is told about them what the kernel told."""
+    """Checks that the stranger recovers from faults of its own of both signals, and gets what the kernel reported about
+    them.
+    """
     for number, code in ((BUS, 2), (SEGV, 2)):
         before = ctypes.c_int.in_dll(foreign, "seen").value
         assert foreign.foreign_probe(BAD_ADDRESS[number]) == 1
@@ -92,6 +96,6 @@ def probe_foreign() -> None:
 
 
 def crash(number: int = SEGV) -> None:
-    """A bug elsewhere: ordinary instructions touch bad memory."""
+    """Crashes as a bug elsewhere would: ordinary instructions access bad memory."""
     ctypes.string_at(BAD_ADDRESS[number], 1)
     raise AssertionError("still here")

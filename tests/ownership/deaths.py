@@ -1,6 +1,6 @@
-"""Scenarios that end in the death every process deserves after such a bug: python -m ownership.deaths NAME SIGNAL.
+"""Scenarios with a bug that must kill the process as it would without us: python -m ownership.deaths NAME SIGNAL.
 
-Each prints `about to die` first; what follows has to come from the kernel, or from faulthandler.
+Each prints `about to die` first. Anything printed after that must come from the kernel or from faulthandler.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def faulthandler_after_and_a_copy(number: int) -> None:
 
 
 def faulthandler_between(number: int) -> None:
-    """Ours, faulthandler's, ours again: each passes on to the one below."""
+    """The handlers are ours, faulthandler's, and ours again. Each passes the signal to the one below."""
     fault_handler.install()
     faulthandler.enable()
     fault_handler.install()
@@ -97,7 +97,7 @@ def stranger_above(number: int) -> None:
 
 
 def stranger_between(number: int) -> None:
-    """It passes on to us, and we to it."""
+    """The stranger passes the signal to us, and we pass it to the stranger."""
     fault_handler.install()
     install_foreign()
     fault_handler.install()
@@ -106,7 +106,7 @@ def stranger_between(number: int) -> None:
 
 
 def ignored(number: int) -> None:
-    """What is ignored when somebody sends it cannot be ignored when it is a fault."""
+    """SIG_IGN ignores a signal that is sent, but not one that a fault raises."""
     signal.signal(number, signal.SIG_IGN)
     survive()
     _die(number)
@@ -155,7 +155,7 @@ def faulthandler_sent_to_itself(number: int) -> None:
 
 
 def told_about_other_memory(number: int) -> None:
-    """BUS_MCEERR_AO that nobody handles."""
+    """A BUS_MCEERR_AO that nobody handles."""
     assert number == BUS
     survive()
     _announce()
@@ -164,7 +164,7 @@ def told_about_other_memory(number: int) -> None:
 
 
 def faulthandler_out_of_stack(number: int) -> None:
-    """The handlers below need the stack that theirs brings along."""
+    """The handlers below run on the alternate stack that faulthandler installs."""
     del number
     faulthandler.enable()
     survive()

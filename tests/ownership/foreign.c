@@ -1,4 +1,4 @@
-/* A stranger in the process: handlers that recover from faults of their own, or pass them on, and seccomp to refuse ours. */
+/* The stranger: a library with handlers that recover from its own faults or pass them on, and with seccomp filters. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/filter.h>
@@ -38,7 +38,7 @@ static void recovering(int sig, siginfo_t *info, void *context) {
     pass_on(sig, info, context);
 }
 
-/* Makes the recovering handler the one of `sig`, on top of what is there. */
+/* Installs the recovering handler for `sig`; it remembers the handler that was there before. */
 int foreign_install(int sig) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -48,7 +48,7 @@ int foreign_install(int sig) {
     return sigaction(sig, &action, &previous[sig]);
 }
 
-/* Reads one byte: 1 if that faulted and was survived. */
+/* Reads one byte. Returns 1 if that faulted and the handler recovered it. */
 int foreign_probe(const volatile char *address) {
     if (sigsetjmp(escape, 1)) {
         probing = 0;
@@ -60,14 +60,14 @@ int foreign_probe(const volatile char *address) {
     return 0;
 }
 
-/* The same at so many stack depths, each below the one before: how many of the faults were survived. */
+/* Reads one byte at each of several stack depths, each deeper than the last. Returns how many faults were recovered. */
 int foreign_probe_deeper(const volatile char *address, int depths) {
     volatile char frame[512];
     frame[0] = 0;
     return depths == 0 ? frame[0] : foreign_probe(address) + foreign_probe_deeper(address, depths - 1) + frame[0];
 }
 
-/* Raises `sig` from so far down on the stack. */
+/* Raises `sig` at this stack depth. */
 void foreign_raise_deeper(int sig, int depths) {
     volatile char frame[512];
     memset((void *)frame, depths, sizeof frame);
@@ -87,7 +87,7 @@ static void counting(int sig, siginfo_t *info, void *context) {
     }
 }
 
-/* Makes a handler the one of `sig` that only counts what no probe was the cause of. */
+/* Installs a handler for `sig` that counts the signals that no probe of ours caused. */
 int foreign_count(int sig) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -96,7 +96,7 @@ int foreign_count(int sig) {
     return sigaction(sig, &action, &previous[sig]);
 }
 
-/* What the process does with `sig`: the handler's address (0 default, 1 ignore), and its flags. */
+/* The action of `sig`: the handler's address (0 is the default, 1 is ignore) and its flags. */
 int disposition(int sig, unsigned long *handler, unsigned long *flags) {
     struct sigaction action;
     int result = sigaction(sig, NULL, &action);
@@ -107,7 +107,7 @@ int disposition(int sig, unsigned long *handler, unsigned long *flags) {
 
 unsigned long recovering_address(void) { return (unsigned long)recovering; }
 
-/* From now on this thread cannot change what happens on SIGBUS and SIGSEGV, only ask. */
+/* Installs a filter by which this thread can read the actions of SIGBUS and SIGSEGV, but not change them. */
 int refuse_sigaction(void) {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -143,8 +143,9 @@ static void forge_one(int sig) {
     errno = before;
 }
 
-/* From now on each SIGALRM interrupts this thread with a SIGBUS of this code, at the very instruction that SIGALRM did: only
-   a thread itself may send itself a signal that claims to be the kernel's, and it is blocked until the handler returns. */
+/* From now on each SIGALRM makes this thread send itself a SIGBUS of this code: only a thread itself may send itself a signal
+   that claims to be the kernel's. The signal is blocked until the handler returns, so it arrives at the instruction that SIGALRM
+   interrupted. */
 int forge_from_alarms(int code) {
     struct sigaction action;
     memset(&action, 0, sizeof action);

@@ -1,4 +1,4 @@
-/* A JVM in the process. */
+/* Starts a JVM in the process, and makes it fault. */
 #include <dlfcn.h>
 #include <jni.h>
 #include <stddef.h>

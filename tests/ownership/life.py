@@ -1,4 +1,6 @@
-"""Scenarios of coming and going: python -m ownership.life NAME. Each prints `ok` in the end."""
+"""Scenarios in which handlers are installed and uninstalled: python -m ownership.life NAME. Each prints `ok` at its
+end.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,9 @@ def system_calls_only() -> None:
 
 
 def not_allowed_to_install() -> None:
-    """The process may not change what these signals do. That is noticed, said, and got around."""
+    """The process is not permitted to change the actions of these signals. We notice, say so, and copy by system
+    calls.
+    """
     assert foreign.refuse_sigaction() == 0
 
     def by_signal_alone() -> None:
@@ -146,7 +150,7 @@ def uninstall_restores() -> None:
 
 
 def uninstalled_during_copies() -> None:
-    """The handler does not leave a copy that runs into bad memory alone."""
+    """The handler stays until a copy that runs into bad memory has ended."""
     with testing.truncated(512, 256) as memory:
         wrong: list[int] = []
 
@@ -197,7 +201,7 @@ def uninstalled_during_copies_of_more_threads_than_one_table_has_slots() -> None
 
 
 def forked_while_others_copy() -> None:
-    """In the child nobody copies any more: uninstalling waits for nobody, and its copies survive."""
+    """In the child no other thread copies any more, so uninstalling waits for none, and later copies survive."""
     done = threading.Event()
 
     def run() -> None:
@@ -221,7 +225,7 @@ def forked_while_others_copy() -> None:
 
 
 def installed_again_and_again() -> None:
-    """Nothing is left behind by any of it."""
+    """None of it leaks anything."""
     pages = []
     for _ in range(4):
         for _ in range(20_000):
@@ -266,7 +270,7 @@ def uninstall_below_somebody_leaves_all_alone() -> None:
 
 
 def faulthandler_enabled_during_a_copy() -> None:
-    """By another thread, at any moment of a copy that ends at a fault."""
+    """Another thread enables it at any moment of a copy that ends at a fault."""
     size = 64 << 20
     with testing.truncated((size >> 12) + 1, size >> 12) as memory:
         out = bytearray(memory.length)

@@ -1,5 +1,5 @@
-/* A library of the process that handles SIGBUS and SIGSEGV for reasons of its own. The program loads several copies of it. What
-   happens is counted in memory shared with whoever watches the process die. */
+/* A neighbour: another library of the process that handles SIGBUS and SIGSEGV. The program loads several copies of it. It counts
+   what happens in memory that it shares with the parent process. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -15,7 +15,7 @@
 
 enum style { CHAIN, REPLACE, RESTORE, JUMP, MEND, SKIP };
 
-/* Seen by the watcher. */
+/* The counts, in shared memory. */
 struct tally {
     volatile int calls, nested_most, interrupted, recovered, blocked_after, entered, go;
 };
@@ -52,7 +52,7 @@ static void handle(int sig, siginfo_t *info, void *context) {
     int is_fault = info && info->si_code > 0;
     char *address = info ? info->si_addr : NULL;
     if (!is_here) {
-        return; /* taken away again: like faulthandler, it does nothing for those who still call it */
+        return; /* uninstalled: like faulthandler's, it then does nothing for handlers that still chain to it */
     }
     __atomic_add_fetch(&tally->calls, 1, __ATOMIC_SEQ_CST);
     if (++nested > tally->nested_most) {
@@ -119,7 +119,7 @@ int neighbour_leave(void) {
     return sigaction(SIGBUS, &previous[SIGBUS], NULL) | sigaction(SIGSEGV, &previous[SIGSEGV], NULL);
 }
 
-/* Reads bad memory, which its handler is to survive: as often as it says. `saves`: whether the jump puts the mask back. */
+/* Reads bad memory this many times, and counts how often the handler recovered. `saves`: whether its jump restores the mask. */
 int neighbour_probe(char *address, int times, int saves) {
     sigset_t blocked;
     for (volatile int i = 0; i < times; i++) {
@@ -141,7 +141,7 @@ int neighbour_probe(char *address, int times, int saves) {
     return 0;
 }
 
-/* A barrier of the kind that collectors use: the very same store faults again and again, is let through each time, and gets on. */
+/* A memory barrier as garbage collectors use it: the same store faults many times, and the handler permits it each time. */
 int neighbour_store_through_barrier(int times) {
     own_page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     for (int i = 0; i < times; i++) {
@@ -160,7 +160,7 @@ __attribute__((noinline)) static int deeper(int n) {
     return n > 1 << 20 ? 0 : deeper(n + 1) + space[0] + depth;
 }
 
-/* Runs out of stack, on a thread that has another for signals. */
+/* Overflows the stack, in a thread that has an alternate stack for signals. */
 int neighbour_overflow(void) {
     stack_t stack;
     memset(&stack, 0, sizeof stack);
@@ -170,8 +170,8 @@ int neighbour_overflow(void) {
     return deeper(1);
 }
 
-/* Another process sends three signals, the last two of them and a SIGUSR1 while the handler still runs for the first. `nests`: each
-   is let through at once. (Of those that are not, the last two are one.) */
+/* Another process sends three signals; it sends the last two, and a SIGUSR1, while the handler still runs for the first. `nests`:
+   each is delivered at once. Otherwise they are blocked, and the last two are merged into one. */
 int neighbour_is_sent_three(int sig, int how, int nests) {
     struct sigaction action;
     pid_t me = getpid();
@@ -198,7 +198,7 @@ int neighbour_is_sent_three(int sig, int how, int nests) {
             }
         }
         kill(me, SIGUSR1);
-        usleep(1000); /* let through or not, they have come by now */
+        usleep(1000); /* by now they have been delivered or are blocked */
         tally->go = 1;
         _exit(0);
     }

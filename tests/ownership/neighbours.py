@@ -1,6 +1,6 @@
-"""Other handlers of the process, in every order with ours: python -m ownership.neighbours LIBRARY… < CASES > OUTCOMES.
+"""Other handlers of the process in every order with ours: python -m ownership.neighbours LIBRARY… < CASES > OUTCOMES.
 
-Each case runs in a child that is forked for it. What comes of it is how the child ends, and what neighbour a counted.
+Each case runs in a forked child. Its outcome is the status of the child and the counts of neighbour a.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Tally(ctypes.Structure):
 
 
 def run_case(case: Case) -> tuple[int, list[int]]:
-    """How it ended (the exit code, a negative signal) and what was counted."""
+    """Runs a case. Returns the exit code of its child, or its signal as a negative number, and the counts."""
     shared = mmap.mmap(-1, mmap.PAGESIZE)
     tally = Tally.from_buffer(shared)
     child = os.fork()
@@ -46,7 +46,7 @@ def run_case(case: Case) -> tuple[int, list[int]]:
 
 
 def live(case: Case, tally: Tally) -> None:
-    # A fault that comes back for ever takes all the time there is.
+    # A fault that is raised for ever uses up the CPU time that the child has.
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     fault_handler.mode("signal" if case.ours else "syscall")
     flags = sum(FLAGS.get(flag, 0) for flag in case.flags.split("+"))
@@ -65,7 +65,9 @@ def live(case: Case, tally: Tally) -> None:
 
 
 def nests(case: Case) -> bool:
-    """Whether neighbour a is called while it runs. What b chains to it is blocked meanwhile."""
+    """Whether neighbour a is called again while its handler runs. It is not if neighbour b chains to it, since b's mask
+    blocks the signal.
+    """
     return "nodefer" in case.flags and ("b" not in case.order or "-b" in case.order)
 
 

@@ -1,4 +1,4 @@
-"""Scenarios with others who handle the signals: python -m ownership.others NAME. Each prints `ok` in the end."""
+"""Scenarios with other handlers of the signals: python -m ownership.others NAME. Each prints `ok` at its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def _expect_delivery() -> None:
-    """A signal that somebody sends is still for Python's handlers."""
+    """Checks that a signal that is sent still reaches Python's handlers."""
     for number in BOTH:
         calls.clear()
         os.kill(os.getpid(), number)
@@ -72,7 +72,7 @@ def faulthandler_after() -> None:
 
 
 def faulthandler_on_and_off() -> None:
-    """Disabling it puts back whatever was there when it was enabled, over us too."""
+    """Disabling faulthandler restores the handler that it found when it was enabled, even if ours is installed now."""
     for _ in range(3):
         faulthandler.enable()
         survive()
@@ -104,7 +104,7 @@ def python_handler_after() -> None:
 
 
 def python_handler_between_two_copies() -> None:
-    """Whatever was found out for the good copy is no longer true for the bad one."""
+    """The answer that was kept for the good copy is outdated for the bad one."""
     for _ in range(20):
         handle_in_python(signal.SIG_DFL)
         assert memcpy_mcsafe(bytearray(10_000), bytes(10_000)).remaining == 0
@@ -114,7 +114,9 @@ def python_handler_between_two_copies() -> None:
 
 
 def python_acts_right_before_a_copy() -> None:
-    """The kernel was asked a few hundred nanoseconds ago, and is not asked again. `_signal` is below `signal`."""
+    """Python changes the handler so soon after a copy that the kept answer might still be used. `_signal` is called
+    without the wrappers of `signal`.
+    """
     direct = importlib.import_module("_signal")
     good, bad = CUT.buffer[:64], CUT.buffer[PAGE_SIZE:][:64]
     takers: list[Callable[[], object]] = [
@@ -137,7 +139,7 @@ def python_acts_right_before_a_copy() -> None:
 
 
 def c_code_acts_right_before_a_copy() -> None:
-    """As quickly as it can, in the one moment in which the kernel is not asked: a copy has just ended."""
+    """C code changes the handler as quickly as possible after a copy has ended, when the kept answer is still used."""
     thief = importlib.import_module("thief")
     good, bad = CUT.buffer[:1], CUT.buffer[PAGE_SIZE - 1 :][:2]
     before, after = IovIter.ubuf(READ, bytearray(1)), IovIter.ubuf(READ, bytearray(2))
@@ -207,7 +209,7 @@ def one_signal_taken() -> None:
 
 
 def stranger_below() -> None:
-    """It leaves our handler by longjmp, so whatever that wanted to do afterwards does not happen."""
+    """The stranger's handler leaves ours by longjmp, so ours never finishes."""
     install_foreign()
     assert owners() == ("foreign", "foreign")
     for _ in range(5):
@@ -216,7 +218,7 @@ def stranger_below() -> None:
 
 
 def stranger_below_leaves_from_ever_deeper_down() -> None:
-    """Each time our handler is left without returning, by a stack on which it could still be running."""
+    """Each time our handler is left by longjmp, at a deeper stack, where the earlier call might still be running."""
     install_foreign()
     survive()
     for number in BOTH:
@@ -225,7 +227,7 @@ def stranger_below_leaves_from_ever_deeper_down() -> None:
 
 
 def stranger_below_leaves_and_is_raised_for_later() -> None:
-    """A signal that somebody raises after a handler left ours by longjmp is a new one, from whatever depth."""
+    """A signal that is raised after a handler left ours by longjmp is a new one, at whatever stack depth."""
     for number in BOTH:
         assert foreign.foreign_count(number) == 0
     survive()
@@ -248,7 +250,9 @@ def stranger_above() -> None:
 
 
 def stranger_between() -> None:
-    """We are below it and above it: a fault that neither can handle would go round for ever."""
+    """Ours is below the stranger's handler and above it, so that a fault that neither handles could be passed round for
+    ever.
+    """
     fault_handler.install()
     install_foreign()
     fault_handler.install()
@@ -258,13 +262,15 @@ def stranger_between() -> None:
 
 
 def told_about_other_memory_during_a_copy() -> None:
-    """What the kernel sends when it finds poison nobody asked for (BUS_MCEERR_AO) is for whoever handles it."""
+    """A BUS_MCEERR_AO, which the kernel sends when it finds poison that nobody accessed, reaches the program's
+    handler.
+    """
     _copy_under_forged_signals(5)
     assert calls
 
 
 def told_by_another_process_during_a_copy() -> None:
-    """kill() and sigqueue() reach whom they are for, even if they come in the middle of a copy."""
+    """Signals of kill() and sigqueue() reach the program's handler, also during a copy."""
     for code in (0, -1):
         calls.clear()
         _copy_under_forged_signals(code)
@@ -272,7 +278,9 @@ def told_by_another_process_during_a_copy() -> None:
 
 
 def raised_again_during_a_copy() -> None:
-    """What one thread sends another (SI_TKILL) looks like a handler above ours that raises a fault again."""
+    """A signal that one thread sends to another (SI_TKILL) looks like a fault that a handler above ours raised
+    again.
+    """
     _copy_under_forged_signals(-6)
 
 

@@ -1,4 +1,5 @@
-"""Real runtimes that live on faults: python -m ownership.runtimes RUNTIME STEP… Each prints `ok` in the end.
+"""Real runtimes that use faults for their own work: python -m ownership.runtimes RUNTIME STEP… Each prints `ok` at its
+end.
 
 Steps: `copy`, `start` (the runtime), `trip` (it has faults, and recovers), `enable` (faulthandler).
 """

@@ -1,7 +1,7 @@
-"""faulthandler comes and goes between copies, then the process dies: python -m ownership.steps STEP… END.
+"""faulthandler is enabled and disabled between copies, then the process dies: python -m ownership.steps STEP… END.
 
-Disabling faulthandler puts back whom it found when it was enabled. Whoever calls it after that calls something that
-returns and has done nothing.
+Disabling faulthandler restores the handler that it found when it was enabled. A handler that still chains to
+faulthandler then calls a function that does nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-/* An extension module that takes signals away with as little around it as Python allows. */
+/* An extension module that changes the actions of signals as quickly as Python can call it. */
 #include <Python.h>
 #include <signal.h>
 #include <sys/syscall.h>
