@@ -38,7 +38,8 @@ unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Interrupted> {
 /// Copies front to back; returns what stopped it. The ranges may overlap only if `dst` is below `src`.
 ///
 /// A short count is exact on both sides: every source byte before the first bad line is copied, every destination byte
-/// before the first bad page is written, no other byte is written, and no bad line is touched a second time.
+/// before the first bad page is written, no other byte is written, and no bad line is touched a second time. If another
+/// thread takes a page away during the copy, up to a line behind the bytes counted may be written as well.
 ///
 /// # Safety
 /// No reference covers `[dst, dst + len)`, and nobody relies on its contents. Either a handler that resumes by [`find`]

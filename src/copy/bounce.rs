@@ -1,12 +1,12 @@
-//! Every copy ends as if its source had been read before anything was written.
+//! Overlap: every copy ends as if its source had been read as a whole before anything was written.
 //!
-//! Where the two sides overlap, one front-to-back copy to a lower address does that by itself. Anything else bounces:
-//! the source is read into a buffer of our own, and what could be read is copied on from there. The copy is then short
-//! by what was not read and what was not written, the iterator stands where the last byte written leaves it, and the
-//! fault is that of the side that stopped.
+//! If the two sides overlap and are one range each, of which the destination does not begin above the source, a
+//! front-to-back copy does that by itself. Any other overlapping copy bounces: it reads the source ahead into a buffer
+//! of ours (as much as can be read), and copies from there. Its count covers the bytes that were both read and written,
+//! the iterator ends behind the last byte written, and the fault is that of the side that stopped first.
 //!
-//! [`to_iter`], [`from_iter`], [`across`] and [`flat`] do all of this for every flavour of copy. A flavour is the
-//! closure they are given.
+//! [`to_iter`], [`from_iter`], [`across`] and [`flat`] do this for every flavour of copy. A flavour is the closure that
+//! they are given. Everything that can refuse a copy is checked before the closure runs.
 
 use super::chunk::{CopyChunk, poison};
 use super::copier::Copier;
@@ -19,14 +19,15 @@ use crate::memory::{Backing, Memory, Segment};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 
-/// What a flat operation came to: the bytes done, and what stopped it if not all are.
+/// The result of an operation without an iterator: the bytes done, and the fault if those are not all.
 pub type Outcome = (usize, Option<Box<Fault>>);
 
-/// A buffer of our own to read ahead into. Only what was read into it is read from it.
+/// A buffer of ours to read ahead into. It is not initialised, so only bytes that were read into it may be read from
+/// it.
 pub(super) struct Scratch(Vec<MaybeUninit<u8>>);
 
 impl Scratch {
-    /// For `len` bytes; [`Error::NoMemory`] where there is no room for them.
+    /// Allocates `len` bytes; [`Error::NoMemory`] if there is no memory for them.
     pub(super) fn new(len: usize) -> Result<Self> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(len).map_err(|_| Error::NoMemory(len))?;
@@ -36,23 +37,25 @@ impl Scratch {
         Ok(Self(memory))
     }
 
-    /// Reads as much of `source` as can be read, at most what there is room for: the bytes read.
+    /// Reads as much of `source` as fits and can be read. Returns the number of bytes read.
     ///
     /// # Safety
     /// [`CopyChunk::copy`] of this copier accepts the range as a source.
     pub(super) unsafe fn fill(&mut self, copier: &mut Copier, source: Segment) -> usize {
         let len = source.len.min(self.0.len());
-        // SAFETY: the destination is the buffer, which is at least as long and stays until `self` is dropped.
+        // SAFETY: the destination is the buffer, which has at least `len` bytes and stays in place until `self` is
+        // dropped; `fill`'s caller promises the source.
         len - unsafe { copier.copy(self.addr(), source.addr, len) }
     }
 
-    /// Where it is.
+    /// The address of the buffer.
     pub(super) fn addr(&mut self) -> usize {
         self.0.as_mut_ptr().expose_provenance()
     }
 }
 
-/// How many bytes a copy between `flat` and `i` is about, after all checks that can refuse it.
+/// Makes all checks that can refuse a copy between `flat` and `i`. Returns the number of bytes to copy, at most
+/// `i.count()`.
 pub(super) fn begin(
     flat: Memory,
     i: &IovIter,
@@ -70,7 +73,7 @@ pub(super) fn begin(
     Ok(nbytes.min(i.count()))
 }
 
-/// The length that both ends of a flat copy have.
+/// The length of both sides of a flat copy; an error if they differ.
 #[inline]
 pub(super) fn same_length(dst: Memory, src: Memory) -> Result<usize> {
     if dst.len() == src.len() { Ok(src.len()) } else { Err(other_length(dst.len(), src.len())) }
@@ -81,8 +84,8 @@ fn other_length(other: usize, len: usize) -> Error {
     Error::invalid("dst", format!("{other} bytes"), format!("{len} bytes, as many as src has"))
 }
 
-/// Copies `nbytes` from `src` into the iterator. `copy` is given the bytes to copy, which nothing that it writes
-/// overlaps but from below, and returns how many of them it copied: as many as it moved the iterator by.
+/// Copies `nbytes` from `src` into the iterator. `copy` gets the source to copy from; whatever it writes may overlap
+/// that only from below. It returns the number of bytes copied, by which it has moved the iterator.
 #[inline(always)]
 #[allow(clippy::inline_always)] // into each flavour, so that its copier stays in registers
 pub(super) fn to_iter(
@@ -95,8 +98,8 @@ pub(super) fn to_iter(
     to_iter_until(src, i, nbytes, usize::MAX, operation, copy)
 }
 
-/// The same, but nothing behind the first `readable` bytes of the source is read ahead. `copy` is given fewer bytes
-/// than those if not even they could be read.
+/// As [`to_iter`], but only the first `readable` bytes of the source are read ahead. If fewer could be read, `copy`
+/// gets those.
 #[inline(always)]
 #[allow(clippy::inline_always)] // into each flavour, so that its copier stays in registers
 pub(super) fn to_iter_until(
@@ -114,7 +117,7 @@ pub(super) fn to_iter_until(
     if must_read_ahead(i, source, Direction::Dest) {
         source = copier.out_of_line(|copier| {
             let ahead = scratch.insert(Scratch::new(nbytes.min(readable))?);
-            // SAFETY: the source is a part of `src`, which the copier was made for.
+            // SAFETY: the source is a part of `src`, for which the copier was made.
             let read = unsafe { ahead.fill(copier, source) };
             Ok(Segment::new(ahead.addr(), read))
         })?;
@@ -124,9 +127,9 @@ pub(super) fn to_iter_until(
     Ok(done)
 }
 
-/// Copies `nbytes` out of the iterator to `dst`. `copy` is given an iterator over the source, which is read ahead where
-/// it has to be, and a destination of as many bytes, which overlaps nothing of it but from below. It returns the bytes
-/// copied; where it moved the iterator by more, that is taken back.
+/// Copies `nbytes` from the iterator to `dst`. `copy` gets an iterator over the source, which may be one over bytes
+/// that were read ahead, and a destination as long, which may overlap the source only from below. It returns the number
+/// of bytes copied. If `i` was moved by more, it is moved back to behind those.
 #[inline(always)]
 #[allow(clippy::inline_always)] // into each flavour, so that its copier stays in registers
 pub(super) fn from_iter(
@@ -157,8 +160,8 @@ pub(super) fn from_iter(
     Ok(done)
 }
 
-/// Copies from one range to another of the same length. `copy` is given the destination and the bytes to copy, which
-/// nothing that it writes overlaps but from below, and returns how many it copied.
+/// Copies one range to another of the same length. `copy` gets the address of the destination, and the source to copy
+/// from; whatever it writes may overlap that only from below. It returns the number of bytes copied.
 #[inline(always)]
 #[allow(clippy::inline_always)] // into each flavour, so that its copier stays in registers
 pub(super) fn flat(
@@ -172,7 +175,7 @@ pub(super) fn flat(
     let done = if source.overlaps(target) && source.addr < target.addr {
         copier.out_of_line(|copier| {
             let mut ahead = Scratch::new(nbytes)?;
-            // SAFETY: the copier was made for the source.
+            // SAFETY: `source` is all of `src`, for which the copier was made.
             let read = unsafe { ahead.fill(copier, source) };
             Ok(copy(copier, target.addr, Segment::new(ahead.addr(), read)))
         })?
@@ -182,8 +185,8 @@ pub(super) fn flat(
     Ok((done, copier.into_fault(done, nbytes)))
 }
 
-/// Copies `nbytes`, which both have, from one iterator to the other; both advance by the bytes copied, which it
-/// returns.
+/// Copies `nbytes`, which both have, from one iterator to the other. Both advance by the number of bytes copied, which
+/// it returns.
 pub(super) fn across(copier: &mut Copier, dst: &mut IovIter, src: &mut IovIter, nbytes: usize) -> Result<usize> {
     if !share_memory(dst, src, nbytes) {
         // SAFETY: the copier was made for both iterators.
@@ -192,28 +195,30 @@ pub(super) fn across(copier: &mut Copier, dst: &mut IovIter, src: &mut IovIter, 
     }
     let mut ahead = Ahead::read(copier, src, nbytes)?;
     let read = ahead.i.count();
-    // SAFETY: the copier was made for the destination; the source is a buffer of our own that stays.
+    // SAFETY: the copier was made for the destination; the source is `ahead`'s buffer, which stays until the copy is
+    // done.
     let mut step = unsafe { Across::new(dst, copier) };
     let done = ahead.i.walk(read, &mut step);
     src.take_back(read - done)?;
     Ok(done)
 }
 
-/// What of an iterator's next bytes could be read ahead: an iterator over a buffer with them.
+/// The next bytes of an iterator, read ahead: an iterator over a buffer that has them.
 pub(super) struct Ahead {
     pub(super) i: Box<IovIter>,
-    /// Dropped after the iterator over it.
+    /// The buffer that `i` runs over. Fields are dropped in order, so it is dropped after `i`.
     _buffer: Scratch,
 }
 
 impl Ahead {
-    /// Reads the next `nbytes` of an iterator, or as many as can be read, and moves it over those.
+    /// Reads the next `nbytes` of an iterator, or as many as can be read, and moves the iterator behind those.
     pub(super) fn read(copier: &mut Copier, i: &mut IovIter, nbytes: usize) -> Result<Self> {
         let mut buffer = Scratch::new(nbytes)?;
         // SAFETY: the buffer has `nbytes` bytes, and the copier was made for the iterator.
         let mut step = unsafe { FromIter::new(buffer.addr(), copier) };
         let read = Segment::new(buffer.addr(), i.walk(nbytes, &mut step));
-        // SAFETY: the buffer stays beside the iterator over it, which is a source and gives the memory to nobody.
+        // SAFETY: `_buffer` keeps the bytes as long as the iterator over them, which is a source and is not handed out;
+        // `read` covers only bytes that were read into the buffer.
         let memory = unsafe { Memory::new(read, Backing::Heap) };
         Ok(Self { i: Box::new(IovIter::whole(Direction::Source, memory)), _buffer: buffer })
     }
@@ -225,7 +230,8 @@ pub(super) fn must_read_ahead(i: &IovIter, flat: Segment, direction: Direction) 
     i.overlaps(flat, flat.len) && !is_one_range_moved_down(i, flat, direction)
 }
 
-/// One front-to-back copy to a lower address overwrites only what it has read.
+/// Whether the iterator is one range and the copy moves bytes down, or leaves them in place: then a front-to-back copy
+/// overwrites only bytes that it has read.
 #[cold]
 fn is_one_range_moved_down(i: &IovIter, flat: Segment, direction: Direction) -> bool {
     i.one_range().is_some_and(|range| match direction {
@@ -234,8 +240,9 @@ fn is_one_range_moved_down(i: &IovIter, flat: Segment, direction: Direction) -> 
     })
 }
 
-/// Whether the next `nbytes` bytes of the two have a byte in common, or may have: where there is no memory to find out
-/// with.
+/// Whether the next `nbytes` bytes of the two iterators overlap. Sorts the pieces of both by address, and looks for one
+/// that begins before a piece of the other side ends. `true` also if there is no memory for the list of pieces, so that
+/// the copy is made the safe way.
 fn share_memory(dst: &IovIter, src: &IovIter, nbytes: usize) -> bool {
     if let (Some(a), Some(b)) = (dst.hull(), src.hull())
         && !a.overlaps(b)
@@ -260,7 +267,7 @@ fn share_memory(dst: &IovIter, src: &IovIter, nbytes: usize) -> bool {
         return true;
     }
     pieces.sort_unstable_by_key(|(seg, _)| seg.addr);
-    // Where what was met of either side ends.
+    // The highest end of the pieces so far, of either side.
     let mut reach = [0_usize; 2];
     pieces.iter().any(|(seg, side)| {
         let met = seg.addr < reach[1 - side];
@@ -269,7 +276,8 @@ fn share_memory(dst: &IovIter, src: &IovIter, nbytes: usize) -> bool {
     })
 }
 
-/// Whether any of the source is in the ring's page that the next byte goes to.
+/// Whether any of the source lies in the page of the ring that the next byte is appended to. Other pages of a ring are
+/// new, and overlap nothing.
 fn is_read_from_open_page(pipe: &IovIter, src: &IovIter, nbytes: usize) -> bool {
     let mut found = false;
     src.pieces(nbytes, |piece| {

@@ -1,5 +1,5 @@
-//! How one chunk is copied, and what stopped it: by the CPU under the fault handler, or by the kernel where there is no
-//! handler.
+//! Copies one chunk, and records the fault that stopped it. The CPU copies if the fault handler can recover a fault,
+//! otherwise the kernel does.
 
 mod kernel;
 mod line_store;
@@ -16,31 +16,32 @@ use crate::fault::shelter::Mark;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 
-/// Copies chunks through the caches, or past them if they are long chunks of a long copy, and remembers the fault that
-/// stopped it.
+/// Copies chunks, through the caches or, for long chunks of a long copy, with non-temporal stores. Records the fault
+/// that stopped it.
 ///
-/// Its address is not taken where a copy is short: it stays in registers there. See [`Copier::out_of_line`].
+/// On the short path nothing takes the copier's address, so its fields stay in registers; see [`Copier::out_of_line`]
+/// for the long one.
 pub(super) struct Copier {
     set: &'static Primitives,
     path: Path,
-    /// The least safe backing of what it copies between.
+    /// The least safe backing of all memory that it copies between.
     backing: Backing,
-    /// Chunks of so many bytes and more may go past the caches; `usize::MAX` if none does.
+    /// Chunks of at least this many bytes may be stored non-temporally; `usize::MAX` if none may.
     nontemporal_from: usize,
-    /// Bytes that the copy is about.
+    /// The bytes of the whole copy, as [`Copier::expect`] was told.
     expected: usize,
-    /// A source to prefetch while the one before it goes past the caches.
+    /// The source of the next chunk, to be prefetched while this one is stored non-temporally.
     next_source: Segment,
-    /// What stopped it. The offset and the reach are filled in at the end.
+    /// The fault that stopped it. Its offset and its extent are completed at the end of the copy.
     fault: Option<Box<Fault>>,
 }
 
-/// Of a next source that is longer than this, only the first lines are prefetched: the hardware's own prefetcher sees
-/// to the rest.
+/// If the next source is longer than this, only its first lines are prefetched, since the hardware prefetcher fetches
+/// the rest.
 const PREFETCH_UP_TO: usize = 16 << 10;
 
 impl Copier {
-    /// A copier between all of these. Arms this thread if the CPU is to touch them under the fault handler.
+    /// Makes a copier between all of these. Arms this thread if the CPU will access them under the fault handler.
     #[inline(always)]
     #[allow(clippy::inline_always)] // returned by value it would be copied right after it was written
     pub(super) fn new(flats: &[Memory], iters: &[&IovIter]) -> Result<Self> {
@@ -89,10 +90,11 @@ impl Copier {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy_through_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if self.fits_one_span(len) {
-            // SAFETY: the caller of `copy_through_caches` promises it.
+            // SAFETY: `copy_through_caches` has the contract of `CopyChunk::copy`, which this requires; the path is
+            // `Direct`, as `fits_one_span` says.
             unsafe { self.copy_directly(dst, src, len) }
         } else {
-            // SAFETY: the caller of `copy_through_caches` promises it.
+            // SAFETY: `copy_through_caches` has the same contract, which its caller upholds.
             self.out_of_line(|copier| unsafe { copier.copy_rechecking(dst, src, len) })
         }
     }
@@ -103,11 +105,11 @@ impl Copier {
     #[allow(clippy::inline_always)] // as its callers are
     pub(super) fn out_of_line<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
         let path = std::mem::replace(&mut self.path, Path::Syscalls);
-        // The set is read anew, so that it need not be kept at hand for this. If another was chosen meanwhile, that one
-        // does as well.
+        // The set is read again, so that the common path need not keep it in a register for this. If another set was
+        // chosen meanwhile, that works as well.
         let mut spilled = Self { set: arch::primitives(), path, fault: self.fault.take(), ..*self };
         let result = run(&mut spilled);
-        // What `into_fault` goes by, the fence among it, comes back.
+        // `into_fault` fences if the first was set, so both must be copied back.
         (self.nontemporal_from, self.expected) = (spilled.nontemporal_from, spilled.expected);
         (self.path, self.fault) = (spilled.path, spilled.fault);
         result
@@ -121,18 +123,19 @@ impl Copier {
     #[inline(never)]
     unsafe fn copy_nontemporal(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if dst.abs_diff(src) < len || !tuning::is_streamed(dst, len, self.expected) {
-            // SAFETY: the caller of `copy_nontemporal` promises it.
+            // SAFETY: `copy_nontemporal` has the same contract, which its caller upholds.
             return unsafe { self.copy_through_caches(dst, src, len) };
         }
         let next = std::mem::take(&mut self.next_source);
         let mut done = 0;
         while done < len {
-            // Each piece but the last ends at a line of the destination, and none is too short to be streamed.
+            // Each piece but the last ends at a line boundary of the destination, and none is shorter than
+            // NONTEMPORAL_FROM.
             let is_last = next.len == 0 || len - done < PREFETCH_CHUNK + NONTEMPORAL_FROM;
             let end = if is_last { len } else { done + PREFETCH_CHUNK - (dst + done) % LINE };
             let prefetched = next.skip(done).take(end - done);
             arch::prefetch_far(prefetched.addr, prefetched.len);
-            // SAFETY: the caller of `copy_nontemporal` promises it of the whole range, of which this is a part.
+            // SAFETY: this is a part of the range for which the caller of `copy_nontemporal` upholds the same contract.
             let left = unsafe { nontemporal::copy(self, Flush::None, dst + done, src + done, end - done) };
             if left != 0 {
                 return len - end + left;
@@ -148,9 +151,9 @@ impl Copier {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy_directly(&mut self, dst: usize, src: usize, len: usize) -> usize {
         debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
-        // SAFETY: the caller of `copy_directly` promises ranges that `CopyChunk::copy` accepts: parts of `Memory`,
-        // whose maker lets the destination be written to. Either they are `Backing::Heap`, which stays accessible, or
-        // `Path::Direct`, the caller's other promise, holds an `Armed`, which `arm::arm` gives while the handler is
+        // SAFETY: by `copy_directly`'s contract `CopyChunk::copy` accepts the ranges: they are parts of `Memory`, whose
+        // maker lets the destination be written to. Either they are `Backing::Heap`, which stays accessible, or the
+        // path, `Path::Direct` by the contract, holds an `Armed`, which `arm::arm` gives while the handler is
         // installed.
         match unsafe { guard::copy(self.set, dst, src, len) } {
             None if self.is_undisturbed() => 0,
@@ -158,8 +161,8 @@ impl Copier {
         }
     }
 
-    /// Records a fault that a signal reported; returns the bytes not done. A later fault replaces an earlier one: it is
-    /// met in bytes before the first, which could still be read.
+    /// Records a fault that a signal reported; returns the bytes not done. A later fault replaces an earlier one,
+    /// because it is nearer to the start: it happened in the readable bytes before the first fault's line.
     #[cold]
     #[inline(never)]
     fn stopped(&mut self, stop: &Interrupted) -> usize {
@@ -169,15 +172,15 @@ impl Copier {
         stop.left
     }
 
-    /// Whether no guard has put anything under zeroes since the copy began.
+    /// Whether no guard has replaced any pages by zeroes since the copy began.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     fn is_undisturbed(&self) -> bool {
         matches!(&self.path, Path::Direct(armed) if armed.is_current())
     }
 
-    /// Counts what the CPU did of a chunk; returns the bytes not done. Bytes that may have been a guard's zeroes are
-    /// none of those that were done: the source was not read, or what was stored is lost.
+    /// Counts what the CPU did of a chunk; returns the bytes not done. Bytes that may have been a guard's zeroes do not
+    /// count as done: as a source they were not the real bytes, and as a destination they are lost.
     #[cold]
     #[inline(never)]
     fn count(&mut self, stop: Option<&Interrupted>, dst: usize, src: usize, len: usize) -> usize {
@@ -187,7 +190,8 @@ impl Copier {
             return len - done;
         }
         let mark = Mark::since(armed.epoch());
-        // More may come. The kernel does the rest, piece by piece, and it is looked at before and after each.
+        // More pages may be replaced by zeroes. So the kernel copies the rest in pieces, with a check before and after
+        // each piece.
         self.path = Path::Syscalls;
         let clear = mark.clear(Segment::new(src, done)).min(mark.clear(Segment::new(dst, done)));
         if clear < done {
@@ -204,10 +208,11 @@ impl Copier {
         self.in_spans(len, |copier, at, size| {
             let dst = dst.wrapping_add(at);
             if copier.may_touch(at) {
-                // SAFETY: the caller of `zero` promises it of the whole range, of which this is a part.
+                // SAFETY: this is a part of the range for which the caller of `zero` upholds the same contract, and the
+                // path is `Direct`, as `may_touch` says.
                 unsafe { copier.zero_directly(dst, size) }
             } else {
-                // SAFETY: the caller of `zero` promises it of the whole range, of which this is a part.
+                // SAFETY: this is a part of the range for which the caller of `zero` upholds the same contract.
                 unsafe { copier.zero_by_kernel(dst, size) }
             }
         })
@@ -216,22 +221,22 @@ impl Copier {
     /// # Safety
     /// As for [`Self::zero`], and the path is [`Path::Direct`].
     unsafe fn zero_directly(&mut self, dst: usize, len: usize) -> usize {
-        // SAFETY: the caller of `zero_directly` promises a destination that `CopyChunk::copy` accepts: a part of
-        // `Memory`, whose maker lets it be written to. Either it is `Backing::Heap`, which stays accessible, or
-        // `Path::Direct`, the caller's other promise, holds an `Armed`, which `arm::arm` gives while the handler is
-        // installed.
+        // SAFETY: by `zero_directly`'s contract `CopyChunk::copy` accepts the destination: it is a part of `Memory`,
+        // whose maker lets it be written to. Either it is `Backing::Heap`, which stays accessible, or the path,
+        // `Path::Direct` by the contract, holds an `Armed`, which `arm::arm` gives while the handler is installed.
         let stop = unsafe { guard::zero(self.set, dst, len) };
         self.count(stop.as_ref(), dst, dst, len)
     }
 
-    /// Ends one of several copies, which came to `copied` of `wanted` bytes: what stopped that one.
+    /// Ends one of several copies, which copied `copied` of `wanted` bytes. Returns the fault that stopped it.
     pub(super) fn take_fault(&mut self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
         self.out_of_line(|copier| copier.fault.take()).map(|fault| Box::new(placed(*fault, copied, wanted)))
     }
 
-    /// Ends a copy that came to `copied` of `wanted` bytes: what stopped it.
+    /// Ends a copy, which copied `copied` of `wanted` bytes. Fences if any chunk may have been stored non-temporally.
+    /// Returns the fault that stopped the copy.
     #[inline(always)]
-    #[allow(clippy::inline_always)] // taken by value it would be copied for the sake of looking at one field
+    #[allow(clippy::inline_always)] // out of line, all of it would be copied to read one field
     pub(super) fn into_fault(self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
         if self.nontemporal_from != usize::MAX {
             arch::store_fence();
@@ -239,12 +244,12 @@ impl Copier {
         if self.backing.may_vanish() {
             arm::finish();
         }
-        // What a copy ran into and got past, because the page had come back, did not stop it.
+        // A fault after which the copy continued, because the page was back, did not stop it.
         self.fault.filter(|_| copied < wanted).map(|fault| Box::new(placed(*fault, copied, wanted)))
     }
 }
 
-/// The fault of a copy that came to `copied` of `wanted` bytes.
+/// Completes the fault of a copy of `wanted` bytes that copied `copied`: its offset and its extent.
 #[cold]
 fn placed(mut fault: Fault, copied: usize, wanted: usize) -> Fault {
     fault.offset = copied;
@@ -256,10 +261,10 @@ impl CopyChunk for Copier {
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
         if len < self.nontemporal_from {
-            // SAFETY: the caller of `copy` promises it.
+            // SAFETY: `copy` has the same contract, which its caller upholds.
             unsafe { self.copy_through_caches(dst, src, len) }
         } else {
-            // SAFETY: the caller of `copy` promises it.
+            // SAFETY: `copy` has the same contract, which its caller upholds.
             unsafe { self.copy_nontemporal(dst, src, len) }
         }
     }
@@ -287,7 +292,7 @@ impl CopyChunk for Copier {
 mod tests {
     use super::Copier;
 
-    /// The fence at the end of a copy goes by it, also where all of the copy ran out of line.
+    /// `into_fault` decides by this field whether to fence, so what `out_of_line` sets must not get lost.
     #[test]
     fn what_is_expected_out_of_line_is_still_expected_at_the_end() {
         let mut copier = Copier::new(&[], &[]).unwrap();

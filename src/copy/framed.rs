@@ -1,8 +1,8 @@
-//! A line of one's own that says what an iterator's data sum to, and the data, both written past the caches in one
-//! copy: how a log appends and how a slot publishes.
+//! Framed copies: a header line, which has the checksum of an iterator's data, and the data, written together with
+//! non-temporal stores. A log appends and a slot publishes in this way.
 //!
-//! The bytes pass through a buffer on the stack, where they are summed: what the line says of them is said of the bytes
-//! that are written, whoever changes the source meanwhile. The rest of the last line becomes zeroes, so that every line
+//! The data pass through a buffer on the stack, where they are summed. So the checksum is that of the bytes written,
+//! even if somebody changes the source meanwhile. The rest of the last line is filled with zeroes, so that every line
 //! is written whole.
 
 use super::bounce::{Ahead, Outcome, must_read_ahead};
@@ -19,53 +19,55 @@ use crate::iter::IovIter;
 use crate::memory::Memory;
 use std::mem::MaybeUninit;
 
-/// How many bytes of data are read before they are written. More are not: they would drain while nothing is summed, and
-/// be summed while nothing drains.
+/// The bytes of data that are read and summed before they are written. With a longer block, summing and the draining of
+/// stores would no longer overlap: each would wait for the other.
 const BLOCK: usize = 4 << 10;
 
-/// Bytes that fit a small buffer, which is cheaper to have.
+/// Up to this many bytes of data use a smaller buffer, which is cheaper to set up.
 const SMALL: usize = 448;
 
-/// A line, and room for data behind it, at a line's start.
+/// A header line, and a buffer for data right behind it, aligned to a line.
 #[repr(C, align(64))]
 struct StagingBuffer<const N: usize> {
     line: [u8; LINE],
     data: [MaybeUninit<u8>; N],
 }
 
-/// Where a line and its data go, and in what order they may reach the medium.
+/// The destinations of a header line and its data, and the order in which they may reach the medium.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
-    /// The data right behind the line, in any order: one fence orders both before whatever follows.
+    /// The data go right behind the line. The two may reach the medium in any order; one fence orders both before
+    /// whatever follows.
     Behind {
-        /// Where the line goes.
+        /// The address of the line.
         line: usize,
     },
-    /// The data anywhere, and before the line: a fence is between them.
+    /// The data go anywhere. A fence between them makes the data reach the medium before the line.
     Before {
-        /// Where the line goes.
+        /// The address of the line.
         line: usize,
-        /// Where the data go.
+        /// The address of the data.
         data: usize,
     },
 }
 
-/// What became of a frame.
+/// The result of writing a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Framed {
-    /// All of it was written, and fenced.
+    /// The line and all of the data were written and fenced.
     Whole,
-    /// Not all of the data could be read. The line was not written.
+    /// Some of the data could not be read. The line was not written.
     Unread,
-    /// Some of the memory cannot be written to. The line may have been.
+    /// Some of the destination could not be written. The line may have been.
     Unwritten,
 }
 
-/// Writes the line that `line` makes of the data's sum, and `nbytes` of data, and fences. `fill` reads the next bytes
-/// of the data to an address, and returns how many it read.
+/// Writes `nbytes` of data and the header line, which `line` makes of their checksum, and fences. `fill` reads the next
+/// bytes of the data to an address, and returns how many it read.
 ///
 /// # Safety
-/// The line and the data, in whole lines, go to destinations that [`super::chunk::CopyChunk::copy`] accepts.
+/// [`super::chunk::CopyChunk::copy`] accepts the destinations of the line and of the data; the latter is as long as the
+/// data rounded up to whole lines.
 pub(super) unsafe fn frame<S: LineStore>(
     store: &mut S,
     flush: Flush,
@@ -75,10 +77,10 @@ pub(super) unsafe fn frame<S: LineStore>(
     line: impl Fn(u32) -> [u8; LINE],
 ) -> Framed {
     let framed = if nbytes <= SMALL {
-        // SAFETY: the caller of `frame` promises it.
+        // SAFETY: `frame` has the same contract, which its caller upholds.
         unsafe { frame_staged::<S, SMALL>(store, flush, to, nbytes, fill, line) }
     } else {
-        // SAFETY: the caller of `frame` promises it.
+        // SAFETY: `frame` has the same contract, which its caller upholds.
         unsafe { frame_staged::<S, BLOCK>(store, flush, to, nbytes, fill, line) }
     };
     store.fence();
@@ -116,15 +118,16 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
         let is_last = done + part == nbytes;
         let is_in_one = done == 0 && is_last && matches!(to, Place::Behind { .. });
         if !is_in_one {
-            // SAFETY: the caller of `frame` promises it; the source is the buffer, of which `padded` bytes are
-            // initialised.
+            // SAFETY: `frame`'s caller promises the destination, in whole lines; the source is the buffer, of which
+            // `padded` bytes are initialised.
             if unsafe { nontemporal::copy(store, flush, data_at + done, own, padded) } != 0 {
                 return Framed::Unwritten;
             }
         }
-        // SAFETY: `fill` has written the first `part` bytes of the buffer, which is ours alone.
+        // SAFETY: `fill` has written the first `part` bytes of the buffer, a local to which no other reference exists.
         let staged = unsafe { std::slice::from_raw_parts_mut(stage.data.as_mut_ptr().cast::<u8>(), part) };
-        // The first block, which may not have been written yet, is left as it is: nothing was summed before it.
+        // `Sum::add` may change a block that it sums, except for the first. A first block that is written below,
+        // together with the line, is therefore intact.
         sum.add(staged);
         done += part;
         if is_last {
@@ -134,18 +137,18 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
             }
             let whole = (&raw mut stage).expose_provenance();
             let len = if is_in_one { LINE + padded } else { LINE };
-            // SAFETY: the caller of `frame` promises it; the source is the buffer, of which the line and, where all is
-            // written in one, `padded` bytes behind it are initialised.
+            // SAFETY: `frame`'s caller promises the destination; the source is the buffer, of which the line is
+            // initialised and, if the data are written with it, the `padded` bytes behind it.
             let left = unsafe { nontemporal::copy(store, flush, line_at, whole, len) };
             return if left == 0 { Framed::Whole } else { Framed::Unwritten };
         }
     }
 }
 
-/// Copies all that is left of an iterator behind the line that `line` makes of its sum, with one fence. `dst` begins at
-/// a line's start and has room for both, in whole lines; its length is returned if all of it was written. Otherwise 0,
-/// with the iterator where it stood, and why: the fault of either side, or nothing where the iterator has a hole. Where
-/// `is_durable`, what was written has left the caches.
+/// Copies the rest of an iterator, and in front of it the header line that `line` makes of its checksum, with one
+/// fence. `dst` begins at a line boundary and is exactly as long as both, in whole lines. Returns the length of `dst`
+/// if all of it was written. Otherwise it returns 0 and the fault of either side, or no fault if the iterator has a
+/// hole, and the iterator is where it was. If `is_durable`, the bytes written have left the caches.
 pub(crate) fn copy_framed_from_iter(
     dst: Memory,
     i: &mut IovIter,
@@ -162,9 +165,10 @@ pub(crate) fn copy_framed_from_iter(
     copy_framed([dst, dst.skip(LINE)], Place::Behind { line: addr }, i, flush, "append", line)
 }
 
-/// Copies all that is left of an iterator to `data`, and then, behind a fence, the line that `line` makes of its sum to
-/// `header`, which is a line long. `data` has room in whole lines. All of it has left the caches then. Returns the
-/// bytes of data, or 0 as [`copy_framed_from_iter`] does: then the line was not written whole.
+/// Copies the rest of an iterator to `data`, fences, and then writes the header line that `line` makes of its checksum
+/// to `header`, which is one line long. `data` has room for the bytes rounded up to whole lines. Afterwards all bytes
+/// written have left the caches. Returns the number of bytes of data; or 0 as [`copy_framed_from_iter`] does, and then
+/// the line was not written whole.
 pub(crate) fn copy_published_from_iter(
     header: Memory,
     data: Memory,
@@ -180,7 +184,8 @@ pub(crate) fn copy_published_from_iter(
     Ok((if done == 0 { 0 } else { nbytes }, fault))
 }
 
-/// As [`copy_framed_from_iter`]: the bytes of what the line goes to. `dst` is that, and what the data go to.
+/// As [`copy_framed_from_iter`], for either order. `dst` has the destination of the line, whose length is returned on
+/// success, and the destination of the data.
 fn copy_framed(
     dst: [Memory; 2],
     to: Place,
@@ -196,7 +201,7 @@ fn copy_framed(
     let nbytes = i.count();
     let mut copier = Copier::new(&dst, &[i])?;
     let mut ahead = None;
-    // The line is written when all of the source has been read.
+    // Only the data's destination matters for overlap, since the line is written after all of the source was read.
     if must_read_ahead(i, dst[1].seg(), Direction::Source) {
         ahead = Some(Ahead::read(&mut copier, i, nbytes)?);
     }
@@ -204,15 +209,15 @@ fn copy_framed(
     let mut done = 0;
     let fill = |copier: &mut Copier, own: usize, len: usize| {
         copier.recheck(done, done.min(BLOCK));
-        // SAFETY: `frame` passes room for `len` bytes of a buffer of its own; the copier was made for the iterator, or
-        // the source is a buffer of our own.
+        // SAFETY: `frame` passes the address of a buffer of its own with room for `len` bytes; `source` is the
+        // iterator, for which the copier was made, or one over `ahead`'s buffer, which stays.
         let mut step = unsafe { FromIter::new(own, copier) };
         let read = source.walk(len, &mut step);
         done += read;
         read
     };
-    // SAFETY: the callers of `copy_framed` have seen that `dst` has room for the line and the data in whole lines, and
-    // the copier was made for it.
+    // SAFETY: the callers of `copy_framed` have checked that `dst` has room for the line and for the data in whole
+    // lines; the copier was made for both.
     let framed = unsafe { frame(&mut copier, flush, to, nbytes, fill, line) };
     let consumed = nbytes - i.count();
     let fault = match framed {
@@ -221,7 +226,7 @@ fn copy_framed(
             return Ok((dst[0].len(), None));
         }
         Framed::Unread => copier.into_fault(consumed, nbytes),
-        // Whatever was written counts for nothing without the rest.
+        // A part of a frame counts as nothing, so the fault is at offset 0 of the whole.
         Framed::Unwritten => copier.into_fault(0, LINE + nbytes),
     };
     i.take_back(consumed)?;

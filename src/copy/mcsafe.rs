@@ -1,12 +1,12 @@
-//! Copies that stop before memory known to be bad (`copy_to_iter_mcsafe`, `copy_mc_to_iter`, `memcpy_mcsafe`).
+//! Copies that stop before memory that is known to be bad (`copy_to_iter_mcsafe`, `copy_mc_to_iter`, `memcpy_mcsafe`).
 //!
-//! The kernel's careful copy goes byte by byte until the source is aligned to a word, then word by word, then byte by
-//! byte again, and stops at the first unit that fails; only a word whose *store* fails is tried again byte by byte.
-//! Where it would stop can be computed, so nothing is copied that way: [`kernel_mc_count`] finds the count, and then
-//! that much is copied at full speed.
+//! The kernel's machine-check-safe copy, the careful copy here, works byte by byte until the source is aligned to a
+//! word, then word by word, then byte by byte again. It stops at the first unit that fails; only a word whose *store*
+//! fails is retried byte by byte. Where it would stop can be computed. So [`kernel_mc_count`] computes the count, and
+//! then that many bytes are copied at full speed.
 //!
-//! Maps are only read here. What a copy ran into is in the fault it returns: the caller records what [`learned`] makes
-//! of it.
+//! This code only reads maps. A copy returns the fault that stopped it, and the caller adds to the map what [`learned`]
+//! makes of that.
 
 use super::bounce::{self, Outcome, same_length};
 use super::copier::Copier;
@@ -20,8 +20,8 @@ use crate::fault::{Cause, Fault, Origin, Side};
 use crate::iter::{IovIter, Step};
 use crate::memory::{Memory, Segment};
 
-/// What a fault teaches that no map knew: the damaged extent, and what must not be done to it. `None` if the copy
-/// stopped before memory that a map knew.
+/// What a map can learn from a fault: the bad extent, and the access that it is bad for. `None` if the copy stopped
+/// before memory that a map knew already.
 pub fn learned(fault: &Fault) -> Option<(Segment, Access)> {
     let access = match (fault.origin, fault.cause(), fault.side) {
         (Origin::Map, _, _) => return None,
@@ -34,8 +34,8 @@ pub fn learned(fault: &Fault) -> Option<(Segment, Access)> {
 
 const WORD: usize = 8;
 
-/// How many of `len` bytes the kernel's careful copy copies from `src`, when the first `readable` of them can be read
-/// and the first `writable` bytes of the destination written.
+/// How many of `len` bytes the kernel's careful copy copies from `src`, if the first `readable` of them can be read and
+/// the first `writable` bytes of the destination can be written.
 pub fn kernel_mc_count(src: usize, len: usize, readable: usize, writable: usize) -> usize {
     let lead = if len < WORD { len } else { src.wrapping_neg() % WORD };
     let words = (len - lead) / WORD * WORD;
@@ -48,7 +48,7 @@ pub fn kernel_mc_count(src: usize, len: usize, readable: usize, writable: usize)
     if writable < read { writable } else { read }
 }
 
-/// Bytes of `seg` before the first of a bad range.
+/// The number of bytes of `seg` before a bad range; all of them if there is none.
 fn bytes_before(bad: Option<Segment>, seg: Segment) -> usize {
     bad.map_or(seg.len, |bad| bad.addr.saturating_sub(seg.addr).min(seg.len))
 }
@@ -76,7 +76,8 @@ fn stop_of(
     (part, stop)
 }
 
-/// The same for two ranges, by what the map says of them.
+/// How many bytes the careful copy copies between two ranges by what the map knows of them, and the side and bad range
+/// that stop it if those are not all.
 pub(super) fn flat_stop<K: KnownBad + ?Sized>(
     map: &K,
     source: Segment,
@@ -88,15 +89,15 @@ pub(super) fn flat_stop<K: KnownBad + ?Sized>(
     stop_of(source, destination, map.first_bad(source, Access::Read), map.first_bad(destination, Access::Write))
 }
 
-/// A copy into an iterator that looks ahead in the map, chunk by chunk.
+/// The step of a careful copy into an iterator: it looks up each chunk in the map before it copies it.
 struct Careful<'m, K: ?Sized> {
     inner: ToIter<'m>,
-    /// Where the source is, whatever the bytes are taken from: words are aligned there.
+    /// The address of the source, by which words are aligned, even if the bytes come from a buffer that was read ahead.
     source: usize,
     map: &'m K,
     /// The first known bad range of the source.
     bad_source: Option<Segment>,
-    /// Whether anything of the destination may be bad: it is looked up chunk by chunk then, and not prefetched.
+    /// Whether any of the destination may be bad. Then each chunk of it is looked up, and none is prefetched.
     is_destination_bad: bool,
     stop: Option<(Side, Segment)>,
 }
@@ -123,10 +124,10 @@ impl<K: KnownBad + ?Sized> Step for Careful<'_, K> {
     }
 }
 
-/// `copy_to_iter` that stops where the careful copy would before memory the map knows, on either side. Every kind
-/// advances by exactly what was copied; `i.fault` says why that is short.
+/// `copy_to_iter` that stops, before bad memory in the map, where the careful copy would, on either side. For every
+/// kind the iterator advances by exactly the bytes copied, and `i.fault` says why the count is short.
 #[inline(always)]
-#[allow(clippy::inline_always)] // a range that is passed on is copied right after it was written, and waits for that
+#[allow(clippy::inline_always)] // out of line, the range would be loaded right after it was stored, and wait for that
 pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     src: Memory,
     i: &mut IovIter,
@@ -139,8 +140,8 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     }
 }
 
-/// A flat copy that stops where the careful copy would before memory the map knows. Returns the bytes copied, and why
-/// not all.
+/// Copies one range to another of the same length, and stops, before bad memory in the map, where the careful copy
+/// would. Returns the number of bytes copied, and the fault if that is not all.
 pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option<&K>) -> Result<Outcome> {
     match map {
         Some(map) if !map.is_empty() && !map.is_clear([(src.seg(), Access::Read), (dst.seg(), Access::Both)]) => {
@@ -152,7 +153,8 @@ pub fn memcpy_mcsafe<K: KnownBad + ?Sized>(dst: Memory, src: Memory, map: Option
     }
 }
 
-/// How many of the source's bytes the careful copy reads that stores none, and the bad range that stops it there.
+/// How many bytes of the source the careful copy would process if nothing were stored, and the bad range that stops it
+/// there.
 pub(super) fn readable_part<K: KnownBad + ?Sized>(source: Segment, map: &K) -> (usize, Option<Segment>) {
     let bad = map.first_bad(source, Access::Read);
     (kernel_mc_count(source.addr, source.len, bytes_before(bad, source), source.len), bad)
@@ -164,7 +166,7 @@ pub(super) fn is_clear<K: KnownBad + ?Sized>(map: &K, src: Segment, i: &IovIter)
     map.is_clear([(src, Access::Read), (hull(i), Access::Both)])
 }
 
-/// All memory of the iterator, as far as is known.
+/// A range that contains all memory of the iterator; the whole address space if that is not known.
 fn hull(i: &IovIter) -> Segment {
     i.hull().unwrap_or(Segment::new(0, usize::MAX))
 }
@@ -174,10 +176,10 @@ fn copy_carefully<K: KnownBad + ?Sized>(src: Memory, i: &mut IovIter, nbytes: us
     careful_to_iter(src, i, nbytes, map, "copy_to_iter_mcsafe", |copier, src, _, write| write(copier, src, 0))
 }
 
-/// A careful copy whose source is written by `pass`, in one piece or staged in several: it is given what of the source
-/// can be read, the address that this was at before it was perhaps read ahead, and a function that writes some of it,
-/// given how many bytes were written before. A piece but the last has to end at a word of that address. `pass` returns
-/// the bytes written.
+/// A careful copy into an iterator whose source is written by `pass`, in one piece or in several. `pass` gets the part
+/// of the source that can be read, the address at which the source was before it was perhaps read ahead, and a function
+/// that writes a piece, given the number of bytes written before. Each piece but the last must end at a word boundary
+/// of that address. `pass` returns the bytes written.
 pub(super) fn careful_to_iter<K: KnownBad + ?Sized>(
     src: Memory,
     i: &mut IovIter,
@@ -195,10 +197,12 @@ pub(super) fn careful_to_iter<K: KnownBad + ?Sized>(
         copier.expect(data.len);
         let data = data.take(readable);
         let mut write = |copier: &mut Copier, piece: Segment, at: usize| {
-            // Where less could be read than the map leaves readable, the copy ends there. Otherwise the step ends it.
+            // If fewer bytes could be read than the map says, the copy ends behind those. Otherwise the step ends it at
+            // the bad range.
             let limit = if at + piece.len < readable { piece.len } else { source.len - at };
-            // SAFETY: `kernel_mc_count` keeps to the readable bytes, which the piece has unless the limit is its
-            // length; `bounce::to_iter_until` made the copier for both sides.
+            // SAFETY: the step copies at most `kernel_mc_count` bytes of a chunk, which are readable by the map, and
+            // the piece has all of those; or the limit is the piece's length. `bounce::to_iter_until` made the copier
+            // for both sides.
             let inner = unsafe { ToIter::new(piece.addr, copier) };
             let mut step = Careful { inner, source: source.addr + at, map, bad_source, is_destination_bad, stop: None };
             let done = i.walk(limit, &mut step);
@@ -218,7 +222,7 @@ pub(super) fn careful_to_iter<K: KnownBad + ?Sized>(
 mod tests {
     use super::kernel_mc_count;
 
-    /// The careful copy itself, unit by unit.
+    /// The careful copy, unit by unit as the kernel makes it.
     fn unit_by_unit(src: usize, len: usize, readable: usize, writable: usize) -> usize {
         let mut done = 0;
         let byte = |done: usize| done < readable && done < writable;

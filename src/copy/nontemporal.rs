@@ -89,13 +89,13 @@ pub(super) enum Flush {
 #[allow(clippy::inline_always)] // once per call
 pub(super) unsafe fn copy<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
     if is_nontemporal_whole(store, flush, dst, len) {
-        // SAFETY: the caller of `copy` promises it.
+        // SAFETY: `copy` has the same contract, which its caller upholds.
         unsafe { nontemporal(store, flush, dst, src, len) }
     } else if !store.can_bypass(flush) || len < NONTEMPORAL_FROM {
-        // SAFETY: the caller of `copy` promises it.
+        // SAFETY: `copy` has the same contract, which its caller upholds.
         unsafe { through_cache(store, flush, dst, src, len) }
     } else {
-        // SAFETY: the caller of `copy` promises it.
+        // SAFETY: `copy` has the same contract, which its caller upholds.
         unsafe { copy_ragged(store, dst, src, len) }
     }
 }
@@ -118,10 +118,10 @@ pub(super) unsafe fn copy_alone<S: LineStore>(
 ) -> usize {
     if flush == Flush::Lines && len < through_cache_below {
         store.claim(dst, len);
-        // SAFETY: the caller of `copy_alone` promises it.
+        // SAFETY: `copy_alone` has the same contract, which its caller upholds.
         unsafe { through_cache(store, flush, dst, src, len) }
     } else {
-        // SAFETY: the caller of `copy_alone` promises it.
+        // SAFETY: `copy_alone` has the same contract, which its caller upholds.
         unsafe { copy(store, flush, dst, src, len) }
     }
 }
@@ -135,10 +135,10 @@ pub(super) unsafe fn copy_alone<S: LineStore>(
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 unsafe fn copy_part<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
     if is_nontemporal_whole(store, flush, dst, len) {
-        // SAFETY: the caller of `copy_part` promises it.
+        // SAFETY: `copy_part` has the same contract, which its caller upholds.
         unsafe { nontemporal(store, flush, dst, src, len) }
     } else {
-        // SAFETY: the caller of `copy_part` promises it.
+        // SAFETY: `copy_part` has the same contract, which its caller upholds.
         unsafe { copy_part_out_of_line(store, flush, dst, src, len) }
     }
 }
@@ -153,7 +153,7 @@ unsafe fn copy_part_out_of_line<S: LineStore>(
     src: usize,
     len: usize,
 ) -> usize {
-    // SAFETY: the caller of `copy_part_out_of_line` promises it.
+    // SAFETY: `copy_part_out_of_line` has the same contract, which its caller upholds.
     unsafe { copy(store, flush, dst, src, len) }
 }
 
@@ -178,7 +178,7 @@ unsafe fn nontemporal<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src
         // `CopyChunk::copy`.
         unsafe { finish_line(store, flush, rest) }
     };
-    // SAFETY: the caller of `nontemporal` promises it.
+    // SAFETY: `nontemporal` has the same contract, which its caller upholds.
     unsafe { store.nontemporal(dst, src, len, finish) }
 }
 
@@ -202,17 +202,17 @@ unsafe fn copy_ragged<S: LineStore>(store: &mut S, dst: usize, src: usize, len: 
     let head = dst.wrapping_neg() % LINE;
     let tail = (dst + len) % LINE;
     let end = len - tail;
-    // SAFETY: the caller of `copy_ragged` promises it of the whole range, of which this is a part.
+    // SAFETY: this is a part of the range for which the caller of `copy_ragged` upholds the same contract.
     let left = unsafe { store.store(dst, src, head) };
     if left != 0 {
         return left + len - head;
     }
-    // SAFETY: the caller of `copy_ragged` promises it of the whole range, of which this is a part.
+    // SAFETY: this is a part of the range for which the caller of `copy_ragged` upholds the same contract.
     let left = unsafe { nontemporal(store, Flush::None, dst + head, src + head, end - head) };
     if left != 0 {
         return left + tail;
     }
-    // SAFETY: the caller of `copy_ragged` promises it of the whole range, of which this is a part.
+    // SAFETY: this is a part of the range for which the caller of `copy_ragged` upholds the same contract.
     unsafe { store.store(dst + end, src + end, tail) }
 }
 
@@ -221,11 +221,11 @@ unsafe fn copy_ragged<S: LineStore>(store: &mut S, dst: usize, src: usize, len: 
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 unsafe fn through_cache<S: LineStore>(store: &mut S, flush: Flush, dst: usize, src: usize, len: usize) -> usize {
-    // SAFETY: the caller of `through_cache` promises it.
+    // SAFETY: `through_cache` has the same contract, which its caller upholds.
     let stored = len - unsafe { store.store(dst, src, len) };
     match flush {
         Flush::None => len - stored,
-        // SAFETY: the caller of `through_cache` promises it of the whole range, of which this is a part.
+        // SAFETY: this is a part of the range for which the caller of `through_cache` upholds the same contract.
         Flush::Lines => len - stored + unsafe { store.write_back(dst, stored) },
     }
 }
@@ -250,7 +250,7 @@ impl<S: LineStore> CopyChunk for Scatter<'_, S> {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        // SAFETY: the caller of `copy` promises it.
+        // SAFETY: `copy` has the same contract, which its caller upholds.
         unsafe { copy_part(self.store, Flush::Lines, dst, src, len) }
     }
 

@@ -1,5 +1,4 @@
-//! Overlap in every shape, in every way a copy can be made, with and without a fault: against a model that knows slices
-//! alone.
+//! Overlap in every shape, with every way to copy, with and without faults, compared with a model over slices.
 
 mod ways;
 
@@ -10,7 +9,8 @@ use crate::fault::arm::{self, Path};
 use crate::memory::Backing;
 use ways::{Pages, every_way};
 
-/// This thread with the signals of bad memory blocked, so that no fault is recovered in it, until this is dropped.
+/// Blocks SIGBUS and SIGSEGV in this thread until it is dropped, so that the handler recovers no fault and the kernel
+/// makes the copies.
 struct Blocked;
 
 impl Blocked {
@@ -26,24 +26,24 @@ impl Drop for Blocked {
     }
 }
 
-/// Blocks or unblocks the signals of bad memory in this thread.
+/// Blocks or unblocks SIGBUS and SIGSEGV in this thread.
 fn change_signals(how: i32) {
-    // SAFETY: a sigset is plain bits, for which zeroes are valid.
+    // SAFETY: a `sigset_t` is an array of integers, for which all zeroes are valid.
     let mut signals: libc::sigset_t = unsafe { std::mem::zeroed() };
     for signal in [libc::SIGBUS, libc::SIGSEGV] {
-        // SAFETY: the set is ours, and the signal exists.
+        // SAFETY: `set` is a local, and both signals exist.
         unsafe { libc::sigaddset(&raw mut signals, signal) };
     }
-    // SAFETY: the set was filled above; the old one is not asked for.
+    // SAFETY: `set` was filled above; a null old set is not filled.
     assert_eq!(unsafe { libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut()) }, 0);
     arm::invalidate_all();
 }
 
-/// Runs `test` under the handler with every instruction set, and where there is no handler for this thread.
+/// Runs `test` with the handler and every instruction set, and once without a handler for this thread.
 fn every_mode(test: impl Fn(&str)) {
     let setting = Setting::keep();
     for set in arch::available() {
-        // Tests that keep no setting may run with it meanwhile: it changes no result.
+        // Tests that run at the same time may see this setting; it changes no result.
         arch::choose(set.name);
         test(set.name);
     }
@@ -53,7 +53,7 @@ fn every_mode(test: impl Fn(&str)) {
     test("system calls");
 }
 
-/// Bytes of which none is what scratch memory is poisoned with.
+/// Test bytes, of which none equals the byte that scratch memory is filled with.
 fn contents(len: usize) -> Vec<u8> {
     (0..len).map(|at| ((at * 131 + at / 251) % 160) as u8).collect()
 }
@@ -82,7 +82,8 @@ fn the_source_reads_as_if_first_at_every_distance() {
     });
 }
 
-/// Whole chunks are given up where a sum is made of them, so there the count may be less than could be copied.
+/// Whether this way of copying gives up whole chunks, as a checksum does. Then its count may be less than what could be
+/// copied.
 fn is_by_chunks(name: &str) -> bool {
     name.starts_with("csum")
 }

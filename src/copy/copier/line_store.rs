@@ -20,13 +20,13 @@ impl LineStore for Copier {
 
     #[inline(always)]
     unsafe fn load(&mut self, own: usize, src: usize, len: usize) -> usize {
-        // SAFETY: the caller of `load` promises it.
+        // SAFETY: `load` has the same contract, which its caller upholds.
         unsafe { self.copy_through_caches(own, src, len) }
     }
 
     #[inline(always)]
     unsafe fn store(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        // SAFETY: the caller of `store` promises it.
+        // SAFETY: `store` has the same contract, which its caller upholds.
         unsafe { self.copy_through_caches(dst, src, len) }
     }
 
@@ -39,13 +39,14 @@ impl LineStore for Copier {
         finish: impl FnOnce(&mut Self, &Remainder) -> usize,
     ) -> usize {
         let rest = if self.fits_one_span(len) {
-            // SAFETY: the caller of `nontemporal` promises it.
+            // SAFETY: `nontemporal` has the same contract, which its caller upholds, and the path is `Direct`, as
+            // `fits_one_span` says.
             match unsafe { self.nontemporal_directly(dst, src, len) } {
                 None if self.is_undisturbed() => return 0,
                 stop => self.out_of_line(|copier| copier.rest_of(stop.as_ref(), dst, src, len)),
             }
         } else {
-            // SAFETY: the caller of `nontemporal` promises it.
+            // SAFETY: `nontemporal` has the same contract, which its caller upholds.
             self.out_of_line(|copier| unsafe { copier.nontemporal_rechecking(dst, src, len) })
         };
         rest.map_or(0, |rest| self.out_of_line(|copier| finish(copier, &rest)))
@@ -54,7 +55,7 @@ impl LineStore for Copier {
     #[inline(always)]
     unsafe fn write_back(&mut self, dst: usize, len: usize) -> usize {
         match arch::write_back() {
-            // SAFETY: the caller of `write_back` promises it.
+            // SAFETY: `write_back` has the same contract, which its caller upholds.
             Some(instruction) => unsafe { self.over_lines(instruction, dst, len) },
             None => len,
         }
@@ -123,10 +124,11 @@ impl Copier {
     #[allow(clippy::inline_always)] // once per call
     pub(in crate::copy) unsafe fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         if self.fits_one_span(len) {
-            // SAFETY: the caller of `over_lines` promises it.
+            // SAFETY: `over_lines` has the same contract, which its caller upholds, and the path is `Direct`, as
+            // `fits_one_span` says.
             unsafe { self.over_lines_directly(instruction, addr, len) }
         } else {
-            // SAFETY: the caller of `over_lines` promises it.
+            // SAFETY: `over_lines` has the same contract, which its caller upholds.
             self.out_of_line(|copier| unsafe { copier.over_lines_rechecking(instruction, addr, len) })
         }
     }
@@ -138,8 +140,8 @@ impl Copier {
         self.in_spans(len, |copier, at, size| {
             let addr = addr + at;
             if copier.may_touch(at) {
-                // SAFETY: the caller of `over_lines_rechecking` promises it of the whole range, of which this is a
-                // part.
+                // SAFETY: this is a part of the range for which the caller of `over_lines_rechecking` upholds the same
+                // contract.
                 return unsafe { copier.over_lines_directly(instruction, addr, size) };
             }
             let mark = Mark::now();

@@ -26,10 +26,12 @@ impl Copier {
         self.in_spans(len, |copier, at, size| {
             let (to, from) = (dst.wrapping_add(at), src.wrapping_add(at));
             if copier.may_touch(at) {
-                // SAFETY: the caller of `copy_rechecking` promises it of the whole range, of which this is a part.
+                // SAFETY: this is a part of the range for which the caller of `copy_rechecking` upholds the same
+                // contract, and the path is `Direct`, as `may_touch` says.
                 unsafe { copier.copy_directly(to, from, size) }
             } else {
-                // SAFETY: the caller of `copy_rechecking` promises it of the whole range, of which this is a part.
+                // SAFETY: this is a part of the range for which the caller of `copy_rechecking` upholds the same
+                // contract.
                 unsafe { copier.copy_by_kernel(to, from, size) }
             }
         })

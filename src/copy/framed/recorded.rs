@@ -1,4 +1,4 @@
-//! Memory in which it is recorded in what order stores may reach the medium: for proofs about whole logs.
+//! Memory that records in which order stores may reach the medium, for tests of whole logs.
 
 use super::{Framed, Place, frame};
 use crate::arch::LINE;
@@ -9,7 +9,7 @@ use crate::copy::nontemporal::{self, Flush, LineStore};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 
-/// Memory of a test's own, written by the code that the real one is written by.
+/// Memory of a test, which the real code writes through a [`Recorder`].
 pub(crate) struct Recorded {
     bytes: Vec<u8>,
     skip: usize,
@@ -18,7 +18,7 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Memory that holds an image.
+    /// Makes memory that has this image as its contents.
     pub(crate) fn new(image: &[u8]) -> Self {
         let mut bytes = vec![0; image.len() + LINE];
         let start = bytes.as_mut_ptr().expose_provenance();
@@ -35,33 +35,35 @@ impl Recorded {
         self.bytes.as_mut_ptr().expose_provenance() + self.skip
     }
 
-    /// From here on nothing can be written.
+    /// Makes every write at or behind `offset` fail.
     pub(crate) fn fail_from(&mut self, offset: usize) {
         self.recorder.bad_destination = self.start().saturating_add(offset);
     }
 
-    /// What was done to it since it was last asked.
+    /// The stores and fences since the last call.
     pub(crate) fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.recorder.events)
     }
 
-    /// Writes and fences: the bytes written.
+    /// Writes and fences. Returns the number of bytes written.
     pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) -> usize {
         let dst = self.start() + offset;
         let src = bytes.as_ptr().expose_provenance();
-        // SAFETY: the range was in bounds when it was sliced, and the bytes stay borrowed.
+        // SAFETY: the callers pass ranges inside the memory, which only the recorder writes to; the source is `bytes`,
+        // which stays borrowed.
         let left = unsafe { nontemporal::copy(&mut self.recorder, Flush::Lines, dst, src, bytes.len()) };
         self.recorder.fence();
         bytes.len() - left
     }
 
-    /// What `copy_framed_from_iter` does: whether all was written.
+    /// Writes as `copy_framed_from_iter` does. Returns whether everything was written.
     pub(crate) fn write_framed(&mut self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> [u8; LINE]) -> bool {
         let line_at = self.start() + offset;
         self.frame(Place::Behind { line: line_at }, i, line)
     }
 
-    /// What `copy_published_from_iter` does, with the line at the start: whether all was written.
+    /// Writes as `copy_published_from_iter` does, with the line at the start of the memory. Returns whether everything
+    /// was written.
     pub(crate) fn write_published(&mut self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> [u8; LINE]) -> bool {
         let start = self.start();
         self.frame(Place::Before { line: start, data: start + offset }, i, line)
@@ -70,17 +72,18 @@ impl Recorded {
     fn frame(&mut self, to: Place, i: &mut IovIter, line: &dyn Fn(u32) -> [u8; LINE]) -> bool {
         let nbytes = i.count();
         let fill = |_: &mut Recorder, own, len| {
-            // SAFETY: `frame` passes room for `len` bytes, which it does not look at meanwhile.
+            // SAFETY: `frame` passes the address of its own buffer with room for `len` bytes, to which it makes no
+            // reference meanwhile.
             let own = unsafe { Memory::new(Segment::new(own, len), Backing::Heap) };
             copy_from_iter(own, i, len).unwrap()
         };
-        // SAFETY: the tests give room for the line and the data in whole lines.
+        // SAFETY: the tests pass offsets at which the memory has room for the line and for the data in whole lines.
         unsafe { frame(&mut self.recorder, Flush::Lines, to, nbytes, fill, line) == Framed::Whole }
     }
 }
 
-/// The images that may be on the medium while `events` happen to `before`: at each fence all stores before it are
-/// there, and of those behind it any may be.
+/// Calls `look` with every image that the medium may have during `events`, if it had `before` at first: at each fence
+/// all earlier stores are on the medium, and of the later ones any may be.
 pub(crate) fn images(before: &[u8], events: &[Event], mut look: impl FnMut(&[u8])) {
     const MOST: usize = 12;
     let mut settled = before.to_vec();

@@ -39,10 +39,10 @@ impl<S: LineStore> CopyChunk for Gather<'_, S> {
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
         let end = Segment::new(dst, len).end();
         if self.buffered == 0 && (end == self.end || end.is_multiple_of(LINE)) {
-            // SAFETY: the caller of `copy` promises it.
+            // SAFETY: `copy` has the same contract, which its caller upholds.
             return unsafe { copy_part(self.store, self.flush, dst, src, len) };
         }
-        // SAFETY: the caller of `copy` promises it.
+        // SAFETY: `copy` has the same contract, which its caller upholds.
         unsafe { self.gather(Segment::new(dst, len), src) }
     }
 
@@ -73,7 +73,7 @@ impl<'m, S: LineStore> Gather<'m, S> {
             let (to, from) = (dst.skip(done), src + done);
             let lines = to.len.saturating_sub(to.end() % LINE);
             if self.buffered == 0 && lines >= DIRECT_FROM {
-                // SAFETY: the caller of `gather` promises it of the whole range, of which this is a part.
+                // SAFETY: this is a part of the range for which the caller of `gather` upholds the same contract.
                 let left = unsafe { copy_part(self.store, self.flush, to.addr, from, lines) };
                 done += lines - left;
                 if left != 0 {

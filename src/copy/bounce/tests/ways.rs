@@ -1,4 +1,4 @@
-//! Every way to copy, over the same pages.
+//! Every way to copy between two ranges of the same pages.
 
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch;
@@ -15,7 +15,7 @@ use crate::fault::map::shared::KnownBad;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
 
-/// Anonymous pages, of which the last cannot be accessed.
+/// Anonymous pages. The last one cannot be accessed.
 pub(super) struct Pages {
     start: usize,
     pub(super) len: usize,
@@ -25,33 +25,34 @@ impl Pages {
     pub(super) fn new(pages: usize) -> Self {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let len = pages * PAGE_SIZE;
-        // SAFETY: a new anonymous mapping; the result is checked.
+        // SAFETY: maps new anonymous memory at an address that the kernel chooses; the result is checked.
         let start = unsafe {
             libc::mmap(std::ptr::null_mut(), len + PAGE_SIZE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
         };
         assert_ne!(start, libc::MAP_FAILED);
-        // SAFETY: the last page of the mapping just made.
+        // SAFETY: the range is the last page of the mapping made above, to which nobody refers.
         assert_eq!(unsafe { libc::mprotect(start.wrapping_byte_add(len), PAGE_SIZE, libc::PROT_NONE) }, 0);
         Self { start: start.expose_provenance(), len }
     }
 
     pub(super) fn set(&self, contents: &[u8]) {
-        // SAFETY: the accessible pages, which nobody else uses.
+        // SAFETY: the range is the accessible pages of the mapping, which only this test uses.
         unsafe { std::ptr::with_exposed_provenance_mut::<u8>(self.start).copy_from(contents.as_ptr(), self.len) };
     }
 
     pub(super) fn get(&self) -> Vec<u8> {
-        // SAFETY: the accessible pages, which nobody changes meanwhile.
+        // SAFETY: the range is the accessible pages of the mapping; no copy runs while the slice exists.
         unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(self.start), self.len) }.to_vec()
     }
 
-    /// A range, which may leave the accessible pages.
+    /// A range of the pages, which may extend into the inaccessible one.
     fn at(&self, at: usize, len: usize) -> Memory {
-        // SAFETY: a range of the mapping, which stays; no reference is made to it while a copy runs.
+        // SAFETY: the range lies in the mapping, which stays until `self` is dropped; no reference to it exists while a
+        // copy runs.
         unsafe { Memory::new(Segment::new(self.start + at, len), Backing::Mapping) }
     }
 
-    /// The same in three segments, one of them empty.
+    /// A range of the pages in three segments, of which one is empty.
     fn in_segments(&self, at: usize, len: usize) -> Memories {
         let part = len / 3;
         [self.at(at, part), self.at(at + part, 0), self.at(at + part, len - part)].into_iter().collect()
@@ -60,12 +61,12 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, which nothing refers to any more.
+        // SAFETY: the range is the mapping made in `new`, to which nothing refers any more.
         unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(self.start), self.len + PAGE_SIZE) };
     }
 }
 
-/// Memory that is one range, or several.
+/// Whether an iterator's memory is one range or several.
 enum Shape {
     Flat,
     Segments,
@@ -81,7 +82,7 @@ impl Shape {
     }
 }
 
-/// A map that knows nothing of these pages, and one that looks into every copy all the same.
+/// A map in which no memory is bad, but which says that it is neither empty nor clear, so that copies use it.
 struct Suspicious;
 
 impl KnownBad for Suspicious {
@@ -135,12 +136,12 @@ const FLAT: [(&str, Flat); 5] = [
     ("memcpy_mcsafe, suspicious", |dst, src| memcpy_mcsafe(dst, src, Some(&Suspicious))),
 ];
 
-/// Copies that flush are refused where no instruction writes lines back.
+/// Whether this way of copying can run: those that flush are refused if no instruction writes cache lines back.
 fn can_run(name: &str) -> bool {
     arch::write_back().is_some() || !name.ends_with("_flushcache")
 }
 
-/// Moves `len` bytes from one place to another in every way there is; `check` is told the way and the count.
+/// Moves `len` bytes from one place to another in every way, and passes the name of the way and the count to `check`.
 pub(super) fn every_way(pages: &Pages, dst: usize, src: usize, len: usize, mut check: impl FnMut(&str, usize)) {
     for shape in [Shape::Flat, Shape::Segments] {
         for (name, copy) in TO_ITER.into_iter().filter(|(name, _)| can_run(name)) {
