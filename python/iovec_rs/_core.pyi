@@ -1049,8 +1049,8 @@ def copy_ranges(
 def crc32c(data: Buffer | UserRange | IovIter, crc: int = 0) -> int:
     """The CRC-32C (Castagnoli) of a buffer, of a `UserRange`, or of the bytes that remain of an iterator, which is not
     moved. `crc` is the sum of the bytes before. `FaultError` if the memory is bad: `.copied` bytes were summed, and
-    `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read, and over an iterator that has a hole
-    or reaches past the end of its queue.
+    `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read, and over an iterator that has a
+    hole or reaches past the end of its queue.
     """
 
 def crc32c_combine(crc1: int, crc2: int, len2: int) -> int:

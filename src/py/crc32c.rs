@@ -43,8 +43,8 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// The CRC-32C (Castagnoli) of a buffer, of a `UserRange`, or of the bytes that remain of an iterator, which is not
 /// moved. `crc` is the sum of the bytes before. `FaultError` if the memory is bad: `.copied` bytes were summed, and
-/// `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read, and over an iterator that has a hole
-/// or reaches past the end of its queue.
+/// `.crc32c` is their sum. ValueError over a PIPE or DISCARD, which cannot be read, and over an iterator that has a
+/// hole or reaches past the end of its queue.
 #[pyfunction]
 #[pyo3(signature = (data, crc=None), text_signature = "(data, crc=0)")]
 pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {

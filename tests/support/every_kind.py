@@ -45,8 +45,8 @@ def build(
     """A new iterator of this kind over whole pages, which begins after the first `skip` bytes.
 
     IOVEC and KVEC get segments of these lengths, BVEC and FOLIOQ pieces of `unit` bytes, and XARRAY pages from this
-    index on. The parameter behind the direction of a kind's constructor says what it is built from, so a kind that takes
-    what another takes needs no case here.
+    index on. The parameter behind the direction of a kind's constructor says what it is built from, so a kind that
+    takes what another takes needs no case here.
     """
     make: Any = getattr(IovIter, str(kind))
     units = [memory[start : start + unit] for start in range(0, len(memory), unit)]
