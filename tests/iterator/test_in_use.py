@@ -258,6 +258,25 @@ def test_what_runs_while_a_refusal_is_made_may_use_the_iterator() -> None:
     assert len(seen) == 20
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="exporters in Python came with 3.12")
+def test_an_exporter_that_uses_the_iterator_itself() -> None:
+    """A buffer is exported before the iterator is taken, and released after it is free again."""
+    i = IovIter.ubuf(READ, bytearray(27))
+
+    class Exporter:
+        def __buffer__(self, flags: int) -> memoryview:
+            assert copy_to_iter(b"before", i) == 6
+            return memoryview(b"!")
+
+        def __release_buffer__(self, view: memoryview) -> None:
+            assert copy_to_iter(b"so", i) == 2
+            view.release()
+
+    for _ in range(3):
+        assert copy_to_iter(Exporter(), i) == 1
+    assert i.count == 0
+
+
 def test_an_argument_that_uses_the_iterator_itself() -> None:
     """Arguments are converted before the iterator is locked: what their code does to it comes before the copy."""
     i = IovIter.ubuf(READ, bytearray(8))
