@@ -81,6 +81,7 @@ NATIVE_BENCH = bash -o pipefail -c 'cargo bench --quiet --locked --no-default-fe
 
 RECORD ?= call vectored cliff import memory fault guard growth durable integrity log io
 RECORD_NATIVE ?= flat limits behind
+RECORD_SWEEPS ?= copy gather scatter write read durable publish consume
 record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots, the tables over machines, in ten quiet minutes: NAME=zen5
 	@test -n "$(NAME)" || { echo "make record NAME=...: the machine has no name" >&2; exit 1; }
 	mkdir -p target
@@ -88,7 +89,7 @@ record: $(VENV)/.built $(VENV)/.test  ## this machine's record, its plots, the t
 	$(BIN)/python -m benches $(RECORD) --json target/record.json >> target/record.txt
 	if why=$$($(BIN)/python -m iovec_rs._bench.libpmem); then $(call NATIVE_BENCH,$(RECORD_NATIVE)); \
 	  else echo "the native bench is left out: $$why"; fi >> target/record.txt
-	$(BIN)/iovec-rs bench --plot benches/results/$(NAME)-throughput.svg >> target/record.txt
+	$(BIN)/iovec-rs bench $(RECORD_SWEEPS) --plot benches/results/$(NAME)-throughput.svg >> target/record.txt
 	$(BIN)/python -m benches.plots target/record.json benches/results/$(NAME)
 	cp target/record.txt benches/results/$(NAME).txt
 	$(BIN)/python -m benches.summary

@@ -1,4 +1,4 @@
-//! What somebody pays who reads a copy right behind it: stores past the caches leave nothing there for him.
+//! What a reader pays who comes right behind a copy: stores past the caches leave nothing in them.
 
 use crate::memory::{Arena, flat, touch};
 use crate::race::{Case, Contestant, Report};
@@ -13,10 +13,10 @@ const TOTALS: [usize; 5] = [8 << 20, 16 << 20, 24 << 20, 32 << 20, 64 << 20];
 /// Segments of a gather; a copy of one range comes first.
 const SEGMENTS: [usize; 3] = [256, 4 << 10, 1 << 20];
 
-/// Calls of a sample: what one of the other kind left dirty in the caches is on the bill of the first alone.
+/// Calls of a sample. The first alone pays for the lines that the other kind of copy left dirty in the caches.
 const CALLS: usize = 6;
 
-/// One total, source and destination the same in every sample: in the caches, if they hold both.
+/// One total. Source and destination are the same in every call, so that the caches have both if they hold as much.
 fn case(report: &Report, source: &Arena, target: &Arena, total: usize, seg: usize) {
     let ranges = shuffled(total / seg).into_iter().map(|slot| flat(source.at(slot * seg), seg)).collect();
     let iterator = IovIter::kvec(Direction::Source, ranges, None).unwrap();

@@ -1,6 +1,6 @@
 //! 64-byte segments through the caches, beside the least that any loop has to do for them: take an address and a length
-//! from a list, ask for the line that comes, load it, store it. On huge pages and on small ones, from places at lines
-//! and between.
+//! from a list, prefetch a line ahead, load a line, store it. On huge pages and on small ones, at lines and between
+//! them.
 
 use crate::memory::{Arena, Broom, Pages, flat};
 use crate::race::{Case, Contestant, Report};
@@ -13,9 +13,9 @@ use _core::memory::Segment;
 
 const LINE: usize = 64;
 const ARENA: usize = 256 << 20;
-/// Of a call: less than goes past the caches, and more.
+/// Bytes of a call: fewer than go past the caches, and more.
 const TOTALS: [usize; 2] = [8 << 20, 64 << 20];
-/// How far ahead the loops ask, in segments.
+/// How many segments ahead the loops prefetch.
 const AHEAD: usize = 32;
 
 /// One line, in four registers.
@@ -27,7 +27,7 @@ fn line(dst: usize, src: usize, is_past_caches: bool) {
     let parts = [0, 1, 2, 3].map(|part| unsafe { _mm_loadu_si128(at(src, part)) });
     for (part, value) in parts.into_iter().enumerate() {
         if is_past_caches {
-            // SAFETY: as above; the destination is at a line.
+            // SAFETY: the callers pass lines of arenas, and a destination at a line's start.
             unsafe { _mm_stream_si128(at(dst, part), value) };
         } else {
             // SAFETY: the callers pass lines of arenas.

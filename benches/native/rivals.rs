@@ -1,11 +1,11 @@
-//! The others: libpmem, loaded when the bench runs, and the C library.
+//! The rivals: libpmem, loaded when the bench runs, and the C library.
 
 use _core::arch::{self, guard};
 use std::ffi::{CStr, c_void};
 
 type Copy = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
 
-/// What of libpmem takes part.
+/// The functions of libpmem that take part.
 pub(crate) struct Libpmem {
     persist: Copy,
     nodrain: Copy,
@@ -25,11 +25,11 @@ impl Libpmem {
         let (persist, nodrain) = (symbol(c"pmem_memcpy_persist")?, symbol(c"pmem_memcpy_nodrain")?);
         let drain = symbol(c"pmem_drain")?;
         Some(Self {
-            // SAFETY: the function has this type in libpmem.h.
+            // SAFETY: `pmem_memcpy_persist` has this type in libpmem.h.
             persist: unsafe { std::mem::transmute::<*mut c_void, Copy>(persist) },
-            // SAFETY: as above.
+            // SAFETY: `pmem_memcpy_nodrain` has this type in libpmem.h.
             nodrain: unsafe { std::mem::transmute::<*mut c_void, Copy>(nodrain) },
-            // SAFETY: as above.
+            // SAFETY: `pmem_drain` has this type in libpmem.h.
             drain: unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(drain) },
         })
     }
@@ -44,7 +44,7 @@ impl Libpmem {
 
     /// `pmem_memcpy_nodrain`.
     pub(crate) fn nodrain(&self, dst: usize, src: usize, len: usize) {
-        // SAFETY: as for `persist`.
+        // SAFETY: ranges of the cases' arenas, which do not overlap.
         unsafe {
             (self.nodrain)(std::ptr::with_exposed_provenance_mut(dst), std::ptr::with_exposed_provenance(src), len)
         };
