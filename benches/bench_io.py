@@ -210,9 +210,9 @@ def run(quick: bool) -> Iterator[Table]:
     yield _to_null(1024, 64, 2 if quick else 10, rounds)
     yield _to_null(20_000, 64, 1, 3 if quick else 21)
     total = MIB if quick else 64 * MIB
-    yield _over_a_socket(total, 64 << 10, 3 if quick else 31)
-    yield _on_a_loop("asyncio", asyncio.new_event_loop, total, 3 if quick else 21)
+    yield _over_a_socket(total, 64 << 10, 3 if quick else 21)
+    yield _on_a_loop("asyncio", asyncio.new_event_loop, total, 3 if quick else 11)
     if importlib.util.find_spec("uvloop") is not None:
         import uvloop  # noqa: PLC0415
 
-        yield _on_a_loop("uvloop", uvloop.new_event_loop, total, 3 if quick else 21)
+        yield _on_a_loop("uvloop", uvloop.new_event_loop, total, 3 if quick else 11)

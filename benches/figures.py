@@ -53,7 +53,11 @@ FIGURES = [
         "view[:] = src[p:q]",
         (SCATTER.format(64), SCATTER.format(4096)),
     ),
-    Figure("durable: 256 tensors of 64 KiB into a mapped file, one call", "ctypes.memmove each", (TENSORS,)),
+    Figure(
+        "durable: 256 tensors of 64 KiB into a mapped file, beside copies that are not",
+        "ctypes.memmove each",
+        (TENSORS,),
+    ),
     Figure("one copy of 64 B; of 4 KiB", "mv[:] = other", (CALL.format(64), CALL.format(4096))),
     Figure(
         "16 KiB within a bytearray, at nine distances",
