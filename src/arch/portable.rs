@@ -19,7 +19,7 @@ pub(super) static WRITE_BACKS: &[&WriteBack] = &[];
 /// Faults are not survived, so memory that can go away is copied by system calls.
 pub(crate) const RECOVERS: bool = false;
 
-/// It has no stores past the caches.
+/// This set has no non-temporal stores.
 pub(crate) const NONTEMPORAL_BYPASSES: bool = false;
 
 pub(super) static SCALAR: Primitives =

@@ -21,8 +21,9 @@ use crate::memory::Segment;
 
 /// The operations of a non-temporal copy on memory. Each may stop early, and returns the bytes not done.
 pub(super) trait LineStore {
-    /// Whether there are non-temporal stores that do what this copy promises: on some machines they are only hints,
-    /// after which a line that is to be flushed must be written back all the same.
+    /// Whether non-temporal stores can be used for a copy with this `flush`. The kernel's copies have none. On some
+    /// architectures they are only hints, after which a line that is to be flushed must be written back all the same,
+    /// so they do not serve `Flush::Lines`.
     fn can_bypass(&self, flush: Flush) -> bool;
     /// Copies into a buffer of ours through the cache; returns the bytes not copied.
     ///

@@ -1,4 +1,5 @@
-//! Many flat copies in one call: each with a result of its own, so that one which fails does not end the others.
+//! Many copies between pairs of ranges in one call. Each has its own result, and one that fails does not end the
+//! others.
 
 use super::bounce::Scratch;
 use super::chunk::CopyChunk;
@@ -12,19 +13,19 @@ use crate::fault::Fault;
 use crate::fault::map::shared::KnownBad;
 use crate::memory::{Memories, Segment};
 
-/// So short, in bytes, that the memory of the next range is still on its way when this one is copied.
+/// A range of at most this many bytes is copied before a prefetch of the next range has arrived.
 const SHORT: usize = 1 << 10;
 
-/// How many ranges ahead the memory of short ones is prefetched.
+/// For short ranges, the memory this many ranges ahead is prefetched.
 const NEXT_SHORT: usize = 8;
 
-/// How ranges are copied.
+/// The options of the copies.
 pub struct How<'a, K: ?Sized> {
-    /// Whether every byte counted is to have left the caches.
+    /// Whether every byte counted must have left the caches.
     pub flush: bool,
-    /// Before what the copies stop.
+    /// The known-bad memory before which the copies stop.
     pub map: Option<&'a K>,
-    /// Whether they sum what they copy.
+    /// Whether to compute a CRC-32C of each range.
     pub sums: bool,
 }
 
@@ -39,27 +40,27 @@ impl<K: ?Sized> Copy for How<'_, K> {}
 /// A range that was not copied whole.
 #[derive(Debug)]
 pub struct Short {
-    /// Which one.
+    /// The index of the range.
     pub index: usize,
-    /// The bytes copied.
+    /// The number of bytes copied of it.
     pub copied: usize,
-    /// What stopped it.
+    /// The fault that stopped its copy.
     pub fault: Box<Fault>,
 }
 
-/// What became of each range: all of it was copied, but for those that came short.
+/// The results of all ranges. A range was copied whole unless it is in `short`.
 #[derive(Debug, Default)]
 pub struct Outcomes {
-    /// The bytes copied in all.
+    /// The bytes copied, of all ranges together.
     pub copied: usize,
-    /// What came short, in order.
+    /// The ranges that were not copied whole, in order.
     pub short: Vec<Short>,
-    /// The sum of the bytes copied of each range, if asked for.
+    /// The CRC-32C of the bytes copied of each range, if the options ask for it.
     pub crc32c: Option<Vec<u32>>,
 }
 
 impl Outcomes {
-    /// The bytes copied of the range at `index`, which has `len`, and what stopped that.
+    /// The bytes copied of the range at `index`, which has `len` bytes, and the fault that stopped its copy.
     pub fn of(&self, index: usize, len: usize) -> (usize, Option<&Fault>) {
         match self.short.binary_search_by_key(&index, |short| short.index) {
             Ok(place) => (self.short[place].copied, Some(&self.short[place].fault)),
@@ -67,7 +68,7 @@ impl Outcomes {
         }
     }
 
-    /// Counts fewer bytes of a range, of which `counted` were counted, with their sum, if there are sums.
+    /// Lowers the count of a range from `counted`, and replaces its sum, if there are sums.
     pub(crate) fn shorten(&mut self, counted: usize, short: Short, crc: u32) -> Result<()> {
         self.copied -= counted - short.copied;
         if let Some(sums) = &mut self.crc32c {
@@ -84,7 +85,7 @@ impl Outcomes {
     }
 }
 
-/// Refuses ranges that do not go together.
+/// Refuses sides with different numbers of ranges, or a pair of ranges with different lengths.
 fn check(dst: &[Segment], src: &[Segment]) -> Result<()> {
     if dst.len() != src.len() {
         let (given, expected) = (format!("{} ranges", dst.len()), format!("{} ranges, as many as src", src.len()));
@@ -96,13 +97,13 @@ fn check(dst: &[Segment], src: &[Segment]) -> Result<()> {
     }
 }
 
-/// Whether a front-to-back copy would overwrite what it has not read yet.
+/// Whether a front-to-back copy would overwrite source bytes that it has not read yet.
 fn is_moved_up(dst: Segment, src: Segment) -> bool {
     src.overlaps(dst) && src.addr < dst.addr
 }
 
-/// Copies each range of `src` to that of `dst` in the same place, one after the other, each as if it had been read
-/// first. `met` is told of every fault that no map knew of. With `flush` there is one fence for all of them.
+/// Copies each range of `src` to the range of `dst` with the same index, one after the other, each as if it had been
+/// read first. Calls `met` with every fault that is not from the map. With `flush` it fences once for all of them.
 pub fn copy_ranges<K: KnownBad + ?Sized>(
     dst: &Memories,
     src: &Memories,
@@ -119,10 +120,10 @@ pub fn copy_ranges<K: KnownBad + ?Sized>(
     if let Some(sums) = &mut outcomes.crc32c {
         reserve(sums, src.segs().len())?;
     }
-    // Everything that can be refused is refused before the first byte is copied.
+    // Everything that can be refused is checked before the first byte is copied.
     let ahead = pairs().filter(|(dst, src)| is_moved_up(*dst, *src)).map(|(_, src)| src.len).max();
     let mut ahead = ahead.map(Scratch::new).transpose()?;
-    // Ranges fail as the least safe of their side does, which the first stands for.
+    // `Memories` has one backing for all its ranges, so an empty part of the first stands for the side.
     let mut copier = Copier::new(&[to.take(0), from.take(0)], &[])?;
     let total = pairs().fold(0_usize, |total, (_, src)| total.saturating_add(src.len));
     if !how.flush {
@@ -142,12 +143,12 @@ pub fn copy_ranges<K: KnownBad + ?Sized>(
         if is_moved_up(to, source)
             && let Some(ahead) = &mut ahead
         {
-            // SAFETY: the copier was made for all ranges.
+            // SAFETY: the copier was made for the backing of all ranges of `src`, of which this is one.
             source = Segment::new(ahead.addr(), unsafe { ahead.fill(&mut copier, source) });
         }
         let mut sum = how.sums.then(|| Sum::from(0));
-        // SAFETY: the copier was made for all ranges; a source that was read ahead is a buffer of our own, and no
-        // longer than its range.
+        // SAFETY: the copier was made for all ranges. A source that was read ahead is in `ahead`, a buffer of ours, and
+        // no longer than its range.
         let done = unsafe { copy_one(&mut copier, how.flush, to.addr, source, sum.as_mut()) };
         outcomes.copied = outcomes.copied.saturating_add(done);
         if let (Some(sums), Some(sum)) = (&mut outcomes.crc32c, sum) {
@@ -170,7 +171,8 @@ pub fn copy_ranges<K: KnownBad + ?Sized>(
     Ok(outcomes)
 }
 
-/// Copies one range, perhaps past the caches, and adds it to the sum, if there is one; returns the bytes copied.
+/// Copies one range, with non-temporal stores if `flush`, and adds it to the sum, if there is one. Returns the number
+/// of bytes copied.
 ///
 /// # Safety
 /// As for [`copy_flat`].

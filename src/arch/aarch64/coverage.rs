@@ -1,5 +1,5 @@
-//! Whether the handler knows every access to foreign memory in the routines, and nothing else. All instructions are as
-//! long, and what touches memory can be told by a few bits.
+//! Tests that the fault table has every access to foreign memory of the guarded routines, and nothing else. All
+//! instructions have the same length, and a few bits tell which of them touch memory.
 
 use super::{SETS, WRITE_BACKS};
 use crate::arch::guard::{self, Instruction};
@@ -16,7 +16,7 @@ fn touch(code: u32) -> Touch {
     let is_load_or_store = code >> 25 & 0b0101 == 0b0100;
     let is_hint = code & 0xff00_0000 == 0xf900_0000 && code >> 22 & 0b11 == 0b10;
     let is_cache_operation = code & 0xffff_f000 == 0xd50b_7000;
-    // Of loads and stores of pairs it is one bit; of single general registers, any of two.
+    // A load of a pair is marked by one bit, a load of a single general register by either of two.
     let is_pair = code >> 28 & 0b11 == 0b10;
     let loads = if is_pair { code >> 22 & 1 != 0 } else { code >> 22 & 0b11 != 0 };
     match () {
@@ -27,7 +27,7 @@ fn touch(code: u32) -> Touch {
     }
 }
 
-/// All guarded routines, by the addresses they are called at.
+/// All guarded routines, found by the addresses at which they are called.
 fn routines() -> Vec<(&'static str, *const ())> {
     let of_sets = SETS.iter().flat_map(|set| {
         [set.copy as *const (), set.nontemporal as *const (), set.zero as *const ()].map(|start| (set.name, start))
@@ -42,7 +42,8 @@ fn every_access_to_foreign_memory_has_an_entry_that_says_what_it_does_and_nothin
     for (name, start) in routines() {
         let (mut at, mut fixup) = (start.addr(), usize::MAX);
         loop {
-            // SAFETY: `at` is inside a routine of this binary: the loop ends with the return of its fixup.
+            // SAFETY: `at` is the address of an instruction of a routine in this binary, since the loop ends at the
+            // return of its fixup.
             let code = unsafe { std::ptr::with_exposed_provenance::<u32>(at).read() };
             let entry = guard::find(at);
             let case = format!("{name}+{:#x}: {code:#010x}", at - start.addr());

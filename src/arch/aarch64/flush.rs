@@ -1,11 +1,12 @@
-//! Write-backs, one loop stamped out per instruction. None of them waits for its end: the store fence does.
+//! The write-back loops: one macro, expanded for each instruction. None waits for the write-backs to end; the store
+//! fence does.
 
 use crate::arch::WriteBack;
 use crate::arch::guard::{Instruction, Trap};
 use core::arch::global_asm;
 
-/// The routine of one operation: `x0` is a line's start, `x1` a multiple of the line's length. The operation may be
-/// unknown to the assembler's baseline, so it is given as the `sys` instruction that it is a name for.
+/// The loop of one instruction. `x0` is the start of a line and `x1` a multiple of the line's length, not 0. The
+/// instruction is given in its `sys` form, since the assembler's baseline may not know its name.
 macro_rules! write_back {
     ($static:ident, $name:literal, $sys:literal, $routine:literal $function:ident, $evicts:literal, $test:expr) => {
         pub(in crate::arch) static $static: WriteBack = WriteBack {
@@ -38,7 +39,8 @@ macro_rules! write_back {
     };
 }
 
-// Cleans and invalidates to the point of coherency; cleans to it; cleans to the point of persistence.
+// `dc civac` cleans and invalidates to the point of coherency, `dc cvac` cleans to it, and `dc cvap` cleans to the
+// point of persistence.
 write_back!(CIVAC, "dc civac", "sys #3, c7, c14, #1", "iovec_rs_dc_civac" dc_civac, true, || true);
 write_back!(CVAC, "dc cvac", "sys #3, c7, c10, #1", "iovec_rs_dc_cvac" dc_cvac, false, || true);
 write_back!(CVAP, "dc cvap", "sys #3, c7, c12, #1", "iovec_rs_dc_cvap" dc_cvap, false, super::has_point_of_persistence);

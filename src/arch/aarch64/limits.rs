@@ -1,19 +1,21 @@
-//! Loads alone and stores alone, over memory of the caller's own: no copy can be faster than the slower of the two.
+//! Loops of loads alone and of stores alone, over the caller's own memory. No copy is faster than the slower of the
+//! two.
 
 use core::arch::asm;
 
-/// What is done to memory, 256 bytes a turn.
+/// A loop over memory, 256 bytes an iteration. The memory must be the caller's own, begin on a line boundary and be a
+/// multiple of 256 bytes long, not 0. Stores write unspecified bytes.
 type Routine = unsafe fn(addr: usize, len: usize);
 
-/// Loads, stores, and stores past the caches.
+/// Loads, stores, and non-temporal stores.
 pub(in crate::arch) type Accesses = [Routine; 3];
 
-/// A turn of one access, at these offsets.
+/// Defines a loop with one access at each of these offsets in an iteration.
 macro_rules! access {
     ($instruction:literal) => {
         |addr, len| {
-            // SAFETY: the caller of `Routine` promises memory of its own, a multiple of 256 bytes that is not 0, at a
-            // line's start.
+            // SAFETY: `Routine`'s contract: memory of the caller's own, at a line boundary and a multiple of 256 bytes,
+            // not 0.
             unsafe {
                 asm!(
                     "2:",

@@ -1,4 +1,4 @@
-//! 64-bit ARM: the routines, and what this CPU can run of them.
+//! 64-bit ARM: the routines, which of them this CPU can run, and what it reports about itself.
 
 #[macro_use]
 mod table;
@@ -26,37 +26,37 @@ pub(super) static WRITE_BACKS: &[&WriteBack] = &[&CIVAC, &CVAC, &CVAP];
 /// Whether the routines survive faults, if a handler calls [`resume`].
 pub(crate) const RECOVERS: bool = true;
 
-/// `stnp` is a hint: its data may stay in a cache.
+/// `stnp` is only a hint: the data that it stores may stay in a cache.
 pub(crate) const NONTEMPORAL_BYPASSES: bool = false;
 
-/// Whether there is a point of persistence to clean lines to.
+/// Whether this CPU can clean lines to a point of persistence.
 fn has_point_of_persistence() -> bool {
-    // SAFETY: getauxval asks for nothing: it looks a number up in the list that the kernel gave the process.
+    // SAFETY: getauxval has no preconditions: it looks a number up in the list that the kernel passed to the process.
     unsafe { libc::getauxval(libc::AT_HWCAP) & libc::HWCAP_DCPOP != 0 }
 }
 
-/// No stream prefetches far ahead.
+/// These copies do not prefetch.
 pub(super) fn use_far(_from: usize) {}
 
 /// There are no string instructions.
 pub(super) fn use_strings(_from: usize, _any_from: usize) {}
 
-/// What this CPU says of itself: to programs, nothing that speed depends on.
+/// Programs can read no property of the CPU on which copy thresholds depend.
 pub(super) fn facts() -> Facts {
     Facts { vendor: Vendor::Other, first_cache: None, second_cache: None, last_cache: None, fast_strings: false }
 }
 
-/// Loads and stores alone.
-#[allow(clippy::unnecessary_wraps)] // other architectures have none
+/// The loops of loads alone and of stores alone.
+#[allow(clippy::unnecessary_wraps)] // the portable set has none
 pub(super) fn accesses() -> Option<limits::Accesses> {
     Some(limits::ACCESSES)
 }
 
 pub(super) fn cache_line_size() -> usize {
     let register: usize;
-    // SAFETY: Linux lets programs read the register, and emulates it where the CPU does not.
+    // SAFETY: Linux lets programs read this register, or emulates the read; the instruction touches no memory.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) register, options(nomem, nostack, preserves_flags)) };
-    // Log2 of the words in the smallest line of all data caches.
+    // The field is log2 of the number of 4-byte words in the smallest line of all data caches.
     4 << (register >> 16 & 0xf)
 }
 
@@ -64,10 +64,11 @@ pub(super) fn features() -> Vec<(&'static str, bool)> {
     vec![("neon", true), ("dcpop", has_point_of_persistence())]
 }
 
-/// How many bytes of the next segment are prefetched: by then the hardware prefetcher has caught on.
+/// How many bytes of the next segment are prefetched. Behind that the hardware prefetcher has detected the stream.
 const PREFETCH_BYTES: usize = 1024;
 
-/// The lines of a range, by any address in each. One that begins within a line ends in one more.
+/// An address in each line of a range. A range that begins inside a line reaches into one line more than its length
+/// tells, so the bytes before it in that line are added.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 fn lines(addr: usize, len: usize) -> impl Iterator<Item = usize> {
@@ -101,24 +102,25 @@ pub(super) fn prefetch_to_write(addr: usize, len: usize) {
     prefetch_lines!("pstl1keep", lines(addr, len));
 }
 
-/// No clock is fine enough: the generic timer often ticks but every 40 ns, in which a system call may be over. So the
-/// kernel is asked anew for each copy of memory that can vanish.
+/// There is no clock that is fine enough: the generic timer often ticks only every 40 ns, and a system call may be
+/// shorter. By a clock that stands still no earlier answer is fresh, so each copy of memory that can vanish asks the
+/// kernel.
 pub(crate) fn ticks() -> u64 {
     0
 }
 
-/// Waits for every store and write-back before it.
+/// Waits until every earlier store and write-back has ended.
 pub(super) fn store_fence() {
-    // SAFETY: every CPU has the instruction, and it touches no memory.
+    // SAFETY: every CPU of this architecture has the instruction, and it touches no memory.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
-/// Orders every access before it, evictions too, before every access after it.
+/// Orders every earlier access, evictions included, before every later access.
 pub(super) fn full_fence() {
     store_fence();
 }
 
-/// Programs cannot step through themselves.
+/// A program cannot single-step itself on this architecture, so `run` runs without the closure's calls.
 #[cfg(test)]
 pub(crate) fn stepped<R>(_before_access: impl FnMut(), run: impl FnOnce() -> R) -> R {
     run()

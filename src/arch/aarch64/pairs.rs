@@ -1,24 +1,26 @@
-//! One copy, one streaming and one zeroing algorithm, by pairs of registers, stamped out for general registers (16
-//! bytes a pair) and for NEON's (32).
+//! One plain copy, one non-temporal copy and one zeroing routine with loads and stores of register pairs: each is
+//! written once, as a macro, and expanded for general registers (16 bytes a pair) and for NEON's (32 bytes a pair).
 //!
-//! A head brings the *destination* to a line boundary, then whole lines, each loaded whole before it is stored,
-//! pointers advanced after the stores; then a tail. Head and tail are fewer bytes than a line, moved by two overlapping
-//! moves of the largest size that fits. The streaming copy stores its lines by `stnp`, a hint that nothing depends on.
-//! Nothing is prefetched.
+//! A head brings the *destination* to a line boundary. Whole lines follow, each loaded whole before it is stored, and
+//! then a tail. The pointers advance after the stores. Head and tail are shorter than a line; each is copied by two
+//! moves of the largest size that fits, which may overlap. The non-temporal copy stores lines by `stnp`, which is only
+//! a hint: nothing depends on where the data go. Nothing is prefetched.
 //!
-//! What makes progress exact ([`crate::arch::guard`] does the arithmetic):
-//! * the source pointer moves only past bytes that are stored, so end minus pointer is what is left, in every phase;
-//! * what a turn stores it has loaded before, so that ranges may overlap if the destination is below the source;
+//! Why progress is exact ([`crate::arch::guard`] does the arithmetic):
+//! * the source pointer advances only past bytes that are stored, so end minus pointer is what is left, in every phase;
+//! * a line is loaded before it is stored, so that the ranges may overlap if the destination is below the source;
 //! * a destination line never straddles pages, so a store that faults has stored nothing of its line;
-//! * a source line is either loaded or not, and where a load reaches into a second line, the first has been read before
-//!   ([`Instruction::First`] sees to it where nothing else did).
+//! * poison is per line: a load that faults inside one line tells that this line is bad. Before a load that reaches
+//!   into a second line, a byte of the first has been read, by an [`Instruction::First`] where nothing else has read
+//!   it; so if such a load faults, the second line is the bad one.
 
 use crate::arch::Primitives;
 use crate::arch::guard::{Instruction, Trap};
 use core::arch::global_asm;
 
-/// Copies `x2` bytes, fewer than a line, within a line of the destination: touches the first byte, then each size by
-/// two overlapping moves, loads before stores. Advances both pointers. `$l` keeps the labels of its uses apart.
+/// Copies `x2` bytes, fewer than a line, inside one line of the destination. It reads the first byte, and then moves
+/// the bytes as two parts that may overlap, of a size by powers of two; it loads both before it stores either. Advances
+/// both pointers. `$l` is a prefix that keeps the labels of several uses apart.
 #[rustfmt::skip]
 macro_rules! small_copy {
     ($r:literal, $l:literal) => {
@@ -57,7 +59,7 @@ macro_rules! small_copy {
     };
 }
 
-/// One line at `$at`: loaded, then stored.
+/// Copies one line at offset `$at`: loads it whole, then stores it with `$put`.
 #[rustfmt::skip]
 macro_rules! copy_line {
     ($r:literal, $put:literal, $at:literal, [$($a:literal $b:literal $o:literal),*]) => {
@@ -68,19 +70,19 @@ macro_rules! copy_line {
     };
 }
 
-/// A routine that copies, its lines stored by `$put`.
+/// A copy routine that stores lines with `$put`.
 #[rustfmt::skip]
 macro_rules! copy {
     ($r:literal, $put:literal, $line:tt) => {
         concat!(
             opening!($r),
             "add x4, x1, x2\n",
-            // Head: to a line of the destination, or as far as it goes.
+            // Head: up to a line boundary of the destination, or all bytes if there are fewer.
             "mov x13, x2\n neg x2, x0\n and x2, x2, 63\n cmp x2, x13\n csel x2, x2, x13, lo\n sub x13, x13, x2\n",
             "mov x16, x13\n",
             small_copy!($r, "1"),
             "subs x2, x16, 64\n b.lo 5f\n",
-            // Where there was no head, nothing has read the line that the first load begins in.
+            // If there was no head, the line in which the first load begins has not been read yet.
             guarded!($r, "first", "0", "ldrb w5, [x1]"),
             "subs x2, x2, 192\n b.lo 3f\n",
             ".p2align 5\n2:\n",
@@ -100,7 +102,7 @@ macro_rules! copy {
     };
 }
 
-/// Zeroes `x2` bytes, fewer than a line, within a line, and advances the pointer.
+/// Zeroes `x2` bytes, fewer than a line, inside one line, and advances the pointer.
 #[rustfmt::skip]
 macro_rules! small_zero {
     ($r:literal, $l:literal) => {
@@ -131,8 +133,8 @@ macro_rules! small_zero {
     };
 }
 
-/// The routines of one kind of register. `line` names those of a line's pairs with their byte offsets; `clear` makes
-/// zeroes of the ones that `zeroes` stores.
+/// Defines the three routines of one kind of register, and their set. `line` names the register pairs of a line with
+/// their offsets; `clear` zeroes the registers that `zeroes` stores.
 #[rustfmt::skip]
 macro_rules! routines {
     (

@@ -1,10 +1,12 @@
-//! How a routine is framed, and how its accesses get into its table.
+//! Macros that open and close an assembly routine and build its fault table. The entries of a routine go to a section
+//! of their own, in the order of the code, between the symbols `NAME_table` and `NAME_table_end`.
 //!
-//! Registers, the same in every routine: `x0` the destination, `x1` the source, `x2` the bytes left of a phase, `x3`
-//! the call's trap record, `x4` the end of what is counted, `x9` and `x10` what the signal handler leaves.
+//! Every routine uses the same registers: `x0` points to the destination and `x1` to the source; `x2` counts the bytes
+//! left of a phase; `x3` points to the trap record, and `x4` to the end of the side that is counted. After a fault `x9`
+//! and `x10` are what the signal handler put there.
 
-/// Code that touches foreign memory, entered into the routine's table: what it does, and how many bytes of the turn
-/// were stored before it.
+/// Emits code that touches foreign memory, and its [`Entry`](crate::arch::guard::Entry) in the routine's table: the
+/// kind of access, and how many bytes of the loop iteration were stored before this code.
 #[rustfmt::skip]
 macro_rules! guarded {
     ($routine:literal, $access:literal, $stored:expr, $code:expr) => {
@@ -18,7 +20,7 @@ macro_rules! guarded {
     };
 }
 
-/// The beginning of a routine and of its table.
+/// Begins a routine and its table. The symbols are hidden: global to the linker, but not exported.
 #[rustfmt::skip]
 macro_rules! opening {
     ($r:literal) => {
@@ -33,8 +35,8 @@ macro_rules! opening {
     };
 }
 
-/// The fixup, with which a routine and its table end: fills the call's record with what the handler left in two
-/// registers and with how far both pointers had come, and returns the bytes from `$at`, a pointer, to the end.
+/// Ends a routine and its table with the fixup. That fills the call's [`Trap`](crate::arch::guard::Trap) with the two
+/// registers that the handler set and with both pointers, and returns the bytes from the pointer `$at` to the end.
 #[rustfmt::skip]
 macro_rules! closing {
     ($r:literal, $at:literal) => {
@@ -49,7 +51,7 @@ macro_rules! closing {
     };
 }
 
-/// The table that a routine's `guarded!` accesses were entered into, in a module of the routine's name.
+/// Declares the [`Table`](crate::arch::guard::Table) of a routine, as `TABLE` in a module of the routine's name.
 macro_rules! table {
     ($function:ident, $routine:literal) => {
         mod $function {

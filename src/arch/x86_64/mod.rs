@@ -33,7 +33,7 @@ pub(super) static WRITE_BACKS: &[&WriteBack] = &[&CLFLUSH, &CLFLUSHOPT, &CLWB];
 /// Whether the routines survive faults, if a handler calls [`resume`].
 pub(crate) const RECOVERS: bool = true;
 
-/// Whether what was stored past the caches, and fenced, is in none of them.
+/// Whether bytes that were stored non-temporally, and fenced, are in no cache.
 pub(crate) const NONTEMPORAL_BYPASSES: bool = true;
 
 use super::LINE;
