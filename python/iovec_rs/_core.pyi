@@ -149,7 +149,7 @@ def use_tuning(name: str) -> None:
     """Uses the lengths that a text names from now on, in all threads. ValueError says what is wrong with the text."""
 
 def flush_instruction() -> str | None:
-    """The instruction that writes cache lines back; `None` if this CPU has none."""
+    """The instruction that writes cache lines back, or `None` if this CPU has none."""
 
 def flush_instructions() -> list[str]:
     """The write-back instructions that this CPU has, the best one last."""
@@ -225,9 +225,9 @@ class FaultMap:
     def poison(
         self, buffer: Buffer | UserRange, offset: int = 0, length: int | None = None, access: str = "read"
     ) -> None:
-        """Marks a part of a buffer's memory as bad (all of it by default)."""
+        """Marks `length` bytes (by default, the rest) of a buffer's memory from `offset` on as bad for `access`."""
     def unpoison(self, buffer: Buffer | UserRange, offset: int = 0, length: int | None = None) -> None:
-        """Marks a part of a buffer's memory as good (all of it by default)."""
+        """Marks `length` bytes (by default, the rest) of a buffer's memory from `offset` on as good."""
     def first_in(self, start: int, length: int, access: str = "read") -> FaultRange | None:
         """The first range that overlaps the given bytes and is bad for `access`, not clipped to them; None if there is
         none.
@@ -279,22 +279,21 @@ class FaultMap:
 
 @final
 class Guard:
-    """What `guard` returns: a context manager, for one block."""
+    """The result of `guard`: a context manager for one block."""
 
     @property
     def faults(self) -> list[Fault]:
-        """What other code met in the block so far, in the order in which it was met; extents that touch and are
-        alike are one. `offset` is 0, `address` and `length` are those of the pages, `side` is "destination" if it
-        was a store. `MemoryError` if there is no memory for the list, or was none at the end of the block.
+        """The faults of other code in the block, in order; adjacent extents with the same properties are one. `offset`
+        is 0, `address` and `length` are those of the pages, and `side` is "destination" for a store. `MemoryError` if
+        the list cannot be allocated, or could not at the end of the block.
         """
     @property
     def lost(self) -> int:
-        """Bytes that read as zeroes, or whose stores went nowhere: whole pages, the sum of the faults' lengths."""
+        """Bytes that read as zeroes, and stores to which are lost: whole pages, the sum of the faults' lengths."""
     @property
     def not_restored(self) -> int:
-        """How many bytes still read as zeroes after the block, until their mapping is closed: 0, unless the kernel
-        could not put such pages back (of files before Linux 5.13, huge pages), or the block moved its mapping
-        (`mremap`).
+        """Bytes that still read as zeroes after the block, until their mapping is closed. It is 0 unless the kernel
+        cannot put such pages back (of files before Linux 5.13, huge pages), or the block moved its mapping (`mremap`).
         """
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -302,16 +301,16 @@ class Guard:
     ) -> None: ...
 
 def guard(*buffers: Buffer | UserRange, on_fault: Literal["raise", "record"] = "raise") -> Guard:
-    """Inside the block no bad page of these buffers kills the process, whatever code touches it: it reads as zeroes,
-    and stores to it are lost. At the end the mappings are what they were; if a bad page was met, `FaultError` is
-    raised (`.fault` the first, `.guard` the `Guard`; an exception of the block is its `__context__`), or with
-    `on_fault="record"` only recorded.
+    """Returns a context manager. In its block no bad page of these buffers kills the process, whatever code accesses
+    it: the page reads as zeroes, and stores to it are lost. At the end of the block the mappings are restored. If a bad
+    page was accessed, `FaultError` is raised: `.fault` is the first fault, `.guard` the `Guard`, and an exception of
+    the block its `__context__`. With `on_fault="record"` faults are only recorded.
 
-    A buffer may have any strides; it is held exported until the block ends. Whole pages are guarded. With no buffer:
-    every mapped file, for faults of this thread only. Other threads that read these ranges during the block get
-    zeroes, too, without a guard of their own to tell them. `RuntimeError` on entering where the handler cannot be
-    had: SIGBUS is blocked in this thread, the mode is "syscall". `TypeError` and `BufferError` name the argument;
-    `ValueError`: another `on_fault`.
+    A buffer may have any strides, and stays exported until the block ends. Whole pages are guarded. Without a buffer,
+    every mapped file is guarded, for faults of this thread only. Other threads that read the ranges during the block
+    get zeroes, too, without an error unless they have a guard of their own. `RuntimeError` on entering if the handler
+    cannot be used: SIGBUS is blocked in this thread, or the mode is "syscall". `TypeError` and `BufferError` name the
+    argument; `ValueError` for another `on_fault`.
     """
 
 @final
@@ -372,8 +371,8 @@ class PipeRing:
 
 @final
 class RegionFile:
-    """A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and
-    length as they were.
+    """A file that will be mapped: opened, with its blocks allocated. If it is closed before it is mapped, the file's
+    bytes and length are as they were.
     """
 
     def __new__(
@@ -387,15 +386,15 @@ class RegionFile:
     ) -> Self: ...
     @property
     def character_device(self) -> int | None:
-        """The number of the character device that it is; `None` for a file."""
+        """Its device number if it is a character device; `None` for a file."""
     @property
     def device(self) -> int:
-        """The number of the device that its bytes are on: its own if it is one."""
+        """The number of the device that its bytes are on; for a device, its own number."""
     def fileno(self) -> int:
         """Its descriptor."""
     def reserve(self, device: tuple[int, int] | None, size: int | None = None) -> None:
-        """Chooses its bytes and makes room for them. `device` is `(size, align)` of a DAX device in bytes, `size`
-        how many bytes are chosen if it is known better than when it was opened.
+        """Chooses the bytes to map and allocates them. `device` is `(size, align)` of a DAX device in bytes; `size`
+        replaces the size given when it was opened.
         """
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -404,23 +403,23 @@ class RegionFile:
 
 @final
 class LogClaim:
-    """A file that a log is or comes to be in: locked against other writers until this is dropped."""
+    """The file of a log, locked against other writers for as long as this object lives."""
 
     def __new__(cls, file: RegionFile, create: bool) -> Self: ...
     @property
     def size(self) -> int | None:
-        """Bytes of the log that is in the file; `None` if one is to be made."""
+        """The size in bytes of the log in the file; `None` if there is none yet."""
 
 @final
 class LogRecords:
-    """The records of a log, oldest first, those included that are appended meanwhile."""
+    """An iterator over the records of a log, oldest first, including those appended meanwhile."""
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> Record: ...
 
 @disjoint_base
 class MappedLog:
-    """A log in a mapped file: the part of `iovec_rs.pmem.PmemLog` that looks for nothing in the system."""
+    """A log in a mapped file: `iovec_rs.pmem.PmemLog` without the look-ups in sysfs."""
 
     def __new__(cls, file: RegionFile, claim: LogClaim, bad: FaultMap, caches_persist: bool, create: bool) -> Self: ...
     @property
@@ -428,7 +427,7 @@ class MappedLog:
         """The path it was opened by."""
     @property
     def size(self) -> int:
-        """Bytes of its region, the superblocks included."""
+        """The size of its region in bytes, including the superblocks."""
     @property
     def granularity(self) -> Literal["byte", "cache_line", "page"]:
         """What makes a record durable: `"byte"` its becoming visible, `"cache_line"` leaving the caches, `"page"` an
@@ -436,30 +435,30 @@ class MappedLog:
         """
     @property
     def writable(self) -> bool:
-        """Whether it was opened to be appended to."""
+        """Whether it was opened for appending."""
     @property
     def closed(self) -> bool:
         """Whether it is closed."""
     @property
     def first(self) -> int:
-        """The oldest record's number; one past `last` if there is none."""
+        """The oldest record's number; `last + 1` if there is no record."""
     @property
     def last(self) -> int:
-        """The newest record's number; `first - 1` if there is none."""
+        """The newest record's number; `first - 1` if there is no record."""
     @property
     def nbytes(self) -> int:
-        """Bytes in use: of the records, their headers, and what lies unused between them."""
+        """Bytes in use by records, their headers and the gaps between them."""
     @property
     def free(self) -> int:
-        """The most bytes that the next append can take; 0, too, where not even an empty record has room."""
+        """The most bytes that the next append can store. It is also 0 if not even an empty record fits."""
     @property
     def recovered(self) -> int:
-        """Bytes of a torn tail that were cut when it was opened: an append that was interrupted, or damage with nothing
-        good behind it. 0 for a reader, who cuts nothing.
+        """Bytes that opening has removed at the end: an interrupted append, or damage with no good record behind it. 0
+        for a reader, which removes nothing.
         """
     def append(self, data: Buffer | IovIter | Sequence[Buffer]) -> int:
-        """Appends a buffer, buffers in order, or all that is left of an iterator, as one record; returns its number.
-        The record is durable and whole when this returns, with one fence.
+        """Appends a buffer, a sequence of buffers, or the rest of an iterator as one record, with one fence. Returns
+        its number. When this returns, the record is complete and durable.
 
         OSError ENOSPC if it does not fit into `free`; `FaultError` if the data, or the log's memory, is bad; OSError if
         msync fails; `BlockingIOError` in a forked child; BufferError if the log was opened to be read. Then the record
@@ -467,27 +466,27 @@ class MappedLog:
         is not used again: the next append goes behind it.
         """
     def read(self, sequence: int) -> bytes:
-        """A record's data. `IndexError` if there is no such record, `CorruptError` if its bytes are not those that were
-        appended, `FaultError` with the bytes that could be read if its memory is bad.
+        """Returns a record's data. `IndexError` if there is no such record, `CorruptError` if its bytes differ from
+        those appended, `FaultError`, with the number of readable bytes in `.copied`, if its memory is bad.
         """
     def read_into(self, sequence: int, dst: Buffer | IovIter) -> McResult:
-        """Copies a record's data into a buffer, or into what is left of an iterator, either of which may be longer.
-        Returns an `McResult` about the record's bytes, short if memory is bad. `IndexError` and `CorruptError` as
-        from `read`: then the destination may hold anything, and an iterator stands where it stood. ValueError if
-        the record does not fit: then nothing was written.
+        """Copies a record's data into a buffer or the rest of an iterator, which may be longer. Returns an `McResult`
+        for the record's bytes, short if memory is bad. `IndexError` and `CorruptError` as in `read`: then the
+        destination may hold anything, and an iterator has not moved. ValueError if the record does not fit: then
+        nothing was written.
         """
     def record(self, sequence: int) -> Record:
-        """Where a record is; `IndexError` and `CorruptError` as from `read`, of its header alone."""
+        """The place of a record. `IndexError` and `CorruptError` as in `read`, for its header only."""
     def discard_before(self, sequence: int) -> None:
-        """Frees every record before `sequence`, which may be one past the last; the ring uses their space again.
-        Durable when it returns. ValueError beyond that; the errors of `append` otherwise, with nothing freed.
+        """Frees the space of every record before `sequence`, which may be at most `last + 1`. The change is durable
+        when this returns. ValueError for a greater number; otherwise the errors of `append`, with nothing freed.
         """
     def verify(self) -> list[Fault]:
-        """Reads every record, carefully. A `Fault` for each that cannot be read, or whose bytes are not those that were
-        appended: of cause "unknown" then. Its `offset` is where in the region.
+        """Reads every record, surviving bad memory. Returns a `Fault` for each record that cannot be read, and one of
+        cause "unknown" for each whose bytes differ from those appended. `offset` is the place in the region.
         """
     def close(self) -> None:
-        """Closes it: another writer may open it. BufferError while calls run."""
+        """Closes the log, so that another writer may open it. BufferError while calls run."""
     def __iter__(self) -> LogRecords: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -671,7 +670,7 @@ class FolioQueue:
         """Adds a folio at the end. Iterators see it from their next operation on."""
 
 class IterKind(StrEnum):
-    """What kind of memory an iterator runs over (`enum iter_type`)."""
+    """The kinds of memory that an iterator runs over (`enum iter_type`)."""
 
     UBUF = "ubuf"
     IOVEC = "iovec"
@@ -872,7 +871,7 @@ def import_iovec(
     *,
     compat: bool = False,
 ) -> tuple[IovecArray | None, IovIter]:
-    """Validates a user vector and makes the iterator over it (`import_iovec`). Returns the array and the iterator.
+    """Validates a user vector and makes an iterator over it (`import_iovec`). Returns the array and the iterator.
 
     The vector is an iterable of buffers and `UserRange`s, a packed array of `struct iovec` in a buffer, or that array's
     address. The array is `None` when `nr_segs <= fast_segs`. One segment makes a UBUF. OSError in the kernel's order of
@@ -896,22 +895,24 @@ def import_single_range(type: Direction | int, buffer: Buffer | UserRange) -> Io
     """The older name of `import_ubuf` (`import_single_range`)."""
 
 def copy_to_iter(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
-    """Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied;
-    returns that (`copy_to_iter`). Short at `count`, at a full pipe, a hole, the end of a queue, and at bad
-    memory: then `i.fault` says why.
+    """Copies `nbytes` bytes (by default, all) of `addr` into the iterator, which advances by the bytes copied; returns
+    their number (`copy_to_iter`). The copy is short at `count`, a full pipe, a hole, the end of a queue, or bad memory;
+    in that case `i.fault` says why. Over trusted memory bad memory raises `FaultError`, with `.copied`.
     """
 
 def copy_from_iter(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
-    """Copies `nbytes` (all of `addr` by default) out of the iterator to `addr`; returns the bytes copied
-    (`copy_from_iter`).
+    """Copies `nbytes` bytes (by default, the length of `addr`) out of the iterator to `addr`; returns the bytes copied
+    (`copy_from_iter`). It is short and raises as `copy_to_iter` does.
     """
 
 def copy_to_iter_full(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool:
-    """`copy_to_iter`, all or nothing: a short copy is taken back and `False` (`copy_to_iter_full`)."""
+    """`copy_to_iter`, all or nothing: after a short copy the iterator is moved back and the result is `False`
+    (`copy_to_iter_full`).
+    """
 
 def copy_from_iter_full(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> bool:
-    """`copy_from_iter`, all or nothing: a short copy is taken back and `False` (`copy_from_iter_full`). `addr` may be
-    partly written.
+    """`copy_from_iter`, all or nothing: after a short copy the iterator is moved back and the result is `False`
+    (`copy_from_iter_full`). `addr` may be partly written.
     """
 
 def copy_from_iter_nocache(addr: Buffer | UserRange, i: IovIter, nbytes: int | None = None) -> int:
@@ -965,21 +966,21 @@ def memcpy_mcsafe(dst: Buffer | UserRange, src: Buffer | UserRange, *, fault_map
     """
 
 def copy_page_to_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int:
-    """Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the
-    page, all or nothing: later changes of the page show in the pipe.
+    """Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE gets a reference to the
+    page instead, to all bytes or none: the pipe shows later changes of the page.
     """
 
 def copy_page_from_iter(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int:
     """Copies out of the iterator into `page[offset:offset + nbytes]` (`copy_page_from_iter`)."""
 
 def copy_page_from_iter_atomic(page: Buffer, offset: int, nbytes: int, i: IovIter) -> int:
-    """The same from where faults must not be waited for (`copy_page_from_iter_atomic`): it advances too, and bad memory
-    makes it short.
+    """`copy_page_from_iter` that returns a short count for bad memory over every kind (`copy_page_from_iter_atomic`).
+    The iterator advances by the bytes copied.
     """
 
 def copy_iter(dst: IovIter, src: IovIter, nbytes: int | None = None) -> int:
-    """Copies up to `nbytes` (as many as both have by default) from `src` to `dst`, the largest common piece at a time.
-    Both advance by the bytes copied; returns that.
+    """Copies `nbytes` bytes (by default, as many as both have) from `src` to `dst`. Both advance by the bytes copied,
+    whose number is returned.
     """
 
 def csum_and_copy_to_iter(

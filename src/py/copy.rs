@@ -39,9 +39,9 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )
 }
 
-/// Copies `nbytes` (all of `addr` by default) from `addr` into the iterator, which advances by the bytes copied;
-/// returns that (`copy_to_iter`). Short at `count`, at a full pipe, a hole, the end of a queue, and at bad memory: then
-/// `i.fault` says why.
+/// Copies `nbytes` bytes (by default, all) of `addr` into the iterator, which advances by the bytes copied; returns
+/// their number (`copy_to_iter`). The copy is short at `count`, a full pipe, a hole, the end of a queue, or bad memory;
+/// in that case `i.fault` says why. Over trusted memory bad memory raises `FaultError`, with `.copied`.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 #[inline(always)]
@@ -54,8 +54,8 @@ pub(super) fn copy_to_iter(
     run_short(addr, i, nbytes, Access::Read, copy::copy_to_iter)
 }
 
-/// Copies `nbytes` (all of `addr` by default) out of the iterator to `addr`; returns the bytes copied
-/// (`copy_from_iter`).
+/// Copies `nbytes` bytes (by default, the length of `addr`) out of the iterator to `addr`; returns the bytes copied
+/// (`copy_from_iter`). It is short and raises as `copy_to_iter` does.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 #[inline(always)]
@@ -68,7 +68,8 @@ pub(super) fn copy_from_iter(
     run_short(addr, i, nbytes, Access::Write, copy::copy_from_iter)
 }
 
-/// `copy_to_iter`, all or nothing: a short copy is taken back and `False` (`copy_to_iter_full`).
+/// `copy_to_iter`, all or nothing: after a short copy the iterator is moved back and the result is `False`
+/// (`copy_to_iter_full`).
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_to_iter_full(
@@ -79,8 +80,8 @@ pub(super) fn copy_to_iter_full(
     run_full(addr, i, nbytes, Access::Read, copy::copy_to_iter)
 }
 
-/// `copy_from_iter`, all or nothing: a short copy is taken back and `False` (`copy_from_iter_full`). `addr` may be
-/// partly written.
+/// `copy_from_iter`, all or nothing: after a short copy the iterator is moved back and the result is `False`
+/// (`copy_from_iter_full`). `addr` may be partly written.
 #[pyfunction]
 #[pyo3(signature = (addr, i, nbytes=None))]
 pub(super) fn copy_from_iter_full(
@@ -91,8 +92,8 @@ pub(super) fn copy_from_iter_full(
     run_full(addr, i, nbytes, Access::Write, copy::copy_from_iter)
 }
 
-/// Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE takes a reference to the page,
-/// all or nothing: later changes of the page show in the pipe.
+/// Copies `page[offset:offset + nbytes]` into the iterator (`copy_page_to_iter`). A PIPE gets a reference to the page
+/// instead, to all bytes or none: the pipe shows later changes of the page.
 #[pyfunction]
 pub(super) fn copy_page_to_iter(
     page: &Bound<'_, PyAny>,
@@ -137,8 +138,8 @@ pub(super) fn copy_page_from_iter(
     Ok(copied)
 }
 
-/// The same from where faults must not be waited for (`copy_page_from_iter_atomic`): it advances too, and bad memory
-/// makes it short.
+/// `copy_page_from_iter` that returns a short count for bad memory over every kind (`copy_page_from_iter_atomic`). The
+/// iterator advances by the bytes copied.
 #[pyfunction]
 pub(super) fn copy_page_from_iter_atomic(
     page: &Bound<'_, PyAny>,
@@ -149,8 +150,8 @@ pub(super) fn copy_page_from_iter_atomic(
     copy_page_from_iter(page, offset, nbytes, i)
 }
 
-/// Copies up to `nbytes` (as many as both have by default) from `src` to `dst`, the largest common piece at a time.
-/// Both advance by the bytes copied; returns that.
+/// Copies `nbytes` bytes (by default, as many as both have) from `src` to `dst`. Both advance by the bytes copied,
+/// whose number is returned.
 #[pyfunction]
 #[pyo3(signature = (dst, src, nbytes=None))]
 pub(super) fn copy_iter(

@@ -60,7 +60,7 @@ pub(super) fn use_tuning(name: &Bound<'_, PyAny>) -> PyResult<()> {
     arch::tuning::choose(text).map_err(|why| exception::<PyValueError>(format!("name is {text:?}: {why}")))
 }
 
-/// The instruction that writes cache lines back; `None` if this CPU has none.
+/// The instruction that writes cache lines back, or `None` if this CPU has none.
 #[pyfunction]
 pub(super) fn flush_instruction() -> Option<&'static str> {
     arch::write_back().map(|instruction| instruction.name)

@@ -130,7 +130,7 @@ impl FaultMap {
         Ok(self.lock().clear(start, length)?)
     }
 
-    /// Marks a part of a buffer's memory as bad (all of it by default).
+    /// Marks `length` bytes (by default, the rest) of a buffer's memory from `offset` on as bad for `access`.
     #[pyo3(
         signature = (buffer, offset=None, length=None, access=None),
         text_signature = "($self, buffer, offset=0, length=None, access='read')"
@@ -147,7 +147,7 @@ impl FaultMap {
         Ok(self.lock().add(seg.addr, seg.len as u128, access)?)
     }
 
-    /// Marks a part of a buffer's memory as good (all of it by default).
+    /// Marks `length` bytes (by default, the rest) of a buffer's memory from `offset` on as good.
     #[pyo3(signature = (buffer, offset=None, length=None), text_signature = "($self, buffer, offset=0, length=None)")]
     fn unpoison(
         &self,

@@ -14,7 +14,7 @@ use pyo3::types::{PyList, PyTuple};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What `guard` returns: a context manager, for one block.
+/// The result of `guard`: a context manager for one block.
 #[pyclass(module = "iovec_rs", frozen, weakref)]
 pub(super) struct Guard {
     /// From the call on until the block ends.
@@ -79,9 +79,9 @@ impl Guard {
         Err(raised)
     }
 
-    /// What other code met in the block so far, in the order in which it was met; extents that touch and are alike are
-    /// one. `offset` is 0, `address` and `length` are those of the pages, `side` is "destination" if it was a store.
-    /// `MemoryError` if there is no memory for the list, or was none at the end of the block.
+    /// The faults of other code in the block, in order; adjacent extents with the same properties are one. `offset` is
+    /// 0, `address` and `length` are those of the pages, and `side` is "destination" for a store. `MemoryError` if the
+    /// list cannot be allocated, or could not at the end of the block.
     #[getter]
     fn faults<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
@@ -99,14 +99,14 @@ impl Guard {
         Ok(list)
     }
 
-    /// Bytes that read as zeroes, or whose stores went nowhere: whole pages, the sum of the faults' lengths.
+    /// Bytes that read as zeroes, and stores to which are lost: whole pages, the sum of the faults' lengths.
     #[getter]
     fn lost(&self, py: Python<'_>) -> Int {
         Int(self.entered.get().map_or(0, |entered| py.detach(|| entered.lost())))
     }
 
-    /// How many bytes still read as zeroes after the block, until their mapping is closed: 0, unless the kernel could
-    /// not put such pages back (of files before Linux 5.13, huge pages), or the block moved its mapping (`mremap`).
+    /// Bytes that still read as zeroes after the block, until their mapping is closed. It is 0 unless the kernel cannot
+    /// put such pages back (of files before Linux 5.13, huge pages), or the block moved its mapping (`mremap`).
     #[getter]
     fn not_restored(&self) -> Int {
         Int(self.entered.get().and_then(shelter::Guard::ended).map_or(0, |report| report.left))
@@ -133,16 +133,16 @@ impl Drop for Guard {
     }
 }
 
-/// Inside the block no bad page of these buffers kills the process, whatever code touches it: it reads as zeroes, and
-/// stores to it are lost. At the end the mappings are what they were; if a bad page was met, `FaultError` is raised
-/// (`.fault` the first, `.guard` the `Guard`; an exception of the block is its `__context__`), or with
-/// `on_fault="record"` only recorded.
+/// Returns a context manager. In its block no bad page of these buffers kills the process, whatever code accesses it:
+/// the page reads as zeroes, and stores to it are lost. At the end of the block the mappings are restored. If a bad
+/// page was accessed, `FaultError` is raised: `.fault` is the first fault, `.guard` the `Guard`, and an exception of
+/// the block its `__context__`. With `on_fault="record"` faults are only recorded.
 ///
-/// A buffer may have any strides; it is held exported until the block ends. Whole pages are guarded. With no buffer:
-/// every mapped file, for faults of this thread only. Other threads that read these ranges during the block get zeroes,
-/// too, without a guard of their own to tell them. `RuntimeError` on entering where the handler cannot be had: SIGBUS
-/// is blocked in this thread, the mode is "syscall". `TypeError` and `BufferError` name the argument; `ValueError`:
-/// another `on_fault`.
+/// A buffer may have any strides, and stays exported until the block ends. Whole pages are guarded. Without a buffer,
+/// every mapped file is guarded, for faults of this thread only. Other threads that read the ranges during the block
+/// get zeroes, too, without an error unless they have a guard of their own. `RuntimeError` on entering if the handler
+/// cannot be used: SIGBUS is blocked in this thread, or the mode is "syscall". `TypeError` and `BufferError` name the
+/// argument; `ValueError` for another `on_fault`.
 #[pyfunction]
 #[pyo3(signature = (*buffers, on_fault="raise"))]
 pub(super) fn guard(buffers: &Bound<'_, PyTuple>, on_fault: &str) -> PyResult<Guard> {

@@ -117,7 +117,7 @@ fn layout(compat: Option<&Bound<'_, PyAny>>) -> PyResult<Layout> {
     Ok(if flag("compat", compat, false)? { Layout::Compat } else { Layout::Native })
 }
 
-/// Validates a user vector and makes the iterator over it (`import_iovec`). Returns the array and the iterator.
+/// Validates a user vector and makes an iterator over it (`import_iovec`). Returns the array and the iterator.
 ///
 /// The vector is an iterable of buffers and `UserRange`s, a packed array of `struct iovec` in a buffer, or that array's
 /// address. The array is `None` when `nr_segs <= fast_segs`. One segment makes a UBUF. OSError in the kernel's order of

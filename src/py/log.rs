@@ -23,7 +23,7 @@ use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-/// A file that a log is or comes to be in: locked against other writers until this is dropped.
+/// The file of a log, locked against other writers for as long as this object lives.
 #[pyclass(module = "iovec_rs._core", frozen)]
 pub(super) struct LogClaim {
     claim: Lock<Option<Claim>>,
@@ -40,14 +40,14 @@ impl LogClaim {
         Ok(Self { claim: Lock::new(Some(claim)), size })
     }
 
-    /// Bytes of the log that is in the file; `None` if one is to be made.
+    /// The size in bytes of the log in the file; `None` if there is none yet.
     #[getter]
     fn size(&self) -> Option<Int> {
         self.size.map(Int)
     }
 }
 
-/// A log in a mapped file: the part of `iovec_rs.pmem.PmemLog` that looks for nothing in the system.
+/// A log in a mapped file: `iovec_rs.pmem.PmemLog` without the look-ups in sysfs.
 #[pyclass(module = "iovec_rs._core", frozen, weakref, subclass)]
 pub(super) struct MappedLog {
     log: Closable<PmemLog<Region>>,
@@ -159,7 +159,7 @@ impl MappedLog {
         self.path.clone_ref(py)
     }
 
-    /// Bytes of its region, the superblocks included.
+    /// The size of its region in bytes, including the superblocks.
     #[getter]
     fn size(&self) -> Int {
         Int(self.size)
@@ -172,7 +172,7 @@ impl MappedLog {
         Text(self.granularity.name())
     }
 
-    /// Whether it was opened to be appended to.
+    /// Whether it was opened for appending.
     #[getter]
     fn writable(&self) -> bool {
         self.writable
@@ -184,39 +184,39 @@ impl MappedLog {
         self.log.is_closed()
     }
 
-    /// The oldest record's number; one past `last` if there is none.
+    /// The oldest record's number; `last + 1` if there is no record.
     #[getter]
     fn first<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         int(py, self.numbers(py)?.first as usize)
     }
 
-    /// The newest record's number; `first - 1` if there is none.
+    /// The newest record's number; `first - 1` if there is no record.
     #[getter]
     fn last<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         int(py, self.numbers(py)?.end as usize)?.sub(1)
     }
 
-    /// Bytes in use: of the records, their headers, and what lies unused between them.
+    /// Bytes in use by records, their headers and the gaps between them.
     #[getter]
     fn nbytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         int(py, self.numbers(py)?.used as usize)
     }
 
-    /// The most bytes that the next append can take; 0, too, where not even an empty record has room.
+    /// The most bytes that the next append can store. It is also 0 if not even an empty record fits.
     #[getter]
     fn free<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         int(py, self.numbers(py)?.free as usize)
     }
 
-    /// Bytes of a torn tail that were cut when it was opened: an append that was interrupted, or damage with nothing
-    /// good behind it. 0 for a reader, who cuts nothing.
+    /// Bytes that opening has removed at the end: an interrupted append, or damage with no good record behind it. 0 for
+    /// a reader, which removes nothing.
     #[getter]
     fn recovered<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         int(py, self.recovered as usize)
     }
 
-    /// Appends a buffer, buffers in order, or all that is left of an iterator, as one record; returns its number. The
-    /// record is durable and whole when this returns, with one fence.
+    /// Appends a buffer, a sequence of buffers, or the rest of an iterator as one record, with one fence. Returns its
+    /// number. When this returns, the record is complete and durable.
     ///
     /// OSError ENOSPC if it does not fit into `free`; `FaultError` if the data, or the log's memory, is bad; OSError if
     /// msync fails; `BlockingIOError` in a forked child; BufferError if the log was opened to be read. Then the record
@@ -228,23 +228,23 @@ impl MappedLog {
         int(py, appended.map_err(|failure| raised(py, failure))? as usize)
     }
 
-    /// Frees every record before `sequence`, which may be one past the last; the ring uses their space again. Durable
-    /// when it returns. ValueError beyond that; the errors of `append` otherwise, with nothing freed.
+    /// Frees the space of every record before `sequence`, which may be at most `last + 1`. The change is durable when
+    /// this returns. ValueError for a greater number; otherwise the errors of `append`, with nothing freed.
     fn discard_before(&self, py: Python<'_>, sequence: &Bound<'_, PyAny>) -> PyResult<()> {
         let log = self.log.get()?;
         let sequence = size("sequence", sequence)? as u64;
         self.run(py, 0, || log.discard_before(sequence))
     }
 
-    /// Reads every record, carefully. A `Fault` for each that cannot be read, or whose bytes are not those that were
-    /// appended: of cause "unknown" then. Its `offset` is where in the region.
+    /// Reads every record, surviving bad memory. Returns a `Fault` for each record that cannot be read, and one of
+    /// cause "unknown" for each whose bytes differ from those appended. `offset` is the place in the region.
     fn verify<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let log = self.log.get()?;
         let found = py.detach(|| log.verify()).map_err(|failure| raised(py, failure))?;
         list(py, found.iter().map(|fault| to_fault(py, fault)))
     }
 
-    /// Closes it: another writer may open it. BufferError while calls run.
+    /// Closes the log, so that another writer may open it. BufferError while calls run.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         // What it fails to note is looked for by whoever opens it next.
         self.log.close(py, |log| drop(log.close()))

@@ -88,7 +88,7 @@ fn iter_kind(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let members = Kind::ALL.map(|kind| (kind.name().to_uppercase(), kind.name())).to_vec();
     let place = [("module", "iovec_rs")].into_py_dict(py)?;
     let class = py.import("enum")?.getattr("StrEnum")?.call(("IterKind", members), Some(&place))?;
-    class.setattr("__doc__", "What kind of memory an iterator runs over (`enum iter_type`).")?;
+    class.setattr("__doc__", "The kinds of memory that an iterator runs over (`enum iter_type`).")?;
     Ok(class)
 }
 

@@ -12,8 +12,8 @@ use pyo3::types::PyString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-/// A file that is to be mapped: opened, and given room. Closed before it is mapped, it leaves the file's bytes and
-/// length as they were.
+/// A file that will be mapped: opened, with its blocks allocated. If it is closed before it is mapped, the file's bytes
+/// and length are as they were.
 #[pyclass(module = "iovec_rs._core", name = "RegionFile", frozen)]
 pub(super) struct RegionFile {
     /// `None` once it is mapped or closed.
@@ -97,13 +97,13 @@ impl RegionFile {
         Ok(Self { state, path, size, offset })
     }
 
-    /// The number of the character device that it is; `None` for a file.
+    /// Its device number if it is a character device; `None` for a file.
     #[getter]
     fn character_device(&self) -> PyResult<Option<u64>> {
         self.with(Opened::character_device)
     }
 
-    /// The number of the device that its bytes are on: its own if it is one.
+    /// The number of the device that its bytes are on; for a device, its own number.
     #[getter]
     fn device(&self) -> PyResult<u64> {
         self.with(|opened| opened.character_device().unwrap_or_else(|| opened.device_number()))
@@ -114,8 +114,8 @@ impl RegionFile {
         self.with(Opened::fd)
     }
 
-    /// Chooses its bytes and makes room for them. `device` is `(size, align)` of a DAX device in bytes, `size` how many
-    /// bytes are chosen if it is known better than when it was opened.
+    /// Chooses the bytes to map and allocates them. `device` is `(size, align)` of a DAX device in bytes; `size`
+    /// replaces the size given when it was opened.
     #[pyo3(signature = (device, size=None))]
     fn reserve(&self, py: Python<'_>, device: Option<(usize, usize)>, size: Option<usize>) -> PyResult<()> {
         let size = size.or(self.size);

@@ -30,8 +30,8 @@ impl MappedLog {
 
 #[pymethods]
 impl MappedLog {
-    /// A record's data. `IndexError` if there is no such record, `CorruptError` if its bytes are not those that were
-    /// appended, `FaultError` with the bytes that could be read if its memory is bad.
+    /// Returns a record's data. `IndexError` if there is no such record, `CorruptError` if its bytes differ from those
+    /// appended, `FaultError`, with the number of readable bytes in `.copied`, if its memory is bad.
     fn read<'py>(&self, py: Python<'py>, sequence: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         let log = self.log.get()?;
         let sequence = self.sequence(sequence)?;
@@ -48,10 +48,10 @@ impl MappedLog {
         }
     }
 
-    /// Copies a record's data into a buffer, or into what is left of an iterator, either of which may be longer.
-    /// Returns an `McResult` about the record's bytes, short if memory is bad. `IndexError` and `CorruptError` as from
-    /// `read`: then the destination may hold anything, and an iterator stands where it stood. ValueError if the record
-    /// does not fit: then nothing was written.
+    /// Copies a record's data into a buffer or the rest of an iterator, which may be longer. Returns an `McResult` for
+    /// the record's bytes, short if memory is bad. `IndexError` and `CorruptError` as in `read`: then the destination
+    /// may hold anything, and an iterator has not moved. ValueError if the record does not fit: then nothing was
+    /// written.
     fn read_into<'py>(
         &self,
         py: Python<'py>,
@@ -71,7 +71,7 @@ impl MappedLog {
         }
     }
 
-    /// Where a record is; `IndexError` and `CorruptError` as from `read`, of its header alone.
+    /// The place of a record. `IndexError` and `CorruptError` as in `read`, for its header only.
     fn record<'py>(&self, py: Python<'py>, sequence: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let log = self.log.get()?;
         let sequence = self.sequence(sequence)?;
@@ -84,7 +84,7 @@ impl MappedLog {
     }
 }
 
-/// The records of a log, oldest first, those included that are appended meanwhile.
+/// An iterator over the records of a log, oldest first, including those appended meanwhile.
 #[pyclass(module = "iovec_rs._core", frozen)]
 pub(in crate::py) struct LogRecords {
     log: Py<MappedLog>,
