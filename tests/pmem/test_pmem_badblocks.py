@@ -1,4 +1,4 @@
-"""Bad blocks told of what they are bad in: disks, partitions, files, mappings; and made good again."""
+"""Bad blocks as offsets in disks, partitions, files and mappings; and clearing them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sysfs:
 
 @pytest.fixture
 def file() -> Iterator[Path]:
-    """On a real file system, which says where it really lies."""
+    """A file on a real file system, which reports its real extents."""
     with places.on_disk() as directory:
         path = directory / "file"
         path.write_bytes(FILL)
@@ -46,7 +46,7 @@ def listed(found: FaultMap) -> list[tuple[int, int]]:
 
 
 def where(path: Path) -> Callable[[int], int]:
-    """The place of a byte of the file on its device."""
+    """The offset on the device of a byte of the file."""
     with path.open("rb") as opened:
         extents = list(_fiemap.extents(opened.fileno(), 0, path.stat().st_size))
 
@@ -58,7 +58,7 @@ def where(path: Path) -> Callable[[int], int]:
 
 
 def bad_disk(sysfs: Sysfs, path: Path, *offsets: int) -> Path:
-    """The file's disk, with the sectors bad in which these bytes of the file are."""
+    """The file's disk, whose list has the sectors of these bytes of the file."""
     sectors = sorted(where(path)(offset) // SECTOR for offset in offsets)
     text = "".join(f"{sector} 1\n" for sector in sectors)
     return sysfs.disk(path.stat().st_dev, badblocks=text.rstrip("\n")) / "badblocks"
@@ -87,7 +87,7 @@ def test_bad_blocks_of_disks_and_partitions_are_offsets_in_them(sysfs: Sysfs, mo
         ("7", []),
     ):
         with monkeypatch.context() as patch:
-            # There are no such nodes to open, nor is one opened.
+            # These device nodes do not exist, and none is opened.
             patch.setattr("iovec_rs._badblocks.os.stat", stat)
             found = pmem.badblocks(device)
         assert listed(found) == expected
@@ -147,7 +147,9 @@ def test_bad_blocks_are_translated_through_holes_and_unordered_extents(
 
 
 def flagged(*rows: tuple[int, int, int, int]) -> Callable[[int, int, bytearray], int]:
-    """An ioctl that answers FIEMAP with rows of logical and physical offset, length and flags, the last marked so."""
+    """An ioctl that answers FIEMAP with rows of logical offset, physical offset, length and flags; the last row is
+    marked as last.
+    """
 
     def ioctl(_fd: int, _request: int, buffer: bytearray) -> int:
         struct.pack_into("=QQIIII", buffer, 0, 0, 2**63, 0, len(rows), 256, 0)
@@ -175,7 +177,7 @@ ELSEWHERE = {
 def test_extents_that_cannot_be_looked_up_make_the_map_incomplete(
     sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """What cannot be looked up in the disk's list is neither good nor bad."""
+    """Bytes that cannot be looked up in the disk's list are neither known to be good nor bad."""
     sysfs.disk(file.stat().st_dev, badblocks=f"{PLACE // SECTOR} 1\n{PLACE // SECTOR + 16} 1")
     rows = ((0, PLACE, PAGE_SIZE, 0), (PAGE_SIZE, PLACE + PAGE_SIZE, len(FILL), ELSEWHERE[name]))
     monkeypatch.setattr("iovec_rs._fiemap.fcntl.ioctl", flagged(*rows))
@@ -192,7 +194,7 @@ def test_extents_that_cannot_be_looked_up_make_the_map_incomplete(
 def test_bad_blocks_in_unwritten_extents_make_the_map_incomplete(
     sysfs: Sysfs, file: Path, monkeypatch: pytest.MonkeyPatch, bad: bool
 ) -> None:
-    """Reads of it are answered without the disk, until somebody writes to it."""
+    """Reads do not access the disk until the extent is written."""
     sysfs.disk(file.stat().st_dev, badblocks=f"{PLACE // SECTOR - bad} 1")
     monkeypatch.setattr("iovec_rs._fiemap.fcntl.ioctl", flagged((0, PLACE - PAGE_SIZE, PAGE_SIZE, 0x800)))
     found = pmem.badblocks(file)
@@ -220,7 +222,7 @@ def test_extents_of_length_zero_do_not_stop_or_hide_anything(
 
 
 def test_a_device_without_a_list_has_an_incomplete_map(sysfs: Sysfs, file: Path) -> None:
-    """A disk without a list has a file with an empty line in it, a stacked device has no file."""
+    """The file of a disk without a list has one empty line; a stacked device has no file."""
     device = file.stat().st_dev
     assert pmem.badblocks(file).incomplete
     directory = sysfs.disk(device)
@@ -291,7 +293,7 @@ def test_a_region_does_not_access_pages_with_bad_blocks(sysfs: Sysfs, file: Path
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch, file: Path) -> Callable[[Path], list[tuple[int, int]]]:
-    """Clears from a list what write(2) overwrites in whole pages, as a driver does; tells what was written."""
+    """Removes from a list the pages that write(2) overwrites, as a driver does. Returns the ranges written."""
     write = os.pwrite
     written: list[tuple[int, int]] = []
 
@@ -340,14 +342,14 @@ def test_without_bad_blocks_nothing_is_written(
 
 
 def test_the_last_page_of_a_file_gets_a_new_block(sysfs: Sysfs, file: Path) -> None:
-    """Nobody takes the old one off the disk's list here, so it may be bad still; but the file keeps its size."""
+    """Here no driver removes the old block from the list, so it may still be bad. The file keeps its size."""
     blocks = bad_disk(sysfs, file, LAST + 1000)
     before = where(file)(LAST)
     blocks.write_text(f"{before // SECTOR + 1} 1\n", encoding="ascii")
     try:
         cleared = pmem.clear_badblocks(file)
     except pmem.ClearError as error:
-        # The file system gave the same place again.
+        # The file system has allocated the same block again.
         assert where(file)(LAST) == before
         cleared = error.cleared
     assert listed(cleared) == [(LAST, len(FILL) - LAST)]
@@ -382,7 +384,7 @@ def test_a_write_that_fails_is_an_error_with_the_ranges_zeroed(
 
 
 def test_extents_are_the_written_parts(file: Path) -> None:
-    """Neither holes nor room that nobody has written to are read from the disk."""
+    """Holes and unwritten extents are not read from the disk."""
     size = 40 * PAGE_SIZE
     with file.open("wb", buffering=0) as opened:
         fd = opened.fileno()

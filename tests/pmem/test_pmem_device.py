@@ -1,4 +1,4 @@
-"""What sysfs says about a device decides: its size and alignment, what makes stores durable, what a deep flush is."""
+"""What sysfs decides about a device: its size and alignment, the step that makes stores durable, and the deep flush."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALIGN = 2 << 20
 SIZE = 3 * ALIGN
 START = 0x1_0000_0000
 DATA = START + ALIGN
-"""Where the region and where the device's data lie in physical memory."""
+"""The physical addresses of the region and of the device's data."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def nd_region(sysfs: Sysfs) -> Path:
 
 @pytest.fixture(params=["memory_controller", "cpu_cache"])
 def region(request: pytest.FixtureRequest, nd_region: Path) -> Iterator[PmemRegion]:
-    """One whose stores are durable by lines, and one whose caches are."""
+    """A region with granularity "cache_line", and one with "byte"."""
     (nd_region / "persistence_domain").write_text(request.param, encoding="ascii")
     region = PmemRegion.open("/dev/zero")
     yield region
@@ -88,7 +88,7 @@ def test_granularity_byte_needs_every_region_to_persist_its_caches(sysfs: Sysfs)
 
 @pytest.fixture
 def cxl_beside(sysfs: Sysfs) -> Path:
-    """CXL memory as device DAX, and an nvdimm region of the same name that has nothing to do with it: the latter."""
+    """CXL memory as device DAX, and an unrelated nvdimm region of the same name, which is returned."""
     files = {"persistence_domain": "cpu_cache", "badblocks": "0 8", "resource": hex(START), "deep_flush": 1}
     region = sysfs.region(0, **files)
     below = sysfs.root / "devices/cxl/root0/decoder0.0/region0"
@@ -234,7 +234,7 @@ def test_deep_flush_triggers_the_regions_deep_flush_file(
     with PmemRegion.open("/dev/zero") as region:
         region.deep_flush()
     content = trigger.read_text(encoding="ascii") if trigger.exists() else None
-    # What was written has no line end.
+    # The text that was written has no line end.
     assert content == (f"{after}\n" if after == "0" else after)
 
 
@@ -248,7 +248,7 @@ def test_bad_blocks_of_the_region_are_addresses_of_the_mapping(nd_region: Path) 
         assert ranges == [(0, 512, "read"), (ALIGN + 4096, 1024, "read"), (SIZE - 512, 512, "read")]
         out = bytearray(5000)
         assert region.read_into(ALIGN, out)[:2] == (4096, 904)
-        # Whole lines that are stored do not read what was in them.
+        # Stores of whole cache lines do not read their old contents.
         assert region.write(ALIGN + 4096, bytes(1024)) == 1024
         (nd_region / "badblocks").write_text("", encoding="ascii")
         known = region.fault_map
@@ -274,7 +274,7 @@ def test_the_physical_address_is_read_only_if_there_are_bad_blocks(nd_region: Pa
     assert "resource" in str(caught.value)
     with os_error(errno.ENODEV):
         PmemRegion.open("/dev/zero")
-    # Older kernels tell it of the namespace.
+    # Older kernels report it for the namespace.
     (device.parent / "resource").write_text(hex(START), encoding="ascii")
     assert [tuple(found) for found in pmem.badblocks("/dev/zero")] == [(0, 512, "read")]
     (nd_region / "badblocks").unlink()

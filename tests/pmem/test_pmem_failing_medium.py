@@ -1,4 +1,5 @@
-"""A region on a medium that fails under one half of it: what was said to be durable is there, whoever was told.
+"""A region whose medium fails under one half: bytes that were reported as durable are on it, whichever sync got the
+errors.
 
 The file system lies on a disk whose image is on a tmpfs that is then filled: blocks that were written before can be
 written again, for the others write-back is an I/O error. The kernel tells of it once per open file, so that another
@@ -38,11 +39,11 @@ HALF = 1 << 20
 PAGES = HALF // PAGE_SIZE
 SECONDS = 1.0
 LEAST = 20
-"""Writes that each writer tries at least, however little of the machine it gets."""
+"""The least number of writes per writer, even on a loaded machine."""
 
 
 class Medium:
-    """A region whose first half can be written and whose second half cannot, for good."""
+    """A region whose first half can be written and whose second half never can."""
 
     def __init__(self, disk: Path, below: Path) -> None:
         self.path = disk / "file"
@@ -58,7 +59,7 @@ class Medium:
         assert self.is_durable(0, b"G")
 
     def is_durable(self, page: int, content: bytes) -> bool:
-        """Whether the page on the disk holds nothing but that, the caches left out."""
+        """Whether every byte of the page on the disk, read past the page cache, has this value."""
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECT)
         try:
             with mmap.mmap(-1, PAGE_SIZE) as found:
@@ -140,24 +141,26 @@ WAYS = [
     by_copying,
 ]
 REPEATS = (by_write, by_writing_an_iterator)
-"""Ways to write that store again, so that failures elsewhere do not refuse them."""
+"""Ways to write that store again, so that failures elsewhere do not make them fail."""
 
 
 class Tally:
-    """Counted by several processes: for each page the last byte it was said to hold, and how many writes were taken."""
+    """Counts shared by several processes: for each page the last byte reported as durable, and the number of writes
+    that succeeded.
+    """
 
     def __init__(self) -> None:
         self.claims = memoryview(mmap.mmap(-1, 2 * HALF // PAGE_SIZE))
         self.counts = memoryview(mmap.mmap(-1, PAGE_SIZE)).cast("Q")
 
     def write(self, way: Callable[[PmemRegion, int, bytes], None], region: PmemRegion, first: int, slot: int) -> None:
-        """Writes page after page from `first` on until time is up. No other writer has these pages."""
+        """Writes page after page from `first` on until the time is up. No other writer uses these pages."""
         end = time.monotonic() + SECONDS
         turn = 0
         while turn < LEAST or time.monotonic() < end:
             page, byte = first + turn % 64, turn // 64 % 250 + 1
             turn += 1
-            # What is under way may be there or not.
+            # Bytes of the write that is running may be there or not.
             self.claims[page] = 0
             try:
                 way(region, page * PAGE_SIZE, bytes([byte]) * PAGE_SIZE)
@@ -292,7 +295,7 @@ def test_a_child_gets_the_failures_of_its_parent_before_and_after_the_fork(mediu
 
 
 def test_a_child_writes_through_its_own_open_file_description(medium: Medium) -> None:
-    """And through the same addresses, with what is there."""
+    """It uses the same addresses, which show the same bytes."""
     region = medium.region
     view = memoryview(region)
     region.write(0, b"before")
@@ -326,7 +329,7 @@ def test_a_child_that_cannot_open_the_file_again_is_refused(medium: Medium) -> N
 
 
 def test_a_source_that_is_overwritten_is_not_stored_twice(medium: Medium) -> None:
-    """It would be read again after it was changed, so that the first failure is the answer."""
+    """A second store would read a changed source, so the first failure is the result."""
     view = memoryview(medium.region)
     view[HALF : HALF + 3 * PAGE_SIZE] = bytes(range(256)) * 48
     before = bytes(view[HALF : HALF + PAGE_SIZE])

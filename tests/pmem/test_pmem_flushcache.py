@@ -1,4 +1,4 @@
-"""Copies that flush caches, over a region that takes an msync: durable when they return, wherever in it they store."""
+"""`*_flushcache` copies to a region that needs an msync: durable on return, wherever in the region they store."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_bytes_gathered_or_copied_into_a_region_are_on_the_disk(region: PmemRegi
     assert target == DATA[: len(target)]
     view[0] = 1
     assert memcpy_flushcache(target, DATA[100 : 100 + len(target)]).remaining == 0
-    # Its own pages are synced and no others, as far as they are others.
+    # Only the pages written are synced.
     assert dirty(region) <= PAGE_SIZE
     assert target == DATA[100 : 100 + len(target)]
     target.release()
@@ -110,7 +110,7 @@ def test_two_regions_in_one_destination_are_both_synced(region: PmemRegion, view
 
 
 def test_a_range_beyond_a_region_is_synced_in_its_part_of_the_region(region: PmemRegion, directory: Path) -> None:
-    """Two mappings side by side, given as raw addresses. The kernel fills its holes first, then goes down."""
+    """Two adjacent mappings, given as raw addresses. The kernel first fills holes, then allocates downwards."""
     with ExitStack() as stack:
         regions = [region]
         neighbours: list[tuple[PmemRegion, PmemRegion]] = []
@@ -153,7 +153,7 @@ def test_copies_to_a_truncated_file_count_the_bytes_that_fit(view: memoryview, d
 
 
 def test_a_mapping_made_by_other_code_is_flushed_but_not_synced(region: PmemRegion, directory: Path) -> None:
-    """As the docstrings say: an msync of it is its owner's to call."""
+    """As documented: the code that made the mapping must call msync."""
     with (directory / "file").open("r+b") as file, mmap.mmap(file.fileno(), SIZE) as mapping:
         assert memcpy_flushcache(memoryview(mapping)[:100], DATA[:100]).copied == 100
         assert dirty(mapping) == PAGE_SIZE
@@ -182,7 +182,7 @@ def read_iter(region: PmemRegion, offset: int, length: int) -> tuple[Any, bytes,
 def test_a_region_reads_no_further_than_its_file(
     region: PmemRegion, directory: Path, read: Callable[..., Any], end: int
 ) -> None:
-    """The page that it ends in reads as zeroes behind the end."""
+    """The page in which the file ends reads as zeroes behind the end."""
     region.write(0, DATA)
     os.truncate(directory / "file", end)
     for offset in (0, 100):

@@ -1,4 +1,4 @@
-"""Regions in forked children: whatever other threads were doing, a child writes through a description of its own."""
+"""Regions in forked children: whatever other threads do, a child writes through its own open file description."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 120
-"""Seconds after which a child that waits for a lock that nobody opens is ended."""
+"""Seconds after which a child that waits for a lock for ever is killed."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def directory() -> Iterator[Path]:
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """How a forked child ends that does the work: 0 if nothing was raised."""
+    """Runs the work in a forked child. Returns its exit code: 0 if nothing was raised."""
     child = os.fork()
     if not child:
         signal.alarm(PATIENCE)
@@ -63,7 +63,7 @@ def test_children_of_busy_threads_write_and_open_regions(directory: Path) -> Non
             assert memcpy_flushcache(view[7 * PAGE_SIZE : 8 * PAGE_SIZE], bytes(PAGE_SIZE)).remaining == 0
         with PmemRegion.open(directory / "new", size=PAGE_SIZE, create=True) as new:
             assert new.write(0, b"new") == 3
-        # A grandchild inherits what this child has made.
+        # A grandchild inherits the description of this child.
         assert in_child(region.deep_flush) == 0
 
     threads = [threading.Thread(target=write, args=(page,)) for page in range(2)]

@@ -1,4 +1,4 @@
-"""Disks that are full, and disks that lose what is written to them: an exception in time, and never a fault."""
+"""Full disks, and disks that lose written bytes: an exception at the call, and never a later fault."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def narrow() -> Iterator[int]:
-    """No file may grow beyond a MiB. Anybody can have a disk that is full in this way."""
+    """No file may grow beyond a MiB, which simulates a full disk without privileges."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, before[1]))
     try:
@@ -35,7 +35,7 @@ def narrow() -> Iterator[int]:
 
 
 def check_a_full_disk(directory: Path, number: int) -> None:
-    """With room for less than 2 MiB."""
+    """A tmpfs with room for less than 2 MiB."""
     new, short, sparse = directory / "new", directory / "short", directory / "sparse"
     with os_error(number) as caught:
         PmemRegion.open(new, size=2 * MIB, create=True)
@@ -59,7 +59,7 @@ def check_a_full_disk(directory: Path, number: int) -> None:
             PmemRegion.open(sparse)
         assert sparse.stat().st_size == 4 * MIB
         assert not any(sparse.read_bytes())
-        # What could never fit has not taken the room of others.
+        # A size that cannot fit has not used up the free space.
         assert sparse.stat().st_blocks == 0
         with PmemRegion.open(sparse, offset=3 * MIB, size=PAGE_SIZE) as region:
             assert region.write(0, b"room") == 4
@@ -103,7 +103,7 @@ def test_a_read_only_file_system_can_be_read(tmp_path: Path) -> None:
 @needs_mount
 @pytest.mark.parametrize("kind", ["buffer", "ubuf", "kvec", "bvec"])
 def test_bytes_that_the_disk_does_not_store_are_not_counted(tmp_path: Path, kind: str) -> None:
-    """The file has all its room, but the disk below it, a file itself, has not."""
+    """The file's blocks are allocated, but the disk below it, a sparse file, has no room for them."""
     size = 24 * MIB
     data = random.Random(8).randbytes(size)
     with places.failing_disk(tmp_path, str(64 * MIB), "8m") as disk:

@@ -1,4 +1,4 @@
-"""Lines written back and evicted: nothing in them changes, and bad memory ends it at its page."""
+"""Writing back and evicting cache lines: their contents do not change, and bad memory ends the call at its page."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_bad_memory_ends_the_call_at_its_page(arena: Arena, call: Callable[..., 
 @every_call
 @pytest.mark.usefixtures("flush_instruction", "way")
 def test_length_0_accesses_nothing(arena: Arena, call: Callable[..., None]) -> None:
-    """Not even the bad page that an offset is in: that is a fault as soon as the length is 1."""
+    """Not even the bad page at the offset, which is a fault as soon as the length is 1."""
     arena.damage(1, Damage.UNMAPPED)
     recovered = fault_handler.status().recovered
     for offset in (PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE - 1):

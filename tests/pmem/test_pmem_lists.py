@@ -1,4 +1,4 @@
-"""Lists of bad blocks as kernels cut them and as users of ndctl and ddrescue post them: what they say, and no more."""
+"""Lists of bad blocks, as kernels truncate them and as users of ndctl and ddrescue publish them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iovec_rs import PAGE_SIZE, FaultMap
 
 SECTOR = 512
 SYSFS_LIMIT = PAGE_SIZE - 1
-"""Characters that one read of a file in sysfs returns at most."""
+"""The most characters that one read of a sysfs file returns."""
 
 
 def listed(found: FaultMap) -> list[tuple[int, int]]:
@@ -45,7 +45,7 @@ def test_a_last_line_that_may_be_truncated_is_left_out(last: str) -> None:
 
 
 def test_an_empty_line_makes_the_map_incomplete() -> None:
-    """Its file has one empty line; the file of an empty list has none."""
+    """The file of a device without a list has one empty line; that of an empty list has none."""
     assert FaultMap.from_badblocks("\n").incomplete
     assert not FaultMap.from_badblocks("").incomplete
     assert not FaultMap.from_badblocks("8 8\n100 1").incomplete
@@ -104,7 +104,7 @@ IN_NAMESPACE, IN_REGION = [(8208 * SECTOR, 8 * SECTOR)], [(12304 * SECTOR, 8 * S
     ],
 )
 def test_a_regions_list_is_not_added_to_its_namespaces(listing: object) -> None:
-    """Both tell of the same blocks, each counted from its own start."""
+    """Both list the same blocks, each counted from its own start."""
     text = json.dumps(listing)
     assert listed(FaultMap.from_ndctl(text)) == IN_NAMESPACE
     assert listed(FaultMap.from_ndctl(text, namespace="namespace2.0")) == IN_NAMESPACE

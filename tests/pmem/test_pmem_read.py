@@ -1,4 +1,4 @@
-"""Reads out of a region: careful of what is known to be bad, and of what turns out to be."""
+"""Reads from a region stop before memory that is known to be bad and at memory that faults."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_known_poison_is_not_accessed(path: Path, kind: str) -> None:
         "kvec": lambda: IovIter.kvec(READ, [out]),
         "bvec": lambda: IovIter.bvec(READ, [(out, 0, len(out))]),
     }.get(kind, lambda: None)()
-    # Word by word from an aligned source: the last word before the poison is the last one copied.
+    # From an aligned source words are copied: the last word before the poison is the last one copied.
     good = PAGE_SIZE + 96
     copied, remaining, fault = region.read_into(PAGE_SIZE, out if i is None else i)
     assert (copied, remaining) == (good, len(out) - good)
@@ -76,7 +76,7 @@ def test_a_truncated_file_is_read_to_its_end_and_further_once_it_grows(path: Pat
     with path.open("r+b") as file:
         file.truncate(3 * PAGE_SIZE)
     if kind == "discard":
-        # Nothing is read for it.
+        # DISCARD does not read.
         assert region.read_into(0, IovIter.discard(READ, SIZE)) == McResult(SIZE, 0, None)
         return
     subject = None if kind is None else build(kind, False, Shape((4 * PAGE_SIZE,)))

@@ -1,4 +1,4 @@
-"""A region's life: which bytes of which file it is, who may look at it, and when it goes."""
+"""The life of a region: the bytes it maps, its views, opening, creating and closing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATA = random.Random(1).randbytes(3 * PAGE_SIZE + 77)
 
 @pytest.fixture(params=[places.on_disk, places.in_memory])
 def directory(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """On a disk, and on tmpfs."""
+    """A directory on a disk, and one on tmpfs."""
     with request.param() as path:
         yield path
 
@@ -265,7 +265,7 @@ def test_other_file_types_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_can_be_opened_for_reading(tmp_path: Path) -> None:
-    """A running program is such a file, for root as well."""
+    """The file of a running program cannot be written, not even by root."""
     program = tmp_path / "program"
     program.write_bytes(Path("/bin/sleep").read_bytes())
     program.chmod(0o755)
@@ -312,7 +312,7 @@ def test_two_regions_of_one_file_share_their_bytes(file: Path) -> None:
 
 
 def test_closing_during_a_write_is_refused_or_comes_after_it(tmp_path: Path) -> None:
-    """While another thread writes, closing is refused or comes after."""
+    """While another thread writes, closing is refused or happens after the write."""
     data = random.Random(2).randbytes(1 << 20) * 16
     for _ in range(3):
         path = tmp_path / "file"

@@ -1,4 +1,4 @@
-"""Writes into a region: every byte, from every kind, durable when the call returns, and exact where memory is bad."""
+"""Writes to a region: every byte, from every kind, durable on return, and exact counts at bad memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILL = random.Random(3).randbytes(SIZE)
 def path() -> Iterator[Path]:
     with places.on_disk() as directory:
         path = directory / "file"
-        # Page by page: what is written at once is kept, and is dirty, as one.
+        # Page by page: bytes written at once are kept, and become dirty, as a unit.
         with path.open("wb", buffering=0) as file:
             for at in range(0, SIZE, PAGE_SIZE):
                 file.write(FILL[at : at + PAGE_SIZE])
@@ -238,7 +238,7 @@ def test_a_write_to_a_truncated_file_stores_the_bytes_that_fit(path: Path, kind:
 @pytest.mark.parametrize("length", [PAGE_SIZE, 300 << 10])
 @pytest.mark.parametrize("kind", OVER)
 def test_bytes_behind_the_end_of_a_truncated_file_do_not_count(tmp_path: Path, kind: str, length: int) -> None:
-    """The page it ends in takes them, and forgets them."""
+    """The page in which the file ends accepts them and loses them."""
     path, size = tmp_path / "cut", 512 << 10
     path.write_bytes(bytes(size))
     region = PmemRegion.open(path, offset=PAGE_SIZE)
@@ -263,7 +263,7 @@ def test_bytes_behind_the_end_of_a_truncated_file_do_not_count(tmp_path: Path, k
 
 
 def test_a_page_that_cannot_be_synced_is_an_error(region: PmemRegion) -> None:
-    """The second page is unmapped behind the region's back; the kernel then has nothing to write."""
+    """The second page is unmapped without the region's knowledge, so msync fails."""
     mapping.unmap(places.address(region) + PAGE_SIZE, PAGE_SIZE)
     region.persist(0, PAGE_SIZE)
     for length in (1, PAGE_SIZE, 3 * PAGE_SIZE):
@@ -274,7 +274,7 @@ def test_a_page_that_cannot_be_synced_is_an_error(region: PmemRegion) -> None:
 
 
 def test_the_check_for_dirty_pages_finds_one(region: PmemRegion) -> None:
-    """What the tests above rely on."""
+    """The tests above rely on this."""
     view = memoryview(region)
     view[PAGE_SIZE - 1 : PAGE_SIZE + 1] = b"ab"
     assert dirty(region) == pages(PAGE_SIZE + 1)

@@ -1,4 +1,4 @@
-"""`IterReader` and `IterWriter`: an iterator where a file is expected."""
+"""`IterReader` and `IterWriter`: an iterator in place of a file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def scattered(data: bytes) -> IovIter:
-    """The bytes in pieces of uneven lengths, some of them empty."""
+    """The bytes in pieces of different lengths, some of them empty."""
     view = memoryview(data)
     pieces: list[memoryview | bytes] = []
     start = length = 0

@@ -1,4 +1,4 @@
-"""Descriptors that are closed while a transfer is under way: it never goes on over whoever gets the number."""
+"""Descriptors that are closed during a transfer: it never continues over a file that gets the number."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE = 1 << 20
 
 
 class Reopening:
-    """Closes its pipe when it is asked for its descriptor for the `n`th time; somebody else then gets the number."""
+    """Closes its pipe when it is asked for its descriptor for the `n`th time. Another file then gets the number."""
 
     def __init__(self, n: int, answer: Callable[[int], int]) -> None:
         self.asked = 0
@@ -208,7 +208,7 @@ def test_a_close_right_after_fileno_reaches_no_other_file(n: int) -> None:
     stranger_out, stranger_in = os.pipe()
 
     class Lying(Reopening):
-        """Says the same number, which is a stranger's from the `n`th answer of a transfer on."""
+        """Returns the same number, which is another file's from the `n`th call on."""
 
         def fileno(self) -> int:
             super().fileno()
@@ -244,7 +244,9 @@ def test_no_descriptor_is_leaked_and_none_is_required(function: Callable[[Any, I
 
 
 def test_the_locks_of_a_file_outlive_a_transfer(tmp_path: Path) -> None:
-    """A `close` of any descriptor drops a process's POSIX locks on the file: a transfer makes none of a file."""
+    """Closing any descriptor of a file drops the process's POSIX locks on it, so a transfer makes no duplicate of a
+    file.
+    """
     with (tmp_path / "locked").open("wb+", buffering=0) as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         io.writev_all(file, IovIter.iovec(WRITE, [b"x"] * 3000))

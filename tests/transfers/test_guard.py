@@ -1,4 +1,4 @@
-"""Transfers inside a guard: what it has zeroes in place of is bad memory for them, not data."""
+"""Transfers inside a guard: pages that it has replaced by zeroes are bad memory, not data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAGES = 4
 
 @contextmanager
 def met() -> Iterator[mmap.mmap]:
-    """Four mapped pages of a file, of which the first alone is there, and a guard that has met the other three."""
+    """Four mapped pages of a file that has only the first, and a guard that has replaced the other three by zeroes."""
     with tempfile.TemporaryFile() as file:
         file.write(DATA * PAGES)
         file.flush()
@@ -175,7 +175,7 @@ def test_a_hole_is_explained_inside_a_guard() -> None:
 
 
 class _Cut:
-    """Mapped pages of a file that is cut to its first during a transfer, and a guard that meets the rest."""
+    """Mapped pages of a file that is truncated to its first during a transfer, and a guard that replaces the rest."""
 
     pages = 64
 
@@ -187,7 +187,7 @@ class _Cut:
         self.memory = mmap.mmap(self.file.fileno(), self.pages * PAGE_SIZE)
 
     def cut_and_meet(self) -> None:
-        """Another thread's guard, as far as the transfer is concerned."""
+        """For the transfer this is another thread's guard."""
         self.file.truncate(PAGE_SIZE)
         self.stack.enter_context(guard(self.memory, on_fault="record"))
         for page in range(1, self.pages):
@@ -201,7 +201,7 @@ def cut() -> Iterator[_Cut]:
 
 
 def failing(work: Callable[[], object]) -> tuple[threading.Thread, list[FaultError]]:
-    """A thread in which a call is to fail with a FaultError, waited for until it blocks."""
+    """A thread with a call that must fail with FaultError. This returns when the call blocks."""
     errors: list[FaultError] = []
 
     def run() -> None:

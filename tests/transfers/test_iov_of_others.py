@@ -1,4 +1,4 @@
-"""What the iovec tests of QEMU and SPDK check, written anew from what they check.
+"""The properties that the iovec tests of QEMU and SPDK check, tested by our own code.
 
 Gathering and scattering over every pair of shapes, discarding at the front and at the back, sub-ranges, and sending and
 receiving through sockets that take a part only.
@@ -40,7 +40,7 @@ def random_lengths(choose: random.Random, total: int) -> list[int]:
 
 
 class TestSpdk:
-    """`iovcpy`: same size, source smaller, destination smaller, four vectors, a complex one."""
+    """`iovcpy`: equal sizes, a smaller source, a smaller destination, four vectors, a complex case."""
 
     @pytest.mark.parametrize("source", SHAPES)
     @pytest.mark.parametrize("to", SHAPES)
@@ -86,7 +86,7 @@ class TestQemu:
 
     @pytest.mark.parametrize("seed", range(20))
     def test_discarded_at_the_front_and_at_the_back_and_undone(self, seed: int) -> None:
-        """`iov_discard_front`, `iov_discard_back`, and their undo, which here is a saved state."""
+        """`iov_discard_front`, `iov_discard_back` and their undo, which is a saved state here."""
         choose = random.Random(seed)
         total = choose.randrange(1, 200)
         data = bytearray(choose.randbytes(total))
@@ -105,7 +105,7 @@ class TestQemu:
 
     @pytest.mark.parametrize("seed", range(5))
     def test_sent_and_received_in_parts_at_every_offset(self, seed: int) -> None:
-        """`iov_send_recv` over a pair of sockets that do not block and take little."""
+        """`iov_send_recv` over a pair of non-blocking sockets with small buffers."""
         choose = random.Random(seed)
         total = 30_000
         data = bytearray(choose.randbytes(total))

@@ -1,4 +1,4 @@
-"""Transfers where there is no memory: MemoryError, and the iterator stands where it stood."""
+"""Transfers without memory: MemoryError, and the iterator has not moved."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from iovec_rs import PAGE_SIZE, READ, WRITE, IovIter, PipeRing, UserRange, XArra
 from support.own_process import little_memory, survives
 
 _LEAST = 512
-"""The smallest of the allocations that are to fail, in bytes."""
+"""The size in bytes from which allocations fail."""
 
 
 def _use_up() -> None:
-    """Takes what malloc has kept, so that every larger allocation has to ask the system."""
+    """Uses up malloc's free memory, so that every larger allocation needs the system."""
     malloc = ctypes.CDLL(None).malloc
     malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     size = 1 << 16

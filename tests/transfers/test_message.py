@@ -1,4 +1,4 @@
-"""Messages: addresses, control messages and what is told of a datagram that did not fit."""
+"""Messages: addresses, control messages and datagrams that do not fit."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_descriptors_are_passed_as_with_the_socket_module(unix_datagrams: tuple[
 def test_control_messages_are_laid_out_as_the_socket_module_lays_them_out(
     unix_datagrams: tuple[socket.socket, socket.socket],
 ) -> None:
-    """Ours sent, theirs received, and the other way round, several at once and of odd lengths."""
+    """Sent by this package and received by the socket module, and vice versa; several at once, of odd lengths."""
     left, right = unix_datagrams
     right.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     credentials = (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, struct.pack("3i", os.getpid(), os.getuid(), os.getgid()))

@@ -1,4 +1,4 @@
-"""Sockets that keep messages apart: a message is transferred whole or refused, never cut, never made into several."""
+"""Sockets with message boundaries: a message is transferred completely or refused, never truncated, never split."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def messages(sock: socket.socket) -> list[bytes]:
 
 @contextmanager
 def met(content: bytes) -> Iterator[mmap.mmap]:
-    """Two mapped pages of a file, of which only the first is there, and a guard that has met the second."""
+    """Two mapped pages of a file that has only the first, and a guard that has replaced the second by zeroes."""
     with tempfile.TemporaryFile() as file:
         file.write(content.ljust(2 * PAGE_SIZE, b"D"))
         file.flush()

@@ -1,4 +1,4 @@
-"""Every way a stream of bytes can be cut: whatever the calls transferred, each byte arrives once and in order."""
+"""Streams split in every way: whatever the calls transfer, each byte arrives once and in order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STEPS = st.lists(st.integers(1, 5000), min_size=1, max_size=20)
 
 
 def cut(data: bytes | bytearray | memoryview, lengths: list[int]) -> list[memoryview]:
-    """The data in segments of these lengths, the rest in one."""
+    """The data in segments of these lengths, and the rest in one more."""
     view, segments = memoryview(data), []
     for length in lengths:
         segments.append(view[:length])
@@ -84,7 +84,7 @@ def tiny_sockets() -> Iterator[tuple[int, int]]:
 def test_single_calls_and_whole_transfers_in_any_order(
     channel: Channel, kind: IterKind, shapes: tuple[list[int], list[int]], steps: list[int], pages: int
 ) -> None:
-    """EAGAIN at random: the reader takes a step, the writer as much as there is room for."""
+    """Random EAGAIN: the reader takes one step, the writer sends as much as there is room for."""
     data = bytearray(pattern(pages * PAGE_SIZE))
     back = bytearray(len(data))
     out_of, into = over(kind, WRITE, data, shapes[0]), over(kind, READ, back, shapes[1])
@@ -177,7 +177,7 @@ def test_a_tmpfs_that_is_nearly_full(free: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_storm_of_signals_over_single_calls(seed: int) -> None:
-    """One comes every millisecond, in the reader's calls: each is made again, none transfers twice."""
+    """A signal arrives every millisecond during the reader's calls: each call is repeated, and none transfers twice."""
     choose = random.Random(seed)
     data = bytearray(pattern(2 << 20))
     back = bytearray(len(data))
@@ -214,7 +214,7 @@ def test_a_storm_of_signals_over_single_calls(seed: int) -> None:
 
 
 class TestMemory:
-    """No copy of the data and no list of views: what is allocated does not grow with either."""
+    """There is no copy of the data and no list of views: allocated memory does not grow with either."""
 
     def test_of_a_whole_transfer(self) -> None:
         data = bytes(32 << 20)

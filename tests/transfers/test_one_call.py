@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe whose ends do not block."""
+    """A pipe with non-blocking ends."""
     ends = os.pipe2(os.O_NONBLOCK)
     yield ends
     for end in ends:
