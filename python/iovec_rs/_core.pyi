@@ -499,8 +499,9 @@ class Slot:
     the memory.
 
     `region` is a `PmemRegion` or any buffer; a reader's may be read-only. `offset` is a multiple of 64. `capacity` is
-    the most bytes of a publication, by default as many as fit. A slot takes `size_for(capacity)` bytes: a header line,
-    and two buffers that are used in turn. They must be zero before the first publication.
+    the most bytes of a publication, by default as many as fit; a reader's is the writer's or more. A slot takes
+    `size_for(capacity)` bytes: a header line, and two buffers that are used in turn. They must be zero before the first
+    publication.
     """
 
     def __new__(cls, region: Buffer, offset: int = 0, capacity: int | None = None) -> Self: ...
@@ -518,9 +519,10 @@ class Slot:
         """
     def consume(self, dst: Buffer | IovIter, *, newer_than: int = 0) -> tuple[int, int]:
         """Copies one publication, whole and checked, into a buffer or the rest of an iterator. Returns its length and
-        its number, or `(0, newer_than)` if none is newer. `TornError` if the writer kept changing it: then the contents
-        of `dst` are unspecified, and an iterator is where it was. ValueError if `dst` is too small: then nothing was
-        written. `FaultError` if memory is bad.
+        its number, or `(0, newer_than)` if none is newer. `TornError` if the writer kept changing it, or if it is
+        damaged: then the contents of `dst` are unspecified, and an iterator is where it was. ValueError if `dst` is
+        too small, or if the publication ends behind this slot, whose `capacity` is less than the writer's: then
+        nothing was written. `FaultError` if memory is bad.
         """
 
 @disjoint_base

@@ -17,8 +17,9 @@ use pyo3::types::PyType;
 /// memory.
 ///
 /// `region` is a `PmemRegion` or any buffer; a reader's may be read-only. `offset` is a multiple of 64. `capacity` is
-/// the most bytes of a publication, by default as many as fit. A slot takes `size_for(capacity)` bytes: a header line,
-/// and two buffers that are used in turn. They must be zero before the first publication.
+/// the most bytes of a publication, by default as many as fit; a reader's is the writer's or more. A slot takes
+/// `size_for(capacity)` bytes: a header line, and two buffers that are used in turn. They must be zero before the first
+/// publication.
 #[pyclass(module = "iovec_rs", frozen, weakref)]
 pub(super) struct Slot(slot::Slot);
 
@@ -27,7 +28,7 @@ fn raised(py: Python<'_>, failure: Failure) -> PyErr {
         Failure::Refused(error) => error.into(),
         Failure::Fault(fault, done) => fault_error(py, &fault, done),
         Failure::Torn => {
-            let message = "the publication was changed each time it was read";
+            let message = "the publication was changed each time it was read, or is damaged";
             let error = names(py).torn_error.bind(py).call1((libc::EAGAIN, message));
             error.map_or_else(|error| error, PyErr::from_value)
         }
@@ -71,10 +72,11 @@ impl Slot {
         int(py, published.map_err(|failure| raised(py, failure))? as usize)
     }
 
-    /// Copies one publication, whole and checked, into a buffer or the rest of an iterator. Returns its length and its
-    /// number, or `(0, newer_than)` if none is newer. `TornError` if the writer kept changing it: then the contents of
-    /// `dst` are unspecified, and an iterator is where it was. ValueError if `dst` is too small: then nothing was
-    /// written. `FaultError` if memory is bad.
+    /// Copies one publication, whole and checked, into a buffer or the rest of an iterator. Returns its length and
+    /// its number, or `(0, newer_than)` if none is newer. `TornError` if the writer kept changing it, or if it is
+    /// damaged: then the contents of `dst` are unspecified, and an iterator is where it was. ValueError if `dst` is
+    /// too small, or if the publication ends behind this slot, whose `capacity` is less than the writer's: then
+    /// nothing was written. `FaultError` if memory is bad.
     #[pyo3(signature = (dst, *, newer_than=None), text_signature = "($self, dst, *, newer_than=0)")]
     fn consume<'py>(
         &self,

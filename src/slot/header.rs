@@ -20,15 +20,32 @@ pub(super) struct Header {
     pub(super) length: usize,
     /// Their CRC-32C.
     pub(super) crc: u32,
-    /// The data, if they are at most [`INLINE`] bytes.
+    /// The data, if they are at most [`INLINE`] bytes; otherwise, in the first eight, their offset.
     pub(super) data: [u8; INLINE],
 }
+
+/// How far behind the last number that a `Slot` has published a number may lie that no sum vouches for: more than any
+/// other writer gets to meanwhile, and so few that damage does not use up the numbers.
+const FARTHEST: u64 = 1 << 48;
 
 fn field<const N: usize>(line: &Line, at: usize) -> [u8; N] {
     std::array::from_fn(|index| line[at + index])
 }
 
 impl Header {
+    /// The header of data that begin at this offset from its own start.
+    pub(super) fn of_data_at(offset: usize, sequence: u64, length: usize, crc: u32) -> Self {
+        let mut data = [0; INLINE];
+        data[..8].copy_from_slice(&(offset as u64).to_le_bytes());
+        Self { sequence, length, crc, data }
+    }
+
+    /// The offset of data that do not fit into the header, in bytes from its start. It is stored because it depends on
+    /// the writer's capacity, and a reader may have another one.
+    pub(super) fn offset(&self) -> usize {
+        u64::from_le_bytes(std::array::from_fn(|index| self.data[index])) as usize
+    }
+
     /// The stored form. The checksum at its end covers all bytes before.
     pub(super) fn encode(&self) -> Line {
         let mut line = [0; LINE];
@@ -63,18 +80,26 @@ fn is_marked(line: &Line) -> bool {
 }
 
 /// The number of the last publication, for a writer that continues; 0 if there was none, `None` if it cannot be known.
-/// A single flipped bit is found as the one whose correction makes the checksum right. If a writer was killed while it
-/// stored the line, the number is its own or that of the publication before, either of which will do; in the very first
-/// line the mark may be missing.
-pub(super) fn last_sequence(line: &Line) -> Option<u64> {
+/// `last` is the number of this writer's own last publication, 0 if it has none: it continues after that, whatever has
+/// become of the header. A single flipped bit is found as the one whose correction makes the checksum right. If a writer
+/// was killed while it stored the line, the number is its own or that of the publication before, either of which will
+/// do; in the very first line the mark may be missing.
+pub(super) fn last_sequence(line: &Line, last: u64) -> Option<u64> {
     let flipped = |bit: usize| {
         let mut line = *line;
         line[bit / 8] ^= 1 << (bit % 8);
         Header::decode(&line)
     };
-    let found = Header::decode(line).or_else(|| (0..8 * LINE).find_map(flipped));
-    let torn = || (is_marked(line) || sequence(line) <= 1).then(|| sequence(line));
-    found.map(|header| header.sequence).or_else(torn)
+    if let Some(header) = Header::decode(line).or_else(|| (0..8 * LINE).find_map(flipped)) {
+        return Some(header.sequence.max(last));
+    }
+    let torn = sequence(line);
+    let is_marked_as_torn = is_marked(line) || torn <= 1;
+    match last {
+        0 => is_marked_as_torn.then_some(torn),
+        last if is_marked_as_torn && torn.saturating_sub(last) < FARTHEST => Some(torn.max(last)),
+        last => Some(last),
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +114,21 @@ mod tests {
             let mut line = header.encode();
             line[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::decode(&line), None, "bit {bit}");
-            assert_eq!(last_sequence(&line), Some(7), "bit {bit}");
+            assert_eq!(last_sequence(&line, 0), Some(7), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_writer_with_a_number_of_its_own_goes_on_behind_it_whatever_the_header_says() {
+        let whole = Header { sequence: 7, length: 100, crc: 9, data: [3; INLINE] }.encode();
+        for (at, byte) in [(0, 0), (8, 0), (8, 0xff), (40, 0xaa)] {
+            let mut line = whole;
+            line[at..at + 8].fill(byte);
+            assert_eq!(last_sequence(&line, 7), Some(7), "eight bytes {byte:#x} at {at}");
+        }
+        assert_eq!(last_sequence(&whole, 5), Some(7), "another writer was there meanwhile");
+        let mut torn = Header { sequence: 8, length: 10, crc: 1, data: [4; INLINE] }.encode();
+        torn[32..].copy_from_slice(&whole[32..]);
+        assert_eq!(last_sequence(&torn, 5), Some(8), "another writer was killed in the middle of its header");
     }
 }

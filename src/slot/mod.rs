@@ -2,10 +2,10 @@
 //! or not the caches of the hosts are coherent.
 //!
 //! A slot is a header line and two buffers that take turns. The writer fills the buffer that the header does not refer
-//! to, with nontemporal stores, fences, and then stores the header: it has the publication's number, which selects the
-//! buffer, and the data's checksum. A reader evicts the header from its caches before it reads it, and then the data.
-//! If their checksum is wrong, the writer has made two more publications meanwhile, and the reader starts again. Data
-//! that fit in the header's line are stored in it, so they arrive with it.
+//! to, with nontemporal stores, fences, and then stores the header: it has the publication's number, where its data are
+//! and their checksum. A reader evicts the header from its caches before it reads it, and then the data. If their
+//! checksum is wrong, the writer has made two more publications meanwhile, and the reader starts again. Data that fit in
+//! the header's line are stored in it, so they arrive with it.
 
 mod header;
 mod shared;
@@ -22,6 +22,10 @@ use header::{Header, INLINE, Line};
 
 /// How often a reader tries.
 const ATTEMPTS: usize = 1000;
+
+/// How often data are read whose checksum is wrong while their header stays the same. The first time they may have been
+/// loaded into the caches before the header was read. A writer that is faster changes the header, too.
+const SAME: usize = 4;
 
 /// Up to this size in bytes, a slot is evicted as a whole together with its header, with one fence: a second fence
 /// costs more than evicting these lines.
@@ -55,7 +59,7 @@ pub enum Failure {
     Refused(Error),
     /// Bad memory, after this many bytes.
     Fault(Box<Fault>, usize),
-    /// The writer changed the data during every attempt, or was killed while it wrote a header.
+    /// The writer changed the data during every attempt, or was killed while it wrote a header, or the data are damaged.
     Torn,
 }
 
@@ -115,7 +119,7 @@ impl<M: Medium> Slot<M> {
         self.capacity
     }
 
-    /// The offset of a publication's data.
+    /// The offset of the data of this writer's publication.
     fn offset(&self, sequence: u64) -> usize {
         LINE + (sequence % 2) as usize * ((self.medium.size() - LINE) / 2)
     }
@@ -141,8 +145,8 @@ impl<M: Medium> Slot<M> {
             let context = "another thread published here when this process was forked: make another Slot";
             Error::os(libc::EWOULDBLOCK, context)
         })?;
-        let found = header::last_sequence(&self.read_line()?);
-        let sequence = found.and_then(|found| found.max(*last).checked_add(1)).ok_or_else(|| {
+        let found = header::last_sequence(&self.read_line()?, *last);
+        let sequence = found.and_then(|found| found.checked_add(1)).ok_or_else(|| {
             let context = "the header does not tell the next number: it is damaged, or this is no slot; \
                            zeroes in its place begin again";
             Error::os(libc::EBADMSG, context)
@@ -150,8 +154,9 @@ impl<M: Medium> Slot<M> {
         if length <= INLINE {
             self.publish_line(i, Header { sequence, length, crc: 0, data: [0; INLINE] })?;
         } else {
-            let line = |crc| Header { sequence, length, crc, data: [0; INLINE] }.encode();
-            whole(self.medium.write(self.offset(sequence), i, &line)?, length)?;
+            let offset = self.offset(sequence);
+            let line = |crc| Header::of_data_at(offset, sequence, length, crc).encode();
+            whole(self.medium.write(offset, i, &line)?, length)?;
         }
         *last = sequence;
         drop(last);
@@ -177,6 +182,7 @@ impl<M: Medium> Slot<M> {
     /// moved.
     pub fn consume(&self, i: &mut IovIter, newer_than: u64) -> std::result::Result<(usize, u64), Failure> {
         i.require(Direction::Dest, "consume")?;
+        let mut changed = ([0; LINE], 0);
         for attempt in 0..ATTEMPTS {
             if attempt >= 4 {
                 std::thread::yield_now();
@@ -196,9 +202,11 @@ impl<M: Medium> Slot<M> {
             if header.sequence <= newer_than {
                 return Ok((0, newer_than));
             }
-            if header.length > self.capacity {
-                // The writer's slot has another capacity.
-                let expected = format!("{} or more, as many as the publication has", header.length);
+            if header.length > INLINE
+                && header.offset().checked_add(header.length).is_none_or(|end| end > self.medium.size())
+            {
+                let Header { sequence, length, .. } = header;
+                let expected = format!("the writer's, whose publication {sequence} of {length} bytes ends behind");
                 return Err(Error::invalid("capacity", self.capacity, expected).into());
             }
             if header.length > i.count() {
@@ -208,7 +216,13 @@ impl<M: Medium> Slot<M> {
             let before = i.count();
             match self.take(i, &header, is_dropped) {
                 Ok(true) => return Ok((header.length, header.sequence)),
-                Ok(false) => i.take_back(before - i.count())?,
+                Ok(false) => {
+                    i.take_back(before - i.count())?;
+                    changed = (line, if changed.0 == line { changed.1 + 1 } else { 1 });
+                    if changed.1 == SAME {
+                        break;
+                    }
+                }
                 Err(failure) => {
                     i.take_back(before - i.count())?;
                     return Err(failure);
@@ -228,7 +242,7 @@ impl<M: Medium> Slot<M> {
             let done = copy_to_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, length)?;
             return taken(i, done, length).map(|()| true);
         }
-        let offset = self.offset(header.sequence);
+        let offset = header.offset();
         if !is_dropped {
             whole(self.medium.invalidate(offset, length)?, LINE + length)?;
         }

@@ -11,13 +11,13 @@ use crate::error::Result;
 use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Buffers of eleven lines.
 const CAPACITY: usize = 11 * LINE;
 
-/// Memory whose stores are recorded.
-struct Fake(RefCell<Recorded>);
+/// Memory whose stores are recorded, and how often data were read from it.
+struct Fake(RefCell<Recorded>, Cell<usize>);
 
 impl Fake {
     fn outcome(done: usize, len: usize) -> Outcome {
@@ -53,6 +53,7 @@ impl Medium for Fake {
     }
 
     fn read(&self, offset: usize, len: usize, i: &mut IovIter, crc: &mut u32) -> Result<usize> {
+        self.1.set(self.1.get() + 1);
         let mut bytes = self.0.borrow().contents()[offset..offset + len].to_vec();
         crc32c::copy_to_iter(over(&mut bytes), i, len, crc)
     }
@@ -74,7 +75,7 @@ fn over(bytes: &mut [u8]) -> Memory {
 }
 
 fn slot(image: &[u8]) -> Slot<Fake> {
-    Slot::over(Fake(RefCell::new(Recorded::new(image))), CAPACITY)
+    Slot::over(Fake(RefCell::new(Recorded::new(image)), Cell::new(0)), CAPACITY)
 }
 
 fn empty() -> Slot<Fake> {
@@ -188,7 +189,7 @@ fn a_header_torn_at_any_words_is_no_publication_and_the_numbers_go_on_behind_it(
         }
         let slot = self::slot(&torn);
         let line: Line = torn[..LINE].try_into().unwrap();
-        let last = header::last_sequence(&line).unwrap();
+        let last = header::last_sequence(&line, 0).unwrap();
         assert!(last == 6 || last == 7, "words {chosen:b}");
         match consume(&slot, 0) {
             Ok(found) => assert!(found == (data(5, 20), 6) || found == (data(6, 200), 7), "words {chosen:b}"),
@@ -211,6 +212,17 @@ fn memory_that_cannot_be_written_leaves_the_publication_before_unless_it_is_the_
     slot.medium.0.borrow_mut().fail_from(usize::MAX);
     assert_eq!(publish(&slot, &data(2, 200)).unwrap(), 2);
     assert_eq!(consume(&slot, 0).unwrap(), (data(2, 200), 2));
+}
+
+#[test]
+fn damaged_data_are_read_a_few_times_and_no_more() {
+    let slot = empty();
+    publish(&slot, &data(1, 300)).unwrap();
+    let mut bytes = image(&slot);
+    bytes[slot.offset(1) + 77] ^= 4;
+    let slot = self::slot(&bytes);
+    assert!(matches!(consume(&slot, 0), Err(Failure::Torn)));
+    assert_eq!(slot.medium.1.get(), super::SAME);
 }
 
 #[test]

@@ -154,6 +154,37 @@ def test_a_header_that_tells_no_number_is_refused_by_a_new_writer_and_passed_by_
     assert last.consume(dst, newer_than=7) == (4, 8)
 
 
+@pytest.mark.parametrize("damage", [b"scribble", bytes(8), b"\xff" * 8])
+@pytest.mark.parametrize("at", range(0, 64, 8))
+def test_whatever_becomes_of_the_header_the_last_writer_goes_on_behind_its_number(at: int, damage: bytes) -> None:
+    memory, dst = bytearray(Slot.size_for(100)), bytearray(100)
+    slot = Slot(memory, 0, 100)
+    for number in range(1, 8):
+        slot.publish(publication(number, 96))
+    memory[at : at + 8] = damage
+    number = slot.publish(b"next")
+    assert 8 <= number < 1 << 62
+    assert slot.consume(dst, newer_than=7) == (4, number)
+    assert slot.publish(b"then") == number + 1
+
+
+def test_a_reader_with_another_capacity_gets_the_data_or_is_told() -> None:
+    memory, dst = bytearray(1 << 16), bytearray(1 << 16)
+    writer, longer, shorter, line = (Slot(memory, 0, capacity) for capacity in (1000, None, 500, 32))
+    for number in range(1, 9):
+        data = publication(number, 16 if number % 4 == 0 else 960)
+        assert writer.publish(data) == number
+        assert (longer.consume(dst), dst[: len(data)]) == ((len(data), number), data)
+        for reader in (shorter, line):
+            if len(data) <= 32:
+                assert (reader.consume(dst), dst[: len(data)]) == ((len(data), number), data)
+            elif number % 2 or reader is line:
+                with pytest.raises(ValueError, match=f"capacity is {reader.capacity}.*publication {number} of 960"):
+                    reader.consume(dst)
+            else:
+                assert reader.consume(dst) == (960, number)
+
+
 def test_a_source_in_the_slot_itself_is_published_as_it_was() -> None:
     memory, dst = bytearray(Slot.size_for(20_000)), bytearray(20_000)
     slot = Slot(memory, 0, 20_000)
