@@ -99,7 +99,7 @@ impl Place {
         let title = format!("flat, {len} B, {name} source + {}, cold destination + {}", at.0, at.1);
         // The least targets are 2 % apart, which a short race on a busy machine does not tell.
         let rounds = match len {
-            ..=4096 => 61,
+            ..=4096 => 41,
             LARGEST.. => 5,
             _ => 21,
         };
