@@ -65,7 +65,8 @@ def test_a_table_gets_its_targets_and_a_quick_one_no_verdicts() -> None:
 
 
 def test_every_target_is_of_a_row_that_is_there() -> None:
-    """A pattern that fits nothing is a target that nobody checks. Benches that no record has are left out."""
+    """A pattern that fits nothing is a target that nobody checks. Benches and jobs that no record has are left out."""
+    unrecorded = ("call: copy_to_iter of ", r"(gather|scatter), \d+ KiB x 64 B at ")
     known = [(table.title, row.name) for record in read_all() for table in record.tables for row in table.rows]
     benches = {title.partition(":")[0] for title, _ in known if ":" in title} | {"flat, ", "(gather|scatter), "}
     judged = [wanted for wanted in targets.TARGETS if wanted.title.startswith(tuple(benches))]
@@ -77,7 +78,7 @@ def test_every_target_is_of_a_row_that_is_there() -> None:
         and not any(re.fullmatch(wanted.title, title) and re.fullmatch(wanted.rival, name) for title, name in known)
     ]
     assert len(judged) > 20
-    assert [wanted.title for wanted in missing if "at .*" not in wanted.title] == []
+    assert [wanted.title for wanted in missing if not wanted.title.startswith(unrecorded)] == []
 
 
 NATIVE = """\
