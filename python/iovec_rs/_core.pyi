@@ -412,7 +412,10 @@ class LogClaim:
 
 @final
 class LogRecords:
-    """An iterator over the records of a log, oldest first, including those appended meanwhile."""
+    """An iterator over the records of a log, oldest first, including those appended meanwhile. After its end it can be
+    asked again, and then goes on with what was appended since. Threads may share it: each record is given to one of
+    them.
+    """
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> Record: ...
@@ -456,8 +459,8 @@ class MappedLog:
         """Bytes that opening has removed at the end: an interrupted append, or damage with no good record behind it. 0
         for a reader, which removes nothing.
         """
-    def append(self, data: Buffer | IovIter | Sequence[Buffer]) -> int:
-        """Appends a buffer, a sequence of buffers, or the rest of an iterator as one record, with one fence. Returns
+    def append(self, data: Buffer | IovIter | Iterable[Buffer]) -> int:
+        """Appends a buffer, an iterable of buffers, or the rest of an iterator as one record, with one fence. Returns
         its number. When this returns, the record is complete and durable.
 
         OSError ENOSPC if it does not fit into `free`; `FaultError` if the data, or the log's memory, is bad; OSError if
@@ -511,7 +514,7 @@ class Slot:
     @property
     def capacity(self) -> int:
         """The most bytes of a publication."""
-    def publish(self, data: Buffer | IovIter | Sequence[Buffer]) -> int:
+    def publish(self, data: Buffer | IovIter | Iterable[Buffer]) -> int:
         """Publishes a buffer, an iterable of buffers, or the rest of an iterator. Returns the publication's number,
         counted from 1. When it returns, first the data and then the header have left the caches. ValueError for more
         than `capacity` bytes, BufferError if the memory is read-only, `FaultError` if it or the data are bad: then the
@@ -571,9 +574,9 @@ class MappedRegion:
         since the file may grow again. For a file the whole page of a bad block is listed, because such a page cannot be
         mapped; for a device only the block is.
         """
-    def write(self, offset: int, data: Buffer | IovIter) -> int:
-        """Copies a buffer, or the rest of an iterator, to `offset`. Returns the number of bytes copied, which are
-        durable then.
+    def write(self, offset: int, data: Buffer | IovIter | Iterable[Buffer]) -> int:
+        """Copies a buffer, buffers in order, or the rest of an iterator to `offset`, with one fence. Returns the number
+        of bytes copied, which are durable then.
 
         If memory is bad, the bytes before it are copied and durable. Over user memory (UBUF, IOVEC) the count is short
         then, and `data.fault` says why; otherwise it is a `FaultError`, with `.copied`. A file that was truncated is
@@ -589,7 +592,9 @@ class MappedRegion:
         memory that faults; poison in the region is added to the map. Bad memory raises no exception. Returns an
         `McResult`.
         """
-    def write_crc32c(self, offset: int, data: Buffer | IovIter, crc: int = 0) -> tuple[int, int]:
+    def write_crc32c(
+        self, offset: int, data: Buffer | IovIter | Iterable[Buffer], crc: int = 0
+    ) -> tuple[int, int]:
         """`write` that also adds the bytes copied to a CRC-32C. Returns `(copied, crc)`. `FaultError` has the sum in
         `.crc32c`.
         """

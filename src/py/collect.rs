@@ -41,7 +41,8 @@ impl Collected {
         let index = self.segs.len();
         if let Some(seg) = user_range(object, ranges.unwrap_or(Lengths::Signed), (self.name)(index))? {
             if ranges.is_none() {
-                let message = format!("segment {index}: a UserRange is not trusted memory; a buffer is expected");
+                let name = (self.name)(index);
+                let message = format!("{name}: a UserRange is not trusted memory; a buffer is expected");
                 return Err(exception::<PyTypeError>(message));
             }
             try_push(&mut self.segs, seg)?;

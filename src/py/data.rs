@@ -1,11 +1,16 @@
-//! The data that a log appends or a slot publishes, and the destinations that they are read into, as iterators.
+//! The data that a log appends, a slot publishes or a region is written with, and destinations of reads, as iterators.
 
 use super::buffer::{Access, ArgName, Call, is_buffer};
-use super::collect::{SegmentList, collect};
+use super::collect::{Collected, SegmentList};
 use super::iter::IovIter;
+use super::values::{Lengths, iterate, user_range, wrong_type};
 use crate::abi::Direction;
 use crate::iter;
 use pyo3::prelude::*;
+
+/// What data may be, as an exception says it.
+const EXPECTED: &str = "a buffer, an iterable of buffers or an IovIter";
+
 /// Calls `call` with an iterator over `data`: a buffer, an iterable of buffers, or an iterator, of which the rest is
 /// meant.
 pub(super) fn from_data<T>(
@@ -20,7 +25,15 @@ pub(super) fn from_data<T>(
         let memory = held.acquire(data, Access::Read, ArgName::Argument("data"))?;
         return call(&mut iter::IovIter::whole(Direction::Source, memory));
     }
-    let SegmentList { memories, exports, .. } = collect(Direction::Source, data, None)?.finish();
+    if user_range(data, Lengths::Signed, ArgName::Argument("data"))?.is_some() {
+        // It is a tuple, whose items are numbers.
+        return Err(wrong_type("data", EXPECTED, data));
+    }
+    let mut collected = Collected::named(Direction::Source, |index| ArgName::Item("data", index));
+    for item in iterate("data", EXPECTED, data)? {
+        collected.add(&item?, None)?;
+    }
+    let SegmentList { memories, exports, .. } = collected.finish();
     let done = call(&mut iter::IovIter::kvec(Direction::Source, memories, None)?);
     drop(exports);
     done

@@ -215,7 +215,7 @@ impl MappedLog {
         int(py, self.recovered as usize)
     }
 
-    /// Appends a buffer, a sequence of buffers, or the rest of an iterator as one record, with one fence. Returns its
+    /// Appends a buffer, an iterable of buffers, or the rest of an iterator as one record, with one fence. Returns its
     /// number. When this returns, the record is complete and durable.
     ///
     /// OSError ENOSPC if it does not fit into `free`; `FaultError` if the data, or the log's memory, is bad; OSError if

@@ -84,7 +84,9 @@ impl MappedLog {
     }
 }
 
-/// An iterator over the records of a log, oldest first, including those appended meanwhile.
+/// An iterator over the records of a log, oldest first, including those appended meanwhile. After its end it can be
+/// asked again, and then goes on with what was appended since. Threads may share it: each record is given to one of
+/// them.
 #[pyclass(module = "iovec_rs._core", frozen)]
 pub(in crate::py) struct LogRecords {
     log: Py<MappedLog>,
@@ -99,9 +101,15 @@ impl LogRecords {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let mapped = self.log.get();
-        let (log, next) = (mapped.log.get()?, self.next.load(Ordering::Relaxed));
-        let Some(record) = mapped.run(py, 0, || Ok(log.record_from(next)?))? else { return Ok(None) };
-        self.next.store(record.sequence + 1, Ordering::Relaxed);
-        to_record(py, &record).map(Some)
+        let log = mapped.log.get()?;
+        loop {
+            let next = self.next.load(Ordering::Relaxed);
+            let Some(record) = mapped.run(py, 0, || Ok(log.record_from(next)?))? else { return Ok(None) };
+            // Another thread may have been given the record while this one looked it up.
+            let behind = record.sequence + 1;
+            if self.next.compare_exchange(next, behind, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return to_record(py, &record).map(Some);
+            }
+        }
     }
 }

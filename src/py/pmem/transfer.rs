@@ -3,7 +3,8 @@
 use super::MappedRegion;
 use crate::error::Result;
 use crate::pmem::{Caller, Granularity};
-use crate::py::buffer::{Access, ArgName, Call};
+use crate::py::buffer::{Access, ArgName, Call, is_buffer};
+use crate::py::data::from_data;
 use crate::py::detach::transfer;
 use crate::py::errors::{fault_error, summed_fault_error, trusted_fault};
 use crate::py::iter::IovIter;
@@ -29,15 +30,15 @@ impl MappedRegion {
     ) -> PyResult<Copied<usize>> {
         let mapping = self.mapping.get()?;
         let offset = size("offset", offset)?;
-        if let Ok(i) = data.cast::<IovIter>() {
-            let mut i = i.get().lock(py)?;
-            let core = &mut i.core;
-            let copied = self.durable(py, core.count(), || mapping.write_from(offset, core, crc))?;
-            return Ok((copied, trusted_fault(core)));
+        if is_buffer(data) {
+            let mut call = Call::new();
+            let src = call.acquire(data, Access::Read, ArgName::Argument("data"))?;
+            return self.durable(py, src.len(), || mapping.write(offset, src, crc));
         }
-        let mut call = Call::new();
-        let src = call.acquire(data, Access::Read, ArgName::Argument("data"))?;
-        self.durable(py, src.len(), || mapping.write(offset, src, crc))
+        from_data(data, |core| {
+            let copied = self.durable(py, core.count(), || mapping.write_from(offset, core, crc))?;
+            Ok((copied, trusted_fault(core)))
+        })
     }
 
     /// Reads for `read_into` and its variant.
@@ -76,8 +77,8 @@ impl MappedRegion {
 
 #[pymethods]
 impl MappedRegion {
-    /// Copies a buffer, or the rest of an iterator, to `offset`. Returns the number of bytes copied, which are durable
-    /// then.
+    /// Copies a buffer, buffers in order, or the rest of an iterator to `offset`, with one fence. Returns the number
+    /// of bytes copied, which are durable then.
     ///
     /// If memory is bad, the bytes before it are copied and durable. Over user memory (UBUF, IOVEC) the count is short
     /// then, and `data.fault` says why; otherwise it is a `FaultError`, with `.copied`. A file that was truncated is
