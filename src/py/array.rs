@@ -3,6 +3,7 @@
 use super::collect::SegmentList;
 use super::exception::{Text, exception};
 use super::iter::IovIter;
+use super::names::names;
 use super::results::{list, to_user_range};
 use super::values::wrong_type;
 use crate::abi::{Direction, Kind};
@@ -73,7 +74,7 @@ impl IovecArray {
         let index = match index.extract::<isize>() {
             Ok(index) => index,
             Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Err(beyond(&"of many digits")),
-            Err(error) if index.hasattr("__index__")? => return Err(error),
+            Err(error) if index.hasattr(&names(index.py()).index)? => return Err(error),
             Err(_) => return Err(wrong_type("index", "an int or a slice", index)),
         };
         let at = if index < 0 { index + segs.len().cast_signed() } else { index };

@@ -1,7 +1,7 @@
 //! `Closable`: a mapping or a log that a Python object has open until it is closed. Running calls share it, and
 //! Python's views show its memory.
 
-use super::exception::exception;
+use super::exception::{add_note, exception};
 use crate::memory::Segment;
 use crate::sys::lock::{Lock, generation};
 use pyo3::exceptions::{PyBufferError, PyValueError};
@@ -119,7 +119,7 @@ pub(super) fn end_block(
     match closed {
         Err(refused) if !error.is_none() && refused.is_instance_of::<PyBufferError>(error.py()) => {
             let note = format!("{} stays open: {}", what()?, refused.value(error.py()));
-            error.call_method1("add_note", (note,)).map(drop)
+            add_note(error, &note)
         }
         closed => closed,
     }

@@ -5,7 +5,7 @@
 
 use super::descriptor::{Deadline, Descriptor, os_error};
 use super::errors::fault_error;
-use super::exception::os_exception;
+use super::exception::{add_note, os_exception};
 use super::iter::IovIter;
 use super::names::names;
 use super::results::int;
@@ -134,8 +134,8 @@ pub(super) fn torn_error(py: Python<'_>, torn: &Torn, done: usize) -> PyErr {
          what was received may be lost",
         torn.wrong
     );
-    match error.value(py).call_method1("add_note", (note,)) {
-        Ok(_) => error,
+    match add_note(error.value(py), &note) {
+        Ok(()) => error,
         Err(other) => other,
     }
 }
@@ -145,7 +145,8 @@ pub(super) fn torn_error(py: Python<'_>, torn: &Torn, done: usize) -> PyErr {
 #[cold]
 fn with_progress(py: Python<'_>, error: PyErr, done: usize) -> PyErr {
     if (error.is_instance_of::<PyOSError>(py) || error.is_instance_of::<PyRuntimeError>(py))
-        && let Err(failure) = error.value(py).setattr(&names(py).characters_written, done)
+        && let Err(failure) =
+            int(py, done).and_then(|done| error.value(py).setattr(&names(py).characters_written, done))
     {
         return failure;
     }

@@ -52,6 +52,10 @@ pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr
 /// Makes the `FaultError` of a copy that also summed: it has the sum of the bytes copied in `.crc32c`.
 pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, crc: u32) -> PyErr {
     let error = fault_error(py, fault, copied);
+    if !error.is_instance(py, names(py).fault_error.bind(py)) {
+        // There was no memory for it: this is the MemoryError, which takes no attributes.
+        return error;
+    }
     match int(py, crc as usize).and_then(|crc| error.value(py).setattr(&names(py).crc32c, crc)) {
         Ok(()) => error,
         Err(other) => other,

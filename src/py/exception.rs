@@ -4,6 +4,7 @@
 //! text then. Made here, such an exception is replaced by a `MemoryError`, of which the interpreter keeps some in
 //! reserve.
 
+use super::names::names;
 use super::results::{int, string};
 use pyo3::PyTypeInfo;
 use pyo3::prelude::*;
@@ -53,6 +54,12 @@ pub(super) fn os_exception<T: PyTypeInfo>(errno: i32, message: impl AsRef<str>, 
         };
         made(build())
     })
+}
+
+/// Adds a note to an exception.
+pub(super) fn add_note(error: &Bound<'_, PyAny>, note: &str) -> PyResult<()> {
+    let py = error.py();
+    error.call_method1(&names(py).add_note, (string(py, note)?,)).map(drop)
 }
 
 fn made(exception: PyResult<Bound<'_, PyAny>>) -> PyErr {

@@ -3,6 +3,7 @@
 use super::buffer::{ArgName, Exports};
 use super::errors::guard_error;
 use super::exception::{Int, Text, exception};
+use super::names::names;
 use super::results::to_fault;
 use super::values::{Lengths, user_range};
 use crate::error::{Error, try_push};
@@ -74,7 +75,7 @@ impl Guard {
         let raised = guard_error(py, report, slf.as_any());
         // Whatever else somebody passes is no exception to be told of.
         if error.is_instance_of::<PyBaseException>() {
-            raised.value(py).setattr("__context__", error)?;
+            raised.value(py).setattr(&names(py).context, error)?;
         }
         Err(raised)
     }

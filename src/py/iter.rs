@@ -10,7 +10,7 @@ pub(super) use state::IterState;
 use super::buffer::Exports;
 use super::detach::transfer;
 use super::errors::{raise, trusted_fault};
-use super::exception::{Int, Text};
+use super::exception::{Int, Text, add_note};
 use super::in_use::{Cursor, InUse, Shared};
 use super::kept::Kept;
 use super::names::names;
@@ -166,7 +166,7 @@ impl IovIter {
         match (self.release(exc.py()), exc.get_item(1)) {
             (Err(refused), Ok(own)) if own.is_instance_of::<PyBaseException>() => {
                 let note = format!("{} is not released: {}", self.__repr__(exc.py()).0, refused.value(exc.py()));
-                own.call_method1("add_note", (note,)).map(drop)
+                add_note(&own, &note)
             }
             (released, _) => released,
         }

@@ -12,7 +12,7 @@ use super::exception::{Int, Text, exception};
 use super::fault_map::FaultMap;
 use super::names::names;
 use super::region_file::{RegionFile, with_path};
-use super::results::{int, list, to_fault};
+use super::results::{int, list, string, to_fault};
 use super::values::size;
 use crate::error::Error;
 use crate::log::region::{Claim, Region};
@@ -68,8 +68,10 @@ fn raised(py: Python<'_>, failure: Failure) -> PyErr {
         Failure::Corrupt { sequence, offset, what, .. } => {
             let message = format!("record {sequence} at offset {offset} is not what was appended: {what}");
             let build = || {
-                let error = names(py).corrupt_error.bind(py).call1((libc::EBADMSG, message))?;
-                error.setattr("sequence", sequence)?;
+                let names = names(py);
+                let (errno, message) = (int(py, libc::EBADMSG.unsigned_abs() as usize)?, string(py, &message)?);
+                let error = names.corrupt_error.bind(py).call1((errno, message))?;
+                error.setattr(&names.sequence, int(py, sequence as usize)?)?;
                 Ok(error)
             };
             build().map_or_else(|error: PyErr| error, PyErr::from_value)

@@ -6,6 +6,7 @@ use super::collect::{Collected, SegmentList};
 use super::detach::transfer;
 use super::exception::{Text, exception};
 use super::mcsafe::known;
+use super::names::names;
 use super::results::{int, list, to_mc_result};
 use super::values::{Lengths, flag, iterate, wrong_type};
 use crate::abi::Direction;
@@ -188,7 +189,7 @@ impl RangeResults {
         let index = match index.extract::<isize>() {
             Ok(index) => index,
             Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Err(beyond(&"of many digits")),
-            Err(error) if index.hasattr("__index__")? => return Err(error),
+            Err(error) if index.hasattr(&names(index.py()).index)? => return Err(error),
             Err(_) => return Err(wrong_type("index", "an int or a slice", index)),
         };
         let at = if index < 0 { index + len.cast_signed() } else { index };

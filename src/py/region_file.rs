@@ -1,15 +1,19 @@
 //! A file on its way to a mapping, `iovec_rs.pmem.PmemRegion`'s or `PmemLog`'s.
 
 use super::exception::{exception, os_exception};
+use super::results::int;
 use super::values::{flag, optional_size, wrong_type};
 use crate::error::Error;
 use crate::log::region::Claim;
 use crate::pmem::{Device, Opened, Part, Purpose};
 use crate::sys::lock::{Guard, Lock};
 use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString};
+use std::ffi::OsStr;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// A file that will be mapped: opened, with its blocks allocated. If it is closed before it is mapped, the file's bytes
@@ -60,6 +64,15 @@ impl RegionFile {
     }
 }
 
+/// A path as the system calls take it. Its conversion raises where there is no memory; PyO3's panics.
+fn file_name(path: &Bound<'_, PyString>) -> PyResult<PathBuf> {
+    // SAFETY: `path` is bound, which proves that this thread is attached and that it is a `str`.
+    let encoded = unsafe { ffi::PyUnicode_EncodeFSDefault(path.as_ptr()) };
+    // SAFETY: the call returned a new reference, or null with an exception set.
+    let encoded = unsafe { Bound::from_owned_ptr_or_err(path.py(), encoded) }?;
+    Ok(OsStr::from_bytes(encoded.cast::<PyBytes>()?.as_bytes()).into())
+}
+
 fn file_closed() -> PyErr {
     exception::<PyValueError>("the file is mapped or closed")
 }
@@ -88,7 +101,7 @@ impl RegionFile {
             (false, true) => Purpose::Write,
             (false, false) => Purpose::Read,
         };
-        let name: PathBuf = path.extract()?;
+        let name = file_name(path)?;
         if name.as_os_str().as_encoded_bytes().contains(&0) {
             return Err(Error::invalid("path", path.repr()?, "a path without null bytes").into());
         }
@@ -99,14 +112,15 @@ impl RegionFile {
 
     /// Its device number if it is a character device; `None` for a file.
     #[getter]
-    fn character_device(&self) -> PyResult<Option<u64>> {
-        self.with(Opened::character_device)
+    fn character_device<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.with(Opened::character_device)?.map(|number| int(py, number as usize)).transpose()
     }
 
     /// The number of the device that its bytes are on; for a device, its own number.
     #[getter]
-    fn device(&self) -> PyResult<u64> {
-        self.with(|opened| opened.character_device().unwrap_or_else(|| opened.device_number()))
+    fn device<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let number = self.with(|opened| opened.character_device().unwrap_or_else(|| opened.device_number()))?;
+        int(py, number as usize)
     }
 
     /// Its descriptor.

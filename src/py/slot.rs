@@ -6,7 +6,7 @@ use super::detach::transfer;
 use super::errors::fault_error;
 use super::exception::Text;
 use super::names::names;
-use super::results::{int, tuple};
+use super::results::{int, string, tuple};
 use super::values::{optional_size, size};
 use crate::error::Error;
 use crate::slot::{self, Failure};
@@ -29,8 +29,11 @@ fn raised(py: Python<'_>, failure: Failure) -> PyErr {
         Failure::Fault(fault, done) => fault_error(py, &fault, done),
         Failure::Torn => {
             let message = "the publication was changed each time it was read, or is damaged";
-            let error = names(py).torn_error.bind(py).call1((libc::EAGAIN, message));
-            error.map_or_else(|error| error, PyErr::from_value)
+            let build = || {
+                let (errno, message) = (int(py, libc::EAGAIN.unsigned_abs() as usize)?, string(py, message)?);
+                names(py).torn_error.bind(py).call1((errno, message))
+            };
+            build().map_or_else(|error| error, PyErr::from_value)
         }
     }
 }

@@ -134,8 +134,9 @@ pub(super) fn iterate<'py>(
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyIterator>> {
     value.try_iter().map_err(|error| {
-        let has = |method: &str| value.get_type().hasattr(method).unwrap_or(true);
-        if has("__iter__") || has("__getitem__") { error } else { wrong_type(argument, expected, value) }
+        let names = names(value.py());
+        let has = |method: &Py<PyString>| value.get_type().hasattr(method).unwrap_or(true);
+        if has(&names.iter) || has(&names.getitem) { error } else { wrong_type(argument, expected, value) }
     })
 }
 

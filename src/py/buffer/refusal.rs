@@ -3,6 +3,7 @@
 use super::record::{OBJECTS, codes, release, request};
 use super::{Access, ArgName, is_buffer};
 use crate::py::exception::exception;
+use crate::py::names::names;
 use crate::py::values::{type_name, wrong_type};
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -103,5 +104,8 @@ pub(in crate::py) fn explain(object: &Bound<'_, PyAny>, error: PyErr, access: Ac
 fn is_python_exporter(object: &Bound<'_, PyAny>) -> bool {
     // An older interpreter does not call `__buffer__`, which a class may have all the same.
     object.py().version_info() >= (3, 12)
-        && object.get_type().getattr("__buffer__").is_ok_and(|method| !type_name(&method).ends_with("_descriptor"))
+        && object
+            .get_type()
+            .getattr(&names(object.py()).buffer)
+            .is_ok_and(|method| !type_name(&method).ends_with("_descriptor"))
 }
