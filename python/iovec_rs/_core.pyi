@@ -592,9 +592,7 @@ class MappedRegion:
         memory that faults; poison in the region is added to the map. Bad memory raises no exception. Returns an
         `McResult`.
         """
-    def write_crc32c(
-        self, offset: int, data: Buffer | IovIter | Iterable[Buffer], crc: int = 0
-    ) -> tuple[int, int]:
+    def write_crc32c(self, offset: int, data: Buffer | IovIter | Iterable[Buffer], crc: int = 0) -> tuple[int, int]:
         """`write` that also adds the bytes copied to a CRC-32C. Returns `(copied, crc)`. `FaultError` has the sum in
         `.crc32c`.
         """

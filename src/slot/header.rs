@@ -81,9 +81,9 @@ fn is_marked(line: &Line) -> bool {
 
 /// The number of the last publication, for a writer that continues; 0 if there was none, `None` if it cannot be known.
 /// `last` is the number of this writer's own last publication, 0 if it has none: it continues after that, whatever has
-/// become of the header. A single flipped bit is found as the one whose correction makes the checksum right. If a writer
-/// was killed while it stored the line, the number is its own or that of the publication before, either of which will
-/// do; in the very first line the mark may be missing.
+/// become of the header. A single flipped bit is found as the one whose correction makes the checksum right. If a
+/// writer was killed while it stored the line, the number is its own or that of the publication before, either of which
+/// will do; in the very first line the mark may be missing.
 pub(super) fn last_sequence(line: &Line, last: u64) -> Option<u64> {
     let flipped = |bit: usize| {
         let mut line = *line;

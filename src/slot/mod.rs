@@ -4,8 +4,8 @@
 //! A slot is a header line and two buffers that take turns. The writer fills the buffer that the header does not refer
 //! to, with nontemporal stores, fences, and then stores the header: it has the publication's number, where its data are
 //! and their checksum. A reader evicts the header from its caches before it reads it, and then the data. If their
-//! checksum is wrong, the writer has made two more publications meanwhile, and the reader starts again. Data that fit in
-//! the header's line are stored in it, so they arrive with it.
+//! checksum is wrong, the writer has made two more publications meanwhile, and the reader starts again. Data that fit
+//! in the header's line are stored in it, so they arrive with it.
 
 mod header;
 mod shared;
@@ -59,7 +59,8 @@ pub enum Failure {
     Refused(Error),
     /// Bad memory, after this many bytes.
     Fault(Box<Fault>, usize),
-    /// The writer changed the data during every attempt, or was killed while it wrote a header, or the data are damaged.
+    /// The writer changed the data during every attempt, or was killed while it wrote a header, or the data are
+    /// damaged.
     Torn,
 }
 

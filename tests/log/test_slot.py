@@ -174,10 +174,10 @@ def test_a_reader_with_another_capacity_gets_the_data_or_is_told() -> None:
     for number in range(1, 9):
         data = publication(number, 16 if number % 4 == 0 else 960)
         assert writer.publish(data) == number
-        assert (longer.consume(dst), dst[: len(data)]) == ((len(data), number), data)
+        assert (longer.consume(dst), bytes(dst[: len(data)])) == ((len(data), number), data)
         for reader in (shorter, line):
             if len(data) <= 32:
-                assert (reader.consume(dst), dst[: len(data)]) == ((len(data), number), data)
+                assert (reader.consume(dst), bytes(dst[: len(data)])) == ((len(data), number), data)
             elif number % 2 or reader is line:
                 with pytest.raises(ValueError, match=f"capacity is {reader.capacity}.*publication {number} of 960"):
                     reader.consume(dst)
