@@ -41,8 +41,8 @@ class Place(NamedTuple):
 class SlotStore:
     """Blocks by key, each in a slot of a region, and the log that says where.
 
-    It may be opened with other slots than before. Blocks that are there stay where they are, but those behind the end
-    of a region that has become shorter are forgotten.
+    It may be opened with other slots than before, as far as its log has room for them. Blocks that are there stay where
+    they are; those behind the end of a region that has become shorter are forgotten.
     """
 
     def __init__(self, path: Path, nbytes: int, slots: int) -> None:
@@ -117,10 +117,10 @@ class SlotStore:
         if data.count > self.size:
             raise ValueError(f"tensors have {data.count} bytes: a slot takes at most {self.size}")
         if len(key) > KEY_SIZE:
-            raise ValueError(f"key has {len(key)} bytes: an entry takes at most {KEY_SIZE}")
+            raise ValueError(f"the key has {len(key)} bytes: at most {KEY_SIZE}")
         while not (free := self.free()):
             if not self.places:
-                raise OSError(errno.ENOSPC, "no slot can be written to")
+                raise OSError(errno.ENOSPC, "no slot is left that can be written to")
             self.drop(next((other for other in self.places if other != key), key))
         offset = free[-1] * self.size
         try:
@@ -136,14 +136,14 @@ class SlotStore:
         place = self.places.get(key)
         if place is None:
             return False
-        into = IovIter.kvec(READ, tensors)
+        name, into = key.decode(errors="backslashreplace"), IovIter.kvec(READ, tensors)
         if into.count == place.length:
             (copied, remaining, fault), crc = self.region.read_into_crc32c(place.offset, into)
             if fault is not None:
-                raise DamagedError(f"{key!r}: {fault.cause} at byte {copied}, {remaining} bytes are lost")
+                raise DamagedError(f"{name}: {fault.cause} at byte {copied}, {remaining} bytes are lost")
             if crc == place.crc32c:
                 return True
-        raise DamagedError(f"{key!r}: these are not the {place.length} bytes that were saved")
+        raise DamagedError(f"{name}: these are not the {place.length} bytes that were saved")
 
     def close(self) -> None:
         self.opened.close()
