@@ -50,10 +50,28 @@ fn sum(i: &mut IovIter, crc: &mut u32) -> Result<Outcome> {
 
 /// `copy_to_iter` that adds what it copies to the sum.
 pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) -> Result<usize> {
-    bounce::to_iter(src, i, nbytes, "crc32c_and_copy_to_iter", |copier, i, src| {
+    to_iter(src, i, nbytes, crc, "crc32c_and_copy_to_iter", |blocks| blocks)
+}
+
+/// The same of a source that was just dropped from the caches.
+pub(crate) fn copy_uncached_to_iter(src: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) -> Result<usize> {
+    to_iter(src, i, nbytes, crc, "consume", Blocks::uncached)
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // into each of two
+fn to_iter(
+    src: Memory,
+    i: &mut IovIter,
+    nbytes: usize,
+    crc: &mut u32,
+    operation: &'static str,
+    how: impl Fn(Blocks) -> Blocks,
+) -> Result<usize> {
+    bounce::to_iter(src, i, nbytes, operation, |copier, i, src| {
         let mut sum = Sum::from(*crc);
         copier.expect(src.len);
-        let blocks = Blocks::scattered(copier, i, src.len);
+        let blocks = how(Blocks::scattered(copier, i, src.len));
         let write = |copier: &mut Copier, block: Segment, _| {
             // SAFETY: the source is the staged block; `bounce::to_iter` made the copier for the iterator.
             let mut step = unsafe { ToIter::new(block.addr, copier) };

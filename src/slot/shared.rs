@@ -48,7 +48,7 @@ impl Medium for Page {
     }
 
     fn read(&self, offset: usize, len: usize, i: &mut IovIter, crc: &mut u32) -> Result<usize> {
-        crc32c::copy_to_iter(self.memory().skip(offset).take(len), i, len, crc)
+        crc32c::copy_uncached_to_iter(self.memory().skip(offset).take(len), i, len, crc)
     }
 
     fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome> {
