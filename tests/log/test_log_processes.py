@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 from iovec_rs import PmemLog
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLS = int(os.environ.get("IOVEC_RS_LOG_KILLS", "15"))
+SECONDS = float(os.environ.get("IOVEC_RS_LOG_SECONDS", "2"))
+"""How long readers follow a writer."""
 SIZE = 1 << 18
 
 
@@ -25,7 +28,7 @@ def write_forever(path: Path, acknowledge: int) -> NoReturn:
     """Appends records, reports each number to the parent, and discards old records, until the process is killed."""
     code = 1
     try:
-        signal.alarm(120)
+        signal.alarm(120 + int(SECONDS))
         with PmemLog.open(path) as log:
             while True:
                 while log.free < len(record(log.last + 1)):
@@ -39,12 +42,16 @@ def follow_until_told(path: Path, stop: int) -> NoReturn:
     """Reads and checks each record as it is appended."""
     code = 1
     try:
-        signal.alarm(120)
+        signal.alarm(120 + int(SECONDS))
         os.set_blocking(stop, False)
         with PmemLog.open(path, writable=False) as log:
             seen = 0
             while True:
                 last = log.last
+                if last < seen - 1:
+                    os._exit(3)
+                if log.verify():
+                    os._exit(4)
                 for number in range(max(seen, log.first), last + 1):
                     try:
                         data = log.read(number)
@@ -103,8 +110,10 @@ def test_readers_follow_a_writer_in_another_process(tmp_path: Path) -> None:
         if child == 0:
             follow_until_told(path, stop)
         readers.append(child)
-    for _ in range(1500):
+    appended, until = 0, time.monotonic() + SECONDS
+    while appended < 1500 or time.monotonic() < until:
         assert len(os.read(told, 8)) == 8
+        appended += 1
     os.write(end, b"..")
     codes = [os.waitstatus_to_exitcode(os.waitpid(reader, 0)[1]) for reader in readers]
     os.kill(writer, signal.SIGKILL)
