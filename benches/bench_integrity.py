@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 import numpy as np
-from iovec_rs import READ, IovIter, copy_ranges, copy_to_iter, crc32c_and_copy_to_iter
+from iovec_rs import READ, IovIter, copy_ranges, copy_to_iter, crc32c, crc32c_and_copy_to_iter
 from iovec_rs._bench.harness import Case, Contestant, Table, measure
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def summed(size: int, quick: bool) -> Case:
         contestant("crc32c_and_copy_to_iter", lambda: crc32c_and_copy_to_iter(source, i)),
         [
             contestant("copy_to_iter, no sum", lambda: copy_to_iter(source, i)),
+            # With the copy, what two passes without a call between them would take.
+            Contestant("crc32c, no copy", repeated(lambda: crc32c(source)), lambda: source),
             contestant("copy_to_iter, google_crc32c", then(google_crc32c.value)),
             contestant("copy_to_iter, zlib.crc32", then(zlib.crc32)),
         ],
