@@ -3,11 +3,12 @@
 use super::buffer::{Access, Call};
 use super::detach::transfer;
 use super::errors::summed_fault_error;
+use super::exception::Int;
 use super::fastcall::{add_functions, fast_function, install};
 use super::iter::IovIter;
 use super::iter_arg::IterArg;
 use super::mcsafe::known;
-use super::results::to_mc_result;
+use super::results::{int, summed, to_mc_result};
 use super::run::{flat_side, run, run_waiting};
 use super::values::{size, word};
 use crate::copy::{Outcome, crc32c as core, mcsafe};
@@ -47,7 +48,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// hole or reaches past the end of its queue.
 #[pyfunction]
 #[pyo3(signature = (data, crc=None), text_signature = "(data, crc=0)")]
-pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
+pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) -> PyResult<Int> {
     let (py, mut sum) = (data.py(), word("crc", crc)?);
     let ((done, fault), nbytes) = if let Ok(i) = data.cast::<IovIter>() {
         let i = i.get().lock(py)?;
@@ -64,7 +65,7 @@ pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) ->
         let found = format!("an iterator with a hole at byte {done}");
         return Err(Error::invalid("data", found, format!("all of its {nbytes} bytes")).into());
     }
-    Ok(sum)
+    Ok(Int(sum as usize))
 }
 
 /// The CRC-32C of two pieces in a row, computed from the CRC-32C of each. The second piece is `len2` bytes long.
@@ -73,9 +74,9 @@ pub(super) fn crc32c_combine(
     crc1: &Bound<'_, PyAny>,
     crc2: &Bound<'_, PyAny>,
     len2: &Bound<'_, PyAny>,
-) -> PyResult<u32> {
+) -> PyResult<Int> {
     let (crc1, crc2) = (word("crc1", Some(crc1))?, word("crc2", Some(crc2))?);
-    Ok(core::combine(crc1, crc2, size("len2", len2)? as u64))
+    Ok(Int(core::combine(crc1, crc2, size("len2", len2)? as u64) as usize))
 }
 
 /// Raises the fault that ended a copy, if one did, with the bytes copied and their sum.
@@ -156,13 +157,13 @@ pub(super) fn crc32c_and_copy_from_iter_flushcache(
     signature = (addr, i, nbytes=None, crc=None, *, fault_map=None),
     text_signature = "(addr, i, nbytes=None, crc=0, *, fault_map=None)"
 )]
-pub(super) fn crc32c_and_copy_to_iter_mcsafe(
-    addr: &Bound<'_, PyAny>,
+pub(super) fn crc32c_and_copy_to_iter_mcsafe<'py>(
+    addr: &Bound<'py, PyAny>,
     i: IterArg<'_>,
     nbytes: Option<&Bound<'_, PyAny>>,
     crc: Option<&Bound<'_, PyAny>>,
     fault_map: Option<&Bound<'_, PyAny>>,
-) -> PyResult<(usize, u32)> {
+) -> PyResult<Bound<'py, PyAny>> {
     let (map, mut sum) = (known(fault_map)?, word("crc", crc)?);
     let (copied, _) = run(addr, i, nbytes, Access::Read, |flat, core, nbytes| {
         let copied = core::copy_to_iter_mcsafe(flat, core, nbytes, map, &mut sum)?;
@@ -171,7 +172,7 @@ pub(super) fn crc32c_and_copy_to_iter_mcsafe(
         }
         Ok(copied)
     })?;
-    Ok((copied, sum))
+    summed(int(addr.py(), copied)?, sum)
 }
 
 /// `memcpy_mcsafe` that also adds the bytes copied to a CRC-32C. Returns `(McResult, crc)`.
@@ -185,7 +186,7 @@ pub(super) fn crc32c_and_memcpy_mcsafe<'py>(
     src: &Bound<'py, PyAny>,
     crc: Option<&Bound<'py, PyAny>>,
     fault_map: Option<&Bound<'py, PyAny>>,
-) -> PyResult<(Bound<'py, PyAny>, u32)> {
+) -> PyResult<Bound<'py, PyAny>> {
     let map = known(fault_map)?;
     between_summed(dst, src, crc, false, |dst, src, sum| {
         let (copied, fault) = core::memcpy_mcsafe(dst, src, map, sum)?;
@@ -204,7 +205,7 @@ pub(super) fn crc32c_and_memcpy_flushcache<'py>(
     dst: &Bound<'py, PyAny>,
     src: &Bound<'py, PyAny>,
     crc: Option<&Bound<'py, PyAny>>,
-) -> PyResult<(Bound<'py, PyAny>, u32)> {
+) -> PyResult<Bound<'py, PyAny>> {
     if pmem::flushcache::may_need_msync() {
         return between_summed(dst, src, crc, true, pmem::summed::crc32c_and_memcpy_flushcache);
     }
@@ -219,12 +220,12 @@ fn between_summed<'py>(
     crc: Option<&Bound<'py, PyAny>>,
     may_wait: bool,
     copy: impl FnOnce(Memory, Memory, &mut u32) -> Result<Outcome> + Send,
-) -> PyResult<(Bound<'py, PyAny>, u32)> {
+) -> PyResult<Bound<'py, PyAny>> {
     let (py, mut sum) = (dst.py(), word("crc", crc)?);
     let (mut to, mut from) = (Call::new(), Call::new());
     let target = flat_side(&mut to, dst, Access::Write, "dst")?;
     let source = flat_side(&mut from, src, Access::Read, "src")?;
     let work = || copy(target, source, &mut sum);
     let (copied, fault) = if may_wait { py.detach(work)? } else { transfer(py, source.len(), work)? };
-    Ok((to_mc_result(py, copied, source.len(), fault.as_deref())?, sum))
+    summed(to_mc_result(py, copied, source.len(), fault.as_deref())?, sum)
 }

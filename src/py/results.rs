@@ -90,6 +90,12 @@ pub(super) fn int(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, int) }
 }
 
+/// What a copy came to and the sum of its bytes: a tuple.
+pub(super) fn summed(copy: Bound<'_, PyAny>, sum: u32) -> PyResult<Bound<'_, PyAny>> {
+    let py = copy.py();
+    tuple(py, [Ok(copy), int(py, sum as usize)].into_iter())
+}
+
 /// An int that may be negative.
 pub(super) fn small_int(py: Python<'_>, value: i64) -> PyResult<Bound<'_, PyAny>> {
     // SAFETY: `py` proves that this thread is attached, which is all that the call requires.

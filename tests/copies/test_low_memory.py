@@ -75,6 +75,15 @@ except MemoryError:
     segments[0].append(1)  # BufferError if it were still exported
     print("refused")
 """,
+    "packed ranges": """
+import mmap
+packed = mmap.mmap(-1, 16 * 10**7)
+leave(60)
+try:
+    copy_ranges(packed, packed)
+except MemoryError:
+    print("refused")
+""",
     "ranges of an iterator": """
 i = IovIter.iovec(WRITE, [b"x"] * 10**6)
 leave(20)

@@ -15,6 +15,7 @@ from iovec_rs import (
     IovIter,
     PmemLog,
     Record,
+    UserRange,
     XArray,
     copy_to_iter,
     pmem,
@@ -171,8 +172,16 @@ def test_a_descriptor_will_do_and_stays_the_callers(path: Path) -> None:
 
 def test_data_of_the_wrong_type(path: Path) -> None:
     with make(path) as log:
-        for wrong in (1, "text", None, [1], [b"x", "y"]):
-            with pytest.raises(TypeError):
+        for wrong, named in (
+            (1, "data: a buffer, an iterable of buffers or an IovIter is expected, not int"),
+            ("text", r"data\[0\]: a buffer is expected, not str"),
+            (None, "data: .* is expected, not NoneType"),
+            ([1], r"data\[0\]: a buffer is expected, not int"),
+            ([b"x", "y"], r"data\[1\]: a buffer is expected, not str"),
+            ([b"x", UserRange(0, 1)], r"data\[1\]: a UserRange is not trusted memory"),
+            (UserRange(0, 1), "data: trusted memory, such as a buffer, is expected, not UserRange"),
+        ):
+            with pytest.raises(TypeError, match=named):
                 log.append(wrong)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="direction"):
             log.append(IovIter.ubuf(READ, bytearray(4)))
