@@ -114,7 +114,8 @@ impl Mapping {
             return copy_framed_from_iter(dst, i, true, line);
         }
         let before = i.count();
-        let stored = self.store_durably(offset, true, || {
+        let may_repeat = !i.overlaps(dst.seg(), before);
+        let stored = self.store_durably(offset, may_repeat, || {
             i.take_back(before - i.count())?;
             copy_framed_from_iter(dst, i, false, &line)
         });
