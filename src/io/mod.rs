@@ -108,13 +108,19 @@ pub fn read_message(i: &mut IovIter, fd: RawFd, at: Option<i64>, flags: i32, lim
 /// `writev`, `pwritev`, `pwritev2` from a source: at most `limit` bytes.
 pub fn write(i: &mut IovIter, fd: RawFd, at: Option<i64>, flags: i32, limit: usize) -> Result<usize> {
     i.require(Direction::Source, if at.is_none() { "writev" } else { "pwritev" })?;
-    over(i, Some(fd), limit, |segs| vectored::write(fd, segs, at, flags))
+    // SAFETY: `over` passes the memory of a WRITE iterator, which its maker vouched for as a source (`Memory::new`).
+    over(i, Some(fd), limit, |segs| unsafe { vectored::write(fd, segs, at, flags) })
 }
 
 /// `sendmsg` from a source: at most `limit` bytes.
-pub fn send(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize) -> Result<usize> {
+///
+/// # Safety
+/// Every byte of the ranges in `beside` that is mapped and readable is the caller's to read.
+pub unsafe fn send(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize) -> Result<usize> {
     i.require(Direction::Source, "sendmsg")?;
-    over(i, Some(fd), limit, |segs| vectored::send(fd, segs, beside, flags))
+    // SAFETY: `over` passes the memory of a WRITE iterator, which its maker vouched for as a source (`Memory::new`);
+    // the caller vouches for `beside`.
+    over(i, Some(fd), limit, |segs| unsafe { vectored::send(fd, segs, beside, flags) })
 }
 
 /// `recvmsg` into a destination: at most `limit` bytes. The iterator moves by the bytes stored in its memory. With
@@ -150,10 +156,13 @@ pub fn vmsplice(i: &mut IovIter, fd: RawFd, flags: u32) -> Result<usize> {
 }
 
 /// `process_vm_readv` into a destination, from the remote ranges in order.
-pub fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
+///
+/// # Safety
+/// `pid` is another process, or every byte of `remote` that is mapped and readable is the caller's to read.
+pub unsafe fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
     i.require(Direction::Dest, "process_vm_readv")?;
     // SAFETY: `over` passes the memory of a READ iterator, which its maker vouched for as a destination
-    // (`Memory::new`).
+    // (`Memory::new`); the caller vouches for `remote`.
     remotely(i, pid, remote, |segs| unsafe { vectored::process_vm_read(pid, segs, remote) })
 }
 
@@ -163,7 +172,8 @@ pub fn process_vm_read(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<
 /// `pid` is another process, or every byte of `remote` that is mapped and writable is the caller's to overwrite.
 pub unsafe fn process_vm_write(i: &mut IovIter, pid: i32, remote: &[Segment]) -> Result<usize> {
     i.require(Direction::Source, "process_vm_writev")?;
-    // SAFETY: `pid` and `remote` satisfy the callee's contract, which is this function's.
+    // SAFETY: `over` passes the memory of a WRITE iterator, which its maker vouched for as a source (`Memory::new`);
+    // the caller vouches for `remote`.
     remotely(i, pid, remote, |segs| unsafe { vectored::process_vm_write(pid, segs, remote) })
 }
 

@@ -36,7 +36,9 @@ pub fn splice(reader: &Reader<'_>, fd: RawFd, nbytes: usize) -> Checked<(Result<
         return Ok((Err(Failure::Errno(errno)), slots));
     }
     batch.truncate(clear);
-    let written = vectored::write(fd, batch.pieces(), None, 0).map_err(Failure::Errno);
+    // SAFETY: the batch has the pages of `slots`, which keep them, and which the ring was given as memory to read
+    // (`Memory::new`).
+    let written = unsafe { vectored::write(fd, batch.pieces(), None, 0) }.map_err(Failure::Errno);
     let written = written.and_then(|written| {
         let good = memory::clear(mark, batch.pieces(), written);
         reader.consume(&slots, good);

@@ -269,7 +269,10 @@ pub(super) fn process_vm_readv(
     remote: &Bound<'_, PyAny>,
 ) -> PyResult<usize> {
     let remote = remote_ranges(remote)?;
-    once(&local, &Descriptor::none(), Ready::Read, |i| io::process_vm_read(i, pid, &remote))
+    once(&local, &Descriptor::none(), Ready::Read, |i| {
+        // SAFETY: a UserRange is where its maker says that memory may be read, in this process or another.
+        unsafe { io::process_vm_read(i, pid, &remote) }
+    })
 }
 
 /// Calls `process_vm_writev` once, which copies from a WRITE iterator to ranges of another process's memory. Only the

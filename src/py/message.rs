@@ -45,7 +45,8 @@ pub(super) fn sendmsg_raw(
     let (mut control_call, mut name_call) = (Call::new(), Call::new());
     let beside =
         Beside { name: held(&mut name_call, name, "address")?, control: held(&mut control_call, control, "ancdata")? };
-    let send = |i: &mut _, limit| io::send(i, socket.fd, beside, flags, limit);
+    // SAFETY: `beside` are two buffers that `name_call` and `control_call` hold exported for this call.
+    let send = |i: &mut _, limit| unsafe { io::send(i, socket.fd, beside, flags, limit) };
     match limit {
         Some(limit) => part(&i, &socket, Ready::Write, limit, send),
         None => once(&i, &socket, Ready::Write, |i| send(i, usize::MAX)),
@@ -64,7 +65,9 @@ pub(super) fn sendmsg_all_raw(
     let mut call = Call::new();
     let first = Beside { control: held(&mut call, control, "ancdata")?, ..Beside::default() };
     all(&i, &socket, Ready::Write, "sendmsg_all", |i, limit, done| {
-        io::send(i, socket.fd, if done == 0 { first } else { Beside::default() }, flags, limit)
+        let beside = if done == 0 { first } else { Beside::default() };
+        // SAFETY: `first` is a buffer that `call` holds exported for this call, and an empty range.
+        unsafe { io::send(i, socket.fd, beside, flags, limit) }
     })
 }
 

@@ -5,8 +5,8 @@
 //! or allocates: the caller knows what a short or an interrupted call means for the whole transfer. The kernel checks
 //! every address and returns EFAULT for a bad one, so segments may name any address.
 //!
-//! So a call that only reads memory is safe for any address. One that writes to memory is `unsafe`: the bytes must be
-//! the caller's to overwrite.
+//! That makes no call safe: one that writes to memory is `unsafe`, as the bytes must be the caller's to overwrite, and
+//! so is one that reads it, as the bytes must be the caller's to pass on.
 
 mod batch;
 mod socket;
@@ -36,7 +36,10 @@ fn result(returned: isize) -> Result<usize, i32> {
 
 /// `writev`; with an offset, `pwritev`; with flags (`RWF_*`), `pwritev2`. Without an offset, it writes at the file's
 /// position and moves that.
-pub fn write(fd: RawFd, segs: &[Segment], at: Option<i64>, flags: i32) -> Result<usize, i32> {
+///
+/// # Safety
+/// Every byte of the segments that is mapped and readable is the caller's to read.
+pub unsafe fn write(fd: RawFd, segs: &[Segment], at: Option<i64>, flags: i32) -> Result<usize, i32> {
     let (iov, n) = vector(segs);
     let written = match (at, flags) {
         // SAFETY: `iov` points to `n` elements, borrowed for the call, which only reads the memory they name and checks
@@ -119,7 +122,8 @@ pub fn is_own_process(pid: i32) -> bool {
 /// `process_vm_readv`: from another process's memory to the segments.
 ///
 /// # Safety
-/// Every byte of `local` that is mapped and writable is the caller's to overwrite.
+/// Every byte of `local` that is mapped and writable is the caller's to overwrite. `pid` is another process, or every
+/// byte of `remote` that is mapped and readable is the caller's to read.
 pub unsafe fn process_vm_read(pid: i32, local: &[Segment], remote: &[Segment]) -> Result<usize, i32> {
     let ((to, n), (from, m)) = (vector(local), vector(remote));
     // SAFETY: both vectors are borrowed for the call, which checks all they name and writes to `local` only: the
@@ -130,7 +134,8 @@ pub unsafe fn process_vm_read(pid: i32, local: &[Segment], remote: &[Segment]) -
 /// `process_vm_writev`: from the segments to another process's memory.
 ///
 /// # Safety
-/// `pid` is another process, or every byte of `remote` that is mapped and writable is the caller's to overwrite.
+/// Every byte of `local` that is mapped and readable is the caller's to read. `pid` is another process, or every byte
+/// of `remote` that is mapped and writable is the caller's to overwrite.
 pub unsafe fn process_vm_write(pid: i32, local: &[Segment], remote: &[Segment]) -> Result<usize, i32> {
     let ((from, n), (to, m)) = (vector(local), vector(remote));
     // SAFETY: both vectors are borrowed for the call, which only reads `local`; what it writes to is the caller's to
@@ -155,6 +160,8 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let (fd, mut a, mut b) = (file.as_raw_fd(), *b"abc", *b"defgh");
         let segs = [over(&mut a), over(&mut b)];
+        // SAFETY: the arrays of this test's, or, at the end, an address that nothing is mapped at.
+        let write = |fd, segs: &[Segment], at, flags| unsafe { write(fd, segs, at, flags) };
         assert_eq!(write(fd, &segs, None, 0), Ok(8));
         assert_eq!(write(fd, &segs, Some(8), 0), Ok(8));
         assert_eq!(write(fd, &segs, Some(16), libc::RWF_DSYNC), Ok(8));

@@ -45,7 +45,10 @@ fn message(segs: &[Segment], beside: Beside) -> libc::msghdr {
 }
 
 /// `sendmsg`, to the address `beside.name` and with `beside.control`, where they are present.
-pub fn send(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<usize, i32> {
+///
+/// # Safety
+/// Every byte of the segments and of both ranges beside them that is mapped and readable is the caller's to read.
+pub unsafe fn send(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<usize, i32> {
     let message = message(segs, beside);
     // SAFETY: the message names the slice and the two ranges beside it; sendmsg only reads them and the memory they
     // name, and checks it.
@@ -106,7 +109,8 @@ mod tests {
         let (left, right) = UnixDatagram::pair().unwrap();
         let (mut a, mut b, mut out) = (*b"abc", *b"defgh", [0_u8; 6]);
         let segs = [over(&mut a), over(&mut b)];
-        assert_eq!(send(left.as_raw_fd(), &segs, Beside::default(), 0), Ok(8));
+        // SAFETY: arrays of this test's.
+        assert_eq!(unsafe { send(left.as_raw_fd(), &segs, Beside::default(), 0) }, Ok(8));
         // SAFETY: an array of this test's.
         let received = unsafe { receive(right.as_raw_fd(), &[over(&mut out)], Beside::default(), 0) };
         assert_eq!(received, Ok(Received { returned: 6, nbytes: 6, flags: libc::MSG_TRUNC, ..Received::default() }));
