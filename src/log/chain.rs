@@ -102,13 +102,12 @@ impl Chain {
         let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).min(self.entries.len());
         let position = match self.entries.get(older) {
             Some(Some(entry)) => entry.position,
-            // Its place is not known; it lies behind every older one, each of which takes a line or more.
+            // Its place is not known; it lies behind the last older one whose place is, and behind those between them,
+            // each of which takes a line or more.
             Some(None) => {
-                let mut position = self.first.position;
-                for entry in self.entries.iter().take(older) {
-                    position = entry.map_or(position + HEADER, |entry| entry.end());
-                }
-                position
+                let between = self.entries.range(..older).rev().take_while(|entry| entry.is_none()).count();
+                let known = (older - between).checked_sub(1).and_then(|index| self.entries[index]);
+                known.map_or(self.first.position, |entry| entry.end()) + between as u64 * HEADER
             }
             None => self.end.position,
         };
@@ -135,5 +134,27 @@ impl Chain {
     pub fn entry(&self, sequence: u64) -> Option<Option<Entry>> {
         let index = usize::try_from(sequence.checked_sub(self.first.sequence)?).ok()?;
         self.entries.get(index).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Chain, End, Entry, HEADER};
+
+    #[test]
+    fn a_record_whose_header_is_damaged_lies_behind_all_older_ones_each_of_a_line_or_more() {
+        for damaged in 0..1_u32 << 8 {
+            let mut chain = Chain::new(End { position: 640, sequence: 9 });
+            let mut behind = 640;
+            for index in 0..8 {
+                let position = 640 + index * 4 * HEADER;
+                let is_damaged = damaged >> index & 1 == 1;
+                chain.entries.push_back((!is_damaged).then_some(Entry { position, length: 100, crc: 0 }));
+                chain.end.sequence += 1;
+                let expected = if is_damaged { behind } else { position };
+                assert_eq!(chain.first_after(9 + index), End { position: expected, sequence: 9 + index });
+                behind = if is_damaged { behind + HEADER } else { position + 3 * HEADER };
+            }
+        }
     }
 }
