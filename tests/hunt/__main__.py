@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hunt.pursuit import Outcome
 
-HUNTERS = ("refusals", "copies", "races", "lists", "leaks", "cycles", "little_memory", "forks", "medium")
+HUNTERS = ("refusals", "copies", "races", "lists", "leaks", "cycles", "little_memory", "forks", "medium", "scribbles")
 SECONDS, WORKERS = 180.0, 2
 
 
