@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 
     from hunt.pursuit import Outcome
 
-HUNTERS = ("refusals", "copies", "races", "lists", "leaks", "cycles", "little_memory", "forks", "medium", "scribbles")
+HUNTERS = (
+    "refusals",
+    "copies",
+    "races",
+    "lists",
+    "leaks",
+    "cycles",
+    "little_memory",
+    "forks",
+    "medium",
+    "scribbles",
+    "behind",
+)
 SECONDS, WORKERS = 180.0, 2
 
 
