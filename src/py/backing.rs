@@ -1,11 +1,12 @@
 //! Decides by an object's class how its memory may fail, and whether that may contain Python objects.
 
 use super::detach::attached;
+use super::names::names;
 use crate::memory::Backing;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyType};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString, PyType};
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -81,12 +82,16 @@ static NDARRAY_BASE: Attribute = Attribute(PyOnceLock::new());
 
 /// Looks up the attribute of memoryviews when the module is imported, for the reason that [`super::names`] gives.
 pub(super) fn init(py: Python<'_>) -> PyResult<()> {
-    MEMORYVIEW_OBJ.look_up(&py.get_type::<PyMemoryView>(), "obj").map(drop)
+    MEMORYVIEW_OBJ.look_up(&py.get_type::<PyMemoryView>(), &PyString::new(py, "obj")).map(drop)
 }
 
 impl Attribute {
     /// Looks the attribute up. `None` if the class is written in Python, which could replace it.
-    fn look_up(&'static self, class: &Bound<'_, PyType>, name: &str) -> PyResult<Option<&'static Self>> {
+    fn look_up(
+        &'static self,
+        class: &Bound<'_, PyType>,
+        name: &Bound<'_, PyString>,
+    ) -> PyResult<Option<&'static Self>> {
         // SAFETY: `class` is a live type object; the call reads one of its fields.
         if unsafe { ffi::PyType_GetFlags(class.as_type_ptr()) } & ffi::Py_TPFLAGS_HEAPTYPE != 0 {
             return Ok(None);
@@ -151,17 +156,18 @@ impl Class {
     /// Identifies a class that is in no cache.
     #[cold]
     fn meet(object: &Bound<'_, PyAny>) -> Self {
-        let class = object.get_type();
-        let is = |module: &str, name: &str| {
-            let modules = object.py().import("sys").and_then(|sys| sys.getattr("modules"));
+        let (py, class) = (object.py(), object.get_type());
+        let names = names(py);
+        let is = |module: &Py<PyString>, name: &Py<PyString>| {
+            let modules = py.import(&names.sys).and_then(|sys| sys.getattr(&names.modules));
             let found = modules.and_then(|modules| modules.get_item(module)).and_then(|module| module.getattr(name));
             found.is_ok_and(|found| found.is(&class))
         };
-        let has_base = || matches!(NDARRAY_BASE.look_up(&class, "base"), Ok(Some(_)));
+        let has_base = || matches!(NDARRAY_BASE.look_up(&class, names.base.bind(py)), Ok(Some(_)));
         for (place, module, name, answer) in [
-            (&NDARRAY, "numpy", "ndarray", Self::NDARRAY),
-            (&ARRAY, "array", "array", Self::Memory(Nature::HEAP)),
-            (&MMAP, "mmap", "mmap", Self::Memory(Nature::MAPPING)),
+            (&NDARRAY, &names.numpy, &names.ndarray, Self::NDARRAY),
+            (&ARRAY, &names.array, &names.array, Self::Memory(Nature::HEAP)),
+            (&MMAP, &names.mmap, &names.mmap, Self::Memory(Nature::MAPPING)),
         ] {
             if is(module, name) && (!ptr::eq(place, &raw const NDARRAY) || has_base()) {
                 // `into_ptr` keeps the class alive, so that its address stays its own.

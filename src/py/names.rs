@@ -86,6 +86,11 @@ names! {
         ssl: "ssl",
         items: "items",
         ssl_socket: "SSLSocket",
+        numpy: "numpy",
+        ndarray: "ndarray",
+        array: "array",
+        mmap: "mmap",
+        base: "base",
     }
 }
 
