@@ -5,11 +5,9 @@ copy functions have the kernel's names: `copy_to_iter(addr, i)` fills the iterat
 reads it. Both return the number of bytes copied, by which the iterator moves.
 """
 
-import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from iovec_rs import cpu, fault_handler, pmem
+from iovec_rs import aio, cpu, fault_handler, io, pmem
 from iovec_rs._core import (
     CACHE_LINE_SIZE,
     MAX_RW_COUNT,
@@ -82,11 +80,6 @@ from iovec_rs._types import (
     TornError,
     UserRange,
 )
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from iovec_rs import aio, io
 
 Sequence.register(IovecArray)
 Sequence.register(RangeResults)
@@ -169,10 +162,3 @@ __all__ = [
     "memcpy_nocache",
     "pmem",
 ]
-
-
-def __getattr__(name: str) -> "ModuleType":
-    # socket and asyncio take longer to import than the rest of the package.
-    if name in {"aio", "io"}:
-        return importlib.import_module(f"iovec_rs.{name}")
-    raise AttributeError(f"module 'iovec_rs' has no attribute {name!r}")
