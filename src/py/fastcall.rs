@@ -12,93 +12,20 @@
 
 use super::detach::attached;
 use super::exception::exception;
-use super::in_use::TAKES_TURNS;
 use super::iter::IovIter;
 use super::iter_arg::IterArg;
 use super::names::names;
-use super::results::{int, tuple};
+use super::returned::Returned;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use std::any::Any;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-
-/// What these functions return. No memory for it is an exception; PyO3's own conversion of a number panics.
-pub(super) trait Returned<'py> {
-    fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>>;
-}
-
-impl<'py> Returned<'py> for usize {
-    #[inline]
-    fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        LAST.int(py, self)
-    }
-}
-
-/// The number that was returned last. Programs move pieces of one length, and a number beyond those that the
-/// interpreter keeps takes 4 ns to make and to give back.
-struct LastInt {
-    value: AtomicUsize,
-    /// It is owned; null until there is one.
-    object: AtomicPtr<ffi::PyObject>,
-}
-
-static LAST: LastInt = LastInt { value: AtomicUsize::new(0), object: AtomicPtr::new(std::ptr::null_mut()) };
-
-impl LastInt {
-    #[inline]
-    fn int<'py>(&self, py: Python<'py>, value: usize) -> PyResult<Bound<'py, PyAny>> {
-        if value <= KEPT_BY_INTERPRETER || !TAKES_TURNS {
-            return int(py, value);
-        }
-        let last = self.object.load(Ordering::Relaxed);
-        if value == self.value.load(Ordering::Relaxed) && !last.is_null() {
-            // SAFETY: it is alive: only `replace` gives it back, in a thread that is attached as this one is, so not
-            // between the load and here.
-            return Ok(unsafe { Bound::from_borrowed_ptr(py, last) });
-        }
-        self.replace(py, value)
-    }
-
-    #[cold]
-    fn replace<'py>(&self, py: Python<'py>, value: usize) -> PyResult<Bound<'py, PyAny>> {
-        let int = int(py, value)?;
-        self.value.store(value, Ordering::Relaxed);
-        let last = self.object.swap(int.clone().into_ptr(), Ordering::Relaxed);
-        // SAFETY: null, or the reference that was owned here. An int runs no code where it ends.
-        drop(unsafe { Bound::from_owned_ptr_or_opt(py, last) });
-        Ok(int)
-    }
-}
-
-/// Numbers up to this one are made once.
-const KEPT_BY_INTERPRETER: usize = 256;
-
-impl<'py> Returned<'py> for bool {
-    #[inline]
-    fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyBool::new(py, self).to_owned().into_any())
-    }
-}
-
-impl<'py> Returned<'py> for (usize, u32) {
-    fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        tuple(py, [int(py, self.0), int(py, self.1 as usize)].into_iter())
-    }
-}
-
-impl<'py> Returned<'py> for Bound<'py, PyAny> {
-    #[inline]
-    fn returned(self, _py: Python<'py>) -> PyResult<Self> {
-        Ok(self)
-    }
-}
 
 /// A function of `(addr, i, nbytes=None)` and perhaps a keyword that has a default.
 pub(super) struct FastFunction {

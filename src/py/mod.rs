@@ -36,6 +36,7 @@ mod pmem;
 mod ranges;
 mod region_file;
 mod results;
+mod returned;
 mod run;
 mod safe_map;
 mod slot;
