@@ -132,15 +132,15 @@ pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32
 /// `copy_from_iter_flushcache` that adds what it copies to the sum.
 pub fn copy_from_iter_flushcache(dst: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) -> Result<usize> {
     require_write_back()?;
-    past_caches(dst, i, nbytes, Flush::Lines, "crc32c_and_copy_from_iter_flushcache", crc)
+    nontemporal_from_iter(dst, i, nbytes, Flush::Lines, "crc32c_and_copy_from_iter_flushcache", crc)
 }
 
 /// `copy_from_iter_nocache` that adds what it copies to the sum.
 pub fn copy_from_iter_nocache(dst: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) -> Result<usize> {
-    past_caches(dst, i, nbytes, Flush::None, "crc32c_and_copy_from_iter_nocache", crc)
+    nontemporal_from_iter(dst, i, nbytes, Flush::None, "crc32c_and_copy_from_iter_nocache", crc)
 }
 
-fn past_caches(
+fn nontemporal_from_iter(
     dst: Memory,
     i: &mut IovIter,
     nbytes: usize,
@@ -194,15 +194,15 @@ pub fn memcpy(dst: Memory, src: Memory, crc: &mut u32) -> Result<Outcome> {
 /// `memcpy_flushcache` that adds what it copies to the sum.
 pub fn memcpy_flushcache(dst: Memory, src: Memory, crc: &mut u32) -> Result<Outcome> {
     require_write_back()?;
-    flat_past_caches(dst, src, Flush::Lines, crc)
+    memcpy_nontemporal(dst, src, Flush::Lines, crc)
 }
 
 /// `memcpy_nocache` that adds what it copies to the sum.
 pub fn memcpy_nocache(dst: Memory, src: Memory, crc: &mut u32) -> Result<Outcome> {
-    flat_past_caches(dst, src, Flush::None, crc)
+    memcpy_nontemporal(dst, src, Flush::None, crc)
 }
 
-fn flat_past_caches(dst: Memory, src: Memory, flush: Flush, crc: &mut u32) -> Result<Outcome> {
+fn memcpy_nontemporal(dst: Memory, src: Memory, flush: Flush, crc: &mut u32) -> Result<Outcome> {
     bounce::flat(dst, src, |copier, dst, src| {
         let mut sum = Sum::from(*crc);
         // SAFETY: `bounce::flat` gives ranges of one length, and made the copier for them.

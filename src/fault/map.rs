@@ -107,7 +107,7 @@ impl FaultMap {
     /// The first range that overlaps the `len` bytes from `start` and is bad for `access`. It is returned whole, not
     /// clipped to those bytes. Bytes at 2^64 and beyond do not exist, and so are not bad.
     pub fn first_in(&self, start: usize, len: u128, access: Access) -> Option<Range> {
-        let span = Span::cut(start, len)?;
+        let span = Span::clamped(start, len)?;
         let first = |set: &Spans, asked: Access| {
             let found = if access.intersects(asked) { set.first_in(span) } else { None };
             found.map(|found| found.first.max(span.first))
@@ -120,10 +120,10 @@ impl FaultMap {
     }
 
     /// Whether any of the `len` bytes from `start` is bad for `access`. It is cheaper than [`Self::first_in`].
-    pub fn meets(&self, start: usize, len: u128, access: Access) -> bool {
-        let Some(span) = Span::cut(start, len) else { return false };
-        let meets = |set: &Spans, asked: Access| access.intersects(asked) && set.meets(span);
-        meets(&self.reads, Access::Read) || meets(&self.writes, Access::Write)
+    pub fn intersects(&self, start: usize, len: u128, access: Access) -> bool {
+        let Some(span) = Span::clamped(start, len) else { return false };
+        let intersects = |set: &Spans, asked: Access| access.intersects(asked) && set.intersects(span);
+        intersects(&self.reads, Access::Read) || intersects(&self.writes, Access::Write)
     }
 
     /// The range that contains `address`.
@@ -151,7 +151,7 @@ impl FaultMap {
 
     /// The ranges in the `len` bytes from `start`, in order, clipped to them.
     pub fn within(&self, start: usize, len: u128) -> impl Iterator<Item = Range> {
-        Span::cut(start, len).into_iter().flat_map(|span| self.ranges_in(span))
+        Span::clamped(start, len).into_iter().flat_map(|span| self.ranges_in(span))
     }
 
     fn ranges_in(&self, span: Span) -> impl Iterator<Item = Range> {

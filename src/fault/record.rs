@@ -135,7 +135,7 @@ impl Fault {
     }
 
     /// Makes the record of a part of a mapping that lies behind the end of its file, which was truncated.
-    pub fn cut(side: Side, lost: Segment, offset: usize) -> Self {
+    pub fn truncated(side: Side, lost: Segment, offset: usize) -> Self {
         Self { offset, ..Self::refused(side, lost, Cause::Gone) }
     }
 

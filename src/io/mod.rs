@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::fault::shelter::Mark;
 use crate::iter::IovIter;
 use crate::memory::Segment;
-use crate::sys::vectored::{self, Beside, Received};
+use crate::sys::vectored::{self, MessageHeader, Received};
 use over::over;
 use std::os::fd::RawFd;
 
@@ -65,7 +65,7 @@ pub trait Transferred {
     fn nbytes(&self) -> usize;
 
     /// Whether a message was longer than the memory for it, so that its end was discarded.
-    fn is_cut(&self) -> bool {
+    fn is_truncated(&self) -> bool {
         false
     }
 }
@@ -81,7 +81,7 @@ impl Transferred for Received {
         self.nbytes
     }
 
-    fn is_cut(&self) -> bool {
+    fn is_truncated(&self) -> bool {
         self.flags & libc::MSG_TRUNC != 0
     }
 }
@@ -101,8 +101,8 @@ pub fn read_message(i: &mut IovIter, fd: RawFd, at: Option<i64>, flags: i32, lim
         let nbytes = read(i, fd, at, flags, limit)?;
         return Ok(Received { nbytes, ..Received::default() });
     }
-    // SAFETY: `Beside::default()` is two empty ranges, so nothing but the data is received.
-    unsafe { receive(i, fd, Beside::default(), 0, limit) }
+    // SAFETY: `MessageHeader::default()` is two empty ranges, so nothing but the data is received.
+    unsafe { receive(i, fd, MessageHeader::default(), 0, limit) }
 }
 
 /// `writev`, `pwritev`, `pwritev2` from a source: at most `limit` bytes.
@@ -116,7 +116,7 @@ pub fn write(i: &mut IovIter, fd: RawFd, at: Option<i64>, flags: i32, limit: usi
 ///
 /// # Safety
 /// Every byte of the ranges in `beside` that is mapped and readable is the caller's to read.
-pub unsafe fn send(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize) -> Result<usize> {
+pub unsafe fn send(i: &mut IovIter, fd: RawFd, beside: MessageHeader, flags: i32, limit: usize) -> Result<usize> {
     i.require(Direction::Source, "sendmsg")?;
     // SAFETY: `over` passes the memory of a WRITE iterator, which its maker vouched for as a source (`Memory::new`);
     // the caller vouches for `beside`.
@@ -128,7 +128,7 @@ pub unsafe fn send(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit
 ///
 /// # Safety
 /// Every byte of the ranges in `beside` that is mapped and writable is the caller's to overwrite.
-pub unsafe fn receive(i: &mut IovIter, fd: RawFd, beside: Beside, flags: i32, limit: usize) -> Result<Received> {
+pub unsafe fn receive(i: &mut IovIter, fd: RawFd, beside: MessageHeader, flags: i32, limit: usize) -> Result<Received> {
     i.require(Direction::Dest, "recvmsg")?;
     // SAFETY: `over` passes the memory of a READ iterator, which its maker vouched for as a destination
     // (`Memory::new`); the caller vouches for `beside`.

@@ -39,7 +39,7 @@ impl Fake {
 }
 
 fn fault(is_whole: bool) -> Option<Box<Fault>> {
-    (!is_whole).then(|| Box::new(Fault::cut(Side::Destination, Segment::new(0, 1), 0)))
+    (!is_whole).then(|| Box::new(Fault::truncated(Side::Destination, Segment::new(0, 1), 0)))
 }
 
 impl Source for Fake {

@@ -111,7 +111,7 @@ impl Piece {
             fault.offset += self.at;
             return Ok(Some(fault));
         }
-        Ok((held < seg.len).then(|| Fault::cut(Side::Destination, lost, self.at + held)))
+        Ok((held < seg.len).then(|| Fault::truncated(Side::Destination, lost, self.at + held)))
     }
 }
 

@@ -163,7 +163,7 @@ impl Mapping {
         }
         let address = seg.addr + held;
         let lost = Segment::new(address, region.end() - address);
-        Ok((held, Some(Box::new(Fault::cut(Side::Destination, lost, held)))))
+        Ok((held, Some(Box::new(Fault::truncated(Side::Destination, lost, held)))))
     }
 
     /// `msync` of the whole region, then `fsync`: stores then have left every buffer before the medium. A device needs

@@ -32,7 +32,7 @@ fn persist_parts(range: Memory) -> Result<Outcome> {
         if held < part.len {
             let done = part.addr + held - whole.addr;
             let lost = Segment::new(part.addr + held, part.len - held);
-            return Ok((done, Some(Box::new(Fault::cut(Side::Destination, lost, done)))));
+            return Ok((done, Some(Box::new(Fault::truncated(Side::Destination, lost, done)))));
         }
     }
     for part in shared_mapping::outside(whole, &mappings) {

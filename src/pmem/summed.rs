@@ -34,7 +34,7 @@ pub(super) fn durable_part(
     *crc = before;
     let (summed, cut_again) = crc32c::of_memory(dst.take(held), crc)?;
     let lost = Segment::new(dst.seg().addr + summed, dst.len() - summed);
-    Ok((summed, cut_again.map(|_| Box::new(Fault::cut(Side::Destination, lost, summed))).or(fault)))
+    Ok((summed, cut_again.map(|_| Box::new(Fault::truncated(Side::Destination, lost, summed))).or(fault)))
 }
 
 pub(super) fn memcpy(dst: Memory, src: Memory, crc: Option<&mut u32>) -> Result<Outcome> {

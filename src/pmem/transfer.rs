@@ -140,7 +140,7 @@ impl Mapping {
             return Ok((done, fault));
         }
         let lost = self.seg().skip(range.seg().addr + held - self.seg().addr);
-        Ok((held, Some(Box::new(Fault::cut(Side::Source, lost, held)))))
+        Ok((held, Some(Box::new(Fault::truncated(Side::Source, lost, held)))))
     }
 
     /// Copies out of the region into flat memory, up to the first byte that the map lists as bad or that faults. `crc`,

@@ -10,8 +10,8 @@ use crate::memory::{Backing, Memories, Memory, Segment};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-/// The segments collected so far, and the exports that keep their memory.
-pub(super) struct Collected {
+/// Builds a [`SegmentList`]: the segments collected so far, and the exports that keep their memory.
+pub(super) struct SegmentListBuilder {
     pub(super) segs: Vec<Segment>,
     exports: Exports,
     /// The index of the first read-only segment.
@@ -23,7 +23,7 @@ pub(super) struct Collected {
     name: fn(usize) -> ArgName,
 }
 
-impl Collected {
+impl SegmentListBuilder {
     pub(super) fn new(direction: Direction) -> Self {
         let access = if direction == Direction::Dest { Access::Write } else { Access::Read };
         let (segs, exports) = (Vec::new(), Exports::default());
@@ -84,7 +84,7 @@ impl Collected {
     }
 }
 
-/// Collected memory, and the exports that keep it.
+/// Memory that was collected, and the exports that keep it.
 pub(super) struct SegmentList {
     pub(super) memories: Memories,
     pub(super) exports: Exports,
@@ -104,8 +104,8 @@ pub(super) fn collect(
     direction: Direction,
     segments: &Bound<'_, PyAny>,
     ranges: Option<Lengths>,
-) -> PyResult<Collected> {
-    let mut collected = Collected::new(direction);
+) -> PyResult<SegmentListBuilder> {
+    let mut collected = SegmentListBuilder::new(direction);
     for object in segments_of("segments", segments)? {
         collected.add(&object?, ranges)?;
     }

@@ -1,7 +1,7 @@
 //! The data that a log appends, a slot publishes or a region is written with, and destinations of reads, as iterators.
 
 use super::buffer::{Access, ArgName, Call, is_buffer};
-use super::collect::{Collected, SegmentList};
+use super::collect::{SegmentList, SegmentListBuilder};
 use super::iter::IovIter;
 use super::values::{Lengths, iterate, user_range, wrong_type};
 use crate::abi::Direction;
@@ -29,7 +29,7 @@ pub(super) fn from_data<T>(
         // It is a tuple, whose items are numbers.
         return Err(wrong_type("data", EXPECTED, data));
     }
-    let mut collected = Collected::named(Direction::Source, |index| ArgName::Item("data", index));
+    let mut collected = SegmentListBuilder::named(Direction::Source, |index| ArgName::Item("data", index));
     for item in iterate("data", EXPECTED, data)? {
         collected.add(&item?, None)?;
     }

@@ -90,7 +90,7 @@ impl<'py> Descriptor<'py> {
     /// Uses a duplicate of the descriptor, for a transfer of many calls: if another thread closes the object between
     /// the check and the call, the call still reaches the same file. An int is used as it is, since it has no owner,
     /// and so is a descriptor that cannot be duplicated.
-    pub(super) fn held(self) -> Self {
+    pub(super) fn duplicated(self) -> Self {
         let held = self.object.as_ref().and_then(|_| Duplicate::new(self.number));
         Self { fd: held.as_ref().map_or(self.number, Duplicate::fd), _held: held, ..self }
     }

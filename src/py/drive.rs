@@ -58,7 +58,7 @@ pub(super) fn part<T: Transferred + Send>(
 ) -> PyResult<usize> {
     let fd = descriptor.fd;
     let made = once(i, descriptor, ready, |i| whole(i, fd, limit, &mut work))?;
-    if made.is_cut() { Err(with_progress(i.py(), cut_message(), made.nbytes())) } else { Ok(made.nbytes()) }
+    if made.is_truncated() { Err(with_progress(i.py(), truncated_message(), made.nbytes())) } else { Ok(made.nbytes()) }
 }
 
 /// Makes calls until nothing remains of the iterator or the other side has ended. Returns the bytes transferred; an
@@ -86,14 +86,14 @@ pub(super) fn all<T: Transferred + Send>(
                     return Ok((0, false, 0));
                 }
                 let part = whole(core, fd, PART, |core, limit| work(core, limit, done))?;
-                Ok((part.nbytes(), part.is_cut(), core.count()))
+                Ok((part.nbytes(), part.is_truncated(), core.count()))
             });
             match made? {
                 Ok((0, ..)) => return Ok(()),
-                Ok((nbytes, is_cut, left)) => {
+                Ok((nbytes, is_truncated, left)) => {
                     done += nbytes;
-                    if is_cut {
-                        return Err(cut_message());
+                    if is_truncated {
+                        return Err(truncated_message());
                     }
                     if left == 0 || is_one_message {
                         return Ok(());
@@ -115,7 +115,7 @@ pub(super) fn all<T: Transferred + Send>(
 
 /// The exception for a received message whose end did not fit.
 #[cold]
-fn cut_message() -> PyErr {
+fn truncated_message() -> PyErr {
     os_exception::<PyOSError>(
         libc::EMSGSIZE,
         "the message is longer than what remained of the iterator: its end is lost",

@@ -2,7 +2,7 @@
 
 use super::array::IovecArray;
 use super::buffer::{Access, ArgName, Call, Exports, is_buffer, refuse_numbers};
-use super::collect::{Collected, SegmentList};
+use super::collect::{SegmentList, SegmentListBuilder};
 use super::exception::exception;
 use super::iter::IovIter;
 use super::values::{Lengths, direction, flag, iterate, optional_size, size_or};
@@ -71,7 +71,7 @@ impl Uvector {
 
     fn objects(direction: Direction, object: &Bound<'_, PyAny>, nr_segs: Option<usize>) -> PyResult<Self> {
         let wanted = nr_segs.unwrap_or(usize::MAX);
-        let mut collected = Collected::new(direction);
+        let mut collected = SegmentListBuilder::new(direction);
         if wanted == 0 || (nr_segs.is_some() && wanted > UIO_MAXIOV) {
             return Ok(Self { form: Form::Objects(collected.finish()), nr_segs: wanted });
         }
@@ -174,8 +174,8 @@ pub(super) fn iovec_from_user(
 #[pyfunction]
 pub(super) fn import_ubuf(r#type: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) -> PyResult<IovIter> {
     let direction = direction("type", r#type)?;
-    let mut collected = Collected::new(direction);
-    collected.add(buffer, Some(Lengths::Cut))?;
+    let mut collected = SegmentListBuilder::new(direction);
+    collected.add(buffer, Some(Lengths::Truncated))?;
     let held = collected.finish();
     let iter = import::import_ubuf(direction, held.only()?)?;
     Ok(IovIter::over(iter, held.exports, held.readonly))

@@ -86,7 +86,7 @@ impl<'py> File<'py> {
     }
 
     fn read_all(self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
-        let (descriptor, mut place, flags) = (self.descriptor.held(), Place::new(self.offset), self.flags);
+        let (descriptor, mut place, flags) = (self.descriptor.duplicated(), Place::new(self.offset), self.flags);
         let fd = descriptor.fd;
         all(&i, &descriptor, Ready::Read, operation, |i, limit, _| {
             place.call(i, |i, offset| io::read_message(i, fd, offset, flags, limit))
@@ -94,7 +94,7 @@ impl<'py> File<'py> {
     }
 
     fn write_all(self, i: Iter<'_, 'py>, operation: &'static str) -> PyResult<usize> {
-        let (descriptor, mut place, flags) = (self.descriptor.held(), Place::new(self.offset), self.flags);
+        let (descriptor, mut place, flags) = (self.descriptor.duplicated(), Place::new(self.offset), self.flags);
         let fd = descriptor.fd;
         all(&i, &descriptor, Ready::Write, operation, |i, limit, _| {
             place.call(i, |i, offset| io::write(i, fd, offset, flags, limit))

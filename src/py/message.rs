@@ -13,7 +13,7 @@ use crate::io;
 use crate::memory::Segment;
 use crate::sys::poll::Ready;
 use crate::sys::rights;
-use crate::sys::vectored::Beside;
+use crate::sys::vectored::MessageHeader;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -25,7 +25,7 @@ fn sockets<'py>(sock: &Bound<'py, PyAny>, flags: i32) -> PyResult<Descriptor<'py
 }
 
 /// The memory of a `bytes` object that is sent with a message. It stays as long as both `call` and the argument live.
-fn held(call: &mut Call, bytes: &Bound<'_, PyBytes>, name: &'static str) -> PyResult<Segment> {
+fn exported(call: &mut Call, bytes: &Bound<'_, PyBytes>, name: &'static str) -> PyResult<Segment> {
     Ok(call.acquire(bytes, Access::Read, ArgName::Argument(name))?.seg())
 }
 
@@ -43,8 +43,10 @@ pub(super) fn sendmsg_raw(
 ) -> PyResult<usize> {
     let socket = sockets(sock, flags)?;
     let (mut control_call, mut name_call) = (Call::new(), Call::new());
-    let beside =
-        Beside { name: held(&mut name_call, name, "address")?, control: held(&mut control_call, control, "ancdata")? };
+    let beside = MessageHeader {
+        name: exported(&mut name_call, name, "address")?,
+        control: exported(&mut control_call, control, "ancdata")?,
+    };
     // SAFETY: `beside` are two buffers that `name_call` and `control_call` hold exported for this call.
     let send = |i: &mut _, limit| unsafe { io::send(i, socket.fd, beside, flags, limit) };
     match limit {
@@ -61,11 +63,11 @@ pub(super) fn sendmsg_all_raw(
     control: &Bound<'_, PyBytes>,
     #[pyo3(from_py_with = flags)] flags: i32,
 ) -> PyResult<usize> {
-    let socket = sockets(sock, flags)?.held();
+    let socket = sockets(sock, flags)?.duplicated();
     let mut call = Call::new();
-    let first = Beside { control: held(&mut call, control, "ancdata")?, ..Beside::default() };
+    let first = MessageHeader { control: exported(&mut call, control, "ancdata")?, ..MessageHeader::default() };
     all(&i, &socket, Ready::Write, "sendmsg_all", |i, limit, done| {
-        let beside = if done == 0 { first } else { Beside::default() };
+        let beside = if done == 0 { first } else { MessageHeader::default() };
         // SAFETY: `first` is a buffer that `call` holds exported for this call, and an empty range.
         unsafe { io::send(i, socket.fd, beside, flags, limit) }
     })
@@ -99,7 +101,7 @@ pub(super) fn recvmsg_raw<'py>(
     control.try_reserve_exact(room).map_err(|_| exception::<PyMemoryError>(format!("no memory for {room} bytes")))?;
     // Zeroed, since the kernel does not write the padding between control messages.
     control.resize(room, 0_u8);
-    let beside = Beside {
+    let beside = MessageHeader {
         name: Segment::new(name.as_mut_ptr().expose_provenance(), NAME),
         control: Segment::new(control.as_mut_ptr().expose_provenance(), room),
     };
@@ -151,8 +153,8 @@ pub(super) fn recvmsg_part(
     require_new_bytes(flags)?;
     let socket = sockets(sock, flags)?;
     part(&i, &socket, Ready::Read, limit, |i, limit| {
-        // SAFETY: `Beside::default()` has no ranges that the call could write to.
-        unsafe { io::receive(i, socket.fd, Beside::default(), flags, limit) }
+        // SAFETY: `MessageHeader::default()` has no ranges that the call could write to.
+        unsafe { io::receive(i, socket.fd, MessageHeader::default(), flags, limit) }
     })
 }
 
@@ -168,9 +170,9 @@ pub(super) fn recvmsg_all(
     #[pyo3(from_py_with = flags)] flags: i32,
 ) -> PyResult<usize> {
     require_new_bytes(flags)?;
-    let socket = sockets(sock, flags)?.held();
+    let socket = sockets(sock, flags)?.duplicated();
     all(&i, &socket, Ready::Read, "recvmsg_all", |i, limit, _| {
-        // SAFETY: `Beside::default()` has no ranges that the call could write to.
-        unsafe { io::receive(i, socket.fd, Beside::default(), flags, limit) }
+        // SAFETY: `MessageHeader::default()` has no ranges that the call could write to.
+        unsafe { io::receive(i, socket.fd, MessageHeader::default(), flags, limit) }
     })
 }

@@ -2,7 +2,7 @@
 
 use super::array::IovecArray;
 use super::buffer::{Access, ArgName, Call, is_buffer, refuse_numbers};
-use super::collect::{Collected, SegmentList};
+use super::collect::{SegmentList, SegmentListBuilder};
 use super::detach::transfer;
 use super::exception::{Text, exception};
 use super::mcsafe::known;
@@ -46,7 +46,7 @@ impl<'py> Ranges<'py> {
         if is_buffer(object) {
             return Self::packed(object, argument);
         }
-        let mut collected = Collected::named(direction, name);
+        let mut collected = SegmentListBuilder::named(direction, name);
         for item in iterate(argument, EXPECTED, object)? {
             collected.add(&item?, Some(Lengths::Strict))?;
         }

@@ -28,7 +28,7 @@ const MODES: [(&str, Stores); 3] = [("r", Stores::Refused), ("r+", Stores::Share
 fn lost(mapping: &FileMapping, mark: Mark, offset: usize, nbytes: usize, held: usize) -> Option<Fault> {
     let part = mapping.seg().skip(offset).take(nbytes);
     mark.fault(part.take(held), Side::Destination)
-        .or_else(|| (held < part.len).then(|| Fault::cut(Side::Destination, part.skip(held), held)))
+        .or_else(|| (held < part.len).then(|| Fault::truncated(Side::Destination, part.skip(held), held)))
 }
 
 #[pymethods]

@@ -216,7 +216,7 @@ pub(super) enum Lengths {
     Signed,
     /// As the kernel reads a single range: a huge length is kept, to be truncated by the import. A negative one is
     /// refused.
-    Cut,
+    Truncated,
     /// It is refused.
     Strict,
 }
@@ -259,7 +259,7 @@ pub(super) fn user_range(value: &Bound<'_, PyAny>, lengths: Lengths, name: ArgNa
     let len = match length.extract::<isize>() {
         Ok(len) if len >= 0 || lengths == Lengths::Signed => len.cast_unsigned(),
         Err(error) if !is_beyond(&error) => return Err(not_an_int(named("length"), &length).unwrap_or(error)),
-        Err(_) if lengths == Lengths::Signed || (lengths == Lengths::Cut && length.gt(0)?) => usize::MAX,
+        Err(_) if lengths == Lengths::Signed || (lengths == Lengths::Truncated && length.gt(0)?) => usize::MAX,
         _ => return Err(beyond("length", &length, "2**63")),
     };
     Ok(Some(Segment::new(addr, len)))

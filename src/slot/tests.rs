@@ -21,7 +21,7 @@ struct Fake(RefCell<Recorded>, Cell<usize>);
 
 impl Fake {
     fn outcome(done: usize, len: usize) -> Outcome {
-        let fault = || Box::new(Fault::cut(Side::Destination, Segment::new(0, 1), 0));
+        let fault = || Box::new(Fault::truncated(Side::Destination, Segment::new(0, 1), 0));
         (if done == len { len } else { 0 }, (done != len).then(fault))
     }
 }

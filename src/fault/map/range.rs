@@ -68,8 +68,8 @@ impl Span {
         Self { first: self.first.min(other.first), last: self.last.max(other.last) }
     }
 
-    /// As [`Span::new`], but clipped to the last address.
-    pub(super) fn cut(start: usize, length: u128) -> Option<Self> {
+    /// As [`Span::new`], but clamped to the last address.
+    pub(super) fn clamped(start: usize, length: u128) -> Option<Self> {
         let rest = usize::try_from(length.checked_sub(1)?).unwrap_or(usize::MAX);
         Some(Self { first: start, last: start.saturating_add(rest) })
     }

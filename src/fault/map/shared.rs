@@ -76,7 +76,7 @@ impl KnownBad for SharedMap {
     fn is_clear(&self, asked: [(Segment, Access); 2]) -> bool {
         asked.iter().all(|(seg, _)| self.is_beside(*seg)) || {
             let map = self.lock();
-            !asked.iter().any(|(seg, access)| map.meets(seg.addr, seg.len as u128, *access))
+            !asked.iter().any(|(seg, access)| map.intersects(seg.addr, seg.len as u128, *access))
         }
     }
 

@@ -233,7 +233,7 @@ impl Spans {
     }
 
     /// Whether any span overlaps `span`. If any does, the last one that begins at or before the end of `span` does.
-    pub(super) fn meets(&self, span: Span) -> bool {
+    pub(super) fn intersects(&self, span: Span) -> bool {
         self.reach.is_some_and(|reach| reach.first <= span.last && span.first <= reach.last)
             && self.place_at_or_before(span.last).is_some_and(|place| self.get(place).last >= span.first)
     }

@@ -44,7 +44,7 @@ fn agree(map: &FaultMap, naive: &Naive) {
         for len in 0..=size - at {
             for access in ACCESSES {
                 let first = naive.first_in(at, len, access);
-                assert_eq!(map.meets(base + at, len as u128, access), first.is_some());
+                assert_eq!(map.intersects(base + at, len as u128, access), first.is_some());
                 assert_eq!(map.first_in(base + at, len as u128, access), first);
             }
             let (first, end) = (base + at, base + at + len.saturating_sub(1));

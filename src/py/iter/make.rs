@@ -6,7 +6,7 @@ use crate::error::{Error, try_push};
 use crate::iter;
 use crate::memory::Segment;
 use crate::py::array::IovecArray;
-use crate::py::collect::{Collected, SegmentList, collect, segments_of};
+use crate::py::collect::{SegmentList, SegmentListBuilder, collect, segments_of};
 use crate::py::exception::exception;
 use crate::py::structures::{FolioQueue, PipeRing, XArray};
 use crate::py::values::{self, Lengths, instance, optional_size, size, wrong_type};
@@ -40,7 +40,7 @@ impl IovIter {
     ) -> PyResult<Self> {
         let direction = values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
-        let mut collected = Collected::new(direction);
+        let mut collected = SegmentListBuilder::new(direction);
         collected.add(buffer, Some(Lengths::Strict))?;
         collected.check_ranges()?;
         let held = collected.finish();
@@ -98,7 +98,7 @@ impl IovIter {
     ) -> PyResult<Self> {
         let direction = values::direction("direction", direction)?;
         let count = optional_size("count", count)?;
-        let mut collected = Collected::new(direction);
+        let mut collected = SegmentListBuilder::new(direction);
         let mut offsets = Vec::new();
         for (index, element) in segments_of("bvecs", bvecs)?.enumerate() {
             let element = element?;

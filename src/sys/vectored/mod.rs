@@ -12,7 +12,7 @@ mod batch;
 mod socket;
 
 pub use batch::Batch;
-pub use socket::{Beside, Received, is_stream, receive, send};
+pub use socket::{MessageHeader, Received, is_stream, receive, send};
 
 use super::errno;
 use crate::memory::Segment;

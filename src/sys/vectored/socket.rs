@@ -4,9 +4,9 @@ use super::result;
 use crate::memory::Segment;
 use std::os::fd::RawFd;
 
-/// The parts of a message other than its data. An empty segment means that the part is absent.
+/// The parts of a message other than its data, as in `struct msghdr`. An empty segment means that the part is absent.
 #[derive(Clone, Copy, Default)]
-pub struct Beside {
+pub struct MessageHeader {
     /// A socket address.
     pub name: Segment,
     /// Control messages (`struct cmsghdr`).
@@ -28,7 +28,7 @@ pub struct Received {
     pub flags: i32,
 }
 
-fn message(segs: &[Segment], beside: Beside) -> libc::msghdr {
+fn message(segs: &[Segment], beside: MessageHeader) -> libc::msghdr {
     // SAFETY: all zeroes are a valid msghdr: null pointers with length 0.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = segs.as_ptr().cast_mut().cast();
@@ -48,7 +48,7 @@ fn message(segs: &[Segment], beside: Beside) -> libc::msghdr {
 ///
 /// # Safety
 /// Every byte of the segments and of both ranges beside them that is mapped and readable is the caller's to read.
-pub unsafe fn send(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<usize, i32> {
+pub unsafe fn send(fd: RawFd, segs: &[Segment], beside: MessageHeader, flags: i32) -> Result<usize, i32> {
     let message = message(segs, beside);
     // SAFETY: the message names the slice and the two ranges beside it; sendmsg only reads them and the memory they
     // name, and checks it.
@@ -59,7 +59,7 @@ pub unsafe fn send(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> R
 ///
 /// # Safety
 /// Every byte of the segments and of both ranges beside them that is mapped and writable is the caller's to overwrite.
-pub unsafe fn receive(fd: RawFd, segs: &[Segment], beside: Beside, flags: i32) -> Result<Received, i32> {
+pub unsafe fn receive(fd: RawFd, segs: &[Segment], beside: MessageHeader, flags: i32) -> Result<Received, i32> {
     let mut message = message(segs, beside);
     // SAFETY: the message is ours; the memory it names is checked by recvmsg, and the caller's to overwrite.
     let returned = result(unsafe { libc::recvmsg(fd, &raw mut message, flags) })?;
@@ -95,7 +95,7 @@ fn option(fd: RawFd, name: i32) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Beside, Received, receive, send};
+    use super::{MessageHeader, Received, receive, send};
     use crate::memory::Segment;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixDatagram;
@@ -110,9 +110,9 @@ mod tests {
         let (mut a, mut b, mut out) = (*b"abc", *b"defgh", [0_u8; 6]);
         let segs = [over(&mut a), over(&mut b)];
         // SAFETY: arrays of this test's.
-        assert_eq!(unsafe { send(left.as_raw_fd(), &segs, Beside::default(), 0) }, Ok(8));
+        assert_eq!(unsafe { send(left.as_raw_fd(), &segs, MessageHeader::default(), 0) }, Ok(8));
         // SAFETY: an array of this test's.
-        let received = unsafe { receive(right.as_raw_fd(), &[over(&mut out)], Beside::default(), 0) };
+        let received = unsafe { receive(right.as_raw_fd(), &[over(&mut out)], MessageHeader::default(), 0) };
         assert_eq!(received, Ok(Received { returned: 6, nbytes: 6, flags: libc::MSG_TRUNC, ..Received::default() }));
         assert_eq!(&out, b"abcdef");
     }
