@@ -1,4 +1,4 @@
-//! The records of a log that are known, from the oldest on.
+//! The list of a log's records in memory: where each begins, from the oldest to the newest.
 
 use super::format::{End, LAST_POSITION};
 use super::header::Header;
@@ -6,62 +6,62 @@ use super::ring::{HEADER, Ring};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 
-/// A record.
+/// One record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Where its header is.
+    /// The position of its header.
     pub position: u64,
     /// Bytes of data.
     pub length: u64,
-    /// Their sum.
+    /// The CRC-32C of the data.
     pub crc: u32,
 }
 
 impl Entry {
-    /// The position behind it.
+    /// The position just after the record: its data are padded to whole lines.
     pub fn end(&self) -> u64 {
         self.position + HEADER + self.length.next_multiple_of(HEADER)
     }
 }
 
-/// The records from the oldest on.
+/// The records in order, the oldest first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Chain {
-    /// The number of the first entry, and where it may begin at the earliest.
+    /// The sequence number of the first entry, and the earliest position at which it may begin.
     pub first: End,
-    /// `None` where a header is damaged.
+    /// An entry is `None` if the record's header is damaged.
     pub entries: VecDeque<Option<Entry>>,
-    /// Behind the last one.
+    /// The position just after the last record, and the sequence number of the next one.
     pub end: End,
 }
 
 impl Chain {
-    /// No records.
+    /// Makes a chain without records.
     pub fn new(first: End) -> Self {
         Self { first, entries: VecDeque::new(), end: first }
     }
 
-    /// The position that the ring is full at.
+    /// The position at which the ring is full: no record may end beyond it.
     pub fn limit(&self, ring: &Ring) -> u64 {
         (self.first.position + ring.capacity()).min(LAST_POSITION)
     }
 
-    /// Where a log without records can go on instead of here: at the next lap's start. `None` if it has some, or
-    /// positions end there.
+    /// The start of the next lap, where a log without records may append instead of at its end. `None` if the log has
+    /// records, or if that lap would exceed the last position.
     pub fn next_lap(&self, ring: &Ring) -> Option<End> {
         let position = ring.next_lap(self.end.position);
         let has_room = position + ring.capacity() <= LAST_POSITION;
         (self.entries.is_empty() && has_room).then_some(End { position, ..self.end })
     }
 
-    /// Sees to it that another record can be noted.
+    /// Allocates room for `additional` more entries, so that adding them cannot fail.
     pub fn reserve(&mut self, additional: usize) -> Result<()> {
         self.entries
             .try_reserve(additional)
             .map_err(|_| Error::NoMemory(additional.saturating_mul(size_of::<Option<Entry>>())))
     }
 
-    /// Adds damaged records up to an end that the log is known to have come to, if it does not reach so far.
+    /// Adds damaged entries until the chain has as many records as a log that is known to have ended at `known`.
     pub fn extend_to(&mut self, known: End) -> Result<()> {
         if let Some(lost) = known.sequence.checked_sub(self.end.sequence).filter(|lost| *lost > 0) {
             let lost = usize::try_from(lost).unwrap_or(usize::MAX);
@@ -72,12 +72,12 @@ impl Chain {
         Ok(())
     }
 
-    /// The numbers of the records whose headers are damaged.
+    /// The sequence numbers of the records whose headers are damaged.
     pub fn damaged(&self) -> impl Iterator<Item = u64> {
         (self.first.sequence..).zip(&self.entries).filter(|(_, entry)| entry.is_none()).map(|(sequence, _)| sequence)
     }
 
-    /// Adds the record of a header.
+    /// Adds the record that a header describes. Records between the last one and it are added as damaged.
     pub fn push(&mut self, header: &Header) -> Result<()> {
         let entry = Entry { position: header.position, length: header.length, crc: header.crc };
         self.extend_to(End { position: self.end.position, sequence: header.sequence })?;
@@ -87,7 +87,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Takes the last record off, and those before it whose header is damaged.
+    /// Removes the last record, and then any records at the end whose headers are damaged.
     pub fn pop(&mut self) {
         self.entries.pop_back();
         while let Some(None) = self.entries.back() {
@@ -97,13 +97,14 @@ impl Chain {
         self.end = End { position, sequence: self.first.sequence + self.entries.len() as u64 };
     }
 
-    /// What `first` is without the records before a number that there is, or is next.
+    /// What `first` becomes once all records before `sequence` are discarded. `sequence` is the number of a record, or
+    /// the next number.
     pub fn first_after(&self, sequence: u64) -> End {
         let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).min(self.entries.len());
         let position = match self.entries.get(older) {
             Some(Some(entry)) => entry.position,
-            // Its place is not known; it lies behind the last older one whose place is, and behind those between them,
-            // each of which takes a line or more.
+            // The record's own position is unknown. The record lies after the last older record whose position is
+            // known, and after the damaged records between the two, each of which takes at least one line.
             Some(None) => {
                 let between = self.entries.range(..older).rev().take_while(|entry| entry.is_none()).count();
                 let known = (older - between).checked_sub(1).and_then(|index| self.entries[index]);
@@ -114,14 +115,14 @@ impl Chain {
         End { position, sequence }
     }
 
-    /// Where the next record behind one whose header is good begins, or the end.
+    /// The position of the first record after `sequence` whose header is good, or the end if there is none.
     pub fn position_behind(&self, sequence: u64) -> u64 {
         let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).saturating_add(1);
         let next = self.entries.iter().skip(older).find_map(|entry| *entry);
         next.map_or(self.end.position, |entry| entry.position)
     }
 
-    /// Forgets what is older than a record that there is, or is next.
+    /// Removes all entries before `sequence`, which is the number of a record or the next number.
     pub fn discard_before(&mut self, sequence: u64) {
         if sequence > self.first.sequence {
             let first = self.first_after(sequence);
@@ -130,7 +131,7 @@ impl Chain {
         }
     }
 
-    /// The record of a number: `None` if there is none, `Some(None)` if its header is damaged.
+    /// The record with this sequence number: `None` if there is none, `Some(None)` if its header is damaged.
     pub fn entry(&self, sequence: u64) -> Option<Option<Entry>> {
         let index = usize::try_from(sequence.checked_sub(self.first.sequence)?).ok()?;
         self.entries.get(index).copied()

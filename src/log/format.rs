@@ -1,19 +1,19 @@
-//! What a log looks like in its region: two superblocks, a page each, and a ring of records behind them, each with a
-//! [header](super::header). Pure: bytes in, values out.
+//! The format of a log in its region: two superblocks of one page each, then a ring of records. Each record has a
+//! [header](super::header). The functions here are pure: they turn bytes into values and back.
 //!
-//! A place in the ring is told by its *position*: the bytes that were ever in the ring before it, laps included. It
-//! never repeats, so a header that names another position than the one it is found at is of an earlier lap, or a copy
-//! of a header.
+//! A *position* names a byte of the ring. It counts the bytes from the start of the first lap, so it grows from lap to
+//! lap and never repeats. If a header names another position than the one at which it is found, it is left from an
+//! earlier lap, or it is a copy.
 
 use super::ring::{Extent, HEADER};
 use crate::abi::PAGE_SIZE;
 use crate::arch::LINE;
 use crate::copy::crc32c;
 
-/// Where the ring begins, in bytes: behind the superblocks.
+/// The offset in bytes at which the ring begins: just after the two superblocks.
 pub const RING: usize = 2 * PAGE_SIZE;
 
-/// The smallest region there can be a log in, in bytes.
+/// The size in bytes of the smallest region that can hold a log.
 pub const SMALLEST: usize = RING + PAGE_SIZE;
 
 /// A superblock as it is stored.
@@ -24,9 +24,11 @@ pub type Line = [u8; LINE];
 
 const MAGIC: [u8; 8] = *b"IOVECLOG";
 const VERSION: u32 = 1;
-/// Where a superblock says how often it was written, lists the bad extents, and has its sum.
+/// The offset in a superblock of the number of its update.
 const UPDATE: usize = 24;
+/// The offset in a superblock of its list of bad extents.
 const EXTENTS: usize = 96;
+/// The offset in a superblock of its CRC-32C.
 const SUM: usize = PAGE_SIZE - 4;
 /// How many bad extents a superblock has room for.
 pub const MAX_EXTENTS: usize = (SUM - EXTENTS) / 16;
@@ -41,23 +43,24 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..at + 8].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// No position is greater, so that sums of positions and lengths do not wrap.
+/// The greatest position. It is so small that adding a length to a position cannot wrap.
 pub const LAST_POSITION: u64 = (1 << 62) - HEADER;
 
-/// The number of a superblock's last update.
+/// The greatest number that an update of a superblock can have.
 pub const LAST_UPDATE: u64 = (1 << 62) - 1;
 
-/// Where a log ends, or begins.
+/// The place between two records at which a log begins or ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct End {
-    /// The position behind the last record.
+    /// The position just after the record before it.
     pub position: u64,
-    /// The sequence number of the next one.
+    /// The sequence number of the record that follows.
     pub sequence: u64,
 }
 
 impl End {
-    /// Whether a log can be here if it began at `first`: a record takes a line or more.
+    /// Whether a log that begins at `first` can end here. The records between take at least one line each, and together
+    /// at most `capacity` bytes.
     fn can_follow(self, first: Self, capacity: u64) -> bool {
         let positions = self.position.checked_sub(first.position).filter(|positions| *positions <= capacity);
         let sequences = self.sequence.checked_sub(first.sequence);
@@ -67,27 +70,27 @@ impl End {
     }
 }
 
-/// What is known of the whole log.
+/// A superblock: what is stored about the log as a whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Superblock {
-    /// Tells this log from any other that was in the same memory.
+    /// A random number that distinguishes this log from others that were in the same memory.
     pub generation: u64,
-    /// How often it was written: of two that are valid the greater one counts.
+    /// The number of this update. If both superblocks are valid, the one with the greater number counts.
     pub update: u64,
-    /// Bytes of the region, of which what is behind the last whole line is not used.
+    /// The size of the region in bytes. Bytes after the last whole line are not used.
     pub size: u64,
-    /// The oldest record that was not discarded, or the next one if there is none.
+    /// Where the oldest record that was not discarded begins, or the next record if there is none.
     pub first: End,
-    /// Where it ended when it was closed; `None` while somebody writes, and after a crash.
+    /// Where the log ended when it was closed. `None` while a writer has it open, and after a crash.
     pub closed: Option<End>,
-    /// Where it ended when this was written: what was appended before had been acknowledged.
+    /// Where the log ended when this superblock was written. All records before it had been acknowledged.
     pub known: End,
-    /// What of the ring cannot be written to, in order and apart from each other.
+    /// The extents of the ring that cannot be written to, in order. No two overlap.
     pub bad: Vec<Extent>,
 }
 
 impl Superblock {
-    /// As it is stored. No more than [`MAX_EXTENTS`] bad extents are.
+    /// The page that is stored. It lists at most [`MAX_EXTENTS`] bad extents; the rest are left out.
     pub fn encode(&self) -> Page {
         let mut page = [0; PAGE_SIZE];
         let bad = &self.bad[..self.bad.len().min(MAX_EXTENTS)];
@@ -116,7 +119,7 @@ impl Superblock {
         page
     }
 
-    /// What was stored; `None` if that is not, or not whole, what [`Self::encode`] makes.
+    /// Reads a stored page. `None` if it is not a page that [`Self::encode`] makes, or if it is damaged.
     pub fn decode(page: &Page) -> Option<Self> {
         let number = |index: usize| u64_at(page, 16 + 8 * index);
         if !is_marked(page) || u32_at(page, 8) != VERSION || u32_at(page, SUM) != crc32c::of_bytes(&page[..SUM]) {
@@ -151,30 +154,30 @@ impl Superblock {
         (is_sane && is_countable && is_listed && is_ordered).then_some(new)
     }
 
-    /// Bytes of the ring.
+    /// The size of the ring in bytes.
     pub fn capacity(&self) -> u64 {
         capacity(self.size)
     }
 }
 
-/// Bytes of the ring in a region of so many.
+/// The size in bytes of the ring in a region of `size` bytes: whole lines only.
 pub fn capacity(size: u64) -> u64 {
     let room = size.saturating_sub(RING as u64);
     room - room % HEADER
 }
 
-/// Whether a page says that it is a superblock, however damaged.
+/// Whether a page begins as a superblock does. The rest of it may be damaged.
 pub fn is_marked(page: &Page) -> bool {
     page.starts_with(&MAGIC)
 }
 
-/// The number of the update that wrote a superblock, by its first line.
+/// Reads the number of a superblock's update from its first line.
 pub fn update(line: &[u8]) -> u64 {
     u64_at(line, UPDATE)
 }
 
-/// Whether a page may be what was left of the first superblock when making the log was interrupted: it names no bad
-/// extents, and was not written again.
+/// Whether a page may be all that was stored of the first superblock when the creation of a log was interrupted: such
+/// a superblock lists no bad extents and was written once.
 pub fn may_be_unfinished(page: &Page) -> bool {
     let is_first = is_marked(page) && update(page) <= 1;
     (is_first || page[..LINE].iter().all(|byte| *byte == 0)) && page[EXTENTS..SUM].iter().all(|byte| *byte == 0)

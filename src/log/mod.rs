@@ -1,14 +1,14 @@
-//! An append-only log in a persistent region: a ring of records, each durable with one fence.
+//! An append-only log in a persistent region: a ring of records, each of which one fence makes durable.
 //!
-//! * [`format`] and [`header`]: what is stored. [`ring`]: where there is room. [`chain`]: which records there are.
-//! * [`recover`]: what is found again, by [`open`], and by a reader that [`follow`]s. [`append`]: what changes a log.
-//!   [`read`]: what is read from it.
-//! * [`region`]: the region that it is stored in. The log itself runs over anything that is a [`Medium`], so that the
-//!   tests run the same code over a recorder of lines and fences.
+//! * [`format`] and [`header`] define what is stored. [`ring`] finds room, and [`chain`] lists the records.
+//! * [`recover`] finds the records in a region, for [`open`] and for a reader that [`follow`]s a writer. [`append`]
+//!   changes a log, and [`read`] reads it.
+//! * [`region`] is the region in which a log is stored. The log itself runs over any [`Medium`], so that the tests run
+//!   the same code over a recorder of lines and fences.
 //!
-//! A record counts if its header's sum and its data's are right, so nothing orders the two on their way to the medium.
-//! What may not come back is made sure of before it can: a torn tail is erased when it is cut, a record that could not
-//! be made durable when its append fails.
+//! A record is valid if the sum of its header and the sum of its data are right, so it does not matter which of the two
+//! reaches the medium first. Bytes that must not be taken for a record later are erased in time: a torn tail when the
+//! log is opened for writing, and a record that could not be made durable when its append fails.
 
 mod append;
 pub mod chain;
@@ -31,49 +31,51 @@ use format::{Line, RING, Superblock};
 use recover::Source;
 use ring::{HEADER, Ring};
 
-/// What a log is stored in.
+/// The memory that a log is stored in.
 pub trait Medium: Source {
-    /// Bytes of it.
+    /// Its size in bytes.
     fn size(&self) -> usize;
-    /// Writes bytes of our own durably: how many, and why not all.
+    /// Writes bytes of our own durably. Returns how many were written, and the fault that stopped it, if any.
     fn write(&self, offset: usize, own: &[u8]) -> Result<Outcome>;
-    /// Writes the line that `line` makes of the sum of what is left of an iterator, and that behind it, `len` bytes in
-    /// whole lines, durably and with one fence: `len`, or less and why, with the iterator where it stood.
+    /// Writes a header line and then the rest of an iterator, durably and with one fence. `line` makes the header from
+    /// the sum of the data. Together they take `len` bytes, in whole lines. Returns `len`. If a fault stops it, returns
+    /// less and the fault, and the iterator is back where it was.
     fn write_framed(&self, offset: usize, len: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome>;
-    /// What of it a fault has shown to be bad for good, from which byte to which.
+    /// The range of bytes that a fault has shown to be permanently bad: its first byte, and one past its last. `None`
+    /// if the fault has shown no such thing.
     fn damage(&self, fault: &Fault) -> Option<(usize, usize)>;
-    /// Whether this process may write, now.
+    /// Whether this process may write now.
     fn is_writer(&self) -> bool;
 }
 
-/// Why something could not be done.
+/// Why an operation on a log failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// It was refused.
+    /// The operation was refused, or a system call of it failed.
     Refused(Error),
-    /// Bad memory, and the bytes that were copied before.
+    /// Memory was bad; the number is how many bytes were copied before it.
     Fault(Box<Fault>, usize),
     /// There is no such record.
     Missing {
-        /// Its number.
+        /// The number that was asked for.
         sequence: u64,
-        /// The first there is.
+        /// The number of the first record.
         first: u64,
-        /// Behind the last there is.
+        /// The number after the last record's.
         end: u64,
     },
     /// The bytes are not those that were appended.
     Corrupt {
         /// The record's number.
         sequence: u64,
-        /// Where its data are in the region, or where its header is looked for if that is damaged.
+        /// The offset in the region of its data, or, if its header is damaged, of where that is expected.
         offset: usize,
-        /// Bytes of it there.
+        /// How many bytes of it are there.
         length: usize,
         /// What is wrong.
         what: &'static str,
     },
-    /// The record was withdrawn while it was read, and its number is another one's.
+    /// The record was withdrawn while it was being read, and another record has its number now.
     Changed,
 }
 
@@ -83,29 +85,29 @@ impl From<Error> for Failure {
     }
 }
 
-/// Where a record is.
+/// A record, and where its data are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
     /// Its number.
     pub sequence: u64,
-    /// Where its data are in the region.
+    /// The offset of its data in the region, in bytes.
     pub offset: usize,
     /// Bytes of data.
     pub length: usize,
-    /// Their sum.
+    /// The CRC-32C of the data.
     pub crc: u32,
 }
 
-/// The numbers of a log, of one moment.
+/// The extent of a log at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Numbers {
     /// The oldest record's number.
     pub first: u64,
     /// The next record's number.
     pub end: u64,
-    /// Bytes of the ring that are in use.
+    /// How many bytes of the ring are in use.
     pub used: u64,
-    /// The most data that the next record can have.
+    /// How many bytes of data the next record can have at most.
     pub free: u64,
 }
 
@@ -113,12 +115,12 @@ struct State {
     superblock: Superblock,
     ring: Ring,
     chain: Chain,
-    /// Set when a record could be neither made durable nor erased: what follows it could be lost with it.
+    /// Set when a record could be neither made durable nor erased. Records after it could then be lost with it.
     is_broken: bool,
 }
 
 impl State {
-    /// The longest record that can be appended, with its header.
+    /// The size in bytes of the largest record that can be appended, including its header.
     fn free(&self) -> u64 {
         let Self { ring, chain, .. } = self;
         let here = ring.largest(chain.end.position, chain.limit(ring));
@@ -135,14 +137,14 @@ pub struct PmemLog<M> {
     state: LongLock<State>,
 }
 
-/// What is done about a region without a log in it.
+/// How a log is opened, and what happens if the region has no log in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Open {
-    /// It is refused, and no record is written.
+    /// For reading. A region without a log is refused.
     Read,
-    /// It is refused.
+    /// For writing. A region without a log is refused.
     Write,
-    /// A log is made, if there is nothing else.
+    /// For writing. A log is made in a region without one, if the region has no other data.
     Create,
 }
 
@@ -150,7 +152,7 @@ fn os(errno: i32, context: impl Into<String>) -> Failure {
     Failure::Refused(Error::os(errno, context))
 }
 
-/// All of what was written, or the reason as an error.
+/// Turns a write of fewer than `len` bytes into an error.
 fn written((done, fault): Outcome, len: usize) -> std::result::Result<(), Failure> {
     match fault {
         Some(fault) => Err(Failure::Fault(fault, done)),
@@ -160,7 +162,7 @@ fn written((done, fault): Outcome, len: usize) -> std::result::Result<(), Failur
 }
 
 impl<M: Medium> PmemLog<M> {
-    /// Nothing that runs Python is done while it is locked, and the interpreter is not waited for.
+    /// Locks the state. While it is locked, no Python code runs and nobody waits for the interpreter.
     fn lock(&self) -> Result<Guard<'_, State>> {
         self.state.lock().ok_or_else(|| {
             let context = "another thread used this log when this process was forked: open it again";
@@ -168,17 +170,17 @@ impl<M: Medium> PmemLog<M> {
         })
     }
 
-    /// What it is stored in.
+    /// The memory that the log is stored in.
     pub fn medium(&self) -> &M {
         &self.medium
     }
 
-    /// Whether it was opened to be written.
+    /// Whether the log was opened for writing.
     pub fn is_writable(&self) -> bool {
         self.is_writable
     }
 
-    /// Bytes of a torn tail that were cut when it was opened.
+    /// How many bytes of a torn tail were discarded when the log was opened.
     pub fn recovered(&self) -> u64 {
         self.recovered
     }
@@ -197,7 +199,7 @@ impl<M: Medium> PmemLog<M> {
         RING + ring.offset(position) as usize
     }
 
-    /// What there is now.
+    /// The extent of the log now.
     pub fn numbers(&self) -> Result<Numbers> {
         let state = self.follow(self.lock()?)?;
         let State { chain, .. } = &*state;

@@ -1,29 +1,29 @@
-//! Where in the ring a record has room. Pure arithmetic over positions.
+//! Finds room for a record in the ring. This is pure arithmetic over positions.
 
 use crate::arch::LINE;
 
-/// Bytes of a header: a line of its own.
+/// The size of a header in bytes: each has a cache line of its own.
 pub const HEADER: u64 = LINE as u64;
 
-/// Bytes of the ring, by their offset in it.
+/// A range of the ring, as offsets in bytes from the ring's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
-    /// The first.
+    /// The first byte.
     pub start: u64,
-    /// One past the last.
+    /// One past the last byte.
     pub end: u64,
 }
 
-/// The ring: how long it is, and what of it is not used.
+/// The ring: its length, and the extents in it that are not used because they are bad.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ring {
     capacity: u64,
-    /// In order and apart from each other.
+    /// The bad extents, in order. No two overlap.
     bad: Vec<Extent>,
 }
 
 impl Ring {
-    /// A ring of so many bytes, a multiple of a line, without its bad extents, which are in order.
+    /// Makes a ring of `capacity` bytes, a multiple of a line. The extents `bad` are not used; they are in order.
     pub fn new(capacity: u64, bad: Vec<Extent>) -> Self {
         Self { capacity, bad }
     }
@@ -33,38 +33,38 @@ impl Ring {
         self.capacity
     }
 
-    /// What is not used.
+    /// The extents that are not used.
     pub fn bad(&self) -> &[Extent] {
         &self.bad
     }
 
-    /// Where a position is.
+    /// The offset in the ring, in bytes, at which a position lies.
     pub fn offset(&self, position: u64) -> u64 {
         position % self.capacity
     }
 
-    /// The first bad extent that shares a byte with a range within the ring.
+    /// The first bad extent that overlaps the `span` bytes at `offset`, which end within the ring.
     fn bad_in(&self, offset: u64, span: u64) -> Option<Extent> {
         self.bad.iter().copied().find(|bad| bad.start < offset + span && offset < bad.end)
     }
 
-    /// Whether a line may be a header's.
+    /// Whether the line at a position may hold a header: it is in no bad extent.
     pub fn is_used(&self, position: u64) -> bool {
         self.bad_in(self.offset(position), HEADER).is_none()
     }
 
-    /// Whether all of a range within a lap is used.
+    /// Whether no byte of the `span` bytes from a position is in a bad extent. They are all in one lap.
     pub fn is_clear(&self, position: u64, span: u64) -> bool {
         self.bad_in(self.offset(position), span).is_none()
     }
 
-    /// Where the lap behind a position begins; itself at a lap's start.
+    /// The position at which the next lap begins. A position at the start of a lap is its own answer.
     pub fn next_lap(&self, position: u64) -> u64 {
         position.next_multiple_of(self.capacity)
     }
 
-    /// The first position from `from` on at which `span` bytes lie together, in no bad extent and ending at `limit` at
-    /// the latest.
+    /// The first position from `from` on at which a record of `span` bytes fits: in one lap, in no bad extent, and
+    /// ending at `limit` or before.
     pub fn place(&self, from: u64, span: u64, limit: u64) -> Option<u64> {
         if span > self.capacity {
             return None;
@@ -83,8 +83,8 @@ impl Ring {
         None
     }
 
-    /// Every position where the record that follows one which ends at `from` may be, in order: there, at the ring's
-    /// start, behind each bad extent.
+    /// Every position, in order, at which the next record after one that ends at `from` may begin: `from` itself, the
+    /// ring's start, and the end of each bad extent.
     pub fn candidates(&self, from: u64, limit: u64) -> Vec<u64> {
         let lap = from - self.offset(from);
         let starts = self.bad.iter().map(|bad| bad.end).chain([0]);
@@ -96,7 +96,7 @@ impl Ring {
         found
     }
 
-    /// The longest span that has a place between `from` and `limit`.
+    /// The largest `span` in bytes for which [`Ring::place`] finds a position; 0 if there is none.
     pub fn largest(&self, from: u64, limit: u64) -> u64 {
         let room = |at: u64| {
             let offset = self.offset(at);
@@ -107,8 +107,8 @@ impl Ring {
         self.candidates(from, limit).into_iter().map(room).max().unwrap_or(0)
     }
 
-    /// The ring without another extent, which it rounds outwards to whole lines. Of more than `limit` extents the two
-    /// that are nearest to each other become one.
+    /// The same ring with one more bad extent, which is rounded outwards to whole lines. While there are more than
+    /// `limit` extents, the two with the smallest gap between them are merged.
     #[must_use]
     pub fn without(&self, extent: Extent, limit: usize) -> Self {
         let start = extent.start - extent.start % HEADER;
