@@ -13,10 +13,11 @@ use crate::sys::long_lock::Guard;
 const LOOKS: usize = 1000;
 
 impl<M: Medium> PmemLog<M> {
-    /// For readers, and for a writer's forked child: what the writer has done since. What was looked through counts if
-    /// no superblock has been written meanwhile: before that, nothing that was looked at can have been overwritten.
+    /// For readers, for a writer's forked child, and for a writer that has lost its lock: what the writer has done
+    /// since. What was looked through counts if no superblock has been written meanwhile: before that, nothing that was
+    /// looked at can have been overwritten.
     pub(super) fn follow<'a>(&self, mut state: Guard<'a, State>) -> Result<Guard<'a, State>> {
-        if self.is_writable && self.medium.is_writer() {
+        if self.is_writable && self.medium.require_lock().is_ok() {
             return Ok(state);
         }
         for _ in 0..LOOKS {

@@ -44,8 +44,8 @@ pub trait Medium: Source {
     /// The range of bytes that a fault has shown to be permanently bad: its first byte, and one past its last. `None`
     /// if the fault has shown no such thing.
     fn damage(&self, fault: &Fault) -> Option<(usize, usize)>;
-    /// Whether this process may write now.
-    fn is_writer(&self) -> bool;
+    /// Refuses a writer that has lost its lock, or never had it.
+    fn require_lock(&self) -> Result<()>;
 }
 
 /// Why an operation on a log failed.
@@ -189,10 +189,7 @@ impl<M: Medium> PmemLog<M> {
         if !self.is_writable {
             return Err(Error::ReadOnlyRegion.into());
         }
-        if !self.medium.is_writer() {
-            return Err(os(libc::EWOULDBLOCK, "another process writes this log: the one that this was forked from"));
-        }
-        Ok(())
+        Ok(self.medium.require_lock()?)
     }
 
     fn region_offset(ring: &Ring, position: u64) -> usize {

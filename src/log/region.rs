@@ -12,7 +12,7 @@ use crate::fault::map::{Access, FaultMap};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 use crate::pmem::{Mapping, Opened};
-use crate::sys::writer_lock::WriterLock;
+use crate::sys::writer_lock::{Lost, WriterLock};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
@@ -171,8 +171,16 @@ impl Medium for Region {
         Some((start, start + seg.len))
     }
 
-    fn is_writer(&self) -> bool {
-        self.lock.as_ref().is_some_and(WriterLock::is_held)
+    fn require_lock(&self) -> Result<()> {
+        let why = |lost| match lost {
+            Lost::Forked => {
+                Error::os(libc::EWOULDBLOCK, "another process writes this log: the one that this was forked from")
+            }
+            Lost::Closed => {
+                Error::os(libc::EBADF, "the descriptor that had the lock of this log was closed: open the log again")
+            }
+        };
+        self.lock.as_ref().ok_or(Error::ReadOnlyRegion)?.require().map_err(why)
     }
 }
 

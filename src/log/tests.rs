@@ -82,8 +82,8 @@ impl Medium for Fake {
         *self.bad.borrow()
     }
 
-    fn is_writer(&self) -> bool {
-        true
+    fn require_lock(&self) -> Result<()> {
+        Ok(())
     }
 }
 

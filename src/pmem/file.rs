@@ -4,6 +4,7 @@ use super::part::{Device, Part, part};
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::sys;
+use crate::sys::own_file::OwnFile;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -31,7 +32,7 @@ pub enum Purpose {
 ///
 /// Blocks that were allocated in holes stay: they cannot be told apart from bytes that somebody else has written since.
 pub struct Opened {
-    file: Arc<File>,
+    file: Arc<OwnFile>,
     meta: Metadata,
     path: PathBuf,
     purpose: Purpose,
@@ -148,7 +149,8 @@ impl Opened {
         let (file, created) = open(path, purpose)?;
         let meta = file.metadata().map_err(|error| failed("fstat", &error))?;
         let made = Made { created, grown: false, left: Some(state(&meta)) };
-        let opened = Self { file: Arc::new(file), meta, path: path.to_owned(), purpose, made };
+        let file = Arc::new(OwnFile::new(file, &meta));
+        let opened = Self { file, meta, path: path.to_owned(), purpose, made };
         require_mappable(opened.meta.file_type())?;
         Ok(opened)
     }
@@ -163,7 +165,7 @@ impl Opened {
         self.meta.dev()
     }
 
-    pub(crate) fn file(&self) -> &Arc<File> {
+    pub(crate) fn file(&self) -> &Arc<OwnFile> {
         &self.file
     }
 
@@ -229,7 +231,7 @@ impl Opened {
 
     /// `fsync`.
     fn sync_all(&self) -> Result<()> {
-        self.file.sync_all().map_err(|error| failed("fsync", &error))
+        self.file.sync_all().map_err(|errno| failed_with("fsync", errno))
     }
 
     /// Ends the opening: nothing will be undone. A new or extended file is synced first, and the directory of a new

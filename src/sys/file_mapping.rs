@@ -1,6 +1,7 @@
 //! Mappings of any part of a file, as an ordinary `mmap` gives them. Unlike those of [`super::shared_mapping`], they
 //! may be private, need not begin at a page boundary, and keep no account of failed write-backs.
 
+use super::own_file::OwnFile;
 use super::{errno, mapping, shared_mapping};
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result};
@@ -27,7 +28,7 @@ pub struct FileMapping {
     seg: Segment,
     stores: Stores,
     /// A descriptor of the mapped file, for [`Self::held_by_file`].
-    file: File,
+    file: OwnFile,
     /// The offset in the file of the first byte of `seg`.
     offset: usize,
 }
@@ -71,7 +72,7 @@ impl FileMapping {
             return Err(failed(errno(), "mmap"));
         }
         let whole = Segment::new(start.expose_provenance(), pages);
-        Ok(Self { whole, seg: whole.skip(skip), stores, file, offset })
+        Ok(Self { whole, seg: whole.skip(skip), stores, file: OwnFile::new(file, &found), offset })
     }
 
     /// The address range of the bytes.
@@ -87,7 +88,7 @@ impl FileMapping {
     /// How many of the `length` bytes from byte `at` of the mapping on its file still has: it may have been truncated.
     /// For a device and for a private mapping, `length`.
     pub fn held_by_file(&self, at: usize, length: usize) -> Result<usize> {
-        let found = self.file.metadata().map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EIO), "fstat"))?;
+        let found = self.file.metadata().map_err(|errno| failed(errno, "fstat"))?;
         if self.stores == Stores::Private || !found.is_file() {
             return Ok(length);
         }

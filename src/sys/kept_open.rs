@@ -72,13 +72,16 @@ impl KeptOpen {
         Ok(file)
     }
 
-    fn identity(&self) -> (u64, u64) {
+    fn identity(&self) -> Identity {
         (self.device.load(Ordering::Relaxed), self.number.load(Ordering::Relaxed))
     }
 }
 
-/// The device and the inode number of the file that a descriptor refers to.
-fn identity(file: i32) -> Result<(u64, u64), i32> {
+/// A device and an inode number on it.
+pub(super) type Identity = (u64, u64);
+
+/// The device and the inode number of the file that a descriptor refers to. It is async-signal-safe.
+pub(super) fn identity(file: i32) -> Result<Identity, i32> {
     let mut found = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: `found` has room for the answer.
     if unsafe { libc::syscall(libc::SYS_fstat, file, found.as_mut_ptr()) } != 0 {

@@ -12,6 +12,7 @@ pub mod long_lock;
 pub mod mapping;
 pub mod maps;
 pub mod memory;
+pub mod own_file;
 pub mod poll;
 pub(crate) mod random;
 pub mod remap;

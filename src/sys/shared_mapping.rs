@@ -7,21 +7,22 @@
 
 use super::fork::{FORKS, PerProcess};
 use super::mapping;
+use super::own_file::OwnFile;
 pub use super::syncs::Caller;
 use super::syncs::{Synced, Syncs, tell};
 use super::turn::{self, Turn};
 use crate::memory::Segment;
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 /// A shared mapping of a file. It is unmapped on drop.
 pub struct SharedMapping {
-    file: Arc<File>,
+    file: Arc<OwnFile>,
     offset: u64,
     seg: Segment,
     writable: bool,
@@ -34,7 +35,7 @@ pub struct SharedMapping {
 
 impl SharedMapping {
     /// Maps `len` bytes of a file from `offset` on, with `MAP_SYNC` if the file system supports it.
-    pub fn new(file: Arc<File>, offset: u64, len: usize, writable: bool) -> Result<Arc<Self>, i32> {
+    pub fn new(file: Arc<OwnFile>, offset: u64, len: usize, writable: bool) -> Result<Arc<Self>, i32> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let syncs = PerProcess::new(Syncs::new()?);
         let (seg, is_map_sync) = mapping::map(&file, offset, len, writable)?;
@@ -72,7 +73,7 @@ impl SharedMapping {
 
     /// How many bytes of a range, from its start on, the file has now: it may have been truncated.
     pub fn held_by_file(&self, seg: Segment) -> Result<usize, i32> {
-        let length = self.file.metadata().map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?.len();
+        let length = self.file.metadata()?.len();
         let start = self.offset + (seg.addr - self.seg.addr) as u64;
         Ok(usize::try_from(length.saturating_sub(start)).unwrap_or(usize::MAX).min(seg.len))
     }
@@ -96,8 +97,7 @@ impl SharedMapping {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         let new = OpenOptions::new().read(true).write(self.writable).custom_flags(flags).open(path).map_err(code)?;
-        let (is, was) = (new.metadata().map_err(code)?, self.file.metadata().map_err(code)?);
-        if (is.dev(), is.ino()) != (was.dev(), was.ino()) {
+        if !self.file.is_same(&new.metadata().map_err(code)?) {
             return Err(libc::ESTALE);
         }
         // SAFETY: `map` returned the range, a fork copies mappings, and the value keeps it mapped; `new` is the same
@@ -146,9 +146,8 @@ impl SharedMapping {
 
     /// `msync` over a range, then `fsync` of the file. The error is that of [`Self::sync`].
     pub fn sync_file(&self, caller: Caller, seg: Segment) -> Result<(), i32> {
-        let fsync = || self.file.sync_all().map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
         // `and` makes both calls: each of the two may be the one that the kernel reports a failure to.
-        let synced = self.syncs()?.together(|| mapping::msync(seg).and(fsync()));
+        let synced = self.syncs()?.together(|| mapping::msync(seg).and(self.file.sync_all()));
         self.tell(caller, synced)
     }
 
