@@ -179,7 +179,7 @@ def test_data_of_the_wrong_type(path: Path) -> None:
             ([1], r"data\[0\]: a buffer is expected, not int"),
             ([b"x", "y"], r"data\[1\]: a buffer is expected, not str"),
             ([b"x", UserRange(0, 1)], r"data\[1\]: a UserRange is not trusted memory"),
-            (UserRange(0, 1), "data: trusted memory, such as a buffer, is expected, not UserRange"),
+            (UserRange(0, 1), "data: a buffer, an iterable of buffers or an IovIter is expected, not UserRange"),
         ):
             with pytest.raises(TypeError, match=named):
                 log.append(wrong)  # type: ignore[arg-type]
