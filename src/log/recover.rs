@@ -18,6 +18,10 @@ use crate::error::{Result, reserve};
 pub trait Source {
     /// Reads bytes from `offset` on. Returns how many were read, with the fault if not all were.
     fn read(&self, offset: usize, own: &mut [u8]) -> Result<Outcome>;
+    /// How many bytes from `offset` on are known to be zero without being read.
+    fn hole_at(&self, _offset: usize) -> usize {
+        0
+    }
 }
 
 /// The newest intact superblock, and for each copy whether it is as new.
@@ -91,8 +95,8 @@ impl<S: Source> Log<'_, S> {
         Ok(None)
     }
 
-    /// Searches every line behind the last record for the first header of a later record. Returns it, and the end of
-    /// the last line that is not zero.
+    /// Searches every line behind the last record, except those in holes of the file, for the first header of a later
+    /// record. Returns it, and the end of the last line that is not zero.
     fn search(&self, chain: &Chain) -> Result<(Option<Header>, u64)> {
         const BLOCK: usize = 64 << 10;
         let mut block = Vec::new();
@@ -102,6 +106,11 @@ impl<S: Source> Log<'_, S> {
         let (mut at, mut written) = (chain.end.position, chain.end.position);
         while at < limit {
             let room = (self.ring.capacity() - self.ring.offset(at)).min(limit - at);
+            let hole = (self.source.hole_at(self.offset(at)) as u64).min(room) / HEADER * HEADER;
+            if hole != 0 {
+                at += hole;
+                continue;
+            }
             let part = BLOCK.min(usize::try_from(room).unwrap_or(BLOCK));
             let (read, _) = self.source.read(self.offset(at), &mut block[..part])?;
             for (position, line) in

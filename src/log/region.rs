@@ -148,6 +148,10 @@ impl Source for Region {
         self.learn(outcome.1.as_deref());
         Ok(outcome)
     }
+
+    fn hole_at(&self, offset: usize) -> usize {
+        self.mapping.hole_at(offset)
+    }
 }
 
 impl Medium for Region {

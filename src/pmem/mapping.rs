@@ -154,6 +154,12 @@ impl Mapping {
         Ok(self.seg().take(held))
     }
 
+    /// How many bytes from byte `offset` of the region on are in a hole of the file, and so are zero. It is 0 where the
+    /// file system does not say.
+    pub(crate) fn hole_at(&self, offset: usize) -> usize {
+        if self.opened.character_device().is_some() { 0 } else { self.shared.hole_at(offset) }
+    }
+
     /// How many bytes of a range of the region the file has now, with a fault if some are lost.
     fn within_file(&self, seg: Segment) -> Result<Outcome> {
         let region = self.seg();

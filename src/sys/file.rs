@@ -63,6 +63,14 @@ pub fn free_bytes(file: &File) -> Option<u64> {
     (stat.f_blocks != 0).then(|| blocks.saturating_mul(stat.f_frsize))
 }
 
+/// `lseek` with `SEEK_DATA`: the first byte from `at` on that is in no hole. `ENXIO` if there is none. It moves the
+/// file's position.
+pub fn seek_data(file: &File, at: u64) -> Result<u64, i32> {
+    let at = libc::off_t::try_from(at).map_err(|_| libc::EOVERFLOW)?;
+    // SAFETY: the descriptor is open as long as `file` is borrowed; the call touches no memory of ours.
+    u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), at, libc::SEEK_DATA) }).map_err(|_| errno())
+}
+
 /// How many of the `len` bytes from `offset` on lie in holes or behind the file's end. It moves the file's position.
 pub fn holes(file: &File, offset: u64, len: u64) -> u64 {
     let end = offset.saturating_add(len);

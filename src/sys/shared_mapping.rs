@@ -5,6 +5,7 @@
 //! counts every failure on it (syncs.rs has the rules). A registry by address finds the mapping that a range of memory
 //! belongs to, so that a sync of any range goes through those counts.
 
+use super::file;
 use super::fork::{FORKS, PerProcess};
 use super::mapping;
 use super::own_file::OwnFile;
@@ -76,6 +77,20 @@ impl SharedMapping {
         let length = self.file.metadata()?.len();
         let start = self.offset + (seg.addr - self.seg.addr) as u64;
         Ok(usize::try_from(length.saturating_sub(start)).unwrap_or(usize::MAX).min(seg.len))
+    }
+
+    /// How many bytes from byte `at` of the mapping on are in a hole of the file, and so are zero. It is 0 where the
+    /// file system does not say.
+    pub fn hole_at(&self, at: usize) -> usize {
+        let Ok(meta) = self.file.metadata() else { return 0 };
+        let start = self.offset + at as u64;
+        let data = match file::seek_data(&self.file, start) {
+            Ok(data) => data,
+            // The hole lasts up to the file's end.
+            Err(libc::ENXIO) => meta.len(),
+            Err(_) => start,
+        };
+        usize::try_from(data.saturating_sub(start)).unwrap_or(usize::MAX).min(self.seg.len - at)
     }
 
     /// The syncs of this process's open file description. In a forked child the first call opens one.

@@ -1,0 +1,67 @@
+"""Recovery of a log whose file is far larger than what was ever stored in it."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from iovec_rs import CorruptError, PmemLog
+from support.logs import bitwise_crc32c, contents, make
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LARGE = 64 << 40
+"""Bytes of the log: reading them would take hours."""
+PAGE = 4096
+RING = 2 * PAGE
+
+
+@pytest.fixture
+def generation(path: Path) -> bytes:
+    """Makes a log of two records that was not closed and is, up to the size of `LARGE`, a hole; its generation."""
+    with make(path) as log:
+        log.append(b"0")
+        log.append(b"1")
+    file = os.open(path, os.O_RDWR)
+    size = LARGE
+    while True:
+        try:
+            os.truncate(file, size)
+            break
+        except OSError:  # The file system's files cannot be as large.
+            size //= 2
+    for slot in range(2):
+        page = bytearray(os.pread(file, PAGE, slot * PAGE))
+        page[32:40] = struct.pack("<Q", size)
+        page[56:72] = b"\xff" * 16  # where it ended if it was closed
+        page[-4:] = struct.pack("<I", bitwise_crc32c(bytes(page[:-4])))
+        os.pwrite(file, page, slot * PAGE)
+    os.close(file)
+    return bytes(page[16:24])
+
+
+@pytest.mark.usefixtures("generation")
+def test_a_log_of_holes_is_opened_without_reading_them(path: Path) -> None:
+    with PmemLog.open(path, writable=False) as log:
+        assert contents(log) == {0: b"0", 1: b"1"}
+        assert log.verify() == []
+
+
+def test_a_record_between_holes_is_found(path: Path, generation: bytes) -> None:
+    position = (path.stat().st_size // 3 * 2) // 64 * 64 - RING
+    data = b"far behind".ljust(64, b"\0")
+    line = b"RECD" + struct.pack("<I", bitwise_crc32c(data[:10])) + generation
+    line += struct.pack("<QQQQ", 3, 10, position, position - 128) + bytes(12)
+    line += struct.pack("<I", bitwise_crc32c(line))
+    with path.open("r+b") as file:
+        file.seek(RING + position)
+        file.write(line + data)
+    with PmemLog.open(path, writable=False) as log:
+        assert log.last == 3
+        assert log.read(3) == b"far behind"
+        with pytest.raises(CorruptError):
+            log.read(2)
+        assert contents(log) == {0: b"0", 1: b"1", 3: b"far behind"}
