@@ -142,11 +142,16 @@ impl<M: Medium> PmemLog<M> {
         Ok(())
     }
 
-    /// Notes bytes of the region as bad, durably. Where they are not the ring's nothing is noted.
+    /// Durably notes as bad those bytes of the region that are free space of the ring. Records are searched for
+    /// outside of noted extents alone, so those that share a bad page with free space have to stay outside.
     fn remember(&self, state: &mut State, start: usize, end: usize) -> std::result::Result<(), Failure> {
         let within = |offset: usize| (offset.saturating_sub(RING) as u64).min(state.ring.capacity());
-        let extent = Extent { start: within(start), end: within(end) };
-        let ring = state.ring.without(extent, MAX_EXTENTS);
+        let (start, end) = (within(start), within(end));
+        let free = state.ring.parts(state.chain.end.position, state.chain.limit(&state.ring));
+        let ring = free.into_iter().fold(state.ring.clone(), |ring, part| {
+            let extent = Extent { start: start.max(part.start), end: end.min(part.end) };
+            if extent.start < extent.end { ring.without(extent, MAX_EXTENTS) } else { ring }
+        });
         self.change(state, |superblock| superblock.bad = ring.bad().to_vec())?;
         state.ring = ring;
         Ok(())

@@ -43,6 +43,14 @@ impl Ring {
         position % self.capacity
     }
 
+    /// The parts of the ring, one in each of two laps, between two positions that are at most its length apart.
+    pub fn parts(&self, from: u64, to: u64) -> [Extent; 2] {
+        let start = self.offset(from);
+        let end = start + (to - from);
+        let behind = end.saturating_sub(self.capacity);
+        [Extent { start, end: end.min(self.capacity) }, Extent { start: 0, end: behind }]
+    }
+
     /// The first bad extent that overlaps the `span` bytes at `offset`, which end within the ring.
     fn bad_in(&self, offset: u64, span: u64) -> Option<Extent> {
         self.bad.iter().copied().find(|bad| bad.start < offset + span && offset < bad.end)
@@ -147,6 +155,21 @@ mod tests {
             let is_clear = (offset..offset + span).step_by(64).all(|line| ring.is_used(line) && line < ring.capacity());
             at + span <= limit && is_clear
         })
+    }
+
+    #[test]
+    fn parts_have_each_line_between_two_positions_once() {
+        let ring = ring();
+        for from in (0..2 * ring.capacity()).step_by(64) {
+            for len in (0..=ring.capacity()).step_by(64) {
+                let parts = ring.parts(from, from + len);
+                let is_in = |offset: u64| parts.iter().filter(|part| (part.start..part.end).contains(&offset)).count();
+                for line in (0..ring.capacity()).step_by(64) {
+                    let is_between = (from..from + len).step_by(64).any(|at| ring.offset(at) == line);
+                    assert_eq!(is_in(line), usize::from(is_between), "{from} {len} {line}");
+                }
+            }
+        }
     }
 
     #[test]

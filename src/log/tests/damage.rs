@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::log::format::{LAST_UPDATE, Superblock};
+use crate::log::ring::Extent;
 
 #[test]
 fn every_bit_of_the_last_record_is_noticed_in_every_lap() {
@@ -90,6 +91,32 @@ fn a_log_goes_on_behind_memory_that_cannot_be_written() {
     assert_eq!(again.recovered(), 0);
     let expected = [b"before".to_vec(), data(8, 5000), b"after".to_vec()];
     assert_eq!(records(&again), (0..3).zip(expected.map(Some)).collect());
+}
+
+/// The damage that a fault shows is a page or a huge page. The records in it are still found, in each lap.
+#[test]
+fn records_in_a_page_that_turns_bad_under_the_next_append_stay() {
+    for laps in 0..3 {
+        let log = create(RING + 8 * 4096);
+        for lap in 0..laps {
+            for _ in 0..8 {
+                append(&log, &data(lap, 4096 - 64)).unwrap();
+            }
+            log.discard_before(log.numbers().unwrap().end).unwrap();
+        }
+        let first = append(&log, &data(1, 500)).unwrap();
+        append(&log, &data(2, 500)).unwrap();
+        log.medium().memory.borrow_mut().fail_from(RING + 2 * 576);
+        *log.medium().bad.borrow_mut() = Some((RING, RING + 4096));
+        assert!(matches!(append(&log, &data(3, 500)), Err(Failure::Fault(..))));
+        log.medium().memory.borrow_mut().fail_from(usize::MAX);
+        assert_eq!(append(&log, &data(4, 500)).unwrap(), first + 2);
+        assert!(log.record(first + 2).unwrap().offset >= RING + 4096);
+        let again = open(&image(&log));
+        let expected = [data(1, 500), data(2, 500), data(4, 500)];
+        assert_eq!(records(&again), (first..first + 3).zip(expected.map(Some)).collect(), "{laps} laps");
+        assert_eq!(again.lock().unwrap().ring.bad(), [Extent { start: 2 * 576, end: 4096 }]);
+    }
 }
 
 #[test]
