@@ -5,6 +5,10 @@
 //! many it did **not** process, which is the kernel's convention for whatever may stop early. A fault stops it early if
 //! a signal handler resumes it; see [`guard`].
 
+#[allow(unused_macros)] // by the portable set, which has no such routines
+#[macro_use]
+mod routine;
+
 #[cfg(all(target_arch = "aarch64", not(iovec_rs_portable)))]
 mod aarch64;
 pub mod facts;

@@ -1,7 +1,7 @@
 //! What the copy functions return, as Python objects.
 
 use super::in_use::TAKES_TURNS;
-use super::results::{int, tuple};
+use super::results::{int, summed};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -68,7 +68,7 @@ impl<'py> Returned<'py> for bool {
 
 impl<'py> Returned<'py> for (usize, u32) {
     fn returned(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        tuple(py, [int(py, self.0), int(py, self.1 as usize)].into_iter())
+        summed(int(py, self.0)?, self.1)
     }
 }
 

@@ -20,7 +20,8 @@ from iovec_rs import (
     copy_to_iter,
     pmem,
 )
-from support.logs import bitwise_crc32c, contents, make
+from support.logs import contents, make
+from support.sums import bit_by_bit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,7 @@ def test_a_record_says_where_its_data_are_and_what_they_sum_to(path: Path) -> No
         (_, record) = log
         assert record == Record(1, record.offset, 9, 0xE3069283) == log.record(1)
         assert record.offset % 64 == 0
-        assert record.crc32c == bitwise_crc32c(b"123456789")
+        assert record.crc32c == bit_by_bit(b"123456789")
     assert path.read_bytes()[record.offset : record.offset + 9] == b"123456789"
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from iovec_rs import CorruptError, PmemLog
-from support.logs import bitwise_crc32c, contents, make
+from support.logs import contents, make
+from support.sums import bit_by_bit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ def generation(path: Path) -> bytes:
         page = bytearray(os.pread(file, PAGE, slot * PAGE))
         page[32:40] = struct.pack("<Q", size)
         page[56:72] = b"\xff" * 16  # where it ended if it was closed
-        page[-4:] = struct.pack("<I", bitwise_crc32c(bytes(page[:-4])))
+        page[-4:] = struct.pack("<I", bit_by_bit(bytes(page[:-4])))
         os.pwrite(file, page, slot * PAGE)
     os.close(file)
     return bytes(page[16:24])
@@ -53,9 +54,9 @@ def test_a_log_of_holes_is_opened_without_reading_them(path: Path) -> None:
 def test_a_record_between_holes_is_found(path: Path, generation: bytes) -> None:
     position = (path.stat().st_size // 3 * 2) // 64 * 64 - RING
     data = b"far behind".ljust(64, b"\0")
-    line = b"RECD" + struct.pack("<I", bitwise_crc32c(data[:10])) + generation
+    line = b"RECD" + struct.pack("<I", bit_by_bit(data[:10])) + generation
     line += struct.pack("<QQQQ", 3, 10, position, position - 128) + bytes(12)
-    line += struct.pack("<I", bitwise_crc32c(line))
+    line += struct.pack("<I", bit_by_bit(line))
     with path.open("r+b") as file:
         file.seek(RING + position)
         file.write(line + data)

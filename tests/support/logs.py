@@ -18,12 +18,3 @@ def make(path: Path, size: int = SIZE) -> PmemLog:
 
 def contents(log: PmemLog) -> dict[int, bytes]:
     return {record.sequence: log.read(record.sequence) for record in log}
-
-
-def bitwise_crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF

@@ -1,28 +1,14 @@
 //! The write-back loops: one macro, expanded for each instruction. None waits for the write-backs to end; the store
 //! fence does.
 
-use crate::arch::WriteBack;
-use crate::arch::guard::{Instruction, Trap};
+use crate::arch::guard::Instruction;
 use core::arch::global_asm;
 
 /// The loop of one instruction. `x0` is the start of a line and `x1` a multiple of the line's length, not 0. The
 /// instruction is given in its `sys` form, since the assembler's baseline may not know its name.
 macro_rules! write_back {
     ($static:ident, $name:literal, $sys:literal, $routine:literal $function:ident, $evicts:literal, $test:expr) => {
-        pub(in crate::arch) static $static: WriteBack = WriteBack {
-            name: $name,
-            run: $function,
-            evicts: $evicts,
-            available: $test,
-            tables: &[$function::TABLE],
-        };
-
-        unsafe extern "C" {
-            #[link_name = $routine]
-            fn $function(addr: *mut u8, len: usize, trap: *mut Trap) -> usize;
-        }
-
-        table!($function, $routine);
+        declare_write_back!($static, $name, $routine $function, $evicts, $test);
 
         global_asm!(
             ".pushsection .text.iovec_rs,\"ax\",@progbits",

@@ -14,8 +14,7 @@
 //!   into a second line, a byte of the first has been read, by an [`Instruction::First`] where nothing else has read
 //!   it; so if such a load faults, the second line is the bad one.
 
-use crate::arch::Primitives;
-use crate::arch::guard::{Instruction, Trap};
+use crate::arch::guard::Instruction;
 use core::arch::global_asm;
 
 /// Copies `x2` bytes, fewer than a line, inside one line of the destination. It reads the first byte, and then moves
@@ -142,28 +141,10 @@ macro_rules! routines {
         nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident,
         line: $line:tt, clear: $clear:literal, zeroes: [$($pair:literal $o:literal),*]
     ) => {
-        pub(in crate::arch) static $set: Primitives = Primitives {
-            name: $name,
-            copy: $copy_fn,
-            nontemporal: $nontemporal_fn,
-            zero: $zero_fn,
-            available: || true,
-            whole: || true,
-            tables: &[$copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE],
-        };
-
-        unsafe extern "C" {
-            #[link_name = $copy]
-            fn $copy_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-            #[link_name = $nontemporal]
-            fn $nontemporal_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-            #[link_name = $zero]
-            fn $zero_fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
-        }
-
-        table!($copy_fn, $copy);
-        table!($nontemporal_fn, $nontemporal);
-        table!($zero_fn, $zero);
+        declare_primitives!(
+            $set, $name, available: || true, whole: || true, copy: $copy $copy_fn,
+            nontemporal: $nontemporal $nontemporal_fn, zero: $zero $zero_fn
+        );
 
         global_asm!(
             ".pushsection .text.iovec_rs,\"ax\",@progbits",

@@ -1,4 +1,4 @@
-//! Macros that open and close an assembly routine and build its fault table. The entries of a routine go to a section
+//! Macros that build the fault table of an assembly routine and end both. The entries of a routine go to a section
 //! of their own, in the order of the code, between the symbols `NAME_table` and `NAME_table_end`.
 //!
 //! Every routine uses the same registers: `x0` points to the destination and `x1` to the source; `x2` counts the bytes
@@ -20,21 +20,6 @@ macro_rules! guarded {
     };
 }
 
-/// Begins a routine and its table. The symbols are hidden: global to the linker, but not exported.
-#[rustfmt::skip]
-macro_rules! opening {
-    ($r:literal) => {
-        concat!(
-            ".globl ", $r, "\n.hidden ", $r, "\n.type ", $r, ",@function\n",
-            ".pushsection .rodata.iovec_rs.", $r, ",\"a\",@progbits\n.p2align 2\n",
-            ".globl ", $r, "_table\n.hidden ", $r, "_table\n",
-            $r, "_table:\n.popsection\n",
-            ".p2align 6\n",
-            $r, ":\n.cfi_startproc\n",
-        )
-    };
-}
-
 /// Ends a routine and its table with the fixup. That fills the call's [`Trap`](crate::arch::guard::Trap) with the two
 /// registers that the handler set and with both pointers, and returns the bytes from the pointer `$at` to the end.
 #[rustfmt::skip]
@@ -48,21 +33,5 @@ macro_rules! closing {
             ".globl ", $r, "_table_end\n.hidden ", $r, "_table_end\n",
             $r, "_table_end:\n.popsection\n",
         )
-    };
-}
-
-/// Declares the [`Table`](crate::arch::guard::Table) of a routine, as `TABLE` in a module of the routine's name.
-macro_rules! table {
-    ($function:ident, $routine:literal) => {
-        mod $function {
-            use crate::arch::guard::{Entry, Table};
-            unsafe extern "C" {
-                #[link_name = concat!($routine, "_table")]
-                static START: Entry;
-                #[link_name = concat!($routine, "_table_end")]
-                static END: Entry;
-            }
-            pub(super) const TABLE: Table = Table::new(&raw const START, &raw const END);
-        }
     };
 }

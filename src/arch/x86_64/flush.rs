@@ -1,8 +1,7 @@
 //! The write-back loops: one macro, expanded for each instruction. None of them fences.
 
 use super::structured_features;
-use crate::arch::WriteBack;
-use crate::arch::guard::{Instruction, Trap};
+use crate::arch::guard::Instruction;
 use core::arch::global_asm;
 
 /// The loop of one instruction. `rdi` is the start of a line and `rsi` a multiple of the line's length, not 0; `r11`
@@ -10,20 +9,7 @@ use core::arch::global_asm;
 /// `rdi` itself.
 macro_rules! write_back {
     ($static:ident, $instruction:literal, $routine:literal $function:ident, $evicts:literal, $test:expr) => {
-        pub(in crate::arch) static $static: WriteBack = WriteBack {
-            name: $instruction,
-            run: $function,
-            evicts: $evicts,
-            available: $test,
-            tables: &[$function::TABLE],
-        };
-
-        unsafe extern "C" {
-            #[link_name = $routine]
-            fn $function(addr: *mut u8, len: usize, trap: *mut Trap) -> usize;
-        }
-
-        table!($function, $routine);
+        declare_write_back!($static, $instruction, $routine $function, $evicts, $test);
 
         global_asm!(
             ".pushsection .text.iovec_rs,\"ax\",@progbits",

@@ -36,8 +36,7 @@
 //!   into a second line, a byte of the first has been read, by an [`Instruction::First`] where nothing else has read
 //!   it; so if such a load faults, the second line is the bad one.
 
-use crate::arch::Primitives;
-use crate::arch::guard::{Instruction, Trap};
+use crate::arch::guard::Instruction;
 use core::arch::global_asm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -88,28 +87,10 @@ macro_rules! routines {
         line: $line:tt, end: $end_mov:literal $end_line:tt, plain_lines: $plain_lines:tt, four_lines: $four_lines:tt,
         zeroes: $zeroes:tt
     ) => {
-        pub(in crate::arch) static $set: Primitives = Primitives {
-            name: $name,
-            copy: $copy_fn,
-            nontemporal: $nontemporal_fn,
-            zero: $zero_fn,
-            available: || $test,
-            whole: $whole,
-            tables: &[$copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE],
-        };
-
-        unsafe extern "C" {
-            #[link_name = $copy]
-            fn $copy_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-            #[link_name = $nontemporal]
-            fn $nontemporal_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap) -> usize;
-            #[link_name = $zero]
-            fn $zero_fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
-        }
-
-        table!($copy_fn, $copy);
-        table!($nontemporal_fn, $nontemporal);
-        table!($zero_fn, $zero);
+        declare_primitives!(
+            $set, $name, available: || $test, whole: $whole, copy: $copy $copy_fn,
+            nontemporal: $nontemporal $nontemporal_fn, zero: $zero $zero_fn
+        );
 
         global_asm!(
             ".pushsection .text.iovec_rs,\"ax\",@progbits",

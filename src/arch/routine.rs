@@ -1,0 +1,84 @@
+//! Macros that declare assembly routines, the same for every architecture: the symbols of a routine and of its fault
+//! table, and the sets that name them. Each architecture's `table.rs` has the entries of the table and its end.
+
+/// Begins a routine and its table. The symbols are hidden: global to the linker, but not exported.
+#[rustfmt::skip]
+macro_rules! opening {
+    ($r:literal) => {
+        concat!(
+            ".globl ", $r, "\n.hidden ", $r, "\n.type ", $r, ",@function\n",
+            ".pushsection .rodata.iovec_rs.", $r, ",\"a\",@progbits\n.p2align 2\n",
+            ".globl ", $r, "_table\n.hidden ", $r, "_table\n",
+            $r, "_table:\n.popsection\n",
+            ".p2align 6\n",
+            $r, ":\n.cfi_startproc\n",
+        )
+    };
+}
+
+/// Declares the [`Table`](crate::arch::guard::Table) of a routine, as `TABLE` in a module of the routine's name.
+macro_rules! table {
+    ($function:ident, $routine:literal) => {
+        mod $function {
+            use crate::arch::guard::{Entry, Table};
+            unsafe extern "C" {
+                #[link_name = concat!($routine, "_table")]
+                static START: Entry;
+                #[link_name = concat!($routine, "_table_end")]
+                static END: Entry;
+            }
+            pub(super) const TABLE: Table = Table::new(&raw const START, &raw const END);
+        }
+    };
+}
+
+/// Declares a set of routines by their symbols.
+macro_rules! declare_primitives {
+    (
+        $set:ident, $name:literal, available: $available:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
+        nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident
+    ) => {
+        pub(in crate::arch) static $set: crate::arch::Primitives = crate::arch::Primitives {
+            name: $name,
+            copy: $copy_fn,
+            nontemporal: $nontemporal_fn,
+            zero: $zero_fn,
+            available: $available,
+            whole: $whole,
+            tables: &[$copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE],
+        };
+
+        unsafe extern "C" {
+            #[link_name = $copy]
+            fn $copy_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
+            #[link_name = $nontemporal]
+            fn $nontemporal_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
+            #[link_name = $zero]
+            fn $zero_fn(dst: *mut u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
+        }
+
+        table!($copy_fn, $copy);
+        table!($nontemporal_fn, $nontemporal);
+        table!($zero_fn, $zero);
+    };
+}
+
+/// Declares a write-back routine by its symbol.
+macro_rules! declare_write_back {
+    ($static:ident, $name:literal, $routine:literal $function:ident, $evicts:literal, $test:expr) => {
+        pub(in crate::arch) static $static: crate::arch::WriteBack = crate::arch::WriteBack {
+            name: $name,
+            run: $function,
+            evicts: $evicts,
+            available: $test,
+            tables: &[$function::TABLE],
+        };
+
+        unsafe extern "C" {
+            #[link_name = $routine]
+            fn $function(addr: *mut u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
+        }
+
+        table!($function, $routine);
+    };
+}
