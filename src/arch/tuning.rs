@@ -39,10 +39,10 @@ const USUAL_RAGGED_FROM: usize = 1 << 10;
 const STRINGS_FROM: usize = 32 << 10;
 /// The same for AMD's CPUs whose first-level cache has 32 KiB, which source and destination fill.
 const STRINGS_FROM_SMALL_L1: usize = 16 << 10;
-/// The same for AMD's CPUs whose first-level cache has 48 KiB, which they nearly fill. There `rep movsb` is faster
-/// between any two addresses: on Zen 5, at 512 distances, it takes 0.55 to 0.9 of the loop's time at 22 KiB, 0.5 to 0.9
-/// at 28 KiB, and 0.75 to 0.9 from 40 KiB to 1 MiB.
-const STRINGS_FROM_MIDDLE_L1: usize = 22 << 10;
+/// The same for AMD's CPUs whose first-level cache has 48 KiB, which source and destination fill. There `rep movsb` is
+/// faster between any two addresses: on Zen 5, against the AVX-512 loop at seven distances, it takes 1.1 to 1.5 times
+/// the loop's time at 22 KiB, 0.9 to 1.25 at 24 KiB, 0.65 to 1.1 at 26 KiB, and 0.65 to 0.95 from 28 KiB on.
+const STRINGS_FROM_MIDDLE_L1: usize = 24 << 10;
 /// From this many bytes on, Intel's `rep movsb` is faster between any two addresses: source and destination together
 /// fill half of L2. On AMD's earlier CPUs it is never used for any two addresses, since it is many times slower if the
 /// destination lies 1 to 15 bytes behind the source modulo 4 KiB.

@@ -94,8 +94,15 @@ pub(super) fn accesses() -> Option<limits::Accesses> {
 /// are. CPUs of other makers that have AVX-512 do not have this leaf, and move it whole.
 fn moves_512_bits_whole() -> bool {
     const LEAF: u32 = 0x8000_001A;
-    const FP512: u32 = 1 << 3;
-    __cpuid(0x8000_0000).eax < LEAF || __cpuid(LEAF).eax & FP512 != 0
+    __cpuid(0x8000_0000).eax < LEAF || are_paths_of_512_bits(__cpuid(LEAF).eax)
+}
+
+/// Reads EAX of that leaf. Of bits 0, 2 and 3 one is set: for data paths of 128, 256 or 512 bits. KVM hides bit 3, so
+/// where the leaf says something, and names no narrower width, the paths have 512 bits.
+const fn are_paths_of_512_bits(eax: u32) -> bool {
+    const FP128: u32 = 1 << 0;
+    const FP256: u32 = 1 << 2;
+    eax != 0 && eax & (FP128 | FP256) == 0
 }
 
 /// The size, in bytes, of the largest data or unified cache whose level `is_meant` accepts. Intel describes caches in
@@ -188,4 +195,22 @@ pub(super) fn store_fence() {
 pub(super) fn full_fence() {
     // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
     unsafe { _mm_mfence() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_paths_of_512_bits;
+
+    #[test]
+    fn the_widest_registers_are_the_default_where_no_narrower_paths_are_reported() {
+        for (cpu, eax, expected) in [
+            ("Zen 1", 0b0011, false),
+            ("Zen 2 to 4", 0b0110, false),
+            ("Zen 5", 0b1010, true),
+            ("Zen 5 under KVM, which hides bit 3", 0b0010, true),
+            ("a hypervisor that reports nothing", 0, false),
+        ] {
+            assert_eq!(are_paths_of_512_bits(eax), expected, "{cpu}");
+        }
+    }
 }
