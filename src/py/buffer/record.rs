@@ -82,7 +82,8 @@ pub(super) fn keep_out_of_itself(view: &mut ffi::Py_buffer) {
 ///
 /// The object's class tells whether the elements may be objects. Only then is the format requested, which takes as long
 /// as a small copy.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per call, in each function that the interpreter calls
 pub(super) fn fill(object: &Bound<'_, PyAny>, access: Access, view: &mut ffi::Py_buffer) -> Option<Backing> {
     let writable = if access == Access::Write { ffi::PyBUF_WRITABLE } else { 0 };
     let is_bytearray = object.is_exact_instance_of::<PyByteArray>();
