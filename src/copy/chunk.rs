@@ -2,6 +2,7 @@
 //! through.
 
 use crate::arch;
+use crate::iter::Run;
 use crate::memory::Segment;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
@@ -21,6 +22,24 @@ pub(super) trait CopyChunk {
     /// Each range is a part of the [`Memory`](crate::memory::Memory) that the copier was made for, or of a buffer of
     /// ours that stays where it is until the copier is done.
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize;
+
+    /// Copies between the segments of a run and flat memory, in turn. Returns how many segments it took, at least one,
+    /// and how many bytes of the last of them it did **not** copy. It may end before the run does. `ends` makes a
+    /// destination and a source of a segment's address and of the number of bytes before it in the run.
+    ///
+    /// `None`, with nothing copied, if each segment has to be copied as a chunk of its own.
+    ///
+    /// # Safety
+    /// As for [`CopyChunk::copy`], for each segment of the run with the addresses that `ends` makes of it.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // a constant
+    unsafe fn copy_run(
+        &mut self,
+        _run: &Run<'_>,
+        _ends: impl Fn(usize, usize) -> (usize, usize),
+    ) -> Option<(usize, usize)> {
+        None
+    }
 
     /// May prefetch a source that will be copied from soon.
     #[inline(always)]

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::fault::Fault;
 use crate::fault::arm::{self, Path, RECHECK_EVERY};
 use crate::fault::shelter::Mark;
-use crate::iter::IovIter;
+use crate::iter::{IovIter, Run};
 use crate::memory::{Backing, Memory, Segment};
 
 /// Copies chunks, through the caches or, for long chunks of a long copy, with non-temporal stores. Records the fault
@@ -267,6 +267,38 @@ impl CopyChunk for Copier {
             // SAFETY: `copy` has the same contract, which its caller upholds.
             unsafe { self.copy_nontemporal(dst, src, len) }
         }
+    }
+
+    /// If the CPU copies the segments through the caches, it does so in this loop, which decides nothing more.
+    #[inline(never)] // among the other paths of a walk, its variables would not stay in registers
+    unsafe fn copy_run(
+        &mut self,
+        run: &Run<'_>,
+        ends: impl Fn(usize, usize) -> (usize, usize),
+    ) -> Option<(usize, usize)> {
+        let len = run.len();
+        let Path::Direct(armed) = &self.path else { return None };
+        if len >= self.nontemporal_from || !self.fits_one_span(len) {
+            return None;
+        }
+        let (set, mut taken, mut copied) = (self.set, 0, 0);
+        for (addr, next) in run.clone() {
+            if let Some(next) = next {
+                arch::prefetch(next.addr, len);
+            }
+            let (dst, src) = ends(addr, copied);
+            debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
+            taken += 1;
+            copied += len;
+            // SAFETY: by `copy_run`'s contract `copy` accepts the ranges: they are parts of `Memory`, whose maker lets
+            // the destination be written to. Either they are `Backing::Heap`, which stays accessible, or the path,
+            // which is `Path::Direct`, holds an `Armed`, which `arm::arm` gives while the handler is installed.
+            match unsafe { guard::copy(set, dst, src, len) } {
+                None if armed.is_current() => {}
+                stop => return Some((taken, self.count(stop.as_ref(), dst, src, len))),
+            }
+        }
+        Some((taken, 0))
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use super::chunk::CopyChunk;
 use super::copier::Copier;
-use crate::iter::{IovIter, Step, Touch};
+use crate::iter::{IovIter, Run, Step, Touch, one_by_one};
 use crate::memory::Segment;
 
 /// Copies from flat memory to the iterator's.
@@ -29,6 +29,16 @@ impl<C: CopyChunk> Step for ToIter<'_, C> {
         // SAFETY: `walk` passes `len` bytes of the iterator's memory at `addr`, and `progress + len` is at most what is
         // walked over; `new`'s caller promises that `copy` accepts both ranges.
         unsafe { self.copier.copy(addr, self.src + progress, len) }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per run
+    fn run(&mut self, run: &Run<'_>, progress: usize) -> (usize, usize) {
+        let flat = self.src + progress;
+        // SAFETY: a run has segments of the iterator's memory, which together are at most what is walked over; `new`'s
+        // caller promises that `copy` accepts both sides.
+        let done = unsafe { self.copier.copy_run(run, |addr, at| (addr, flat + at)) };
+        done.unwrap_or_else(|| one_by_one(self, run, progress))
     }
 
     #[inline(always)]
@@ -64,6 +74,16 @@ impl<C: CopyChunk> Step for FromIter<'_, C> {
         // SAFETY: `walk` passes `len` bytes of the iterator's memory at `addr`, and `progress + len` is at most what is
         // walked over; `new`'s caller promises that `copy` accepts both ranges.
         unsafe { self.copier.copy(self.dst + progress, addr, len) }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per run
+    fn run(&mut self, run: &Run<'_>, progress: usize) -> (usize, usize) {
+        let flat = self.dst + progress;
+        // SAFETY: a run has segments of the iterator's memory, which together are at most what is walked over; `new`'s
+        // caller promises that `copy` accepts both sides.
+        let done = unsafe { self.copier.copy_run(run, |addr, at| (flat + at, addr)) };
+        done.unwrap_or_else(|| one_by_one(self, run, progress))
     }
 
     #[inline(always)]

@@ -9,13 +9,15 @@ mod kinds;
 mod pages;
 mod pieces;
 mod position;
+mod run;
 mod walk;
 mod whole;
 
 pub use pages::PageSpan;
 pub use pieces::{KeptPiece, Piece};
 pub use position::IterState;
-pub(crate) use walk::{Step, Touch};
+pub(crate) use run::Run;
+pub(crate) use walk::{Step, Touch, one_by_one};
 
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};

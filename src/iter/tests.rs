@@ -20,6 +20,21 @@ impl super::Step for Count {
     }
 }
 
+/// Notes the address of each byte that it is given, and stops after some.
+struct Bytes {
+    found: Vec<usize>,
+    limit: usize,
+}
+
+impl super::Step for Bytes {
+    fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize {
+        assert_eq!(progress, self.found.len());
+        let done = len.min(self.limit - progress);
+        self.found.extend(addr..addr + done);
+        len - done
+    }
+}
+
 fn state(i: &IovIter) -> (usize, usize, usize) {
     let IterState { iov_offset, count, nr_segs } = i.save_state();
     (iov_offset, count, nr_segs)
@@ -43,6 +58,37 @@ fn a_short_step_ends_the_walk_where_it_stopped() {
         let mut i = iovec(SEGS, None);
         assert_eq!(i.walk(15, &mut Count(limit)), limit);
         assert_eq!(state(&i), expected);
+    }
+}
+
+#[test]
+fn equal_segments_are_walked_as_any_others() {
+    let lists: [&[usize]; 7] = [
+        &[4, 4],
+        &[4, 4, 4, 4, 3],
+        &[1, 5, 5, 5, 5, 5, 2, 5, 5],
+        &[0, 3, 3, 0, 3, 3, 0],
+        &[2, 7, 2, 7, 7],
+        &[1; 9],
+        &[512, 512, 513, 513],
+    ];
+    for lens in lists {
+        let segs: Vec<_> = lens.iter().enumerate().map(|(index, len)| ((index + 1) << 12, *len)).collect();
+        let bytes: Vec<_> = segs.iter().flat_map(|(addr, len)| *addr..addr + len).collect();
+        let step = if bytes.len() > 100 { 127 } else { 1 };
+        let places = || (0..=bytes.len()).step_by(step);
+        for (start, end) in places().flat_map(|start| places().map(move |end| (start, end))).filter(|(s, e)| s <= e) {
+            for stop in (0..=end - start).step_by(step) {
+                let mut i = iovec(&segs, None);
+                i.advance(start).unwrap();
+                let mut walked = Bytes { found: Vec::new(), limit: stop };
+                assert_eq!(i.walk(end - start, &mut walked), stop, "{lens:?} {start}..{end}");
+                assert_eq!(walked.found, bytes[start..start + stop], "{lens:?} {start}..{end}");
+                let mut rest = Bytes { found: Vec::new(), limit: usize::MAX };
+                assert_eq!(i.walk(usize::MAX, &mut rest), bytes.len() - start - stop, "{lens:?} {start}..{end}");
+                assert_eq!(rest.found, bytes[start + stop..], "{lens:?}: the position after {stop}");
+            }
+        }
     }
 }
 

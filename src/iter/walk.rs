@@ -5,7 +5,7 @@
 //! on to the next chunk; any other ends the walk, and the iterator stands exactly behind the last byte processed. So a
 //! fault in the middle of a chunk yields an exact position without unwinding.
 
-use super::IovIter;
+use super::{IovIter, Run};
 use crate::abi::Direction;
 use crate::arch;
 use crate::error::Result;
@@ -42,12 +42,39 @@ pub(crate) trait Step {
     /// many of them, at the chunk's end, it did **not** process. A result other than 0 ends the walk.
     fn step(&mut self, addr: usize, progress: usize, len: usize) -> usize;
 
+    /// Processes the segments of a run in turn, of which the first lies `progress` bytes from the start of the walk.
+    /// Returns how many segments it took, at least one, and how many bytes of the last of them it did **not** process.
+    /// If the latter is not 0, the walk ends there. Otherwise it goes on, even if not all segments were taken.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // the step is inlined into the loop
+    fn run(&mut self, run: &Run<'_>, progress: usize) -> (usize, usize) {
+        one_by_one(self, run, progress)
+    }
+
     /// Prefetches a segment that the walk reaches soon.
     #[inline(always)]
     #[allow(clippy::inline_always)] // called once per segment, which may be 64 bytes short
     fn prefetch(&mut self, next: Segment) {
         arch::prefetch(next.addr, next.len);
     }
+}
+
+/// Passes each segment of a run to [`Step::step`], with the result of [`Step::run`].
+#[inline(always)]
+#[allow(clippy::inline_always)] // the step is inlined into the loop
+pub(crate) fn one_by_one<S: Step + ?Sized>(step: &mut S, run: &Run<'_>, progress: usize) -> (usize, usize) {
+    let (len, mut taken) = (run.len(), 0);
+    for (addr, next) in run.clone() {
+        if let Some(next) = next {
+            step.prefetch(next);
+        }
+        let left = step.step(addr, progress + taken * len, len);
+        taken += 1;
+        if left != 0 {
+            return (taken, left);
+        }
+    }
+    (taken, 0)
 }
 
 /// Accesses no memory: only the position moves.
@@ -59,6 +86,8 @@ impl Step for Pass {
     fn step(&mut self, _addr: usize, _progress: usize, _len: usize) -> usize {
         0
     }
+
+    fn prefetch(&mut self, _next: Segment) {}
 }
 
 /// The weakest backing that a copy over an XArray or a folio queue is prepared for.

@@ -160,6 +160,26 @@ def test_a_stream_into_a_bad_page_ends_at_its_first_byte(
     assert Sweep(name, *bad, good, origin, IN_STREAMS, 600).into_bad() == len(IN_STREAMS) * len(MISALIGNMENTS)
 
 
+IN_RUNS = (*range(0, 260, 4), 1000, 4096, 8000)
+"""Numbers of bytes before the fault. They end at segments of a run and in them; as many segments follow as fit in a
+page.
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in FROM_BAD if " run" in name])
+def test_a_bad_source_in_the_middle_of_a_run_ends_it_at_its_first_byte(
+    name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
+) -> None:
+    assert Sweep(name, *bad, good, origin, IN_RUNS, 4096 - 64).from_bad() == len(IN_RUNS) * len(MISALIGNMENTS)
+
+
+@pytest.mark.parametrize("name", [name for name in TO_BAD if " run" in name])
+def test_a_bad_destination_in_the_middle_of_a_run_ends_it_at_its_first_byte(
+    name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
+) -> None:
+    assert Sweep(name, *bad, good, origin, IN_RUNS, 4096 - 64).into_bad() == len(IN_RUNS) * len(MISALIGNMENTS)
+
+
 WITHOUT_SIGNALS = [("signals blocked", BEFORE[::7]), ("mode", BEFORE)]
 
 

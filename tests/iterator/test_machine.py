@@ -41,11 +41,23 @@ class Amount(NamedTuple):
 amounts = st.builds(Amount, st.sampled_from([0, 0, 0, 1, 1, 2, 4, 9]), st.sampled_from([-1, 0, 1, 1, 2, 3, 7, 8, 65]))
 at_most = st.one_of(amounts, amounts, amounts, st.none())
 MASKS = (0, 1, 3, 7, 511, PAGE - 1)
+
+
+def in_runs(runs: list[tuple[int, int]]) -> tuple[int, ...]:
+    """Lengths, each of which is repeated so often."""
+    return tuple(length for length, times in runs for _ in range(times))
+
+
 shapes = st.builds(
     Shape,
-    lengths=st.lists(
-        st.sampled_from([0, 0, 1, 2, 3, 7, 64, 65, 500, 700, PAGE - 1, PAGE, PAGE, PAGE + 1, 9000]), max_size=7
-    ).map(tuple),
+    lengths=st.one_of(
+        st.lists(
+            st.sampled_from([0, 0, 1, 2, 3, 7, 64, 65, 500, 700, PAGE - 1, PAGE, PAGE, PAGE + 1, 9000]), max_size=7
+        ).map(tuple),
+        st.lists(st.tuples(st.sampled_from([0, 1, 7, 63, 64, 65, 512]), st.sampled_from([1, 2, 3, 9])), max_size=4).map(
+            in_runs
+        ),
+    ),
     lead=st.sampled_from([0, 0, 0, 1, 5, 37, 511, 4000, PAGE - 1]),
     cut=st.sampled_from([0, 0, 0, 0, 1, 5, 500, -1, -3000]),
     extra=st.integers(0, 2),

@@ -120,6 +120,11 @@ def pieces(view: memoryview) -> list[memoryview]:
     return found
 
 
+def run(view: memoryview, length: int) -> list[memoryview]:
+    """The same bytes in segments of one length, of which the last may be shorter."""
+    return [view[at : at + length] for at in range(0, len(view), length)]
+
+
 FROM_BAD: dict[str, Primitive] = {
     "copy_to_iter": lambda bad, at, n, good: through(
         IovIter.ubuf(READ, good), lambda i: copy_to_iter(bad.buffer[at : at + n], i)
@@ -139,8 +144,23 @@ FROM_BAD: dict[str, Primitive] = {
     "copy_from_iter kvec": lambda bad, at, n, good: through(
         IovIter.kvec(WRITE, [bad.buffer[at : at + n]]), lambda i: copy_from_iter(good, i)
     ),
+    "copy_from_iter run of 64": lambda bad, at, n, good: through(
+        IovIter.kvec(WRITE, run(bad.buffer[at : at + n], 64)), lambda i: copy_from_iter(good, i)
+    ),
+    "copy_from_iter run of 24": lambda bad, at, n, good: through(
+        IovIter.iovec(WRITE, run(bad.buffer[at : at + n], 24)), lambda i: copy_from_iter(good, i)
+    ),
+    "copy_to_iter run of 64": lambda bad, at, n, good: through(
+        IovIter.iovec(READ, run(good, 64)), lambda i: copy_to_iter(bad.buffer[at : at + n], i)
+    ),
     "copy_iter": lambda bad, at, n, good: across(
         IovIter.ubuf(READ, good), IovIter.iovec(WRITE, [bad.buffer[at : at + n]])
+    ),
+    "copy_iter runs": lambda bad, at, n, good: across(
+        IovIter.kvec(READ, run(good, 48)), IovIter.iovec(WRITE, run(bad.buffer[at : at + n], 64))
+    ),
+    "copy_from_iter_flushcache run of 64": lambda bad, at, n, good: through(
+        IovIter.kvec(WRITE, run(bad.buffer[at : at + n], 64)), lambda i: copy_from_iter_flushcache(good, i)
     ),
     "copy_to_iter_mcsafe": lambda bad, at, n, good: through(
         IovIter.kvec(READ, [good]), lambda i: copy_to_iter_mcsafe(bad.buffer[at : at + n], i)
@@ -226,8 +246,23 @@ TO_BAD: dict[str, Primitive] = {
     "copy_page_from_iter": lambda bad, at, n, good: through(
         IovIter.kvec(WRITE, [good]), lambda i: copy_page_from_iter(bad.buffer, at, n, i)
     ),
+    "copy_to_iter run of 64": lambda bad, at, n, good: through(
+        IovIter.kvec(READ, run(bad.buffer[at : at + n], 64)), lambda i: copy_to_iter(good, i)
+    ),
+    "copy_to_iter run of 24": lambda bad, at, n, good: through(
+        IovIter.iovec(READ, run(bad.buffer[at : at + n], 24)), lambda i: copy_to_iter(good, i)
+    ),
+    "copy_from_iter run of 64": lambda bad, at, n, good: through(
+        IovIter.iovec(WRITE, run(good, 64)), lambda i: copy_from_iter(bad.buffer[at : at + n], i)
+    ),
     "copy_iter": lambda bad, at, n, good: across(
         IovIter.iovec(READ, [bad.buffer[at : at + n]]), IovIter.ubuf(WRITE, good)
+    ),
+    "copy_iter runs": lambda bad, at, n, good: across(
+        IovIter.kvec(READ, run(bad.buffer[at : at + n], 64)), IovIter.iovec(WRITE, run(good, 48))
+    ),
+    "zero run of 64": lambda bad, at, n, _: through(
+        IovIter.iovec(READ, run(bad.buffer[at : at + n], 64)), lambda i: i.zero()
     ),
     "zero": lambda bad, at, n, _: through(IovIter.ubuf(READ, bad.buffer[at : at + n]), lambda i: i.zero()),
     "zero kvec": lambda bad, at, n, _: through(IovIter.kvec(READ, [bad.buffer[at : at + n]]), lambda i: i.zero()),
@@ -259,6 +294,9 @@ TO_BAD: dict[str, Primitive] = {
     ),
     "copy_to_iter_flushcache pieces": lambda bad, at, n, good: through(
         IovIter.kvec(READ, pieces(bad.buffer[at : at + n])), lambda i: copy_to_iter_flushcache(good, i)
+    ),
+    "copy_to_iter_flushcache run of 64": lambda bad, at, n, good: through(
+        IovIter.iovec(READ, run(bad.buffer[at : at + n], 64)), lambda i: copy_to_iter_flushcache(good, i)
     ),
     "memcpy_nocache": lambda bad, at, n, good: flat(bad.range(at, n), good, memcpy_nocache),
     "memcpy_flushcache": lambda bad, at, n, good: flat(bad.buffer[at : at + n], good, memcpy_flushcache),

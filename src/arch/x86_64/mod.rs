@@ -144,38 +144,41 @@ pub(super) fn features() -> Vec<(&'static str, bool)> {
 /// How many bytes of the next segment are prefetched. Behind that the hardware prefetcher has detected the stream.
 const PREFETCH_BYTES: usize = 1024;
 
-/// An address in each line of a range. A range that begins inside a line reaches into one line more than its length
-/// tells, so the bytes before it in that line are added.
+/// Calls `hint` with an address in each line of a range: its first byte, every 64th after that, and its last, since a
+/// range that begins inside a line may reach into one line more than its length tells. The number of calls depends on
+/// the length alone, so that no branch is mispredicted for segments of equal length.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
-fn lines(addr: usize, len: usize) -> impl Iterator<Item = *const i8> {
-    (0..len + addr % LINE).step_by(LINE).map(move |at| std::ptr::with_exposed_provenance(addr.wrapping_add(at)))
+fn each_line(addr: usize, len: usize, hint: impl Fn(*const i8)) {
+    let Some(last) = len.checked_sub(1) else { return };
+    let at = |offset| std::ptr::with_exposed_provenance(addr.wrapping_add(offset));
+    hint(at(0));
+    for offset in (LINE..last).step_by(LINE) {
+        hint(at(offset));
+    }
+    hint(at(last));
 }
 
 #[inline(always)]
 #[allow(clippy::inline_always)]
 pub(super) fn prefetch(addr: usize, len: usize) {
-    for line in lines(addr, len.min(PREFETCH_BYTES)) {
-        // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
-    }
+    // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
+    each_line(addr, len.min(PREFETCH_BYTES), |line| unsafe { _mm_prefetch::<_MM_HINT_T0>(line) });
 }
 
 #[inline]
 pub(super) fn prefetch_far(addr: usize, len: usize) {
-    for line in lines(addr, len) {
-        // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line) };
-    }
+    // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address.
+    each_line(addr, len, |line| unsafe { _mm_prefetch::<_MM_HINT_T1>(line) });
 }
 
 #[inline]
 pub(super) fn prefetch_to_write(addr: usize, len: usize) {
-    for line in lines(addr, len) {
+    each_line(addr, len, |line| {
         // SAFETY: a prefetch is a hint; it never faults and has no effect on memory, whatever the address. Every CPU
         // with 64-bit mode accepts the instruction; some do nothing for it.
         unsafe { asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly)) };
-    }
+    });
 }
 
 /// Reads the time-stamp counter, the cheapest clock there is.
