@@ -112,8 +112,9 @@ class use_tuning(_Choice):  # noqa: N801 - called like a function
     string_chunks_from: chunks of `strings_any_from` bytes or more are long only in copies of this many bytes or more.
     strings_from, strings_any_from: the length in bytes from which `rep movsb` is used, between addresses that agree
     modulo a cache line, and between any two. far_from: nontemporal copies of this many bytes or more prefetch their
-    source far ahead. durable_from: `memcpy_flushcache` uses nontemporal stores for this many bytes or more, ordinary
-    stores and write-backs for fewer.
+    source far ahead. unaided_from: other nontemporal copies of this many bytes or more prefetch only the beginning of
+    their source. durable_from: `memcpy_flushcache` uses nontemporal stores for this many bytes or more, ordinary stores
+    and write-backs for fewer.
     """
 
     def __init__(self, name: str) -> None:

@@ -74,6 +74,9 @@ pub(super) fn facts() -> Facts {
 /// This set's copy does not prefetch.
 pub(super) fn use_far(_from: usize) {}
 
+/// Nor does it.
+pub(super) fn use_unaided(_from: usize) {}
+
 /// There are no string instructions.
 pub(super) fn use_strings(_from: usize, _any_from: usize) {}
 

@@ -94,8 +94,8 @@ fn check_nontemporal(set: &Primitives, len: usize, src_at: usize, dst_at: usize)
 #[test]
 fn copies_nontemporally_every_length_to_every_address() {
     let _setting = Setting::keep();
-    for far_from in [usize::MAX, 0] {
-        tuning::set(Tuning { far_from, ..tuning::current() });
+    for (far_from, unaided_from) in [(usize::MAX, usize::MAX), (usize::MAX, 0), (0, usize::MAX)] {
+        tuning::set(Tuning { far_from, unaided_from, ..tuning::current() });
         for set in sets() {
             for dst_at in 0..LINE {
                 for len in 1..400 {

@@ -37,6 +37,7 @@ NAMES = [
     "strings_from",
     "strings_any_from",
     "far_from",
+    "unaided_from",
     "durable_from",
 ]
 
@@ -46,6 +47,7 @@ SETTINGS = [
     "other",
     "nontemporal_from=1,lines_from=1,ragged_from=1,string_chunks_from=0,far_from=0,durable_from=never",
     "nontemporal_from=1,lines_from=64,ragged_from=never,strings_from=0,strings_any_from=0,durable_from=640",
+    "nontemporal_from=1,lines_from=1,ragged_from=1,string_chunks_from=0,far_from=never,unaided_from=0",
     "nontemporal_from=never,strings_from=never,strings_any_from=never,durable_from=0",
 ]
 

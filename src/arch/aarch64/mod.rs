@@ -38,6 +38,9 @@ fn has_point_of_persistence() -> bool {
 /// These copies do not prefetch.
 pub(super) fn use_far(_from: usize) {}
 
+/// Nor does it.
+pub(super) fn use_unaided(_from: usize) {}
+
 /// There are no string instructions.
 pub(super) fn use_strings(_from: usize, _any_from: usize) {}
 

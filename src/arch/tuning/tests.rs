@@ -81,6 +81,13 @@ fn nontemporal_copies_prefetch_far_ahead_on_intel_alone() {
 }
 
 #[test]
+fn long_nontemporal_copies_leave_their_source_to_the_hardware_on_zen_5_alone() {
+    let from = |facts: &Facts| Tuning::of(facts).unaided_from;
+    assert_eq!(from(&ZEN_5), 32 * KIB);
+    assert_eq!([ZEN_4, GENOA_X, EMERALD_RAPIDS, NEHALEM, UNKNOWN].map(|facts| from(&facts)), [usize::MAX; 5]);
+}
+
+#[test]
 fn one_short_durable_range_goes_through_the_cache_on_intel_alone() {
     let from = |facts: &Facts| Tuning::of(facts).durable_from;
     assert_eq!([ZEN_4, ZEN_5, UNKNOWN].map(|facts| from(&facts)), [0; 3]);

@@ -56,6 +56,11 @@ pub(super) fn use_far(from: usize) {
     vector::use_far(from);
 }
 
+/// Sets the length, in bytes, from which other non-temporal copies leave their source to the hardware prefetcher.
+pub(super) fn use_unaided(from: usize) {
+    vector::use_unaided(from);
+}
+
 /// The properties of this CPU that thresholds depend on, by CPUID.
 pub(super) fn facts() -> Facts {
     Facts {

@@ -69,9 +69,19 @@ const FAR_AHEAD: usize = 4 << 10;
 /// rule is in `arch/tuning.rs`.
 static FAR_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Sets it, to at least `2 * FAR_AHEAD`: the routine sets `FAR_AHEAD` bytes aside and must have more left for its loop.
+/// Sets `FAR_FROM`, to at least `2 * FAR_AHEAD`: the routine sets `FAR_AHEAD` bytes aside and must have more left for
+/// its loop.
 pub(super) fn use_far(from: usize) {
     FAR_FROM.store(from.max(2 * FAR_AHEAD), Ordering::Relaxed);
+}
+
+/// From this many bytes on, a non-temporal copy that does not prefetch far ahead leaves its source to the hardware
+/// prefetcher, behind the first `PREFETCH_AHEAD` bytes. The assembly reads it. The rule is in `arch/tuning.rs`.
+static UNAIDED_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Sets it.
+pub(super) fn use_unaided(from: usize) {
+    UNAIDED_FROM.store(from, Ordering::Relaxed);
 }
 
 /// Defines the three routines of one register width, and their set. `mov` loads and stores, `put` is the non-temporal
@@ -158,7 +168,7 @@ macro_rules! routines {
             "13: prefetcht1 [rax]\n add rax, 64\n cmp rax, rcx\n jb 13b\n sub rdx, {far}",
             four_line_loop!($nontemporal, "14", $mov, $put, $four_lines, prefetch_lines_far!("{far}")),
             "add rdx, {far}\n jmp 4f",
-            "12: sub rdx, {prefetch_ahead}\n jb 1f",
+            "12: cmp rdx, [rip + {unaided_from}]\n jae 4f\n sub rdx, {prefetch_ahead}\n jb 1f",
             four_line_loop!($nontemporal, "2", $mov, $put, $four_lines, prefetch_lines!("{prefetch_ahead}")),
             "1: add rdx, {prefetch_ahead}",
             four_line_loop!($nontemporal, "4", $mov, $put, $four_lines, ""),
@@ -196,6 +206,7 @@ macro_rules! routines {
             prefetch_ahead = const PREFETCH_AHEAD,
             far = const FAR_AHEAD,
             far_from = sym FAR_FROM,
+            unaided_from = sym UNAIDED_FROM,
             ahead = const AHEAD,
             first = const Instruction::First as i32,
             load = const Instruction::Load as i32,
