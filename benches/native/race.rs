@@ -6,11 +6,17 @@ use std::time::Instant;
 pub(crate) struct Contestant<'a> {
     name: &'static str,
     run: Box<dyn FnMut(usize) + 'a>,
+    warm: usize,
 }
 
 impl<'a> Contestant<'a> {
     pub(crate) fn new(name: &'static str, run: impl FnMut(usize) + 'a) -> Self {
-        Self { name, run: Box::new(run) }
+        Self { name, run: Box::new(run), warm: 0 }
+    }
+
+    /// Makes so many calls ahead of each sample, outside the timing.
+    pub(crate) fn warmed(self, calls: usize) -> Self {
+        Self { warm: calls, ..self }
     }
 }
 
@@ -50,6 +56,9 @@ impl Report {
             for turn in 0..count {
                 let which = (turn + round) % count;
                 before();
+                for call in 0..contestants[which].warm {
+                    (contestants[which].run)(call);
+                }
                 let start = Instant::now();
                 for call in 0..case.calls {
                     (contestants[which].run)(call);

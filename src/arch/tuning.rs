@@ -13,10 +13,11 @@ const USUAL_CACHE: usize = 32 << 20;
 const MOST_KEPT: usize = 32 << 20;
 
 // Where AMD's `rep movsb` is used between any two addresses, the chunks that it copies stay in the caches as long as
-// the last-level cache holds the whole copy. Zen 5, last-level cache of 32 MiB, chunks of 64 KiB or more, time relative
-// to non-temporal stores: 16 MiB 0.73 to 0.83, and 0.66 to 0.77 together with a read of the destination right after it;
-// 24 MiB 0.78 to 0.97 and 0.72 to 0.82; 32 MiB 0.88 to 1.02 and 0.79 to 0.94; 64 MiB level. Copies from a cold source
-// lose by it: 16 MiB 1.06 to 1.2, 32 MiB 1.2 to 1.3.
+// the last-level cache holds the whole copy, one of exactly its size included. Zen 5, last-level cache of 32 MiB,
+// chunks of 1 MiB or more, time relative to non-temporal stores, from a cached source, alone and together with a read
+// of the destination right after it: 16 MiB 0.9 to 1.17 and 0.74 to 0.77; 24 MiB 1.12 and 0.76; 32 MiB 1.01 to 1.09 and
+// 0.83 to 0.87; 48 MiB 1.09 and 0.95; 64 MiB 1.14 and 1.01. From a cold source: 16 MiB 1.15 and 1.0; 32 MiB 1.16 and
+// 1.05 to 1.12; 48 MiB 1.2 and 1.03.
 
 /// Of a last-level cache that many cores share, one core is taken to get this many times the size of its second-level
 /// cache. Measured as the length at which a copy and a read of its destination right after it together take equally
@@ -150,7 +151,7 @@ impl Tuning {
             nontemporal_from,
             lines_from: if is_intel { LINE } else { WHOLE_LINES_FROM },
             ragged_from: USUAL_RAGGED_FROM,
-            string_chunks_from: if keeps_strings { last.min(MOST_KEPT).max(kept) } else { nontemporal_from },
+            string_chunks_from: if keeps_strings { last.min(MOST_KEPT).max(kept) + 1 } else { nontemporal_from },
             strings_from: if facts.fast_strings { strings_from } else { usize::MAX },
             strings_any_from,
             far_from: if is_intel { FAR_FROM } else { usize::MAX },
