@@ -58,7 +58,7 @@ class Verdict(NamedTuple):
 
 STREAMS_TOO = {"Intel": Allowed(1.15, "memcpy streams there, too")}
 DRAIN = {"Intel": Allowed(1.0, "the fence waits 135 to 190 ns for the stores, whoever made them")}
-LEAST_COPY = "limit: loads or stores alone"
+LEAST_COPY = "limit: the fastest copy known"
 LEAST_STORE = "the least: stores, a fence"
 LEAST_PUBLISH = "memcpy_nocache, no header, no sum"
 LEAST_CONSUME = "flush_range, d[:] = s"
@@ -123,14 +123,20 @@ TARGETS = [
     Target(rf"flat, [1-9]\d* B, {BETWEEN_WORDS}", PERSIST, 1.0, level=0.97, least=LEAST_STORE),
     Target(rf"flat, (8|16|32|64) B, {AT_WORDS}", PERSIST, 1.35, least=LEAST_STORE, families=DRAIN),
     Target(rf"flat, (256|512|1024|2048|4096) B, {AT_WORDS}", PERSIST, 0.98),
-    Target(r"flat, (65536|\d{6,}) B, cold source \+ 0, cold destination \+ 0", PERSIST, 1.05),
+    Target(r"flat, (65536|\d{6,}) B, cold source \+ 0, cold destination \+ 0", PERSIST, 1.05, least=LEAST_COPY),
     Target(
         r"flat, \d{9,} B, cold source \+ 0, cold destination \+ 0",
         r"memcpy \+ write-back",
         1.8,
+        least=LEAST_COPY,
         families={"Intel": Allowed(1.4, "memcpy streams there, too")},
     ),
-    Target(r"flat, (65536|\d{6,}) B, cold source \+ 0, cold destination \+ 0", r"memcpy \+ write-back", 1.8),
+    Target(
+        r"flat, (65536|\d{6,}) B, cold source \+ 0, cold destination \+ 0",
+        r"memcpy \+ write-back",
+        1.8,
+        least=LEAST_COPY,
+    ),
     Target(r"gather, \d+ x \d+ B to \+ [1-9]\d*", f"{PERSIST} each", 1.0, level=0.97),
     Target(r"gather, \d+ x 64 B to \+ 0", f"{PERSIST} each", 8.0),
     Target(r"gather, \d+ x 512 B to \+ 0", f"{PERSIST} each", 1.7),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iovec_rs import WRITE, IovIter, copy_from_iter_flushcache, memcpy_flushcache, memcpy_nocache, pmem
-from iovec_rs._bench.harness import Case, Contestant, Row
-from iovec_rs._bench.sweep import limit
+from iovec_rs._bench.harness import Case, Contestant
+from iovec_rs._core import least_copy
 
 from benches.arena import address, as_array, fill, huge
 from benches.durable.ground import FLUSHCACHE, GATHER, LIMIT, SLICE
@@ -25,7 +25,7 @@ QUICK_SIZES = (64 << 10,)
 # Of a sample. What memcpy leaves dirty in the caches is not on its bill, so it must not be most of what it copies.
 AT_LEAST = 128 << 20
 LIMIT_OVER = 256 << 20
-"""Past all caches: what lies in more memory is loaded and stored no more slowly."""
+"""Of the fastest copy known, which has memory of its own: past all caches, more memory is copied no more slowly."""
 
 
 class Lane:
@@ -65,8 +65,24 @@ class Lane:
             library.persist(d, s, self.size)
 
 
+def _limits(ground: Ground, size: int, sample: int) -> list[Contestant]:
+    """The fastest copy known, if any is, of as many bytes a sample in pieces of that size."""
+    once = min(sample, LIMIT_OVER)
+    copy = least_copy(once)
+    if copy is None:
+        return []
+
+    def run() -> None:
+        for _ in range(0, sample, once):
+            copy.run(size)
+
+    return [Contestant(LIMIT, run, bytes, ground.sweep)]
+
+
 def _tables(ground: Ground, size: int) -> Iterator[Table]:
-    lane = Lane(size, size * 2 if ground.quick else max(size, AT_LEAST))
+    total = size * 2 if ground.quick else max(size, AT_LEAST)
+    lane = Lane(size, total)
+    limits = _limits(ground, size, total)
 
     def contestant(name: str, run: Callable[[], object], prepare: Callable[[], object] = ground.sweep) -> Contestant:
         return Contestant(name, run, lambda: memoryview(lane.target), prepare)
@@ -80,6 +96,7 @@ def _tables(ground: Ground, size: int) -> Iterator[Table]:
             op_bytes=size,
             rounds=3 if ground.quick else 21 if size < 1 << 30 else 11,
             scrub=lambda: as_array(lane.target).fill(0),
+            limits=limits,
         )
 
     assigned = contestant(SLICE, lane.slicing)
@@ -93,17 +110,8 @@ def _tables(ground: Ground, size: int) -> Iterator[Table]:
         rivals.append(contestant("libpmem by ctypes", lambda: lane.by_libpmem(library)))
     gather = contestant(GATHER, lane.gather, ground.rewinding(lane.iterators))
     flushcache = contestant(FLUSHCACHE, lambda: lane.each(memcpy_flushcache))
-    yield _with_limit(ground.measure(case(flushcache, rivals)), lane.size)
-    yield _with_limit(ground.measure(case(gather, [assigned])), lane.size)
-
-
-def _with_limit(table: Table, size: int) -> Table:
-    """A row for what loads alone, or stores alone, move here: no copy of so much is faster than the slower of them."""
-    rate = limit(min(max(size, AT_LEAST), LIMIT_OVER))
-    if rate is not None:
-        least = size / rate
-        table.rows.append(Row(LIMIT, least, least, rate, least / table.rows[0].median))
-    return table
+    yield ground.measure(case(flushcache, rivals))
+    yield ground.measure(case(gather, [assigned]))
 
 
 def run(ground: Ground) -> Iterator[Table]:

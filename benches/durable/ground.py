@@ -20,7 +20,7 @@ FLUSHCACHE = "memcpy_flushcache"
 GATHER = "copy_from_iter_flushcache"
 SCATTER = "copy_to_iter_flushcache"
 SLICE = "mv[:] = mv"
-LIMIT = "limit: loads or stores alone"
+LIMIT = "limit: the fastest copy known"
 
 
 @dataclass(slots=True)

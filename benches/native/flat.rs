@@ -3,6 +3,7 @@
 use crate::memory::{Arena, Broom, flat, touch};
 use crate::race::{Case, Contestant, Report};
 use crate::rivals::{self, Libpmem};
+use _core::arch::{self, limits};
 use _core::copy::flushcache;
 use std::cell::Cell;
 
@@ -33,6 +34,8 @@ const QUICK_SIZES: [usize; 6] = [0, 8, 64, 100, 256, 4096];
 const LARGEST: usize = 1 << 30;
 /// Up to here the fence is most of it: a contestant shows what is left to be had.
 const LEAST_UP_TO: usize = 64;
+/// From here on memory is most of it: another shows the fastest copy that is known.
+const LIMIT_FROM: usize = 64 << 10;
 
 /// Of source and destination, from a cache line on.
 const OFFSETS: [(usize, usize); 5] = [(0, 0), (0, 4), (1, 0), (0, 1), (3, 17)];
@@ -93,6 +96,14 @@ impl Place {
             list.push(Contestant::new("the least: stores, a fence", move |op| {
                 let (dst, src) = place(op);
                 rivals::store_past_caches(dst, src, len);
+            }));
+        }
+        if let Some(copying) = limits::copying().filter(|_| len >= LIMIT_FROM && at == (0, 0)) {
+            list.push(Contestant::new("limit: the fastest copy known", move |op| {
+                let (dst, src) = place(op);
+                // SAFETY: whole lines of two arenas, at line boundaries.
+                unsafe { copying(dst, src, len) };
+                arch::store_fence();
             }));
         }
         let name = if is_cold { "cold" } else { "hot" };

@@ -1,5 +1,5 @@
-//! The upper bounds of this machine: it times loads alone and stores alone. Benches show them beside the rates of
-//! copies.
+//! The upper bounds of this machine: it times loads alone and stores alone, and has the fastest copy from memory to
+//! memory that is known. Benches show them beside the rates of copies.
 
 use super::{native, store_fence};
 use std::time::Instant;
@@ -13,6 +13,43 @@ pub struct Limits {
     pub write: f64,
     /// Of non-temporal stores.
     pub stream: f64,
+}
+
+/// A copy of the caller's own memory by non-temporal stores, without a fence. The ranges do not overlap, begin on line
+/// boundaries, and are a multiple of 64 bytes long.
+pub type Copying = unsafe fn(dst: usize, src: usize, len: usize);
+
+/// The fastest one that is known for this CPU, if that is not this package's own. It bears no fault and does not count.
+pub fn copying() -> Option<Copying> {
+    native::copying()
+}
+
+/// Memory of its own, and [`copying`] to copy one half of it to the other.
+pub struct LeastCopy {
+    memory: Vec<Block>,
+    copying: Copying,
+}
+
+impl LeastCopy {
+    /// For `nbytes`, rounded up to whole blocks. `None` if no such copy is known, or if there is not enough memory.
+    pub fn new(nbytes: usize) -> Option<Self> {
+        let copying = copying()?;
+        let memory = filled(nbytes.div_ceil(BLOCK).max(1).checked_mul(2)?)?;
+        Some(Self { memory, copying })
+    }
+
+    /// Copies it once, in pieces of `nbytes`, rounded up to whole blocks, with a fence behind each.
+    pub fn run(&mut self, nbytes: usize) {
+        let (len, src) = (self.memory.len() / 2 * BLOCK, self.memory.as_mut_ptr().expose_provenance());
+        let piece = nbytes.clamp(1, len).next_multiple_of(BLOCK);
+        for at in (0..len).step_by(piece) {
+            // SAFETY: the piece lies in the first half of `memory` and goes to the second; no reference to either
+            // exists meanwhile. They are whole, aligned `Block`s. `native::copying` chose a routine that this CPU can
+            // run.
+            unsafe { (self.copying)(src + len + at, src + at, piece.min(len - at)) };
+            store_fence();
+        }
+    }
 }
 
 /// The bytes that one loop iteration of an access routine touches.
@@ -32,10 +69,7 @@ struct Block(#[allow(dead_code)] [u8; BLOCK]); // read and written through its a
 pub fn measure(nbytes: usize) -> Option<Limits> {
     let accesses = native::accesses()?;
     let blocks = nbytes.div_ceil(BLOCK).max(1);
-    let mut memory: Vec<Block> = Vec::new();
-    memory.try_reserve_exact(blocks).ok()?;
-    on_huge_pages(memory.as_mut_ptr().expose_provenance(), blocks * BLOCK);
-    memory.resize(blocks, Block([1; BLOCK]));
+    let mut memory = filled(blocks)?;
     let (addr, len) = (memory.as_mut_ptr().expose_provenance(), blocks * BLOCK);
     let repeats = ROUND.div_ceil(len);
     let best = accesses.map(|access| {
@@ -57,6 +91,15 @@ pub fn measure(nbytes: usize) -> Option<Limits> {
     Some(Limits { read, write, stream })
 }
 
+/// So many blocks of ones, on huge pages where they are to be had. `None` if there is not enough memory.
+fn filled(blocks: usize) -> Option<Vec<Block>> {
+    let mut memory: Vec<Block> = Vec::new();
+    memory.try_reserve_exact(blocks).ok()?;
+    on_huge_pages(memory.as_mut_ptr().expose_provenance(), blocks * BLOCK);
+    memory.resize(blocks, Block([1; BLOCK]));
+    Some(memory)
+}
+
 /// Asks for huge pages, as the benches do for the memory that they copy: on small pages, page walks set the rate. A
 /// refusal changes the rate alone.
 fn on_huge_pages(addr: usize, len: usize) {
@@ -71,13 +114,41 @@ fn on_huge_pages(addr: usize, len: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, measure, native};
+    use super::{BLOCK, Block, LeastCopy, copying, measure, native};
 
     #[test]
     fn every_size_can_be_measured() {
         for nbytes in [0, 1, BLOCK, BLOCK + 1, 100_000] {
             let Some(limits) = measure(nbytes) else { continue };
             assert!([limits.read, limits.write, limits.stream].iter().all(|rate| *rate > 0.0), "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn the_fastest_copy_copies_every_byte_and_nothing_else() {
+        let Some(copying) = copying() else { return };
+        for blocks in [1, 3, (4 << 20) / BLOCK, (5 << 20) / BLOCK] {
+            let source: Vec<Block> =
+                (0..blocks).map(|block| Block([u8::try_from(block % 251).unwrap(); BLOCK])).collect();
+            let mut memory = vec![Block([255; BLOCK]); blocks + 2];
+            let (to, len) = (memory.as_mut_ptr().expose_provenance() + BLOCK, blocks * BLOCK);
+            // SAFETY: the source and the blocks between the first and the last, two vectors of this test.
+            unsafe { copying(to, source.as_ptr().expose_provenance(), len) };
+            crate::arch::store_fence();
+            let copied = memory[1..=blocks].iter().map(|block| block.0);
+            assert!(copied.eq(source.iter().map(|block| block.0)), "{blocks}");
+            assert!([0, blocks + 1].iter().all(|edge| memory[*edge].0 == [255; BLOCK]), "{blocks}");
+        }
+    }
+
+    #[test]
+    fn the_least_copy_fills_its_second_half() {
+        let Some(mut least) = LeastCopy::new(3 * BLOCK - 1) else { return };
+        assert_eq!(least.memory.len(), 6);
+        for (piece, number) in [(0, 7), (2 * BLOCK, 8), (usize::MAX, 9)] {
+            least.memory[..3].fill(Block([number; BLOCK]));
+            least.run(piece);
+            assert!(least.memory.iter().all(|block| block.0 == [number; BLOCK]), "{piece}");
         }
     }
 

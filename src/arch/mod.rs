@@ -25,8 +25,8 @@ pub mod tuning;
 mod x86_64;
 
 // The one choice of an architecture. What each provides: SETS, WRITE_BACKS, RECOVERS, NONTEMPORAL_BYPASSES, accesses,
-// store_fence, full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_far, use_unaided,
-// use_strings, cache_line_size, and for the signal handler resume, state and fault_kind.
+// copying, store_fence, full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_far,
+// use_unaided, use_strings, cache_line_size, and for the signal handler resume, state and fault_kind.
 #[cfg(all(target_arch = "aarch64", not(iovec_rs_portable)))]
 use aarch64 as native;
 #[cfg(any(iovec_rs_portable, not(any(target_arch = "aarch64", target_arch = "x86_64"))))]

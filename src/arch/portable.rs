@@ -90,6 +90,11 @@ pub(super) fn full_fence() {
 
 type Access = unsafe fn(addr: usize, len: usize);
 
+/// No copy is known here that is faster than this package's.
+pub(super) fn copying() -> Option<super::limits::Copying> {
+    None
+}
+
 /// There are no routines of loads alone: the compiler would remove loads whose results are unused.
 pub(super) fn accesses() -> Option<[Access; 3]> {
     None

@@ -6,6 +6,7 @@ use crate::error::Error;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::sync::{Mutex, PoisonError};
 
 /// The CPU features that this package makes use of, each with whether the CPU has it.
 #[pyfunction]
@@ -45,6 +46,26 @@ pub(super) fn use_isa(name: &Bound<'_, PyAny>) -> PyResult<()> {
 pub(super) fn machine_limits(py: Python<'_>, nbytes: u64) -> Option<(f64, f64, f64)> {
     let limits = py.detach(|| arch::limits::measure(usize::try_from(nbytes).ok()?))?;
     Some((limits.read, limits.write, limits.stream))
+}
+
+/// Memory of its own, half of which is copied to the other half by the fastest way that is known for this CPU. Benches
+/// show it beside copies that have to do more.
+#[pyclass(module = "iovec_rs._core", frozen)]
+pub(super) struct LeastCopy(Mutex<arch::limits::LeastCopy>);
+
+#[pymethods]
+impl LeastCopy {
+    /// Copies it once, in pieces of `nbytes`.
+    fn run(&self, py: Python<'_>, nbytes: u64) {
+        let piece = usize::try_from(nbytes).unwrap_or(usize::MAX);
+        py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).run(piece));
+    }
+}
+
+/// A copy of `nbytes`. `None` if no way is known that is faster than this package's, or if there is not enough memory.
+#[pyfunction]
+pub(super) fn least_copy(py: Python<'_>, nbytes: u64) -> Option<LeastCopy> {
+    py.detach(|| Some(LeastCopy(Mutex::new(arch::limits::LeastCopy::new(usize::try_from(nbytes).ok()?)?))))
 }
 
 /// The lengths from which copies use another method, as a text that `use_tuning` accepts.

@@ -66,12 +66,12 @@ DURABLE = {
         "memcpy_nocache",
         "mv[:] = mv",
         "mv[:] = mv, pmem.persist",
-        "limit: loads or stores alone",
+        "limit: the fastest copy known",
     ],
     "flat, 64 KiB, copy_from_iter_flushcache": [
         "copy_from_iter_flushcache",
         "mv[:] = mv",
-        "limit: loads or stores alone",
+        "limit: the fastest copy known",
     ],
     "256 tensors of 64 KiB to a tmpfs file, copy_from_iter_flushcache": [
         "copy_from_iter_flushcache",

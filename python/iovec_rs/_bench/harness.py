@@ -48,6 +48,7 @@ class Case:
     unit: str = "ns/op"
     scrub: Callable[[], object] = _nothing  # destroys the output before each proof run
     idle: Callable[[], object] | None = None  # the same loop around nothing: its time is subtracted
+    limits: Sequence[Contestant] = ()  # race along over memory of their own: no proof
 
 
 @dataclass(slots=True)
@@ -150,6 +151,7 @@ def measure(bench: str, case: Case) -> Table:
     prove(contestants, case.scrub)
     table.identical = True
 
+    contestants += case.limits
     runners = list(contestants)
     if case.idle is not None:
         runners.append(Contestant("(idle loop)", case.idle, bytes))

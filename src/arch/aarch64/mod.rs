@@ -49,6 +49,11 @@ pub(super) fn facts() -> Facts {
     Facts { vendor: Vendor::Other, first_cache: None, second_cache: None, last_cache: None, fast_strings: false }
 }
 
+/// No copy is known here that is faster than this package's.
+pub(super) fn copying() -> Option<super::limits::Copying> {
+    None
+}
+
 /// The loops of loads alone and of stores alone.
 #[allow(clippy::unnecessary_wraps)] // the portable set has none
 pub(super) fn accesses() -> Option<limits::Accesses> {

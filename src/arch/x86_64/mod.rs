@@ -95,6 +95,11 @@ pub(super) fn accesses() -> Option<limits::Accesses> {
     Some(limits::accesses())
 }
 
+/// The fastest copy from memory to memory that is known for this CPU.
+pub(super) fn copying() -> Option<super::limits::Copying> {
+    limits::copying()
+}
+
 /// Whether the CPU moves a 512-bit register in one piece. CPUID leaf 0x8000001A of AMD's tells how wide the data paths
 /// are. CPUs of other makers that have AVX-512 do not have this leaf, and move it whole.
 fn moves_512_bits_whole() -> bool {
