@@ -27,6 +27,7 @@ HUNTERS = (
     "medium",
     "scribbles",
     "behind",
+    "poison",
 )
 SECONDS, WORKERS = 180.0, 2
 
