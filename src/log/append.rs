@@ -142,6 +142,18 @@ impl<M: Medium> PmemLog<M> {
         Ok(())
     }
 
+    /// Zeroes every line from a position on at which the next record may begin. When the medium refuses a write-back,
+    /// the kernel takes the pages for written: a record that was withdrawn may still be on the medium where the memory
+    /// reads as zeroes, and would be there again after a loss of power.
+    pub(super) fn erase_places(&self, state: &mut State, from: u64) -> std::result::Result<(), Failure> {
+        let State { ring, chain, .. } = &*state;
+        let places = ring.candidates(chain.end.position, chain.limit(ring));
+        for position in places.into_iter().filter(|place| *place >= from) {
+            self.erase(state, position, position + HEADER)?;
+        }
+        Ok(())
+    }
+
     /// Durably notes as bad those bytes of the region that are free space of the ring. Records are searched for
     /// outside of noted extents alone, so those that share a bad page with free space have to stay outside.
     fn remember(&self, state: &mut State, start: usize, end: usize) -> std::result::Result<(), Failure> {

@@ -87,6 +87,7 @@ impl<M: Medium> PmemLog<M> {
         let recovered = log.recover(&superblock)?;
         let (end, torn) = (recovered.chain.end.position, recovered.torn);
         let is_writable = how != Open::Read;
+        let was_closed = superblock.closed == Some(recovered.chain.end);
         if is_writable {
             superblock.closed = None;
             superblock.known = recovered.chain.end;
@@ -103,6 +104,9 @@ impl<M: Medium> PmemLog<M> {
             let mut state = new.lock()?;
             write_superblock(&new.medium, &state.superblock, are_current)?;
             new.erase(&mut state, end, torn)?;
+            if !was_closed {
+                new.erase_places(&mut state, torn)?;
+            }
             drop(state);
         } else {
             new.settle(&mut *new.lock()?)?;

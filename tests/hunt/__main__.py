@@ -28,6 +28,7 @@ HUNTERS = (
     "scribbles",
     "behind",
     "poison",
+    "refused_syncs",
 )
 SECONDS, WORKERS = 180.0, 2
 
