@@ -54,9 +54,13 @@ impl Drop for Edge {
     }
 }
 
+/// Every distance within three lines, and the start of every line of two iterations of the longest loop.
 fn distances() -> impl Iterator<Item = usize> {
-    (0..200).chain([255, 256, 257, 319, 600, 4095, 4096, 4097])
+    (0..200).chain((256..=896).step_by(arch::LINE)).chain([255, 257, 319, 600, 4095, 4096, 4097])
 }
+
+/// How far a copy was to go on behind the fault: less, and more, than its longest loop needs.
+const BEYOND: [usize; 2] = [100, 700];
 
 const SKEWS: [usize; 6] = [0, 1, 7, 33, 40, 63];
 
@@ -73,18 +77,18 @@ fn a_source_that_ends_is_copied_to_its_last_byte_and_no_further() {
     let source = Edge::new(7);
     let target = Edge::new(0);
     for set in arch::available() {
-        for before in distances() {
+        for (before, beyond) in distances().flat_map(|before| BEYOND.map(|beyond| (before, beyond))) {
             for skew in SKEWS {
-                target.fill(0, before + skew + 200, 0);
+                target.fill(0, before + skew + beyond + 100, 0);
                 // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
                 // `armed` path holds the handler in place for bad memory on either side.
-                let stop = unsafe { guard::copy(set, target.0 + skew, source.end() - before, before + 100) };
-                let case = (set.name, before, skew);
+                let stop = unsafe { guard::copy(set, target.0 + skew, source.end() - before, before + beyond) };
+                let case = (set.name, before, beyond, skew);
                 let stop = stop.expect("the page behind is protected");
-                let expected = (target.0 + skew + before, source.end(), 100, 0, false);
+                let expected = (target.0 + skew + before, source.end(), beyond, 0, false);
                 assert_eq!((stop.dst, stop.src, stop.left, stop.readable, stop.is_store), expected, "{case:?}");
                 assert!((skew..skew + before).all(|at| target.byte(at) == 7), "{case:?}");
-                assert!((skew + before..skew + before + 100).all(|at| target.byte(at) == 0), "{case:?}");
+                assert!((skew + before..skew + before + beyond).all(|at| target.byte(at) == 0), "{case:?}");
                 let fault = Fault::from_signal(&stop.trap, false, stop.dst, stop.src);
                 assert_eq!((fault.side, fault.cause(), fault.address), (Side::Source, Cause::Protection, source.end()));
             }
@@ -98,23 +102,23 @@ fn a_destination_that_ends_is_written_to_its_last_byte() {
     let source = Edge::new(7);
     let target = Edge::new(0);
     for set in arch::available() {
-        for before in distances() {
+        for (before, beyond) in distances().flat_map(|before| BEYOND.map(|beyond| (before, beyond))) {
             for skew in SKEWS {
                 let start = PAGES * PAGE_SIZE - before;
                 target.fill(start, before, 0);
                 // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
                 // `armed` path holds the handler in place for bad memory on either side.
-                let stop = unsafe { guard::copy(set, target.end() - before, source.0 + skew, before + 100) };
-                let case = (set.name, before, skew);
+                let stop = unsafe { guard::copy(set, target.end() - before, source.0 + skew, before + beyond) };
+                let case = (set.name, before, beyond, skew);
                 let stop = stop.expect("the page behind is protected");
-                let expected = (target.end(), source.0 + skew + before, 100, 0, true);
+                let expected = (target.end(), source.0 + skew + before, beyond, 0, true);
                 assert_eq!((stop.dst, stop.src, stop.left, stop.readable, stop.is_store), expected, "{case:?}");
                 assert!((start..start + before).all(|at| target.byte(at) == 7), "{case:?}");
                 target.fill(start, before, 9);
                 // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
                 // `armed` path holds the handler in place for bad memory on either side.
-                let stop = unsafe { guard::zero(set, target.end() - before, before + 100) };
-                assert_eq!(stop.map(|stop| (stop.dst, stop.left)), Some((target.end(), 100)), "zero {case:?}");
+                let stop = unsafe { guard::zero(set, target.end() - before, before + beyond) };
+                assert_eq!(stop.map(|stop| (stop.dst, stop.left)), Some((target.end(), beyond)), "zero {case:?}");
                 assert!((start..start + before).all(|at| target.byte(at) == 0), "zero {case:?}");
             }
         }

@@ -93,6 +93,42 @@ macro_rules! line_by_line_loop {
     };
 }
 
+/// The main loop of a plain copy. `rdx`, before and after, is the bytes left less 256, less what the caller set aside.
+/// Registers in groups are for [`four_line_loop`].
+///
+/// With `ahead`, the loads run two lines ahead of the stores, and the first two registers are loaded at the head of the
+/// loop. A load waits for an earlier store if their addresses agree in the bits that the CPU compares, and longest if
+/// it follows that store directly. Fewer than six lines are left to the loop over single lines.
+#[rustfmt::skip]
+macro_rules! plain_loop {
+    ($r:literal, $label:literal, $mov:literal, [ahead $a:literal $b:literal $c:literal $d:literal], $hint:expr) => {
+        concat!(
+            "sub rdx, 128\n jb ", $label, "9f\n",
+            guarded!($r, "load", "0", concat!($mov, " ", $a, ", [rsi]")),
+            guarded!($r, "load", "0", "64", concat!($mov, " ", $b, ", [rsi+64]")),
+            ".p2align 5\n",
+            $label, ":\n",
+            $hint,
+            guarded!($r, "load", "0", "128", concat!($mov, " ", $c, ", [rsi+128]")),
+            guarded!($r, "load", "0", "192", concat!($mov, " ", $d, ", [rsi+192]")),
+            guarded!($r, "store", "0", concat!($mov, " [rdi], ", $a)),
+            guarded!($r, "store", "64", concat!($mov, " [rdi+64], ", $b)),
+            guarded!($r, "load", "128", "128", concat!($mov, " ", $a, ", [rsi+256]")),
+            guarded!($r, "load", "128", "192", concat!($mov, " ", $b, ", [rsi+320]")),
+            guarded!($r, "store", "128", concat!($mov, " [rdi+128], ", $c)),
+            guarded!($r, "store", "192", concat!($mov, " [rdi+192], ", $d)),
+            "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
+            guarded!($r, "store", "0", concat!($mov, " [rdi], ", $a)),
+            guarded!($r, "store", "64", concat!($mov, " [rdi+64], ", $b)),
+            "add rsi, 128\n add rdi, 128\n jmp ", $label, "8f\n",
+            $label, "9: add rdx, 128\n", $label, "8:\n",
+        )
+    };
+    ($r:literal, $label:literal, $mov:literal, $four_lines:tt, $hint:expr) => {
+        four_line_loop!($r, $label, $mov, $mov, $four_lines, $hint)
+    };
+}
+
 /// Zeroes one line at offset `$at`; the registers named hold zeroes.
 #[rustfmt::skip]
 macro_rules! zero_line {
