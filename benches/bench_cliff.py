@@ -19,8 +19,9 @@ MEMORY = 4 << 20
 SIZES = (2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 QUICK_SIZES = (2 << 10, 16 << 10)
 # The first copy of memory that can go away asks the kernel who owns the signals, which takes half a microsecond; those
-# right after it need not.
+# right after it need not. So a sample is so many copies, or as many as move so many bytes.
 IN_A_ROW = 512
+BYTES_IN_A_ROW = 16 << 20
 WARMUP = 20
 DISTANCES = (0, 1, 4, 8, 15, 16, 17, 64, 2048)
 
@@ -88,7 +89,7 @@ class Lane:
 
 def flat(kind: str, size: int, rounds: int) -> tuple[Table, set[int]]:
     """A race for each distance; also the distances at which this host's memcpy is on its cliff."""
-    copies = max(8, min(IN_A_ROW, (4 << 20) // size))
+    copies = max(8, min(IN_A_ROW, BYTES_IN_A_ROW // size))
     memory = KINDS[kind]()
     memory[:size] = random.Random(size).randbytes(size)
     races = {}
