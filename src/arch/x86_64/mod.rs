@@ -154,19 +154,21 @@ pub(super) fn features() -> Vec<(&'static str, bool)> {
 /// How many bytes of the next segment are prefetched. Behind that the hardware prefetcher has detected the stream.
 const PREFETCH_BYTES: usize = 1024;
 
-/// Calls `hint` with an address in each line of a range: its first byte, every 64th after that, and its last, since a
-/// range that begins inside a line may reach into one line more than its length tells. The number of calls depends on
-/// the length alone, so that no branch is mispredicted for segments of equal length.
+/// Calls `hint` with an address in each line of a range. A range that begins inside a line reaches into one line more
+/// than its length tells, so the bytes before it in that line are added. A range of at most 64 bytes gets two calls,
+/// for its first byte and its last, so that no branch depends on where short segments begin.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 fn each_line(addr: usize, len: usize, hint: impl Fn(*const i8)) {
-    let Some(last) = len.checked_sub(1) else { return };
     let at = |offset| std::ptr::with_exposed_provenance(addr.wrapping_add(offset));
-    hint(at(0));
-    for offset in (LINE..last).step_by(LINE) {
+    if (1..=LINE).contains(&len) {
+        hint(at(0));
+        hint(at(len - 1));
+        return;
+    }
+    for offset in (0..len + addr % LINE).step_by(LINE) {
         hint(at(offset));
     }
-    hint(at(last));
 }
 
 #[inline(always)]
