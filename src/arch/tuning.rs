@@ -59,10 +59,10 @@ const MIDDLE_L1: usize = 48 << 10;
 const FAR_FROM: usize = 8 << 10;
 
 /// From this many bytes on, non-temporal copies on AMD's CPUs whose first-level cache has 48 KiB leave all but the
-/// beginning of their source to the hardware. The time, relative to the short prefetch, from cold memory on Zen 5: 1.12
-/// at 4 KiB, 1.03 at 16 KiB, 0.96 at 32 KiB, 0.93 at 64 KiB, 0.87 to 0.89 from 256 KiB on; on small pages 0.97 at 32
-/// KiB and 0.9 to 0.94 from 1 MiB on; from a cached source level. Zen 4 needs the prefetch at any length.
-const UNAIDED_FROM: usize = 32 << 10;
+/// beginning of their source to the hardware. The time, relative to the short prefetch, from cold memory on Zen 5, with
+/// AVX-512: 1.15 at 4 KiB, 1 at 6 KiB, 0.98 at 8 KiB, 0.92 at 16 KiB, 0.88 at 32 KiB, 0.86 at 64 KiB, 0.8 to 0.82 from
+/// 1 MiB on; from a cached source level. Zen 4 needs the prefetch at any length.
+const UNAIDED_FROM: usize = 8 << 10;
 
 /// Below this many bytes, Intel's CPUs take less time to prefetch a line for writing, store to it and write it back
 /// than to store it non-temporally.

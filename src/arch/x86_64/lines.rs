@@ -76,23 +76,6 @@ macro_rules! four_line_loop {
     };
 }
 
-/// Copies four lines, each loaded and then stored, and repeats this until `rdx`, which is as in [`four_line_loop`],
-/// goes below 0.
-#[rustfmt::skip]
-macro_rules! line_by_line_loop {
-    ($r:literal, $label:literal, $mov:literal, $put:literal, $line:tt) => {
-        concat!(
-            ".p2align 5\n",
-            $label, ":\n",
-            copy_line!($r, $mov, $put, "0", $line),
-            copy_line!($r, $mov, $put, "64", $line),
-            copy_line!($r, $mov, $put, "128", $line),
-            copy_line!($r, $mov, $put, "192", $line),
-            "add rsi, 256\n add rdi, 256\n sub rdx, 256\n jae ", $label, "b\n",
-        )
-    };
-}
-
 /// The main loop of a plain copy. `rdx`, before and after, is the bytes left less 256, less what the caller set aside.
 /// Registers in groups are for [`four_line_loop`].
 ///

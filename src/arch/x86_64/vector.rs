@@ -76,8 +76,8 @@ pub(super) fn use_far(from: usize) {
 }
 
 /// From this many bytes on, a non-temporal copy that does not prefetch far ahead leaves its source to the hardware
-/// prefetcher, behind the first `PREFETCH_AHEAD` bytes, and stores each line before it loads the next. The assembly
-/// reads it. The rule is in `arch/tuning.rs`.
+/// prefetcher, behind the first `PREFETCH_AHEAD` bytes, and copies line by line. The assembly reads it. The rule is in
+/// `arch/tuning.rs`.
 static UNAIDED_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Sets it.
@@ -169,9 +169,7 @@ macro_rules! routines {
             "13: prefetcht1 [rax]\n add rax, 64\n cmp rax, rcx\n jb 13b\n sub rdx, {far}",
             four_line_loop!($nontemporal, "14", $mov, $put, $four_lines, prefetch_lines_far!("{far}")),
             "add rdx, {far}\n jmp 4f",
-            "12: cmp rdx, [rip + {unaided_from}]\n jb 15f",
-            line_by_line_loop!($nontemporal, "16", $mov, $put, $line),
-            "jmp 5f\n 15: sub rdx, {prefetch_ahead}\n jb 1f",
+            "12: cmp rdx, [rip + {unaided_from}]\n jae 5f\n sub rdx, {prefetch_ahead}\n jb 1f",
             four_line_loop!($nontemporal, "2", $mov, $put, $four_lines, prefetch_lines!("{prefetch_ahead}")),
             "1: add rdx, {prefetch_ahead}",
             four_line_loop!($nontemporal, "4", $mov, $put, $four_lines, ""),
