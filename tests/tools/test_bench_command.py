@@ -18,7 +18,7 @@ from iovec_rs._bench import against, worker
 from iovec_rs._bench.harness import Case, Contestant, Row, fit
 from iovec_rs._bench.memory import Broom, address, placed
 from iovec_rs._bench.operations import OPERATIONS
-from iovec_rs._bench.sweep import Point, Sweep, limit, render
+from iovec_rs._bench.sweep import Point, Sweep, limit, render, sweep
 from iovec_rs._bench.units import short
 from iovec_rs._core import machine_limits
 from iovec_rs.cli import main
@@ -310,6 +310,22 @@ def test_the_limit_is_the_slower_side_with_the_better_way_to_store(monkeypatch: 
     for figures, expected in (((10.0, 5.0, 8.0), 8.0), ((3.0, 5.0, 8.0), 3.0), ((9.0, 7.0, 2.0), 7.0), (None, None)):
         monkeypatch.setattr("iovec_rs._bench.sweep.machine_limits", lambda _, figures=figures: figures)
         assert limit(64) == expected
+
+
+@pytest.mark.parametrize(("name", "limits"), [("copy", [64.0, 4096.0]), ("durable", [2.0**27, 2.0**27])])
+def test_the_limit_is_that_of_the_cache_or_memory_that_the_bytes_are_in(
+    monkeypatch: pytest.MonkeyPatch, name: str, limits: list[float]
+) -> None:
+    asked: list[int] = []
+
+    def measured(nbytes: int) -> float:
+        asked.append(nbytes)
+        return float(nbytes)
+
+    monkeypatch.setattr("iovec_rs._bench.sweep.limit", measured)
+    *_, known = sweep(OPERATIONS[name], quick=True)
+    assert [point.limit for point in known.points] == limits
+    assert asked == sorted({int(limit) for limit in limits}), "measured once for all sizes that it holds for"
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 4096, 1 << 20])

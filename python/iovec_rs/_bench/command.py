@@ -48,7 +48,12 @@ def run(args: argparse.Namespace) -> bool:
     except MismatchError as wrong:
         print(f"iovec-rs bench: {wrong}", file=sys.stderr)
         return False
-    print("\nA to ...: how many times as long as ours each takes, round by round; above 1 we are faster.")
+    print(
+        "\nns, GB/s: ours, for one copy, or for one segment where there are segments; medians."
+        "\nlimit: GB/s of loads alone or stores alone, the slower of the two, in the cache or the memory"
+        "\n       that the bytes are in. Copies do not reach it there: they do both."
+        "\nA to ...: how many times as long as ours each takes, round by round; above 1 we are faster."
+    )
     record["sweeps"] = [known.as_dict() for known in sweeps]
     _write(args, record)
     if args.plot is not None:

@@ -60,11 +60,15 @@ def limit(nbytes: int) -> float | None:
 def sweep(operation: Operation, quick: bool, seconds: float = SECONDS) -> Iterator[Sweep]:
     """What is known after each size: the same sweep, grown by a point."""
     known = Sweep(operation.name, operation.summary, operation.unit)
+    limits: dict[int, float | None] = {}  # one measurement for all sizes that it holds for
     for size in operation.quick_sizes if quick else operation.sizes:
         with instruction_kept():
             case = operation.build(size, quick)
             table = measure(operation.name, fit(case, 0.0, least=3) if quick else fit(case, seconds))
-        known.points.append(Point(size, table.rows, limit(operation.moves(size))))
+        moved = operation.moves(size)
+        if moved not in limits:
+            limits[moved] = limit(moved)
+        known.points.append(Point(size, table.rows, limits[moved]))
         yield known
 
 
