@@ -14,9 +14,9 @@ const TOTALS: [usize; 5] = [8 << 20, 16 << 20, 24 << 20, 32 << 20, 64 << 20];
 const SEGMENTS: [usize; 3] = [256, 4 << 10, 1 << 20];
 
 /// Calls of a sample.
-const CALLS: usize = 6;
+const CALLS: usize = 5;
 /// Calls ahead of it: they pay for the lines that another kind of copy left dirty in the caches.
-const WARM: usize = 1;
+const WARM: usize = 2;
 
 /// One total. Source and destination are the same in every call, so that the caches have both if they hold as much.
 fn case(report: &Report, source: &Arena, target: &Arena, total: usize, seg: usize) {
