@@ -29,6 +29,7 @@ HUNTERS = (
     "behind",
     "poison",
     "refused_syncs",
+    "steps",
 )
 SECONDS, WORKERS = 180.0, 2
 
