@@ -87,7 +87,7 @@ fn ancillary_size(value: &Bound<'_, PyAny>) -> PyResult<i32> {
 const NAME: usize = 128;
 
 /// Calls `recvmsg` once. Returns the number of bytes, the control messages, the flags and the address, in the kernel's
-/// format. If there is no memory for these, it closes the descriptors that were received.
+/// format. If it raises, it closes the descriptors that were received.
 #[pyfunction]
 pub(super) fn recvmsg_raw<'py>(
     sock: &Bound<'py, PyAny>,
@@ -109,6 +109,11 @@ pub(super) fn recvmsg_raw<'py>(
         // SAFETY: both ranges are buffers of this function, `control` and `name`, which nothing refers to until the
         // call is done.
         unsafe { io::receive(i, socket.fd, beside, flags, usize::MAX) }
+    })
+    .inspect_err(|_| {
+        // A guard may have torn a message that was received. Otherwise there are zeroes, which are no message.
+        // SAFETY: only recvmsg has written to `control`, and nobody else has seen what is in it.
+        unsafe { rights::close(&control) };
     })?;
     let py = sock.py();
     let control = &control[..received.control.min(room)];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import errno
 import mmap
 import os
@@ -290,3 +291,22 @@ def test_a_guard_over_other_memory_does_not_tear_a_transfer(cut: _Cut) -> None:
     assert not i
     os.close(out)
     os.close(into)
+
+
+def test_descriptors_of_a_message_that_a_guard_tears_are_closed(cut: _Cut) -> None:
+    """Nobody has got them. A pipe is at its end once the last descriptor of its other end is closed."""
+    left, right = socket.socketpair()
+    out, into = os.pipe()
+    with left, right:
+        i = IovIter.kvec(READ, [cut.memory])
+        thread, errors = failing(lambda: io.recvmsg(right, i, 1000))
+        cut.cut_and_meet()
+        rights = array.array("i", [into, into]).tobytes()
+        left.sendmsg([b"Z" * 3 * PAGE_SIZE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        os.close(into)
+        thread.join()
+        assert errors[0].copied == PAGE_SIZE
+        os.set_blocking(out, False)
+        assert os.read(out, 1) == b""
+        i.release()
+    os.close(out)
