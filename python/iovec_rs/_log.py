@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from iovec_rs import _badblocks, _nvdimm
 from iovec_rs._core import LogClaim, MappedLog, RegionFile
+from iovec_rs._names import file_name
 
 if TYPE_CHECKING:
     from typing import Self
@@ -43,7 +43,7 @@ class PmemLog(MappedLog):
         than 12288 bytes. BlockingIOError: another writer, in this process or another, has it open. OSError EBADMSG:
         both superblocks are damaged, or the file was truncated. An error leaves the file as it was.
         """
-        name = f"/proc/self/fd/{path}" if isinstance(path, int) else os.fsdecode(path)
+        name = file_name(path)
         with RegionFile(name, size=size, create=create, writable=writable) as file:
             claim = LogClaim(file, create)
             is_device = file.character_device is not None

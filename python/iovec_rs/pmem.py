@@ -10,7 +10,6 @@ power, such as CXL memory shared by several hosts, `flush` and `drain` make stor
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from iovec_rs import _badblocks, _core, _nvdimm
 from iovec_rs._badblocks import ClearError
 from iovec_rs._core import FaultMap, MappedRegion, RegionFile, Slot
 from iovec_rs._log import PmemLog
+from iovec_rs._names import file_name
 from iovec_rs._types import CorruptError, Record, TornError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class PmemRegion(MappedRegion):
     @classmethod
     def open(
         cls,
-        path: StrOrBytesPath,
+        path: StrOrBytesPath | int,
         *,
         size: int | None = None,
         create: bool = False,
@@ -73,7 +73,7 @@ class PmemRegion(MappedRegion):
         writable: bool = True,
     ) -> Self:
         """Maps `size` bytes (by default, the rest) from `offset` on of a file on any file system, or of a device-DAX
-        device.
+        device. `path` is a path or a descriptor, which may be closed afterwards.
 
         With `create`, a missing file is created, and one too short for `size` is extended. Blocks for the whole region
         of a writable file, holes included, are allocated first, so a full disk is an OSError here and not a fault
@@ -84,7 +84,7 @@ class PmemRegion(MappedRegion):
         that a file created or extended stays so if another region of it is open or it has changed meanwhile, since
         others may be using it; and blocks allocated in holes may stay.
         """
-        name = os.fsdecode(path)
+        name = file_name(path)
         with RegionFile(name, size=size, create=create, offset=offset, writable=writable) as file:
             is_device = file.character_device is not None
             file.reserve(_nvdimm.dax_device(file.device, name) if is_device else None)

@@ -20,10 +20,13 @@ from iovec_rs import (
     copy_to_iter,
     pmem,
 )
+from iovec_rs._names import file_name
+from iovec_rs.pmem import PmemRegion
 from support.logs import contents, make
 from support.sums import bit_by_bit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -169,6 +172,19 @@ def test_a_descriptor_will_do_and_stays_the_callers(path: Path) -> None:
             with pytest.raises(BlockingIOError):
                 PmemLog.open(path)
         assert file.read(8) == b"IOVECLOG"
+
+
+@pytest.mark.parametrize("open_", [PmemLog.open, PmemRegion.open])
+def test_a_number_that_is_no_descriptor_is_named(open_: Callable[..., object]) -> None:
+    for number in (-1, 1 << 31):
+        with pytest.raises(ValueError, match=f"path is {number}: expected a path or a descriptor"):
+            open_(number)
+    unused = os.open(os.devnull, os.O_RDONLY)
+    os.close(unused)
+    with pytest.raises(OSError, match=f"path is {unused}: Bad file descriptor") as bad:
+        open_(unused)
+    assert bad.value.errno == errno.EBADF
+    assert file_name(True) == "/proc/self/fd/1", "as for `open`"
 
 
 def test_data_of_the_wrong_type(path: Path) -> None:

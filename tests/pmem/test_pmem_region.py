@@ -93,11 +93,26 @@ def test_an_anonymous_file_is_opened_through_its_descriptor() -> None:
     fd = os.memfd_create("region")
     try:
         os.ftruncate(fd, 2 * PAGE_SIZE)
-        with PmemRegion.open(f"/proc/self/fd/{fd}") as region:
-            assert region.write(PAGE_SIZE - 2, b"over") == 4
-        assert os.pread(fd, 6, PAGE_SIZE - 3) == b"\0over\0"
+        for name in (f"/proc/self/fd/{fd}", fd):
+            os.pwrite(fd, bytes(2 * PAGE_SIZE), 0)
+            with PmemRegion.open(name) as region:
+                assert region.write(PAGE_SIZE - 2, b"over") == 4
+            assert os.pread(fd, 6, PAGE_SIZE - 3) == b"\0over\0"
     finally:
         os.close(fd)
+
+
+def test_a_region_outlives_the_descriptor_that_it_was_opened_by(file: Path) -> None:
+    fd = os.open(file, os.O_RDONLY)
+    region = PmemRegion.open(fd)
+    os.close(fd)
+    with region:
+        child = os.fork()
+        if child == 0:
+            os._exit(int(region.write(0, b"child") != 5))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        region.write(5, b"parent")
+    assert file.read_bytes()[:11] == b"childparent"
 
 
 def test_every_consumer_of_buffers_reads_the_file(file: Path) -> None:
@@ -261,7 +276,7 @@ def test_other_file_types_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="null byte"):
         PmemRegion.open(str(tmp_path) + "\0")
     with pytest.raises(TypeError):
-        PmemRegion.open(3)  # type: ignore[arg-type]
+        PmemRegion.open(1.5)  # type: ignore[arg-type]
 
 
 def test_a_file_that_cannot_be_written_can_be_opened_for_reading(tmp_path: Path) -> None:

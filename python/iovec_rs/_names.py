@@ -1,0 +1,30 @@
+"""The name by which a region's file is opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import StrOrBytesPath
+
+__all__ = ["file_name"]
+
+_DESCRIPTORS = 1 << 31
+
+
+def file_name(path: StrOrBytesPath | int) -> str:
+    """The name of a path, or of the file that a descriptor refers to, which is opened anew by it.
+
+    ValueError: the number can be no descriptor. OSError EBADF: it is none that is open.
+    """
+    if not isinstance(path, int):
+        return os.fsdecode(path)
+    if not 0 <= path < _DESCRIPTORS:
+        raise ValueError(f"path is {path}: expected a path or a descriptor")
+    try:
+        os.fstat(path)
+    except OSError as error:
+        raise OSError(error.errno, f"path is {path}: {os.strerror(error.errno or errno.EBADF)}") from None
+    return f"/proc/self/fd/{path:d}"
