@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,44 @@ def test_a_million_faults_in_eight_threads_go_right_and_leave_nothing(edges: lis
     # If each fault leaked 100 bytes, the process would grow by 100 MB.
     assert resident() - memory < 8 << 20
     assert descriptors() == files
+
+
+def many_faulting_stores(arena: Arena, faults: int, seed: int) -> None:
+    """Copies a few bytes to memory that begins before the edge and ends behind it. No other thread has this arena."""
+    befores = [(seed + 7 * index) % 61 for index in range(64)]
+    targets = [arena.buffer[PAGE_SIZE - before : PAGE_SIZE + 8] for before in befores]
+    for start in range(0, faults, 64):
+        source = bytes([start // 64 % 255 + 1]) * 72
+        for target, before in zip(targets, befores, strict=True):
+            copied, remaining, fault = memcpy_mcsafe(target, source[: before + 8])
+            if copied != before or remaining != 8 or fault is None or fault.side != "destination":
+                raise AssertionError((copied, before, fault))
+            if target[:before] != source[:before]:
+                raise AssertionError((copied, bytes(target[:before])))
+
+
+def test_stores_that_fault_in_some_threads_and_loads_in_others_go_right_and_leave_nothing(edges: list[Arena]) -> None:
+    with ExitStack() as stack:
+        own = [stack.enter_context(Arena.good(2)) for _ in range(THREADS // 2)]
+        for number, arena in enumerate(own):
+            arena.damage(1, (Damage.CUT, Damage.PROTECTED)[number % 2])
+
+        def both(faults: int) -> None:
+            run: list[Callable[[], None]] = []
+            for number, arena in enumerate(own):
+                run.append(partial(many_faults, edges[number % 2], faults, number))
+                run.append(partial(many_faulting_stores, arena, faults, number))
+            in_threads(run)
+
+        both(6400)
+        gc.collect()
+        memory, files, recovered = resident(), descriptors(), fault_handler.status().recovered
+        with fault_handler.mode("signal"):
+            both(64_000)
+        gc.collect()
+        assert fault_handler.status().recovered - recovered == 64_000 * THREADS
+        assert resident() - memory < 8 << 20
+        assert descriptors() == files
 
 
 def test_short_copies_through_iterators_leave_nothing(edges: list[Arena]) -> None:
