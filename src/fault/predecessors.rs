@@ -6,36 +6,72 @@
 //! that level's own predecessor. So we behave like as many libraries as there are levels, each installed once.
 
 use super::dispositions::Action;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// How many different predecessors a signal can have. Any more take the place of the last.
 pub(super) const LEVELS: usize = 16;
 
-/// The predecessor of one level.
-struct Level {
-    /// The number, counted from 1, of the installation that last used this level; 0 if none has.
-    installed: AtomicU64,
+/// An action whose parts can be read and written by any thread.
+struct Stored {
     handler: AtomicUsize,
     flags: AtomicI32,
     mask: AtomicU64,
 }
 
-impl Level {
+impl Stored {
     const fn new() -> Self {
-        Self {
-            installed: AtomicU64::new(0),
-            handler: AtomicUsize::new(libc::SIG_DFL),
-            flags: AtomicI32::new(0),
-            mask: AtomicU64::new(0),
-        }
+        Self { handler: AtomicUsize::new(libc::SIG_DFL), flags: AtomicI32::new(0), mask: AtomicU64::new(0) }
     }
 
-    fn action(&self) -> Action {
+    fn load(&self) -> Action {
         Action {
-            handler: self.handler.load(Ordering::Acquire),
+            handler: self.handler.load(Ordering::Relaxed),
             flags: self.flags.load(Ordering::Relaxed),
             mask: self.mask.load(Ordering::Relaxed),
         }
+    }
+
+    fn store(&self, action: Action) {
+        self.handler.store(action.handler, Ordering::Relaxed);
+        self.flags.store(action.flags, Ordering::Relaxed);
+        self.mask.store(action.mask, Ordering::Relaxed);
+    }
+}
+
+/// The predecessor of one level.
+struct Level {
+    /// The number, counted from 1, of the installation that last used this level; 0 if none has.
+    installed: AtomicU64,
+    /// How often the predecessor was replaced. By turns it is in the one and in the other of `actions`.
+    replaced: AtomicUsize,
+    actions: [Stored; 2],
+}
+
+impl Level {
+    const fn new() -> Self {
+        Self { installed: AtomicU64::new(0), replaced: AtomicUsize::new(0), actions: [const { Stored::new() }; 2] }
+    }
+
+    /// All of one predecessor. A handler that interrupts `replace` reads the previous one, which is complete. It reads
+    /// again only if the predecessor was replaced meanwhile, so it never waits for the thread that it interrupts.
+    fn action(&self) -> Action {
+        loop {
+            let replaced = self.replaced.load(Ordering::Acquire);
+            let action = self.actions[replaced % 2].load();
+            // The next but one `replace` writes to what was read here, and increments the count before that.
+            fence(Ordering::Acquire);
+            if self.replaced.load(Ordering::Relaxed) == replaced {
+                return action;
+            }
+        }
+    }
+
+    fn replace(&self, action: Action) {
+        let replaced = self.replaced.load(Ordering::Relaxed) + 1;
+        // Whoever sees a part of what is stored now sees that the other action had become the current one before.
+        fence(Ordering::Release);
+        self.actions[replaced % 2].store(action);
+        self.replaced.store(replaced, Ordering::Release);
     }
 
     fn is_used(&self) -> bool {
@@ -61,11 +97,7 @@ impl Predecessors {
         let index = known.or_else(free).unwrap_or(LEVELS - 1);
         let level = &self.levels[index];
         if known.is_none() {
-            // If the last level is reused, a handler that reads it between these stores finds the default action.
-            level.handler.store(libc::SIG_DFL, Ordering::Release);
-            level.flags.store(below.flags, Ordering::Relaxed);
-            level.mask.store(below.mask, Ordering::Relaxed);
-            level.handler.store(below.handler, Ordering::Release);
+            level.replace(below);
         }
         level.installed.store(self.installs.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
         index
@@ -85,7 +117,8 @@ impl Predecessors {
 
     /// Replaces the predecessor by the default action, as the kernel does for a handler with `SA_RESETHAND`.
     pub(super) fn reset(&self, level: usize) {
-        self.levels[level].handler.store(libc::SIG_DFL, Ordering::Release);
+        let level = &self.levels[level];
+        level.actions[level.replaced.load(Ordering::Acquire) % 2].handler.store(libc::SIG_DFL, Ordering::Relaxed);
     }
 }
 
@@ -93,6 +126,7 @@ impl Predecessors {
 mod tests {
     use super::{LEVELS, Predecessors};
     use crate::fault::dispositions::Action;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn somebody(handler: usize) -> Action {
         Action { handler, flags: 4, mask: 0 }
@@ -126,6 +160,31 @@ mod tests {
             assert_eq!(predecessors.below(*level), somebody(handler));
         }
         assert_eq!(predecessors.below(LEVELS - 1), somebody(LEVELS + 4));
+    }
+
+    /// Each handler has the flags of its own number. The last level is replaced with every other installation.
+    #[test]
+    fn a_handler_is_never_read_with_the_flags_or_the_mask_of_another() {
+        const READS: usize = 2_000_000;
+        let predecessors = Predecessors::new();
+        let like = |number: usize| Action { handler: number, flags: number as i32, mask: number as u64 };
+        let levels: Vec<usize> = (1..=LEVELS).map(|number| predecessors.remember(like(number))).collect();
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in LEVELS + 1.. {
+                    assert_eq!(predecessors.remember(like(number % 1000 + 100)), levels[LEVELS - 1]);
+                    if is_done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            let mixed = (0..READS)
+                .map(|_| predecessors.below(levels[LEVELS - 1]))
+                .find(|found| (found.flags, found.mask) != (found.handler as i32, found.handler as u64));
+            is_done.store(true, Ordering::Relaxed);
+            assert_eq!(mixed, None);
+        });
     }
 
     #[test]
