@@ -165,25 +165,25 @@ mod tests {
     /// Each handler has the flags of its own number. The last level is replaced with every other installation.
     #[test]
     fn a_handler_is_never_read_with_the_flags_or_the_mask_of_another() {
-        const READS: usize = 2_000_000;
         let predecessors = Predecessors::new();
         let like = |number: usize| Action { handler: number, flags: number as i32, mask: number as u64 };
         let levels: Vec<usize> = (1..=LEVELS).map(|number| predecessors.remember(like(number))).collect();
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for number in LEVELS + 1.. {
-                    assert_eq!(predecessors.remember(like(number % 1000 + 100)), levels[LEVELS - 1]);
-                    if is_done.load(Ordering::Relaxed) {
-                        break;
+            let mixed = scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    let found = predecessors.below(levels[LEVELS - 1]);
+                    if (found.flags, found.mask) != (found.handler as i32, found.handler as u64) {
+                        return Some(found);
                     }
                 }
+                None
             });
-            let mixed = (0..READS)
-                .map(|_| predecessors.below(levels[LEVELS - 1]))
-                .find(|found| (found.flags, found.mask) != (found.handler as i32, found.handler as u64));
+            for number in LEVELS + 1..1_000_000 {
+                assert_eq!(predecessors.remember(like(number)), levels[LEVELS - 1]);
+            }
             is_done.store(true, Ordering::Relaxed);
-            assert_eq!(mixed, None);
+            assert_eq!(mixed.join().unwrap(), None);
         });
     }
 
