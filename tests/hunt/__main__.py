@@ -30,6 +30,7 @@ HUNTERS = (
     "poison",
     "refused_syncs",
     "steps",
+    "crafted",
 )
 SECONDS, WORKERS = 180.0, 2
 
