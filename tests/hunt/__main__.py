@@ -31,6 +31,7 @@ HUNTERS = (
     "refused_syncs",
     "steps",
     "crafted",
+    "headers",
 )
 SECONDS, WORKERS = 180.0, 2
 
