@@ -32,6 +32,7 @@ HUNTERS = (
     "steps",
     "crafted",
     "headers",
+    "sources",
 )
 SECONDS, WORKERS = 180.0, 2
 
