@@ -1197,7 +1197,7 @@ def sendmsg_all_raw(sock: int | _Fileno, i: IovIter, control: bytes, flags: int)
 
 def recvmsg_raw(sock: int | _Fileno, i: IovIter, ancbufsize: int, flags: int) -> tuple[int, bytes, int, bytes]:
     """Calls `recvmsg` once. Returns the number of bytes, the control messages, the flags and the address, in the
-    kernel's format. If there is no memory for these, it closes the descriptors that were received.
+    kernel's format. If it raises, it closes the descriptors that were received.
     """
 
 def close_received(control: bytes) -> None:
