@@ -28,7 +28,7 @@ pub struct Claim {
 impl Claim {
     /// Takes the lock of a file that is open for writing, and looks how long the log in it is. `size` is how long it is
     /// to be. Where there is none, and none may be made, that is refused while nothing has been changed.
-    pub fn new(opened: &Opened, size: Option<usize>, create: bool) -> Result<Self> {
+    pub fn new(opened: &mut Opened, size: Option<usize>, create: bool) -> Result<Self> {
         let lock = if opened.writable() {
             let lock = WriterLock::take(opened.file()).map_err(|errno| {
                 let context = if errno == libc::EWOULDBLOCK { "another writer has the log open" } else { "flock" };
@@ -38,6 +38,8 @@ impl Claim {
         } else {
             None
         };
+        // Another process may have made a log in it before it gave up the lock.
+        opened.look_again()?;
         if opened.character_device().is_some() {
             // It cannot be read but through a mapping.
             return Ok(Self { lock, size: None });

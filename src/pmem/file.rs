@@ -148,7 +148,8 @@ impl Opened {
         }
         let (file, created) = open(path, purpose)?;
         let meta = file.metadata().map_err(|error| failed("fstat", &error))?;
-        let made = Made { created, grown: false, left: Some(state(&meta)) };
+        // If it has bytes, others have made use of it since it was created.
+        let made = Made { created: created && meta.len() == 0, grown: false, left: Some(state(&meta)) };
         let file = Arc::new(OwnFile::new(file, &meta));
         let opened = Self { file, meta, path: path.to_owned(), purpose, made };
         require_mappable(opened.meta.file_type())?;
@@ -222,6 +223,13 @@ impl Opened {
             return Err(libc::ENOSPC);
         }
         sys::file::allocate(&self.file, offset, len)
+    }
+
+    /// Reads the file's length again, for a caller that has kept others from changing it since it was opened. If they
+    /// have changed it before, nothing will be undone.
+    pub(crate) fn look_again(&mut self) -> Result<()> {
+        self.meta = self.file.metadata().map_err(|errno| failed_with("fstat", errno))?;
+        Ok(())
     }
 
     /// The file's length in bytes.

@@ -57,8 +57,8 @@ impl RegionFile {
     /// Claims it for a log.
     pub(super) fn claim_log(&self, py: Python<'_>, create: bool) -> PyResult<Claim> {
         // Taken, since the interpreter runs meanwhile.
-        let (opened, part) = self.lock().take().ok_or_else(file_closed)?;
-        let claimed = py.detach(|| Claim::new(&opened, self.size, create));
+        let (mut opened, part) = self.lock().take().ok_or_else(file_closed)?;
+        let claimed = py.detach(|| Claim::new(&mut opened, self.size, create));
         *self.lock() = Some((opened, part));
         claimed.map_err(|error| with_path(error, self.path.bind(py)))
     }

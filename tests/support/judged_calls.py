@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["MSYNC", "Call", "judged", "unavailable"]
+__all__ = ["FLOCK", "MSYNC", "STATX", "Call", "judged", "unavailable"]
 
 _MACHINE = os.uname().machine
-_SECCOMP, MSYNC, _GETPPID = {"x86_64": (317, 26, 110), "aarch64": (277, 227, 173)}.get(_MACHINE, (-1, -1, -1))
+_NUMBERS = {"x86_64": (317, 110, 73, 26, 332), "aarch64": (277, 173, 32, 227, 291)}
+_SECCOMP, _GETPPID, FLOCK, MSYNC, STATX = _NUMBERS.get(_MACHINE, (-1, -1, -1, -1, -1))
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
