@@ -12,7 +12,7 @@
 
 use crate::abi::{Direction, MAX_RW_COUNT, UIO_MAXIOV};
 use crate::copy;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reserve};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
 use crate::sys::memory;
@@ -113,7 +113,7 @@ impl<'a> Source<'a> {
     fn readable(self, nr_segs: usize, layout: Layout) -> Result<Vec<Segment>> {
         let nbytes = nr_segs * layout.size();
         let array = match self.0 {
-            Form::Ranges(ranges) => return Ok(ranges.segs()[..nr_segs].to_vec()),
+            Form::Ranges(ranges) => return collected(ranges.segs()[..nr_segs].iter().copied()),
             Form::Array(array) => array.take(nbytes),
             // SAFETY: the range is only read, and a read with this backing survives any fault.
             Form::Address(addr) => unsafe { Memory::new(Segment::new(addr, nbytes), Backing::Unchecked) },
@@ -162,7 +162,14 @@ fn read_compat(array: Memory) -> Result<Vec<Segment>> {
         let [addr, len] = unsafe { word.assume_init() };
         Segment::new(addr as usize, len as usize)
     };
-    Ok(words[..got].iter().map(segment).collect())
+    collected(words[..got].iter().map(segment))
+}
+
+fn collected(segs: impl ExactSizeIterator<Item = Segment>) -> Result<Vec<Segment>> {
+    let mut found = Vec::new();
+    reserve(&mut found, segs.len())?;
+    found.extend(segs);
+    Ok(found)
 }
 
 /// Views elements that may be uninitialised as bytes that may be uninitialised.

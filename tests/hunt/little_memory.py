@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import resource
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import iovec_rs
-from iovec_rs import READ, WRITE, FaultMap, FolioQueue, IovIter, PipeRing, XArray
+from iovec_rs import READ, WRITE, FaultMap, FolioQueue, IovIter, PipeRing, PmemLog, Slot, XArray
+from iovec_rs.pmem import PmemRegion
 
 from hunt.finding import doing, expect, noted
 from hunt.scene import ended, forked
@@ -34,6 +36,55 @@ _NDCTL = (
 )
 _DIGEST = hashlib.sha256()
 _LARGE = mmap.mmap(-1, 64 << 20)
+_LOG, _FILE = (os.memfd_create(name) for name in ("log", "file"))
+os.truncate(_FILE, len(_LARGE))
+with PmemLog.open(_LOG, size=20 << 20, create=True) as _log:
+    _log.append(_LARGE[: 12 << 20])
+    for _ in range(10_000):
+        _log.append(b"short")
+_SLOT = Slot(mmap.mmap(-1, 40 << 20))
+_SLOT.publish(_LARGE[: 16 << 20])
+
+
+def _log_of_a_writer() -> None:
+    with PmemLog.open(_LOG) as log:
+        log.append(_VIEWS)
+        for _ in range(3000):
+            log.append(b"one more")
+        log.discard_before(5)
+
+
+def _log_of_a_reader() -> None:
+    with PmemLog.open(_LOG, writable=False) as log:
+        for record in list(log)[:3]:
+            log.read(record.sequence)
+        log.verify()
+
+
+def _guard() -> None:
+    """A guard that meets 64 pages of a truncated file."""
+    file = os.memfd_create("cut")
+    os.truncate(file, len(_LARGE))
+    memory = mmap.mmap(file, len(_LARGE))
+    os.truncate(file, 0)
+    with iovec_rs.guard(memory, on_fault="record") as found:
+        for at in range(0, len(memory), 1 << 20):
+            memory[at]
+    _ = found.faults
+
+
+def _map_of_a_file() -> None:
+    with iovec_rs.SafeMap.open(_FILE, "r+") as map_:
+        map_.read(0, len(_LARGE))
+        map_.write(0, _LARGE)
+        map_.flush()
+
+
+def _region() -> None:
+    with PmemRegion.open(_FILE) as region:
+        region.write(0, _VIEWS)
+        region.write(5000, memoryview(region)[: 8 << 20])
+        region.read_into_crc32c(0, _LARGE)
 
 
 def _grow_map() -> None:
@@ -99,6 +150,14 @@ CALLS: dict[str, Callable[[], object]] = {
     "hash": lambda: iovec_rs.hash_and_copy_to_iter(_LARGE, IovIter.discard(READ, 64 << 20), _DIGEST),
     "checksum": lambda: iovec_rs.csum_and_copy_to_iter(_LARGE, IovIter.ubuf(READ, _LARGE)),
     "mcsafe": lambda: iovec_rs.memcpy_mcsafe(_LARGE, _LARGE, fault_map=_MAP),
+    "copy_ranges": lambda: iovec_rs.copy_ranges(_VIEWS, _VIEWS, crc32c=True).crc32c,
+    "PmemLog": _log_of_a_writer,
+    "PmemLog to read": _log_of_a_reader,
+    "Slot.publish": lambda: _SLOT.publish(_VIEWS),
+    "Slot.consume": lambda: _SLOT.consume(_LARGE),
+    "PmemRegion": _region,
+    "SafeMap": _map_of_a_file,
+    "guard": _guard,
 }
 
 
