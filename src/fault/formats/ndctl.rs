@@ -5,7 +5,7 @@
 //! combined. Without a name, a map has the blocks of all namespaces; the blocks of a region are used only if it is
 //! named.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, try_push};
 use crate::fault::map::{Access, FaultMap};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
@@ -34,17 +34,23 @@ pub fn parse(text: &str, base: usize, name: Option<&str>) -> Result<FaultMap> {
     Ok(map)
 }
 
+/// How many places an error names.
+const NAMED: usize = 20;
+
 /// Which of the listed namespaces and regions to use.
 fn chosen<'p, 't>(places: &[&'p Object<'t>], name: Option<&str>) -> Result<Vec<&'p Object<'t>>> {
-    let found: Vec<_> = match name {
-        Some(name) => places.iter().copied().filter(|place| place.dev() == name).collect(),
-        None => places.iter().copied().filter(|place| place.is_namespace()).collect(),
-    };
+    let mut found = Vec::new();
+    for place in places {
+        if name.map_or(place.is_namespace(), |name| place.dev() == name) {
+            try_push(&mut found, *place)?;
+        }
+    }
     if let Some(name) = name
         && found.is_empty()
     {
-        let known: Vec<_> = places.iter().map(|place| place.dev()).collect();
-        let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
+        let known: Vec<_> = places.iter().take(NAMED).map(|place| place.dev()).collect();
+        let more = if places.len() > NAMED { ", and others" } else { "" };
+        let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") + more };
         return Err(Error::invalid("namespace", format!("{name:?}"), format!("one of those listed: {known}")));
     }
     let alone = |place: &&&Object<'_>| !place.is_namespace() && place.namespaces.is_none() && place.count() != 0;
