@@ -9,7 +9,7 @@ mod stepped;
 
 pub use stepped::BlockCopy;
 
-use super::chunk::{CopyChunk, poison};
+use super::chunk::{BLOCK, CopyChunk, poison};
 use super::copier::Copier;
 use super::nontemporal::LineStore;
 use super::step::FromIter;
@@ -18,18 +18,9 @@ use crate::iter::IovIter;
 use crate::memory::Segment;
 use std::mem::MaybeUninit;
 
-/// Bytes that pass through the stage at a time on their way through the caches. A sum handles 384 bytes at once on a
-/// CPU with AVX-512, and what is left over one word at a time: in blocks of eight times that, 64 KiB take 980 ns to
-/// sum, in blocks of 2 KiB 1350 (Zen 5).
-const BLOCK: usize = 3 << 10;
-
-/// The same on their way past the caches: so few that the stores of one block drain, and the CPU's own prefetcher
-/// loads the next, while it is summed. Of 64 MiB the sum takes 2 to 10% with 1.5 KiB, 15 to 180% with 2 or 3 KiB,
-/// whatever the offsets (Zen 5; prefetching the next block in software changes none of it for the better).
-const NONTEMPORAL_BLOCK: usize = BLOCK / 2;
-
-/// How far ahead, in bytes, a source is prefetched that was just dropped from the caches: 64 KiB are consumed from a
-/// slot in 7.3 microseconds, not 9.6. One that is in the caches would take a sixth longer (Zen 5).
+/// How far ahead, in bytes, the source is prefetched. The hardware prefetcher does not follow loads that stop at each
+/// block: without this, 64 MiB take two to three times as long on Zen 5. Of 64 KiB in the second-level cache it costs a
+/// twentieth.
 const AHEAD: usize = 8 << 10;
 
 /// Where a block is between its load and its store. Not initialised: to zero it would take longer than most copies.
@@ -60,56 +51,61 @@ impl StagingBuffer {
 /// that no line is stored to in two blocks.
 #[derive(Clone, Copy)]
 pub(super) struct Blocks {
-    len: usize,
     first: usize,
-    /// How far ahead of them the source is prefetched.
-    ahead: usize,
+    /// Whether the source is in no cache.
+    is_uncached: bool,
 }
 
 impl Blocks {
-    /// For a copy that goes through the caches or past them as the copier was told to expect.
-    pub(super) fn of(copier: &Copier, first: usize) -> Self {
-        Self { len: if copier.is_nontemporal() { NONTEMPORAL_BLOCK } else { BLOCK }, first, ahead: 0 }
+    pub(super) fn new(first: usize) -> Self {
+        Self { first, is_uncached: false }
     }
 
-    /// The same into an iterator, at lines of its next segment.
+    /// Those of a copy into an iterator, at lines of its next segment.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per call
-    pub(super) fn scattered(copier: &Copier, i: &IovIter, nbytes: usize) -> Self {
-        if nbytes <= NONTEMPORAL_BLOCK - LINE {
-            Self { len: BLOCK, first: 0, ahead: 0 }
-        } else {
-            Self::of(copier, next_addr(i))
-        }
-    }
-
-    /// For a copy that goes past the caches, however short it is.
-    pub(super) fn nontemporal(first: usize) -> Self {
-        Self { len: NONTEMPORAL_BLOCK, first, ahead: 0 }
+    pub(super) fn scattered(i: &IovIter, nbytes: usize) -> Self {
+        Self::new(if nbytes <= BLOCK - LINE { 0 } else { next_segment(i).addr })
     }
 
     /// The same of a source that is in no cache.
     pub(super) fn uncached(self) -> Self {
-        Self { ahead: AHEAD, ..self }
+        Self { is_uncached: true, ..self }
     }
 
     /// The most bytes of the block that begins `done` bytes behind the first byte: [`BLOCK`] or fewer.
     fn most(self, done: usize) -> usize {
-        self.len - self.first.wrapping_add(done) % LINE
+        BLOCK - self.first.wrapping_add(done) % LINE
     }
 }
 
-/// Where the next byte of an iterator is, as far as that is known.
+/// The rest of the segment that the next byte of an iterator is in; empty if that is not known.
 #[inline(never)]
-fn next_addr(i: &IovIter) -> usize {
-    i.segment().map_or(0, |segment| segment.addr)
+fn next_segment(i: &IovIter) -> Segment {
+    i.segment().unwrap_or_default()
 }
 
-/// Prefetches all lines of a source.
+/// Prefetches the block that is [`AHEAD`] bytes behind the start of a range, as far as it lies in the range.
 #[inline]
-fn prefetch(source: Segment) {
-    for at in (0..source.len).step_by(LINE) {
-        arch::prefetch(source.addr + at, 1);
+fn prefetch_ahead(range: Segment, len: usize) {
+    if range.len > AHEAD {
+        prefetch(range.skip(AHEAD).take(len));
+    }
+}
+
+/// The same for an iterator, of which `left` bytes are still to be copied.
+#[inline]
+pub(super) fn prefetch_ahead_of(i: &IovIter, left: usize, len: usize) {
+    if left > AHEAD {
+        prefetch_ahead(next_segment(i), len);
+    }
+}
+
+/// Prefetches all lines of a range.
+#[inline]
+fn prefetch(range: Segment) {
+    for at in (0..range.len).step_by(LINE) {
+        arch::prefetch(range.addr + at, 1);
     }
 }
 
@@ -157,12 +153,13 @@ pub(super) unsafe fn scatter(
     let mut stage = StagingBuffer::EMPTY;
     poison(&mut stage.0);
     let mut done = 0;
-    prefetch(src.take(blocks.ahead));
+    if blocks.is_uncached {
+        prefetch(src.take(AHEAD));
+    }
     loop {
-        let (own, block) = (stage.addr(), src.skip(done).take(blocks.most(done)));
-        if blocks.ahead != 0 {
-            prefetch(src.skip(done + blocks.ahead).take(block.len));
-        }
+        let (own, rest) = (stage.addr(), src.skip(done));
+        let block = rest.take(blocks.most(done));
+        prefetch_ahead(rest, block.len);
         let write = |copier: &mut Copier, read| write(copier, Segment::new(own, read), done);
         // SAFETY: the block is a part of `src`, by `Segment::skip` and `Segment::take`; it is no longer than
         // `Blocks::most` says, which fits the stage.
@@ -196,6 +193,7 @@ pub(super) unsafe fn gather(
     let mut done = 0;
     loop {
         let (own, wanted) = (stage.addr(), (nbytes - done).min(blocks.most(done)));
+        prefetch_ahead_of(i, nbytes - done, wanted);
         let mut loader = Loader(copier);
         // SAFETY: the stage has room for `wanted` bytes, as `Blocks::most` gives no more; the caller of `gather`
         // promises that the copier, and so the loader over it, accepts the iterator's memory as a source.
@@ -215,7 +213,7 @@ pub(super) unsafe fn gather(
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, Blocks, Copier};
+    use super::{BLOCK, Blocks};
     use crate::abi::Direction;
     use crate::arch::LINE;
     use crate::iter::IovIter;
@@ -234,14 +232,12 @@ mod tests {
 
     #[test]
     fn blocks_end_at_lines_of_where_they_go() {
-        let copier = Copier::new(&[], &[]).unwrap();
         for first in [0, 1, 32, 63] {
-            assert_eq!(ends(Blocks::of(&copier, first), first), [0; 4]);
-            assert_eq!(ends(Blocks::nontemporal(first), first), [0; 4]);
+            assert_eq!(ends(Blocks::new(first), first), [0; 4]);
             // SAFETY: nothing is copied.
             let memory = unsafe { Memory::new(Segment::new(0x1000 + first, 1 << 20), Backing::Heap) };
             let i = IovIter::whole(Direction::Dest, memory);
-            assert_eq!(ends(Blocks::scattered(&copier, &i, 1 << 20), first), [0; 4]);
+            assert_eq!(ends(Blocks::scattered(&i, 1 << 20), first), [0; 4]);
         }
     }
 }

@@ -72,11 +72,6 @@ impl Copier {
         self.expected = nbytes;
     }
 
-    /// Whether chunks may go past the caches, as [`Self::expect`] has found.
-    pub(super) fn is_nontemporal(&self) -> bool {
-        self.nontemporal_from != usize::MAX
-    }
-
     /// Whether a range may be touched by the CPU in one go. A longer one is touched in spans, between which it is asked
     /// again whether the handler is still ours.
     #[inline]

@@ -5,8 +5,9 @@
 //! even if somebody changes the source meanwhile. The rest of the last line is filled with zeroes, so that every line
 //! is written whole.
 
+use super::blocks::prefetch_ahead_of;
 use super::bounce::{Ahead, Outcome, must_read_ahead};
-use super::chunk::poison;
+use super::chunk::{BLOCK, poison};
 use super::copier::Copier;
 use super::crc32c::Sum;
 use super::flushcache::require_write_back;
@@ -18,10 +19,6 @@ use crate::error::{Error, Result};
 use crate::iter::IovIter;
 use crate::memory::Memory;
 use std::mem::MaybeUninit;
-
-/// The bytes of data that are read and summed before they are written. With a longer block, summing and the draining of
-/// stores would no longer overlap: each would wait for the other.
-const BLOCK: usize = 4 << 10;
 
 /// Up to this many bytes of data use a smaller buffer, which is cheaper to set up.
 const SMALL: usize = 448;
@@ -209,6 +206,7 @@ fn copy_framed(
     let mut done = 0;
     let fill = |copier: &mut Copier, own: usize, len: usize| {
         copier.recheck(done, done.min(BLOCK));
+        prefetch_ahead_of(source, nbytes - done, len);
         // SAFETY: `frame` passes the address of a buffer of its own with room for `len` bytes; `source` is the
         // iterator, for which the copier was made, or one over `ahead`'s buffer, which stays.
         let mut step = unsafe { FromIter::new(own, copier) };

@@ -289,6 +289,36 @@ def test_where_trusted_memory_raises_the_error_has_the_sum() -> None:
             assert (caught.value.copied, caught.value.crc32c) == (held, sums.crc32c(memory.buffer[:held], 5))
 
 
+@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("length", [1535, 1536, 1537, 3071, 3072, 3073, 8191, 8193, 9727, 9728, 9729])
+@pytest.mark.parametrize("skew", [0, 1, 63])
+def test_the_sum_ends_where_memory_ends_within_a_block_and_between_two(side: str, length: int, skew: int) -> None:
+    """Copies go in blocks of 1536 bytes, and prefetch 8 KiB ahead: also what is no longer there."""
+    with testing.truncated(6, keep=3) as memory:
+        held, wanted = 3 * PAGE_SIZE, length + PAGE_SIZE
+        data = bytes(i % 241 for i in range(held))
+        memory.buffer[:held] = data
+        cut = memoryview(memory.buffer)[held - length :][:wanted]
+        whole = memoryview(bytearray(i % 239 for i in range(wanted + skew)))[skew:]
+        expected = sums.crc32c(data[-length:] if side == "source" else whole[:length], 5)
+        to, source = (whole, cut) if side == "source" else (cut, whole)
+        calls: list[Callable[[], tuple[int, int]]] = [
+            lambda: crc32c_and_copy_from_iter(to, IovIter.ubuf(WRITE, source), crc=5),
+            lambda: crc32c_and_copy_from_iter(to, IovIter.kvec(WRITE, [source[:700], source[700:]]), crc=5),
+            lambda: crc32c_and_copy_from_iter_flushcache(to, IovIter.ubuf(WRITE, source), crc=5),
+            lambda: crc32c_and_copy_to_iter(source, IovIter.ubuf(READ, to), crc=5),
+            lambda: crc32c_and_copy_to_iter(source, IovIter.kvec(READ, [to[:700], to[700:]]), crc=5),
+        ]
+        for number, call in enumerate(calls):
+            try:
+                copied, crc = call()
+            except FaultError as error:
+                copied, crc = error.copied, error.crc32c or 0
+            assert (copied, crc) == (length, expected), f"call {number}"
+        result, crc = crc32c_and_memcpy_mcsafe(to, source, crc=5)
+        assert (result.copied, crc) == (length, expected)
+
+
 def test_two_threads_that_write_while_it_is_copied_do_not_part_sum_and_copy() -> None:
     """The sum is that of the bytes written, even if somebody changes the source meanwhile."""
     source = bytearray(1 << 20)
