@@ -13,6 +13,7 @@ use super::chunk::{BLOCK, CopyChunk, poison};
 use super::copier::Copier;
 use super::nontemporal::LineStore;
 use super::step::FromIter;
+use crate::abi::PAGE_SIZE;
 use crate::arch::{self, LINE};
 use crate::iter::IovIter;
 use crate::memory::Segment;
@@ -47,25 +48,25 @@ impl StagingBuffer {
     }
 }
 
-/// Where the blocks of a copy end: at lines of an address that the first byte is taken to be at, its destination, so
-/// that no line is stored to in two blocks.
+/// Where the blocks of a copy end: at lines of its destination, so that no line is stored to in two blocks.
 #[derive(Clone, Copy)]
 pub(super) struct Blocks {
-    first: usize,
+    /// Where the first byte goes, and how many bytes go there in one piece, as far as that is known.
+    to: Segment,
     /// Whether the source is in no cache.
     is_uncached: bool,
 }
 
 impl Blocks {
-    pub(super) fn new(first: usize) -> Self {
-        Self { first, is_uncached: false }
+    pub(super) fn new(to: Segment) -> Self {
+        Self { to, is_uncached: false }
     }
 
     /// Those of a copy into an iterator, at lines of its next segment.
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per call
     pub(super) fn scattered(i: &IovIter, nbytes: usize) -> Self {
-        Self::new(if nbytes <= BLOCK - LINE { 0 } else { next_segment(i).addr })
+        Self::new(if nbytes <= BLOCK - LINE { Segment::default() } else { next_segment(i) })
     }
 
     /// The same of a source that is in no cache.
@@ -75,7 +76,7 @@ impl Blocks {
 
     /// The most bytes of the block that begins `done` bytes behind the first byte: [`BLOCK`] or fewer.
     fn most(self, done: usize) -> usize {
-        BLOCK - self.first.wrapping_add(done) % LINE
+        BLOCK - self.to.addr.wrapping_add(done) % LINE
     }
 }
 
@@ -93,7 +94,20 @@ fn prefetch_ahead(range: Segment, len: usize) {
     }
 }
 
-/// The same for an iterator, of which `left` bytes are still to be copied.
+/// Prefetches a line of the page that begins in those `len` bytes of a destination that are [`AHEAD`] bytes behind its
+/// start. The line is of no use, but the page's translation is: the first store to the page would wait for it, and the
+/// sums of later blocks for that store. Without this, 64 MiB of 4 KiB pages take 4.8 ms on Zen 5, not 2.9.
+#[inline]
+pub(super) fn prefetch_page_ahead(to: Segment, len: usize) {
+    const { assert!(BLOCK <= PAGE_SIZE) }; // so that no more than one page begins in a block
+    let coming = to.skip(AHEAD).take(len);
+    let page = coming.end().wrapping_sub(1) & !(PAGE_SIZE - 1);
+    if coming.len != 0 && page >= coming.addr {
+        arch::prefetch(page, 1);
+    }
+}
+
+/// [`prefetch_ahead`] for an iterator, of which `left` bytes are still to be copied.
 #[inline]
 pub(super) fn prefetch_ahead_of(i: &IovIter, left: usize, len: usize) {
     if left > AHEAD {
@@ -160,6 +174,7 @@ pub(super) unsafe fn scatter(
         let (own, rest) = (stage.addr(), src.skip(done));
         let block = rest.take(blocks.most(done));
         prefetch_ahead(rest, block.len);
+        prefetch_page_ahead(blocks.to.skip(done), block.len);
         let write = |copier: &mut Copier, read| write(copier, Segment::new(own, read), done);
         // SAFETY: the block is a part of `src`, by `Segment::skip` and `Segment::take`; it is no longer than
         // `Blocks::most` says, which fits the stage.
@@ -194,6 +209,7 @@ pub(super) unsafe fn gather(
     loop {
         let (own, wanted) = (stage.addr(), (nbytes - done).min(blocks.most(done)));
         prefetch_ahead_of(i, nbytes - done, wanted);
+        prefetch_page_ahead(blocks.to.skip(done), wanted);
         let mut loader = Loader(copier);
         // SAFETY: the stage has room for `wanted` bytes, as `Blocks::most` gives no more; the caller of `gather`
         // promises that the copier, and so the loader over it, accepts the iterator's memory as a source.
@@ -233,7 +249,7 @@ mod tests {
     #[test]
     fn blocks_end_at_lines_of_where_they_go() {
         for first in [0, 1, 32, 63] {
-            assert_eq!(ends(Blocks::new(first), first), [0; 4]);
+            assert_eq!(ends(Blocks::new(Segment::new(first, 0)), first), [0; 4]);
             // SAFETY: nothing is copied.
             let memory = unsafe { Memory::new(Segment::new(0x1000 + first, 1 << 20), Backing::Heap) };
             let i = IovIter::whole(Direction::Dest, memory);

@@ -41,7 +41,7 @@ fn sum(i: &mut IovIter, crc: &mut u32) -> Result<Outcome> {
     let nbytes = i.count();
     let mut copier = Copier::new(&[], &[i])?;
     let mut sum = Sum::from(*crc);
-    let blocks = Blocks::new(0);
+    let blocks = Blocks::new(Segment::default());
     // SAFETY: the copier was made for the iterator.
     let done = unsafe { gather(&mut copier, i, nbytes, blocks, |_, block, _| block.len, |block| sum.add(block)) };
     *crc = sum.finish();
@@ -108,7 +108,7 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     let mut sum = Sum::from(*crc);
     let done = careful_to_iter(src, i, nbytes, map, "crc32c_and_copy_to_iter_mcsafe", |copier, src, phase, write| {
         // SAFETY: `careful_to_iter` gives a source that the copier was made for.
-        unsafe { scatter(copier, src, Blocks::new(phase), write, |block| sum.add(block)) }
+        unsafe { scatter(copier, src, Blocks::new(Segment::new(phase, 0)), write, |block| sum.add(block)) }
     })?;
     *crc = sum.finish();
     Ok(done)
@@ -123,7 +123,7 @@ pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32
             // for.
             block.len - unsafe { copier.copy(dst.addr + at, block.addr, block.len) }
         };
-        let blocks = Blocks::new(dst.addr);
+        let blocks = Blocks::new(dst);
         // SAFETY: `bounce::from_iter` made the copier for the iterator.
         unsafe { gather_summing(copier, i, dst.len, blocks, crc, write) }
     })
@@ -156,7 +156,7 @@ fn nontemporal_from_iter(
             block.len - left
         };
         // SAFETY: `bounce::from_iter` made the copier for the iterator.
-        let done = unsafe { gather_summing(copier, i, dst.len, Blocks::new(dst.addr), crc, write) };
+        let done = unsafe { gather_summing(copier, i, dst.len, Blocks::new(dst), crc, write) };
         copier.fence();
         done
     })
@@ -238,7 +238,7 @@ pub(super) unsafe fn copy_flat(
         block.len - left
     };
     // SAFETY: the caller of `copy_flat` promises the source that `scatter` asks for.
-    unsafe { scatter(copier, src, Blocks::new(dst), write, |block| sum.add(block)) }
+    unsafe { scatter(copier, src, Blocks::new(Segment::new(dst, src.len)), write, |block| sum.add(block)) }
 }
 
 /// `memcpy_mcsafe` that adds what it copies to the sum.

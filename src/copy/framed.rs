@@ -5,7 +5,7 @@
 //! even if somebody changes the source meanwhile. The rest of the last line is filled with zeroes, so that every line
 //! is written whole.
 
-use super::blocks::prefetch_ahead_of;
+use super::blocks::{prefetch_ahead_of, prefetch_page_ahead};
 use super::bounce::{Ahead, Outcome, must_read_ahead};
 use super::chunk::{BLOCK, poison};
 use super::copier::Copier;
@@ -17,7 +17,7 @@ use crate::abi::Direction;
 use crate::arch::LINE;
 use crate::error::{Error, Result};
 use crate::iter::IovIter;
-use crate::memory::Memory;
+use crate::memory::{Memory, Segment};
 use std::mem::MaybeUninit;
 
 /// Up to this many bytes of data use a smaller buffer, which is cheaper to set up.
@@ -107,6 +107,7 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
         let part = N.min(nbytes - done);
         let padded = part.next_multiple_of(LINE);
         let own = stage.data.as_mut_ptr().expose_provenance();
+        prefetch_page_ahead(Segment::new(data_at, nbytes).skip(done), part);
         let read = if part == 0 { 0 } else { fill(store, own, part) };
         if read < part {
             return Framed::Unread;
