@@ -17,8 +17,10 @@ _DESCRIPTORS = 1 << 31
 def file_name(path: StrOrBytesPath | int) -> str:
     """The name of a path, or of the file that a descriptor refers to, which is opened anew by it.
 
-    ValueError: the number can be no descriptor. OSError EBADF: it is none that is open.
+    TypeError: a bool. ValueError: the number can be no descriptor. OSError EBADF: it is none that is open.
     """
+    if isinstance(path, bool):
+        raise TypeError(f"path is {path}: expected a path or a descriptor")
     if not isinstance(path, int):
         return os.fsdecode(path)
     if not 0 <= path < _DESCRIPTORS:

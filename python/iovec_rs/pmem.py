@@ -73,7 +73,8 @@ class PmemRegion(MappedRegion):
         writable: bool = True,
     ) -> Self:
         """Maps `size` bytes (by default, the rest) from `offset` on of a file on any file system, or of a device-DAX
-        device. `path` is a path or a descriptor, which may be closed afterwards.
+        device. `path` is a path or a descriptor, which may be closed afterwards: its file is opened anew, so the file's
+        permissions count, and not how the descriptor was opened.
 
         With `create`, a missing file is created, and one too short for `size` is extended. Blocks for the whole region
         of a writable file, holes included, are allocated first, so a full disk is an OSError here and not a fault
