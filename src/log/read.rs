@@ -75,11 +75,13 @@ impl<M: Medium> PmemLog<M> {
             }
             return Ok((done, i.fault.clone()));
         }
-        if sum == record.crc {
-            return Ok((done, None));
+        match self.confirm(record, sum) {
+            Ok(()) => Ok((done, None)),
+            Err(failure) => {
+                i.take_back(done)?;
+                Err(failure)
+            }
         }
-        i.take_back(done)?;
-        Err(self.corrupt(record))
     }
 
     /// Reads a record's data, passes each part to `store`, which may store less, and sums them. Returns the bytes
@@ -109,13 +111,15 @@ impl<M: Medium> PmemLog<M> {
         Ok((done, sum.finish(), None))
     }
 
-    /// What a wrong checksum means: damage, or that the writer has replaced the record while it was read.
-    fn corrupt(&self, record: &Record) -> Failure {
-        let Record { sequence, offset, length, .. } = *record;
-        match self.record(sequence) {
-            Err(gone) => gone,
-            Ok(now) if now != *record => Failure::Changed,
-            Ok(_) => Failure::Corrupt { sequence, offset, length, what: "the sum of its data is wrong" },
+    /// Whether the data that were read, which have this sum, are those of the record: it is still there, so its space
+    /// was not used again, and the sum is right. The sum alone would not do, as data of another record that end in a
+    /// CRC-32C of their own have the same.
+    fn confirm(&self, record: &Record, sum: u32) -> std::result::Result<(), Failure> {
+        let Record { sequence, offset, length, crc } = *record;
+        match self.record(sequence)? {
+            now if now != *record => Err(Failure::Changed),
+            _ if sum != crc => Err(Failure::Corrupt { sequence, offset, length, what: "the sum of its data is wrong" }),
+            _ => Ok(()),
         }
     }
 
@@ -128,12 +132,10 @@ impl<M: Medium> PmemLog<M> {
             if let Some(fault) = fault {
                 return Ok(Some((fault, record.offset + done)));
             }
-            if sum == record.crc {
-                return Ok(None);
-            }
-            match self.corrupt(&record) {
-                Failure::Changed => {}
-                failure => return Err(failure),
+            match self.confirm(&record, sum) {
+                Ok(()) => return Ok(None),
+                Err(Failure::Changed) => {}
+                Err(failure) => return Err(failure),
             }
         }
     }

@@ -29,6 +29,32 @@ fn a_reader_follows_through_laps_and_is_told_when_it_was_overtaken() {
     assert_eq!(records(&reader), records(&log));
 }
 
+/// Data that end in their own CRC-32C all have one sum, which cannot tell the later record from the earlier one.
+#[test]
+fn a_reader_that_was_overtaken_takes_no_later_record_for_its_own_though_the_sums_agree() {
+    let unit = |seed| {
+        let data = data(seed, 60);
+        let sum = crate::copy::crc32c::of_bytes(&data).to_le_bytes();
+        [&data[..], &sum].concat()
+    };
+    let log = create(SIZE);
+    append(&log, &unit(0)).unwrap();
+    let reader = PmemLog::open(Fake::new(&image(&log)), Open::Read).unwrap();
+    let stale = reader.record(0).unwrap();
+    let later = (1..1000).find(|number| {
+        append(&log, &unit(*number)).unwrap();
+        log.discard_before(*number).unwrap();
+        log.record(*number).unwrap().offset == stale.offset
+    });
+    assert_eq!(log.record(later.unwrap()).unwrap().crc, stale.crc);
+    *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
+    let mut bytes = vec![0; stale.length];
+    let mut i = over(&mut bytes, Direction::Dest);
+    let late = reader.read_into(&stale, &mut i);
+    assert!(matches!(late, Err(Failure::Missing { sequence: 0, .. })), "{late:?}");
+    assert_eq!(i.count(), stale.length);
+}
+
 #[test]
 fn a_reader_that_saw_a_record_which_was_withdrawn_follows_the_one_in_its_place() {
     for (seen, instead) in [(300, 10), (10, 300), (64, 64)] {
