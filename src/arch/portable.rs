@@ -74,7 +74,7 @@ pub(super) fn facts() -> Facts {
 /// This set's copy does not prefetch.
 pub(super) fn use_far(_from: usize) {}
 
-/// Nor does it.
+/// It has no prefetch to leave out.
 pub(super) fn use_unaided(_from: usize) {}
 
 /// There are no string instructions.

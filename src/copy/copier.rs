@@ -1,11 +1,14 @@
 //! Copies one chunk, and records the fault that stopped it. The CPU copies if the fault handler can recover a fault,
 //! otherwise the kernel does.
 
+mod chunks;
 mod kernel;
 mod line_store;
 mod spans;
 
-use super::chunk::{CopyChunk, NONTEMPORAL_FROM, PREFETCH_CHUNK};
+#[cfg(doc)]
+use super::chunk::CopyChunk;
+use super::chunk::{NONTEMPORAL_FROM, PREFETCH_CHUNK};
 use super::nontemporal::{self, Flush};
 use crate::arch::guard::{self, Interrupted};
 use crate::arch::{self, LINE, Primitives, tuning};
@@ -13,7 +16,7 @@ use crate::error::Result;
 use crate::fault::Fault;
 use crate::fault::arm::{self, Path, RECHECK_EVERY};
 use crate::fault::shelter::Mark;
-use crate::iter::{IovIter, Run};
+use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 
 /// Copies chunks, through the caches or, for long chunks of a long copy, with non-temporal stores. Records the fault
@@ -35,10 +38,6 @@ pub(super) struct Copier {
     /// The fault that stopped it. Its offset and its extent are completed at the end of the copy.
     fault: Option<Box<Fault>>,
 }
-
-/// If the next source is longer than this, only its first lines are prefetched, since the hardware prefetcher fetches
-/// the rest.
-const PREFETCH_UP_TO: usize = 16 << 10;
 
 impl Copier {
     /// Makes a copier between all of these. Arms this thread if the CPU will access them under the fault handler.
@@ -249,70 +248,6 @@ impl Copier {
 fn placed(mut fault: Fault, copied: usize, wanted: usize) -> Fault {
     fault.offset = copied;
     fault.reach(wanted - copied)
-}
-
-impl CopyChunk for Copier {
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
-    unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if len < self.nontemporal_from {
-            // SAFETY: `copy` has the same contract, which its caller upholds.
-            unsafe { self.copy_through_caches(dst, src, len) }
-        } else {
-            // SAFETY: `copy` has the same contract, which its caller upholds.
-            unsafe { self.copy_nontemporal(dst, src, len) }
-        }
-    }
-
-    /// If the CPU copies the segments through the caches, it does so in this loop, which decides nothing more.
-    #[inline(never)] // among the other paths of a walk, its variables would not stay in registers
-    unsafe fn copy_run(
-        &mut self,
-        run: &Run<'_>,
-        ends: impl Fn(usize, usize) -> (usize, usize),
-    ) -> Option<(usize, usize)> {
-        let len = run.len();
-        let Path::Direct(armed) = &self.path else { return None };
-        if len >= self.nontemporal_from || !self.fits_one_span(len) {
-            return None;
-        }
-        let (set, mut taken, mut copied) = (self.set, 0, 0);
-        for (addr, next) in run.clone() {
-            if let Some(next) = next {
-                arch::prefetch(next.addr, len);
-            }
-            let (dst, src) = ends(addr, copied);
-            debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
-            taken += 1;
-            copied += len;
-            // SAFETY: by `copy_run`'s contract `copy` accepts the ranges: they are parts of `Memory`, whose maker lets
-            // the destination be written to. Either they are `Backing::Heap`, which stays accessible, or the path,
-            // which is `Path::Direct`, holds an `Armed`, which `arm::arm` gives while the handler is installed.
-            match unsafe { guard::copy(set, dst, src, len) } {
-                None if armed.is_current() => {}
-                stop => return Some((taken, self.count(stop.as_ref(), dst, src, len))),
-            }
-        }
-        Some((taken, 0))
-    }
-
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // once per segment of 64 bytes
-    fn prefetch_source(&mut self, next: Segment) {
-        if next.len < self.nontemporal_from || next.len > PREFETCH_UP_TO || next.len < PREFETCH_CHUNK {
-            arch::prefetch(next.addr, next.len);
-        } else {
-            self.next_source = next;
-        }
-    }
-
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // once per segment of 64 bytes
-    fn prefetch_destination(&mut self, next: Segment) {
-        if next.len < self.nontemporal_from || !tuning::is_streamed(next.addr, next.len, self.expected) {
-            arch::prefetch(next.addr, next.len);
-        }
-    }
 }
 
 #[cfg(test)]

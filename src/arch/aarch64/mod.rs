@@ -38,7 +38,7 @@ fn has_point_of_persistence() -> bool {
 /// These copies do not prefetch.
 pub(super) fn use_far(_from: usize) {}
 
-/// Nor does it.
+/// They have no prefetch to leave out.
 pub(super) fn use_unaided(_from: usize) {}
 
 /// There are no string instructions.
