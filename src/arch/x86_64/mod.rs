@@ -156,7 +156,9 @@ const PREFETCH_BYTES: usize = 1024;
 
 /// Calls `hint` with an address in each line of a range. A range that begins inside a line reaches into one line more
 /// than its length tells, so the bytes before it in that line are added. A range of at most 64 bytes gets two calls,
-/// for its first byte and its last, so that no branch depends on where short segments begin.
+/// for its first byte and its last, so that no branch depends on where short segments begin. So does one of a single
+/// byte, by which copies that sum prefetch each line: with one call, 64 MiB of them take 3.7 to 4.8 ms on Zen 5, not
+/// 2.6 to 3.7. The cause is not known.
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes
 fn each_line(addr: usize, len: usize, hint: impl Fn(*const i8)) {
