@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iovec_rs import PmemLog
+from support.places import MEMORY
 
 from hunt.finding import doing, expect
 from hunt.scene import ended
@@ -26,8 +27,6 @@ SECONDS = 2.0
 SIZE = 8192 + 4096
 BEHIND = 7
 """The exit code of a reader that saw less than it was told of."""
-PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where no append waits for a device, if there is such a place."""
 
 
 def _read(path: Path, told: mmap.mmap, end: float, is_fresh: bool) -> None:
@@ -51,7 +50,7 @@ def _read(path: Path, told: mmap.mmap, end: float, is_fresh: bool) -> None:
 
 def hunt(rng: random.Random) -> None:
     end = time.monotonic() + SECONDS
-    with tempfile.TemporaryDirectory(dir=PLACE) as name, mmap.mmap(-1, mmap.PAGESIZE) as told:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, mmap.mmap(-1, mmap.PAGESIZE) as told:
         path = Path(name, "log")
         with PmemLog.open(path, size=SIZE, create=True) as log:
             log.append(b"the first, so that no reader meets an empty log")

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iovec_rs import PAGE_SIZE, CorruptError, PmemLog
+from support.logs import RING, header
+from support.places import MEMORY
 from support.sums import crc32c
 
 from hunt.finding import doing, expect
@@ -21,12 +23,9 @@ if TYPE_CHECKING:
     import random
 
 CAPACITY = 4 * PAGE_SIZE
-RING = 2 * PAGE_SIZE
 LARGEST = (1 << 64) - 1
 EXTENTS = 249
 """The bad extents that a superblock has room for."""
-PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where no append waits for a device, if there is such a place."""
 
 
 def _packed(*fields: int) -> bytes:
@@ -79,9 +78,7 @@ def _records(rng: random.Random, image: bytearray, fields: Fields) -> None:
         length = rng.choice((0, 1, 64, 100, 1000, 1000, CAPACITY - 64, 1 << 62, 1 << 63, LARGEST))
         data = rng.randbytes(min(length, 1000))
         crc = crc32c(data) if rng.random() < 0.9 else 5
-        line = b"RECD" + struct.pack("<I", crc)
-        line += _packed(fields.generation, sequence, length, position, previous) + bytes(12)
-        line += struct.pack("<I", crc32c(line))
+        line = header(crc, fields.generation, sequence, length=length, position=position, previous=previous)
         at = RING + position % CAPACITY
         image[at : at + 64 + len(data)] = (line + data)[: len(image) - at]
         position += 64 + (len(data) + 63) // 64 * 64
@@ -119,7 +116,7 @@ def hunt(rng: random.Random) -> None:
     image[:RING] = one + (one if rng.random() < 0.6 else Fields(rng, size).encoded())
     _records(rng, image, fields)
     doing(f"{vars(fields)}")
-    with tempfile.TemporaryDirectory(dir=PLACE) as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         path = Path(name, "log")
         for writable in (False, True):
             path.write_bytes(image[:size])

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iovec_rs import PAGE_SIZE, WRITE, FaultError, IovIter, PmemLog, Slot
-from support.places import address
-from support.poison import PLACE, mappings_of, poison, unavailable
+from support.places import MEMORY, address
+from support.poison import mappings_of, poison, unavailable
 
 from hunt.finding import doing, expect
 
@@ -200,5 +200,5 @@ def _slot(rng: random.Random, path: Path) -> None:
 
 
 def hunt(rng: random.Random) -> None:
-    with tempfile.TemporaryDirectory(dir=PLACE) as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         rng.choice((_log, _log, _slot))(rng, Path(name, "file"))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from iovec_rs import PAGE_SIZE, WRITE, IovIter, PmemLog, SafeMap, copy_from_iter_flushcache
 from iovec_rs.pmem import PmemRegion
 from support.judged_calls import MSYNC, judged, unavailable
+from support.places import MEMORY
 from support.refusing_medium import ERRORS, Medium
 
 from hunt.finding import doing, expect
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["hunt", "unavailable"]
 
-PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where no msync waits for a device, if there is such a place."""
 CHANCES = (0, 0, 0.2, 0.6, 0.9, 1)
 """How often an msync is refused during one operation."""
 
@@ -189,6 +188,6 @@ def _safe_map(medium: Medium) -> None:
 
 def hunt(rng: random.Random) -> None:
     program = rng.choice((_log, _log, _region, _safe_map))
-    with tempfile.TemporaryDirectory(dir=PLACE) as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         medium = Medium(rng, Path(name, "file"))
         judged([MSYNC], medium.judge, lambda: program(medium))

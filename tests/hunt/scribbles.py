@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iovec_rs import CorruptError, PmemLog
+from support.logs import RING
+from support.places import MEMORY
 
 from hunt.finding import doing, expect
 
 if TYPE_CHECKING:
     import random
 
-RING = 8192
-"""Where the ring begins, behind both superblocks, in bytes."""
 LENGTHS = (0, 1, 64, 100, 500, 3000)
-PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where no append waits for a device, if there is such a place."""
 
 
 def _filled(log: PmemLog, rng: random.Random) -> dict[int, bytes]:
@@ -67,7 +65,7 @@ def _look(log: PmemLog, records: dict[int, bytes], whole: set[int]) -> None:
 
 
 def hunt(rng: random.Random) -> None:
-    with tempfile.TemporaryDirectory(dir=PLACE) as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         path = Path(name, "log")
         with PmemLog.open(path, size=RING + rng.choice((4096, 8192, 20_000, 40_000)), create=True) as log:
             records, numbers = _filled(log, rng), (log.first, log.last)

@@ -25,6 +25,7 @@ from iovec_rs import (
     crc32c_and_copy_from_iter_flushcache,
 )
 from support.arena import Arena, Page
+from support.places import MEMORY
 from support.sums import crc32c as other_sum
 
 from hunt.copies import circumstances
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 LENGTHS = (0, 1, 31, 32, 33, 63, 64, 65, 100, 4096)
 KINDS = ("bytes", "list", "kvec", "iovec", "bvec", "xarray", "folioq", "bad ubuf", "bad iovec")
 ACTIONS = 60
-PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where no append waits for a device, if there is such a place."""
 
 
 @dataclass
@@ -190,7 +189,7 @@ def _act(rng: random.Random, model: Model, arena: Arena) -> None:
 def hunt(rng: random.Random) -> None:
     pages = [Page.GOOD, Page.GOOD, Page.PROTECTED, Page.PROTECTED]
     with (
-        tempfile.TemporaryDirectory(dir=PLACE) as name,
+        tempfile.TemporaryDirectory(dir=MEMORY) as name,
         Arena(pages, rng.randbytes(2 * PAGE_SIZE)) as arena,
         circumstances(rng),
     ):

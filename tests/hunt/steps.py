@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from iovec_rs import PAGE_SIZE, PmemLog, Slot, TornError, cpu
 from support.logs import contents
+from support.places import MEMORY
 from support.stepping import images, unavailable
 
 from hunt.finding import doing, expect
@@ -23,8 +24,6 @@ __all__ = ["hunt", "unavailable"]
 
 SIZE = 2 * PAGE_SIZE + PAGE_SIZE
 LENGTHS = (0, 1, 10, 64, 100, 300, 700, 900)
-PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where no append waits for a device, if there is such a place."""
 
 State = tuple[int, dict[int, bytes]]
 """A log's first number, and its records."""
@@ -179,5 +178,5 @@ def _slot(rng: random.Random, path: Path) -> None:
 
 
 def hunt(rng: random.Random) -> None:
-    with tempfile.TemporaryDirectory(dir=PLACE) as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         rng.choice((*[_log] * 10, *[_slot] * 9, _new_log))(rng, Path(name, "file"))

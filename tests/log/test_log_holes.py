@@ -7,8 +7,8 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from iovec_rs import CorruptError, PmemLog
-from support.logs import contents, make
+from iovec_rs import PAGE_SIZE, CorruptError, PmemLog
+from support.logs import RING, contents, header, make
 from support.sums import bit_by_bit
 
 if TYPE_CHECKING:
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 
 LARGE = 64 << 40
 """Bytes of the log: reading them would take hours."""
-PAGE = 4096
-RING = 2 * PAGE
 
 
 @pytest.fixture
-def generation(path: Path) -> bytes:
+def generation(path: Path) -> int:
     """Makes a log of two records that was not closed and is, up to the size of `LARGE`, a hole; its generation."""
     with make(path) as log:
         log.append(b"0")
@@ -35,13 +33,13 @@ def generation(path: Path) -> bytes:
         except OSError:  # The file system's files cannot be as large.
             size //= 2
     for slot in range(2):
-        page = bytearray(os.pread(file, PAGE, slot * PAGE))
+        page = bytearray(os.pread(file, PAGE_SIZE, slot * PAGE_SIZE))
         page[32:40] = struct.pack("<Q", size)
         page[56:72] = b"\xff" * 16  # where it ended if it was closed
         page[-4:] = struct.pack("<I", bit_by_bit(bytes(page[:-4])))
-        os.pwrite(file, page, slot * PAGE)
+        os.pwrite(file, page, slot * PAGE_SIZE)
     os.close(file)
-    return bytes(page[16:24])
+    return int.from_bytes(page[16:24], "little")
 
 
 @pytest.mark.usefixtures("generation")
@@ -51,12 +49,10 @@ def test_a_log_of_holes_is_opened_without_reading_them(path: Path) -> None:
         assert log.verify() == []
 
 
-def test_a_record_between_holes_is_found(path: Path, generation: bytes) -> None:
+def test_a_record_between_holes_is_found(path: Path, generation: int) -> None:
     position = (path.stat().st_size // 3 * 2) // 64 * 64 - RING
     data = b"far behind".ljust(64, b"\0")
-    line = b"RECD" + struct.pack("<I", bit_by_bit(data[:10])) + generation
-    line += struct.pack("<QQQQ", 3, 10, position, position - 128) + bytes(12)
-    line += struct.pack("<I", bit_by_bit(line))
+    line = header(bit_by_bit(data[:10]), generation, 3, length=10, position=position, previous=position - 128)
     with path.open("r+b") as file:
         file.seek(RING + position)
         file.write(line + data)

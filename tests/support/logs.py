@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
+from iovec_rs import PAGE_SIZE
 from iovec_rs.pmem import PmemLog
+
+from support.sums import crc32c
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = 1 << 16
+RING = 2 * PAGE_SIZE
+"""Where the ring begins, behind both superblocks, in bytes."""
 
 
 def make(path: Path, size: int = SIZE) -> PmemLog:
     return PmemLog.open(path, size=size, create=True)
+
+
+def header(crc: int, generation: int, sequence: int, *, length: int, position: int, previous: int) -> bytes:
+    """The header line of a record, with the right sum of its own. `crc` is that of the data. What is too large for its
+    field loses its upper bits.
+    """
+    words = (generation, sequence, length, position, previous)
+    line = struct.pack("<4sI5Q12x", b"RECD", crc, *(word % (1 << 64) for word in words))
+    return line + struct.pack("<I", crc32c(line))
 
 
 def contents(log: PmemLog) -> dict[int, bytes]:

@@ -5,10 +5,23 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from pathlib import Path
+from typing import NamedTuple
 
 from iovec_rs import PAGE_SIZE
 
-__all__ = ["GUARD_INSTALL", "GUARD_REMOVE", "READ_WRITE", "advise", "map_at", "map_cut_page", "protect", "unmap"]
+__all__ = [
+    "GUARD_INSTALL",
+    "GUARD_REMOVE",
+    "READ_WRITE",
+    "Known",
+    "advise",
+    "known",
+    "map_at",
+    "map_cut_page",
+    "protect",
+    "unmap",
+]
 
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 GUARD_INSTALL, GUARD_REMOVE = 102, 103
@@ -22,6 +35,25 @@ _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+class Known(NamedTuple):
+    """A mapping of this process. `path` is empty where the kernel names none."""
+
+    start: int
+    end: int
+    offset: int
+    path: str
+
+
+def known() -> list[Known]:
+    """The mappings of this process, in the order of their addresses."""
+    found = []
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        span, _, offset, _, _, *path = line.split(maxsplit=5)
+        start, end = (int(bound, 16) for bound in span.split("-"))
+        found.append(Known(start, end, int(offset, 16), "".join(path)))
+    return found
 
 
 def _check(result: int | None, call: str) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""A directory in memory, where nothing waits for a device, if there is one."""
+
 _MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 
 

@@ -8,30 +8,28 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iovec_rs import PAGE_SIZE, testing
 
 from support import mapping, places
 
-__all__ = ["PLACE", "mappings_of", "poison", "unavailable"]
+if TYPE_CHECKING:
+    from pathlib import Path
 
-PLACE = "/dev/shm"
-"""Where the files are: only memory without a device below it can be poisoned one mapping at a time."""
-_DONTNEED = 4
+__all__ = ["mappings_of", "poison", "unavailable"]
 
 
 def mappings_of(path: Path) -> list[int]:
     """The addresses at which this process has mapped the file."""
-    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-    return [int(line.split("-", 1)[0], 16) for line in lines if line.endswith(f" {path}")]
+    return [known.start for known in mapping.known() if known.path == str(path)]
 
 
 def poison(address: int, page: int) -> None:
     """Makes a page of a mapping bad, from now on until the mapping ends."""
     start = address + page * PAGE_SIZE
     while True:
-        mapping.advise(start, PAGE_SIZE, _DONTNEED)
+        mapping.advise(start, PAGE_SIZE, mmap.MADV_DONTNEED)
         try:
             testing._poison(start, PAGE_SIZE, {0})
         except OSError as error:
@@ -43,8 +41,8 @@ def poison(address: int, page: int) -> None:
 
 def unavailable() -> str | None:
     """Why memory cannot be poisoned here, if it cannot."""
-    if not Path(PLACE).is_dir():
-        return f"there is no {PLACE}"
+    if places.MEMORY is None:
+        return "there is no /dev/shm: only memory without a device below it can be poisoned one mapping at a time"
     fd = os.memfd_create("poison")
     try:
         os.ftruncate(fd, PAGE_SIZE)

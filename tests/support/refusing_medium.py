@@ -7,13 +7,15 @@ too, and when the power fails, so do some that were never synced: the kernel wri
 from __future__ import annotations
 
 import errno
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iovec_rs import PAGE_SIZE
 
+from support import mapping
+
 if TYPE_CHECKING:
     import random
+    from pathlib import Path
 
     from support.judged_calls import Call
 
@@ -66,11 +68,9 @@ class Medium:
 
     def _numbers(self, address: int, nbytes: int) -> range:
         """The pages of the file that are mapped there."""
-        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-            span, _, offset, *rest = line.split()
-            start, end = (int(part, 16) for part in span.split("-"))
-            if start <= address < end and rest[-1] == str(self.path):
-                first = (address - start + int(offset, 16)) // PAGE_SIZE
+        for known in mapping.known():
+            if known.start <= address < known.end and known.path == str(self.path):
+                first = (address - known.start + known.offset) // PAGE_SIZE
                 return range(first, first + -(-nbytes // PAGE_SIZE))
         return range(0)
 

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +28,7 @@ from iovec_rs import (
     copy_to_iter,
     testing,
 )
+from support import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +46,7 @@ def readable(memory: testing.FaultyMemory) -> list[bool]:
 
 def mapped(address: int) -> bool:
     """Whether some mapping of this process covers the address."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        start, end = (int(part, 16) for part in line.split()[0].split("-"))
-        if start <= address < end:
-            return True
-    return False
+    return any(known.start <= address < known.end for known in mapping.known())
 
 
 @pytest.mark.parametrize(
