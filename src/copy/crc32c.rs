@@ -14,6 +14,7 @@ use super::flushcache::require_write_back;
 use super::mcsafe::{careful_to_iter, is_clear, readable_part};
 use super::nontemporal::{self, Flush, LineStore};
 use super::step::ToIter;
+use super::sums::{Summing, Sums};
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::map::shared::KnownBad;
@@ -50,12 +51,17 @@ fn sum(i: &mut IovIter, crc: &mut u32) -> Result<Outcome> {
 
 /// `copy_to_iter` that adds what it copies to the sum.
 pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) -> Result<usize> {
-    to_iter(src, i, nbytes, crc, "crc32c_and_copy_to_iter", |blocks| blocks)
+    let mut sum = Sum::from(*crc);
+    let done = to_iter(src, i, nbytes, "crc32c_and_copy_to_iter", |blocks| blocks, |block| sum.add(block))?;
+    *crc = sum.finish();
+    Ok(done)
 }
 
-/// The same of a source that was just dropped from the caches.
-pub(crate) fn copy_uncached_to_iter(src: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) -> Result<usize> {
-    to_iter(src, i, nbytes, crc, "consume", Blocks::uncached)
+/// `copy_to_iter` of a source that was just dropped from the caches, with both sums of what it copies.
+pub(crate) fn copy_uncached_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<(usize, Sums)> {
+    let mut sums = Summing::new();
+    let done = to_iter(src, i, nbytes, "consume", Blocks::uncached, |block| sums.add(block))?;
+    Ok((done, sums.finish()))
 }
 
 #[inline(always)]
@@ -64,12 +70,11 @@ fn to_iter(
     src: Memory,
     i: &mut IovIter,
     nbytes: usize,
-    crc: &mut u32,
     operation: &'static str,
     how: impl Fn(Blocks) -> Blocks,
+    fold: impl FnMut(&mut [u8]),
 ) -> Result<usize> {
     bounce::to_iter(src, i, nbytes, operation, |copier, i, src| {
-        let mut sum = Sum::from(*crc);
         copier.expect(src.len);
         let blocks = how(Blocks::scattered(i, src.len));
         let write = |copier: &mut Copier, block: Segment, _| {
@@ -78,9 +83,7 @@ fn to_iter(
             i.walk(block.len, &mut step)
         };
         // SAFETY: `bounce::to_iter` made the copier for the source.
-        let done = unsafe { scatter(copier, src, blocks, write, |block| sum.add(block)) };
-        *crc = sum.finish();
-        done
+        unsafe { scatter(copier, src, blocks, write, fold) }
     })
 }
 

@@ -1,7 +1,7 @@
-//! Framed copies: a header line, which has the checksum of an iterator's data, and the data, written together with
+//! Framed copies: a header line, which has the sums of an iterator's data, and the data, written together with
 //! non-temporal stores. A log appends and a slot publishes in this way.
 //!
-//! The data pass through a buffer on the stack, where they are summed. So the checksum is that of the bytes written,
+//! The data pass through a buffer on the stack, where they are summed. So the sums are those of the bytes written,
 //! even if somebody changes the source meanwhile. The rest of the last line is filled with zeroes, so that every line
 //! is written whole.
 
@@ -9,10 +9,10 @@ use super::blocks::{prefetch_ahead_of, prefetch_page_ahead};
 use super::bounce::{Ahead, Outcome, must_read_ahead};
 use super::chunk::{BLOCK, poison};
 use super::copier::Copier;
-use super::crc32c::Sum;
 use super::flushcache::require_write_back;
 use super::nontemporal::{self, Flush, LineStore};
 use super::step::FromIter;
+use super::sums::{Summing, Sums};
 use crate::abi::Direction;
 use crate::arch::LINE;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ pub(super) enum Framed {
     Unwritten,
 }
 
-/// Writes `nbytes` of data and the header line, which `line` makes of their checksum, and fences. `fill` reads the next
+/// Writes `nbytes` of data and the header line, which `line` makes of their sums, and fences. `fill` reads the next
 /// bytes of the data to an address, and returns how many it read.
 ///
 /// # Safety
@@ -71,7 +71,7 @@ pub(super) unsafe fn frame<S: LineStore>(
     to: Place,
     nbytes: usize,
     fill: impl FnMut(&mut S, usize, usize) -> usize,
-    line: impl Fn(u32) -> [u8; LINE],
+    line: impl Fn(Sums) -> [u8; LINE],
 ) -> Framed {
     let framed = if nbytes <= SMALL {
         // SAFETY: `frame` has the same contract, which its caller upholds.
@@ -93,7 +93,7 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
     to: Place,
     nbytes: usize,
     mut fill: impl FnMut(&mut S, usize, usize) -> usize,
-    line: impl Fn(u32) -> [u8; LINE],
+    line: impl Fn(Sums) -> [u8; LINE],
 ) -> Framed {
     let mut stage = StagingBuffer::<N> { line: [0; LINE], data: [MaybeUninit::uninit(); N] };
     poison(&mut stage.data);
@@ -101,7 +101,7 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
         Place::Behind { line } => (line, line + LINE),
         Place::Before { line, data } => (line, data),
     };
-    let mut sum = Sum::from(0);
+    let mut sums = Summing::new();
     let mut done = 0;
     loop {
         let part = N.min(nbytes - done);
@@ -124,12 +124,12 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
         }
         // SAFETY: `fill` has written the first `part` bytes of the buffer, a local to which no other reference exists.
         let staged = unsafe { std::slice::from_raw_parts_mut(stage.data.as_mut_ptr().cast::<u8>(), part) };
-        // `Sum::add` may change a block that it sums, except for the first. A first block that is written below,
+        // `Summing::add` may change a block that it sums, except for the first. A first block that is written below,
         // together with the line, is therefore intact.
-        sum.add(staged);
+        sums.add(staged);
         done += part;
         if is_last {
-            stage.line = line(sum.finish());
+            stage.line = line(sums.finish());
             if matches!(to, Place::Before { .. }) {
                 store.fence();
             }
@@ -143,7 +143,7 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
     }
 }
 
-/// Copies the rest of an iterator, and in front of it the header line that `line` makes of its checksum, with one
+/// Copies the rest of an iterator, and in front of it the header line that `line` makes of its sums, with one
 /// fence. `dst` begins at a line boundary and is exactly as long as both, in whole lines. Returns the length of `dst`
 /// if all of it was written. Otherwise it returns 0 and the fault of either side, or no fault if the iterator has a
 /// hole, and the iterator is where it was. If `is_durable`, the bytes written have left the caches.
@@ -151,7 +151,7 @@ pub(crate) fn copy_framed_from_iter(
     dst: Memory,
     i: &mut IovIter,
     is_durable: bool,
-    line: impl Fn(u32) -> [u8; LINE],
+    line: impl Fn(Sums) -> [u8; LINE],
 ) -> Result<Outcome> {
     let (nbytes, len, addr) = (i.count(), dst.len(), dst.seg().addr);
     if !addr.is_multiple_of(LINE)
@@ -163,7 +163,7 @@ pub(crate) fn copy_framed_from_iter(
     copy_framed([dst, dst.skip(LINE)], Place::Behind { line: addr }, i, flush, "append", line)
 }
 
-/// Copies the rest of an iterator to `data`, fences, and then writes the header line that `line` makes of its checksum
+/// Copies the rest of an iterator to `data`, fences, and then writes the header line that `line` makes of its sums
 /// to `header`, which is one line long. `data` has room for the bytes rounded up to whole lines. Afterwards all bytes
 /// written have left the caches. Returns the number of bytes of data; or 0 as [`copy_framed_from_iter`] does, and then
 /// the line was not written whole.
@@ -171,7 +171,7 @@ pub(crate) fn copy_published_from_iter(
     header: Memory,
     data: Memory,
     i: &mut IovIter,
-    line: impl Fn(u32) -> [u8; LINE],
+    line: impl Fn(Sums) -> [u8; LINE],
 ) -> Result<Outcome> {
     let (nbytes, len) = (i.count(), data.len());
     if header.len() != LINE || nbytes.checked_next_multiple_of(LINE).is_none_or(|padded| padded > len) {
@@ -190,7 +190,7 @@ fn copy_framed(
     i: &mut IovIter,
     flush: Flush,
     operation: &'static str,
-    line: impl Fn(u32) -> [u8; LINE],
+    line: impl Fn(Sums) -> [u8; LINE],
 ) -> Result<Outcome> {
     if flush == Flush::Lines {
         require_write_back()?;

@@ -13,6 +13,7 @@ mod nontemporal;
 pub mod ranges;
 pub mod ring;
 mod step;
+pub mod sums;
 
 pub use blocks::BlockCopy;
 pub use bounce::Outcome;

@@ -8,6 +8,7 @@ use super::recover;
 use super::ring::{Extent, HEADER};
 use super::{Failure, Medium, PmemLog, State, os, written};
 use crate::abi::{Direction, PAGE_SIZE};
+use crate::copy::sums::Sums;
 use crate::error::{Error, reserve};
 use crate::fault::Fault;
 use crate::iter::IovIter;
@@ -36,17 +37,17 @@ impl<M: Medium> PmemLog<M> {
             length: nbytes as u64,
             position,
             previous: end.position,
-            crc: 0,
+            sums: Sums { crc32c: 0, crc64: 0 },
         };
-        let crc = std::cell::Cell::new(0);
-        let line = |sum| {
-            crc.set(sum);
-            Header { crc: sum, ..header }.encode()
+        let stored = std::cell::Cell::new(header.sums);
+        let line = |sums| {
+            stored.set(sums);
+            Header { sums, ..header }.encode()
         };
         let len = span as usize;
         match self.medium.write_framed(Self::region_offset(ring, position), len, i, &line) {
             Ok((done, None)) if done == len => {
-                chain.push(&Header { crc: crc.get(), ..header })?;
+                chain.push(&Header { sums: stored.get(), ..header })?;
                 Ok(end.sequence)
             }
             Ok((_, fault)) => {

@@ -3,6 +3,7 @@
 use super::format::{End, LAST_POSITION};
 use super::header::Header;
 use super::ring::{HEADER, Ring};
+use crate::copy::sums::Sums;
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 
@@ -13,8 +14,8 @@ pub struct Entry {
     pub position: u64,
     /// Bytes of data.
     pub length: u64,
-    /// The CRC-32C of the data.
-    pub crc: u32,
+    /// The sums of the data.
+    pub sums: Sums,
 }
 
 impl Entry {
@@ -79,7 +80,7 @@ impl Chain {
 
     /// Adds the record that a header describes. Records between the last one and it are added as damaged.
     pub fn push(&mut self, header: &Header) -> Result<()> {
-        let entry = Entry { position: header.position, length: header.length, crc: header.crc };
+        let entry = Entry { position: header.position, length: header.length, sums: header.sums };
         self.extend_to(End { position: self.end.position, sequence: header.sequence })?;
         self.reserve(1)?;
         self.entries.push_back(Some(entry));
@@ -140,17 +141,18 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
-    use super::{Chain, End, Entry, HEADER};
+    use super::{Chain, End, Entry, HEADER, Sums};
 
     #[test]
     fn a_record_whose_header_is_damaged_lies_behind_all_older_ones_each_of_a_line_or_more() {
+        let sums = Sums::of_bytes(b"");
         for damaged in 0..1_u32 << 8 {
             let mut chain = Chain::new(End { position: 640, sequence: 9 });
             let mut behind = 640;
             for index in 0..8 {
                 let position = 640 + index * 4 * HEADER;
                 let is_damaged = damaged >> index & 1 == 1;
-                chain.entries.push_back((!is_damaged).then_some(Entry { position, length: 100, crc: 0 }));
+                chain.entries.push_back((!is_damaged).then_some(Entry { position, length: 100, sums }));
                 chain.end.sequence += 1;
                 let expected = if is_damaged { behind } else { position };
                 assert_eq!(chain.first_after(9 + index), End { position: expected, sequence: 9 + index });

@@ -4,6 +4,7 @@ use super::format::{End, Line, u32_at, u64_at};
 use super::ring::HEADER;
 use crate::arch::LINE;
 use crate::copy::crc32c;
+use crate::copy::sums::Sums;
 
 const RECORD: u32 = u32::from_le_bytes(*b"RECD");
 
@@ -21,8 +22,8 @@ pub struct Header {
     /// The position at which the record before it ends. Bad bytes, or too few bytes at the ring's end, may lie between
     /// the two.
     pub previous: u64,
-    /// The CRC-32C of the data.
-    pub crc: u32,
+    /// The sums of the data.
+    pub sums: Sums,
 }
 
 impl Header {
@@ -30,8 +31,9 @@ impl Header {
     pub fn encode(&self) -> Line {
         let mut line = [0; LINE];
         line[..4].copy_from_slice(&RECORD.to_le_bytes());
-        line[4..8].copy_from_slice(&self.crc.to_le_bytes());
-        let numbers = [self.generation, self.sequence, self.length, self.position, self.previous];
+        line[4..8].copy_from_slice(&self.sums.crc32c.to_le_bytes());
+        let Sums { crc64, .. } = self.sums;
+        let numbers = [self.generation, self.sequence, self.length, self.position, self.previous, crc64];
         for (at, number) in (8..).step_by(8).zip(numbers) {
             line[at..at + 8].copy_from_slice(&number.to_le_bytes());
         }
@@ -48,7 +50,7 @@ impl Header {
             length: number(2),
             position: number(3),
             previous: number(4),
-            crc: u32_at(line, 4),
+            sums: Sums { crc32c: u32_at(line, 4), crc64: number(5) },
         }
     }
 
@@ -86,10 +88,17 @@ pub fn span(length: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{End, Header};
+    use super::{End, Header, Sums};
 
     fn header() -> Header {
-        Header { generation: 7, sequence: 5, length: 100, position: 640, previous: 576, crc: 9 }
+        Header {
+            generation: 7,
+            sequence: 5,
+            length: 100,
+            position: 640,
+            previous: 576,
+            sums: Sums { crc32c: 9, crc64: 11 },
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::chain::Entry;
 use super::ring::HEADER;
 use super::{Failure, Medium, PmemLog, Record, State};
 use crate::abi::Direction;
-use crate::copy::crc32c::Sum;
+use crate::copy::sums::{Summing, Sums};
 use crate::copy::{Outcome, copy_to_iter};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
@@ -20,9 +20,9 @@ impl<M: Medium> PmemLog<M> {
         match chain.entry(sequence) {
             None => Err(Failure::Missing { sequence, first, end }),
             Some(None) => Err(self.damaged(&state, sequence)?),
-            Some(Some(Entry { position, length, crc })) => {
+            Some(Some(Entry { position, length, sums })) => {
                 let offset = Self::region_offset(ring, position + HEADER);
-                Ok(Record { sequence, offset, length: length as usize, crc })
+                Ok(Record { sequence, offset, length: length as usize, sums })
             }
         }
     }
@@ -49,9 +49,9 @@ impl<M: Medium> PmemLog<M> {
         let State { chain, ring, .. } = &*state;
         let first = sequence.max(chain.first.sequence);
         Ok((first..chain.end.sequence).find_map(|sequence| {
-            let Entry { position, length, crc } = chain.entry(sequence)??;
+            let Entry { position, length, sums } = chain.entry(sequence)??;
             let offset = Self::region_offset(ring, position + HEADER);
-            Some(Record { sequence, offset, length: length as usize, crc })
+            Some(Record { sequence, offset, length: length as usize, sums })
         }))
     }
 
@@ -68,14 +68,14 @@ impl<M: Medium> PmemLog<M> {
             // SAFETY: `part` is borrowed mutably and is not accessed until the copy is done.
             copy_to_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, part.len())
         };
-        let (done, sum, fault) = self.sum_while(record, store)?;
+        let (done, sums, fault) = self.sum_while(record, store)?;
         if done < record.length {
             if fault.is_some() {
                 i.fault.clone_from(&fault);
             }
             return Ok((done, i.fault.clone()));
         }
-        match self.confirm(record, sum) {
+        match self.confirm(record, sums) {
             Ok(()) => Ok((done, None)),
             Err(failure) => {
                 i.take_back(done)?;
@@ -85,14 +85,14 @@ impl<M: Medium> PmemLog<M> {
     }
 
     /// Reads a record's data, passes each part to `store`, which may store less, and sums them. Returns the bytes
-    /// stored, the checksum, and the fault of the log's memory if that ended it.
+    /// stored, their sums if they are all, and the fault of the log's memory if that ended it.
     fn sum_while(
         &self,
         record: &Record,
         mut store: impl FnMut(&mut [u8]) -> Result<usize>,
-    ) -> Result<(usize, u32, Option<Box<Fault>>)> {
+    ) -> Result<(usize, Sums, Option<Box<Fault>>)> {
         let mut block = [0; 8 << 10];
-        let mut sum = Sum::from(0);
+        let mut summing = Summing::new();
         let mut done = 0;
         while done < record.length {
             let part = &mut block[..(record.length - done).min(8 << 10)];
@@ -104,23 +104,25 @@ impl<M: Medium> PmemLog<M> {
                 if let Some(fault) = &mut fault {
                     fault.offset = done;
                 }
-                return Ok((done, 0, fault.filter(|_| stored == read)));
+                return Ok((done, summing.finish(), fault.filter(|_| stored == read)));
             }
-            sum.add(part);
+            summing.add(part);
         }
-        Ok((done, sum.finish(), None))
+        Ok((done, summing.finish(), None))
     }
 
-    /// Whether the data that were read, which have this sum, are those of the record: it is still there, so its space
-    /// was not used again, and the sum is right. The sum alone would not do, as data of another record that end in a
-    /// CRC-32C of their own have the same.
-    fn confirm(&self, record: &Record, sum: u32) -> std::result::Result<(), Failure> {
-        let Record { sequence, offset, length, crc } = *record;
-        match self.record(sequence)? {
-            now if now != *record => Err(Failure::Changed),
-            _ if sum != crc => Err(Failure::Corrupt { sequence, offset, length, what: "the sum of its data is wrong" }),
-            _ => Ok(()),
+    /// Whether the data that were read, which have these sums, are those of the record: it is still there, so its space
+    /// was not used again, and the sums are right. The sums alone would not do for a record of an earlier version, which
+    /// has one only: data of another record that end in a CRC-32C of their own have the same.
+    fn confirm(&self, record: &Record, sums: Sums) -> std::result::Result<(), Failure> {
+        let Record { sequence, offset, length, sums: stored } = *record;
+        if self.record(sequence)? != *record {
+            return Err(Failure::Changed);
         }
+        if sums.agree_with(stored) {
+            return Ok(());
+        }
+        Err(Failure::Corrupt { sequence, offset, length, what: "the sum of its data is wrong" })
     }
 
     /// Reads a record. Returns the fault and its offset in the region if memory is bad; an error if the data differ
@@ -128,11 +130,11 @@ impl<M: Medium> PmemLog<M> {
     pub(super) fn check(&self, sequence: u64) -> std::result::Result<Option<(Box<Fault>, usize)>, Failure> {
         loop {
             let record = self.record(sequence)?;
-            let (done, sum, fault) = self.sum_while(&record, |part| Ok(part.len()))?;
+            let (done, sums, fault) = self.sum_while(&record, |part| Ok(part.len()))?;
             if let Some(fault) = fault {
                 return Ok(Some((fault, record.offset + done)));
             }
-            match self.confirm(&record, sum) {
+            match self.confirm(&record, sums) {
                 Ok(()) => return Ok(None),
                 Err(Failure::Changed) => {}
                 Err(failure) => return Err(failure),

@@ -11,7 +11,7 @@ use super::header::{self, Header};
 use super::ring::{HEADER, Ring};
 use crate::abi::PAGE_SIZE;
 use crate::copy::Outcome;
-use crate::copy::crc32c::Sum;
+use crate::copy::sums::{Summing, Sums};
 use crate::error::{Result, reserve};
 
 /// A source of bytes.
@@ -137,10 +137,10 @@ impl<S: Source> Log<'_, S> {
         Ok((None, written))
     }
 
-    /// The checksum of a record's data; `None` if they cannot all be read.
-    pub fn sum(&self, entry: &Entry) -> Result<Option<u32>> {
+    /// The sums of a record's data; `None` if they cannot all be read.
+    pub fn sums(&self, entry: &Entry) -> Result<Option<Sums>> {
         let mut block = [0; 8 << 10];
-        let mut sum = Sum::from(0);
+        let mut summing = Summing::new();
         let (start, length) = (self.offset(entry.position) + HEADER as usize, entry.length as usize);
         for at in (0..length).step_by(block.len()) {
             let part = &mut block[..(length - at).min(8 << 10)];
@@ -148,14 +148,14 @@ impl<S: Source> Log<'_, S> {
             if read < part.len() {
                 return Ok(None);
             }
-            sum.add(part);
+            summing.add(part);
         }
-        Ok(Some(sum.finish()))
+        Ok(Some(summing.finish()))
     }
 
     /// Whether a record's data can be read and have a wrong checksum.
     fn is_wrong(&self, entry: &Entry) -> Result<bool> {
-        Ok(self.sum(entry)?.is_some_and(|sum| sum != entry.crc))
+        Ok(self.sums(entry)?.is_some_and(|sums| !sums.agree_with(entry.sums)))
     }
 
     /// Adds the records that follow directly, one after another. Returns the chain's number of entries and its end
@@ -175,7 +175,7 @@ impl<S: Source> Log<'_, S> {
         let Some(line) = self.line(last.position)? else { return Ok(true) };
         let header = self.header(&line, last.position, chain.limit(self.ring));
         Ok(header.is_some_and(|header| {
-            (header.sequence + 1, header.length, header.crc) == (chain.end.sequence, last.length, last.crc)
+            (header.sequence + 1, header.length, header.sums) == (chain.end.sequence, last.length, last.sums)
         }))
     }
 

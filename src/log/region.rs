@@ -5,6 +5,7 @@ use super::open::require_makeable;
 use super::recover::{self, Source};
 use super::{Failure, Medium, PmemLog};
 use crate::copy::Outcome;
+use crate::copy::sums::Sums;
 use crate::error::{Error, Result, try_push};
 use crate::fault::Fault;
 use crate::fault::map::shared::{KnownBad, SharedMap};
@@ -167,7 +168,7 @@ impl Medium for Region {
         self.mapping.write(offset, src, None)
     }
 
-    fn write_framed(&self, offset: usize, len: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome> {
+    fn write_framed(&self, offset: usize, len: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome> {
         self.mapping.write_framed(offset, len, i, line)
     }
 

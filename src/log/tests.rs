@@ -6,6 +6,7 @@ use super::recover::Source;
 use super::{Failure, Medium, Open, PmemLog};
 use crate::abi::Direction;
 use crate::copy::framed::recorded::{Event, Recorded, images};
+use crate::copy::sums::Sums;
 use crate::copy::{Outcome, crc32c};
 use crate::error::{Error, Result};
 use crate::fault::{Fault, Side};
@@ -69,7 +70,7 @@ impl Medium for Fake {
         Ok((done, fault(done == own.len())))
     }
 
-    fn write_framed(&self, offset: usize, len: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome> {
+    fn write_framed(&self, offset: usize, len: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome> {
         let before = i.count();
         let is_whole = self.memory.borrow_mut().write_framed(offset, i, line);
         if !is_whole {
@@ -95,6 +96,10 @@ fn create(size: usize) -> Log {
 
 fn open(image: &[u8]) -> Log {
     PmemLog::open(Fake::new(image), Open::Write).unwrap()
+}
+
+fn reader(image: &[u8]) -> Log {
+    PmemLog::open(Fake::new(image), Open::Read).unwrap()
 }
 
 fn image(log: &Log) -> Vec<u8> {

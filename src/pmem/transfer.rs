@@ -8,6 +8,7 @@ use crate::arch::LINE;
 use crate::copy::Outcome;
 use crate::copy::framed::copy_framed_from_iter;
 use crate::copy::mcsafe::learned;
+use crate::copy::sums::Sums;
 use crate::error::{Error, Result};
 use crate::fault::map::Access;
 use crate::fault::map::shared::KnownBad;
@@ -98,7 +99,7 @@ impl Mapping {
         Ok(nbytes)
     }
 
-    /// Writes a cache line that the caller computes from the data's checksum, and behind it the rest of an iterator:
+    /// Writes a cache line that the caller computes from the data's sums, and behind it the rest of an iterator:
     /// `len` bytes, whole cache lines, in one copy with one fence. Returns `len` if all of it is durable. Otherwise it
     /// returns less, with the fault, and the iterator has not moved. Errors as for [`Self::write`].
     pub fn write_framed(
@@ -106,7 +107,7 @@ impl Mapping {
         offset: usize,
         len: usize,
         i: &mut IovIter,
-        line: impl Fn(u32) -> [u8; LINE],
+        line: impl Fn(Sums) -> [u8; LINE],
     ) -> Result<Outcome> {
         self.require_writable()?;
         let dst = self.range(offset, len)?;

@@ -182,7 +182,7 @@ pub(super) fn to_mc_result<'py>(
 
 /// A `Record` of a log.
 pub(super) fn to_record<'py>(py: Python<'py>, record: &Record) -> PyResult<Bound<'py, PyAny>> {
-    let fields = [record.sequence as usize, record.offset, record.length, record.crc as usize];
+    let fields = [record.sequence as usize, record.offset, record.length, record.sums.crc32c as usize];
     let [sequence, offset, length, crc] = fields.map(|field| int(py, field));
     new_tuple(&names(py).record, [sequence?, offset?, length?, crc?])
 }

@@ -2,6 +2,7 @@
 
 use crate::arch::LINE;
 use crate::copy::crc32c;
+use crate::copy::sums::Sums;
 
 /// The greatest length of data that are stored in the header's line, in bytes.
 pub(super) const INLINE: usize = 32;
@@ -18,8 +19,8 @@ pub(super) struct Header {
     pub(super) sequence: u64,
     /// Bytes of data.
     pub(super) length: usize,
-    /// Their CRC-32C.
-    pub(super) crc: u32,
+    /// Their sums, the second one [narrow](Sums::narrow).
+    pub(super) sums: Sums,
     /// The data, if they are at most [`INLINE`] bytes; otherwise, in the first eight, their offset.
     pub(super) data: [u8; INLINE],
 }
@@ -34,10 +35,10 @@ fn field<const N: usize>(line: &Line, at: usize) -> [u8; N] {
 
 impl Header {
     /// The header of data that begin at this offset from its own start.
-    pub(super) fn of_data_at(offset: usize, sequence: u64, length: usize, crc: u32) -> Self {
+    pub(super) fn of_data_at(offset: usize, sequence: u64, length: usize, sums: Sums) -> Self {
         let mut data = [0; INLINE];
         data[..8].copy_from_slice(&(offset as u64).to_le_bytes());
-        Self { sequence, length, crc, data }
+        Self { sequence, length, sums, data }
     }
 
     /// The offset of data that do not fit into the header, in bytes from its start. It is stored because it depends on
@@ -50,10 +51,11 @@ impl Header {
     pub(super) fn encode(&self) -> Line {
         let mut line = [0; LINE];
         line[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        line[4..8].copy_from_slice(&self.crc.to_le_bytes());
+        line[4..8].copy_from_slice(&self.sums.crc32c.to_le_bytes());
         line[8..16].copy_from_slice(&self.sequence.to_le_bytes());
         line[16..24].copy_from_slice(&(self.length as u64).to_le_bytes());
         line[24..24 + INLINE].copy_from_slice(&self.data);
+        line[56..60].copy_from_slice(&(self.sums.crc64 as u32).to_le_bytes());
         let sum = crc32c::of_bytes(&line[..LINE - 4]);
         line[LINE - 4..].copy_from_slice(&sum.to_le_bytes());
         line
@@ -63,9 +65,12 @@ impl Header {
     pub(super) fn decode(line: &Line) -> Option<Self> {
         let is_whole = u32::from_le_bytes(field(line, LINE - 4)) == crc32c::of_bytes(&line[..LINE - 4]);
         (is_whole && is_marked(line)).then(|| Self {
-            crc: u32::from_le_bytes(field(line, 4)),
             sequence: sequence(line),
             length: u64::from_le_bytes(field(line, 16)) as usize,
+            sums: Sums {
+                crc32c: u32::from_le_bytes(field(line, 4)),
+                crc64: u32::from_le_bytes(field(line, 56)).into(),
+            },
             data: field(line, 24),
         })
     }
@@ -104,11 +109,13 @@ pub(super) fn last_sequence(line: &Line, last: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Header, INLINE, last_sequence};
+    use super::{Header, INLINE, Sums, last_sequence};
+
+    const SUMS: Sums = Sums { crc32c: 9, crc64: 11 };
 
     #[test]
     fn a_header_with_any_flipped_bit_is_none() {
-        let header = Header { sequence: 7, length: 100, crc: 9, data: [3; INLINE] };
+        let header = Header { sequence: 7, length: 100, sums: SUMS, data: [3; INLINE] };
         assert_eq!(Header::decode(&header.encode()), Some(header));
         for bit in 0..64 * 8 {
             let mut line = header.encode();
@@ -120,14 +127,14 @@ mod tests {
 
     #[test]
     fn a_writer_with_a_number_of_its_own_goes_on_behind_it_whatever_the_header_says() {
-        let whole = Header { sequence: 7, length: 100, crc: 9, data: [3; INLINE] }.encode();
+        let whole = Header { sequence: 7, length: 100, sums: SUMS, data: [3; INLINE] }.encode();
         for (at, byte) in [(0, 0), (8, 0), (8, 0xff), (40, 0xaa)] {
             let mut line = whole;
             line[at..at + 8].fill(byte);
             assert_eq!(last_sequence(&line, 7), Some(7), "eight bytes {byte:#x} at {at}");
         }
         assert_eq!(last_sequence(&whole, 5), Some(7), "another writer was there meanwhile");
-        let mut torn = Header { sequence: 8, length: 10, crc: 1, data: [4; INLINE] }.encode();
+        let mut torn = Header { sequence: 8, length: 10, sums: SUMS, data: [4; INLINE] }.encode();
         torn[32..].copy_from_slice(&whole[32..]);
         assert_eq!(last_sequence(&torn, 5), Some(8), "another writer was killed in the middle of its header");
     }

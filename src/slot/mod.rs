@@ -12,7 +12,8 @@ mod shared;
 
 use crate::abi::Direction;
 use crate::arch::LINE;
-use crate::copy::{Outcome, copy_from_iter, copy_to_iter, crc32c};
+use crate::copy::sums::Sums;
+use crate::copy::{Outcome, copy_from_iter, copy_to_iter};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::iter::IovIter;
@@ -45,11 +46,11 @@ pub trait Medium {
     fn invalidate(&self, offset: usize, len: usize) -> Result<Outcome>;
     /// Writes the first line. It has left the caches on return.
     fn write_line(&self, line: &Line) -> Result<Outcome>;
-    /// Copies a range into an iterator and extends the checksum by the bytes copied.
-    fn read(&self, offset: usize, len: usize, i: &mut IovIter, crc: &mut u32) -> Result<usize>;
+    /// Copies a range into an iterator. Returns how many bytes, and their sums.
+    fn read(&self, offset: usize, len: usize, i: &mut IovIter) -> Result<(usize, Sums)>;
     /// Writes the rest of an iterator in whole lines, fences, then writes the first line, which `line` makes from the
     /// checksum. Returns the bytes of the iterator; or 0, with the fault, and the iterator has not moved.
-    fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome>;
+    fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome>;
 }
 
 /// Why a publication or a read failed.
@@ -153,10 +154,10 @@ impl<M: Medium> Slot<M> {
             Error::os(libc::EBADMSG, context)
         })?;
         if length <= INLINE {
-            self.publish_line(i, Header { sequence, length, crc: 0, data: [0; INLINE] })?;
+            self.publish_line(i, Header { sequence, length, sums: Sums { crc32c: 0, crc64: 0 }, data: [0; INLINE] })?;
         } else {
             let offset = self.offset(sequence);
-            let line = |crc| Header::of_data_at(offset, sequence, length, crc).encode();
+            let line = |sums: Sums| Header::of_data_at(offset, sequence, length, sums.narrow()).encode();
             whole(self.medium.write(offset, i, &line)?, length)?;
         }
         *last = sequence;
@@ -169,7 +170,7 @@ impl<M: Medium> Slot<M> {
         // SAFETY: `header` is a local value, which lives and is not accessed until the copy is done.
         let done = copy_from_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, header.length)?;
         let published = whole((done, i.fault.clone()), header.length).and_then(|()| {
-            header.crc = crc32c::of_bytes(&header.data[..header.length]);
+            header.sums = Sums::of_bytes(&header.data[..header.length]).narrow();
             whole(self.medium.write_line(&header.encode())?, LINE)
         });
         if published.is_err() {
@@ -238,6 +239,9 @@ impl<M: Medium> Slot<M> {
     fn take(&self, i: &mut IovIter, header: &Header, is_dropped: bool) -> std::result::Result<bool, Failure> {
         let length = header.length;
         if length <= INLINE {
+            if !Sums::of_bytes(&header.data[..length]).narrow().agree_with(header.sums) {
+                return Ok(false);
+            }
             let seg = Segment::new(header.data.as_ptr().expose_provenance(), length);
             // SAFETY: the header is borrowed until the copy is done, which only reads it.
             let done = copy_to_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, length)?;
@@ -247,10 +251,9 @@ impl<M: Medium> Slot<M> {
         if !is_dropped {
             whole(self.medium.invalidate(offset, length)?, LINE + length)?;
         }
-        let mut crc = 0;
-        let done = self.medium.read(offset, length, i, &mut crc)?;
+        let (done, sums) = self.medium.read(offset, length, i)?;
         taken(i, done, length)?;
-        if crc != header.crc {
+        if !sums.narrow().agree_with(header.sums) {
             return Ok(false);
         }
         // The writer may have filled the other buffer meanwhile, but it does not overwrite this one before it has

@@ -5,6 +5,7 @@ use super::header::Line;
 use crate::arch::LINE;
 use crate::copy::flushcache::{invalidate_both, memcpy_flushcache, reload};
 use crate::copy::framed::copy_published_from_iter;
+use crate::copy::sums::Sums;
 use crate::copy::{Outcome, crc32c, memcpy};
 use crate::error::Result;
 use crate::iter::IovIter;
@@ -47,11 +48,11 @@ impl Medium for Page {
         memcpy_flushcache(self.memory().take(LINE), unsafe { own(line.as_ptr()) })
     }
 
-    fn read(&self, offset: usize, len: usize, i: &mut IovIter, crc: &mut u32) -> Result<usize> {
-        crc32c::copy_uncached_to_iter(self.memory().skip(offset).take(len), i, len, crc)
+    fn read(&self, offset: usize, len: usize, i: &mut IovIter) -> Result<(usize, Sums)> {
+        crc32c::copy_uncached_to_iter(self.memory().skip(offset).take(len), i, len)
     }
 
-    fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome> {
+    fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome> {
         let data = self.memory().skip(offset).take(i.count().next_multiple_of(LINE));
         copy_published_from_iter(self.memory().take(LINE), data, i, line)
     }

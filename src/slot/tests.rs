@@ -6,6 +6,7 @@ use super::{Failure, Medium, Slot, size_for};
 use crate::abi::Direction;
 use crate::arch::LINE;
 use crate::copy::framed::recorded::{Event, Recorded, images};
+use crate::copy::sums::{Sums, self_summed};
 use crate::copy::{Outcome, crc32c};
 use crate::error::Result;
 use crate::fault::{Fault, Side};
@@ -52,13 +53,13 @@ impl Medium for Fake {
         Ok(Self::outcome(self.0.borrow_mut().write(0, line), LINE))
     }
 
-    fn read(&self, offset: usize, len: usize, i: &mut IovIter, crc: &mut u32) -> Result<usize> {
+    fn read(&self, offset: usize, len: usize, i: &mut IovIter) -> Result<(usize, Sums)> {
         self.1.set(self.1.get() + 1);
         let mut bytes = self.0.borrow().contents()[offset..offset + len].to_vec();
-        crc32c::copy_to_iter(over(&mut bytes), i, len, crc)
+        crc32c::copy_uncached_to_iter(over(&mut bytes), i, len)
     }
 
-    fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> Line) -> Result<Outcome> {
+    fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome> {
         let before = i.count();
         let is_whole = self.0.borrow_mut().write_published(offset, i, line);
         if !is_whole {
@@ -135,26 +136,36 @@ fn whatever_has_left_the_caches_a_reader_gets_the_last_publication_or_the_one_be
     }
 }
 
-#[test]
-fn a_header_that_may_leave_before_its_data_is_noticed() {
-    // The order broken on purpose: the same stores, but for the fence between the data and the header.
+/// The order broken on purpose: the same stores, but for the fence between the data and the header.
+fn publish_with_one_fence(data: impl Fn(u64) -> Vec<u8>) {
     let slot = empty();
     for step in 0..2 {
-        publish(&slot, &data(step, 200)).unwrap();
+        publish(&slot, &data(step)).unwrap();
     }
     let before = image(&slot);
-    let mut events = events_of(&slot, &data(2, 200));
+    let mut events = events_of(&slot, &data(2));
     let first = events.iter().position(|event| *event == Event::Fence).unwrap();
     events.remove(first);
     let (mut torn, mut whole) = (0, 0);
     images(&before, &events, |image| match consume(&self::slot(image), 2) {
         Err(Failure::Torn) => torn += 1,
-        Ok((found, sequence)) => whole += usize::from(sequence == 3 && found == data(2, 200)),
+        Ok((found, sequence)) => whole += usize::from(sequence == 3 && found == data(2)),
         Err(failure) => panic!("{failure:?}"),
     });
     // The header with some of the four lines of data, but not all: half of the images but one. At the fence behind, all
     // are there.
     assert_eq!((torn, whole), (15, 2));
+}
+
+#[test]
+fn a_header_that_may_leave_before_its_data_is_noticed() {
+    publish_with_one_fence(|step| data(step, 200));
+}
+
+#[test]
+fn it_is_noticed_too_if_the_data_end_in_a_crc32c_of_their_own() {
+    publish_with_one_fence(|step| self_summed(step, 4, 64));
+    publish_with_one_fence(|step| self_summed(step, 1, 200));
 }
 
 #[test]
@@ -200,6 +211,55 @@ fn a_header_torn_at_any_words_is_no_publication_and_the_numbers_go_on_behind_it(
     }
 }
 
+/// Each unit is a word or two of the line, so that a line torn between them has the CRC-32C of either publication.
+#[test]
+fn a_header_torn_at_any_words_is_no_publication_if_its_data_end_in_a_crc32c_of_their_own() {
+    for (units, len) in [(4, 8), (2, 16), (1, 32)] {
+        let slot = empty();
+        for step in 0..6 {
+            publish(&slot, &self_summed(step, units, len)).unwrap();
+        }
+        let before = image(&slot);
+        publish(&slot, &self_summed(6, units, len)).unwrap();
+        let after = image(&slot);
+        let mut torn = 0;
+        for chosen in 0..256_u32 {
+            let mut bytes = after.clone();
+            for word in (0..8).filter(|word| chosen >> word & 1 == 0) {
+                bytes[word * 8..word * 8 + 8].copy_from_slice(&before[word * 8..word * 8 + 8]);
+            }
+            torn += usize::from(header::Header::decode(bytes[..LINE].try_into().unwrap()).is_some());
+            match consume(&self::slot(&bytes), 0) {
+                Ok(found) => {
+                    let is_whole = [6, 7].map(|number| (self_summed(number - 1, units, len), number)).contains(&found);
+                    assert!(is_whole, "words {chosen:b}: publication {}", found.1);
+                }
+                Err(failure) => assert!(matches!(failure, Failure::Torn), "words {chosen:b}"),
+            }
+        }
+        assert!(torn > 4, "of the torn headers, {torn} have the right sum of their own");
+    }
+}
+
+/// A header as an earlier version stores it, or with sums that are wrong.
+#[test]
+fn the_second_sum_is_checked_where_there_is_one() {
+    for len in [0, 1, INLINE, INLINE + 1, 300] {
+        let slot = empty();
+        publish(&slot, &data(1, len)).unwrap();
+        let with = |change: fn(&mut header::Header)| {
+            let mut bytes = image(&slot);
+            let mut header = header::Header::decode(bytes[..LINE].try_into().unwrap()).unwrap();
+            change(&mut header);
+            bytes[..LINE].copy_from_slice(&header.encode());
+            consume(&self::slot(&bytes), 0)
+        };
+        assert_eq!(with(|header| header.sums.crc64 = 0).unwrap(), (data(1, len), 1), "{len} bytes");
+        assert!(matches!(with(|header| header.sums.crc64 ^= 2), Err(Failure::Torn)), "{len} bytes");
+        assert!(matches!(with(|header| header.sums.crc32c ^= 2), Err(Failure::Torn)), "{len} bytes");
+    }
+}
+
 #[test]
 fn memory_that_cannot_be_written_leaves_the_publication_before_unless_it_is_the_header() {
     let slot = empty();
@@ -227,7 +287,9 @@ fn damaged_data_are_read_a_few_times_and_no_more() {
 
 #[test]
 fn the_last_number_there_is_is_refused() {
-    let mut line = header::Header { sequence: u64::MAX - 1, length: 0, crc: 0, data: [0; INLINE] }.encode().to_vec();
+    let mut line = header::Header { sequence: u64::MAX - 1, length: 0, sums: Sums::of_bytes(b""), data: [0; INLINE] }
+        .encode()
+        .to_vec();
     line.resize(size_for(CAPACITY).unwrap(), 0);
     let slot = self::slot(&line);
     assert_eq!(publish(&slot, b"last").unwrap(), u64::MAX);

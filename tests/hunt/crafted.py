@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from iovec_rs import PAGE_SIZE, CorruptError, PmemLog
 from support.logs import RING, header
 from support.places import MEMORY
-from support.sums import crc32c
+from support.sums import any_data, crc32c, crc64
 
 from hunt.finding import doing, expect
 
@@ -76,9 +76,12 @@ def _records(rng: random.Random, image: bytearray, fields: Fields) -> None:
     position, sequence, previous = fields.position, fields.sequence, fields.position
     for _ in range(rng.randrange(40)):
         length = rng.choice((0, 1, 64, 100, 1000, 1000, CAPACITY - 64, 1 << 62, 1 << 63, LARGEST))
-        data = rng.randbytes(min(length, 1000))
+        data = any_data(rng, min(length, 1000))
         crc = crc32c(data) if rng.random() < 0.9 else 5
-        line = header(crc, fields.generation, sequence, length=length, position=position, previous=previous)
+        second = rng.choice((0, 0, 0, crc64(data), 1))
+        line = header(
+            crc, fields.generation, sequence, length=length, position=position, previous=previous, crc64=second
+        )
         at = RING + position % CAPACITY
         image[at : at + 64 + len(data)] = (line + data)[: len(image) - at]
         position += 64 + (len(data) + 63) // 64 * 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iovec_rs import Slot, TornError
+from support.sums import any_data
 
 from hunt.finding import doing, expect
 
@@ -19,7 +20,7 @@ def hunt(rng: random.Random) -> None:
     memory = bytearray(Slot.size_for(CAPACITY))
     slot, data, number = Slot(memory), b"", 0
     for _ in range(rng.randrange(1, 9)):
-        data = rng.randbytes(rng.choice((0, 3, 32, 33, 100, CAPACITY)))
+        data = any_data(rng, rng.choice((0, 3, 32, 33, 100, CAPACITY)))
         number = slot.publish(data)
     before = bytes(memory)
     how = rng.choice(("a bit", "bytes", "zeroes", "data"))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from iovec_rs import PAGE_SIZE, WRITE, FaultError, IovIter, PmemLog, Slot
 from support.places import MEMORY, address
 from support.poison import mappings_of, poison, unavailable
+from support.sums import any_data
 
 from hunt.finding import doing, expect
 
@@ -51,7 +52,7 @@ class Log:
     def append(self) -> None:
         rng, free = self.rng, self.log.free
         length = rng.choice((0, 1, 64, 65, rng.randrange(6000), free, free + 1))
-        data = rng.randbytes(length)
+        data = any_data(rng, length)
         cut = rng.randrange(length + 1)
         i = IovIter.kvec(WRITE, [data[:cut], data[cut:]])
         doing(f"append of {length}, free {free}, bad {sorted(self.bad)}")
@@ -180,7 +181,7 @@ def _slot(rng: random.Random, path: Path) -> None:
             if page not in bad:
                 poison(address(ours), page)
                 bad.add(page)
-        data = rng.randbytes(rng.choice((0, 1, 32, 33, capacity)) % (capacity + 1))
+        data = any_data(rng, rng.choice((0, 1, 32, 33, capacity)) % (capacity + 1))
         doing(f"publication of {len(data)}, bad {sorted(bad)}")
         try:
             published = slot.publish(data)

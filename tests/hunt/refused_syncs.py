@@ -15,6 +15,7 @@ from iovec_rs.pmem import PmemRegion
 from support.judged_calls import MSYNC, judged, unavailable
 from support.places import MEMORY
 from support.refusing_medium import ERRORS, Medium
+from support.sums import any_data
 
 from hunt.finding import doing, expect
 
@@ -46,7 +47,7 @@ class Log:
 
     def append(self) -> None:
         free = self.log.free
-        data = self.rng.randbytes(self.rng.choice((0, 1, 100, 1000, 2500)))
+        data = any_data(self.rng, self.rng.choice((0, 1, 100, 1000, 2500)))
         try:
             number = self.log.append(data)
         except OSError as error:

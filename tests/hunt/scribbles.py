@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from iovec_rs import CorruptError, PmemLog
 from support.logs import RING
 from support.places import MEMORY
+from support.sums import any_data
 
 from hunt.finding import doing, expect
 
@@ -25,7 +26,7 @@ def _filled(log: PmemLog, rng: random.Random) -> dict[int, bytes]:
     """Appends, and discards where the ring is full: the records that are in the log then."""
     records: dict[int, bytes] = {}
     for _ in range(rng.randrange(1, 80)):
-        data = rng.randbytes(rng.choice(LENGTHS))
+        data = any_data(rng, rng.choice(LENGTHS))
         try:
             records[log.append(data)] = data
         except OSError:

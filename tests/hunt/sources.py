@@ -26,6 +26,7 @@ from iovec_rs import (
 )
 from support.arena import Arena, Page
 from support.places import MEMORY
+from support.sums import any_data
 from support.sums import crc32c as other_sum
 
 from hunt.copies import circumstances
@@ -56,7 +57,7 @@ class Source:
 
 def _source(rng: random.Random, arena: Arena) -> Source:
     kind = rng.choice(KINDS)
-    data = rng.randbytes(rng.choice((*LENGTHS, rng.randrange(9000))))
+    data = any_data(rng, rng.choice((*LENGTHS, rng.randrange(9000))))
     cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(5)))
     parts = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
     whole = Source(None, data, len(data))

@@ -13,6 +13,7 @@ from iovec_rs import PAGE_SIZE, PmemLog, Slot, TornError, cpu
 from support.logs import contents
 from support.places import MEMORY
 from support.stepping import images, unavailable
+from support.sums import any_data
 
 from hunt.finding import doing, expect
 
@@ -30,8 +31,7 @@ State = tuple[int, dict[int, bytes]]
 
 
 def _data(rng: random.Random) -> bytes:
-    """Bytes that are not zero, as what is torn is."""
-    return bytes(rng.choices(range(1, 256), k=rng.choice(LENGTHS)))
+    return any_data(rng, rng.choice(LENGTHS))
 
 
 def _fill(rng: random.Random, log: PmemLog) -> None:
@@ -146,13 +146,13 @@ def _slot(rng: random.Random, path: Path) -> None:
     with path.open("r+b") as file:
         ours, theirs = (memoryview(mmap.mmap(file.fileno(), 0))[shift:] for _ in range(2))
     slot, reader, buffer = Slot(ours, offset, capacity), Slot(theirs, offset, capacity), bytearray(capacity)
-    before = b""
-    for number in range(rng.randrange(4)):
-        before = bytes([number + 1]) * rng.randrange(capacity + 1)
+    before, length = b"", rng.randrange(capacity + 1)
+    for _ in range(rng.randrange(4)):
+        before = any_data(rng, rng.choice((length, rng.randrange(capacity + 1))))
         slot.publish(before)
         slot.consume(buffer)
     number = slot.consume(buffer)[1]
-    data = b"N" * rng.randrange(capacity + 1)
+    data = any_data(rng, length)
     is_in_one = shift == 0 and cpu.isa() == "avx512"
     lines, torn = [], []
     for step, image in enumerate(images(path, lambda: slot, lambda slot: slot.publish(data))):

@@ -22,12 +22,14 @@ def make(path: Path, size: int = SIZE) -> PmemLog:
     return PmemLog.open(path, size=size, create=True)
 
 
-def header(crc: int, generation: int, sequence: int, *, length: int, position: int, previous: int) -> bytes:
-    """The header line of a record, with the right sum of its own. `crc` is that of the data. What is too large for its
-    field loses its upper bits.
+def header(
+    crc: int, generation: int, sequence: int, *, length: int, position: int, previous: int, crc64: int = 0
+) -> bytes:
+    """The header line of a record, with the right sum of its own. `crc` and `crc64` are those of the data; without the
+    latter it is a header of an earlier version. What is too large for its field loses its upper bits.
     """
-    words = (generation, sequence, length, position, previous)
-    line = struct.pack("<4sI5Q12x", b"RECD", crc, *(word % (1 << 64) for word in words))
+    words = (generation, sequence, length, position, previous, crc64)
+    line = struct.pack("<4sI6Q4x", b"RECD", crc, *(word % (1 << 64) for word in words))
     return line + struct.pack("<I", crc32c(line))
 
 

@@ -1,10 +1,18 @@
-"""CRC-32C by other implementations, with which our sums are compared."""
+"""CRC-32C and CRC-64/NVME by other implementations, with which our sums are compared, and data that a CRC-32C cannot
+tell apart.
+"""
 
 from __future__ import annotations
 
+import struct
+from typing import TYPE_CHECKING
+
 import google_crc32c
 
-__all__ = ["bit_by_bit", "crc32c"]
+if TYPE_CHECKING:
+    import random
+
+__all__ = ["any_data", "bit_by_bit", "crc32c", "crc64", "self_summed"]
 
 
 def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
@@ -21,3 +29,29 @@ def bit_by_bit(data: bytes) -> int:
         for _ in range(8):
             register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
     return register ^ 0xFFFFFFFF
+
+
+def crc64(data: bytes) -> int:
+    """The CRC-64/NVME by its definition, one bit at a time."""
+    register = (1 << 64) - 1
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x9A6C9329AC4BC9B5 if register & 1 else 0)
+    return register ^ ((1 << 64) - 1)
+
+
+def self_summed(body: bytes) -> bytes:
+    """A unit that ends in its own CRC-32C, as frames and blocks of many formats do. All units of one length have the
+    same CRC-32C.
+    """
+    return body + struct.pack("<I", crc32c(body))
+
+
+def any_data(rng: random.Random, length: int) -> bytes:
+    """Random bytes, or units of 64 bytes or one of all bytes that end in their own CRC-32C."""
+    unit = rng.choice((0, 0, 64, length))
+    if unit < 4:
+        return rng.randbytes(length)
+    units = b"".join(self_summed(rng.randbytes(unit - 4)) for _ in range(length // unit))
+    return units + rng.randbytes(length % unit)

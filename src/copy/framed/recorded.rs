@@ -6,6 +6,7 @@ use crate::copy::copy_from_iter;
 pub(crate) use crate::copy::nontemporal::recorder::Event;
 use crate::copy::nontemporal::recorder::Recorder;
 use crate::copy::nontemporal::{self, Flush, LineStore};
+use crate::copy::sums::Sums;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 
@@ -57,19 +58,24 @@ impl Recorded {
     }
 
     /// Writes as `copy_framed_from_iter` does. Returns whether everything was written.
-    pub(crate) fn write_framed(&mut self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> [u8; LINE]) -> bool {
+    pub(crate) fn write_framed(&mut self, offset: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> [u8; LINE]) -> bool {
         let line_at = self.start() + offset;
         self.frame(Place::Behind { line: line_at }, i, line)
     }
 
     /// Writes as `copy_published_from_iter` does, with the line at the start of the memory. Returns whether everything
     /// was written.
-    pub(crate) fn write_published(&mut self, offset: usize, i: &mut IovIter, line: &dyn Fn(u32) -> [u8; LINE]) -> bool {
+    pub(crate) fn write_published(
+        &mut self,
+        offset: usize,
+        i: &mut IovIter,
+        line: &dyn Fn(Sums) -> [u8; LINE],
+    ) -> bool {
         let start = self.start();
         self.frame(Place::Before { line: start, data: start + offset }, i, line)
     }
 
-    fn frame(&mut self, to: Place, i: &mut IovIter, line: &dyn Fn(u32) -> [u8; LINE]) -> bool {
+    fn frame(&mut self, to: Place, i: &mut IovIter, line: &dyn Fn(Sums) -> [u8; LINE]) -> bool {
         let nbytes = i.count();
         let fill = |_: &mut Recorder, own, len| {
             // SAFETY: `frame` passes the address of its own buffer with room for `len` bytes, to which it makes no

@@ -1,7 +1,9 @@
 //! Damage: bits that change, headers and superblocks that are lost, memory that cannot be written.
 
 use super::*;
+use crate::copy::sums::self_summed;
 use crate::log::format::{LAST_UPDATE, Superblock};
+use crate::log::header::Header;
 use crate::log::ring::Extent;
 
 #[test]
@@ -25,6 +27,52 @@ fn every_bit_of_the_last_record_is_noticed_in_every_lap() {
             assert_eq!(read(&log, first).unwrap(), data(0, 40));
         }
     }
+}
+
+/// Changes the stored header of a record, which gets the right sum of its own.
+fn with_header(log: &Log, sequence: u64, change: impl Fn(&mut Header)) -> Vec<u8> {
+    let (mut bytes, at) = (image(log), log.record(sequence).unwrap().offset - 64);
+    let mut header = Header::decode(bytes[at..at + 64].try_into().unwrap()).unwrap();
+    change(&mut header);
+    bytes[at..at + 64].copy_from_slice(&header.encode());
+    bytes
+}
+
+#[test]
+fn each_of_the_two_sums_of_the_data_is_checked() {
+    let log = create(SIZE);
+    for step in 0..3 {
+        append(&log, &data(step, 100)).unwrap();
+    }
+    let second = |header: &mut Header| header.sums.crc64 ^= 1;
+    for damaged in [with_header(&log, 1, |header| header.sums.crc32c ^= 1), with_header(&log, 1, second)] {
+        for log in [reader(&damaged), open(&damaged)] {
+            let expected = [Some(data(0, 100)), None, Some(data(2, 100))];
+            assert_eq!(records(&log), (0..3).zip(expected).collect());
+            assert!(matches!(log.check(1), Err(Failure::Corrupt { sequence: 1, .. })));
+        }
+    }
+    let last = open(&with_header(&log, 2, second));
+    assert_eq!((last.numbers().unwrap().end, last.recovered()), (2, 192), "it is a torn tail");
+}
+
+#[test]
+fn a_record_without_a_second_sum_is_read_as_versions_before_it_read_it() {
+    let log = create(SIZE);
+    append(&log, &data(0, 100)).unwrap();
+    append(&log, &self_summed(1, 1, 64)).unwrap();
+    let earlier = with_header(&log, 1, |header| header.sums.crc64 = 0);
+    for log in [reader(&earlier), open(&earlier)] {
+        assert_eq!(read(&log, 1).unwrap(), self_summed(1, 1, 64));
+    }
+    let mut flipped = earlier.clone();
+    flipped[log.record(1).unwrap().offset] ^= 1;
+    assert_eq!(open(&flipped).recovered(), 128);
+    // What the second sum is for.
+    let mut mixed = earlier;
+    let at = log.record(1).unwrap().offset;
+    mixed[at..at + 64].copy_from_slice(&self_summed(2, 1, 64));
+    assert_eq!(read(&open(&mixed), 1).unwrap(), self_summed(2, 1, 64));
 }
 
 #[test]
@@ -187,7 +235,7 @@ fn a_superblock_at_its_last_update_is_not_written_again() {
         bytes[slot * 4096..(slot + 1) * 4096].copy_from_slice(&last.encode());
     }
     assert!(PmemLog::open(Fake::new(&bytes), Open::Write).is_err());
-    let reader = PmemLog::open(Fake::new(&bytes), Open::Read).unwrap();
+    let reader = super::reader(&bytes);
     assert_eq!(read(&reader, 0).unwrap(), b"first");
 }
 
@@ -199,7 +247,7 @@ fn a_discard_that_fails_frees_nothing_or_ends_the_appending() {
             append(&log, &data(step, 100)).unwrap();
         }
         let before = records(&log);
-        let reader = PmemLog::open(Fake::new(&image(&log)), Open::Read).unwrap();
+        let reader = super::reader(&image(&log));
         log.medium().unsynced.set(failing);
         assert!(log.discard_before(2).is_err());
         assert_eq!(records(&log), before);

@@ -1,27 +1,37 @@
 //! Losses of power: every image of an append and of a discard, torn tails, and how much room there is.
 
 use super::*;
+use crate::copy::sums::self_summed;
 
-#[test]
-fn whatever_reaches_the_medium_an_append_is_there_whole_or_not_at_all() {
+/// Appends through three laps, and looks at every image that each append may leave: what a writer finds there, and
+/// readers that were there before and that come then.
+fn append_and_look_at_every_image(data: impl Fn(u64, &Log) -> Vec<u8>) {
     let log = create(SIZE);
     let mut known = BTreeMap::new();
-    for step in 0..40_u64 {
-        let len = [0, 1, 64, 200, 30, 128, 300, 65][step as usize % 8];
-        while log.numbers().unwrap().free < len as u64 {
+    let mut step = 0;
+    while log.lock().unwrap().chain.end.position < 3 * (SIZE - RING) as u64 {
+        let data = data(step, &log);
+        // A record without data needs room for its header, which `free` does not count.
+        while log.numbers().unwrap().free < data.len().max(1) as u64 {
             let first = log.numbers().unwrap().first;
             log.discard_before(first + 1).unwrap();
             known.remove(&first);
         }
         let before = image(&log);
         log.medium().memory.borrow_mut().take_events();
-        let sequence = append(&log, &data(step, len)).unwrap();
+        let sequence = append(&log, &data).unwrap();
         let events = log.medium().memory.borrow_mut().take_events();
         assert_eq!(events.iter().filter(|event| **event == Event::Fence).count(), 1, "one fence an append");
         let mut after = known.clone();
-        after.insert(sequence, Some(data(step, len)));
+        after.insert(sequence, Some(data));
         let mut seen = [false; 2];
         images(&before, &events, |image| {
+            let there = reader(&before);
+            *there.medium().memory.borrow_mut() = Recorded::new(image);
+            for reader in [there, reader(image)] {
+                let found = records(&reader);
+                assert!(found == known || found == after, "step {step}: a reader finds {:?}", found.keys());
+            }
             let log = open(image);
             let found = records(&log);
             assert!(found == known || found == after, "step {step}: {:?}", found.keys());
@@ -35,7 +45,35 @@ fn whatever_reaches_the_medium_an_append_is_there_whole_or_not_at_all() {
         });
         assert_eq!(seen, [true; 2]);
         known = after;
+        step += 1;
     }
+}
+
+#[test]
+fn whatever_reaches_the_medium_an_append_is_there_whole_or_not_at_all() {
+    let lengths = [0, 1, 64, 200, 30, 128, 300, 65];
+    append_and_look_at_every_image(|step, _| data(step, lengths[step as usize % 8]));
+}
+
+/// Records of one size: where one of them goes, there are those of earlier laps, whose units have the same CRC-32C.
+#[test]
+fn an_append_is_there_whole_or_not_at_all_if_its_data_end_in_a_crc32c_of_their_own() {
+    for (units, len) in [(1, 60), (1, 64), (3, 64), (12, 16), (1, 448)] {
+        append_and_look_at_every_image(|step, _| self_summed(step, units, len));
+    }
+}
+
+/// The data are the newest record of the same log, and end in its header: such a line ends in a CRC-32C of its own.
+#[test]
+fn an_append_is_there_whole_or_not_at_all_if_its_data_are_a_record_of_the_log() {
+    append_and_look_at_every_image(|step, log| match log.numbers().unwrap() {
+        numbers if numbers.first < numbers.end => {
+            let record = log.record(numbers.end - 1).unwrap();
+            let header = &image(log)[record.offset - 64..record.offset];
+            [&data(step, 64), header, header].concat()
+        }
+        _ => data(step, 192),
+    });
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Readers beside a writer that goes on.
 
 use super::*;
+use crate::copy::sums::self_summed;
 
 #[test]
 fn a_reader_follows_through_laps_and_is_told_when_it_was_overtaken() {
     let log = create(SIZE);
     append(&log, b"first").unwrap();
-    let reader = PmemLog::open(Fake::new(&image(&log)), Open::Read).unwrap();
+    let reader = super::reader(&image(&log));
     let update = |log: &Log| {
         let image = image(log);
         *reader.medium().memory.borrow_mut() = Recorded::new(&image);
@@ -32,21 +33,19 @@ fn a_reader_follows_through_laps_and_is_told_when_it_was_overtaken() {
 /// Data that end in their own CRC-32C all have one sum, which cannot tell the later record from the earlier one.
 #[test]
 fn a_reader_that_was_overtaken_takes_no_later_record_for_its_own_though_the_sums_agree() {
-    let unit = |seed| {
-        let data = data(seed, 60);
-        let sum = crate::copy::crc32c::of_bytes(&data).to_le_bytes();
-        [&data[..], &sum].concat()
-    };
+    let unit = |seed| self_summed(seed, 1, 64);
     let log = create(SIZE);
     append(&log, &unit(0)).unwrap();
-    let reader = PmemLog::open(Fake::new(&image(&log)), Open::Read).unwrap();
+    let reader = super::reader(&image(&log));
     let stale = reader.record(0).unwrap();
     let later = (1..1000).find(|number| {
         append(&log, &unit(*number)).unwrap();
         log.discard_before(*number).unwrap();
         log.record(*number).unwrap().offset == stale.offset
     });
-    assert_eq!(log.record(later.unwrap()).unwrap().crc, stale.crc);
+    let now = log.record(later.unwrap()).unwrap().sums;
+    assert_eq!(now.crc32c, stale.sums.crc32c);
+    assert_ne!(now.crc64, stale.sums.crc64);
     *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
     let mut bytes = vec![0; stale.length];
     let mut i = over(&mut bytes, Direction::Dest);
@@ -62,7 +61,7 @@ fn a_reader_that_saw_a_record_which_was_withdrawn_follows_the_one_in_its_place()
         append(&log, b"first").unwrap();
         let without = image(&log);
         append(&log, &data(1, seen)).unwrap();
-        let reader = PmemLog::open(Fake::new(&image(&log)), Open::Read).unwrap();
+        let reader = super::reader(&image(&log));
         let stale = reader.record(1).unwrap();
         assert_eq!(read(&reader, 1).unwrap(), data(1, seen));
         // The msync failed: the record is erased, and its number is given to another one.
