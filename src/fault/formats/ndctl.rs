@@ -5,13 +5,12 @@
 //! combined. Without a name, a map has the blocks of all namespaces; the blocks of a region are used only if it is
 //! named.
 
+mod json;
+
 use crate::error::{Error, Result, try_push};
 use crate::fault::map::{Access, FaultMap};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
-use std::borrow::Cow;
+use json::{Document, Extent, List, Object};
 use std::fmt;
-use std::marker::PhantomData;
 
 /// The size, in bytes, of the blocks that ndctl counts in. It does not depend on the sector size of the namespace.
 const BLOCK: u128 = 512;
@@ -20,7 +19,7 @@ const BLOCK: u128 = 512;
 /// their addresses. It is incomplete if the JSON counts more blocks than it lists.
 pub fn parse(text: &str, base: usize, name: Option<&str>) -> Result<FaultMap> {
     let mut map = FaultMap::new();
-    let documents = documents(text)?;
+    let documents = json::documents(text)?;
     let mut places = Vec::new();
     for object in documents.iter().flat_map(Document::objects) {
         object.collect(&mut places)?;
@@ -65,29 +64,6 @@ fn chosen<'p, 't>(places: &[&'p Object<'t>], name: Option<&str>) -> Result<Vec<&
 
 fn refused(value: impl fmt::Display, expected: impl Into<String>) -> Error {
     Error::invalid("source", value, expected)
-}
-
-fn documents(text: &str) -> Result<Vec<Document<'_>>> {
-    let read = serde_json::Deserializer::from_str(text).into_iter().collect::<std::result::Result<_, _>>();
-    read.map_err(|error: serde_json::Error| {
-        let (line, column) = (error.line(), error.column());
-        let message = error.to_string();
-        let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
-        Error::Text { format: "ndctl", line, column, message: message.to_owned() }
-    })
-}
-
-/// A bus, a region, a namespace, or an object with lists of these. Other fields are ignored.
-#[derive(serde::Deserialize)]
-struct Object<'a> {
-    #[serde(borrow)]
-    dev: Option<Cow<'a, str>>,
-    badblock_count: Option<Blocks>,
-    badblocks: Option<List<Extent>>,
-    #[serde(borrow)]
-    regions: Option<List<Object<'a>>>,
-    #[serde(borrow)]
-    namespaces: Option<List<Object<'a>>>,
 }
 
 impl<'a> Object<'a> {
@@ -144,103 +120,6 @@ impl<'a> Object<'a> {
             map.set_incomplete();
         }
         Ok(())
-    }
-}
-
-/// Consecutive bad blocks.
-#[derive(serde::Deserialize)]
-struct Extent {
-    offset: Blocks,
-    length: Blocks,
-}
-
-/// A number of blocks. With `--human`, ndctl prints a text instead, which is refused.
-struct Blocks(u64);
-
-impl<'de> Deserialize<'de> for Blocks {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Number;
-        impl Visitor<'_> for Number {
-            type Value = Blocks;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number of blocks, 0 or more (list without --human)")
-            }
-
-            fn visit_u64<E>(self, value: u64) -> std::result::Result<Blocks, E> {
-                Ok(Blocks(value))
-            }
-        }
-        deserializer.deserialize_u64(Number)
-    }
-}
-
-/// An array. The text decides its length, so lack of memory is an error here; with a plain `Vec`, serde would abort.
-struct List<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_seq(Items(PhantomData))
-    }
-}
-
-struct Items<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
-    type Value = List<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<List<T>, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.try_reserve(1).map_err(|_| A::Error::custom("the list is too long for the memory there is"))?;
-            list.push(item);
-        }
-        Ok(List(list))
-    }
-}
-
-/// A whole document: one object, or a list of objects.
-enum Document<'a> {
-    One(Object<'a>),
-    Many(List<Object<'a>>),
-}
-
-impl<'a> Document<'a> {
-    fn objects(&self) -> impl Iterator<Item = &Object<'a>> {
-        match self {
-            Self::One(object) => std::slice::from_ref(object).iter(),
-            Self::Many(list) => list.0.iter(),
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Document<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Top<'a>(PhantomData<&'a ()>);
-        impl<'de: 'a, 'a> Visitor<'de> for Top<'a> {
-            type Value = Document<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object or a list")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Document<'a>, A::Error> {
-                Object::deserialize(MapAccessDeserializer::new(map)).map(Document::One)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> std::result::Result<Document<'a>, A::Error> {
-                Items(PhantomData).visit_seq(items).map(Document::Many)
-            }
-
-            fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<Document<'a>, E> {
-                Err(E::invalid_type(Unexpected::Unit, &self))
-            }
-        }
-        deserializer.deserialize_any(Top(PhantomData))
     }
 }
 
