@@ -104,8 +104,8 @@ class use_tuning(_Choice):  # noqa: N801 - called like a function
     ends.
 
     `"intel"`, `"amd"` or `"other"` applies the rules for that vendor to this CPU's caches. `"name=bytes"` sets one
-    length, `"name=never"` none. Several are separated by commas, a vendor first. The lengths change how long a copy
-    takes, never its result. ValueError for anything else, with the list of names.
+    length, `"name=never"` none. Several are separated by commas, a vendor first, each name once. The lengths change how
+    long a copy takes, never its result. ValueError for anything else, with the list of names.
 
     nontemporal_from: copies of this many bytes or more use nontemporal stores for their long chunks. lines_from,
     ragged_from: the length in bytes from which chunks of whole cache lines, and other chunks, are long.

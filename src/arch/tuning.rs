@@ -161,7 +161,8 @@ impl Tuning {
     }
 
     /// Parses a text: parts separated by commas, of which the first may be `intel`, `amd` or `other` for the rules of
-    /// that vendor, and each other one is `name=bytes` or `name=never`. The error says what is wrong with the text.
+    /// that vendor, and each other one is `name=bytes` or `name=never`, each name once. The error says what is wrong
+    /// with the text.
     pub fn parse(text: &str, facts: &Facts) -> Result<Self, String> {
         let mut tuning = Self::of(facts);
         for (index, part) in text.split(',').enumerate() {
@@ -176,6 +177,10 @@ impl Tuning {
             let Some((_, field, _)) = SETTINGS.iter().find(|(known, ..)| *known == name) else {
                 return Err(format!("{name:?} is none of {}", names().collect::<Vec<_>>().join(", ")));
             };
+            let mut earlier = text.split(',').take(index).filter_map(|part| part.split_once('='));
+            if earlier.any(|(earlier, _)| earlier == name) {
+                return Err(format!("{name} is there twice"));
+            }
             *field(&mut tuning) = match value {
                 NEVER => usize::MAX,
                 digits => digits.parse().map_err(|_| format!("{name} is {value:?}: expected bytes, or {NEVER}"))?,

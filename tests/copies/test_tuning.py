@@ -149,6 +149,7 @@ def test_what_is_in_use_is_set_again_by_its_own_text() -> None:
         ("durable_from=-1", "expected bytes, or never"),
         ("durable_from=1,amd", "comes first or not at all"),
         ("amd,", "none of intel, amd, other"),
+        ("durable_from=1,lines_from=64,durable_from=2", "durable_from is there twice"),
     ],
 )
 def test_a_text_that_makes_no_sense_is_refused_and_changes_nothing(text: str, why: str) -> None:
