@@ -83,7 +83,9 @@ class PmemRegion(MappedRegion):
         ValueError: a size or an offset outside the file, or that cannot be mapped. OSError: the file cannot be opened
         or mapped, or is neither a file nor device DAX. An error leaves the file's bytes and length as they were, except
         that a file created or extended stays so if another region of it is open or it has changed meanwhile, since
-        others may be using it; and blocks allocated in holes may stay.
+        others may be using it; and blocks allocated in holes may stay. Changes are told apart by the file's length and
+        change time: bytes that another program, without a region, writes behind the old end within a tick of that clock
+        or while the file is truncated again are lost with what was added.
         """
         name = file_name(path)
         with RegionFile(name, size=size, create=create, offset=offset, writable=writable) as file:
