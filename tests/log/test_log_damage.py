@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,8 @@ from iovec_rs import (
     _badblocks,
 )
 from iovec_rs.testing import truncated
-from support.logs import SIZE, contents, make
+from support.logs import RING, SIZE, contents, header, make
+from support.sums import crc32c, crc64, self_summed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,6 +152,54 @@ def test_bad_data_leave_nothing_behind_and_the_log_goes_on(path: Path) -> None:
     with PmemLog.open(path) as log:
         assert contents(log) == {0: b"before", 1: b"after"}
         assert log.recovered == 0
+
+
+def test_an_interrupted_append_is_not_there_though_older_data_with_the_same_crc32c_are_in_its_place(
+    path: Path,
+) -> None:
+    """The header's line reached the medium, the data's did not: one fence is behind both."""
+    with make(path, size=RING + 4096) as log:
+        for n in range(32):
+            log.append(self_summed(b"entry %054d" % n))
+        log.discard_before(1)
+        before = path.read_bytes()
+        assert log.append(self_summed(b"entry %054d" % 32)) == 32
+        after = path.read_bytes()
+    path.write_bytes(before[:RING] + after[RING : RING + 64] + before[RING + 64 :])
+    with PmemLog.open(path, writable=False) as reader:
+        assert reader.last == 31
+    with PmemLog.open(path) as log:
+        assert log.last == 31
+        assert log.recovered == 128
+        assert not log.verify()
+
+
+@pytest.mark.parametrize("length", [0, 1, 64, 1536, 5000])
+def test_a_record_has_both_sums_of_its_data_and_is_read_without_the_second(path: Path, length: int) -> None:
+    data = os.urandom(length)
+    with make(path) as log:
+        log.append(b"before")
+        place = log.record(log.append(data))
+        log.append(b"after")
+    image = path.read_bytes()
+    line = image[place.offset - 64 : place.offset]
+    (generation,) = struct.unpack_from("<Q", line, 8)
+
+    def with_sums(first: int, second: int) -> bytes:
+        where = {"length": length, "position": 128, "previous": 128}
+        return header(first, generation, 1, crc64=second, **where)
+
+    def read(line: bytes) -> bytes:
+        path.write_bytes(image[: place.offset - 64] + line + image[place.offset :])
+        with PmemLog.open(path) as log:
+            return log.read(1)
+
+    first, second = crc32c(data), crc64(data) or 1
+    assert line == with_sums(first, second)
+    assert read(with_sums(first, 0)) == data
+    for sums in ((first ^ 1, second), (first, second ^ 2), (first, second ^ 1 << 63), (first ^ 1, 0)):
+        with pytest.raises(CorruptError):
+            read(with_sums(*sums))
 
 
 def test_a_log_whose_file_was_cut_does_not_kill(path: Path) -> None:

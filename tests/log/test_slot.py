@@ -7,6 +7,7 @@ import mmap
 import os
 import pickle
 import signal
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import pytest
 from iovec_rs import READ, WRITE, FaultError, IovIter, Slot, TornError, pmem
 from iovec_rs.testing import truncated
 from support.forks import codes_of_children_beside
+from support.sums import crc32c, crc64
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +49,30 @@ def test_what_was_published_is_consumed_once(length: int) -> None:
         i = IovIter.iovec(READ, [bytearray(10), bytearray(100_000)])
         assert slot.consume(i) == (length, n)
         assert i.count == 100_010 - length
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 64, 4096])
+def test_a_publication_has_both_sums_of_its_data_and_is_consumed_without_the_second(length: int) -> None:
+    memory, data = bytearray(Slot.size_for(4096)), os.urandom(length)
+    Slot(memory, 0, 4096).publish(data)
+    line = bytes(memory[:64])
+    first, second = crc32c(data), crc64(data) % (1 << 32) or 1
+
+    def with_sums(first: int, second: int) -> bytes:
+        changed = line[:4] + struct.pack("<I", first) + line[8:56] + struct.pack("<I", second)
+        return changed + struct.pack("<I", crc32c(changed))
+
+    def consume(line: bytes) -> bytes:
+        memory[:64] = line
+        buffer = bytearray(4096)
+        length, _ = Slot(memory, 0, 4096).consume(buffer)
+        return bytes(buffer[:length])
+
+    assert line == with_sums(first, second)
+    assert consume(with_sums(first, 0)) == data
+    for sums in ((first ^ 1, second), (first, second ^ 2), (first ^ 1, 0)):
+        with pytest.raises(TornError):
+            consume(with_sums(*sums))
 
 
 def test_the_space_of_a_slot() -> None:
