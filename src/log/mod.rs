@@ -6,9 +6,9 @@
 //! * [`region`] is the region in which a log is stored. The log itself runs over any [`Medium`], so that the tests run
 //!   the same code over a recorder of lines and fences.
 //!
-//! A record is valid if the sum of its header and the sums of its data are right, so it does not matter which of the two
-//! reaches the medium first. Bytes that must not be taken for a record later are erased in time: a torn tail when the
-//! log is opened for writing, and a record that could not be made durable when its append fails.
+//! A record is valid if the sum of its header and the sums of its data are right, so it does not matter which of the
+//! two reaches the medium first. Bytes that must not be taken for a record later are erased in time: a torn tail when
+//! the log is opened for writing, and a record that could not be made durable when its append fails.
 
 mod append;
 pub mod chain;
@@ -39,8 +39,8 @@ pub trait Medium: Source {
     /// Writes bytes of our own durably. Returns how many were written, and the fault that stopped it, if any.
     fn write(&self, offset: usize, own: &[u8]) -> Result<Outcome>;
     /// Writes a header line and then the rest of an iterator, durably and with one fence. `line` makes the header from
-    /// the sums of the data. Together they take `len` bytes, in whole lines. Returns `len`. If a fault stops it, returns
-    /// less and the fault, and the iterator is back where it was.
+    /// the sums of the data. Together they take `len` bytes, in whole lines. Returns `len`. If a fault stops it,
+    /// returns less and the fault, and the iterator is back where it was.
     fn write_framed(&self, offset: usize, len: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome>;
     /// The range of bytes that a fault has shown to be permanently bad: its first byte, and one past its last. `None`
     /// if the fault has shown no such thing.

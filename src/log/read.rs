@@ -112,8 +112,8 @@ impl<M: Medium> PmemLog<M> {
     }
 
     /// Whether the data that were read, which have these sums, are those of the record: it is still there, so its space
-    /// was not used again, and the sums are right. The sums alone would not do for a record of an earlier version, which
-    /// has one only: data of another record that end in a CRC-32C of their own have the same.
+    /// was not used again, and the sums are right. The sums alone would not do for a record of an earlier version,
+    /// which has one only: data of another record that end in a CRC-32C of their own have the same.
     fn confirm(&self, record: &Record, sums: Sums) -> std::result::Result<(), Failure> {
         let Record { sequence, offset, length, sums: stored } = *record;
         if self.record(sequence)? != *record {

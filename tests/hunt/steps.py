@@ -25,6 +25,8 @@ __all__ = ["hunt", "unavailable"]
 
 SIZE = 2 * PAGE_SIZE + PAGE_SIZE
 LENGTHS = (0, 1, 10, 64, 100, 300, 700, 900)
+ROOM = 1300
+"""What is left free: for the longest data and four bytes behind them, each with a header and in whole lines."""
 
 State = tuple[int, dict[int, bytes]]
 """A log's first number, and its records."""
@@ -38,7 +40,7 @@ def _fill(rng: random.Random, log: PmemLog) -> None:
     """Appends, so that the next record is in the first lap or in a later one."""
     for _ in range(rng.choice((0, 1, 3, 30))):
         data = _data(rng)
-        while log.free < len(data) + 1000:
+        while log.free < len(data) + ROOM:
             log.discard_before(log.first + 1)
         log.append(data)
 
