@@ -23,6 +23,10 @@ use std::mem::MaybeUninit;
 /// Up to this many bytes of data use a smaller buffer, which is cheaper to set up.
 const SMALL: usize = 448;
 
+/// The length of the other buffer, in bytes: four blocks, which the CRC-64 is then computed of at once. A call costs
+/// 11 ns besides 15 ns a KiB on Zen 5, and is longer than the CPU looks ahead, so that it delays the stores behind it.
+const LARGE: usize = 4 * BLOCK;
+
 /// A header line, and a buffer for data right behind it, aligned to a line.
 #[repr(C, align(64))]
 struct StagingBuffer<const N: usize> {
@@ -78,7 +82,7 @@ pub(super) unsafe fn frame<S: LineStore>(
         unsafe { frame_staged::<S, SMALL>(store, flush, to, nbytes, fill, line) }
     } else {
         // SAFETY: `frame` has the same contract, which its caller upholds.
-        unsafe { frame_staged::<S, BLOCK>(store, flush, to, nbytes, fill, line) }
+        unsafe { frame_staged::<S, LARGE>(store, flush, to, nbytes, fill, line) }
     };
     store.fence();
     framed
@@ -104,15 +108,17 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
     let mut sums = Summing::new();
     let mut done = 0;
     loop {
-        let part = N.min(nbytes - done);
+        // The block goes behind those that are in the buffer, or to its start if that is full.
+        let start = done % N;
+        let part = BLOCK.min(N).min(nbytes - done);
         let padded = part.next_multiple_of(LINE);
-        let own = stage.data.as_mut_ptr().expose_provenance();
+        let own = stage.data[start..].as_mut_ptr().expose_provenance();
         prefetch_page_ahead(Segment::new(data_at, nbytes).skip(done), part);
         let read = if part == 0 { 0 } else { fill(store, own, part) };
         if read < part {
             return Framed::Unread;
         }
-        stage.data[part..padded].fill(MaybeUninit::new(0));
+        stage.data[start + part..start + padded].fill(MaybeUninit::new(0));
         let is_last = done + part == nbytes;
         let is_in_one = done == 0 && is_last && matches!(to, Place::Behind { .. });
         if !is_in_one {
@@ -122,11 +128,16 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
                 return Framed::Unwritten;
             }
         }
-        // SAFETY: `fill` has written the first `part` bytes of the buffer, a local to which no other reference exists.
-        let staged = unsafe { std::slice::from_raw_parts_mut(stage.data.as_mut_ptr().cast::<u8>(), part) };
-        // `Summing::add` may change a block that it sums, except for the first. A first block that is written below,
-        // together with the line, is therefore intact.
-        sums.add(staged);
+        let filled = start + part;
+        // SAFETY: `fill` has written the first `filled` bytes of the buffer, a local to which no other reference
+        // exists, in this round and in those since `start` was 0.
+        let staged = unsafe { std::slice::from_raw_parts_mut(stage.data.as_mut_ptr().cast::<u8>(), filled) };
+        if filled == N || is_last {
+            sums.add_crc64(staged);
+        }
+        // This may change a block that is shorter than `BLOCK`, except for the first of all. A first block that is
+        // written below, together with the line, is therefore intact.
+        sums.add_crc32c(&mut staged[start..]);
         done += part;
         if is_last {
             stage.line = line(sums.finish());

@@ -174,7 +174,7 @@ def test_an_interrupted_append_is_not_there_though_older_data_with_the_same_crc3
         assert not log.verify()
 
 
-@pytest.mark.parametrize("length", [0, 1, 64, 1536, 5000])
+@pytest.mark.parametrize("length", [0, 1, 64, 1536, 5000, 6144, 6145, 20_000])
 def test_a_record_has_both_sums_of_its_data_and_is_read_without_the_second(path: Path, length: int) -> None:
     data = os.urandom(length)
     with make(path) as log:

@@ -51,10 +51,10 @@ def test_what_was_published_is_consumed_once(length: int) -> None:
         assert i.count == 100_010 - length
 
 
-@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 64, 4096])
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 64, 1536, 6144, 6145, 20_000])
 def test_a_publication_has_both_sums_of_its_data_and_is_consumed_without_the_second(length: int) -> None:
-    memory, data = bytearray(Slot.size_for(4096)), os.urandom(length)
-    Slot(memory, 0, 4096).publish(data)
+    memory, data = bytearray(Slot.size_for(20_000)), os.urandom(length)
+    Slot(memory, 0, 20_000).publish(data)
     line = bytes(memory[:64])
     first, second = crc32c(data), crc64(data) % (1 << 32) or 1
 
@@ -64,8 +64,8 @@ def test_a_publication_has_both_sums_of_its_data_and_is_consumed_without_the_sec
 
     def consume(line: bytes) -> bytes:
         memory[:64] = line
-        buffer = bytearray(4096)
-        length, _ = Slot(memory, 0, 4096).consume(buffer)
+        buffer = bytearray(20_000)
+        length, _ = Slot(memory, 0, 20_000).consume(buffer)
         return bytes(buffer[:length])
 
     assert line == with_sums(first, second)
