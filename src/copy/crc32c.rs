@@ -22,6 +22,8 @@ use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
 pub use sum::combine;
+#[cfg(test)]
+pub(crate) use sum::crc_bit_by_bit;
 pub(crate) use sum::{Sum, of_bytes};
 
 /// Adds memory to the sum: the bytes added, and what stopped it if not all are.

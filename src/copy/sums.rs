@@ -98,17 +98,10 @@ pub(crate) fn self_summed(seed: u64, units: usize, len: usize) -> Vec<u8> {
 mod tests {
     use super::{Summing, Sums, self_summed};
     use crate::copy::chunk::BLOCK;
+    use crate::copy::crc32c::crc_bit_by_bit;
 
-    /// CRC-64/NVME, one bit at a time.
     fn bit_by_bit(bytes: &[u8]) -> u64 {
-        let mut register = !0_u64;
-        for byte in bytes {
-            register ^= u64::from(*byte);
-            for _ in 0..8 {
-                register = (register >> 1) ^ if register & 1 == 1 { 0x9a6c_9329_ac4b_c9b5 } else { 0 };
-            }
-        }
-        !register
+        crc_bit_by_bit(bytes, 64, 0x9a6c_9329_ac4b_c9b5)
     }
 
     #[test]

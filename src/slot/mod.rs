@@ -49,7 +49,7 @@ pub trait Medium {
     /// Copies a range into an iterator. Returns how many bytes, and their sums.
     fn read(&self, offset: usize, len: usize, i: &mut IovIter) -> Result<(usize, Sums)>;
     /// Writes the rest of an iterator in whole lines, fences, then writes the first line, which `line` makes from the
-    /// checksum. Returns the bytes of the iterator; or 0, with the fault, and the iterator has not moved.
+    /// sums. Returns the bytes of the iterator; or 0, with the fault, and the iterator has not moved.
     fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome>;
 }
 

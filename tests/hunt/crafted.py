@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from iovec_rs import PAGE_SIZE, CorruptError, PmemLog
 from support.logs import RING, header
 from support.places import MEMORY
-from support.sums import any_data, crc32c, crc64
+from support.sums import any_data, crc32c, crc64, self_summed
 
 from hunt.finding import doing, expect
 
@@ -68,7 +68,7 @@ class Fields:
         )
         page += b"".join(_packed(*extent) for extent in self.bad)
         page = page.ljust(PAGE_SIZE - 4, b"\0")
-        return page + struct.pack("<I", crc32c(page))
+        return self_summed(page)
 
 
 def _records(rng: random.Random, image: bytearray, fields: Fields) -> None:

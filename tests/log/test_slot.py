@@ -16,7 +16,7 @@ import pytest
 from iovec_rs import READ, WRITE, FaultError, IovIter, Slot, TornError, pmem
 from iovec_rs.testing import truncated
 from support.forks import codes_of_children_beside
-from support.sums import crc32c, crc64
+from support.sums import crc32c, crc64, self_summed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,8 +59,7 @@ def test_a_publication_has_both_sums_of_its_data_and_is_consumed_without_the_sec
     first, second = crc32c(data), crc64(data) % (1 << 32) or 1
 
     def with_sums(first: int, second: int) -> bytes:
-        changed = line[:4] + struct.pack("<I", first) + line[8:56] + struct.pack("<I", second)
-        return changed + struct.pack("<I", crc32c(changed))
+        return self_summed(line[:4] + struct.pack("<I", first) + line[8:56] + struct.pack("<I", second))
 
     def consume(line: bytes) -> bytes:
         memory[:64] = line

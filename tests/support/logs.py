@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from iovec_rs import PAGE_SIZE
 from iovec_rs.pmem import PmemLog
 
-from support.sums import crc32c
+from support.sums import self_summed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ def header(
     """
     words = (generation, sequence, length, position, previous, crc64)
     line = struct.pack("<4sI6Q4x", b"RECD", crc, *(word % (1 << 64) for word in words))
-    return line + struct.pack("<I", crc32c(line))
+    return self_summed(line)
 
 
 def contents(log: PmemLog) -> dict[int, bytes]:

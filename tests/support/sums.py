@@ -21,24 +21,20 @@ def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
     return extended
 
 
-def bit_by_bit(data: bytes) -> int:
-    """The CRC-32C by its definition: the reflected polynomial, one bit at a time."""
-    register = 0xFFFFFFFF
+def bit_by_bit(data: bytes, width: int = 32, polynomial: int = 0x82F63B78) -> int:
+    """A CRC by its definition, one bit at a time; without a polynomial, whose bits are reversed, the CRC-32C."""
+    ones = (1 << width) - 1
+    register = ones
     for byte in data:
         register ^= byte
         for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    return register ^ 0xFFFFFFFF
+            register = register >> 1 ^ (polynomial if register & 1 else 0)
+    return register ^ ones
 
 
 def crc64(data: bytes) -> int:
-    """The CRC-64/NVME by its definition, one bit at a time."""
-    register = (1 << 64) - 1
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = register >> 1 ^ (0x9A6C9329AC4BC9B5 if register & 1 else 0)
-    return register ^ ((1 << 64) - 1)
+    """The CRC-64/NVME, one bit at a time."""
+    return bit_by_bit(data, 64, 0x9A6C9329AC4BC9B5)
 
 
 def self_summed(body: bytes) -> bytes:

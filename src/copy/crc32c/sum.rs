@@ -98,20 +98,26 @@ fn before_block(crc: u32) -> u32 {
     BEFORE_BLOCK[0][a] ^ BEFORE_BLOCK[1][b] ^ BEFORE_BLOCK[2][c] ^ BEFORE_BLOCK[3][d]
 }
 
+/// A CRC of `width` bits by its definition, one bit at a time. The bits of the polynomial are reversed.
+#[cfg(test)]
+pub(crate) fn crc_bit_by_bit(bytes: &[u8], width: u32, polynomial: u64) -> u64 {
+    let ones = u64::MAX >> (64 - width);
+    let mut register = ones;
+    for byte in bytes {
+        register ^= u64::from(*byte);
+        for _ in 0..8 {
+            register = (register >> 1) ^ if register & 1 == 1 { polynomial } else { 0 };
+        }
+    }
+    register ^ ones
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, Sum, combine};
+    use super::{BLOCK, Sum, combine, crc_bit_by_bit};
 
-    /// One bit at a time.
     fn bit_by_bit(bytes: &[u8]) -> u32 {
-        let mut register = !0_u32;
-        for byte in bytes {
-            register ^= u32::from(*byte);
-            for _ in 0..8 {
-                register = (register >> 1) ^ if register & 1 == 1 { 0x82f6_3b78 } else { 0 };
-            }
-        }
-        !register
+        crc_bit_by_bit(bytes, 32, 0x82f6_3b78) as u32
     }
 
     /// Blocks of any length, also those that are combined by a table.
