@@ -25,13 +25,26 @@ impl Entry {
     }
 }
 
+/// Where a record whose header is damaged lies: at `from` or behind it, and before `to`. Both are positions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Between {
+    /// The first position at which it may begin: behind the last record whose position is known, and behind the damaged
+    /// ones since, each of which takes at least one line.
+    pub from: u64,
+    /// The position of the next record whose header is good, or the end of the log.
+    pub to: u64,
+}
+
+/// A record, or where it lies if its header is damaged.
+pub type Found = std::result::Result<Entry, Between>;
+
 /// The records in order, the oldest first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Chain {
     /// The sequence number of the first entry, and the earliest position at which it may begin.
     pub first: End,
-    /// An entry is `None` if the record's header is damaged.
-    pub entries: VecDeque<Option<Entry>>,
+    /// Those from `first` to `end`.
+    pub entries: VecDeque<Found>,
     /// The position just after the last record, and the sequence number of the next one.
     pub end: End,
 }
@@ -57,33 +70,31 @@ impl Chain {
 
     /// Allocates room for `additional` more entries, so that adding them cannot fail.
     pub fn reserve(&mut self, additional: usize) -> Result<()> {
-        self.entries
-            .try_reserve(additional)
-            .map_err(|_| Error::NoMemory(additional.saturating_mul(size_of::<Option<Entry>>())))
+        self.entries.try_reserve(additional).map_err(|_| Error::NoMemory(additional.saturating_mul(size_of::<Found>())))
     }
 
     /// Adds damaged entries until the chain has as many records as a log that is known to have ended at `known`.
     pub fn extend_to(&mut self, known: End) -> Result<()> {
         if let Some(lost) = known.sequence.checked_sub(self.end.sequence).filter(|lost| *lost > 0) {
-            let lost = usize::try_from(lost).unwrap_or(usize::MAX);
-            self.reserve(lost)?;
-            self.entries.extend((0..lost).map(|_| None));
-            self.end = End { position: known.position.max(self.end.position), sequence: known.sequence };
+            self.reserve(usize::try_from(lost).unwrap_or(usize::MAX))?;
+            let (start, to) = (self.end.position, known.position.max(self.end.position));
+            self.entries.extend((0..lost).map(|index| Err(Between { from: start + index * HEADER, to })));
+            self.end = End { position: to, sequence: known.sequence };
         }
         Ok(())
     }
 
     /// The sequence numbers of the records whose headers are damaged.
     pub fn damaged(&self) -> impl Iterator<Item = u64> {
-        (self.first.sequence..).zip(&self.entries).filter(|(_, entry)| entry.is_none()).map(|(sequence, _)| sequence)
+        (self.first.sequence..).zip(&self.entries).filter(|(_, entry)| entry.is_err()).map(|(sequence, _)| sequence)
     }
 
     /// Adds the record that a header describes. Records between the last one and it are added as damaged.
     pub fn push(&mut self, header: &Header) -> Result<()> {
         let entry = Entry { position: header.position, length: header.length, sums: header.sums };
-        self.extend_to(End { position: self.end.position, sequence: header.sequence })?;
+        self.extend_to(End { position: header.position, sequence: header.sequence })?;
         self.reserve(1)?;
-        self.entries.push_back(Some(entry));
+        self.entries.push_back(Ok(entry));
         self.end = End { position: entry.end(), sequence: header.sequence + 1 };
         Ok(())
     }
@@ -91,36 +102,23 @@ impl Chain {
     /// Removes the last record, and then any records at the end whose headers are damaged.
     pub fn pop(&mut self) {
         self.entries.pop_back();
-        while let Some(None) = self.entries.back() {
+        while let Some(Err(_)) = self.entries.back() {
             self.entries.pop_back();
         }
-        let position = self.entries.back().copied().flatten().map_or(self.first.position, |entry| entry.end());
+        let last = self.entries.back().and_then(|entry| entry.ok());
+        let position = last.map_or(self.first.position, |entry| entry.end());
         self.end = End { position, sequence: self.first.sequence + self.entries.len() as u64 };
     }
 
     /// What `first` becomes once all records before `sequence` are discarded. `sequence` is the number of a record, or
     /// the next number.
     pub fn first_after(&self, sequence: u64) -> End {
-        let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).min(self.entries.len());
-        let position = match self.entries.get(older) {
-            Some(Some(entry)) => entry.position,
-            // The record's own position is unknown. The record lies after the last older record whose position is
-            // known, and after the damaged records between the two, each of which takes at least one line.
-            Some(None) => {
-                let between = self.entries.range(..older).rev().take_while(|entry| entry.is_none()).count();
-                let known = (older - between).checked_sub(1).and_then(|index| self.entries[index]);
-                known.map_or(self.first.position, |entry| entry.end()) + between as u64 * HEADER
-            }
+        let position = match self.entry(sequence) {
+            Some(Ok(entry)) => entry.position,
+            Some(Err(between)) => between.from,
             None => self.end.position,
         };
         End { position, sequence }
-    }
-
-    /// The position of the first record after `sequence` whose header is good, or the end if there is none.
-    pub fn position_behind(&self, sequence: u64) -> u64 {
-        let older = usize::try_from(sequence - self.first.sequence).unwrap_or(usize::MAX).saturating_add(1);
-        let next = self.entries.iter().skip(older).find_map(|entry| *entry);
-        next.map_or(self.end.position, |entry| entry.position)
     }
 
     /// Removes all entries before `sequence`, which is the number of a record or the next number.
@@ -132,8 +130,8 @@ impl Chain {
         }
     }
 
-    /// The record with this sequence number: `None` if there is none, `Some(None)` if its header is damaged.
-    pub fn entry(&self, sequence: u64) -> Option<Option<Entry>> {
+    /// The record with this sequence number: `None` if there is none, an error if its header is damaged.
+    pub fn entry(&self, sequence: u64) -> Option<Found> {
         let index = usize::try_from(sequence.checked_sub(self.first.sequence)?).ok()?;
         self.entries.get(index).copied()
     }
@@ -141,23 +139,50 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
-    use super::{Chain, End, Entry, HEADER, Sums};
+    use super::{Between, Chain, End, HEADER, Header, Sums};
+
+    const FIRST: End = End { position: 640, sequence: 9 };
+
+    /// A record of three lines, of every four.
+    fn header(index: u64) -> Header {
+        let sums = Sums::of_bytes(b"");
+        let position = FIRST.position + index * 4 * HEADER;
+        Header { generation: 7, sequence: FIRST.sequence + index, length: 100, position, previous: 0, sums }
+    }
 
     #[test]
     fn a_record_whose_header_is_damaged_lies_behind_all_older_ones_each_of_a_line_or_more() {
-        let sums = Sums::of_bytes(b"");
         for damaged in 0..1_u32 << 8 {
-            let mut chain = Chain::new(End { position: 640, sequence: 9 });
-            let mut behind = 640;
-            for index in 0..8 {
-                let position = 640 + index * 4 * HEADER;
-                let is_damaged = damaged >> index & 1 == 1;
-                chain.entries.push_back((!is_damaged).then_some(Entry { position, length: 100, sums }));
-                chain.end.sequence += 1;
-                let expected = if is_damaged { behind } else { position };
-                assert_eq!(chain.first_after(9 + index), End { position: expected, sequence: 9 + index });
-                behind = if is_damaged { behind + HEADER } else { position + 3 * HEADER };
+            let is_damaged = |index: u64| damaged >> index & 1 == 1;
+            let mut chain = Chain::new(FIRST);
+            for index in (0..8).filter(|index| !is_damaged(*index)) {
+                chain.push(&header(index)).unwrap();
             }
+            let known = End { position: header(8).position, sequence: header(8).sequence };
+            chain.extend_to(known).unwrap();
+            let mut from = FIRST.position;
+            for index in 0..8 {
+                let Header { position, sequence, .. } = header(index);
+                let to =
+                    (index..8).find(|index| !is_damaged(*index)).map_or(known.position, |next| header(next).position);
+                let (first, expected) =
+                    if is_damaged(index) { (from, Err(Between { from, to })) } else { (position, Ok(position)) };
+                assert_eq!(chain.entry(sequence).unwrap().map(|entry| entry.position), expected, "{damaged:b} {index}");
+                assert_eq!(chain.first_after(sequence), End { position: first, sequence }, "{damaged:b} {index}");
+                from = if is_damaged(index) { from + HEADER } else { position + 3 * HEADER };
+            }
+        }
+    }
+
+    /// If each were looked for from where the run begins, this would take minutes.
+    #[test]
+    fn where_each_of_a_long_run_of_damaged_records_lies_is_known() {
+        let (records, to) = (200_000, 200_000 * HEADER);
+        let mut chain = Chain::new(End { position: 0, sequence: 0 });
+        chain.extend_to(End { position: to, sequence: records }).unwrap();
+        for sequence in 0..records {
+            assert_eq!(chain.entry(sequence), Some(Err(Between { from: sequence * HEADER, to })));
+            assert_eq!(chain.first_after(sequence), End { position: sequence * HEADER, sequence });
         }
     }
 }

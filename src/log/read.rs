@@ -1,7 +1,7 @@
 //! Reading records, each checked against its checksum.
 
-use super::chain::Entry;
-use super::ring::HEADER;
+use super::chain::{Between, Entry};
+use super::ring::{HEADER, Ring};
 use super::{Failure, Medium, PmemLog, Record, State};
 use crate::abi::Direction;
 use crate::copy::sums::{Summing, Sums};
@@ -19,8 +19,8 @@ impl<M: Medium> PmemLog<M> {
         let (first, end) = (chain.first.sequence, chain.end.sequence);
         match chain.entry(sequence) {
             None => Err(Failure::Missing { sequence, first, end }),
-            Some(None) => Err(self.damaged(&state, sequence)?),
-            Some(Some(Entry { position, length, sums })) => {
+            Some(Err(between)) => Err(self.damaged(ring, sequence, between)?),
+            Some(Ok(Entry { position, length, sums })) => {
                 let offset = Self::region_offset(ring, position + HEADER);
                 Ok(Record { sequence, offset, length: length as usize, sums })
             }
@@ -28,10 +28,7 @@ impl<M: Medium> PmemLog<M> {
     }
 
     /// Why a record has no header: the memory at one of its possible places is bad, or else its bytes have changed.
-    fn damaged(&self, state: &State, sequence: u64) -> Result<Failure> {
-        let State { chain, ring, .. } = state;
-        let from = chain.first_after(sequence).position;
-        let to = chain.position_behind(sequence);
+    fn damaged(&self, ring: &Ring, sequence: u64, Between { from, to }: Between) -> Result<Failure> {
         for position in ring.candidates(from, to) {
             let mut line = [0; HEADER as usize];
             if let (_, Some(mut fault)) = self.medium.read(Self::region_offset(ring, position), &mut line)? {
@@ -49,7 +46,7 @@ impl<M: Medium> PmemLog<M> {
         let State { chain, ring, .. } = &*state;
         let first = sequence.max(chain.first.sequence);
         Ok((first..chain.end.sequence).find_map(|sequence| {
-            let Entry { position, length, sums } = chain.entry(sequence)??;
+            let Entry { position, length, sums } = chain.entry(sequence)?.ok()?;
             let offset = Self::region_offset(ring, position + HEADER);
             Some(Record { sequence, offset, length: length as usize, sums })
         }))

@@ -96,12 +96,14 @@ impl<S: Source> Log<'_, S> {
     }
 
     /// Searches every line behind the last record, except those in holes of the file, for the first header of a later
-    /// record. Returns it, and the end of the last line that is not zero.
+    /// record. Returns it, and the end of the last line that is not zero. Each read is twice as long as the one before,
+    /// so that all searches of one recovery together read at most four times the bytes of the ring.
     fn search(&self, chain: &Chain) -> Result<(Option<Header>, u64)> {
-        const BLOCK: usize = 64 << 10;
+        const FIRST_READ: usize = 256;
+        const LONGEST_READ: usize = 64 << 10;
         let mut block = Vec::new();
-        reserve(&mut block, BLOCK)?;
-        block.resize(BLOCK, 0_u8);
+        reserve(&mut block, LONGEST_READ)?;
+        block.resize(FIRST_READ, 0_u8);
         let limit = chain.limit(self.ring);
         let (mut at, mut written) = (chain.end.position, chain.end.position);
         while at < limit {
@@ -111,7 +113,7 @@ impl<S: Source> Log<'_, S> {
                 at += hole;
                 continue;
             }
-            let part = BLOCK.min(usize::try_from(room).unwrap_or(BLOCK));
+            let part = block.len().min(usize::try_from(room).unwrap_or(usize::MAX));
             let (read, _) = self.source.read(self.offset(at), &mut block[..part])?;
             for (position, line) in
                 (at..).step_by(HEADER as usize).zip(block[..read].as_chunks::<{ HEADER as usize }>().0)
@@ -133,6 +135,7 @@ impl<S: Source> Log<'_, S> {
                 let bad = (self.offset(at) + read) / PAGE_SIZE * PAGE_SIZE + PAGE_SIZE;
                 ((bad - self.offset(at)) as u64).min(room)
             };
+            block.resize((2 * block.len()).min(LONGEST_READ), 0);
         }
         Ok((None, written))
     }
@@ -171,7 +174,7 @@ impl<S: Source> Log<'_, S> {
 
     /// Whether the last record of a chain is still in the log. If its header cannot be read, it is taken to be.
     pub fn is_last_there(&self, chain: &Chain) -> Result<bool> {
-        let Some(Some(last)) = chain.entries.back() else { return Ok(true) };
+        let Some(Ok(last)) = chain.entries.back() else { return Ok(true) };
         let Some(line) = self.line(last.position)? else { return Ok(true) };
         let header = self.header(&line, last.position, chain.limit(self.ring));
         Ok(header.is_some_and(|header| {
@@ -184,7 +187,7 @@ impl<S: Source> Log<'_, S> {
     pub fn follow(&self, chain: &mut Chain, known: End) -> Result<()> {
         if let Some((entries, end)) = self.follow_headers(chain)?
             && chain.end.sequence > known.sequence
-            && let Some(Some(last)) = chain.entries.back().copied()
+            && let Some(Ok(last)) = chain.entries.back().copied()
             && self.is_wrong(&last)?
         {
             chain.entries.truncate(entries);
@@ -212,7 +215,7 @@ impl<S: Source> Log<'_, S> {
             }
         };
         while chain.end.sequence > known.sequence
-            && let Some(Some(last)) = chain.entries.back().copied()
+            && let Some(Ok(last)) = chain.entries.back().copied()
             && self.is_wrong(&last)?
         {
             torn = torn.max(last.end());

@@ -28,6 +28,8 @@ struct Fake {
     bad: RefCell<Option<(usize, usize)>>,
     /// How many of the next writes are stored and then fail, as where an msync does.
     unsynced: Cell<usize>,
+    /// How many bytes were read.
+    read: Cell<usize>,
     /// What a writer makes of it meanwhile: after so many reads it holds something else.
     meanwhile: RefCell<Option<(usize, Vec<u8>)>>,
 }
@@ -35,7 +37,8 @@ struct Fake {
 impl Fake {
     fn new(image: &[u8]) -> Self {
         let memory = RefCell::new(Recorded::new(image));
-        Self { memory, bad: RefCell::default(), unsynced: Cell::new(0), meanwhile: RefCell::default() }
+        let (unsynced, read) = (Cell::new(0), Cell::new(0));
+        Self { memory, bad: RefCell::default(), unsynced, read, meanwhile: RefCell::default() }
     }
 }
 
@@ -51,6 +54,7 @@ impl Source for Fake {
             }
             *left = left.wrapping_sub(1);
         }
+        self.read.set(self.read.get() + own.len());
         own.copy_from_slice(&self.memory.borrow().contents()[offset..offset + own.len()]);
         Ok((own.len(), None))
     }

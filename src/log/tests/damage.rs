@@ -100,6 +100,22 @@ fn damage_before_good_records_is_told_of_that_record_alone() {
 }
 
 #[test]
+fn what_is_read_to_find_the_records_behind_damaged_headers_does_not_grow_with_their_number() {
+    let log = create(RING + 4096 * 64);
+    for step in 0..2048 {
+        append(&log, &data(step, 40)).unwrap();
+    }
+    let mut damaged = image(&log);
+    for header in damaged[RING..].chunks_exact_mut(256) {
+        header[5] ^= 1;
+    }
+    let log = PmemLog::open(Fake::new(&damaged), Open::Read).unwrap();
+    assert_eq!(records(&log).into_iter().filter(|(_, record)| record.is_some()).count(), 1024);
+    let log = PmemLog::open(Fake::new(&damaged), Open::Read).unwrap();
+    assert!(log.medium().read.get() < 16 * damaged.len(), "{} bytes of {}", log.medium().read.get(), damaged.len());
+}
+
+#[test]
 fn either_superblock_may_be_lost() {
     let log = create(SIZE);
     append(&log, b"one").unwrap();
