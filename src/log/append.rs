@@ -161,10 +161,15 @@ impl<M: Medium> PmemLog<M> {
         let within = |offset: usize| (offset.saturating_sub(RING) as u64).min(state.ring.capacity());
         let (start, end) = (within(start), within(end));
         let free = state.ring.parts(state.chain.end.position, state.chain.limit(&state.ring));
-        let ring = free.into_iter().fold(state.ring.clone(), |ring, part| {
+        let mut ring = state.ring.clone();
+        for part in free {
             let extent = Extent { start: start.max(part.start), end: end.min(part.end) };
-            if extent.start < extent.end { ring.without(extent, MAX_EXTENTS) } else { ring }
-        });
+            if extent.start < extent.end {
+                ring = ring.without(extent, MAX_EXTENTS, free).ok_or_else(|| {
+                    os(libc::ENOSPC, format!("there are records between more than {MAX_EXTENTS} bad extents"))
+                })?;
+            }
+        }
         self.change(state, |superblock| superblock.bad = ring.bad().to_vec())?;
         state.ring = ring;
         Ok(())

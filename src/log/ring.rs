@@ -116,9 +116,9 @@ impl Ring {
     }
 
     /// The same ring with one more bad extent, which is rounded outwards to whole lines. While there are more than
-    /// `limit` extents, the two with the smallest gap between them are merged.
-    #[must_use]
-    pub fn without(&self, extent: Extent, limit: usize) -> Self {
+    /// `limit` extents, the two with the smallest gap between them are merged, of those whose gap lies in one of the
+    /// `free` extents: a record in a gap would not be found any more. `None` if no gap does.
+    pub fn without(&self, extent: Extent, limit: usize, free: [Extent; 2]) -> Option<Self> {
         let start = extent.start - extent.start % HEADER;
         let end = extent.end.next_multiple_of(HEADER).min(self.capacity);
         let mut all: Vec<Extent> = self.bad.iter().copied().chain([Extent { start, end }]).collect();
@@ -132,11 +132,13 @@ impl Ring {
             }
         }
         while bad.len() > limit {
-            let gap = |index: &usize| bad[index + 1].start - bad[*index].end;
-            let Some(index) = (0..bad.len() - 1).min_by_key(gap) else { break };
+            let gap = |index: usize| Extent { start: bad[index].end, end: bad[index + 1].start };
+            let is_free = |gap: Extent| free.iter().any(|part| part.start <= gap.start && gap.end <= part.end);
+            let gaps = (0..bad.len() - 1).map(|index| (index, gap(index))).filter(|(_, gap)| is_free(*gap));
+            let (index, _) = gaps.min_by_key(|(_, gap)| gap.end - gap.start)?;
             bad[index].end = bad.remove(index + 1).end;
         }
-        Self { capacity: self.capacity, bad }
+        Some(Self { capacity: self.capacity, bad })
     }
 }
 
@@ -205,9 +207,14 @@ mod tests {
 
     #[test]
     fn extents_are_merged_and_their_number_is_limited() {
-        let ring = ring().without(Extent { start: 310, end: 400 }, 10);
+        let free = ring().parts(0, 1024);
+        let ring = ring().without(Extent { start: 310, end: 400 }, 10, free).unwrap();
         assert_eq!(ring.bad(), [Extent { start: 256, end: 448 }, Extent { start: 960, end: 1024 }]);
-        let ring = ring.without(Extent { start: 512, end: 513 }, 2);
-        assert_eq!(ring.bad(), [Extent { start: 256, end: 576 }, Extent { start: 960, end: 1024 }]);
+        let merged = ring.without(Extent { start: 512, end: 513 }, 2, free).unwrap();
+        assert_eq!(merged.bad(), [Extent { start: 256, end: 576 }, Extent { start: 960, end: 1024 }]);
+        // Records lie in the smaller gap, or in both.
+        let merged = ring.without(Extent { start: 512, end: 513 }, 2, ring.parts(512, 960)).unwrap();
+        assert_eq!(merged.bad(), [Extent { start: 256, end: 448 }, Extent { start: 512, end: 1024 }]);
+        assert_eq!(ring.without(Extent { start: 512, end: 513 }, 2, ring.parts(512, 896)), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::copy::sums::self_summed;
-use crate::log::format::{LAST_UPDATE, Superblock};
+use crate::log::format::{LAST_UPDATE, MAX_EXTENTS, Superblock};
 use crate::log::header::Header;
 use crate::log::ring::Extent;
 
@@ -155,6 +155,41 @@ fn a_log_goes_on_behind_memory_that_cannot_be_written() {
     assert_eq!(again.recovered(), 0);
     let expected = [b"before".to_vec(), data(8, 5000), b"after".to_vec()];
     assert_eq!(records(&again), (0..3).zip(expected.map(Some)).collect());
+}
+
+/// Appends a record, and then one over a line that turns out bad.
+fn append_and_meet_a_bad_line(log: &Log, seed: u64) -> Failure {
+    let sequence = append(log, &data(seed, 40)).unwrap();
+    let behind = log.record(sequence).unwrap().offset + 64;
+    log.medium().memory.borrow_mut().fail_from(behind);
+    *log.medium().bad.borrow_mut() = Some((behind, behind + 64));
+    let failure = append(log, b"over a bad line").unwrap_err();
+    log.medium().memory.borrow_mut().fail_from(usize::MAX);
+    failure
+}
+
+#[test]
+fn no_record_is_lost_between_more_bad_extents_than_a_superblock_lists() {
+    let log = create(RING + 64 * 4096);
+    let count = MAX_EXTENTS as u64;
+    for seed in 0..=count {
+        assert!(matches!(append_and_meet_a_bad_line(&log, seed), Failure::Fault(..)), "{seed}");
+    }
+    // The last of them could not be noted, and the record over it not erased.
+    assert!(matches!(append(&log, b"next"), Err(Failure::Refused(Error::Os { errno: libc::EIO, .. }))));
+    let all = |from: u64, to: u64| (from..to).map(|seed| (seed, Some(data(seed, 40)))).collect::<BTreeMap<_, _>>();
+    assert_eq!(records(&log), all(0, count + 1));
+    let log = open(&image(&log));
+    assert_eq!(records(&log), all(0, count + 1));
+    // The gaps between those that lie in free space can be merged.
+    log.discard_before(count / 2).unwrap();
+    for seed in count + 1..2 * count {
+        append_and_meet_a_bad_line(&log, seed);
+        log.discard_before(seed - count / 2).unwrap();
+    }
+    let expected = all(2 * count - 1 - count / 2, 2 * count);
+    assert_eq!(records(&log), expected);
+    assert_eq!(records(&open(&image(&log))), expected);
 }
 
 /// The damage that a fault shows is a page or a huge page. The records in it are still found, in each lap.
