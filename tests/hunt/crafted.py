@@ -61,6 +61,11 @@ class Fields:
         )
         self.bad = _extents(rng)
 
+    def limit(self) -> int:
+        """The position behind which the log has no records: its end if it was closed, or else a lap from its start."""
+        limit = self.position + (self.size - RING) // 64 * 64
+        return min(limit, self.known[1]) if self.closed == self.known else limit
+
     def encoded(self) -> bytes:
         page = b"IOVECLOG" + struct.pack("<II", 1, len(self.bad))
         page += _packed(
@@ -71,13 +76,15 @@ class Fields:
         return self_summed(page)
 
 
-def _records(rng: random.Random, image: bytearray, fields: Fields) -> None:
-    """Stores records that follow each other, more or less."""
+def _records(rng: random.Random, image: bytearray, fields: Fields, limit: int) -> None:
+    """Stores records that follow each other, more or less, up to a position behind which the log has none."""
     position, sequence, previous = fields.position, fields.sequence, fields.position
     for _ in range(rng.randrange(40)):
         length = rng.choice((0, 1, 64, 100, 1000, 1000, CAPACITY - 64, 1 << 62, 1 << 63, LARGEST))
         data = any_data(rng, min(length, 1000))
         crc = crc32c(data) if rng.random() < 0.9 else 5
+        if length <= CAPACITY and position + 64 + (length + 63) // 64 * 64 > limit:
+            break
         second = rng.choice((0, 0, 0, crc64(data), 1))
         line = header(
             crc, fields.generation, sequence, length=length, position=position, previous=previous, crc64=second
@@ -115,9 +122,9 @@ def hunt(rng: random.Random) -> None:
     size = RING + CAPACITY + rng.choice((0, 0, 100))
     image = bytearray(size)
     fields = Fields(rng, size)
-    one = fields.encoded()
-    image[:RING] = one + (one if rng.random() < 0.6 else Fields(rng, size).encoded())
-    _records(rng, image, fields)
+    other = fields if rng.random() < 0.6 else Fields(rng, size)
+    image[:RING] = fields.encoded() + other.encoded()
+    _records(rng, image, fields, min(fields.limit(), other.limit()))
     doing(f"{vars(fields)}")
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         path = Path(name, "log")
