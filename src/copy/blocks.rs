@@ -185,7 +185,6 @@ pub(super) unsafe fn scatter(
         if written < block.len || done == src.len {
             return done;
         }
-        copier.recheck(done, written);
     }
 }
 
@@ -223,7 +222,6 @@ pub(super) unsafe fn gather(
         if written < wanted || done == nbytes {
             return done;
         }
-        copier.recheck(done, written);
     }
 }
 

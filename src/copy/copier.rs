@@ -33,6 +33,8 @@ pub(super) struct Copier {
     nontemporal_from: usize,
     /// The bytes of the whole copy, as [`Copier::expect`] was told.
     expected: usize,
+    /// The bytes that the CPU may still touch before the copier rechecks the handler (see the module `spans`).
+    span_left: usize,
     /// The source of the next chunk, to be prefetched while this one is stored non-temporally.
     next_source: Segment,
     /// The fault that stopped it. Its offset and its extent are completed at the end of the copy.
@@ -58,6 +60,7 @@ impl Copier {
             backing,
             nontemporal_from: usize::MAX,
             expected: 0,
+            span_left: RECHECK_EVERY,
             next_source: Segment::default(),
             fault: None,
         })
@@ -71,21 +74,14 @@ impl Copier {
         self.expected = nbytes;
     }
 
-    /// Whether a range may be touched by the CPU in one go. A longer one is touched in spans, between which it is asked
-    /// again whether the handler is still ours.
-    #[inline]
-    fn fits_one_span(&self, len: usize) -> bool {
-        len <= RECHECK_EVERY && !matches!(self.path, Path::Syscalls)
-    }
-
     /// # Safety
     /// As for [`CopyChunk::copy`].
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
     unsafe fn copy_through_caches(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        if self.fits_one_span(len) {
+        if self.fits_this_span(len) {
             // SAFETY: `copy_through_caches` has the contract of `CopyChunk::copy`, which this requires; the path is
-            // `Direct`, as `fits_one_span` says.
+            // `Direct`, as `fits_this_span` says.
             unsafe { self.copy_directly(dst, src, len) }
         } else {
             // SAFETY: `copy_through_caches` has the same contract, which its caller upholds.
@@ -105,6 +101,7 @@ impl Copier {
         let result = run(&mut spilled);
         // `into_fault` fences if the first was set, so both must be copied back.
         (self.nontemporal_from, self.expected) = (spilled.nontemporal_from, spilled.expected);
+        self.span_left = spilled.span_left;
         (self.path, self.fault) = (spilled.path, spilled.fault);
         result
     }
@@ -201,7 +198,7 @@ impl Copier {
     pub(super) unsafe fn zero(&mut self, dst: usize, len: usize) -> usize {
         self.in_spans(len, |copier, at, size| {
             let dst = dst.wrapping_add(at);
-            if copier.may_touch(at) {
+            if copier.may_touch(size) {
                 // SAFETY: this is a part of the range for which the caller of `zero` upholds the same contract, and the
                 // path is `Direct`, as `may_touch` says.
                 unsafe { copier.zero_directly(dst, size) }

@@ -217,7 +217,6 @@ fn copy_framed(
     let source = ahead.as_mut().map_or(&mut *i, |ahead| &mut ahead.i);
     let mut done = 0;
     let fill = |copier: &mut Copier, own: usize, len: usize| {
-        copier.recheck(done, done.min(BLOCK));
         prefetch_ahead_of(source, nbytes - done, len);
         // SAFETY: `frame` passes the address of a buffer of its own with room for `len` bytes; `source` is the
         // iterator, for which the copier was made, or one over `ahead`'s buffer, which stays.

@@ -129,7 +129,6 @@ pub fn copy_ranges<K: KnownBad + ?Sized>(
     if !how.flush {
         copier.expect(total);
     }
-    let mut passed = 0_usize;
     for (index, (to, from)) in pairs().enumerate() {
         let next = index + if from.len <= SHORT { NEXT_SHORT } else { 1 };
         if let (Some(next_to), Some(next_from)) = (dst.segs().get(next), src.segs().get(next)) {
@@ -161,8 +160,6 @@ pub fn copy_ranges<K: KnownBad + ?Sized>(
                 try_push(&mut outcomes.short, Short { index, copied: done, fault })?;
             }
         }
-        passed = passed.saturating_add(done);
-        copier.recheck(passed, done);
     }
     if how.flush {
         copier.fence();

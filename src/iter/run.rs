@@ -33,6 +33,15 @@ impl<'a> Run<'a> {
         Some(Self { segs: segs.iter(), ahead: ahead.iter(), len })
     }
 
+    /// Its first segments, as many as `nbytes` bytes hold.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per run
+    pub(crate) fn within(&self, nbytes: usize) -> Self {
+        let segs = self.segs.as_slice();
+        let segs = if segs.len() * self.len <= nbytes { segs } else { &segs[..nbytes / self.len] };
+        Self { segs: segs.iter(), ..self.clone() }
+    }
+
     /// The length of each segment, in bytes; not 0.
     #[inline(always)]
     #[allow(clippy::inline_always)] // one load

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def survives(program: Callable[[], object], *, timeout: float = 120) -> None:
+def survives(program: Callable[..., object], *arguments: str | int, timeout: float = 120) -> None:
     """Calls a function of a test module in another interpreter, which must exit with 0.
 
     If it does not, its stderr is shown. `timeout` is in seconds; it ends a process that hangs.
     """
     path = Path(inspect.getfile(program))
-    code = f"from {program.__module__} import {program.__name__} as program; program()"
+    code = f"from {program.__module__} import {program.__name__} as program; program(*{arguments!r})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(path.parent)])},

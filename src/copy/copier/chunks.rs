@@ -32,12 +32,13 @@ impl CopyChunk for Copier {
         ends: impl Fn(usize, usize) -> (usize, usize),
     ) -> Option<(usize, usize)> {
         let len = run.len();
-        let Path::Direct(armed) = &self.path else { return None };
-        if len >= self.nontemporal_from || !self.fits_one_span(len) {
+        if len >= self.nontemporal_from {
             return None;
         }
-        let (set, mut taken, mut copied) = (self.set, 0, 0);
-        for (addr, next) in run.clone() {
+        self.make_room(len);
+        let Path::Direct(armed) = &self.path else { return None };
+        let (set, mut taken, mut copied, mut left) = (self.set, 0, 0, 0);
+        for (addr, next) in run.within(self.span_left) {
             if let Some(next) = next {
                 arch::prefetch(next.addr, len);
             }
@@ -50,10 +51,14 @@ impl CopyChunk for Copier {
             // which is `Path::Direct`, holds an `Armed`, which `arm::arm` gives while the handler is installed.
             match unsafe { guard::copy(set, dst, src, len) } {
                 None if armed.is_current() => {}
-                stop => return Some((taken, self.count(stop.as_ref(), dst, src, len))),
+                stop => {
+                    left = self.count(stop.as_ref(), dst, src, len);
+                    break;
+                }
             }
         }
-        Some((taken, 0))
+        self.span_left -= copied;
+        Some((taken, left))
     }
 
     #[inline(always)]

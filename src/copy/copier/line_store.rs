@@ -38,9 +38,9 @@ impl LineStore for Copier {
         len: usize,
         finish: impl FnOnce(&mut Self, &Remainder) -> usize,
     ) -> usize {
-        let rest = if self.fits_one_span(len) {
+        let rest = if self.fits_this_span(len) {
             // SAFETY: `nontemporal` has the same contract, which its caller upholds, and the path is `Direct`, as
-            // `fits_one_span` says.
+            // `fits_this_span` says.
             match unsafe { self.nontemporal_directly(dst, src, len) } {
                 None if self.is_undisturbed() => return 0,
                 stop => self.out_of_line(|copier| copier.rest_of(stop.as_ref(), dst, src, len)),
@@ -102,7 +102,7 @@ impl Copier {
         let mut rest = None;
         let left = self.in_spans(len, |copier, at, size| {
             let (dst, src) = (dst + at, src + at);
-            rest = if copier.may_touch(at) {
+            rest = if copier.may_touch(size) {
                 // SAFETY: the caller of `nontemporal_rechecking` promises it of the whole range, of which this is a
                 // part that is not empty.
                 let stop = unsafe { copier.nontemporal_directly(dst, src, size) };
@@ -123,9 +123,9 @@ impl Copier {
     #[inline(always)]
     #[allow(clippy::inline_always)] // once per call
     pub(in crate::copy) unsafe fn over_lines(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
-        if self.fits_one_span(len) {
+        if self.fits_this_span(len) {
             // SAFETY: `over_lines` has the same contract, which its caller upholds, and the path is `Direct`, as
-            // `fits_one_span` says.
+            // `fits_this_span` says.
             unsafe { self.over_lines_directly(instruction, addr, len) }
         } else {
             // SAFETY: `over_lines` has the same contract, which its caller upholds.
@@ -139,7 +139,7 @@ impl Copier {
     unsafe fn over_lines_rechecking(&mut self, instruction: &WriteBack, addr: usize, len: usize) -> usize {
         self.in_spans(len, |copier, at, size| {
             let addr = addr + at;
-            if copier.may_touch(at) {
+            if copier.may_touch(size) {
                 // SAFETY: this is a part of the range for which the caller of `over_lines_rechecking` upholds the same
                 // contract.
                 return unsafe { copier.over_lines_directly(instruction, addr, size) };
