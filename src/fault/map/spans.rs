@@ -32,6 +32,26 @@ struct Chunk {
     spans: Vec<Span>,
 }
 
+/// How many probes a round of [`count_leading`] makes.
+const PROBES: usize = 16;
+
+/// How many of the first elements `is_leading` is true of. Behind the first of which it is false it is true of none:
+/// [`slice::partition_point`] with many probes a round instead of one, because they do not wait for each other.
+pub(super) fn count_leading<T>(sorted: &[T], is_leading: impl Fn(&T) -> bool) -> usize {
+    let (mut known, mut end) = (0, sorted.len());
+    while end - known > PROBES {
+        // The last element of each stride is probed. The first probe that fails ends the search above.
+        let stride = (end - known) / PROBES;
+        let lasts = sorted[known..end].chunks_exact(stride).take(PROBES).map(|stride| &stride[stride.len() - 1]);
+        let strides = lasts.filter(|last| is_leading(last)).count();
+        if strides < PROBES {
+            end = known + (strides + 1) * stride - 1;
+        }
+        known += strides * stride;
+    }
+    known + sorted[known..end].iter().filter(|element| is_leading(element)).count()
+}
+
 /// The place of a span: the chunk, and the index in it. The index behind a chunk's last stands for the first span of
 /// the next chunk.
 #[derive(Clone, Copy)]
@@ -68,8 +88,8 @@ impl Spans {
 
     /// The place of the last span that begins at or before `address`.
     fn place_at_or_before(&self, address: usize) -> Option<Place> {
-        let chunk = self.chunks.partition_point(|chunk| chunk.first <= address).checked_sub(1)?;
-        let index = self.chunks[chunk].spans.partition_point(|span| span.first <= address).checked_sub(1)?;
+        let chunk = count_leading(&self.chunks, |chunk| chunk.first <= address).checked_sub(1)?;
+        let index = count_leading(&self.chunks[chunk].spans, |span| span.first <= address).checked_sub(1)?;
         Some(Place { chunk, index })
     }
 

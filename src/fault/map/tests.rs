@@ -1,6 +1,7 @@
 //! Compares the map with a naive model that keeps every byte, over so few bytes that everything can be tried.
 
 use super::shared::SharedMap;
+use super::spans::count_leading;
 use super::{Access, FaultMap, Range, Span};
 use crate::memory::Segment;
 
@@ -187,4 +188,14 @@ fn what_lies_beside_a_shared_map_is_known_without_its_lock() {
         map
     };
     assert_eq!([Segment::new(0, 7), Segment::new(0, 8)].map(|seg| shared.is_beside(seg)), [true, false]);
+}
+
+#[test]
+fn the_leading_elements_are_counted_however_many_there_are() {
+    for len in (0..300).chain([4095, 4096, 5000]) {
+        let sorted: Vec<usize> = (0..len).collect();
+        for leading in (0..=len).step_by(1 + len / 100).chain([len]) {
+            assert_eq!(count_leading(&sorted, |element| *element < leading), leading, "of {len}");
+        }
+    }
 }
