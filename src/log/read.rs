@@ -1,10 +1,11 @@
 //! Reading records, each checked against its checksum.
 
 use super::chain::{Between, Entry};
+use super::recover::sum_while;
 use super::ring::{HEADER, Ring};
 use super::{Failure, Medium, PmemLog, Record, State};
 use crate::abi::Direction;
-use crate::copy::sums::{Summing, Sums};
+use crate::copy::sums::Sums;
 use crate::copy::{Outcome, copy_to_iter};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
@@ -65,7 +66,7 @@ impl<M: Medium> PmemLog<M> {
             // SAFETY: `part` is borrowed mutably and is not accessed until the copy is done.
             copy_to_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, part.len())
         };
-        let (done, sums, fault) = self.sum_while(record, store)?;
+        let (done, sums, fault) = sum_while(&self.medium, record.offset, record.length, store)?;
         if done < record.length {
             if fault.is_some() {
                 i.fault.clone_from(&fault);
@@ -79,33 +80,6 @@ impl<M: Medium> PmemLog<M> {
                 Err(failure)
             }
         }
-    }
-
-    /// Reads a record's data, passes each part to `store`, which may store less, and sums them. Returns the bytes
-    /// stored, their sums if they are all, and the fault of the log's memory if that ended it.
-    fn sum_while(
-        &self,
-        record: &Record,
-        mut store: impl FnMut(&mut [u8]) -> Result<usize>,
-    ) -> Result<(usize, Sums, Option<Box<Fault>>)> {
-        let mut block = [0; 8 << 10];
-        let mut summing = Summing::new();
-        let mut done = 0;
-        while done < record.length {
-            let part = &mut block[..(record.length - done).min(8 << 10)];
-            let (read, mut fault) = self.medium.read(record.offset + done, part)?;
-            let part = &mut part[..read];
-            let stored = store(part)?;
-            done += stored;
-            if stored < read || fault.is_some() {
-                if let Some(fault) = &mut fault {
-                    fault.offset = done;
-                }
-                return Ok((done, summing.finish(), fault.filter(|_| stored == read)));
-            }
-            summing.add(part);
-        }
-        Ok((done, summing.finish(), None))
     }
 
     /// Whether the data that were read, which have these sums, are those of the record: it is still there, so its space
@@ -127,7 +101,7 @@ impl<M: Medium> PmemLog<M> {
     pub(super) fn check(&self, sequence: u64) -> std::result::Result<Option<(Box<Fault>, usize)>, Failure> {
         loop {
             let record = self.record(sequence)?;
-            let (done, sums, fault) = self.sum_while(&record, |part| Ok(part.len()))?;
+            let (done, sums, fault) = sum_while(&self.medium, record.offset, record.length, |part| Ok(part.len()))?;
             if let Some(fault) = fault {
                 return Ok(Some((fault, record.offset + done)));
             }

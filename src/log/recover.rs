@@ -13,6 +13,7 @@ use crate::abi::PAGE_SIZE;
 use crate::copy::Outcome;
 use crate::copy::sums::{Summing, Sums};
 use crate::error::{Result, reserve};
+use crate::fault::Fault;
 
 /// A source of bytes.
 pub trait Source {
@@ -39,6 +40,34 @@ pub fn superblock(source: &impl Source) -> Result<(Option<Superblock>, [bool; 2]
     let are_current = updates.map(|update| update.is_some() && update == newest);
     let newest = found.into_iter().flatten().max_by_key(|superblock| superblock.update);
     Ok((newest, are_current))
+}
+
+/// Reads `length` bytes from `offset` on, passes each part to `store`, which may store less of it, and sums them. Returns
+/// the number of bytes stored, their sums if they are all, and the fault of the source if that ended it.
+pub fn sum_while(
+    source: &impl Source,
+    offset: usize,
+    length: usize,
+    mut store: impl FnMut(&mut [u8]) -> Result<usize>,
+) -> Result<(usize, Sums, Option<Box<Fault>>)> {
+    let mut block = [0; 8 << 10];
+    let mut summing = Summing::new();
+    let mut done = 0;
+    while done < length {
+        let part = &mut block[..(length - done).min(8 << 10)];
+        let (read, mut fault) = source.read(offset + done, part)?;
+        let part = &mut part[..read];
+        let stored = store(part)?;
+        done += stored;
+        if stored < read || fault.is_some() {
+            if let Some(fault) = &mut fault {
+                fault.offset = done;
+            }
+            return Ok((done, summing.finish(), fault.filter(|_| stored == read)));
+        }
+        summing.add(part);
+    }
+    Ok((done, summing.finish(), None))
 }
 
 /// A log that is being searched.
@@ -140,25 +169,11 @@ impl<S: Source> Log<'_, S> {
         Ok((None, written))
     }
 
-    /// The sums of a record's data; `None` if they cannot all be read.
-    pub fn sums(&self, entry: &Entry) -> Result<Option<Sums>> {
-        let mut block = [0; 8 << 10];
-        let mut summing = Summing::new();
-        let (start, length) = (self.offset(entry.position) + HEADER as usize, entry.length as usize);
-        for at in (0..length).step_by(block.len()) {
-            let part = &mut block[..(length - at).min(8 << 10)];
-            let (read, _) = self.source.read(start + at, part)?;
-            if read < part.len() {
-                return Ok(None);
-            }
-            summing.add(part);
-        }
-        Ok(Some(summing.finish()))
-    }
-
     /// Whether a record's data can be read and have a wrong checksum.
     fn is_wrong(&self, entry: &Entry) -> Result<bool> {
-        Ok(self.sums(entry)?.is_some_and(|sums| !sums.agree_with(entry.sums)))
+        let (offset, length) = (self.offset(entry.position + HEADER), entry.length as usize);
+        let (done, sums, _) = sum_while(self.source, offset, length, |part| Ok(part.len()))?;
+        Ok(done == length && !sums.agree_with(entry.sums))
     }
 
     /// Adds the records that follow directly, one after another. Returns the chain's number of entries and its end
