@@ -210,7 +210,7 @@ impl<M: Medium> PmemLog<M> {
         }
         let first = state.chain.first_after(sequence);
         self.change(&mut state, |superblock| superblock.first = first)?;
-        state.chain.discard_before(sequence);
+        state.chain.begin_at(first);
         Ok(())
     }
 

@@ -121,12 +121,15 @@ impl Chain {
         End { position, sequence }
     }
 
-    /// Removes all entries before `sequence`, which is the number of a record or the next number.
-    pub fn discard_before(&mut self, sequence: u64) {
-        if sequence > self.first.sequence {
-            let first = self.first_after(sequence);
-            self.entries.drain(..(sequence - self.first.sequence) as usize);
+    /// Removes all entries before `first`, with which the log now begins. Starts over there if the chain has no such
+    /// record: then what it has was withdrawn, or a discard was taken back.
+    pub fn begin_at(&mut self, first: End) {
+        let is_in = (self.first.sequence..self.end.sequence).contains(&first.sequence);
+        if is_in && self.first_after(first.sequence) == first {
+            self.entries.drain(..(first.sequence - self.first.sequence) as usize);
             self.first = first;
+        } else {
+            *self = Self::new(first);
         }
     }
 

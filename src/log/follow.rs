@@ -49,12 +49,10 @@ impl<M: Medium> PmemLog<M> {
             && newest.size == superblock.size
         {
             *ring = Ring::new(newest.capacity(), newest.bad.clone());
-            let is_beyond = newest.first.sequence > chain.end.sequence || newest.first.position > chain.end.position;
-            if is_beyond || newest.generation != superblock.generation {
-                *chain = Chain::new(newest.first);
+            if newest.generation == superblock.generation {
+                chain.begin_at(newest.first);
             } else {
-                chain.discard_before(newest.first.sequence);
-                chain.first = newest.first;
+                *chain = Chain::new(newest.first);
             }
             *superblock = newest;
         }

@@ -77,6 +77,47 @@ fn a_reader_that_saw_a_record_which_was_withdrawn_follows_the_one_in_its_place()
 }
 
 #[test]
+fn a_reader_that_saw_a_record_which_was_withdrawn_follows_though_the_one_in_its_place_is_discarded() {
+    for (seen, instead) in [(300, 10), (10, 300), (64, 64)] {
+        let log = create(SIZE);
+        append(&log, b"first").unwrap();
+        let without = image(&log);
+        append(&log, &data(1, seen)).unwrap();
+        let reader = super::reader(&image(&log));
+        assert_eq!(read(&reader, 1).unwrap(), data(1, seen));
+        let log = open(&without);
+        append(&log, &data(2, instead)).unwrap();
+        log.discard_before(2).unwrap();
+        for step in 2..4 {
+            append(&log, &data(step, 100)).unwrap();
+            *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
+            assert_eq!(records(&reader), records(&log), "{seen} {instead}");
+        }
+    }
+}
+
+/// The medium refuses the new superblock, so that the old one is written again. In between, readers see the new one.
+#[test]
+fn a_reader_that_saw_a_discard_which_was_taken_back_finds_each_record_under_its_number() {
+    for discarded in 1..=5 {
+        let log = create(SIZE);
+        for step in 0..5 {
+            append(&log, &data(step, 100)).unwrap();
+        }
+        let before = image(&log);
+        let reader = super::reader(&before);
+        log.discard_before(discarded).unwrap();
+        *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
+        assert_eq!(reader.numbers().unwrap().first, discarded);
+        let log = open(&before);
+        log.medium().unsynced.set(1);
+        assert!(log.discard_before(discarded).is_err());
+        *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
+        assert_eq!(records(&reader), (0..5).map(|step| (step, Some(data(step, 100)))).collect(), "{discarded}");
+    }
+}
+
+#[test]
 fn a_reader_that_is_overtaken_between_any_two_looks_tells_of_no_damage() {
     for steps in [1, 3, 8, 30] {
         let log = create(SIZE);
