@@ -107,8 +107,9 @@ impl<M: Medium> PmemLog<M> {
         state.is_broken = erased.is_err();
     }
 
-    /// Zeroes what lies between two positions. A page of it that is bad for good is not used any more. It is done in
-    /// large pieces, as each write waits for the medium; a piece that cannot be written whole is gone over by pages.
+    /// Zeroes what lies between two positions, apart from bad extents. A page of it that is bad for good is not used any
+    /// more. It is done in large pieces, as each write waits for the medium; a piece that cannot be written whole is
+    /// gone over by pages.
     pub(super) fn erase(&self, state: &mut State, from: u64, to: u64) -> std::result::Result<(), Failure> {
         let page = [0; PAGE_SIZE];
         let mut large = Vec::new();
@@ -118,27 +119,29 @@ impl<M: Medium> PmemLog<M> {
         }
         let (mut at, mut by_pages_to) = (from, from);
         while at < to {
+            let (is_used, stretch) = state.ring.stretch(at);
+            if !is_used {
+                at += stretch;
+                continue;
+            }
             let zeroes = if at < by_pages_to || large.is_empty() { &page[..] } else { &large[..] };
             let offset = Self::region_offset(&state.ring, at);
             // Pieces end where pages do, so that no page is in two.
-            let room = (zeroes.len() - offset % PAGE_SIZE) as u64;
-            let part = room.min(to - at).min(state.ring.capacity() - state.ring.offset(at));
+            let part = ((zeroes.len() - offset % PAGE_SIZE) as u64).min(stretch).min(to - at);
             let len = part as usize;
-            let is_used = state.ring.is_clear(at, part);
-            let is_page = zeroes.len() == PAGE_SIZE;
-            let write = || written(self.medium.write(offset, &zeroes[..len])?, len);
-            let erased = if is_used { write() } else { Ok(()) };
-            if !is_page && (!is_used || erased.is_err()) {
-                by_pages_to = at + part;
-                continue;
+            match self.medium.write(offset, &zeroes[..len]).map_err(Failure::from).and_then(|done| written(done, len)) {
+                Ok(()) => at += part,
+                Err(_) if zeroes.len() != PAGE_SIZE => by_pages_to = at + part,
+                Err(Failure::Fault(fault, done)) => {
+                    // Memory that may come back is erased when the log is opened again.
+                    let Some((start, end)) = self.medium.damage(&fault) else {
+                        return Err(Failure::Fault(fault, done));
+                    };
+                    self.remember(state, start.min(offset), end.max(offset + len))?;
+                    at += part;
+                }
+                Err(failure) => return Err(failure),
             }
-            if let Err(failure) = erased {
-                let Failure::Fault(fault, _) = &failure else { return Err(failure) };
-                // Memory that may come back is erased when the log is opened again.
-                let Some((start, end)) = self.medium.damage(fault) else { return Err(failure) };
-                self.remember(state, start.min(offset), end.max(offset + len))?;
-            }
-            at += part;
         }
         Ok(())
     }

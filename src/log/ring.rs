@@ -61,9 +61,15 @@ impl Ring {
         self.bad_in(self.offset(position), HEADER).is_none()
     }
 
-    /// Whether no byte of the `span` bytes from a position is in a bad extent. They are all in one lap.
-    pub fn is_clear(&self, position: u64, span: u64) -> bool {
-        self.bad_in(self.offset(position), span).is_none()
+    /// Whether the line at a position is in no bad extent, and for how many bytes from there on, in this lap, it is the
+    /// same.
+    pub fn stretch(&self, position: u64) -> (bool, u64) {
+        let offset = self.offset(position);
+        if let Some(bad) = self.bad_in(offset, HEADER) {
+            return (false, bad.end - offset);
+        }
+        let next = self.bad.iter().map(|bad| bad.start).find(|start| *start > offset);
+        (true, next.unwrap_or(self.capacity) - offset)
     }
 
     /// The position at which the next lap begins. A position at the start of a lap is its own answer.
@@ -106,12 +112,7 @@ impl Ring {
 
     /// The largest `span` in bytes for which [`Ring::place`] finds a position; 0 if there is none.
     pub fn largest(&self, from: u64, limit: u64) -> u64 {
-        let room = |at: u64| {
-            let offset = self.offset(at);
-            let bad = self.bad.iter().map(|bad| bad.start).filter(|start| *start >= offset);
-            let stop = bad.min().unwrap_or(self.capacity).min(self.capacity);
-            (stop - offset).min(limit - at)
-        };
+        let room = |at: u64| self.stretch(at).1.min(limit - at);
         self.candidates(from, limit).into_iter().map(room).max().unwrap_or(0)
     }
 

@@ -256,6 +256,26 @@ fn a_long_torn_tail_is_erased_with_a_few_waits_for_the_medium() {
 }
 
 #[test]
+fn a_torn_tail_behind_bad_memory_in_the_same_page_is_erased() {
+    let log = create(SIZE);
+    let superblock =
+        Superblock { bad: vec![Extent { start: 1024, end: 2048 }], ..log.lock().unwrap().superblock.clone() };
+    let mut bytes = image(&log);
+    bytes[..RING].copy_from_slice(&[superblock.encode(), superblock.encode()].concat());
+    let log = open(&bytes);
+    append(&log, &data(0, 500)).unwrap();
+    let last = append(&log, &data(1, 600)).unwrap();
+    let at = log.record(last).unwrap().offset;
+    assert_eq!(at, RING + 2048 + 64, "there is too little room before the bad memory");
+    let mut torn = image(&log);
+    torn[at] ^= 1;
+    let log = open(&torn);
+    assert_eq!((log.numbers().unwrap().end, log.recovered()), (last, 2048 + 64 + 640 - 576));
+    assert!(image(&log)[at - 64..].iter().all(|byte| *byte == 0));
+    assert_eq!(open(&image(&log)).recovered(), 0);
+}
+
+#[test]
 fn a_log_that_was_cut_and_grown_is_told_from_one_whose_making_was_interrupted() {
     let medium = Fake::new(&[0; SIZE]);
     let log = PmemLog::open(medium, Open::Create).unwrap();
