@@ -13,8 +13,8 @@ use crate::error::{Error, reserve};
 use crate::fault::Fault;
 use crate::iter::IovIter;
 
-/// How many bytes are erased with one wait for the medium.
-const ERASED_AT_ONCE: usize = 1 << 20;
+/// How many bytes are stored or erased with one wait for the medium.
+pub(super) const STORED_AT_ONCE: usize = 1 << 20;
 
 impl<M: Medium> PmemLog<M> {
     /// Appends all that is left of an iterator, which then stands at its end: the record's number. It is durable, and
@@ -113,7 +113,7 @@ impl<M: Medium> PmemLog<M> {
     pub(super) fn erase(&self, state: &mut State, from: u64, to: u64) -> std::result::Result<(), Failure> {
         let page = [0; PAGE_SIZE];
         let mut large = Vec::new();
-        let most = usize::try_from(to - from).unwrap_or(usize::MAX).min(ERASED_AT_ONCE);
+        let most = usize::try_from(to - from).unwrap_or(usize::MAX).min(STORED_AT_ONCE);
         if most > PAGE_SIZE && reserve(&mut large, most).is_ok() {
             large.resize(most, 0);
         }

@@ -83,7 +83,7 @@ pub struct Superblock {
     pub first: End,
     /// Where the log ended when it was closed. `None` while a writer has it open, and after a crash.
     pub closed: Option<End>,
-    /// Where the log ended when this superblock was written. All records before it had been acknowledged.
+    /// Where the log ended when this superblock was written. All records before it were durable by then.
     pub known: End,
     /// The extents of the ring that cannot be written to, in order. No two overlap.
     pub bad: Vec<Extent>,

@@ -1,12 +1,13 @@
 //! Finding the log in a region, or making one.
 
+use super::append::STORED_AT_ONCE;
 use super::chain::Chain;
-use super::format::{self, End, LAST_UPDATE, Superblock};
+use super::format::{self, End, LAST_UPDATE, RING, Superblock};
 use super::recover::{self, Log, Source};
 use super::ring::Ring;
 use super::{Failure, Medium, Open, PmemLog, State, os, written};
 use crate::abi::PAGE_SIZE;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reserve};
 use crate::sys::long_lock::LongLock;
 use crate::sys::random;
 
@@ -28,6 +29,25 @@ pub(super) fn write_superblock<M: Medium>(
     write(order[0])?;
     // With one of them the log is as good as with both, until the next change.
     let _ = write(order[1]);
+    Ok(())
+}
+
+/// Stores the last record once more, as it is. Its writer may have been killed before it was durable, and a record that
+/// a log was opened with must not be gone after a loss of power. The older ones were durable before it was appended.
+fn store_last<M: Medium>(medium: &M, ring: &Ring, chain: &Chain) -> std::result::Result<(), Failure> {
+    let Some(Ok(last)) = chain.entries.back() else { return Ok(()) };
+    let (mut at, mut left) = (RING + ring.offset(last.position) as usize, (last.end() - last.position) as usize);
+    let mut block = Vec::new();
+    let most = left.min(STORED_AT_ONCE);
+    reserve(&mut block, most)?;
+    block.resize(most, 0);
+    while left > 0 {
+        let part = &mut block[..left.min(most)];
+        let (read, _) = medium.read(at, part)?;
+        // What bad memory does not take is reported when the record is read.
+        medium.write(at, &part[..read])?;
+        (at, left) = (at + part.len(), left - part.len());
+    }
     Ok(())
 }
 
@@ -88,6 +108,9 @@ impl<M: Medium> PmemLog<M> {
         let (end, torn) = (recovered.chain.end.position, recovered.torn);
         let is_writable = how != Open::Read;
         let was_closed = superblock.closed == Some(recovered.chain.end);
+        if is_writable && recovered.chain.end.sequence > superblock.known.sequence {
+            store_last(&medium, &ring, &recovered.chain)?;
+        }
         if is_writable {
             superblock.closed = None;
             superblock.known = recovered.chain.end;

@@ -224,3 +224,32 @@ fn where_an_empty_log_starts_over_is_durable_before_a_record_is() {
     });
     assert_eq!(seen, [true; 2]);
 }
+
+/// Its writer may have been killed between its stores and their fence.
+#[test]
+fn the_last_record_is_stored_again_before_a_superblock_says_that_it_is_there() {
+    for len in [0, 100, (1 << 20) + 5000] {
+        let log = create(4 << 20);
+        append(&log, b"first").unwrap();
+        let start = log.record(append(&log, &data(1, len)).unwrap()).unwrap().offset - 64;
+        let opened = open(&image(&log));
+        let events = opened.medium().memory.borrow_mut().take_events();
+        let is_of_superblock = |event: &Event| matches!(event, Event::Store(at, _) if *at < RING);
+        let before = events.iter().take_while(|event| !is_of_superblock(event));
+        let stored: Vec<_> = before
+            .clone()
+            .filter_map(|event| match event {
+                Event::Store(at, bytes) => Some(*at..*at + bytes.len()),
+                Event::Fence => None,
+            })
+            .collect();
+        assert!((start..start + 64 + len).step_by(64).all(|line| stored.iter().any(|store| store.contains(&line))));
+        assert_eq!(before.last(), Some(&Event::Fence), "{len} bytes");
+        assert_eq!(records(&opened), records(&log));
+        let again = open(&image(&opened));
+        assert!(again.medium().memory.borrow_mut().take_events().iter().all(|event| match event {
+            Event::Store(at, _) => !(start..start + 64 + len).contains(at),
+            Event::Fence => true,
+        }));
+    }
+}
