@@ -107,9 +107,9 @@ impl<M: Medium> PmemLog<M> {
         state.is_broken = erased.is_err();
     }
 
-    /// Zeroes what lies between two positions, apart from bad extents. A page of it that is bad for good is not used any
-    /// more. It is done in large pieces, as each write waits for the medium; a piece that cannot be written whole is
-    /// gone over by pages.
+    /// Zeroes what lies between two positions, apart from bad extents. A page of it that is bad for good is not used
+    /// any more. It is done in large pieces, as each write waits for the medium; a piece that cannot be written whole
+    /// is gone over by pages.
     pub(super) fn erase(&self, state: &mut State, from: u64, to: u64) -> std::result::Result<(), Failure> {
         let page = [0; PAGE_SIZE];
         let mut large = Vec::new();

@@ -42,8 +42,8 @@ pub fn superblock(source: &impl Source) -> Result<(Option<Superblock>, [bool; 2]
     Ok((newest, are_current))
 }
 
-/// Reads `length` bytes from `offset` on, passes each part to `store`, which may store less of it, and sums them. Returns
-/// the number of bytes stored, their sums if they are all, and the fault of the source if that ended it.
+/// Reads `length` bytes from `offset` on, passes each part to `store`, which may store less of it, and sums them.
+/// Returns the number of bytes stored, their sums if they are all, and the fault of the source if that ended it.
 pub fn sum_while(
     source: &impl Source,
     offset: usize,

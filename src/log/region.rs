@@ -17,6 +17,7 @@ use crate::sys::writer_lock::{Lost, WriterLock};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{Ordering, fence};
 
 /// A file that a log is looked for in, and that nobody else writes a log to meanwhile.
 pub struct Claim {
@@ -148,6 +149,8 @@ impl Source for Region {
         // SAFETY: the buffer is borrowed until the copy is done, and the memory is not used after it.
         let dst = unsafe { own(buffer.as_mut_ptr(), buffer.len()) };
         let outcome = self.mapping.read(offset, dst, &self.known_bad, None)?;
+        // What is read later is no older than this: a reader looks last whether what it read was still in use.
+        fence(Ordering::Acquire);
         self.learn(outcome.1.as_deref());
         Ok(outcome)
     }
