@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from iovec_rs import PAGE_SIZE, WRITE, IovIter, PmemLog, SafeMap, copy_from_iter_flushcache
 from iovec_rs.pmem import PmemRegion
 from support.judged_calls import MSYNC, judged, unavailable
+from support.logs import contents
 from support.places import MEMORY
 from support.refusing_medium import ERRORS, Medium
 from support.sums import any_data
@@ -44,6 +45,16 @@ class Log:
         """Where the log may begin after a failure."""
         self.may_refuse = False
         """Whether the log may refuse appends until it is opened again."""
+        self.follow()
+
+    def follow(self) -> None:
+        """A reader follows from now on, and looks whenever an msync is waited for: nothing of that need stay."""
+        self.reader = PmemLog.open(self.path, writable=False)
+        self.medium.beside = self.glance
+
+    def glance(self) -> None:
+        if self.rng.random() < 0.5:
+            list(self.reader)
 
     def append(self) -> None:
         free = self.log.free
@@ -90,8 +101,10 @@ class Log:
         with contextlib.suppress(OSError):
             self.log.close()
         if is_failure:
+            self.reader.close()
             left.rename(self.path)
             self.medium.settle()
+            self.follow()
         while True:
             try:
                 self.log = PmemLog.open(self.path)
@@ -117,6 +130,9 @@ class Log:
         expect(not self.log.verify(), "a record is taken for damaged", self.log.verify())
         for number, data in self.records.items():
             expect(self.log.read(number) == data, "a record is read with other bytes", number)
+        if not self.may_refuse:
+            found = contents(self.reader)
+            expect(found == self.records, "a reader that followed finds others", self.reader, list(found), numbers)
 
 
 def _log(medium: Medium) -> None:

@@ -15,6 +15,7 @@ from support import mapping
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
     from pathlib import Path
 
     from support.judged_calls import Call
@@ -37,6 +38,8 @@ class Medium:
         self.was_refused = False
         """Whether the last msync was."""
         self.refusals = 0
+        self.beside: Callable[[], object] = lambda: None
+        """What others do while an msync is waited for."""
         self.pages: dict[int, bytes] = {}
 
     def page(self, number: int) -> bytes:
@@ -57,6 +60,7 @@ class Medium:
             self._store(number, data)
 
     def judge(self, call: Call) -> int:
+        self.beside()
         numbers = self._numbers(*call.arguments[:2])
         self.was_refused = self.rng.random() < self.chance
         self.refusals += self.was_refused
