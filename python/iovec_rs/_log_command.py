@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> bool:
 
 
 def append(path: Path, file: Path | None, size: int | None) -> bool:
-    data = read_input() if file is None else file.read_bytes()
+    # A device has no length.
+    data = read_input(file, size or path.stat().st_size or sys.maxsize)
     with PmemLog.open(path, size=size, create=size is not None) as log:
         if log.recovered:
             complain(f"a torn tail of {log.recovered} bytes was cut")
@@ -95,7 +96,9 @@ def dump(log: PmemLog, sequence: int | None) -> bool:
 
 
 def verify(log: PmemLog, as_json: bool) -> bool:
-    records, found = log.last + 1 - log.first, log.verify()
+    # The first before the last: a writer may append and discard in between.
+    first = log.first
+    records, found = log.last + 1 - first, log.verify()
     if as_json:
         damaged = [{"offset": fault.offset, "length": fault.length, "cause": fault.cause} for fault in found]
         print(json.dumps({"records": records, "damaged": damaged}, indent=2))

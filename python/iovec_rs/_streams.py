@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import sys
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 PIECE = 1 << 20
-"""Bytes that are read from the standard input at a time."""
+"""Bytes that are read at a time."""
 
 
 class OutputError(Exception):
@@ -89,13 +89,17 @@ def complain(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def read_input() -> list[bytes]:
-    """All of the standard input, in pieces."""
-    if sys.stdin is None:
+def read_input(file: Path | None, most: int) -> list[bytes]:
+    """All of a file, or of the standard input, in pieces. It may have at most so many bytes: it may have no end."""
+    if file is None and sys.stdin is None:
         raise OSError(errno.EBADF, "the standard input is closed")
-    pieces = []
-    while (piece := sys.stdin.buffer.read(PIECE)) != b"":
-        if piece is None:
-            raise BlockingIOError(errno.EAGAIN, "the standard input has nothing yet and does not wait")
-        pieces.append(piece)
+    pieces, left = [], most
+    with nullcontext(sys.stdin.buffer) if file is None else file.open("rb") as source:
+        while (piece := source.read(PIECE)) != b"":
+            if piece is None:
+                raise BlockingIOError(errno.EAGAIN, "the standard input has nothing yet and does not wait")
+            if len(piece) > left:
+                raise OSError(errno.ENOSPC, f"the input has more than {most} bytes, which is the size of the log")
+            pieces.append(piece)
+            left -= len(piece)
     return pieces

@@ -188,6 +188,14 @@ def test_input_that_does_not_wait_is_not_taken_for_its_end(path: Path) -> None:
     assert records(path) == 1
 
 
+@pytest.mark.parametrize("source", ["/dev/zero", "< /dev/zero"])
+def test_input_without_an_end_is_refused_once_it_is_longer_than_the_log(path: Path, source: str) -> None:
+    code, out, said = in_a_shell(f"ulimit -v 4000000; {COMMAND} append {path} {source}")
+    assert (code, out) == (1, b"")
+    assert said == "iovec-rs log: [Errno 28] the input has more than 65536 bytes, which is the size of the log\n"
+    assert records(path) == 1
+
+
 def test_a_path_that_is_no_text_is_shown_with_escapes(path: Path) -> None:
     strange = path.with_name("a\udcff.log")
     path.rename(strange)
