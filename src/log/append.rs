@@ -190,13 +190,14 @@ impl<M: Medium> PmemLog<M> {
             state.superblock = superblock;
             return Ok(());
         }
-        // It may be there all the same, and is if it can be read.
-        let before = Superblock { update: superblock.update + 1, ..state.superblock.clone() };
+        // It may be there all the same, and is if it can be read. What follows is written in the same order: the number
+        // of its update is even if this one's is.
+        let before = Superblock { update: superblock.update + 2, ..state.superblock.clone() };
         let is_there = recover::superblock(&self.medium)?.0.is_some_and(|found| found == superblock);
         if is_there && write_superblock(&self.medium, &before, are_current).is_err() {
             state.is_broken = true;
         }
-        state.superblock.update = before.update;
+        state.superblock.update = if is_there { before.update } else { superblock.update + 1 };
         result
     }
 

@@ -2,7 +2,7 @@
 
 use super::append::STORED_AT_ONCE;
 use super::chain::Chain;
-use super::format::{self, End, LAST_UPDATE, RING, Superblock};
+use super::format::{self, End, LAST_UPDATE, Page, RING, Superblock};
 use super::recover::{self, Log, Source};
 use super::ring::Ring;
 use super::{Failure, Medium, Open, PmemLog, State, os, written};
@@ -11,7 +11,12 @@ use crate::error::{Error, Result, reserve};
 use crate::sys::long_lock::LongLock;
 use crate::sys::random;
 
-/// Writes a superblock over both copies, the one that does not count first: the other is whole until this one is.
+/// Writes a superblock over both copies, one after the other, so that one is always whole on the medium. `are_current`
+/// says which have the newest superblock until then.
+///
+/// If it is one, it is stored once more, as it is, because its writer may have been killed before it was durable; then
+/// the other is written first. If both have it, the one is written first that the last update wrote second: if that was
+/// refused, the update has succeeded all the same. So updates take turns, and their numbers say whose turn it is.
 pub(super) fn write_superblock<M: Medium>(
     medium: &M,
     superblock: &Superblock,
@@ -23,12 +28,22 @@ pub(super) fn write_superblock<M: Medium>(
             "the superblock cannot be written once more: its updates are at their last number",
         ));
     }
+    let write = |slot: usize, page: &Page| written(medium.write(slot * PAGE_SIZE, page)?, page.len());
+    let first = match are_current {
+        [true, true] => (superblock.update % 2) as usize,
+        [false, false] => 0,
+        [is_first_current, _] => {
+            let mut newest = [0; PAGE_SIZE];
+            let slot = usize::from(!is_first_current);
+            written(medium.read(slot * PAGE_SIZE, &mut newest)?, PAGE_SIZE)?;
+            write(slot, &newest)?;
+            1 - slot
+        }
+    };
     let page = superblock.encode();
-    let order = if are_current[0] && !are_current[1] { [1, 0] } else { [0, 1] };
-    let write = |slot: usize| written(medium.write(slot * PAGE_SIZE, &page)?, page.len());
-    write(order[0])?;
+    write(first, &page)?;
     // With one of them the log is as good as with both, until the next change.
-    let _ = write(order[1]);
+    let _ = write(1 - first, &page);
     Ok(())
 }
 

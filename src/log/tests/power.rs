@@ -225,6 +225,86 @@ fn where_an_empty_log_starts_over_is_durable_before_a_record_is() {
     assert_eq!(seen, [true; 2]);
 }
 
+/// The first changes of a log with ten records, each of which discards one: what each stores before its first fence, in
+/// one superblock, and behind it, in the other.
+fn discards() -> (Log, Vec<u8>, Vec<[Vec<Event>; 2]>) {
+    let log = create(SIZE);
+    for step in 0..10 {
+        append(&log, &data(step, 100)).unwrap();
+    }
+    let before = image(&log);
+    log.medium().memory.borrow_mut().take_events();
+    let change = |first| {
+        log.discard_before(first).unwrap();
+        let events = log.medium().memory.borrow_mut().take_events();
+        let mut writes = events.split(|event| *event == Event::Fence).map(<[Event]>::to_vec);
+        [writes.next().unwrap(), writes.next().unwrap()]
+    };
+    let changes = (1..5).map(change).collect();
+    (log, before, changes)
+}
+
+fn after(mut image: Vec<u8>, events: &[Event]) -> Vec<u8> {
+    for event in events {
+        if let Event::Store(at, bytes) = event {
+            image[*at..*at + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+    image
+}
+
+/// The second superblock of a change may be refused: the change has succeeded.
+#[test]
+fn a_superblock_is_whole_on_the_medium_though_the_last_change_wrote_only_one() {
+    let (_, mut medium, changes) = discards();
+    for (refused, [[written, other], [next, _]]) in (1..).zip(changes.array_windows()) {
+        let missing = after(medium.clone(), written);
+        images(&missing, &changing(&missing, next.clone()), |image| {
+            let first = open(image).numbers().unwrap().first;
+            assert!([refused, refused + 1].contains(&first), "discard {refused} is gone: {first}");
+        });
+        medium = after(missing, other);
+    }
+}
+
+/// Of a superblock that is refused, any part may be on the medium when it is taken back.
+#[test]
+fn a_superblock_is_whole_on_the_medium_while_a_discard_is_taken_back() {
+    for done in 0..3 {
+        let (log, ..) = discards();
+        log.discard_before(4 + done).unwrap();
+        let before = image(&log);
+        log.medium().memory.borrow_mut().take_events();
+        log.medium().unsynced.set(1);
+        assert!(log.discard_before(8).is_err());
+        let mut events = log.medium().memory.borrow_mut().take_events();
+        let refused = events.iter().position(|event| *event == Event::Fence).unwrap();
+        events.remove(refused);
+        images(&before, &changing(&before, events), |image| {
+            let first = open(image).numbers().unwrap().first;
+            assert!([4 + done, 8].contains(&first), "{done} {first}");
+        });
+    }
+}
+
+/// The writer is killed while it waits for its first superblock, and the power fails while the next one opens the log.
+#[test]
+fn a_superblock_is_whole_on_the_medium_though_the_last_writer_was_killed_before_its_own_was() {
+    let (_, mut medium, changes) = discards();
+    for (discarded, [stored, other]) in (1..).zip(changes) {
+        let memory = after(medium.clone(), &stored);
+        let opened = open(&memory);
+        assert_eq!(opened.numbers().unwrap().first, discarded);
+        let events = opened.medium().memory.borrow_mut().take_events();
+        let events = [stored, events].concat();
+        images(&medium.clone(), &changing(&medium, events), |image| {
+            let first = open(image).numbers().unwrap().first;
+            assert!([discarded - 1, discarded].contains(&first), "{discarded} {first}");
+        });
+        medium = after(memory, &other);
+    }
+}
+
 /// Its writer may have been killed between its stores and their fence.
 #[test]
 fn the_last_record_is_stored_again_before_a_superblock_says_that_it_is_there() {
