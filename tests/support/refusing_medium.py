@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ERRORS", "Medium"]
 
+SECTOR = 512
+"""Bytes of which a medium writes all or none."""
+
 ERRORS = (errno.EIO, errno.EIO, errno.EDQUOT)
 """What a refused msync fails with."""
 
@@ -53,6 +56,17 @@ class Medium:
     def _store(self, number: int, data: bytes) -> None:
         self.pages[number] = data[number * PAGE_SIZE :][:PAGE_SIZE].ljust(PAGE_SIZE, b"\0")
 
+    def _torn(self, number: int, data: bytes) -> bytes:
+        """A file's data, of one page of which perhaps only some sectors have got there."""
+        if self.rng.random() < 0.5:
+            return data
+        torn, start, page = bytearray(data), number * PAGE_SIZE, self.page(number)
+        for sector in range(0, min(PAGE_SIZE, len(data) - start), SECTOR):
+            if self.rng.random() < 0.5:
+                end = min(start + sector + SECTOR, len(data))
+                torn[start + sector : end] = page[sector : sector + end - start - sector]
+        return bytes(torn)
+
     def settle(self) -> None:
         """Everything gets there."""
         data = self.path.read_bytes()
@@ -67,7 +81,7 @@ class Medium:
         data = self.path.read_bytes()
         for number in numbers:
             if not self.was_refused or self.rng.random() < self.share:
-                self._store(number, data)
+                self._store(number, self._torn(number, data) if self.was_refused else data)
         return self.rng.choice(ERRORS) if self.was_refused else 0
 
     def _numbers(self, address: int, nbytes: int) -> range:
@@ -84,5 +98,6 @@ class Medium:
         left = bytearray(self.at(0, len(data)))
         for start in range(0, len(data), PAGE_SIZE):
             if self.rng.random() < 0.3:
-                left[start : start + PAGE_SIZE] = data[start : start + PAGE_SIZE]
+                torn = self._torn(start // PAGE_SIZE, data)
+                left[start : start + PAGE_SIZE] = torn[start : start + PAGE_SIZE]
         path.write_bytes(left)
