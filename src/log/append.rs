@@ -6,15 +6,12 @@ use super::header::{self, Header};
 use super::open::write_superblock;
 use super::recover;
 use super::ring::{Extent, HEADER};
-use super::{Failure, Medium, PmemLog, State, os, written};
+use super::{Failure, Medium, PmemLog, STORED_AT_ONCE, State, os, written};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::copy::sums::Sums;
 use crate::error::{Error, reserve};
 use crate::fault::Fault;
 use crate::iter::IovIter;
-
-/// How many bytes are stored or erased with one wait for the medium.
-pub(super) const STORED_AT_ONCE: usize = 1 << 20;
 
 impl<M: Medium> PmemLog<M> {
     /// Appends all that is left of an iterator, which then stands at its end: the record's number. It is durable, and

@@ -32,6 +32,9 @@ use format::{Line, RING, Superblock};
 use recover::Source;
 use ring::{HEADER, Ring};
 
+/// How many bytes are stored or erased with one wait for the medium.
+const STORED_AT_ONCE: usize = 1 << 20;
+
 /// The memory that a log is stored in.
 pub trait Medium: Source {
     /// Its size in bytes.

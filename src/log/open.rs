@@ -1,11 +1,10 @@
 //! Finding the log in a region, or making one.
 
-use super::append::STORED_AT_ONCE;
 use super::chain::Chain;
 use super::format::{self, End, LAST_UPDATE, Page, RING, Superblock};
 use super::recover::{self, Log, Source};
 use super::ring::Ring;
-use super::{Failure, Medium, Open, PmemLog, State, os, written};
+use super::{Failure, Medium, Open, PmemLog, STORED_AT_ONCE, State, os, written};
 use crate::abi::PAGE_SIZE;
 use crate::error::{Error, Result, reserve};
 use crate::sys::long_lock::LongLock;
