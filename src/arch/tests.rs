@@ -106,6 +106,10 @@ fn copies_nontemporally_every_length_to_every_address() {
                     check_nontemporal(set, 8 * len, 0, dst_at);
                 }
             }
+            // Long enough for a prefetch of later pages.
+            for more in (0..8500).step_by(391) {
+                check_nontemporal(set, (256 << 10) - 64 + more, more % 61, more % LINE);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use super::arm::{self, Path};
 use super::{Cause, Fault, Side};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::setting::{Setting, stream_everything};
+use crate::arch::tuning::{self, Tuning};
 use crate::arch::{self, guard};
 use crate::copy;
 use crate::iter::IovIter;
@@ -167,6 +168,8 @@ fn a_stream_that_faults_is_exact_at_every_place_in_a_line() {
 #[test]
 fn long_copies_that_fault_are_exact_strings_or_not() {
     let Some(_path) = armed() else { return };
+    let _setting = Setting::keep();
+    tuning::set(Tuning { far_from: usize::MAX, unaided_from: 0, ..tuning::current() });
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let length = 1 << 20;
     // SAFETY: maps new anonymous memory at an address that the kernel chooses; the result is checked.
@@ -181,18 +184,20 @@ fn long_copies_that_fault_are_exact_strings_or_not() {
         assert_eq!(unsafe { libc::mprotect(hole, PAGE_SIZE, libc::PROT_NONE) }, 0);
         for set in arch::available() {
             for (from, to) in [(0, 0), (0, 17), (5, 0), (64, 64), (63, 62)] {
+                let (done, case) = (bad * PAGE_SIZE - from, (set.name, bad, from, to));
+                let expected = (target + to + done, source + from + done, length - 64 - done, false);
                 // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's
                 // `armed` path holds the handler in place for bad memory on either side.
                 let stop = unsafe { guard::copy(set, target + to, source + from, length - 64) };
                 let stop = stop.expect("protected");
-                let done = bad * PAGE_SIZE - from;
-                assert_eq!(
-                    (stop.dst, stop.src),
-                    (target + to + done, source + from + done),
-                    "{} {from} {to}",
-                    set.name
-                );
-                assert_eq!((stop.left, stop.is_store), (length - 64 - done, false), "{} {from} {to}", set.name);
+                assert_eq!((stop.dst, stop.src, stop.left, stop.is_store), expected, "copy {case:?}");
+                // SAFETY: as the copy just made, and by the same handler.
+                let stop = unsafe { guard::copy_nontemporal(set, target + to, source + from, length - 64) };
+                arch::store_fence();
+                let stop = stop.expect("protected");
+                let more = stop.readable;
+                let reached = (stop.dst + more, stop.src + more, stop.left - more, stop.is_store);
+                assert_eq!(reached, expected, "stream {case:?}");
             }
         }
         // SAFETY: the destination lies in a mapping of this test, to which no reference exists; the caller's `armed`

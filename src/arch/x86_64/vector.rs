@@ -18,7 +18,7 @@
 //!
 //! **The non-temporal copy** stores the bytes before a line boundary of the destination, then whole lines, then the
 //! rest. Of a partial line it stores the words by `movnti` and the bytes beside them by `maskmovdqu`. It prefetches the
-//! source, never beyond its end. It does not fence.
+//! source and, for its address alone, the destination, neither beyond its end. It does not fence.
 //!
 //! **Registers.** `rdi` and `rsi` point to the destination and the source; `rdx` counts the bytes left, less whatever a
 //! loop sets aside (zeroing, which has no source, counts in `rsi`). `r10` points to the trap record, and `r11` to the
@@ -84,6 +84,11 @@ static UNAIDED_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
 pub(super) fn use_unaided(from: usize) {
     UNAIDED_FROM.store(from, Ordering::Relaxed);
 }
+
+/// Such a copy of at least this many bytes also prefetches, `PAGES_AHEAD` bytes ahead, a line of each page of both
+/// ranges, for the translation of the page's address.
+const PAGES_FROM: usize = 256 << 10;
+const PAGES_AHEAD: usize = 16 << 10;
 
 /// Defines the three routines of one register width, and their set. `mov` loads and stores, `put` is the non-temporal
 /// store. `line` groups the registers of a 64-byte line with their offsets, `plain_lines` those of four lines of a
@@ -169,7 +174,7 @@ macro_rules! routines {
             "13: prefetcht1 [rax]\n add rax, 64\n cmp rax, rcx\n jb 13b\n sub rdx, {far}",
             four_line_loop!($nontemporal, "14", $mov, $put, $four_lines, prefetch_lines_far!("{far}")),
             "add rdx, {far}\n jmp 4f",
-            "12: cmp rdx, [rip + {unaided_from}]\n jae 5f\n sub rdx, {prefetch_ahead}\n jb 1f",
+            "12: cmp rdx, [rip + {unaided_from}]\n jae 15f\n sub rdx, {prefetch_ahead}\n jb 1f",
             four_line_loop!($nontemporal, "2", $mov, $put, $four_lines, prefetch_lines!("{prefetch_ahead}")),
             "1: add rdx, {prefetch_ahead}",
             four_line_loop!($nontemporal, "4", $mov, $put, $four_lines, ""),
@@ -178,6 +183,13 @@ macro_rules! routines {
             "add rsi, 64\n add rdi, 64\n sub rdx, 64\n jae 6b", "7:", $leave, "add rdx, 64\n jz 8f\n mov rcx, rdx",
             nontemporal_part!($nontemporal, "2"),
             "8:", "xor eax, eax\n ret",
+            // Up to the end of a page of the destination at a time, while what is prefetched lies within the ranges.
+            "15: cmp rdx, {pages_from} - 256\n jb 5b\n sub rdx, {pages_ahead} + {page} - 256",
+            "16: prefetcht0 [rsi+{pages_ahead}]\n prefetcht0 [rdi+{pages_ahead}]",
+            ".p2align 5\n 17:",
+            copy_line!($nontemporal, $mov, $put, "0", $line),
+            "add rsi, 64\n add rdi, 64\n sub rdx, 64\n test edi, {page} - 1\n jnz 17b\n test rdx, rdx\n jns 16b",
+            "add rdx, {pages_ahead} + {page} - 256\n jmp 5b",
             concat!(".L", $nontemporal, "_masked_fixup: mov rdi, rax"),
             concat!(".L", $nontemporal, "_fixup:"),
             save_trap!(), "mov rax, r11\n sub rax, rsi", $leave, "ret",
@@ -208,6 +220,9 @@ macro_rules! routines {
             far = const FAR_AHEAD,
             far_from = sym FAR_FROM,
             unaided_from = sym UNAIDED_FROM,
+            pages_from = const PAGES_FROM,
+            pages_ahead = const PAGES_AHEAD,
+            page = const crate::abi::PAGE_SIZE,
             ahead = const AHEAD,
             first = const Instruction::First as i32,
             load = const Instruction::Load as i32,
