@@ -8,9 +8,10 @@ import importlib
 import os
 import signal
 import sys
+from itertools import product
 from typing import TYPE_CHECKING
 
-from iovec_rs import READ, IovIter, copy_to_iter, fault_handler, memcpy_mcsafe
+from iovec_rs import READ, IovIter, copy_to_iter, copy_to_iter_flushcache, fault_handler, memcpy_mcsafe
 from support.arena import PAGE_SIZE
 
 from ownership.common import (
@@ -163,12 +164,12 @@ def c_code_acts_between_two_copies_that_it_makes() -> None:
     good, bad = CUT.buffer[:1], CUT.buffer[PAGE_SIZE - 1 :][:2]
     before, after = IovIter.ubuf(READ, bytearray(2)), IovIter.ubuf(READ, bytearray(2))
     first, second = before.save_state(), after.save_state()
-    for takes in (True, False):
+    for copy, takes in product((copy_to_iter, copy_to_iter_flushcache), (True, False)):
         for _ in range(100_000):
             before.restore(first)
             after.restore(second)
-            copy_to_iter(good, before)
-            copied = thief.between(copy_to_iter, good, before, bad, after, takes)
+            copy(good, before)
+            copied = thief.between(copy, good, before, bad, after, takes)
             thief.unblock()
             assert copied == 1
 
