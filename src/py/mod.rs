@@ -93,9 +93,25 @@ mod _core {
     use super::structures::{FolioQueue, PipeRing, XArray};
     use pyo3::exceptions::PyImportError;
     use pyo3::prelude::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Whether the core is loaded, or being loaded. It is loaded once in a process: its results are made of the classes
+    /// of the interpreter that loaded it, so that a second `iovec_rs` would not know its own exceptions.
+    static IS_LOADED: AtomicBool = AtomicBool::new(false);
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        if IS_LOADED.swap(true, Ordering::Relaxed) {
+            let message = "iovec_rs is loaded already, by another interpreter of this process, or by this one, from \
+                           whose sys.modules it was removed: it can be loaded once in a process";
+            return Err(exception::<PyImportError>(message));
+        }
+        let filled = fill(module);
+        IS_LOADED.store(filled.is_ok(), Ordering::Relaxed);
+        filled
+    }
+
+    fn fill(module: &Bound<'_, PyModule>) -> PyResult<()> {
         // SAFETY: sysconf has no preconditions.
         let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         if usize::try_from(page_size) != Ok(crate::abi::PAGE_SIZE) {

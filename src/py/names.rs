@@ -137,8 +137,9 @@ static NAMES: PyOnceLock<Names> = PyOnceLock::new();
 pub(super) fn init(py: Python<'_>) -> PyResult<()> {
     // PyO3 makes the class of its panics at the first panic; this makes it now.
     py.get_type::<PanicException>();
+    // An import that failed later may have made them.
     if NAMES.get(py).is_none() {
-        // If the module was imported a second time meanwhile, the first names stay.
+        // Nobody else makes them meanwhile, since the module is loaded once.
         let _ = NAMES.set(py, Names::new(py)?);
     }
     Ok(())

@@ -1,9 +1,10 @@
-"""The built extension as a shared object: it exports only its module, and is never unmapped."""
+"""The built extension as a shared object: it exports only its module, is loaded once, and is never unmapped."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 
 from iovec_rs import _core
 
@@ -33,3 +34,53 @@ def test_names_of_the_package_are_found_as_fast_as_those_of_any_module() -> None
     # CPython does not specialise the access to an attribute of a module that has this function: 10 ns for each.
     assert "__getattr__" not in names.split()
     assert lazily.startswith("False <module"), "asyncio takes longer to import than the package does"
+
+
+FORGET = """
+import os, sys
+def forget():
+    for name in [name for name in sys.modules if name.split(".")[0] == "iovec_rs"]:
+        del sys.modules[name]
+"""
+
+
+def lines_of(program: str) -> list[str]:
+    command = [sys.executable, "-c", FORGET + textwrap.dedent(program)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_a_second_import_is_refused_and_the_first_one_goes_on_working() -> None:
+    """A second module would get the first one's results: its own `except FaultError` would not catch them."""
+    *refused, caught = lines_of("""
+        import iovec_rs
+        from iovec_rs import testing
+        for _ in range(2):
+            forget()
+            try:
+                import iovec_rs as second
+            except ImportError as error:
+                print(error)
+        with testing.truncated(1, 0) as memory:
+            try:
+                iovec_rs.crc32c(memory.buffer)
+            except iovec_rs.FaultError:
+                print("caught")
+    """)
+    assert len(refused) == 2
+    assert all("it can be loaded once in a process" in line for line in refused)
+    assert caught == "caught"
+
+
+def test_an_import_that_failed_can_be_repeated() -> None:
+    refused, loaded = lines_of("""
+        os.environ["IOVEC_RS_TUNING"] = "nonsense"
+        try:
+            import iovec_rs
+        except ImportError as error:
+            print(error)
+        del os.environ["IOVEC_RS_TUNING"]
+        import iovec_rs
+        print(iovec_rs.crc32c(b""))
+    """)
+    assert "nonsense" in refused
+    assert loaded == "0"
