@@ -1,6 +1,7 @@
 //! Every reason for refusing an operation. A refused operation has changed nothing.
 //!
 use crate::abi::{Direction, Kind};
+use std::borrow::Cow;
 use std::fmt;
 
 /// The result of an operation that can be refused.
@@ -125,7 +126,7 @@ pub enum Error {
         /// The errno, a positive number.
         errno: i32,
         /// The argument, offset and limit.
-        context: String,
+        context: Cow<'static, str>,
     },
     /// Another thread moved or truncated the iterator between two system calls of a transfer at an offset.
     Moved,
@@ -144,7 +145,7 @@ impl Error {
     }
 
     /// An errno that the kernel returned or would return, and why.
-    pub fn os(errno: i32, context: impl Into<String>) -> Self {
+    pub fn os(errno: i32, context: impl Into<Cow<'static, str>>) -> Self {
         Self::Os { errno, context: context.into() }
     }
 }

@@ -97,7 +97,8 @@ impl<'a> Source<'a> {
     /// The first `nr_segs` elements, none of them with a negative length (`copy_iovec_from_user`), with its errnos.
     fn read(self, nr_segs: usize, layout: Layout) -> Result<Vec<Segment>> {
         let segs = self.readable(nr_segs, layout).map_err(|error| match error {
-            Error::NoMemory(_) => Error::os(libc::ENOMEM, format!("no memory for {nr_segs} segments")),
+            // A text that tells their number would have to be allocated now.
+            Error::NoMemory(_) => Error::os(libc::ENOMEM, "no memory for the segments"),
             error => error,
         })?;
         if let Some(index) = negative(&segs, layout) {

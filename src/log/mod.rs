@@ -152,7 +152,7 @@ pub enum Open {
     Create,
 }
 
-fn os(errno: i32, context: impl Into<String>) -> Failure {
+fn os(errno: i32, context: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
     Failure::Refused(Error::os(errno, context))
 }
 

@@ -9,6 +9,7 @@ use crate::fault::{Cause, Fault};
 use crate::iter;
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use std::io::Write;
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -18,10 +19,22 @@ impl From<Error> for PyErr {
             Error::Handler(_) | Error::TooManyGuards(_) | Error::Moved => {
                 exception::<PyRuntimeError>(error.to_string())
             }
-            Error::NoMemory(_) => exception::<PyMemoryError>(error.to_string()),
+            Error::NoMemory(_) => no_memory(&error),
             _ => exception::<PyValueError>(error.to_string()),
         }
     }
+}
+
+/// A `MemoryError`. Its text is written to the stack: a `String` would have to be allocated now, which would end the
+/// process.
+fn no_memory(error: &Error) -> PyErr {
+    const LENGTH: usize = 64;
+    let mut text = [0; LENGTH];
+    let mut rest = &mut text[..];
+    // What does not fit is left out.
+    let _ = write!(rest, "{error}");
+    let written = LENGTH - rest.len();
+    exception::<PyMemoryError>(str::from_utf8(&text[..written]).unwrap_or_default())
 }
 
 /// The fault that a copy must raise, because its iterator runs over trusted memory. Over user memory a copy returns a

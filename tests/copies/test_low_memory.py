@@ -119,3 +119,41 @@ def test_no_memory_is_an_exception(name: str) -> None:
     done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("refused"), "there was memory for it: the test asks for too little"
+
+
+WITHOUT_ANY = {
+    "a vector": "IovIter.iovec(READ, [page] * 2)",
+    "one segment": "IovIter.ubuf(READ, page)",
+    "an import": "import_iovec(READ, [page] * 9)",
+    "an import of one's own array": "iovec_from_user([page] * 9)",
+    "a record": "log.append([page, page])",
+    "a publication": "slot.publish([page, page])",
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_ANY)
+def test_that_there_is_no_memory_is_said_without_any(name: str) -> None:
+    """Locks take the memory that the C library has, while the interpreter has room for objects of its own."""
+    if sys.version_info >= (3, 13):
+        pytest.skip("locks take no memory of the C library")
+    program = f"""
+import _thread, os
+page, locks, room = bytearray(4096), [None] * 100_000, [bytes(10) for _ in range(100_000)]
+log, slot = PmemLog.open(os.memfd_create("log"), size=1 << 16, create=True), Slot(bytearray(1 << 16))
+call = lambda: {WITHOUT_ANY[name]}
+leave(0)
+room.clear()
+try:
+    for k in range(len(locks)):
+        locks[k] = _thread.allocate_lock()
+except (MemoryError, RuntimeError):
+    try:
+        call()  # A few bytes may be left, which are enough for some of them.
+    except (MemoryError, OSError):
+        pass
+    os.write(1, b"alive")
+"""
+    command = [sys.executable, "-c", HEAD + program]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "alive"
