@@ -25,8 +25,8 @@ pub mod tuning;
 mod x86_64;
 
 // The one choice of an architecture. What each provides: SETS, WRITE_BACKS, RECOVERS, NONTEMPORAL_BYPASSES, accesses,
-// copying, store_fence, full_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts, use_far,
-// use_unaided, use_strings, cache_line_size, and for the signal handler resume, state and fault_kind.
+// copying, store_fence, full_fence, load_fence, prefetch, prefetch_far, prefetch_to_write, ticks, features, facts,
+// use_far, use_unaided, use_strings, cache_line_size, and for the signal handler resume, state and fault_kind.
 #[cfg(all(target_arch = "aarch64", not(iovec_rs_portable)))]
 use aarch64 as native;
 #[cfg(any(iovec_rs_portable, not(any(target_arch = "aarch64", target_arch = "x86_64"))))]
@@ -186,6 +186,11 @@ pub fn store_fence() {
 /// Orders every earlier access, evictions included, before every later access.
 pub fn full_fence() {
     native::full_fence();
+}
+
+/// Waits until every earlier load has its data, before anything that follows, such as the clock, is read.
+pub fn load_fence() {
+    native::load_fence();
 }
 
 /// Reads `si_addr_lsb`: log2 of the number of bytes that are poisoned. 0 for a signal that does not report poison. The

@@ -88,6 +88,10 @@ pub(super) fn full_fence() {
     fence(Ordering::SeqCst);
 }
 
+pub(super) fn load_fence() {
+    fence(Ordering::Acquire);
+}
+
 type Access = unsafe fn(addr: usize, len: usize);
 
 /// No copy is known here that is faster than this package's.

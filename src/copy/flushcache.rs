@@ -110,7 +110,11 @@ pub(crate) fn reload(own: &mut [u8], range: Memory) -> Result<Outcome> {
         let dst = own.as_mut_ptr().expose_provenance();
         // SAFETY: the copier was made for `range`, of which the source is a part; the destination is `own`, which is
         // `part.len` bytes long and borrowed until the copy is done.
-        part.len - unsafe { copier.copy(dst, part.addr, part.len) }
+        let left = unsafe { copier.copy(dst, part.addr, part.len) };
+        // Without this, the end of the copy would be timed long before the bytes come from memory. A system call would
+        // seem to fit between that time and the next copy, which would ask the kernel anew who handles its faults.
+        arch::load_fence();
+        part.len - left
     })
 }
 

@@ -15,7 +15,7 @@ use crate::arch::LINE;
 use crate::copy::sums::Sums;
 use crate::copy::{Outcome, copy_from_iter, copy_to_iter};
 use crate::error::{Error, Result};
-use crate::fault::Fault;
+use crate::fault::{Fault, arm};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Page, Segment};
 use crate::sys::long_lock::LongLock;
@@ -215,6 +215,7 @@ impl<M: Medium> Slot<M> {
                 let expected = format!("{} or more, as many as publication {} has", header.length, header.sequence);
                 return Err(Error::invalid("dst", format!("{} bytes", i.count()), expected).into());
             }
+            arm::extend();
             let before = i.count();
             match self.take(i, &header, is_dropped) {
                 Ok(true) => return Ok((header.length, header.sequence)),

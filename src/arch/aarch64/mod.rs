@@ -128,6 +128,12 @@ pub(super) fn full_fence() {
     store_fence();
 }
 
+/// Waits until every earlier load has its data.
+pub(super) fn load_fence() {
+    // SAFETY: every CPU of this architecture has the instruction, and it touches no memory.
+    unsafe { asm!("dsb ld", options(nostack, preserves_flags)) };
+}
+
 /// A program cannot single-step itself on this architecture, so `run` runs without the closure's calls.
 #[cfg(test)]
 pub(crate) fn stepped<R>(_before_access: impl FnMut(), run: impl FnOnce() -> R) -> R {

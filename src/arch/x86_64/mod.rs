@@ -39,7 +39,8 @@ pub(crate) const NONTEMPORAL_BYPASSES: bool = true;
 use super::LINE;
 use core::arch::asm;
 use core::arch::x86_64::{
-    __cpuid, __cpuid_count, _MM_HINT_T0, _MM_HINT_T1, _mm_mfence, _mm_prefetch, _mm_sfence, _rdtsc, CpuidResult,
+    __cpuid, __cpuid_count, _MM_HINT_T0, _MM_HINT_T1, _mm_lfence, _mm_mfence, _mm_prefetch, _mm_sfence, _rdtsc,
+    CpuidResult,
 };
 
 /// CPUID leaf 7: EBX bit 9 is ERMS, bit 23 CLFLUSHOPT, bit 24 CLWB; EDX bit 4 is FSRM.
@@ -212,6 +213,12 @@ pub(super) fn store_fence() {
 pub(super) fn full_fence() {
     // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
     unsafe { _mm_mfence() };
+}
+
+/// Waits until every earlier load has its data.
+pub(super) fn load_fence() {
+    // SAFETY: every x86-64 CPU has the instruction, and it touches no memory.
+    unsafe { _mm_lfence() };
 }
 
 #[cfg(test)]
