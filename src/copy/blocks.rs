@@ -22,7 +22,7 @@ use std::mem::MaybeUninit;
 /// How far ahead, in bytes, the source is prefetched. The hardware prefetcher does not follow loads that stop at each
 /// block: without this, 64 MiB take two to three times as long on Zen 5. Of 64 KiB in the second-level cache it costs a
 /// twentieth.
-const AHEAD: usize = 8 << 10;
+pub(super) const AHEAD: usize = 8 << 10;
 
 /// Where a block is between its load and its store. Not initialised: to zero it would take longer than most copies.
 #[repr(align(64))]
@@ -53,13 +53,11 @@ impl StagingBuffer {
 pub(super) struct Blocks {
     /// Where the first byte goes, and how many bytes go there in one piece, as far as that is known.
     to: Segment,
-    /// Whether the source is in no cache.
-    is_uncached: bool,
 }
 
 impl Blocks {
     pub(super) fn new(to: Segment) -> Self {
-        Self { to, is_uncached: false }
+        Self { to }
     }
 
     /// Those of a copy into an iterator, at lines of its next segment.
@@ -67,11 +65,6 @@ impl Blocks {
     #[allow(clippy::inline_always)] // once per call
     pub(super) fn scattered(i: &IovIter, nbytes: usize) -> Self {
         Self::new(if nbytes <= BLOCK - LINE { Segment::default() } else { next_segment(i) })
-    }
-
-    /// The same of a source that is in no cache.
-    pub(super) fn uncached(self) -> Self {
-        Self { is_uncached: true, ..self }
     }
 
     /// The most bytes of the block that begins `done` bytes behind the first byte: [`BLOCK`] or fewer.
@@ -117,7 +110,7 @@ pub(super) fn prefetch_ahead_of(i: &IovIter, left: usize, len: usize) {
 
 /// Prefetches all lines of a range.
 #[inline]
-fn prefetch(range: Segment) {
+pub(super) fn prefetch(range: Segment) {
     for at in (0..range.len).step_by(LINE) {
         arch::prefetch(range.addr + at, 1);
     }
@@ -167,9 +160,6 @@ pub(super) unsafe fn scatter(
     let mut stage = StagingBuffer::EMPTY;
     poison(&mut stage.0);
     let mut done = 0;
-    if blocks.is_uncached {
-        prefetch(src.take(AHEAD));
-    }
     loop {
         let (own, rest) = (stage.addr(), src.skip(done));
         let block = rest.take(blocks.most(done));

@@ -14,7 +14,6 @@ use super::flushcache::require_write_back;
 use super::mcsafe::{careful_to_iter, is_clear, readable_part};
 use super::nontemporal::{self, Flush, LineStore};
 use super::step::ToIter;
-use super::sums::{Summing, Sums};
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::map::shared::KnownBad;
@@ -54,39 +53,19 @@ fn sum(i: &mut IovIter, crc: &mut u32) -> Result<Outcome> {
 /// `copy_to_iter` that adds what it copies to the sum.
 pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) -> Result<usize> {
     let mut sum = Sum::from(*crc);
-    let done = to_iter(src, i, nbytes, "crc32c_and_copy_to_iter", |blocks| blocks, |block| sum.add(block))?;
-    *crc = sum.finish();
-    Ok(done)
-}
-
-/// `copy_to_iter` of a source that was just dropped from the caches, with both sums of what it copies.
-pub(crate) fn copy_uncached_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<(usize, Sums)> {
-    let mut sums = Summing::new();
-    let done = to_iter(src, i, nbytes, "consume", Blocks::uncached, |block| sums.add(block))?;
-    Ok((done, sums.finish()))
-}
-
-#[inline(always)]
-#[allow(clippy::inline_always)] // into each of two
-fn to_iter(
-    src: Memory,
-    i: &mut IovIter,
-    nbytes: usize,
-    operation: &'static str,
-    how: impl Fn(Blocks) -> Blocks,
-    fold: impl FnMut(&mut [u8]),
-) -> Result<usize> {
-    bounce::to_iter(src, i, nbytes, operation, |copier, i, src| {
+    let done = bounce::to_iter(src, i, nbytes, "crc32c_and_copy_to_iter", |copier, i, src| {
         copier.expect(src.len);
-        let blocks = how(Blocks::scattered(i, src.len));
+        let blocks = Blocks::scattered(i, src.len);
         let write = |copier: &mut Copier, block: Segment, _| {
             // SAFETY: the source is the staged block; `bounce::to_iter` made the copier for the iterator.
             let mut step = unsafe { ToIter::new(block.addr, copier) };
             i.walk(block.len, &mut step)
         };
         // SAFETY: `bounce::to_iter` made the copier for the source.
-        unsafe { scatter(copier, src, blocks, write, fold) }
-    })
+        unsafe { scatter(copier, src, blocks, write, |block| sum.add(block)) }
+    })?;
+    *crc = sum.finish();
+    Ok(done)
 }
 
 /// `copy_to_iter_mcsafe` that adds what it copies to the sum.

@@ -25,7 +25,7 @@ const SMALL: usize = 448;
 
 /// The length of the other buffer, in bytes: four blocks, which the CRC-64 is then computed of at once. A call costs
 /// 11 ns besides 15 ns a KiB on Zen 5, and is longer than the CPU looks ahead, so that it delays the stores behind it.
-const LARGE: usize = 4 * BLOCK;
+pub(super) const LARGE: usize = 4 * BLOCK;
 
 /// A header line, and a buffer for data right behind it, aligned to a line.
 #[repr(C, align(64))]

@@ -14,6 +14,7 @@ pub mod ranges;
 pub mod ring;
 mod step;
 pub mod sums;
+pub(crate) mod uncached;
 
 pub use blocks::BlockCopy;
 pub use bounce::Outcome;

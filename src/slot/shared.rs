@@ -6,7 +6,7 @@ use crate::arch::LINE;
 use crate::copy::flushcache::{invalidate_both, memcpy_flushcache, reload};
 use crate::copy::framed::copy_published_from_iter;
 use crate::copy::sums::Sums;
-use crate::copy::{Outcome, crc32c, memcpy};
+use crate::copy::{Outcome, memcpy, uncached};
 use crate::error::Result;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Page, Segment};
@@ -49,7 +49,7 @@ impl Medium for Page {
     }
 
     fn read(&self, offset: usize, len: usize, i: &mut IovIter) -> Result<(usize, Sums)> {
-        crc32c::copy_uncached_to_iter(self.memory().skip(offset).take(len), i, len)
+        uncached::copy_uncached_to_iter(self.memory().skip(offset).take(len), i, len)
     }
 
     fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome> {

@@ -7,7 +7,7 @@ use crate::abi::Direction;
 use crate::arch::LINE;
 use crate::copy::framed::recorded::{Event, Recorded, images};
 use crate::copy::sums::{Sums, self_summed};
-use crate::copy::{Outcome, crc32c};
+use crate::copy::{Outcome, uncached};
 use crate::error::Result;
 use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
@@ -56,7 +56,7 @@ impl Medium for Fake {
     fn read(&self, offset: usize, len: usize, i: &mut IovIter) -> Result<(usize, Sums)> {
         self.1.set(self.1.get() + 1);
         let mut bytes = self.0.borrow().contents()[offset..offset + len].to_vec();
-        crc32c::copy_uncached_to_iter(over(&mut bytes), i, len)
+        uncached::copy_uncached_to_iter(over(&mut bytes), i, len)
     }
 
     fn write(&self, offset: usize, i: &mut IovIter, line: &dyn Fn(Sums) -> Line) -> Result<Outcome> {
