@@ -12,7 +12,7 @@ mod table;
 pub use interrupted::{Instruction, Interrupted, Trap};
 pub use table::{Entry, Resume, Table, find};
 
-use super::{LINE, Primitives, WriteBack};
+use super::{LINE, Primitives, TeeFn, WriteBack};
 use std::mem::MaybeUninit;
 use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 
@@ -96,6 +96,27 @@ pub unsafe fn copy_nontemporal(set: &Primitives, dst: usize, src: usize, len: us
     // `copy_nontemporal`'s contract.
     let routine = |trap| unsafe { (set.nontemporal)(to, from, len, trap) };
     // SAFETY: the fixups of every set's non-temporal copy fill the record; it returns 0 otherwise.
+    let stop = unsafe { run(routine) }?;
+    Some(Interrupted { readable: stop.before_bad_line(), ..stop })
+}
+
+/// Copies whole lines from `src` to `dst`, and to a buffer of ours at `stage`, front to back; returns what stopped it.
+/// It loads each byte once and does not fence. The ranges do not overlap.
+///
+/// A short count is as exact as that of [`copy_nontemporal`]. The stage has at least the bytes counted.
+///
+/// # Safety
+/// The contract of [`copy`]; the same holds for as many bytes at `stage`, which are accessible throughout. `routine` is
+/// one of a set that this CPU can run. `dst` and `stage` begin at lines, and `len` is a multiple of [`LINE`], not 0.
+#[inline(always)]
+#[allow(clippy::inline_always)] // once per block
+pub unsafe fn tee(routine: TeeFn, dst: usize, src: usize, len: usize, stage: usize) -> Option<Interrupted> {
+    debug_assert!((dst | stage | len).is_multiple_of(LINE) && len != 0);
+    let (to, from, own) =
+        (with_exposed_provenance_mut(dst), with_exposed_provenance(src), with_exposed_provenance_mut(stage));
+    // SAFETY: what `TeeFn` requires, whole lines, and memory that is accessible or guarded, is `tee`'s contract.
+    let routine = |trap| unsafe { routine(to, from, len, trap, own) };
+    // SAFETY: the fixup of every such routine fills the record; it returns 0 otherwise.
     let stop = unsafe { run(routine) }?;
     Some(Interrupted { readable: stop.before_bad_line(), ..stop })
 }

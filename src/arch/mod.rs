@@ -53,6 +53,11 @@ pub type CopyFn = unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize,
 /// routine loads a group of registers before it stores any of them, and all it has stored lies below what it loads
 /// next.
 pub type NontemporalFn = CopyFn;
+/// Copies `len` bytes from `src` to `dst` and to `stage`, front to back; returns the bytes not copied. It loads each
+/// byte once, so that both get the same, and stores to the stage first. `dst` and `stage` begin at lines, and `len` is
+/// a multiple of [`LINE`], not 0. None of the three ranges overlap. Call it through [`guard::tee`].
+pub type TeeFn =
+    unsafe extern "C" fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut Trap, stage: *mut u8) -> usize;
 /// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Call it through [`guard::zero`].
 pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
 
@@ -66,6 +71,8 @@ pub struct Primitives {
     pub nontemporal: NontemporalFn,
     /// Plain zeroing.
     pub zero: ZeroFn,
+    /// Copies to a destination and a buffer of ours at once. `None` if the set has no routines for that.
+    pub tee: Option<Tee>,
     /// Whether this CPU can run it.
     pub available: fn() -> bool,
     /// Whether this CPU moves a register of this set in one piece. Zen 4, for one, moves 512 bits as two halves. The
@@ -73,6 +80,15 @@ pub struct Primitives {
     pub whole: fn() -> bool,
     /// The fault tables of its routines.
     pub tables: &'static [Table],
+}
+
+/// The routines that copy to a destination and to a buffer of ours at once.
+#[derive(Clone, Copy)]
+pub struct Tee {
+    /// With plain stores to both.
+    pub copy: TeeFn,
+    /// With non-temporal stores to the destination. It does not fence.
+    pub nontemporal: TeeFn,
 }
 
 /// Writes back whole lines: `addr` is the start of a line and `len` a multiple of [`LINE`], not 0. Returns the bytes of

@@ -22,8 +22,16 @@ pub(crate) const RECOVERS: bool = false;
 /// This set has no non-temporal stores.
 pub(crate) const NONTEMPORAL_BYPASSES: bool = false;
 
-pub(super) static SCALAR: Primitives =
-    Primitives { name: "scalar", copy, nontemporal: copy, zero, available: || true, whole: || true, tables: &[] };
+pub(super) static SCALAR: Primitives = Primitives {
+    name: "scalar",
+    copy,
+    nontemporal: copy,
+    zero,
+    tee: None,
+    available: || true,
+    whole: || true,
+    tables: &[],
+};
 
 /// Eight bytes of alignment 1: a single load or store on every CPU that allows unaligned ones.
 type Word = [u8; 8];

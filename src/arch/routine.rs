@@ -37,15 +37,17 @@ macro_rules! declare_primitives {
     (
         $set:ident, $name:literal, available: $available:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
         nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident
+        $(, tee: $tee:literal $tee_fn:ident $tee_nt:literal $tee_nt_fn:ident)?
     ) => {
         pub(in crate::arch) static $set: crate::arch::Primitives = crate::arch::Primitives {
             name: $name,
             copy: $copy_fn,
             nontemporal: $nontemporal_fn,
             zero: $zero_fn,
+            tee: declare_primitives!(@tee $($tee_fn $tee_nt_fn)?),
             available: $available,
             whole: $whole,
-            tables: &[$copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE],
+            tables: &[$copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE $(, $tee_fn::TABLE, $tee_nt_fn::TABLE)?],
         };
 
         unsafe extern "C" {
@@ -55,11 +57,31 @@ macro_rules! declare_primitives {
             fn $nontemporal_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
             #[link_name = $zero]
             fn $zero_fn(dst: *mut u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
+            $(
+                #[link_name = $tee]
+                fn $tee_fn(
+                    dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap, stage: *mut u8,
+                ) -> usize;
+                #[link_name = $tee_nt]
+                fn $tee_nt_fn(
+                    dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap, stage: *mut u8,
+                ) -> usize;
+            )?
         }
 
         table!($copy_fn, $copy);
         table!($nontemporal_fn, $nontemporal);
         table!($zero_fn, $zero);
+        $(
+            table!($tee_fn, $tee);
+            table!($tee_nt_fn, $tee_nt);
+        )?
+    };
+    (@tee) => {
+        None
+    };
+    (@tee $tee_fn:ident $tee_nt_fn:ident) => {
+        Some(crate::arch::Tee { copy: $tee_fn, nontemporal: $tee_nt_fn })
     };
 }
 

@@ -5,23 +5,27 @@
 //! stepped from outside, for one that is Python and runs between two blocks (`hash_and_copy_to_iter`). The sum of
 //! [`super::checksum`] has a step of its own: there the kernel counts a chunk that fails anywhere as failed whole.
 
+mod pass;
 mod stepped;
 
+pub(super) use pass::{Flat, pass_by_stage, pass_to_flat, pass_to_iter};
 pub use stepped::BlockCopy;
 
-use super::chunk::{BLOCK, CopyChunk, poison};
+#[cfg(doc)]
+use super::chunk::CopyChunk;
+use super::chunk::{BLOCK, poison};
 use super::copier::Copier;
-use super::nontemporal::LineStore;
-use super::step::FromIter;
 use crate::abi::PAGE_SIZE;
 use crate::arch::{self, LINE};
 use crate::iter::IovIter;
 use crate::memory::Segment;
+use pass::pass_from_iter;
 use std::mem::MaybeUninit;
 
-/// How far ahead, in bytes, the source is prefetched. The hardware prefetcher does not follow loads that stop at each
-/// block: without this, 64 MiB take two to three times as long on Zen 5. Of 64 KiB in the second-level cache it costs a
-/// twentieth.
+/// How far ahead, in bytes, the source is prefetched where the blocks are stored non-temporally or pass through the
+/// stage alone. There the hardware prefetcher does not follow loads that stop at each block: without this, 64 MiB take
+/// two to three times as long on Zen 5. Where they go to both places at once, through the caches, it does follow, and
+/// 64 KiB of cold memory that are prefetched as well take a quarter longer.
 pub(super) const AHEAD: usize = 8 << 10;
 
 /// Where a block is between its load and its store. Not initialised: to zero it would take longer than most copies.
@@ -53,11 +57,13 @@ impl StagingBuffer {
 pub(super) struct Blocks {
     /// Where the first byte goes, and how many bytes go there in one piece, as far as that is known.
     to: Segment,
+    /// Whether the destination is stored to non-temporally, whatever the length of the copy.
+    is_streamed: bool,
 }
 
 impl Blocks {
     pub(super) fn new(to: Segment) -> Self {
-        Self { to }
+        Self { to, is_streamed: false }
     }
 
     /// Those of a copy into an iterator, at lines of its next segment.
@@ -65,6 +71,17 @@ impl Blocks {
     #[allow(clippy::inline_always)] // once per call
     pub(super) fn scattered(i: &IovIter, nbytes: usize) -> Self {
         Self::new(if nbytes <= BLOCK - LINE { Segment::default() } else { next_segment(i) })
+    }
+
+    /// The same of a destination that is stored to non-temporally, if `is_streamed`.
+    pub(super) fn streamed(self, is_streamed: bool) -> Self {
+        Self { is_streamed, ..self }
+    }
+
+    /// Whether the source, and the pages of the destination, are prefetched.
+    fn are_prefetched(self, copier: &Copier) -> bool {
+        let is_staged = self.to.len < BLOCK;
+        is_staged || self.is_streamed || copier.may_stream()
     }
 
     /// The most bytes of the block that begins `done` bytes behind the first byte: [`BLOCK`] or fewer.
@@ -116,100 +133,71 @@ pub(super) fn prefetch(range: Segment) {
     }
 }
 
-/// A copier that only loads: into the stage, through the caches, however long the whole copy is.
-struct Loader<'m>(&'m mut Copier);
-
-impl CopyChunk for Loader<'_> {
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // once per segment of 64 bytes
-    unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
-        // SAFETY: `LineStore::load` asks for what the caller of `copy` promises of the source, and for room at `dst`.
-        unsafe { self.0.load(dst, src, len) }
-    }
-}
-
-/// Loads a block into a buffer of our own and hands what could be read to `write`, which returns how many bytes of it
-/// were written.
+/// Copies from flat memory in blocks. `pass` is given a block, the address of the stage, and how many bytes were copied
+/// before it. It copies the block to its place and leaves it in the stage, and returns how many of its bytes it copied;
+/// those are lent to `fold`. The first block that is not copied whole is the last. Returns the bytes copied.
 ///
 /// # Safety
-/// [`CopyChunk::copy`] of this copier accepts the block as a source, and the buffer at `own` has room for it.
-unsafe fn pass(
-    copier: &mut Copier,
-    own: usize,
-    block: Segment,
-    write: impl FnOnce(&mut Copier, usize) -> usize,
-) -> usize {
-    // SAFETY: the caller of `pass` promises the source and the room that `LineStore::load` asks for.
-    let read = block.len - unsafe { copier.load(own, block.addr, block.len) };
-    write(copier, read)
-}
-
-/// Copies from flat memory in blocks. `write` is given a staged block and how many bytes were written before it, and
-/// returns how many of its bytes it wrote; those are lent to `fold`. The first block that is not written whole is the
-/// last. Returns the bytes written.
-///
-/// # Safety
-/// [`CopyChunk::copy`] of this copier accepts `src` as a source.
+/// `pass` leaves as many bytes in the stage as it says.
 pub(super) unsafe fn scatter(
     copier: &mut Copier,
     src: Segment,
     blocks: Blocks,
-    mut write: impl FnMut(&mut Copier, Segment, usize) -> usize,
+    mut pass: impl FnMut(&mut Copier, Segment, usize, usize) -> usize,
     mut fold: impl FnMut(&mut [u8]),
 ) -> usize {
     let mut stage = StagingBuffer::EMPTY;
     poison(&mut stage.0);
-    let mut done = 0;
+    let (is_ahead, mut done) = (blocks.are_prefetched(copier), 0);
     loop {
-        let (own, rest) = (stage.addr(), src.skip(done));
+        let rest = src.skip(done);
         let block = rest.take(blocks.most(done));
-        prefetch_ahead(rest, block.len);
-        prefetch_page_ahead(blocks.to.skip(done), block.len);
-        let write = |copier: &mut Copier, read| write(copier, Segment::new(own, read), done);
-        // SAFETY: the block is a part of `src`, by `Segment::skip` and `Segment::take`; it is no longer than
-        // `Blocks::most` says, which fits the stage.
-        let written = unsafe { pass(copier, own, block, write) };
-        // SAFETY: `pass` has read as many bytes into the stage as it gave `write`, which wrote no more than those.
-        fold(unsafe { stage.bytes(written) });
-        done += written;
-        if written < block.len || done == src.len {
+        if is_ahead {
+            prefetch_ahead(rest, block.len);
+            prefetch_page_ahead(blocks.to.skip(done), block.len);
+        }
+        let count = pass(copier, block, stage.addr(), done);
+        // SAFETY: `scatter`'s caller promises it of `pass`.
+        fold(unsafe { stage.bytes(count) });
+        done += count;
+        if count < block.len || done == src.len {
             return done;
         }
     }
 }
 
-/// Copies the next `nbytes` of an iterator in blocks. `write` is given a staged block and how many bytes were written
-/// before it, and returns how many of its bytes it wrote; those are lent to `fold`. The iterator moves by what was
-/// read, the result is what was written.
+/// Copies the next `nbytes` of an iterator in blocks to flat memory, or only reads them if there is none. Those copied
+/// are lent to `fold`. The iterator moves by what was read, the result is what was copied.
 ///
 /// # Safety
-/// [`CopyChunk::copy`] of this copier accepts the iterator's memory as a source.
+/// [`CopyChunk::copy`] of this copier accepts the iterator's memory as a source, and `nbytes` at `to` as a destination.
 pub(super) unsafe fn gather(
     copier: &mut Copier,
     i: &mut IovIter,
     nbytes: usize,
-    blocks: Blocks,
-    mut write: impl FnMut(&mut Copier, Segment, usize) -> usize,
+    to: Option<Flat>,
     mut fold: impl FnMut(&mut [u8]),
 ) -> usize {
     let mut stage = StagingBuffer::EMPTY;
     poison(&mut stage.0);
-    let mut done = 0;
+    let blocks = Blocks::new(to.map_or(Segment::default(), |to| Segment::new(to.addr, nbytes)));
+    let is_streamed = to.is_some_and(|to| to.flush.is_some());
+    let (is_ahead, mut done) = (blocks.streamed(is_streamed).are_prefetched(copier), 0);
     loop {
         let (own, wanted) = (stage.addr(), (nbytes - done).min(blocks.most(done)));
-        prefetch_ahead_of(i, nbytes - done, wanted);
-        prefetch_page_ahead(blocks.to.skip(done), wanted);
-        let mut loader = Loader(copier);
+        if is_ahead {
+            prefetch_ahead_of(i, nbytes - done, wanted);
+            prefetch_page_ahead(blocks.to.skip(done), wanted);
+        }
+        let to = to.map(|to| to.skip(done));
         // SAFETY: the stage has room for `wanted` bytes, as `Blocks::most` gives no more; the caller of `gather`
-        // promises that the copier, and so the loader over it, accepts the iterator's memory as a source.
-        let mut step = unsafe { FromIter::new(own, &mut loader) };
-        let read = i.walk(wanted, &mut step);
-        let written = write(copier, Segment::new(own, read), done);
-        // SAFETY: the walk has read `read` bytes into the stage, of which `write` wrote no more. (It reads nothing over
-        // DISCARD, but `IovIter::require` lets none be a source.)
-        fold(unsafe { stage.bytes(written) });
-        done += written;
-        if written < wanted || done == nbytes {
+        // promises the source and the destination.
+        let count = unsafe { pass_from_iter(copier, i, wanted, own, to) };
+        // SAFETY: `pass_from_iter` leaves as many bytes in the stage. (It reads nothing over DISCARD, but
+        // `IovIter::require` lets none be a source.)
+        fold(unsafe { stage.bytes(count) });
+        done += count;
+        if count < wanted || done == nbytes {
             return done;
         }
     }

@@ -5,6 +5,9 @@ mod chunks;
 mod kernel;
 mod line_store;
 mod spans;
+mod tee;
+
+pub(super) use tee::TEE_FROM;
 
 #[cfg(doc)]
 use super::chunk::CopyChunk;
@@ -72,6 +75,11 @@ impl Copier {
     pub(super) fn expect(&mut self, nbytes: usize) {
         self.nontemporal_from = tuning::chunks_from(nbytes);
         self.expected = nbytes;
+    }
+
+    /// Whether chunks may be stored non-temporally, as [`Copier::expect`] was told how many bytes the copy is about.
+    pub(super) fn may_stream(&self) -> bool {
+        self.nontemporal_from != usize::MAX
     }
 
     /// # Safety
@@ -229,7 +237,7 @@ impl Copier {
     #[inline(always)]
     #[allow(clippy::inline_always)] // out of line, all of it would be copied to read one field
     pub(super) fn into_fault(self, copied: usize, wanted: usize) -> Option<Box<Fault>> {
-        if self.nontemporal_from != usize::MAX {
+        if self.may_stream() {
             arch::store_fence();
         }
         if self.backing.may_vanish() {

@@ -6,14 +6,14 @@
 
 mod sum;
 
-use super::blocks::{Blocks, gather, scatter};
+use super::blocks::{Blocks, Flat, gather, pass_by_stage, pass_to_flat, pass_to_iter, scatter};
 use super::bounce::{self, Outcome, same_length};
+#[cfg(doc)]
 use super::chunk::CopyChunk;
 use super::copier::Copier;
 use super::flushcache::require_write_back;
 use super::mcsafe::{careful_to_iter, is_clear, readable_part};
-use super::nontemporal::{self, Flush, LineStore};
-use super::step::ToIter;
+use super::nontemporal::{Flush, LineStore};
 use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::fault::map::shared::KnownBad;
@@ -43,9 +43,8 @@ fn sum(i: &mut IovIter, crc: &mut u32) -> Result<Outcome> {
     let nbytes = i.count();
     let mut copier = Copier::new(&[], &[i])?;
     let mut sum = Sum::from(*crc);
-    let blocks = Blocks::new(Segment::default());
     // SAFETY: the copier was made for the iterator.
-    let done = unsafe { gather(&mut copier, i, nbytes, blocks, |_, block, _| block.len, |block| sum.add(block)) };
+    let done = unsafe { gather(&mut copier, i, nbytes, None, |block| sum.add(block)) };
     *crc = sum.finish();
     Ok((done, copier.into_fault(done, nbytes)))
 }
@@ -56,13 +55,13 @@ pub fn copy_to_iter(src: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) 
     let done = bounce::to_iter(src, i, nbytes, "crc32c_and_copy_to_iter", |copier, i, src| {
         copier.expect(src.len);
         let blocks = Blocks::scattered(i, src.len);
-        let write = |copier: &mut Copier, block: Segment, _| {
-            // SAFETY: the source is the staged block; `bounce::to_iter` made the copier for the iterator.
-            let mut step = unsafe { ToIter::new(block.addr, copier) };
-            i.walk(block.len, &mut step)
+        let pass = |copier: &mut Copier, block: Segment, own: usize, _| {
+            // SAFETY: `scatter` gives parts of `src` that fit the stage; `bounce::to_iter` made the copier for `src`
+            // and for the iterator.
+            unsafe { pass_to_iter(copier, block, own, i) }
         };
-        // SAFETY: `bounce::to_iter` made the copier for the source.
-        unsafe { scatter(copier, src, blocks, write, |block| sum.add(block)) }
+        // SAFETY: `pass_to_iter` leaves what it copied in the stage.
+        unsafe { scatter(copier, src, blocks, pass, |block| sum.add(block)) }
     })?;
     *crc = sum.finish();
     Ok(done)
@@ -91,8 +90,13 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
     }
     let mut sum = Sum::from(*crc);
     let done = careful_to_iter(src, i, nbytes, map, "crc32c_and_copy_to_iter_mcsafe", |copier, src, phase, write| {
-        // SAFETY: `careful_to_iter` gives a source that the copier was made for.
-        unsafe { scatter(copier, src, Blocks::new(Segment::new(phase, 0)), write, |block| sum.add(block)) }
+        let pass = |copier: &mut Copier, block: Segment, own: usize, at: usize| {
+            // SAFETY: `careful_to_iter` gives a source that the copier was made for, and `scatter` parts of it that fit
+            // the stage.
+            unsafe { pass_by_stage(copier, block, own, |copier, staged| write(copier, staged, at)) }
+        };
+        // SAFETY: `pass_by_stage` leaves what it copied in the stage.
+        unsafe { scatter(copier, src, Blocks::new(Segment::new(phase, 0)), pass, |block| sum.add(block)) }
     })?;
     *crc = sum.finish();
     Ok(done)
@@ -102,14 +106,8 @@ pub fn copy_to_iter_mcsafe<K: KnownBad + ?Sized>(
 pub fn copy_from_iter(dst: Memory, i: &mut IovIter, nbytes: usize, crc: &mut u32) -> Result<usize> {
     bounce::from_iter(dst, i, nbytes, "crc32c_and_copy_from_iter", |copier, i, dst| {
         copier.expect(dst.len);
-        let write = |copier: &mut Copier, block: Segment, at| {
-            // SAFETY: the source is the staged block; the destination is a part of `dst`, which the copier was made
-            // for.
-            block.len - unsafe { copier.copy(dst.addr + at, block.addr, block.len) }
-        };
-        let blocks = Blocks::new(dst);
-        // SAFETY: `bounce::from_iter` made the copier for the iterator.
-        unsafe { gather_summing(copier, i, dst.len, blocks, crc, write) }
+        // SAFETY: `bounce::from_iter` made the copier for the iterator and for `dst`.
+        unsafe { gather_summing(copier, i, dst, None, crc) }
     })
 }
 
@@ -133,14 +131,8 @@ fn nontemporal_from_iter(
     crc: &mut u32,
 ) -> Result<usize> {
     bounce::from_iter(dst, i, nbytes, operation, |copier, i, dst| {
-        let write = |copier: &mut Copier, block: Segment, at| {
-            // SAFETY: the source is the staged block; the destination is a part of `dst`, which the copier was made
-            // for.
-            let left = unsafe { nontemporal::copy(copier, flush, dst.addr + at, block.addr, block.len) };
-            block.len - left
-        };
-        // SAFETY: `bounce::from_iter` made the copier for the iterator.
-        let done = unsafe { gather_summing(copier, i, dst.len, Blocks::new(dst), crc, write) };
+        // SAFETY: `bounce::from_iter` made the copier for the iterator and for `dst`.
+        let done = unsafe { gather_summing(copier, i, dst, Some(flush), crc) };
         copier.fence();
         done
     })
@@ -151,14 +143,14 @@ fn nontemporal_from_iter(
 unsafe fn gather_summing(
     copier: &mut Copier,
     i: &mut IovIter,
-    nbytes: usize,
-    blocks: Blocks,
+    dst: Segment,
+    flush: Option<Flush>,
     crc: &mut u32,
-    write: impl FnMut(&mut Copier, Segment, usize) -> usize,
 ) -> usize {
     let mut sum = Sum::from(*crc);
+    let to = Some(Flat { addr: dst.addr, flush });
     // SAFETY: the caller of `gather_summing` promises what `gather` asks for.
-    let done = unsafe { gather(copier, i, nbytes, blocks, write, |block| sum.add(block)) };
+    let done = unsafe { gather(copier, i, dst.len, to, |block| sum.add(block)) };
     *crc = sum.finish();
     done
 }
@@ -209,20 +201,15 @@ pub(super) unsafe fn copy_flat(
     src: Segment,
     sum: &mut Sum,
 ) -> usize {
-    let write = |copier: &mut Copier, block: Segment, at: usize| {
-        let dst = dst.wrapping_add(at);
-        let left = match flush {
-            // SAFETY: the source is the staged block; the destination is a part of what the caller of `copy_flat`
-            // promises, as blocks are parts of `src`.
-            None => unsafe { copier.copy(dst, block.addr, block.len) },
-            // SAFETY: the source is the staged block; the destination is a part of what the caller of `copy_flat`
-            // promises, as blocks are parts of `src`.
-            Some(flush) => unsafe { nontemporal::copy(copier, flush, dst, block.addr, block.len) },
-        };
-        block.len - left
+    let pass = |copier: &mut Copier, block: Segment, own: usize, at: usize| {
+        let to = Flat { addr: dst.wrapping_add(at), flush };
+        // SAFETY: `scatter` gives parts of `src` that fit the stage; the destination is a part of what the caller of
+        // `copy_flat` promises.
+        unsafe { pass_to_flat(copier, block, own, to) }
     };
-    // SAFETY: the caller of `copy_flat` promises the source that `scatter` asks for.
-    unsafe { scatter(copier, src, Blocks::new(Segment::new(dst, src.len)), write, |block| sum.add(block)) }
+    let blocks = Blocks::new(Segment::new(dst, src.len)).streamed(flush.is_some());
+    // SAFETY: `pass_to_flat` leaves what it copied in the stage.
+    unsafe { scatter(copier, src, blocks, pass, |block| sum.add(block)) }
 }
 
 /// `memcpy_mcsafe` that adds what it copies to the sum.

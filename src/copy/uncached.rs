@@ -4,13 +4,11 @@
 //! Each block passes through a buffer of ours, as in [`super::blocks`]. The buffer has room for several, of which the
 //! CRC-64 is computed at once, as in [`super::framed`]. The blocks are prefetched from the first on.
 
-use super::blocks::{AHEAD, prefetch, prefetch_page_ahead};
+use super::blocks::{AHEAD, pass_to_iter, prefetch, prefetch_page_ahead};
 use super::bounce;
 use super::chunk::{BLOCK, poison};
 use super::copier::Copier;
 use super::framed::LARGE;
-use super::nontemporal::LineStore;
-use super::step::ToIter;
 use super::sums::{Summing, Sums};
 use crate::arch::LINE;
 use crate::error::Result;
@@ -52,13 +50,9 @@ unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Su
         prefetch(src.skip(done).skip(AHEAD).take(block.len));
         prefetch_page_ahead(to.skip(done), block.len);
         let own = stage.0[filled..].as_mut_ptr().expose_provenance();
-        // SAFETY: the block is a part of `src`, for which the caller of `copy` promises it; it ends at the latest where
-        // a block of the buffer does.
-        let read = block.len - unsafe { copier.load(own, block.addr, block.len) };
-        // SAFETY: the source is the buffer, of which `read` bytes were just written; the caller of `copy` promises it
-        // for the iterator's memory.
-        let mut step = unsafe { ToIter::new(own, copier) };
-        let written = i.walk(read, &mut step);
+        // SAFETY: the block is a part of `src`, for which the caller of `copy` promises it, as for the iterator's
+        // memory; it ends at the latest where a block of the buffer does.
+        let written = unsafe { pass_to_iter(copier, block, own, i) };
         done += written;
         let is_last = written < block.len || done == src.len;
         let from = filled - first;

@@ -1,5 +1,6 @@
 //! Faults in every guarded routine, at every distance from its start and on either side, recovered by the handler.
 
+mod teed;
 mod vanishing;
 
 use super::arm::{self, Path};

@@ -6,6 +6,8 @@ mod table;
 mod lines;
 #[macro_use]
 mod partial;
+#[macro_use]
+mod tee;
 #[cfg(test)]
 mod disassembly;
 mod flush;

@@ -101,11 +101,12 @@ macro_rules! routines {
         nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident,
         mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal,
         line: $line:tt, end: $end_mov:literal $end_line:tt, plain_lines: $plain_lines:tt, four_lines: $four_lines:tt,
-        zeroes: $zeroes:tt
+        zeroes: $zeroes:tt $(, tee: $tee:literal $tee_fn:ident $tee_nt:literal $tee_nt_fn:ident)?
     ) => {
         declare_primitives!(
             $set, $name, available: || $test, whole: $whole, copy: $copy $copy_fn,
             nontemporal: $nontemporal $nontemporal_fn, zero: $zero $zero_fn
+            $(, tee: $tee $tee_fn $tee_nt $tee_nt_fn)?
         );
 
         global_asm!(
@@ -211,6 +212,7 @@ macro_rules! routines {
             concat!(".L", $zero, "_fixup:"),
             save_trap!(), "mov rax, r11\n sub rax, rdi", $leave, "ret",
             closing!($zero),
+            $( tee!($tee, $mov, $mov, $leave, $line), tee!($tee_nt, $mov, $put, $leave, $line), )?
             ".popsection",
             string_from = sym STRING_FROM,
             string_any_from = sym STRING_ANY_FROM,
@@ -278,7 +280,8 @@ routines!(
         "xmm8" "128", "xmm9" "144", "xmm10" "160", "xmm11" "176",
         "xmm12" "192", "xmm13" "208", "xmm14" "224", "xmm15" "240"
     ]],
-    zeroes: [["xmm0" "0", "xmm0" "16", "xmm0" "32", "xmm0" "48"]]
+    zeroes: [["xmm0" "0", "xmm0" "16", "xmm0" "32", "xmm0" "48"]],
+    tee: "iovec_rs_tee_sse2" tee_sse2 "iovec_rs_tee_nt_sse2" tee_nt_sse2
 );
 routines!(
     AVX2, "avx2", is_x86_feature_detected!("avx2"), whole: || true, copy: "iovec_rs_copy_avx2" copy_avx2,
@@ -294,7 +297,8 @@ routines!(
     ],
     four_lines: [["0": "ymm0" "0", "ymm1" "32", "ymm2" "64", "ymm3" "96",
         "ymm4" "128", "ymm5" "160", "ymm6" "192", "ymm7" "224"]],
-    zeroes: [["ymm0" "0", "ymm0" "32"]]
+    zeroes: [["ymm0" "0", "ymm0" "32"]],
+    tee: "iovec_rs_tee_avx2" tee_avx2 "iovec_rs_tee_nt_avx2" tee_nt_avx2
 );
 // Registers 16 and up cannot be named by legacy SSE code, so their upper halves do not slow it down: no `vzeroupper` is
 // needed on leaving.
@@ -307,5 +311,6 @@ routines!(
     end: "vmovdqu64" [["zmm16" "0"]],
     plain_lines: [ahead "zmm16" "zmm17" "zmm18" "zmm19"],
     four_lines: [["0": "zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192"]],
-    zeroes: [["zmm16" "0"]]
+    zeroes: [["zmm16" "0"]],
+    tee: "iovec_rs_tee_avx512" tee_avx512 "iovec_rs_tee_nt_avx512" tee_nt_avx512
 );

@@ -1,10 +1,9 @@
 //! A copy in blocks that is stepped from outside.
 
-use super::pass;
+use super::pass_to_iter;
 use crate::abi::Direction;
 use crate::copy::bounce::{self, Scratch};
 use crate::copy::copier::Copier;
-use crate::copy::step::ToIter;
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::iter::IovIter;
@@ -64,13 +63,8 @@ impl<'i> BlockCopy<'i> {
         let wanted = self.source.take(block.len()).seg();
         let own = block.as_mut_ptr().expose_provenance();
         let mut copier = Copier::new(&[self.source], &[self.i])?;
-        let write = |copier: &mut Copier, read| {
-            // SAFETY: the source is the block, of which that much was read; the copier was made for the iterator.
-            let mut step = unsafe { ToIter::new(own, copier) };
-            self.i.walk(read, &mut step)
-        };
-        // SAFETY: the copier was made for the source; the block has room for what is wanted.
-        let written = unsafe { pass(&mut copier, own, wanted, write) };
+        // SAFETY: the copier was made for the source and the iterator; the block has room for what is wanted.
+        let written = unsafe { pass_to_iter(&mut copier, wanted, own, self.i) };
         let mut fault = copier.into_fault(written, self.source.len());
         self.done += written;
         self.source = if written < wanted.len { self.source.take(0) } else { self.source.skip(written) };

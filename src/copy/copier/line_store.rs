@@ -87,7 +87,13 @@ impl Copier {
 
     /// The part that a non-temporal copy left, if it left any.
     #[cold]
-    fn rest_of(&mut self, stop: Option<&Interrupted>, dst: usize, src: usize, len: usize) -> Option<Remainder> {
+    pub(super) fn rest_of(
+        &mut self,
+        stop: Option<&Interrupted>,
+        dst: usize,
+        src: usize,
+        len: usize,
+    ) -> Option<Remainder> {
         let left = self.count(stop, dst, src, len);
         let done = len - left;
         // If a guard's zeroes made the count shorter, the bytes behind are not to be read.

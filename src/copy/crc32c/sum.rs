@@ -20,6 +20,8 @@ impl Sum {
     /// which has no table, to go on is the same as to begin, with the sum added without carries to the first four
     /// bytes. The load of these waits until the store of the sum has left the CPU's store queue, which takes as long as
     /// all stores before it.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per block, see `Copier::tee`
     pub(crate) fn add(&mut self, block: &mut [u8]) {
         let before = if self.0 == 0 {
             0

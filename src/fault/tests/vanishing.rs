@@ -9,7 +9,7 @@ use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
 
 /// No copy here writes beyond this many bytes of its target.
-const REACH: usize = 512;
+const REACH: usize = 1 << 10;
 
 /// A page, and when it vanishes.
 struct Page {
@@ -39,7 +39,12 @@ impl Page {
 
 /// Runs a copy to `target` many times: the page vanishes before its first access, its second, and so on, until the copy
 /// has no more accesses. Passes what each copy returns to `check`.
-fn taken_before_each_access<R>(page: usize, target: &Edge, mut run: impl FnMut() -> R, mut check: impl FnMut(R)) {
+pub(super) fn taken_before_each_access<R>(
+    page: usize,
+    target: &Edge,
+    mut run: impl FnMut() -> R,
+    mut check: impl FnMut(R),
+) {
     for goes in 0.. {
         target.fill(0, REACH, 0);
         let gone = if goes % 2 == 0 { 1 } else { usize::MAX / 2 };
@@ -54,7 +59,7 @@ fn taken_before_each_access<R>(page: usize, target: &Edge, mut run: impl FnMut()
 }
 
 /// The number of bytes of the target that were written from `start` on. Checks that no others were.
-fn written(target: &Edge, start: usize) -> usize {
+pub(super) fn written(target: &Edge, start: usize) -> usize {
     let count = (start..REACH).take_while(|at| target.byte(*at) == 7).count();
     assert!((0..start).chain(start + count..REACH).all(|at| target.byte(at) == 0), "written elsewhere");
     count
@@ -143,4 +148,4 @@ fn a_source_that_goes_at_any_moment_of_a_whole_copy_is_counted_to_the_byte() {
     }
 }
 
-const UNCHECKED: Backing = Backing::Unchecked;
+pub(super) const UNCHECKED: Backing = Backing::Unchecked;
