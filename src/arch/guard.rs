@@ -12,9 +12,12 @@ mod table;
 pub use interrupted::{Instruction, Interrupted, Trap};
 pub use table::{Entry, Resume, Table, find};
 
-use super::{LINE, Primitives, TeeFn, WriteBack};
+use super::{LINE, LINES_AHEAD, Primitives, TeeFn, WriteBack};
+use crate::abi::Direction;
+use crate::memory::Segment;
 use std::mem::MaybeUninit;
 use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
+use std::sync::atomic::AtomicU32;
 
 /// Runs a routine with a trap record. `None` if the routine did all its bytes.
 ///
@@ -55,6 +58,38 @@ pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> Opti
     let stop = unsafe { run(routine) }?;
     // SAFETY: `stop` happened in this very range, for which `copy`'s caller promises its contract.
     unsafe { finish_line(set, stop) }.or_done()
+}
+
+/// Copies, in turn, between flat memory and the first segments of a list, those that are [`LINE`] bytes long and have
+/// at least [`LINES_AHEAD`] others behind them. Returns how many it took, perhaps none, and what stopped it in the last
+/// of them. It may stop for another reason: see [`LinesFn`](super::LinesFn). `watched` is a word, and the value without
+/// which it takes no segment more.
+///
+/// # Safety
+/// The contract of [`copy`], for each of these segments with its part of the flat memory.
+pub unsafe fn copy_lines(
+    set: &Primitives,
+    direction: Direction,
+    list: &[Segment],
+    flat: usize,
+    (watched, expected): (&AtomicU32, u32),
+) -> (usize, Option<Interrupted>) {
+    let (Some(lines), count @ 1..) = (&set.lines, list.len().saturating_sub(LINES_AHEAD)) else { return (0, None) };
+    let routine = match direction {
+        Direction::Source => lines.gather,
+        Direction::Dest => lines.scatter,
+    };
+    let mut trap = Trap::EMPTY;
+    // SAFETY: `count` is not 0, and the list has LINES_AHEAD segments more; what `LinesFn` requires of the memory is
+    // `copy_lines`' contract.
+    let left = unsafe { routine(list.as_ptr(), count, flat, &raw mut trap, watched.as_ptr(), expected) };
+    let done = count - left;
+    if !trap.is_filled() {
+        return (done, None);
+    }
+    // SAFETY: it stopped in a segment for which `copy_lines`' caller promises the contract of `copy`.
+    let stop = unsafe { finish_line(set, Interrupted::new(trap, LINE)) };
+    (done + 1, stop.or_done())
 }
 
 /// Copies the bytes before the bad line, which a wide load lost because it also reached into that line.

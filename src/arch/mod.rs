@@ -34,6 +34,7 @@ use portable as native;
 #[cfg(all(target_arch = "x86_64", not(iovec_rs_portable)))]
 use x86_64 as native;
 
+use crate::memory::Segment;
 use guard::{Table, Trap};
 #[cfg(test)]
 pub(crate) use native::stepped;
@@ -61,6 +62,33 @@ pub type TeeFn =
 /// Zeroes `len` bytes at `dst`; returns the bytes not zeroed. Call it through [`guard::zero`].
 pub type ZeroFn = unsafe extern "C" fn(dst: *mut u8, len: usize, trap: *mut Trap) -> usize;
 
+/// How many segments ahead a [`LinesFn`] prefetches, so that a segment has arrived when the copy reaches it.
+pub const LINES_AHEAD: usize = 64;
+/// Copies, in turn, between flat memory and the first `count` segments of a list, each [`LINE`] bytes long; `count` is
+/// not 0, and the list has at least [`LINES_AHEAD`] segments more. Returns the number of segments not copied. It stops
+/// * before a segment of another length, and before one whose destination straddles two pages;
+/// * behind a segment if the word `watched` is not `expected` by then;
+/// * at a segment that faults. Then, and only then, it fills the record, with the addresses of that segment, of which
+///   it has stored nothing.
+///
+/// Call it through [`guard::copy_lines`].
+pub type LinesFn = unsafe extern "C" fn(
+    list: *const Segment,
+    count: usize,
+    flat: usize,
+    trap: *mut Trap,
+    watched: *const u32,
+    expected: u32,
+) -> usize;
+
+/// Plain copies of lists of segments that are one line long.
+pub struct LineCopies {
+    /// From the segments to flat memory.
+    pub gather: LinesFn,
+    /// From flat memory to the segments.
+    pub scatter: LinesFn,
+}
+
 /// The routines of one instruction set.
 pub struct Primitives {
     /// Its public name: what `IOVEC_RS_ISA` and `iovec_rs.cpu.use_isa` take.
@@ -71,6 +99,8 @@ pub struct Primitives {
     pub nontemporal: NontemporalFn,
     /// Plain zeroing.
     pub zero: ZeroFn,
+    /// Plain copies of lists of lines. A set without them copies each segment by itself.
+    pub lines: Option<LineCopies>,
     /// Copies to a destination and a buffer of ours at once. `None` if the set has no routines for that.
     pub tee: Option<Tee>,
     /// Whether this CPU can run it.

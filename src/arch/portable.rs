@@ -27,6 +27,7 @@ pub(super) static SCALAR: Primitives = Primitives {
     copy,
     nontemporal: copy,
     zero,
+    lines: None,
     tee: None,
     available: || true,
     whole: || true,

@@ -32,11 +32,32 @@ macro_rules! table {
     };
 }
 
+/// The copies of lists of lines that a set has.
+macro_rules! lines {
+    () => {
+        None
+    };
+    ($gather:ident $scatter:ident) => {
+        Some(crate::arch::LineCopies { gather: $gather, scatter: $scatter })
+    };
+}
+
+/// The copies to two places at once that a set has.
+macro_rules! tee_of {
+    () => {
+        None
+    };
+    ($copy:ident $nontemporal:ident) => {
+        Some(crate::arch::Tee { copy: $copy, nontemporal: $nontemporal })
+    };
+}
+
 /// Declares a set of routines by their symbols.
 macro_rules! declare_primitives {
     (
         $set:ident, $name:literal, available: $available:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
         nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident
+        $(, lines: $gather:literal $gather_fn:ident $scatter:literal $scatter_fn:ident)?
         $(, tee: $tee:literal $tee_fn:ident $tee_nt:literal $tee_nt_fn:ident)?
     ) => {
         pub(in crate::arch) static $set: crate::arch::Primitives = crate::arch::Primitives {
@@ -44,10 +65,14 @@ macro_rules! declare_primitives {
             copy: $copy_fn,
             nontemporal: $nontemporal_fn,
             zero: $zero_fn,
-            tee: declare_primitives!(@tee $($tee_fn $tee_nt_fn)?),
+            lines: lines!($($gather_fn $scatter_fn)?),
+            tee: tee_of!($($tee_fn $tee_nt_fn)?),
             available: $available,
             whole: $whole,
-            tables: &[$copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE $(, $tee_fn::TABLE, $tee_nt_fn::TABLE)?],
+            tables: &[
+                $copy_fn::TABLE, $nontemporal_fn::TABLE, $zero_fn::TABLE, $($gather_fn::TABLE, $scatter_fn::TABLE,)?
+                $($tee_fn::TABLE, $tee_nt_fn::TABLE)?
+            ],
         };
 
         unsafe extern "C" {
@@ -57,31 +82,56 @@ macro_rules! declare_primitives {
             fn $nontemporal_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
             #[link_name = $zero]
             fn $zero_fn(dst: *mut u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
-            $(
-                #[link_name = $tee]
-                fn $tee_fn(
-                    dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap, stage: *mut u8,
-                ) -> usize;
-                #[link_name = $tee_nt]
-                fn $tee_nt_fn(
-                    dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap, stage: *mut u8,
-                ) -> usize;
-            )?
         }
 
         table!($copy_fn, $copy);
         table!($nontemporal_fn, $nontemporal);
         table!($zero_fn, $zero);
         $(
-            table!($tee_fn, $tee);
-            table!($tee_nt_fn, $tee_nt);
+            declare_line_copy!($gather_fn, $gather);
+            declare_line_copy!($scatter_fn, $scatter);
+        )?
+        $(
+            declare_tee!($tee_fn, $tee);
+            declare_tee!($tee_nt_fn, $tee_nt);
         )?
     };
-    (@tee) => {
-        None
+}
+
+/// Declares a copy of a list of lines by its symbol.
+macro_rules! declare_line_copy {
+    ($function:ident, $routine:literal) => {
+        unsafe extern "C" {
+            #[link_name = $routine]
+            fn $function(
+                list: *const crate::memory::Segment,
+                count: usize,
+                flat: usize,
+                trap: *mut crate::arch::Trap,
+                watched: *const u32,
+                expected: u32,
+            ) -> usize;
+        }
+
+        table!($function, $routine);
     };
-    (@tee $tee_fn:ident $tee_nt_fn:ident) => {
-        Some(crate::arch::Tee { copy: $tee_fn, nontemporal: $tee_nt_fn })
+}
+
+/// Declares a copy to two places by its symbol.
+macro_rules! declare_tee {
+    ($function:ident, $routine:literal) => {
+        unsafe extern "C" {
+            #[link_name = $routine]
+            fn $function(
+                dst: *mut u8,
+                src: *const u8,
+                len: usize,
+                trap: *mut crate::arch::Trap,
+                stage: *mut u8,
+            ) -> usize;
+        }
+
+        table!($function, $routine);
     };
 }
 

@@ -32,20 +32,16 @@ pub(super) trait CopyChunk {
     unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize;
 
     /// Copies between the segments of a run and flat memory, in turn. Returns how many segments it took, at least one,
-    /// and how many bytes of the last of them it did **not** copy. It may end before the run does. `ends` makes a
-    /// destination and a source of a segment's address and of the number of bytes before it in the run.
+    /// and how many bytes of the last of them it did **not** copy. It may end before the run does. If it `GATHERS`, the
+    /// segments are the sources and `flat` is the destination of the first, otherwise it is the other way round.
     ///
     /// `None`, with nothing copied, if each segment has to be copied as a chunk of its own.
     ///
     /// # Safety
-    /// As for [`CopyChunk::copy`], for each segment of the run with the addresses that `ends` makes of it.
+    /// As for [`CopyChunk::copy`], for each segment of the run with its part of the flat memory.
     #[inline(always)]
     #[allow(clippy::inline_always)] // a constant
-    unsafe fn copy_run(
-        &mut self,
-        _run: &Run<'_>,
-        _ends: impl Fn(usize, usize) -> (usize, usize),
-    ) -> Option<(usize, usize)> {
+    unsafe fn copy_run<const GATHERS: bool>(&mut self, _run: &Run<'_>, _flat: usize) -> Option<(usize, usize)> {
         None
     }
 

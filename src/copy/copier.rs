@@ -4,6 +4,7 @@
 mod chunks;
 mod kernel;
 mod line_store;
+mod runs;
 mod spans;
 mod tee;
 

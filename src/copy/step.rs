@@ -37,7 +37,7 @@ impl<C: CopyChunk> Step for ToIter<'_, C> {
         let flat = self.src + progress;
         // SAFETY: a run has segments of the iterator's memory, which together are at most what is walked over; `new`'s
         // caller promises that `copy` accepts both sides.
-        let done = unsafe { self.copier.copy_run(run, |addr, at| (addr, flat + at)) };
+        let done = unsafe { self.copier.copy_run::<false>(run, flat) };
         done.unwrap_or_else(|| one_by_one(self, run, progress))
     }
 
@@ -82,7 +82,7 @@ impl<C: CopyChunk> Step for FromIter<'_, C> {
         let flat = self.dst + progress;
         // SAFETY: a run has segments of the iterator's memory, which together are at most what is walked over; `new`'s
         // caller promises that `copy` accepts both sides.
-        let done = unsafe { self.copier.copy_run(run, |addr, at| (flat + at, addr)) };
+        let done = unsafe { self.copier.copy_run::<true>(run, flat) };
         done.unwrap_or_else(|| one_by_one(self, run, progress))
     }
 

@@ -14,7 +14,7 @@ use crate::arch::{self, ticks};
 use crate::error::{Error, Result};
 use crate::memory::Backing;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, compiler_fence};
 
 /// How faults are handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,6 +139,11 @@ impl Armed {
     #[inline]
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// The word that has the epoch, and the epoch in which the copy began, for a routine that checks it by itself.
+    pub fn watched(&self) -> (&'static AtomicU32, u32) {
+        (threads::epoch_word(), self.epoch)
     }
 
     /// Whether the epoch is still the same. Then none of the bytes read so far were a guard's zeroes.

@@ -18,6 +18,11 @@ pub(super) fn epoch(ordering: Ordering) -> u32 {
     EPOCH.load(ordering)
 }
 
+/// The word that has the current epoch.
+pub(super) fn epoch_word() -> &'static AtomicU32 {
+    &EPOCH
+}
+
 /// Makes every thread ask the kernel before its next copy. Returns the new epoch.
 pub(super) fn invalidate_all() -> u32 {
     EPOCH.fetch_add(1, Ordering::SeqCst).wrapping_add(1)

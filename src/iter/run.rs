@@ -28,9 +28,14 @@ impl<'a> Run<'a> {
         if second.len != len || len.wrapping_sub(1) >= UP_TO || room < 2 * len {
             return None;
         }
-        let segs = &segs[..segs.len().min(room / len)];
+        Some(Self::of(&segs[..segs.len().min(room / len)], len))
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // once per run
+    fn of(segs: &'a [Segment], len: usize) -> Self {
         let ahead = segs.get(lookahead(len)..).unwrap_or_default();
-        Some(Self { segs: segs.iter(), ahead: ahead.iter(), len })
+        Self { segs: segs.iter(), ahead: ahead.iter(), len }
     }
 
     /// Its first segments, as many as `nbytes` bytes hold.
@@ -40,6 +45,16 @@ impl<'a> Run<'a> {
         let segs = self.segs.as_slice();
         let segs = if segs.len() * self.len <= nbytes { segs } else { &segs[..nbytes / self.len] };
         Self { segs: segs.iter(), ..self.clone() }
+    }
+
+    /// The run without its first segments.
+    pub(crate) fn behind(&self, segments: usize) -> Self {
+        Self::of(&self.segs.as_slice()[segments..], self.len)
+    }
+
+    /// Its segments, perhaps with others behind its end, of which the first has another length.
+    pub(crate) fn segs(&self) -> &'a [Segment] {
+        self.segs.as_slice()
     }
 
     /// The length of each segment, in bytes; not 0.

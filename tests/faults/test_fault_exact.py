@@ -38,7 +38,7 @@ BLANK = b"\xee" * (GOOD_PAGES * PAGE_SIZE)
 
 @pytest.fixture(params=Damage, ids=lambda how: how.name, scope="module")
 def bad(request: pytest.FixtureRequest) -> Iterator[tuple[Arena, Damage]]:
-    with Arena.good(GOOD_PAGES + 1, DATA) as arena:
+    with Arena.good(GOOD_PAGES + 3, DATA) as arena:
         arena.damage(GOOD_PAGES, request.param)
         yield arena, request.param
 
@@ -161,23 +161,26 @@ def test_a_stream_into_a_bad_page_ends_at_its_first_byte(
 
 
 IN_RUNS = (*range(0, 260, 4), 1000, 4096, 8000)
-"""Numbers of bytes before the fault. They end at segments of a run and in them; as many segments follow as fit in a
-page.
-"""
+"""Numbers of bytes before the fault. They end at segments of a run and in them."""
+
+BEHIND_RUNS = (4096 - 64, 4096 + 64)
+"""Bytes that follow in a run: those of as many segments of 64 bytes as are prefetched ahead, and of more."""
 
 
+@pytest.mark.parametrize("behind", BEHIND_RUNS)
 @pytest.mark.parametrize("name", [name for name in FROM_BAD if " run" in name])
 def test_a_bad_source_in_the_middle_of_a_run_ends_it_at_its_first_byte(
-    name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
+    name: str, behind: int, bad: tuple[Arena, Damage], good: memoryview, origin: str
 ) -> None:
-    assert Sweep(name, *bad, good, origin, IN_RUNS, 4096 - 64).from_bad() == len(IN_RUNS) * len(MISALIGNMENTS)
+    assert Sweep(name, *bad, good, origin, IN_RUNS, behind).from_bad() == len(IN_RUNS) * len(MISALIGNMENTS)
 
 
+@pytest.mark.parametrize("behind", BEHIND_RUNS)
 @pytest.mark.parametrize("name", [name for name in TO_BAD if " run" in name])
 def test_a_bad_destination_in_the_middle_of_a_run_ends_it_at_its_first_byte(
-    name: str, bad: tuple[Arena, Damage], good: memoryview, origin: str
+    name: str, behind: int, bad: tuple[Arena, Damage], good: memoryview, origin: str
 ) -> None:
-    assert Sweep(name, *bad, good, origin, IN_RUNS, 4096 - 64).into_bad() == len(IN_RUNS) * len(MISALIGNMENTS)
+    assert Sweep(name, *bad, good, origin, IN_RUNS, behind).into_bad() == len(IN_RUNS) * len(MISALIGNMENTS)
 
 
 WITHOUT_SIGNALS = [("signals blocked", BEFORE[::7]), ("mode", BEFORE)]

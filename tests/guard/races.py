@@ -100,12 +100,17 @@ def _from_run(dst: Array, src: Array) -> int:
     return copy_from_iter(dst, IovIter.iovec(WRITE, [src[at : at + 512] for at in range(0, len(src), 512)]))
 
 
+def _from_lines(dst: Array, src: Array) -> int:
+    """The segments have the length at which one routine copies a list of them."""
+    return copy_from_iter(dst, IovIter.iovec(WRITE, [src[at : at + 64] for at in range(0, len(src), 64)]))
+
+
 def _to_iterator(dst: Array, src: Array) -> int:
     return copy_to_iter_mcsafe(src, IovIter.kvec(READ, [dst]))
 
 
 def a_copy_counts_no_zeroes_of_another_threads_guard() -> None:
-    _copies_out([lambda dst, src: memcpy_mcsafe(dst, src).copied, _from_iterator, _from_run, _to_iterator])
+    _copies_out([lambda dst, src: memcpy_mcsafe(dst, src).copied, _from_iterator, _from_run, _from_lines, _to_iterator])
 
 
 def a_copy_past_the_caches_counts_no_zeroes_of_another_threads_guard() -> None:

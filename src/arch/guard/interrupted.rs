@@ -36,6 +36,14 @@ pub struct Trap {
 }
 
 impl Trap {
+    /// A record that no fixup has filled.
+    pub(super) const EMPTY: Self = Self { addr: 0, info: 0, dst: 0, src: 0, reached: 0 };
+
+    /// Whether a fixup has filled it.
+    pub(super) fn is_filled(&self) -> bool {
+        self.info != 0
+    }
+
     /// Packs what the handler puts into the second register. Bits 0 to 6 are the signal, bit 7 whether a store is known
     /// to have raised it, bits 8 to 15 its code, bits 16 to 31 log2 of the extent, bits 32 to 63 the entry's `meta`.
     pub fn encode(signo: i32, is_write: bool, code: i32, lsb: u16, meta: i32) -> u64 {

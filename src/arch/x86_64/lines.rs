@@ -1,6 +1,10 @@
-//! Macros for whole cache lines, one and four at a time: plain copies, non-temporal copies, zeroing. In all of them
+//! Macros for whole cache lines, one and four at a time: plain copies, non-temporal copies, zeroing; and the copies of
+//! lists of lines. In all of them
 //! `$r` is the routine whose table gets the entries, `$mov` loads a register, `$put` stores one, and `rsi` and `rdi`
 //! point to the source and the destination.
+
+use crate::memory::Segment;
+use std::mem::offset_of;
 
 /// Copies one line at offset `$at`. A group of registers is loaded and then stored, group after group; only the
 /// narrowest set needs two groups for a line. When the group at offset `o` of the line begins, `$stored o` bytes of the
@@ -119,3 +123,37 @@ macro_rules! zero_line {
         concat!($( guarded!($r, "store", $at, concat!($( $mov, " [rdi+", $at, "+", $o, "], ", $reg, "\n", )*)), )*)
     };
 }
+
+/// A copy between flat memory and a list of segments, each one line long: the whole routine, as
+/// [`LinesFn`](crate::arch::LinesFn) describes it. `$flat` points to the flat side, `$listed` to the side in the list.
+///
+/// With one register a line it takes 19 instructions a segment. A call of the plain copy for each segment, in a loop
+/// that the compiler makes, takes 48. The fewer they are, the more segments the CPU has under way at once; on 4 KiB
+/// pages most of them wait for a page walk.
+///
+/// `rcx` points to the segment's place in the list, and `r11` behind the last place. Until a fault replaces both, `r8`
+/// points to the word that the caller watches, and `r9d` has the value expected there. A line is loaded whole before it
+/// is stored, and stored within one page, so a segment that faults has stored nothing. It is counted, by advancing
+/// `rcx`, once it is stored.
+#[rustfmt::skip]
+macro_rules! listed_lines {
+    ($r:literal, $flat:literal, $listed:literal, $mov:literal, $line:tt, $leave:literal) => {
+        concat!(
+            opening!($r),
+            "mov r10, rcx\n mov rcx, rdi\n shl rsi, 4\n lea r11, [rcx+rsi]\n mov ", $flat, ", rdx\n",
+            ".p2align 5\n",
+            "2: cmp qword ptr [rcx+8], 64\n jne 9f\n",
+            "mov rax, [rcx+{lines_ahead}]\n prefetcht0 [rax]\n prefetcht0 [rax+63]\n mov ", $listed, ", [rcx]\n",
+            "mov eax, edi\n and eax, 4095\n cmp eax, 4096 - 64\n ja 9f\n",
+            guarded!($r, "first", "0", "mov al, [rsi]"),
+            copy_line!($r, $mov, $mov, "0", $line),
+            "add rcx, 16\n add ", $flat, ", 64\n cmp [r8], r9d\n jne 9f\n cmp rcx, r11\n jb 2b\n jmp 9f\n",
+            ".L", $r, "_fixup:\n",
+            save_trap!(),
+            "9: ", $leave, "\n mov rax, r11\n sub rax, rcx\n shr rax, 4\n ret\n",
+            closing!($r),
+        )
+    };
+}
+
+const _: () = assert!(size_of::<Segment>() == 16 && offset_of!(Segment, addr) == 0 && offset_of!(Segment, len) == 8);

@@ -1,5 +1,5 @@
-//! One plain copy, one non-temporal copy and one zeroing routine: each is written once, as a macro, and expanded for
-//! every register width.
+//! One plain copy, one non-temporal copy, one zeroing routine, and the plain copies of lists of lines: each is written
+//! once, as a macro, and expanded for every register width.
 //!
 //! They are assembly so that their memory accesses are exactly those written here, and each has an entry in the fault
 //! table. After an access faults, the thread goes on at the routine's fixup, which returns the bytes left.
@@ -36,7 +36,9 @@
 //!   into a second line, a byte of the first has been read, by an [`Instruction::First`] where nothing else has read
 //!   it; so if such a load faults, the second line is the bad one.
 
+use crate::arch::LINES_AHEAD;
 use crate::arch::guard::Instruction;
+use crate::memory::Segment;
 use core::arch::global_asm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -90,7 +92,7 @@ pub(super) fn use_unaided(from: usize) {
 const PAGES_FROM: usize = 256 << 10;
 const PAGES_AHEAD: usize = 16 << 10;
 
-/// Defines the three routines of one register width, and their set. `mov` loads and stores, `put` is the non-temporal
+/// Defines the routines of one register width, and their set. `mov` loads and stores, `put` is the non-temporal
 /// store. `line` groups the registers of a 64-byte line with their offsets, `plain_lines` those of four lines of a
 /// plain copy, `four_lines` those of a non-temporal one, `zeroes` those that zero a line; `end` is the move of heads
 /// and tails. `clear` zeroes a register, and `leave` runs before code of another width and before returning.
@@ -99,13 +101,15 @@ macro_rules! routines {
     (
         $set:ident, $name:literal, $test:expr, whole: $whole:expr, copy: $copy:literal $copy_fn:ident,
         nontemporal: $nontemporal:literal $nontemporal_fn:ident, zero: $zero:literal $zero_fn:ident,
+        lines: $gather:literal $gather_fn:ident $scatter:literal $scatter_fn:ident,
         mov: $mov:literal, put: $put:literal, clear: $clear:literal, leave: $leave:literal,
         line: $line:tt, end: $end_mov:literal $end_line:tt, plain_lines: $plain_lines:tt, four_lines: $four_lines:tt,
         zeroes: $zeroes:tt $(, tee: $tee:literal $tee_fn:ident $tee_nt:literal $tee_nt_fn:ident)?
     ) => {
         declare_primitives!(
             $set, $name, available: || $test, whole: $whole, copy: $copy $copy_fn,
-            nontemporal: $nontemporal $nontemporal_fn, zero: $zero $zero_fn
+            nontemporal: $nontemporal $nontemporal_fn, zero: $zero $zero_fn,
+            lines: $gather $gather_fn $scatter $scatter_fn
             $(, tee: $tee $tee_fn $tee_nt $tee_nt_fn)?
         );
 
@@ -213,19 +217,15 @@ macro_rules! routines {
             save_trap!(), "mov rax, r11\n sub rax, rdi", $leave, "ret",
             closing!($zero),
             $( tee!($tee, $mov, $mov, $leave, $line), tee!($tee_nt, $mov, $put, $leave, $line), )?
+            listed_lines!($gather, "rdi", "rsi", $end_mov, $end_line, $leave),
+            listed_lines!($scatter, "rsi", "rdi", $end_mov, $end_line, $leave),
             ".popsection",
-            string_from = sym STRING_FROM,
-            string_any_from = sym STRING_ANY_FROM,
-            lanes = sym super::partial::LANES,
-            ahead_min = const AHEAD_MIN,
-            prefetch_ahead = const PREFETCH_AHEAD,
-            far = const FAR_AHEAD,
-            far_from = sym FAR_FROM,
-            unaided_from = sym UNAIDED_FROM,
-            pages_from = const PAGES_FROM,
-            pages_ahead = const PAGES_AHEAD,
-            page = const crate::abi::PAGE_SIZE,
-            ahead = const AHEAD,
+            string_from = sym STRING_FROM, string_any_from = sym STRING_ANY_FROM,
+            lanes = sym super::partial::LANES, ahead_min = const AHEAD_MIN, ahead = const AHEAD,
+            prefetch_ahead = const PREFETCH_AHEAD, unaided_from = sym UNAIDED_FROM,
+            far = const FAR_AHEAD, far_from = sym FAR_FROM,
+            pages_from = const PAGES_FROM, pages_ahead = const PAGES_AHEAD, page = const crate::abi::PAGE_SIZE,
+            lines_ahead = const LINES_AHEAD * size_of::<Segment>(),
             first = const Instruction::First as i32,
             load = const Instruction::Load as i32,
             store = const Instruction::Store as i32,
@@ -238,6 +238,7 @@ macro_rules! routines {
 routines!(
     SCALAR, "scalar", true, whole: || true, copy: "iovec_rs_copy_scalar" copy_scalar,
     nontemporal: "iovec_rs_nontemporal_scalar" nontemporal_scalar, zero: "iovec_rs_zero_scalar" zero_scalar,
+    lines: "iovec_rs_gather_scalar" gather_scalar "iovec_rs_scatter_scalar" scatter_scalar,
     mov: "mov", put: "movnti", clear: "", leave: "",
     line: [["rax" "0", "rcx" "8", "r8" "16", "r9" "24"], ["rax" "32", "rcx" "40", "r8" "48", "r9" "56"]],
     end: "movdqu" [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
@@ -266,6 +267,7 @@ routines!(
 routines!(
     SSE2, "sse2", true, whole: || true, copy: "iovec_rs_copy_sse2" copy_sse2,
     nontemporal: "iovec_rs_nontemporal_sse2" nontemporal_sse2, zero: "iovec_rs_zero_sse2" zero_sse2,
+    lines: "iovec_rs_gather_sse2" gather_sse2 "iovec_rs_scatter_sse2" scatter_sse2,
     mov: "movdqu", put: "movntdq", clear: "", leave: "",
     line: [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
     end: "movdqu" [["xmm0" "0", "xmm1" "16", "xmm2" "32", "xmm3" "48"]],
@@ -286,9 +288,9 @@ routines!(
 routines!(
     AVX2, "avx2", is_x86_feature_detected!("avx2"), whole: || true, copy: "iovec_rs_copy_avx2" copy_avx2,
     nontemporal: "iovec_rs_nontemporal_avx2" nontemporal_avx2, zero: "iovec_rs_zero_avx2" zero_avx2,
+    lines: "iovec_rs_gather_avx2" gather_avx2 "iovec_rs_scatter_avx2" scatter_avx2,
     mov: "vmovdqu", put: "vmovntdq", clear: "vpxor xmm0, xmm0, xmm0", leave: "vzeroupper",
-    line: [["ymm0" "0", "ymm1" "32"]],
-    end: "vmovdqu" [["ymm0" "0", "ymm1" "32"]],
+    line: [["ymm0" "0", "ymm1" "32"]], end: "vmovdqu" [["ymm0" "0", "ymm1" "32"]],
     plain_lines: [
         ["0": "ymm0" "0", "ymm1" "32"],
         ["64": "ymm0" "64", "ymm1" "96"],
@@ -306,9 +308,9 @@ routines!(
     AVX512, "avx512", is_x86_feature_detected!("avx512f"), whole: super::moves_512_bits_whole,
     copy: "iovec_rs_copy_avx512" copy_avx512,
     nontemporal: "iovec_rs_nontemporal_avx512" nontemporal_avx512, zero: "iovec_rs_zero_avx512" zero_avx512,
+    lines: "iovec_rs_gather_avx512" gather_avx512 "iovec_rs_scatter_avx512" scatter_avx512,
     mov: "vmovdqu64", put: "vmovntdq", clear: "vpxorq zmm16, zmm16, zmm16", leave: "",
-    line: [["zmm16" "0"]],
-    end: "vmovdqu64" [["zmm16" "0"]],
+    line: [["zmm16" "0"]], end: "vmovdqu64" [["zmm16" "0"]],
     plain_lines: [ahead "zmm16" "zmm17" "zmm18" "zmm19"],
     four_lines: [["0": "zmm16" "0", "zmm17" "64", "zmm18" "128", "zmm19" "192"]],
     zeroes: [["zmm16" "0"]],

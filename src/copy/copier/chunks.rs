@@ -1,7 +1,7 @@
 //! The chunks and the runs of a walk, as a copier copies and prefetches them.
 
 use super::Copier;
-use crate::arch::{self, guard, tuning};
+use crate::arch::{self, LINE, LINES_AHEAD, tuning};
 use crate::copy::chunk::{CopyChunk, PREFETCH_CHUNK};
 use crate::fault::arm::Path;
 use crate::iter::Run;
@@ -24,40 +24,26 @@ impl CopyChunk for Copier {
         }
     }
 
-    /// If the CPU copies the segments through the caches, it does so in this loop, which decides nothing more.
-    #[inline(never)] // among the other paths of a walk, its variables would not stay in registers
-    unsafe fn copy_run(
-        &mut self,
-        run: &Run<'_>,
-        ends: impl Fn(usize, usize) -> (usize, usize),
-    ) -> Option<(usize, usize)> {
+    /// If the CPU copies the segments through the caches, it does so in loops that decide nothing more.
+    #[inline(never)] // among the other paths of a walk, their variables would not stay in registers
+    unsafe fn copy_run<const GATHERS: bool>(&mut self, run: &Run<'_>, flat: usize) -> Option<(usize, usize)> {
         let len = run.len();
         if len >= self.nontemporal_from {
             return None;
         }
         self.make_room(len);
-        let Path::Direct(armed) = &self.path else { return None };
-        let (set, mut taken, mut copied, mut left) = (self.set, 0, 0, 0);
-        for (addr, next) in run.within(self.span_left) {
-            if let Some(next) = next {
-                arch::prefetch(next.addr, len);
-            }
-            let (dst, src) = ends(addr, copied);
-            debug_assert!(dst <= src || dst - src >= len, "{len} bytes are moved up by {}", dst - src);
-            taken += 1;
-            copied += len;
-            // SAFETY: by `copy_run`'s contract `copy` accepts the ranges: they are parts of `Memory`, whose maker lets
-            // the destination be written to. Either they are `Backing::Heap`, which stays accessible, or the path,
-            // which is `Path::Direct`, holds an `Armed`, which `arm::arm` gives while the handler is installed.
-            match unsafe { guard::copy(set, dst, src, len) } {
-                None if armed.is_current() => {}
-                stop => {
-                    left = self.count(stop.as_ref(), dst, src, len);
-                    break;
-                }
-            }
+        if matches!(self.path, Path::Syscalls) {
+            return None;
         }
-        self.span_left -= copied;
+        let run = run.within(self.span_left);
+        let (taken, left) = if len == LINE && run.segs().len() > LINES_AHEAD {
+            // SAFETY: this is a part of the run for which the caller of `copy_run` upholds the same contract.
+            unsafe { self.copy_lines::<GATHERS>(run, flat) }
+        } else {
+            // SAFETY: this is a part of the run for which the caller of `copy_run` upholds the same contract.
+            unsafe { self.copy_each::<GATHERS>(run, flat) }
+        };
+        self.span_left -= taken * len;
         Some((taken, left))
     }
 

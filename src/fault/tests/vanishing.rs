@@ -3,10 +3,11 @@
 
 use super::{Edge, armed};
 use crate::abi::{Direction, PAGE_SIZE};
-use crate::arch::{self, LINE, guard};
+use crate::arch::{self, LINE, LINES_AHEAD, guard};
 use crate::copy;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
+use std::sync::atomic::AtomicU32;
 
 /// No copy here writes beyond this many bytes of its target.
 const REACH: usize = 1 << 10;
@@ -113,6 +114,64 @@ fn a_destination_that_goes_at_any_moment_has_what_was_counted_and_less_than_a_li
                 assert!(stop.is_none_or(|stop| stop.left > 0 && stop.is_store), "{stop:?}");
             });
         }
+    }
+}
+
+/// A list whose first segments are the lines from `start` on, as many as [`guard::copy_lines`] takes of it.
+fn lines_from(start: usize) -> Vec<Segment> {
+    (0..LINES + LINES_AHEAD).map(|number| Segment::new(start + number % LINES * LINE, LINE)).collect()
+}
+const LINES: usize = 3;
+
+/// Copies these lines, with each instruction set and in both directions, while `page` vanishes. Passes to `check` how
+/// many bytes each copy counted, how many it wrote, and whether a store stopped it.
+fn while_lines_are_copied(
+    page: usize,
+    source: usize,
+    target: &Edge,
+    to: usize,
+    check: impl Fn(usize, usize, Option<bool>),
+) {
+    let watched = AtomicU32::new(0);
+    let sets = arch::available().filter(|set| set.lines.is_some());
+    for (set, direction) in sets.flat_map(|set| [Direction::Source, Direction::Dest].map(|direction| (set, direction)))
+    {
+        let (listed, flat) = match direction {
+            Direction::Source => (source, target.0 + to),
+            Direction::Dest => (target.0 + to, source),
+        };
+        let list = lines_from(listed);
+        // SAFETY: the target is ours; the handler is installed.
+        let run = || unsafe { guard::copy_lines(set, direction, &list, flat, (&watched, 0)) };
+        taken_before_each_access(page, target, run, |(taken, stop)| {
+            let counted = taken * LINE - stop.map_or(0, |stop| stop.left);
+            check(counted, written(target, to), stop.map(|stop| stop.is_store));
+        });
+    }
+}
+
+#[test]
+fn a_source_that_goes_at_any_moment_of_a_list_of_lines_is_counted_to_the_byte() {
+    let Some(_path) = armed() else { return };
+    let (source, target) = (Edge::new(7), Edge::new(0));
+    let page = source.end() - PAGE_SIZE;
+    for (from, to) in [(0, 0), (5, 63), (33, 17)] {
+        while_lines_are_copied(page, page + from, &target, to, |counted, written, is_store| {
+            assert_eq!(written, counted, "{from} {to}");
+            assert!(is_store != Some(true) && (is_store.is_some() || counted == LINES * LINE), "{from} {to}");
+        });
+    }
+}
+
+#[test]
+fn a_destination_that_goes_at_any_moment_of_a_list_of_lines_has_what_was_counted_and_less_than_a_line_more() {
+    let Some(_path) = armed() else { return };
+    let (source, target) = (Edge::new(7), Edge::new(0));
+    for (from, to) in [(0, 0), (5, 63), (33, 17)] {
+        while_lines_are_copied(target.0, source.0 + from, &target, to, |counted, written, is_store| {
+            assert!(written >= counted && written - counted < LINE, "{from} {to}: {counted} {written}");
+            assert!(is_store != Some(false) && (is_store.is_some() || counted == LINES * LINE), "{from} {to}");
+        });
     }
 }
 
