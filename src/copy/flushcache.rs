@@ -111,8 +111,7 @@ pub(crate) fn reload(own: &mut [u8], range: Memory) -> Result<Outcome> {
         // SAFETY: the copier was made for `range`, of which the source is a part; the destination is `own`, which is
         // `part.len` bytes long and borrowed until the copy is done.
         let left = unsafe { copier.copy(dst, part.addr, part.len) };
-        // Without this, the end of the copy would be timed long before the bytes come from memory. A system call would
-        // seem to fit between that time and the next copy, which would ask the kernel anew who handles its faults.
+        // The bytes come from memory (see `arm::finish`).
         arch::load_fence();
         part.len - left
     })

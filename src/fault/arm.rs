@@ -218,6 +218,10 @@ fn without_handler(backing: Backing, epoch: u32) -> Path {
 }
 
 /// Notes that a copy of memory that can vanish has ended.
+///
+/// Whoever waits for memory at the end of a copy calls [`arch::load_fence`] first: the CPU would read the clock before
+/// that wait is over. Then a system call would seem to fit between this copy and the next one, which would ask the
+/// kernel anew.
 #[inline]
 pub fn finish() {
     THREAD.with(|thread| thread.freshness.finish(ticks()));
