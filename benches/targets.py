@@ -60,8 +60,8 @@ STREAMS_TOO = {"Intel": Allowed(1.15, "memcpy streams there, too")}
 DRAIN = {"Intel": Allowed(1.0, "the fence waits 135 to 190 ns for the stores, whoever made them")}
 LEAST_COPY = "limit: the fastest copy known"
 LEAST_STORE = "the least: stores, a fence"
-LEAST_PUBLISH = "memcpy_nocache, no header, no sum"
-LEAST_CONSUME = "flush_range, d[:] = s"
+LEAST_PUBLISH = "the least: stores, sums, fences"
+LEAST_CONSUME = "the least: evict, copy, sums"
 SLICE = re.escape("mv[:] = mv")
 EACH = "memcpy_flushcache each|libpmem each, by ctypes"
 PERSIST = "pmem_memcpy_persist"
@@ -107,10 +107,10 @@ TARGETS = [
     Target(r"log: append 64 B .*", "PmemRegion.write, no header", 1 / 1.3),
     Target(r"log: append 4096 B .*", "PmemRegion.write, no header", 1 / 1.1),
     Target(r"log: publish 32 B .*", r"d\[:\] = s, (flush_range|clflush loop)", 1.0, level=0.9),
-    Target(r"log: publish 1048576 B .*", r"d\[:\] = s, flush_range", 1.0, level=0.9),
+    Target(r"log: publish 1048576 B .*", r"d\[:\] = s, flush_range", 1.0, level=0.9, least=LEAST_PUBLISH),
     Target(r"log: publish 1048576 B .*", r"d\[:\] = s, clflush loop", 20.0, least=LEAST_PUBLISH),
     Target(r"log: consume 32 B .*", r"(flush_range|clflush loop), d\[:\] = s", 1.0, level=0.9),
-    Target(r"log: consume 1048576 B .*", r"flush_range, d\[:\] = s", 1.0, level=0.9),
+    Target(r"log: consume 1048576 B .*", r"flush_range, d\[:\] = s", 1.0, level=0.9, least=LEAST_CONSUME),
     Target(r"log: consume 1048576 B .*", r"clflush loop, d\[:\] = s", 5.0, least=LEAST_CONSUME),
     # Transfers.
     Target(r"io: 8 x .*", r"os\.writev", 1 / 1.05),

@@ -102,7 +102,7 @@ fn filled(blocks: usize) -> Option<Vec<Block>> {
 
 /// Asks for huge pages, as the benches do for the memory that they copy: on small pages, page walks set the rate. A
 /// refusal changes the rate alone.
-fn on_huge_pages(addr: usize, len: usize) {
+pub(crate) fn on_huge_pages(addr: usize, len: usize) {
     const HUGE: usize = 2 << 20;
     let start = addr.next_multiple_of(HUGE);
     let end = (addr + len) / HUGE * HUGE;

@@ -8,6 +8,7 @@
 //! in the header's line are stored in it, so they arrive with it.
 
 mod header;
+pub mod least;
 mod shared;
 
 use crate::abi::Direction;

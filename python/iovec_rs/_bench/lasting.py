@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import iovec_rs
 from iovec_rs import cpu, pmem
+from iovec_rs._core import LeastSlot, least_slot
 
 from . import libpmem
 from .harness import Case, Contestant
@@ -99,6 +100,19 @@ class Shared:
         self.slot = iovec_rs.Slot(mapping[:room], capacity=size)
         self.plain = mapping[room:]
         self.best = cpu.flush_instruction() or "clflush"
+        self.least = least_slot(size)
+
+    def limits(self, name: str, run: Callable[[LeastSlot], None]) -> list[Contestant]:
+        """The least that the job takes, if that can be said of this CPU."""
+        least = self.least
+        if least is None:
+            return []
+
+        def repeated() -> None:
+            for _ in self.repeats:
+                run(least)
+
+        return [Contestant(name, repeated, bytes, self.by_the_best)]
 
     def by_the_best(self) -> None:
         """As the package does by itself. Chosen before the clock starts."""
@@ -162,6 +176,7 @@ def publish(size: int, quick: bool) -> Case:
         ops=len(them.repeats),
         op_bytes=size,
         scrub=lambda: scrub(plain),
+        limits=them.limits("the least: stores, sums, fences", LeastSlot.publish),
     )
 
 
@@ -200,4 +215,5 @@ def consume(size: int, quick: bool) -> Case:
         ops=len(them.repeats),
         op_bytes=size,
         scrub=lambda: scrub(out),
+        limits=them.limits("the least: evict, copy, sums", LeastSlot.consume),
     )
