@@ -15,6 +15,7 @@ mod limits;
 mod signal;
 #[cfg(test)]
 mod stepping;
+mod thresholds;
 mod vector;
 
 pub(crate) use signal::{fault_kind, resume, state};
@@ -56,12 +57,12 @@ fn structured_features() -> (u32, u32) {
 
 /// Sets the length, in bytes, from which non-temporal copies prefetch far ahead.
 pub(super) fn use_far(from: usize) {
-    vector::use_far(from);
+    thresholds::use_far(from);
 }
 
 /// Sets the length, in bytes, from which other non-temporal copies leave their source to the hardware prefetcher.
 pub(super) fn use_unaided(from: usize) {
-    vector::use_unaided(from);
+    thresholds::use_unaided(from);
 }
 
 /// The properties of this CPU that thresholds depend on, by CPUID.
@@ -89,7 +90,7 @@ fn vendor() -> Vendor {
 /// Sets the lengths, in bytes, from which plain copies use `rep movsb`: between addresses that agree modulo a line, and
 /// between any addresses.
 pub(super) fn use_strings(from: usize, any_from: usize) {
-    vector::use_strings(from, any_from);
+    thresholds::use_strings(from, any_from);
 }
 
 /// The loops of loads alone and of stores alone, with the widest registers.

@@ -36,61 +36,14 @@
 //!   into a second line, a byte of the first has been read, by an [`Instruction::First`] where nothing else has read
 //!   it; so if such a load faults, the second line is the bad one.
 
+use super::thresholds::{
+    AHEAD, AHEAD_MIN, FAR_AHEAD, FAR_FROM, PAGES_AHEAD, PAGES_FROM, PREFETCH_AHEAD, STRING_ANY_FROM, STRING_FROM,
+    UNAIDED_FROM,
+};
 use crate::arch::LINES_AHEAD;
 use crate::arch::guard::Instruction;
 use crate::memory::Segment;
 use core::arch::global_asm;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// `rep movsb` copies the lines if at least this many bytes are left: `STRING_FROM` if both addresses agree modulo a
-/// line, `STRING_ANY_FROM`, which is not less, for any addresses. The assembly reads both. The rules are in
-/// `arch/tuning.rs`.
-static STRING_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
-static STRING_ANY_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
-
-/// Sets both thresholds.
-pub(super) fn use_strings(from: usize, any_from: usize) {
-    STRING_ANY_FROM.store(any_from, Ordering::Relaxed);
-    STRING_FROM.store(from, Ordering::Relaxed);
-}
-
-/// A plain copy of at least this many bytes prefetches its source `AHEAD` bytes ahead, since no second-level cache
-/// holds it. For shorter copies, whose source is in the second or third level, prefetching costs a sixth of the speed
-/// on Zen 4.
-const AHEAD_MIN: usize = 2 << 20;
-const AHEAD: usize = 2 << 10;
-/// A non-temporal copy longer than this prefetches this many bytes ahead, and as many at once before its first
-/// iteration, because the hardware prefetcher needs several lines to detect the stream.
-const PREFETCH_AHEAD: usize = 1 << 10;
-
-/// From `FAR_FROM` bytes on, it prefetches this many bytes ahead instead, into the second-level cache only. That cache
-/// can wait for three times as many lines as the first, whose fill buffers the non-temporal stores need themselves.
-const FAR_AHEAD: usize = 4 << 10;
-
-/// The length, in bytes, from which a non-temporal copy prefetches `FAR_AHEAD` bytes ahead. The assembly reads it. The
-/// rule is in `arch/tuning.rs`.
-static FAR_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
-
-/// Sets `FAR_FROM`, to at least `2 * FAR_AHEAD`: the routine sets `FAR_AHEAD` bytes aside and must have more left for
-/// its loop.
-pub(super) fn use_far(from: usize) {
-    FAR_FROM.store(from.max(2 * FAR_AHEAD), Ordering::Relaxed);
-}
-
-/// From this many bytes on, a non-temporal copy that does not prefetch far ahead leaves its source to the hardware
-/// prefetcher, behind the first `PREFETCH_AHEAD` bytes, and copies line by line. The assembly reads it. The rule is in
-/// `arch/tuning.rs`.
-static UNAIDED_FROM: AtomicUsize = AtomicUsize::new(usize::MAX);
-
-/// Sets it.
-pub(super) fn use_unaided(from: usize) {
-    UNAIDED_FROM.store(from, Ordering::Relaxed);
-}
-
-/// Such a copy of at least this many bytes also prefetches, `PAGES_AHEAD` bytes ahead, a line of each page of both
-/// ranges, for the translation of the page's address.
-const PAGES_FROM: usize = 256 << 10;
-const PAGES_AHEAD: usize = 16 << 10;
 
 /// Defines the routines of one register width, and their set. `mov` loads and stores, `put` is the non-temporal
 /// store. `line` groups the registers of a 64-byte line with their offsets, `plain_lines` those of four lines of a
