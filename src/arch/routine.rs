@@ -32,23 +32,53 @@ macro_rules! table {
     };
 }
 
-/// The copies of lists of lines that a set has.
-macro_rules! lines {
+/// A value that a set may have.
+macro_rules! optional {
     () => {
         None
     };
-    ($gather:ident $scatter:ident) => {
-        Some(crate::arch::LineCopies { gather: $gather, scatter: $scatter })
+    ($($value:tt)+) => {
+        Some($($value)+)
     };
 }
 
-/// The copies to two places at once that a set has.
-macro_rules! tee_of {
-    () => {
-        None
+/// Declares a routine by its symbol, and its table.
+macro_rules! declare_routine {
+    ($function:ident, $routine:literal, ($($argument:ident: $type:ty),+)) => {
+        unsafe extern "C" {
+            #[link_name = $routine]
+            fn $function($($argument: $type),+) -> usize;
+        }
+
+        table!($function, $routine);
     };
-    ($copy:ident $nontemporal:ident) => {
-        Some(crate::arch::Tee { copy: $copy, nontemporal: $nontemporal })
+}
+
+/// Declares a copy of a list of lines.
+macro_rules! declare_line_copy {
+    ($function:ident, $routine:literal) => {
+        declare_routine!($function, $routine, (
+            list: *const crate::memory::Segment, count: usize, flat: usize, trap: *mut crate::arch::Trap,
+            watched: *const u32, expected: u32
+        ));
+    };
+}
+
+/// Declares a copy to two places.
+macro_rules! declare_tee {
+    ($function:ident, $routine:literal) => {
+        declare_routine!($function, $routine, (
+            dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap, stage: *mut u8
+        ));
+    };
+}
+
+/// Declares a copy.
+macro_rules! declare_copy {
+    ($function:ident, $routine:literal) => {
+        declare_routine!($function, $routine, (
+            dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap
+        ));
     };
 }
 
@@ -65,8 +95,8 @@ macro_rules! declare_primitives {
             copy: $copy_fn,
             nontemporal: $nontemporal_fn,
             zero: $zero_fn,
-            lines: lines!($($gather_fn $scatter_fn)?),
-            tee: tee_of!($($tee_fn $tee_nt_fn)?),
+            lines: optional!($(crate::arch::LineCopies { gather: $gather_fn, scatter: $scatter_fn })?),
+            tee: optional!($(crate::arch::Tee { copy: $tee_fn, nontemporal: $tee_nt_fn })?),
             available: $available,
             whole: $whole,
             tables: &[
@@ -75,18 +105,9 @@ macro_rules! declare_primitives {
             ],
         };
 
-        unsafe extern "C" {
-            #[link_name = $copy]
-            fn $copy_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
-            #[link_name = $nontemporal]
-            fn $nontemporal_fn(dst: *mut u8, src: *const u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
-            #[link_name = $zero]
-            fn $zero_fn(dst: *mut u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
-        }
-
-        table!($copy_fn, $copy);
-        table!($nontemporal_fn, $nontemporal);
-        table!($zero_fn, $zero);
+        declare_copy!($copy_fn, $copy);
+        declare_copy!($nontemporal_fn, $nontemporal);
+        declare_routine!($zero_fn, $zero, (dst: *mut u8, len: usize, trap: *mut crate::arch::Trap));
         $(
             declare_line_copy!($gather_fn, $gather);
             declare_line_copy!($scatter_fn, $scatter);
@@ -95,43 +116,6 @@ macro_rules! declare_primitives {
             declare_tee!($tee_fn, $tee);
             declare_tee!($tee_nt_fn, $tee_nt);
         )?
-    };
-}
-
-/// Declares a copy of a list of lines by its symbol.
-macro_rules! declare_line_copy {
-    ($function:ident, $routine:literal) => {
-        unsafe extern "C" {
-            #[link_name = $routine]
-            fn $function(
-                list: *const crate::memory::Segment,
-                count: usize,
-                flat: usize,
-                trap: *mut crate::arch::Trap,
-                watched: *const u32,
-                expected: u32,
-            ) -> usize;
-        }
-
-        table!($function, $routine);
-    };
-}
-
-/// Declares a copy to two places by its symbol.
-macro_rules! declare_tee {
-    ($function:ident, $routine:literal) => {
-        unsafe extern "C" {
-            #[link_name = $routine]
-            fn $function(
-                dst: *mut u8,
-                src: *const u8,
-                len: usize,
-                trap: *mut crate::arch::Trap,
-                stage: *mut u8,
-            ) -> usize;
-        }
-
-        table!($function, $routine);
     };
 }
 
@@ -146,11 +130,6 @@ macro_rules! declare_write_back {
             tables: &[$function::TABLE],
         };
 
-        unsafe extern "C" {
-            #[link_name = $routine]
-            fn $function(addr: *mut u8, len: usize, trap: *mut crate::arch::Trap) -> usize;
-        }
-
-        table!($function, $routine);
+        declare_routine!($function, $routine, (addr: *mut u8, len: usize, trap: *mut crate::arch::Trap));
     };
 }

@@ -21,6 +21,7 @@ use crate::iter::IovIter;
 use crate::memory::Segment;
 use pass::pass_from_iter;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// How far ahead, in bytes, the source is prefetched where the blocks are stored non-temporally or pass through the
 /// stage alone. There the hardware prefetcher does not follow loads that stop at each block: without this, 64 MiB take
@@ -28,24 +29,25 @@ use std::mem::MaybeUninit;
 /// 64 KiB of cold memory that are prefetched as well take a quarter longer.
 pub(super) const AHEAD: usize = 8 << 10;
 
-/// Where a block is between its load and its store. Not initialised: to zero it would take longer than most copies.
+/// Where a block, or several, are between their load and their store. Not initialised: to zero it would take longer
+/// than most copies.
 #[repr(align(64))]
-struct StagingBuffer([MaybeUninit<u8>; BLOCK]);
+pub(super) struct StagingBuffer<const N: usize>(pub(super) [MaybeUninit<u8>; N]);
 
-impl StagingBuffer {
+impl<const N: usize> StagingBuffer<N> {
     /// Nothing is in it. A constant: what a function returned would be moved, which takes longer than most copies.
-    const EMPTY: Self = Self([const { MaybeUninit::uninit() }; BLOCK]);
+    pub(super) const EMPTY: Self = Self([const { MaybeUninit::uninit() }; N]);
 
-    fn addr(&mut self) -> usize {
+    pub(super) fn addr(&mut self) -> usize {
         self.0.as_mut_ptr().expose_provenance()
     }
 
-    /// Its first `len` bytes.
+    /// These of its bytes.
     ///
     /// # Safety
     /// They were written since the stage was made.
-    unsafe fn bytes(&mut self, len: usize) -> &mut [u8] {
-        let staged = &mut self.0[..len];
+    pub(super) unsafe fn bytes(&mut self, range: Range<usize>) -> &mut [u8] {
+        let staged = &mut self.0[range];
         // SAFETY: `staged` is borrowed mutably for as long as the result, and the caller of `bytes` promises that it is
         // initialised.
         unsafe { std::slice::from_raw_parts_mut(staged.as_mut_ptr().cast(), staged.len()) }
@@ -98,7 +100,7 @@ fn next_segment(i: &IovIter) -> Segment {
 
 /// Prefetches the block that is [`AHEAD`] bytes behind the start of a range, as far as it lies in the range.
 #[inline]
-fn prefetch_ahead(range: Segment, len: usize) {
+pub(super) fn prefetch_ahead(range: Segment, len: usize) {
     if range.len > AHEAD {
         prefetch(range.skip(AHEAD).take(len));
     }
@@ -146,7 +148,7 @@ pub(super) unsafe fn scatter(
     mut pass: impl FnMut(&mut Copier, Segment, usize, usize) -> usize,
     mut fold: impl FnMut(&mut [u8]),
 ) -> usize {
-    let mut stage = StagingBuffer::EMPTY;
+    let mut stage = StagingBuffer::<BLOCK>::EMPTY;
     poison(&mut stage.0);
     let (is_ahead, mut done) = (blocks.are_prefetched(copier), 0);
     loop {
@@ -158,7 +160,7 @@ pub(super) unsafe fn scatter(
         }
         let count = pass(copier, block, stage.addr(), done);
         // SAFETY: `scatter`'s caller promises it of `pass`.
-        fold(unsafe { stage.bytes(count) });
+        fold(unsafe { stage.bytes(0..count) });
         done += count;
         if count < block.len || done == src.len {
             return done;
@@ -178,7 +180,7 @@ pub(super) unsafe fn gather(
     to: Option<Flat>,
     mut fold: impl FnMut(&mut [u8]),
 ) -> usize {
-    let mut stage = StagingBuffer::EMPTY;
+    let mut stage = StagingBuffer::<BLOCK>::EMPTY;
     poison(&mut stage.0);
     let blocks = Blocks::new(to.map_or(Segment::default(), |to| Segment::new(to.addr, nbytes)));
     let is_streamed = to.is_some_and(|to| to.flush.is_some());
@@ -195,7 +197,7 @@ pub(super) unsafe fn gather(
         let count = unsafe { pass_from_iter(copier, i, wanted, own, to) };
         // SAFETY: `pass_from_iter` leaves as many bytes in the stage. (It reads nothing over DISCARD, but
         // `IovIter::require` lets none be a source.)
-        fold(unsafe { stage.bytes(count) });
+        fold(unsafe { stage.bytes(0..count) });
         done += count;
         if count < wanted || done == nbytes {
             return done;

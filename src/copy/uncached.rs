@@ -4,7 +4,7 @@
 //! Each block passes through a buffer of ours, as in [`super::blocks`]. The buffer has room for several, of which the
 //! CRC-64 is computed at once, as in [`super::framed`]. The blocks are prefetched from the first on.
 
-use super::blocks::{AHEAD, pass_to_iter, prefetch, prefetch_page_ahead};
+use super::blocks::{AHEAD, StagingBuffer, pass_to_iter, prefetch, prefetch_ahead, prefetch_page_ahead};
 use super::bounce;
 use super::chunk::{BLOCK, poison};
 use super::copier::Copier;
@@ -14,11 +14,6 @@ use crate::arch::LINE;
 use crate::error::Result;
 use crate::iter::IovIter;
 use crate::memory::{Memory, Segment};
-use std::mem::MaybeUninit;
-
-/// Where blocks are between their loads and their stores.
-#[repr(align(64))]
-struct StagingBuffer([MaybeUninit<u8>; LARGE]);
 
 /// `copy_to_iter` of a source that was just evicted, with the sums of what it copies.
 pub(crate) fn copy_uncached_to_iter(src: Memory, i: &mut IovIter, nbytes: usize) -> Result<(usize, Sums)> {
@@ -37,7 +32,7 @@ pub(crate) fn copy_uncached_to_iter(src: Memory, i: &mut IovIter, nbytes: usize)
 /// [`CopyChunk::copy`](super::chunk::CopyChunk::copy) of this copier accepts the source, and the iterator's memory as a
 /// destination.
 unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Summing) -> usize {
-    let mut stage = StagingBuffer([const { MaybeUninit::uninit() }; LARGE]);
+    let mut stage = StagingBuffer::<LARGE>::EMPTY;
     poison(&mut stage.0);
     let to = i.segment().unwrap_or_default();
     // The bytes from `first` to `filled` of the buffer are not yet in the CRC-64. A block has the same place in a line
@@ -46,10 +41,11 @@ unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Su
     let (mut filled, mut done) = (first, 0);
     prefetch(src.take(AHEAD));
     loop {
-        let block = src.skip(done).take(BLOCK - filled % BLOCK);
-        prefetch(src.skip(done).skip(AHEAD).take(block.len));
+        let rest = src.skip(done);
+        let block = rest.take(BLOCK - filled % BLOCK);
+        prefetch_ahead(rest, block.len);
         prefetch_page_ahead(to.skip(done), block.len);
-        let own = stage.0[filled..].as_mut_ptr().expose_provenance();
+        let own = stage.addr() + filled;
         // SAFETY: the block is a part of `src`, for which the caller of `copy` promises it, as for the iterator's
         // memory; it ends at the latest where a block of the buffer does.
         let written = unsafe { pass_to_iter(copier, block, own, i) };
@@ -57,10 +53,8 @@ unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Su
         let is_last = written < block.len || done == src.len;
         let from = filled - first;
         filled += written;
-        let staged = &mut stage.0[first..filled];
-        // SAFETY: these bytes were written by the loads in this round and in those since `filled` was `first`. The
-        // buffer is a local, and `staged` borrows it.
-        let staged = unsafe { std::slice::from_raw_parts_mut(staged.as_mut_ptr().cast::<u8>(), staged.len()) };
+        // SAFETY: these bytes were written by `pass_to_iter` in this round and in those since `filled` was `first`.
+        let staged = unsafe { stage.bytes(first..filled) };
         if filled == LARGE || is_last {
             sums.add_crc64(staged);
         }

@@ -54,19 +54,25 @@ fn a_reader_that_was_overtaken_takes_no_later_record_for_its_own_though_the_sums
     assert_eq!(i.count(), stale.length);
 }
 
+/// A reader that saw a record of `seen` bytes whose msync failed, and the log, in which the record is erased and its
+/// number is given to another one, of `instead` bytes.
+fn withdrawn(seen: usize, instead: usize) -> (Log, Log) {
+    let log = create(SIZE);
+    append(&log, b"first").unwrap();
+    let without = image(&log);
+    append(&log, &data(1, seen)).unwrap();
+    let reader = super::reader(&image(&log));
+    assert_eq!(read(&reader, 1).unwrap(), data(1, seen));
+    let log = open(&without);
+    append(&log, &data(2, instead)).unwrap();
+    (reader, log)
+}
+
 #[test]
 fn a_reader_that_saw_a_record_which_was_withdrawn_follows_the_one_in_its_place() {
     for (seen, instead) in [(300, 10), (10, 300), (64, 64)] {
-        let log = create(SIZE);
-        append(&log, b"first").unwrap();
-        let without = image(&log);
-        append(&log, &data(1, seen)).unwrap();
-        let reader = super::reader(&image(&log));
+        let (reader, log) = withdrawn(seen, instead);
         let stale = reader.record(1).unwrap();
-        assert_eq!(read(&reader, 1).unwrap(), data(1, seen));
-        // The msync failed: the record is erased, and its number is given to another one.
-        let log = open(&without);
-        append(&log, &data(2, instead)).unwrap();
         append(&log, &data(3, 100)).unwrap();
         *reader.medium().memory.borrow_mut() = Recorded::new(&image(&log));
         let mut bytes = vec![0; seen];
@@ -79,14 +85,7 @@ fn a_reader_that_saw_a_record_which_was_withdrawn_follows_the_one_in_its_place()
 #[test]
 fn a_reader_that_saw_a_record_which_was_withdrawn_follows_though_the_one_in_its_place_is_discarded() {
     for (seen, instead) in [(300, 10), (10, 300), (64, 64)] {
-        let log = create(SIZE);
-        append(&log, b"first").unwrap();
-        let without = image(&log);
-        append(&log, &data(1, seen)).unwrap();
-        let reader = super::reader(&image(&log));
-        assert_eq!(read(&reader, 1).unwrap(), data(1, seen));
-        let log = open(&without);
-        append(&log, &data(2, instead)).unwrap();
+        let (reader, log) = withdrawn(seen, instead);
         log.discard_before(2).unwrap();
         for step in 2..4 {
             append(&log, &data(step, 100)).unwrap();
