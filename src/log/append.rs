@@ -8,10 +8,10 @@ use super::recover;
 use super::ring::{Extent, HEADER};
 use super::{Failure, Medium, PmemLog, STORED_AT_ONCE, State, os, written};
 use crate::abi::{Direction, PAGE_SIZE};
-use crate::copy::sums::Sums;
 use crate::error::{Error, reserve};
 use crate::fault::Fault;
 use crate::iter::IovIter;
+use std::cell::Cell;
 
 impl<M: Medium> PmemLog<M> {
     /// Appends all that is left of an iterator, which then stands at its end: the record's number. It is durable, and
@@ -28,26 +28,21 @@ impl<M: Medium> PmemLog<M> {
         let State { ring, chain, superblock, .. } = &mut *state;
         let end = chain.end;
         chain.reserve(1)?;
-        let header = Header {
-            generation: superblock.generation,
-            sequence: end.sequence,
-            length: nbytes as u64,
-            position,
-            previous: end.position,
-            sums: Sums { crc32c: 0, crc64: 0 },
-        };
-        let stored = std::cell::Cell::new(header.sums);
+        let (generation, sequence, length) = (superblock.generation, end.sequence, nbytes as u64);
+        let stored = Cell::new(None);
         let line = |sums| {
-            stored.set(sums);
-            Header { sums, ..header }.encode()
+            let header = Header { generation, sequence, length, position, previous: end.position, sums };
+            stored.set(Some(header));
+            header.encode()
         };
         let len = span as usize;
-        match self.medium.write_framed(Self::region_offset(ring, position), len, i, &line) {
-            Ok((done, None)) if done == len => {
-                chain.push(&Header { sums: stored.get(), ..header })?;
-                Ok(end.sequence)
+        let written = self.medium.write_framed(Self::region_offset(ring, position), len, i, &line);
+        match (written, stored.get()) {
+            (Ok((done, None)), Some(header)) if done == len => {
+                chain.push(&header)?;
+                Ok(sequence)
             }
-            Ok((_, fault)) => {
+            (Ok((_, fault)), _) => {
                 self.withdraw(&mut state, position, span, fault.as_deref());
                 Err(match fault {
                     Some(fault) => Failure::Fault(fault, 0),
@@ -56,7 +51,7 @@ impl<M: Medium> PmemLog<M> {
                     }
                 })
             }
-            Err(error) => {
+            (Err(error), _) => {
                 let may_be_written = matches!(error, Error::Os { errno, .. } if errno != libc::EOPNOTSUPP);
                 if may_be_written {
                     self.withdraw(&mut state, position, span, None);

@@ -1,9 +1,9 @@
 //! Reading records, each checked against its checksum.
 
 use super::chain::{Between, Entry};
-use super::recover::sum_while;
+use super::recover::{Summed, sum_while};
 use super::ring::{HEADER, Ring};
-use super::{Failure, Medium, PmemLog, Record, State};
+use super::{Failure, Medium, PmemLog, Record, State, os};
 use crate::abi::Direction;
 use crate::copy::sums::Sums;
 use crate::copy::{Outcome, copy_to_iter};
@@ -66,19 +66,18 @@ impl<M: Medium> PmemLog<M> {
             // SAFETY: `part` is borrowed mutably and is not accessed until the copy is done.
             copy_to_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, part.len())
         };
-        let (done, sums, fault) = sum_while(&self.medium, record.offset, record.length, store)?;
-        if done < record.length {
-            if fault.is_some() {
-                i.fault.clone_from(&fault);
+        match sum_while(&self.medium, record.offset, record.length, store)? {
+            Summed::Short(done, fault) => {
+                i.fault = fault.or_else(|| i.fault.take());
+                Ok((done, i.fault.clone()))
             }
-            return Ok((done, i.fault.clone()));
-        }
-        match self.confirm(record, sums) {
-            Ok(()) => Ok((done, None)),
-            Err(failure) => {
-                i.take_back(done)?;
-                Err(failure)
-            }
+            Summed::Whole(sums) => match self.confirm(record, sums) {
+                Ok(()) => Ok((record.length, None)),
+                Err(failure) => {
+                    i.take_back(record.length)?;
+                    Err(failure)
+                }
+            },
         }
     }
 
@@ -101,14 +100,16 @@ impl<M: Medium> PmemLog<M> {
     pub(super) fn check(&self, sequence: u64) -> std::result::Result<Option<(Box<Fault>, usize)>, Failure> {
         loop {
             let record = self.record(sequence)?;
-            let (done, sums, fault) = sum_while(&self.medium, record.offset, record.length, |part| Ok(part.len()))?;
-            if let Some(fault) = fault {
-                return Ok(Some((fault, record.offset + done)));
-            }
-            match self.confirm(&record, sums) {
-                Ok(()) => return Ok(None),
-                Err(Failure::Changed) => {}
-                Err(failure) => return Err(failure),
+            match sum_while(&self.medium, record.offset, record.length, |part| Ok(part.len()))? {
+                Summed::Short(done, Some(fault)) => return Ok(Some((fault, record.offset + done))),
+                Summed::Short(done, None) => {
+                    return Err(os(libc::EIO, format!("{done} of {} bytes were read", record.length)));
+                }
+                Summed::Whole(sums) => match self.confirm(&record, sums) {
+                    Ok(()) => return Ok(None),
+                    Err(Failure::Changed) => {}
+                    Err(failure) => return Err(failure),
+                },
             }
         }
     }

@@ -42,32 +42,41 @@ pub fn superblock(source: &impl Source) -> Result<(Option<Superblock>, [bool; 2]
     Ok((newest, are_current))
 }
 
+/// What reading some data came to.
+pub enum Summed {
+    /// All of them were stored; these are their sums.
+    Whole(Sums),
+    /// Only so many bytes were stored. The fault is the source's, if that ended it.
+    Short(usize, Option<Box<Fault>>),
+}
+
 /// Reads `length` bytes from `offset` on, passes each part to `store`, which may store less of it, and sums them.
-/// Returns the number of bytes stored, their sums if they are all, and the fault of the source if that ended it.
 pub fn sum_while(
     source: &impl Source,
     offset: usize,
     length: usize,
     mut store: impl FnMut(&mut [u8]) -> Result<usize>,
-) -> Result<(usize, Sums, Option<Box<Fault>>)> {
+) -> Result<Summed> {
     let mut block = [0; 8 << 10];
     let mut summing = Summing::new();
     let mut done = 0;
     while done < length {
         let part = &mut block[..(length - done).min(8 << 10)];
-        let (read, mut fault) = source.read(offset + done, part)?;
+        let wanted = part.len();
+        let (read, fault) = source.read(offset + done, part)?;
         let part = &mut part[..read];
         let stored = store(part)?;
         done += stored;
-        if stored < read || fault.is_some() {
-            if let Some(fault) = &mut fault {
+        if stored < wanted {
+            let of_source = fault.filter(|_| stored == read).map(|mut fault| {
                 fault.offset = done;
-            }
-            return Ok((done, summing.finish(), fault.filter(|_| stored == read)));
+                fault
+            });
+            return Ok(Summed::Short(done, of_source));
         }
         summing.add(part);
     }
-    Ok((done, summing.finish(), None))
+    Ok(Summed::Whole(summing.finish()))
 }
 
 /// A log that is being searched.
@@ -172,8 +181,10 @@ impl<S: Source> Log<'_, S> {
     /// Whether a record's data can be read and have a wrong checksum.
     fn is_wrong(&self, entry: &Entry) -> Result<bool> {
         let (offset, length) = (self.offset(entry.position + HEADER), entry.length as usize);
-        let (done, sums, _) = sum_while(self.source, offset, length, |part| Ok(part.len()))?;
-        Ok(done == length && !sums.agree_with(entry.sums))
+        Ok(match sum_while(self.source, offset, length, |part| Ok(part.len()))? {
+            Summed::Whole(sums) => !sums.agree_with(entry.sums),
+            Summed::Short(..) => false,
+        })
     }
 
     /// Adds the records that follow directly, one after another. Returns the chain's number of entries and its end

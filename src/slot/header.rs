@@ -34,6 +34,11 @@ fn field<const N: usize>(line: &Line, at: usize) -> [u8; N] {
 }
 
 impl Header {
+    /// The header of the first `length` of these bytes, which it has in it.
+    pub(super) fn of_data(sequence: u64, length: usize, data: [u8; INLINE]) -> Self {
+        Self { sequence, length, sums: Sums::of_bytes(&data[..length]).narrow(), data }
+    }
+
     /// The header of data that begin at this offset from its own start.
     pub(super) fn of_data_at(offset: usize, sequence: u64, length: usize, sums: Sums) -> Self {
         let mut data = [0; INLINE];

@@ -155,7 +155,7 @@ impl<M: Medium> Slot<M> {
             Error::os(libc::EBADMSG, context)
         })?;
         if length <= INLINE {
-            self.publish_line(i, Header { sequence, length, sums: Sums { crc32c: 0, crc64: 0 }, data: [0; INLINE] })?;
+            self.publish_line(i, sequence, length)?;
         } else {
             let offset = self.offset(sequence);
             let line = |sums: Sums| Header::of_data_at(offset, sequence, length, sums.narrow()).encode();
@@ -166,14 +166,14 @@ impl<M: Medium> Slot<M> {
         Ok(sequence)
     }
 
-    fn publish_line(&self, i: &mut IovIter, mut header: Header) -> std::result::Result<(), Failure> {
-        let seg = Segment::new(header.data.as_mut_ptr().expose_provenance(), header.length);
-        // SAFETY: `header` is a local value, which lives and is not accessed until the copy is done.
-        let done = copy_from_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, header.length)?;
-        let published = whole((done, i.fault.clone()), header.length).and_then(|()| {
-            header.sums = Sums::of_bytes(&header.data[..header.length]).narrow();
-            whole(self.medium.write_line(&header.encode())?, LINE)
-        });
+    /// Publishes data that fit in the header's line.
+    fn publish_line(&self, i: &mut IovIter, sequence: u64, length: usize) -> std::result::Result<(), Failure> {
+        let mut data = [0; INLINE];
+        let seg = Segment::new(data.as_mut_ptr().expose_provenance(), length);
+        // SAFETY: `data` is a local value, which lives and is not accessed until the copy is done.
+        let done = copy_from_iter(unsafe { Memory::new(seg, Backing::Heap) }, i, length)?;
+        let published = whole((done, i.fault.clone()), length)
+            .and_then(|()| whole(self.medium.write_line(&Header::of_data(sequence, length, data).encode())?, LINE));
         if published.is_err() {
             i.take_back(done)?;
         }
