@@ -99,28 +99,44 @@ pub fn invalidate_both(ranges: [Memory; 2]) -> Result<Outcome> {
     evict(&ranges, 0, |_| 0)
 }
 
-/// Evicts the range and then fills `own` from its start; `own` is not longer than the range. Returns the bytes evicted
-/// plus the bytes copied. `own` is memory of ours, so the copier is made for the range alone.
+/// Evicts the range and then fills `own`, which is no longer, from its start. Returns the bytes evicted plus the bytes
+/// copied.
 pub(crate) fn reload(own: &mut [u8], range: Memory) -> Result<Outcome> {
-    let part = range.take(own.len()).seg();
-    if part.len < own.len() {
-        return Err(Error::BeyondBuffer { nbytes: own.len(), len: part.len });
-    }
-    evict(&[range], part.len, |copier| {
-        let dst = own.as_mut_ptr().expose_provenance();
-        // SAFETY: the copier was made for `range`, of which the source is a part; the destination is `own`, which is
-        // `part.len` bytes long and borrowed until the copy is done.
-        let left = unsafe { copier.copy(dst, part.addr, part.len) };
-        // The bytes come from memory (see `arm::finish`).
-        arch::load_fence();
-        part.len - left
-    })
+    // SAFETY: `evict` makes the copier for the range.
+    evict(&[range], own.len(), |copier| unsafe { load(copier, own, range) })
+}
+
+/// Fills `own` from the start of a range, which is no shorter and may be in no cache. Returns the bytes copied, and the
+/// fault if those are not all.
+pub(crate) fn read_evicted(own: &mut [u8], range: Memory) -> Result<Outcome> {
+    let wanted = own.len();
+    let mut copier = Copier::new(&[range], &[])?;
+    // SAFETY: the copier was made for the range.
+    let done = unsafe { load(&mut copier, own, range) };
+    Ok((done, copier.into_fault(done, wanted)))
+}
+
+/// Fills `own` from the start of a range, and waits until the bytes have come from memory (see `arm::finish`). Returns
+/// the bytes copied.
+///
+/// # Safety
+/// The copier was made for the range; it need not be made for `own`, which is memory of ours.
+#[inline(always)]
+#[allow(clippy::inline_always)] // so that the copier stays in registers
+unsafe fn load(copier: &mut Copier, own: &mut [u8], range: Memory) -> usize {
+    let src = range.take(own.len()).seg();
+    let dst = own.as_mut_ptr().expose_provenance();
+    // SAFETY: the caller of `load` promises the source; the destination is `own`, which has room for it and is borrowed
+    // until the copy is done.
+    let left = unsafe { copier.copy(dst, src.addr, src.len) };
+    arch::load_fence();
+    src.len - left
 }
 
 /// Evicts ranges with one fence. If all of them were evicted it calls `then`, which is to do `also` bytes more and
 /// returns how many it did. Returns the bytes evicted plus those.
 #[inline(always)]
-#[allow(clippy::inline_always)] // into each of its three callers
+#[allow(clippy::inline_always)] // into each of its callers
 fn evict(ranges: &[Memory], also: usize, then: impl FnOnce(&mut Copier) -> usize) -> Result<Outcome> {
     let instruction = arch::evict().ok_or_else(no_write_back)?;
     let mut copier = Copier::new(ranges, &[])?;

@@ -11,6 +11,7 @@ pub(super) use refusal::{explain, refuse_numbers, refuse_single};
 
 pub(super) use super::values::ArgName;
 use crate::error::{Error, reserve, try_push};
+use crate::fault::arm;
 use crate::memory::{Backing, Memory, Owner, Page, Segment};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -143,6 +144,7 @@ impl Call {
     /// Takes hold of a buffer, once, for as long as `self` lives. The object must outlive `self`: a `bytes` object is
     /// not exported.
     pub(super) fn acquire(&mut self, object: &Bound<'_, PyAny>, access: Access, name: ArgName) -> PyResult<Memory> {
+        arm::extend();
         self.try_acquire(object, access).ok_or_else(|| explain(object, PyErr::fetch(object.py()), access, name))
     }
 

@@ -8,8 +8,8 @@ use super::fastcall::{add_functions, fast_function, install};
 use super::iter::IovIter;
 use super::iter_arg::IterArg;
 use super::mcsafe::known;
-use super::results::{int, summed, to_mc_result};
-use super::run::{flat_side, run, run_waiting};
+use super::results::{int, summed};
+use super::run::{between, flat_side, run, run_waiting};
 use super::values::{size, word};
 use crate::copy::{Outcome, crc32c as core, mcsafe};
 use crate::error::{Error, Result};
@@ -221,11 +221,7 @@ fn between_summed<'py>(
     may_wait: bool,
     copy: impl FnOnce(Memory, Memory, &mut u32) -> Result<Outcome> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let (py, mut sum) = (dst.py(), word("crc", crc)?);
-    let (mut to, mut from) = (Call::new(), Call::new());
-    let target = flat_side(&mut to, dst, Access::Write, "dst")?;
-    let source = flat_side(&mut from, src, Access::Read, "src")?;
-    let work = || copy(target, source, &mut sum);
-    let (copied, fault) = if may_wait { py.detach(work)? } else { transfer(py, source.len(), work)? };
-    summed(to_mc_result(py, copied, source.len(), fault.as_deref())?, sum)
+    let mut sum = word("crc", crc)?;
+    let result = between(dst, src, may_wait, |dst, src| copy(dst, src, &mut sum))?;
+    summed(result, sum)
 }

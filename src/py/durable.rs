@@ -5,7 +5,6 @@ use super::detach::transfer;
 use super::errors::fault_error;
 use super::fastcall::{add_functions, fast_function, install};
 use super::iter_arg::IterArg;
-use super::results::to_mc_result;
 use super::run::{between, flat_side, raise_short, run_full, run_short, run_waiting};
 use super::values::part;
 use crate::copy::{Outcome, flushcache};
@@ -102,21 +101,17 @@ pub(super) fn copy_to_iter_flushcache(
 /// Copies `src` to `dst`, which has the same length, with non-temporal stores. Returns an `McResult`.
 #[pyfunction]
 pub(super) fn memcpy_nocache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    between(dst, src, flushcache::memcpy_nocache)
+    between(dst, src, false, flushcache::memcpy_nocache)
 }
 
 /// Copies `src` to `dst`, which has the same length, with the durability of `copy_from_iter_flushcache`. Returns an
 /// `McResult`. OSError if an msync of the region fails, this call's or any other's while it runs: then no byte counts.
 #[pyfunction]
 pub(super) fn memcpy_flushcache<'py>(dst: &Bound<'py, PyAny>, src: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    if !pmem::flushcache::may_need_msync() {
-        return between(dst, src, flushcache::memcpy_flushcache);
+    if pmem::flushcache::may_need_msync() {
+        return between(dst, src, true, pmem::flushcache::memcpy_flushcache);
     }
-    let (mut to, mut from) = (Call::new(), Call::new());
-    let target = flat_side(&mut to, dst, Access::Write, "dst")?;
-    let source = flat_side(&mut from, src, Access::Read, "src")?;
-    let (copied, fault) = dst.py().detach(|| pmem::flushcache::memcpy_flushcache(target, source))?;
-    to_mc_result(dst.py(), copied, source.len(), fault.as_deref())
+    between(dst, src, false, flushcache::memcpy_flushcache)
 }
 
 /// Writes back the cache lines of `buffer[offset:offset + length]`, without a fence: call `pmem_drain` once after

@@ -62,7 +62,7 @@ pub(super) fn memcpy_mcsafe<'py>(
     fault_map: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let map = known(fault_map)?;
-    between(dst, src, |dst, src| {
+    between(dst, src, false, |dst, src| {
         let (copied, fault) = mcsafe::memcpy_mcsafe(dst, src, map)?;
         if let (Some(map), Some(found)) = (map, fault.as_deref().and_then(mcsafe::learned)) {
             map.record(found);

@@ -3,7 +3,7 @@
 
 use super::names::names;
 use crate::fault::map::{Access, Range};
-use crate::fault::{Cause, Fault, Origin, Side};
+use crate::fault::{Cause, Fault, Origin, Side, arm};
 use crate::iter::PageSpan;
 use crate::log::Record;
 use crate::memory::Segment;
@@ -140,6 +140,7 @@ pub(super) fn tuple<'py>(
     // SAFETY: the call returned a new reference, or null with an exception set.
     let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;
     fill_tuple(&tuple, items)?;
+    arm::extend();
     Ok(tuple)
 }
 
@@ -153,6 +154,7 @@ fn new_tuple<'py, const N: usize>(class: &Py<PyType>, fields: [Bound<'py, PyAny>
     // SAFETY: the call returned a new reference, or null with an exception set.
     let tuple = unsafe { Bound::from_owned_ptr_or_err(py, tuple) }?;
     fill_tuple(&tuple, fields.into_iter().map(Ok))?;
+    arm::extend();
     Ok(tuple)
 }
 

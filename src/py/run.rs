@@ -110,10 +110,12 @@ pub(super) fn run_short(
     Ok(copied)
 }
 
-/// Runs a copy between two flat ranges. Returns an `McResult`.
+/// Runs a copy between two flat ranges; always detached from the interpreter if it may wait for a device. Returns an
+/// `McResult`.
 pub(super) fn between<'py>(
     dst: &Bound<'py, PyAny>,
     src: &Bound<'py, PyAny>,
+    may_wait: bool,
     copy: impl FnOnce(Memory, Memory) -> Result<Outcome> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = dst.py();
@@ -122,10 +124,9 @@ pub(super) fn between<'py>(
     let target = flat_side(&mut to, dst, Access::Write, "dst")?;
     let source = flat_side(&mut from, src, Access::Read, "src")?;
     let nbytes = source.len();
-    let (copied, fault) = transfer(py, nbytes, || copy(target, source))?;
-    let result = to_mc_result(py, copied, nbytes, fault.as_deref());
-    arm::extend();
-    result
+    let work = || copy(target, source);
+    let (copied, fault) = if may_wait { py.detach(work)? } else { transfer(py, nbytes, work)? };
+    to_mc_result(py, copied, nbytes, fault.as_deref())
 }
 
 /// As [`run`], but always detached from the interpreter, because the copy may wait for a device.

@@ -9,7 +9,6 @@ use super::names::names;
 use super::results::{int, string, tuple};
 use super::values::{optional_size, size};
 use crate::error::Error;
-use crate::fault::arm;
 use crate::slot::{self, Failure};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -94,9 +93,7 @@ impl Slot {
             transfer(py, nbytes, || Ok(self.0.consume(core, newer_than)))
         })?;
         let (length, sequence) = consumed.map_err(|failure| raised(py, failure))?;
-        let result = tuple(py, [int(py, length), int(py, sequence as usize)].into_iter());
-        arm::extend();
-        result
+        tuple(py, [int(py, length), int(py, sequence as usize)].into_iter())
     }
 
     fn __repr__(&self) -> Text<String> {

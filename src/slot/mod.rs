@@ -21,6 +21,7 @@ use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Page, Segment};
 use crate::sys::long_lock::LongLock;
 use header::{Header, INLINE, Line};
+use std::sync::atomic::{Ordering, fence};
 
 /// How often a reader tries.
 const ATTEMPTS: usize = 1000;
@@ -39,10 +40,12 @@ pub trait Medium {
     fn size(&self) -> usize;
     /// Whether it may be written to.
     fn is_writable(&self) -> bool;
-    /// Reads the first line.
+    /// Reads the first line, for the writer.
     fn read_line(&self, line: &mut Line) -> Result<Outcome>;
     /// Evicts the first `len` bytes from the caches, then reads the first line. Returns the bytes of both.
     fn reload(&self, len: usize, line: &mut Line) -> Result<Outcome>;
+    /// Reads the first line once more, for a reader that has read the data.
+    fn read_line_again(&self, line: &mut Line) -> Result<Outcome>;
     /// Evicts the first line and a range from the caches. Returns the bytes of both.
     fn invalidate(&self, offset: usize, len: usize) -> Result<Outcome>;
     /// Writes the first line. It has left the caches on return.
@@ -127,12 +130,6 @@ impl<M: Medium> Slot<M> {
         LINE + (sequence % 2) as usize * ((self.medium.size() - LINE) / 2)
     }
 
-    fn read_line(&self) -> std::result::Result<Line, Failure> {
-        let mut line = [0; LINE];
-        whole(self.medium.read_line(&mut line)?, LINE)?;
-        Ok(line)
-    }
-
     /// Publishes the rest of an iterator. Returns the publication's number. The bytes have left the caches on return.
     /// If it fails, the previous publication is still there, and the iterator has not moved.
     pub fn publish(&self, i: &mut IovIter) -> std::result::Result<u64, Failure> {
@@ -148,7 +145,9 @@ impl<M: Medium> Slot<M> {
             let context = "another thread published here when this process was forked: make another Slot";
             Error::os(libc::EWOULDBLOCK, context)
         })?;
-        let found = header::last_sequence(&self.read_line()?, *last);
+        let mut line = [0; LINE];
+        whole(self.medium.read_line(&mut line)?, LINE)?;
+        let found = header::last_sequence(&line, *last);
         let sequence = found.and_then(|found| found.checked_add(1)).ok_or_else(|| {
             let context = "the header does not tell the next number: it is damaged, or this is no slot; \
                            zeroes in its place begin again";
@@ -258,11 +257,14 @@ impl<M: Medium> Slot<M> {
         if !sums.narrow().agree_with(header.sums) {
             return Ok(false);
         }
-        // The writer may have filled the other buffer meanwhile, but it does not overwrite this one before it has
-        // published that. So the publication is intact if the header is the same or the next one. The checksum says the
-        // same except for one mixture in 2^32, so another fence and eviction before this read is not worth its cost.
-        let again = Header::decode(&self.read_line()?);
-        Ok(again.is_some_and(|again| again == *header || again.sequence == header.sequence + 1))
+        // The writer publishes what it has put into the other buffer, and fences, before it stores to this one. So if
+        // the header is the same once these data have been read, nothing was stored to them meanwhile. If it is the
+        // next one, something may have been: then the sums alone tell, which they do except for one mixture in 2^64. So
+        // another eviction of the header before this look is not worth its cost.
+        fence(Ordering::Acquire);
+        let mut line = [0; LINE];
+        whole(self.medium.read_line_again(&mut line)?, LINE)?;
+        Ok(Header::decode(&line).is_some_and(|again| again == *header || again.sequence == header.sequence + 1))
     }
 }
 

@@ -3,23 +3,13 @@
 use super::Medium;
 use super::header::Line;
 use crate::arch::LINE;
-use crate::copy::flushcache::{invalidate_both, memcpy_flushcache, reload};
+use crate::copy::flushcache::{invalidate_both, memcpy_flushcache, read_evicted, reload};
 use crate::copy::framed::copy_published_from_iter;
 use crate::copy::sums::Sums;
 use crate::copy::{Outcome, memcpy, uncached};
 use crate::error::Result;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Page, Segment};
-
-/// Memory of our own for a copy.
-///
-/// # Safety
-/// It stays where it is, and is not used in any other way, until the copy is done.
-unsafe fn own(line: *const u8) -> Memory {
-    // SAFETY: the caller of `own` promises that the line stays and is used in no other way, which is all that
-    // `Backing::Heap` says.
-    unsafe { Memory::new(Segment::new(line.expose_provenance(), LINE), Backing::Heap) }
-}
 
 impl Medium for Page {
     fn size(&self) -> usize {
@@ -39,13 +29,19 @@ impl Medium for Page {
     }
 
     fn read_line(&self, line: &mut Line) -> Result<Outcome> {
-        // SAFETY: the line is borrowed until the copy is done, and the memory is not used after it.
-        memcpy(unsafe { own(line.as_mut_ptr()) }, self.memory().take(LINE))
+        let own = Segment::new(line.as_mut_ptr().expose_provenance(), LINE);
+        // SAFETY: the line is borrowed mutably until the copy is done, and the memory is not used after it.
+        memcpy(unsafe { Memory::new(own, Backing::Heap) }, self.memory().take(LINE))
+    }
+
+    fn read_line_again(&self, line: &mut Line) -> Result<Outcome> {
+        read_evicted(line, self.memory().take(LINE))
     }
 
     fn write_line(&self, line: &Line) -> Result<Outcome> {
+        let own = Segment::new(line.as_ptr().expose_provenance(), LINE);
         // SAFETY: the line is borrowed until the copy is done, which only reads it.
-        memcpy_flushcache(self.memory().take(LINE), unsafe { own(line.as_ptr()) })
+        memcpy_flushcache(self.memory().take(LINE), unsafe { Memory::new(own, Backing::Heap) })
     }
 
     fn read(&self, offset: usize, len: usize, i: &mut IovIter) -> Result<(usize, Sums)> {

@@ -49,6 +49,10 @@ impl Medium for Fake {
         Ok((LINE, None))
     }
 
+    fn read_line_again(&self, line: &mut Line) -> Result<Outcome> {
+        self.read_line(line)
+    }
+
     fn write_line(&self, line: &Line) -> Result<Outcome> {
         Ok(Self::outcome(self.0.borrow_mut().write(0, line), LINE))
     }
