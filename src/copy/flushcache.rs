@@ -11,6 +11,7 @@ use super::nontemporal::{self, Flush, Gather, LineStore, Scatter};
 use super::step::{FromIter, ToIter};
 use crate::arch::{self, tuning};
 use crate::error::{Error, Result};
+use crate::fault::Side;
 use crate::iter::IovIter;
 use crate::memory::Memory;
 
@@ -152,7 +153,12 @@ fn evict(ranges: &[Memory], also: usize, then: impl FnOnce(&mut Copier) -> usize
     if done == wanted {
         done += then(&mut copier);
     }
-    Ok((done, copier.into_fault(done, wanted + also)))
+    let fault = copier.into_fault(done, wanted + also).map(|mut fault| {
+        // An eviction faults as a store does, but the memory is evicted to be read.
+        fault.side = Side::Source;
+        fault
+    });
+    Ok((done, fault))
 }
 
 /// Orders every write-back and non-temporal store of this thread before the stores that follow.

@@ -2,7 +2,7 @@
 
 use super::buffer::{Access, Call};
 use super::detach::transfer;
-use super::errors::summed_fault_error;
+use super::errors::{fault_error, fault_error_of, with_crc32c};
 use super::exception::Int;
 use super::fastcall::{add_functions, fast_function, install};
 use super::iter::IovIter;
@@ -59,7 +59,9 @@ pub(super) fn crc32c(data: &Bound<'_, PyAny>, crc: Option<&Bound<'_, PyAny>>) ->
         let memory = flat_side(&mut call, data, Access::Read, "data")?;
         (transfer(py, memory.len(), || core::of_memory(memory, &mut sum))?, memory.len())
     };
-    raise(py, fault, (done, sum))?;
+    if let Some(fault) = fault {
+        return Err(with_crc32c(py, fault_error_of(py, &fault, done, "to be summed"), sum));
+    }
     if done < nbytes {
         // A sum of a part would pass for that of all: there is no count beside it.
         let found = format!("an iterator with a hole at byte {done}");
@@ -81,7 +83,7 @@ pub(super) fn crc32c_combine(
 
 /// Raises the fault that ended a copy, if one did, with the bytes copied and their sum.
 fn raise(py: Python<'_>, fault: Option<Box<Fault>>, (copied, crc): (usize, u32)) -> PyResult<()> {
-    fault.map_or(Ok(()), |fault| Err(summed_fault_error(py, &fault, copied, crc)))
+    fault.map_or(Ok(()), |fault| Err(with_crc32c(py, fault_error(py, &fault, copied), crc)))
 }
 
 /// Runs a copy between `addr` and the iterator that adds to the sum. Returns the bytes copied and the sum.

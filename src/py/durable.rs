@@ -2,7 +2,7 @@
 
 use super::buffer::{Access, Call};
 use super::detach::transfer;
-use super::errors::fault_error;
+use super::errors::fault_error_of;
 use super::fastcall::{add_functions, fast_function, install};
 use super::iter_arg::IterArg;
 use super::run::{between, flat_side, raise_short, run_full, run_short, run_waiting};
@@ -123,7 +123,9 @@ pub(super) fn pmem_flush(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || flushcache::flush(range)))
+    over_range(buffer, offset, length, "to be written back", |py, range| {
+        transfer(py, range.len(), || flushcache::flush(range))
+    })
 }
 
 /// Makes `buffer[offset:offset + length]` durable: by an msync if the memory is in a `PmemRegion` that needs one,
@@ -135,7 +137,7 @@ pub(super) fn pmem_persist(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| {
+    over_range(buffer, offset, length, "to be made durable", |py, range| {
         // An msync waits for a device, so it runs without the interpreter.
         if pmem::needs_msync(range) {
             Ok(py.detach(|| pmem::persist(range))?)
@@ -154,7 +156,9 @@ pub(super) fn pmem_invalidate(
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    over_range(buffer, offset, length, |py, range| transfer(py, range.len(), || flushcache::invalidate(range)))
+    over_range(buffer, offset, length, "to be evicted", |py, range| {
+        transfer(py, range.len(), || flushcache::invalidate(range))
+    })
 }
 
 /// Waits until every earlier write-back and non-temporal store has left the CPU's caches: a store fence.
@@ -167,6 +171,7 @@ fn over_range(
     buffer: &Bound<'_, PyAny>,
     offset: Option<&Bound<'_, PyAny>>,
     length: Option<&Bound<'_, PyAny>>,
+    role: &str,
     act: impl FnOnce(Python<'_>, Memory) -> PyResult<Outcome>,
 ) -> PyResult<()> {
     let mut call = Call::new();
@@ -174,7 +179,7 @@ fn over_range(
     let wanted = part(whole.seg(), offset, length)?;
     let range = whole.skip(wanted.addr - whole.seg().addr).take(wanted.len);
     match act(buffer.py(), range)? {
-        (done, Some(fault)) => Err(fault_error(buffer.py(), &fault, done)),
+        (done, Some(fault)) => Err(fault_error_of(buffer.py(), &fault, done, role)),
         (_, None) => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use super::names::names;
 use super::results::{int, string, to_fault};
 use crate::error::Error;
 use crate::fault::shelter::Report;
-use crate::fault::{Cause, Fault};
+use crate::fault::{Cause, Fault, Side};
 use crate::iter;
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -53,18 +53,27 @@ pub(super) fn raise(py: Python<'_>, fault: Option<Box<Fault>>, copied: usize) ->
     }
 }
 
-/// Makes a `FaultError`, whose errno depends on the cause of the fault.
+/// Makes the `FaultError` of a copy, whose errno depends on the cause of the fault.
 pub(super) fn fault_error(py: Python<'_>, fault: &Fault, copied: usize) -> PyErr {
-    let message = |shown: &Bound<'_, PyAny>| {
-        let (side, cause) = (shown.getattr(&names(py).side)?, shown.getattr(&names(py).cause)?);
-        Ok(format!("bad memory at {:#x} ({cause}), the {side} of a copy, after {copied} bytes", fault.address))
+    let role = match fault.side {
+        Side::Source => "the source of a copy",
+        Side::Destination => "the destination of a copy",
     };
-    raised(py, fault, copied, message).map_or_else(|error| error, PyErr::from_value)
+    fault_error_of(py, fault, copied, role)
 }
 
-/// Makes the `FaultError` of a copy that also summed: it has the sum of the bytes copied in `.crc32c`.
-pub(super) fn summed_fault_error(py: Python<'_>, fault: &Fault, copied: usize, crc: u32) -> PyErr {
-    let error = fault_error(py, fault, copied);
+/// The same of any other operation, which was done for `done` bytes. `role` says what the memory was in it, such as "to
+/// be evicted".
+pub(super) fn fault_error_of(py: Python<'_>, fault: &Fault, done: usize, role: &str) -> PyErr {
+    let message = |shown: &Bound<'_, PyAny>| {
+        let cause = shown.getattr(&names(py).cause)?;
+        Ok(format!("bad memory at {:#x} ({cause}), {role}, after {done} bytes", fault.address))
+    };
+    raised(py, fault, done, message).map_or_else(|error| error, PyErr::from_value)
+}
+
+/// Puts the sum of the bytes that were summed into the `.crc32c` of a `FaultError`.
+pub(super) fn with_crc32c(py: Python<'_>, error: PyErr, crc: u32) -> PyErr {
     if !error.is_instance(py, names(py).fault_error.bind(py)) {
         // There was no memory for it: this is the MemoryError, which takes no attributes.
         return error;

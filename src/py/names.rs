@@ -76,7 +76,6 @@ names! {
         characters_written: "characters_written",
         copied: "copied",
         fault_attribute: "fault",
-        side: "side",
         cause: "cause",
         guard: "guard",
         crc32c: "crc32c",

@@ -4,7 +4,7 @@
 mod transfer;
 
 use super::closable::{Closable, end_block};
-use super::errors::fault_error;
+use super::errors::fault_error_of;
 use super::exception::{Int, Text};
 use super::fault_map::FaultMap;
 use super::region_file::{RegionFile, with_path};
@@ -80,7 +80,7 @@ impl MappedRegion {
     fn _sync_all(&self, py: Python<'_>) -> PyResult<()> {
         let mapping = self.mapping.get()?;
         let fault = py.detach(|| mapping.sync_all())?;
-        fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
+        fault.map_or(Ok(()), |fault| Err(fault_error_of(py, &fault, fault.offset, "to be made durable")))
     }
 
     /// The path by which it was opened.

@@ -1,7 +1,7 @@
 //! The compiled part of `SafeMap`: a mapping of a file, as a buffer.
 
 use super::closable::Closable;
-use super::errors::fault_error;
+use super::errors::fault_error_of;
 use super::exception::{Int, Text};
 use super::values::{narrow, optional_size, size, text};
 use crate::error::Error;
@@ -88,7 +88,8 @@ impl MappedFile {
         }
         let mark = Mark::now();
         let held = py.detach(|| mapping.sync().and_then(|()| mapping.held_by_file(0, self.size)))?;
-        lost(&mapping, mark, 0, self.size, held).map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
+        lost(&mapping, mark, 0, self.size, held)
+            .map_or(Ok(()), |fault| Err(fault_error_of(py, &fault, fault.offset, "to be written to the file")))
     }
 
     /// Checks that all of `nbytes` bytes from `offset` on, which were just stored, are the file's. `FaultError`, with
@@ -98,7 +99,7 @@ impl MappedFile {
         let mapping = self.mapping.get()?;
         let held = mapping.held_by_file(offset, nbytes)?;
         let lost = lost(&mapping, Mark::now(), offset, nbytes, held);
-        lost.map_or(Ok(()), |fault| Err(fault_error(py, &fault, fault.offset)))
+        lost.map_or(Ok(()), |fault| Err(fault_error_of(py, &fault, fault.offset, "to be written to the file")))
     }
 
     /// Unmaps the file. `BufferError` while views of the map, arrays or iterators over it, or guards are alive.

@@ -283,8 +283,9 @@ def test_where_trusted_memory_raises_the_error_has_the_sum() -> None:
             lambda: crc32c_and_copy_from_iter_flushcache(good, IovIter.kvec(WRITE, [memory.buffer]), crc=5),
             lambda: crc32c_and_copy_to_iter(memory.buffer, IovIter.kvec(READ, [good]), crc=5),
         ]
-        for call in calls:
-            with pytest.raises(FaultError) as caught:
+        roles = ["to be summed"] * 3 + ["the source of a copy"] * 3
+        for call, role in zip(calls, roles, strict=True):
+            with pytest.raises(FaultError, match=role) as caught:
                 call()
             assert (caught.value.copied, caught.value.crc32c) == (held, sums.crc32c(memory.buffer[:held], 5))
 

@@ -133,8 +133,9 @@ def test_memory_that_is_gone_is_a_fault() -> None:
         assert slot.publish(b"x" * 100) == 1
         with pytest.raises(FaultError):
             Slot(memory, 4 * 4096, 32).publish(b"x")
-        with pytest.raises(FaultError):
+        with pytest.raises(FaultError, match="the source of a copy") as caught:
             Slot(memory, 4 * 4096, 32).consume(bytearray(32))
+        assert caught.value.fault.side == "source"
 
 
 def test_the_numbers_go_on_behind_a_header_that_a_killed_writer_left_torn() -> None:

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 CALLS: dict[str, Callable[..., None]] = {"flush": pmem.flush, "persist": pmem.persist, "invalidate": pmem.invalidate}
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+ROLES = {
+    pmem.flush: ("destination", "to be written back"),
+    pmem.persist: ("destination", "to be made durable"),
+    pmem.invalidate: ("source", "to be evicted"),
+}
+"""The side of a fault, and what its error says of the memory."""
 
 
 @pytest.fixture
@@ -46,7 +52,9 @@ def test_bad_memory_ends_the_call_at_its_page(arena: Arena, call: Callable[..., 
                     call(buffer, offset - start, length)
                 good = max(edge - offset, 0)
                 error, fault = caught.value, caught.value.fault
-                assert (error.copied, fault.offset, fault.side) == (good, good, "destination"), (offset, length)
+                side, role = ROLES[call]
+                assert (error.copied, fault.offset, fault.side) == (good, good, side), (offset, length)
+                assert f"({fault.cause}), {role}, after {good} bytes" in str(error)
                 assert (fault.address, fault.length) == (arena.start(2), PAGE_SIZE)
                 assert how.explains(fault)
                 assert error.errno == ERRNO[fault.cause]

@@ -277,7 +277,7 @@ def test_bytes_behind_the_end_of_a_truncated_file_do_not_count(tmp_path: Path, k
     assert path.stat().st_size == end
     assert region.write(PAGE_SIZE, data[:100]) == 100
     region.persist(0, end - PAGE_SIZE)
-    with pytest.raises(FaultError) as caught:
+    with pytest.raises(FaultError, match="to be made durable") as caught:
         region.persist(0)
     assert (caught.value.copied, caught.value.fault.cause) == (end - PAGE_SIZE, "gone")
     assert caught.value.fault.length == size - end

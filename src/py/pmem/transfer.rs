@@ -6,7 +6,7 @@ use crate::pmem::{Caller, Granularity};
 use crate::py::buffer::{Access, ArgName, Call, is_buffer};
 use crate::py::data::from_data;
 use crate::py::detach::transfer;
-use crate::py::errors::{fault_error, summed_fault_error, trusted_fault};
+use crate::py::errors::{fault_error, fault_error_of, trusted_fault, with_crc32c};
 use crate::py::iter::IovIter;
 use crate::py::results::to_mc_result;
 use crate::py::run::Copied;
@@ -107,7 +107,7 @@ impl MappedRegion {
     ) -> PyResult<(usize, u32)> {
         let mut crc = word("crc", crc)?;
         match self.store(py, offset, data, Some(&mut crc))? {
-            (copied, Some(fault)) => Err(summed_fault_error(py, &fault, copied, crc)),
+            (copied, Some(fault)) => Err(with_crc32c(py, fault_error(py, &fault, copied), crc)),
             (copied, None) => Ok((copied, crc)),
         }
     }
@@ -154,6 +154,6 @@ impl MappedRegion {
         let offset = optional_size("offset", offset)?.unwrap_or(0);
         let length = optional_size("length", length)?.unwrap_or(self.size.saturating_sub(offset));
         let (done, fault) = self.durable(py, length, || mapping.persist(Caller::Persist, offset, length))?;
-        fault.map_or(Ok(()), |fault| Err(fault_error(py, &fault, done)))
+        fault.map_or(Ok(()), |fault| Err(fault_error_of(py, &fault, done, "to be made durable")))
     }
 }
