@@ -25,7 +25,6 @@ __all__ = [
     "IterState",
     "LeastCopy",
     "LeastSlot",
-    "LogClaim",
     "LogRecords",
     "MappedFile",
     "MappedLog",
@@ -429,19 +428,15 @@ class RegionFile:
         """Chooses the bytes to map and allocates them. `device` is `(size, align)` of a DAX device in bytes; `size`
         replaces the size given when it was opened.
         """
+    def claim_log(self, create: bool) -> int | None:
+        """Locks it against other writers of a log until it is closed, or for as long as the log made of it is open.
+        Returns the size in bytes of the log in it; `None` if there is none yet and `create` allows making one. What
+        refuses it has changed nothing.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
-
-@final
-class LogClaim:
-    """The file of a log, locked against other writers for as long as this object lives."""
-
-    def __new__(cls, file: RegionFile, create: bool) -> Self: ...
-    @property
-    def size(self) -> int | None:
-        """The size in bytes of the log in the file; `None` if there is none yet."""
 
 @final
 class LogRecords:
@@ -457,7 +452,7 @@ class LogRecords:
 class MappedLog:
     """A log in a mapped file: `iovec_rs.pmem.PmemLog` without the look-ups in sysfs."""
 
-    def __new__(cls, file: RegionFile, claim: LogClaim, bad: FaultMap, caches_persist: bool, create: bool) -> Self: ...
+    def __new__(cls, file: RegionFile, bad: FaultMap, caches_persist: bool, create: bool) -> Self: ...
     @property
     def path(self) -> str:
         """The path it was opened by."""

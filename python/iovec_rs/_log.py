@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iovec_rs import _badblocks, _nvdimm
-from iovec_rs._core import LogClaim, MappedLog, RegionFile
+from iovec_rs._core import MappedLog, RegionFile
 from iovec_rs._names import file_name
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class PmemLog(MappedLog):
         """
         name = file_name(path)
         with RegionFile(name, size=size, create=create, writable=writable) as file:
-            claim = LogClaim(file, create)
+            found = file.claim_log(create)
             is_device = file.character_device is not None
-            file.reserve(_nvdimm.dax_device(file.device, name) if is_device else None, claim.size)
+            file.reserve(_nvdimm.dax_device(file.device, name) if is_device else None, found)
             bad = _badblocks.of_descriptor(file.fileno())
             caches_persist = _nvdimm.caches_persist("char" if is_device else "block", file.device)
-            return cls(file, claim, bad, caches_persist, create)
+            return cls(file, bad, caches_persist, create)

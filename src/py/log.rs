@@ -15,37 +15,12 @@ use super::region_file::{RegionFile, with_path};
 use super::results::{int, list, string, to_fault};
 use super::values::size;
 use crate::error::Error;
-use crate::log::region::{Claim, Region};
+use crate::log::region::Region;
 use crate::log::{Failure, Numbers, Open, PmemLog};
 use crate::pmem::{Granularity, Mapping};
-use crate::sys::lock::Lock;
-use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-
-/// The file of a log, locked against other writers for as long as this object lives.
-#[pyclass(module = "iovec_rs._core", frozen)]
-pub(super) struct LogClaim {
-    claim: Lock<Option<Claim>>,
-    size: Option<usize>,
-}
-
-#[pymethods]
-impl LogClaim {
-    /// Claims a file that was opened and nothing else. What refuses it has changed nothing.
-    #[new]
-    fn new(py: Python<'_>, file: &Bound<'_, RegionFile>, create: bool) -> PyResult<Self> {
-        let claim = file.get().claim_log(py, create)?;
-        let size = claim.size();
-        Ok(Self { claim: Lock::new(Some(claim)), size })
-    }
-
-    /// The size in bytes of the log in the file; `None` if there is none yet.
-    #[getter]
-    fn size(&self) -> Option<Int> {
-        self.size.map(Int)
-    }
-}
 
 /// A log in a mapped file: `iovec_rs.pmem.PmemLog` without the look-ups in sysfs.
 #[pyclass(module = "iovec_rs._core", frozen, weakref, subclass)]
@@ -121,14 +96,12 @@ impl MappedLog {
     fn new(
         py: Python<'_>,
         file: &Bound<'_, RegionFile>,
-        claim: &Bound<'_, LogClaim>,
         bad: &Bound<'_, FaultMap>,
         caches_persist: bool,
         create: bool,
     ) -> PyResult<Self> {
-        let (file, claim) = (file.get(), claim.get());
-        let claim = claim.claim.lock().take();
-        let claim = claim.ok_or_else(|| exception::<PyValueError>("the file was claimed for another log"))?;
+        let file = file.get();
+        let claim = file.take_claim()?;
         let (opened, part) = file.take()?;
         let (writable, bad) = (opened.writable(), bad.get().lock().try_clone()?);
         let how = match (writable, create) {

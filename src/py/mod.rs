@@ -76,7 +76,7 @@ mod _core {
     #[pymodule_export]
     use super::iter::{IovIter, IterState};
     #[pymodule_export]
-    use super::log::{LogClaim, LogRecords, MappedLog};
+    use super::log::{LogRecords, MappedLog};
     #[pymodule_export]
     use super::message::{close_received, recvmsg_all, recvmsg_part, recvmsg_raw, sendmsg_all_raw, sendmsg_raw};
     #[pymodule_export]

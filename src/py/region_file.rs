@@ -1,6 +1,6 @@
 //! A file on its way to a mapping, `iovec_rs.pmem.PmemRegion`'s or `PmemLog`'s.
 
-use super::exception::{exception, os_exception};
+use super::exception::{Int, exception, os_exception};
 use super::results::int;
 use super::values::{flag, optional_size, wrong_type};
 use crate::error::Error;
@@ -22,6 +22,8 @@ use std::path::PathBuf;
 pub(super) struct RegionFile {
     /// `None` once it is mapped or closed.
     state: Lock<Option<(Opened, Option<Part>)>>,
+    /// Dropped after what opening did was undone: until then it keeps other writers off.
+    claim: Lock<Option<Claim>>,
     path: Py<PyAny>,
     size: Option<usize>,
     offset: usize,
@@ -54,13 +56,10 @@ impl RegionFile {
         Ok((opened, part.ok_or_else(|| exception::<PyValueError>("the file was given no room"))?))
     }
 
-    /// Claims it for a log.
-    pub(super) fn claim_log(&self, py: Python<'_>, create: bool) -> PyResult<Claim> {
-        // Taken, since the interpreter runs meanwhile.
-        let (mut opened, part) = self.lock().take().ok_or_else(file_closed)?;
-        let claimed = py.detach(|| Claim::new(&mut opened, self.size, create));
-        *self.lock() = Some((opened, part));
-        claimed.map_err(|error| with_path(error, self.path.bind(py)))
+    /// The claim of [`Self::claim_log`].
+    pub(super) fn take_claim(&self) -> PyResult<Claim> {
+        let claim = self.claim.lock().take();
+        claim.ok_or_else(|| exception::<PyValueError>("the file was not claimed for a log"))
     }
 }
 
@@ -107,7 +106,7 @@ impl RegionFile {
         }
         let opened = path.py().detach(|| Opened::new(&name, purpose)).map_err(|error| with_path(error, path))?;
         let (state, path) = (Lock::new(Some((opened, None))), path.clone().into_any().unbind());
-        Ok(Self { state, path, size, offset })
+        Ok(Self { state, claim: Lock::new(None), path, size, offset })
     }
 
     /// Its device number if it is a character device; `None` for a file.
@@ -146,6 +145,20 @@ impl RegionFile {
         Ok(())
     }
 
+    /// Locks it against other writers of a log until it is closed, or for as long as the log made of it is open.
+    /// Returns the size in bytes of the log in it; `None` if there is none yet and `create` allows making one. What
+    /// refuses it has changed nothing.
+    fn claim_log(&self, py: Python<'_>, create: bool) -> PyResult<Option<Int>> {
+        // Taken, since the interpreter runs meanwhile.
+        let (mut opened, part) = self.lock().take().ok_or_else(file_closed)?;
+        let claimed = py.detach(|| Claim::new(&mut opened, self.size, create));
+        *self.lock() = Some((opened, part));
+        let claim = claimed.map_err(|error| with_path(error, self.path.bind(py)))?;
+        let size = claim.size().map(Int);
+        *self.claim.lock() = Some(claim);
+        Ok(size)
+    }
+
     fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         slf
     }
@@ -157,8 +170,11 @@ impl RegionFile {
         _error: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
     ) {
-        let opened = self.lock().take();
-        py.detach(|| drop(opened));
+        let (opened, claim) = (self.lock().take(), self.claim.lock().take());
+        py.detach(|| {
+            drop(opened);
+            drop(claim);
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,15 @@ def test_a_log_goes_on_when_its_file_is_renamed_and_when_it_has_no_name_any_more
         log.append(b"without a name")
         assert contents(reader) == contents(log) == {0: b"renamed", 1: b"without a name"}
     log.close()
+
+
+def test_a_refused_opening_keeps_nobody_off_even_while_its_exception_lives(path: Path) -> None:
+    path.write_bytes(bytes(SIZE))
+    with pytest.raises(OSError, match="no room for") as refused:
+        PmemLog.open(path, size=1 << 62, create=True)
+    with PmemLog.open(path, create=True) as log:
+        assert log.append(b"beside the exception") == 0
+    assert refused.value.errno == errno.ENOSPC
 
 
 def test_a_log_has_the_size_that_it_was_made_with_however_long_its_file_is(path: Path) -> None:
