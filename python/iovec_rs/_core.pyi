@@ -1076,8 +1076,8 @@ def copy_ranges(
     each range, its address and its length, such as a numpy array of uint64 pairs. Nothing is copied if the sides differ
     in their number of ranges or in a length (ValueError), if a destination is read-only (BufferError), or if an item is
     no buffer (TypeError); the error names the index. Nor is anything copied if a packed array has elements of other
-    types, such as floats or integers of 4 bytes (TypeError). OSError if an msync fails that `flush` needs: then no byte
-    counts.
+    types, such as floats or integers of 4 bytes (TypeError), or rows that are no pairs (ValueError). OSError if
+    an msync fails that `flush` needs: then no byte counts.
     """
 
 def crc32c(data: Buffer | UserRange | IovIter, crc: int = 0) -> int:

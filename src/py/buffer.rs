@@ -7,7 +7,7 @@ mod record;
 mod refusal;
 
 use record::{bytes_memory, fill, hull_of, keep_out_of_itself, memory_of, release, request};
-pub(super) use refusal::{explain, refuse_numbers, refuse_single};
+pub(super) use refusal::{explain, refuse_single, require_pairs};
 
 pub(super) use super::values::ArgName;
 use crate::error::{Error, reserve, try_push};

@@ -1,7 +1,7 @@
 //! `import_iovec` and its family.
 
 use super::array::IovecArray;
-use super::buffer::{Access, ArgName, Call, Exports, is_buffer, refuse_numbers};
+use super::buffer::{Access, ArgName, Call, Exports, is_buffer, require_pairs};
 use super::collect::{SegmentList, SegmentListBuilder};
 use super::exception::exception;
 use super::iter::IovIter;
@@ -50,7 +50,7 @@ impl Uvector {
 
     fn packed(object: &Bound<'_, PyAny>, nr_segs: Option<usize>, layout: Layout) -> PyResult<Self> {
         let size = layout.size();
-        refuse_numbers("uvector", size / 2, object)?;
+        require_pairs("uvector", size / 2, object)?;
         let mut call = Call::new();
         let array = call.acquire(object, Access::Read, ArgName::Argument("uvector"))?;
         let nbytes = array.len();

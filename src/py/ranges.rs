@@ -1,7 +1,7 @@
 //! `copy_ranges`: many copies between pairs of ranges in one call.
 
 use super::array::IovecArray;
-use super::buffer::{Access, ArgName, Call, is_buffer, refuse_numbers};
+use super::buffer::{Access, ArgName, Call, is_buffer, require_pairs};
 use super::collect::{SegmentList, SegmentListBuilder};
 use super::detach::transfer;
 use super::exception::{Text, exception};
@@ -55,7 +55,7 @@ impl<'py> Ranges<'py> {
 
     fn packed(object: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<Self> {
         let size = Layout::Native.size();
-        refuse_numbers(argument, size / 2, object)?;
+        require_pairs(argument, size / 2, object)?;
         let mut call = Call::new();
         let array = call.acquire(object, Access::Read, ArgName::Argument(argument))?;
         let nbytes = array.len();
@@ -86,8 +86,8 @@ impl<'py> Ranges<'py> {
 /// each range, its address and its length, such as a numpy array of uint64 pairs. Nothing is copied if the sides differ
 /// in their number of ranges or in a length (ValueError), if a destination is read-only (BufferError), or if an item is
 /// no buffer (TypeError); the error names the index. Nor is anything copied if a packed array has elements of other
-/// types, such as floats or integers of 4 bytes (TypeError). OSError if an msync fails that `flush` needs: then no byte
-/// counts.
+/// types, such as floats or integers of 4 bytes (TypeError), or rows that are no pairs (ValueError). OSError if
+/// an msync fails that `flush` needs: then no byte counts.
 #[pyfunction]
 #[pyo3(
     signature = (dst, src, *, flush=None, fault_map=None, crc32c=None),

@@ -172,6 +172,18 @@ def test_an_array_of_other_numbers_is_not_taken_for_addresses(format_: str) -> N
         import_iovec(WRITE, numbers)
 
 
+@pytest.mark.parametrize("shape", [(2, 8), (2, 3), (8, 1), (4, 2, 8), (2, 0)])
+def test_an_array_whose_rows_are_no_pairs_is_not_taken_for_ranges(shape: tuple[int, ...]) -> None:
+    """As one whose first row has the addresses, and whose second row has the lengths."""
+    numbers: Any = np.zeros(shape, np.uint64)
+    with pytest.raises(ValueError, match=r"dst is an array with rows of \d+ bytes: expected rows of 16 bytes"):
+        copy_ranges(numbers, [])
+    with pytest.raises(ValueError, match="src is an array with rows of"):
+        copy_ranges([], numbers)
+    with pytest.raises(ValueError, match="uvector is an array with rows of"):
+        iovec_from_user(numbers)
+
+
 def test_an_array_of_words_or_of_bytes_is() -> None:
     source, target = np.frombuffer(noise(100), "u1"), bytearray(100)
 

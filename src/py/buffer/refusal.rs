@@ -2,6 +2,7 @@
 
 use super::record::{OBJECTS, codes, release, request};
 use super::{Access, ArgName, is_buffer};
+use crate::error::Error;
 use crate::py::exception::exception;
 use crate::py::names::names;
 use crate::py::values::{type_name, wrong_type};
@@ -34,8 +35,9 @@ pub(in crate::py) fn refuse_single(argument: &str, expected: &str, object: &Boun
 }
 
 /// Refuses an array of other numbers where a packed array of addresses and lengths, of `word` bytes each, is expected:
-/// their bits would be taken for addresses.
-pub(in crate::py) fn refuse_numbers(argument: &str, word: usize, object: &Bound<'_, PyAny>) -> PyResult<()> {
+/// their bits would be taken for addresses. So would lengths, if an array had all addresses in its first row and all
+/// lengths in its second, so rows are pairs.
+pub(in crate::py) fn require_pairs(argument: &'static str, word: usize, object: &Bound<'_, PyAny>) -> PyResult<()> {
     let mut view = ffi::Py_buffer::new();
     if !request(object, ffi::PyBUF_ND | ffi::PyBUF_FORMAT, &mut view) {
         // The request without a format, which follows, succeeds or says why not.
@@ -47,11 +49,26 @@ pub(in crate::py) fn refuse_numbers(argument: &str, word: usize, object: &Bound<
     // SAFETY: `codes` found a character, so there is a format: a null-terminated string that the exporter keeps until
     // the record is released.
     let format = found.then(|| unsafe { CStr::from_ptr(view.format) }.to_string_lossy().into_owned());
+    let row = row_of(&view);
     release(&mut view);
-    let Some(format) = format else { return Ok(()) };
-    let message =
-        format!("{argument}: a packed array has integers of {word} bytes, or bytes, not elements of \"{format}\"");
-    Err(exception::<PyTypeError>(message))
+    match (format, row) {
+        (Some(format), _) => Err(exception::<PyTypeError>(format!(
+            "{argument}: a packed array has integers of {word} bytes, or bytes, not elements of \"{format}\""
+        ))),
+        (None, Some(row)) if row != 2 * word => {
+            let expected = format!("rows of {} bytes, an address and a length", 2 * word);
+            Err(Error::invalid(argument, format!("an array with rows of {row} bytes"), expected).into())
+        }
+        (None, Some(_) | None) => Ok(()),
+    }
+}
+
+/// The length in bytes of the rows of an array of two or more dimensions.
+fn row_of(view: &ffi::Py_buffer) -> Option<usize> {
+    let last = usize::try_from(view.ndim.checked_sub(1)?).ok().filter(|last| *last > 0 && !view.shape.is_null())?;
+    // SAFETY: `shape` is not null, and an exporter that fills it gives `ndim` lengths; `last` is less.
+    let elements = unsafe { view.shape.wrapping_add(last).read() };
+    Some(elements.unsigned_abs().saturating_mul(view.itemsize.unsigned_abs()))
 }
 
 /// Drops the exception of an exporter that refuses a request, which is a BufferError or a ValueError. Returns any
