@@ -259,8 +259,9 @@ impl<M: Medium> Slot<M> {
         }
         // The writer publishes what it has put into the other buffer, and fences, before it stores to this one. So if
         // the header is the same once these data have been read, nothing was stored to them meanwhile. If it is the
-        // next one, something may have been: then the sums alone tell, which they do except for one mixture in 2^64. So
-        // another eviction of the header before this look is not worth its cost.
+        // next one, something may have been, and the sums alone vouch for what was read, which they do except for one
+        // mixture in 2^64: a reader that had to wait for a pause between two publications would get none from a fast
+        // writer. So another eviction of the header before this look is not worth its cost.
         fence(Ordering::Acquire);
         let mut line = [0; LINE];
         whole(self.medium.read_line_again(&mut line)?, LINE)?;
