@@ -6,6 +6,7 @@ use super::iter::IovIter;
 use super::values::{Lengths, iterate, user_range, wrong_type};
 use crate::abi::Direction;
 use crate::iter;
+use crate::memory::Memory;
 use pyo3::prelude::*;
 
 /// What data may be, as an exception says it.
@@ -48,6 +49,14 @@ pub(super) fn to_destination<T>(
         return call(&mut i.get().lock(i.py())?.core);
     }
     let mut held = Call::new();
-    let memory = held.acquire(dst, Access::Write, ArgName::Argument("dst"))?;
+    let memory = destination(&mut held, dst)?;
     call(&mut iter::IovIter::whole(Direction::Dest, memory))
+}
+
+/// The memory of `dst`, which is no iterator.
+pub(super) fn destination(held: &mut Call, dst: &Bound<'_, PyAny>) -> PyResult<Memory> {
+    if !is_buffer(dst) {
+        return Err(wrong_type("dst", "a buffer or an IovIter", dst));
+    }
+    held.acquire(dst, Access::Write, ArgName::Argument("dst"))
 }

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::log::region::Region;
 use crate::log::{Failure, Numbers, Open, PmemLog};
 use crate::pmem::{Granularity, Mapping};
-use pyo3::exceptions::PyIndexError;
+use pyo3::exceptions::{PyBufferError, PyIndexError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -36,6 +36,9 @@ pub(super) struct MappedLog {
 /// What a failure is in Python. `path` names the log.
 fn raised(py: Python<'_>, failure: Failure) -> PyErr {
     match failure {
+        Failure::Refused(Error::ReadOnlyRegion) => {
+            exception::<PyBufferError>("the log is read-only: it was opened with writable=False")
+        }
         Failure::Refused(error) => error.into(),
         Failure::Fault(fault, copied) => fault_error(py, &fault, copied),
         Failure::Missing { sequence, first, end } => missing(&sequence, first, end),

@@ -4,12 +4,13 @@ use super::buffer::{ArgName, page};
 use super::data::{from_data, to_destination};
 use super::detach::transfer;
 use super::errors::fault_error;
-use super::exception::Text;
+use super::exception::{Text, exception};
 use super::names::names;
 use super::results::{int, string, tuple};
 use super::values::{optional_size, size};
 use crate::error::Error;
 use crate::slot::{self, Failure};
+use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -72,7 +73,14 @@ impl Slot {
     /// last publication is still there, and an iterator is where it was.
     fn publish<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let published = from_data(data, |core| transfer(py, core.count(), || Ok(self.0.publish(core))))?;
-        int(py, published.map_err(|failure| raised(py, failure))? as usize)
+        let published = published.map_err(|failure| match failure {
+            // Of data, read-only memory is never refused.
+            Failure::Refused(Error::ReadOnly { .. }) => {
+                exception::<PyBufferError>("region: read-only memory cannot be published in")
+            }
+            failure => raised(py, failure),
+        });
+        int(py, published? as usize)
     }
 
     /// Copies one publication, whole and checked, into a buffer or the rest of an iterator. Returns its length and

@@ -45,17 +45,19 @@ pub(super) fn wrong_type(argument: impl Display, expected: &str, value: &Bound<'
     exception::<PyTypeError>(format!("{argument}: {expected} is expected, not {}", type_name(value)))
 }
 
-/// A number as text for an exception, shortened if it is very long.
+/// A number as text for an exception, shortened if it is very long. One that is no int, of numpy for instance, is shown
+/// as the int that its `__index__` returns.
 #[cold]
 fn shown(value: &Bound<'_, PyAny>) -> String {
     const DIGITS: usize = 80;
-    match value.cast_exact::<PyInt>() {
+    let number = value.call_method0(&names(value.py()).index);
+    match number.as_ref().map(|number| number.cast_exact::<PyInt>()) {
         // The interpreter refuses to convert a number of thousands of digits.
-        Ok(int) => match int.str() {
+        Ok(Ok(int)) => match int.str() {
             Ok(text) if text.len().is_ok_and(|digits| digits <= DIGITS) => text.to_string(),
             _ => "an int of many digits".to_owned(),
         },
-        Err(_) => format!("this {}", type_name(value)),
+        _ => format!("this {}", type_name(value)),
     }
 }
 
@@ -126,13 +128,16 @@ pub(super) fn narrow<'a, 'py, T: FromPyObject<'a, 'py, Error = PyErr>>(
     })
 }
 
-/// Iterates over an argument. TypeError names the argument if it is not iterable; an exception of its own `__iter__` is
-/// raised unchanged.
+/// Iterates over an argument. TypeError names the argument if it is not iterable, or if it is a str: nobody means its
+/// characters, and an empty one would pass for an empty list. An exception of its own `__iter__` is raised unchanged.
 pub(super) fn iterate<'py>(
     argument: impl Display,
     expected: &str,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyIterator>> {
+    if value.is_instance_of::<PyString>() {
+        return Err(wrong_type(argument, expected, value));
+    }
     value.try_iter().map_err(|error| {
         let names = names(value.py());
         let has = |method: &Py<PyString>| value.get_type().hasattr(method).unwrap_or(true);

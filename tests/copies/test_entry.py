@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import iovec_rs
+import numpy as np
 import pytest
 from iovec_rs import READ, WRITE, IovIter, UserRange, copy_from_iter, copy_to_iter
 
@@ -86,6 +87,7 @@ def test_wrong_arguments_get_the_exceptions_of_the_wrapper(copy: Callable[..., A
         (lambda: copy("addr", i), TypeError, "addr: a buffer is expected, not str"),
         (lambda: copy(addr, i, "1"), TypeError, "nbytes: an int is expected, not str"),
         (lambda: copy(addr, i, -1), ValueError, "nbytes is -1: expected 0 or more, less than 2**64"),
+        (lambda: copy(addr, i, np.int8(-1)), ValueError, "nbytes is -1: expected 0 or more, less than 2**64"),
     ]
     for call, kind, message in wrong:
         with pytest.raises(kind) as caught:

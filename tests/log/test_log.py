@@ -192,7 +192,8 @@ def test_data_of_the_wrong_type(path: Path) -> None:
     with make(path) as log:
         for wrong, named in (
             (1, "data: a buffer, an iterable of buffers or an IovIter is expected, not int"),
-            ("text", r"data\[0\]: a buffer is expected, not str"),
+            ("text", "data: a buffer, an iterable of buffers or an IovIter is expected, not str"),
+            ("", "data: a buffer, an iterable of buffers or an IovIter is expected, not str"),
             (None, "data: .* is expected, not NoneType"),
             ([1], r"data\[0\]: a buffer is expected, not int"),
             ([b"x", "y"], r"data\[1\]: a buffer is expected, not str"),

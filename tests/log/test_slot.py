@@ -106,7 +106,7 @@ def test_what_is_refused_has_changed_nothing() -> None:
         slot.consume(dst)
     assert dst == b"." * 99
     reader = Slot(memoryview(memory).toreadonly(), 0, 100)
-    with pytest.raises(BufferError):
+    with pytest.raises(BufferError, match="region: read-only memory cannot be published in"):
         reader.publish(b"y")
     assert memory == before
     assert reader.consume(bytearray(100)) == (100, 1)

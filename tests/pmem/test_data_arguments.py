@@ -80,7 +80,8 @@ def test_a_bad_buffer_in_a_list_ends_the_write_and_the_bytes_before_it_count(reg
 REFUSED: list[tuple[Any, type[Exception], str]] = [
     (None, TypeError, "data: a buffer, an iterable of buffers or an IovIter is expected, not NoneType"),
     (7, TypeError, "data: a buffer, an iterable of buffers or an IovIter is expected, not int"),
-    ("text", TypeError, r"data\[0\]: a buffer is expected, not str"),
+    ("text", TypeError, "data: a buffer, an iterable of buffers or an IovIter is expected, not str"),
+    ("", TypeError, "data: a buffer, an iterable of buffers or an IovIter is expected, not str"),
     ([b"ab", 7], TypeError, r"data\[1\]: a buffer is expected, not int"),
     ([b"ab", [b"cd"]], TypeError, r"data\[1\]: a buffer is expected, not list"),
     (UserRange(4096, 10), TypeError, "data: a buffer, an iterable of buffers or an IovIter is expected, not UserRange"),
@@ -106,6 +107,22 @@ def test_what_is_refused_is_named_and_changes_nothing(
                 call()
         assert log.last == -1
     assert bytes(region) == bytes(region.size)
+
+
+def test_a_list_is_no_destination(region: pmem.PmemRegion, tmp_path: Path) -> None:
+    wrong: Any = [bytearray(4)]
+    with PmemLog.open(tmp_path / "log", size=1 << 16, create=True) as log:
+        log.append(b"1234")
+        slot = Slot(bytearray(1 << 16))
+        slot.publish(b"1234")
+        for call in (
+            lambda: region.read_into(0, wrong),
+            lambda: region.read_into_crc32c(0, wrong),
+            lambda: log.read_into(0, wrong),
+            lambda: slot.consume(wrong),
+        ):
+            with pytest.raises(TypeError, match="dst: a buffer or an IovIter is expected, not list"):
+                call()
 
 
 def test_a_list_that_leaves_the_region_is_refused_whole(region: pmem.PmemRegion) -> None:

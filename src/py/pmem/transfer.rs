@@ -4,7 +4,7 @@ use super::MappedRegion;
 use crate::error::Result;
 use crate::pmem::{Caller, Granularity};
 use crate::py::buffer::{Access, ArgName, Call, is_buffer};
-use crate::py::data::from_data;
+use crate::py::data::{destination, from_data};
 use crate::py::detach::transfer;
 use crate::py::errors::{fault_error, fault_error_of, trusted_fault, with_crc32c};
 use crate::py::iter::IovIter;
@@ -65,7 +65,7 @@ impl MappedRegion {
             return to_mc_result(py, copied, nbytes, fault.as_deref());
         }
         let mut call = Call::new();
-        let target = call.acquire(dst, Access::Write, ArgName::Argument("dst"))?;
+        let target = destination(&mut call, dst)?;
         let nbytes = target.len();
         let (copied, fault) = transfer(py, nbytes, || mapping.read(offset, target, map, crc))?;
         if let Some(found) = fault.as_deref().and_then(|fault| mapping.damage(fault)) {
