@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Run = TypeVar("Run", bound="Callable[[argparse.Namespace], int]")
 
 OK, FAILURE, USAGE, UNTOLD, INTERRUPTED = 0, 1, 2, 3, 130  # 2 is what argparse exits with, too
+CODES = (
+    "Exits with 0; with 1 if it failed or found damage, 2 if an argument is wrong, 3 if log append has appended the "
+    "record and could not print its number."
+)
 
 
 class Argument(NamedTuple):
@@ -196,12 +200,30 @@ def run_bench(args: argparse.Namespace) -> int:
         return FAILURE
 
 
+class Parser(argparse.ArgumentParser):
+    """Takes options between positional arguments: before Python 3.13, argparse takes a positional argument that may be
+    missing to be missing if an option stands before it.
+    """
+
+    is_within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.is_within:
+            return super().parse_known_args(args, namespace)
+        self.is_within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.is_within = False
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="iovec-rs", description="Linux's iov_iter, in user space.")
+    parser = argparse.ArgumentParser(prog="iovec-rs", description="Linux's iov_iter, in user space.", epilog=CODES)
     parser.add_argument("--version", action="version", version=f"iovec-rs {iovec_rs.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True, parser_class=Parser)
     for entry in COMMANDS:
-        sub = commands.add_parser(entry.name, help=entry.summary, description=entry.summary.capitalize() + ".")
+        description = f"{entry.summary[0].upper()}{entry.summary[1:]}."
+        sub = commands.add_parser(entry.name, help=entry.summary, description=description, epilog=CODES)
         for flags, options in entry.arguments:
             sub.add_argument(*flags, **options)
         sub.set_defaults(run=entry.run)

@@ -96,6 +96,28 @@ def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, capsys: pytest.
     assert "argument LOG: the path is empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_an_option_may_stand_before_between_and_behind_the_other_arguments(
+    place: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, file = tmp_path / "log", tmp_path / "record"
+    file.write_bytes(b"record")
+    arguments = ["append", str(path), str(file)]
+    arguments[place:place] = ["--size", "65536"]
+    assert main(["log", *arguments]) == 0
+    assert capsys.readouterr() == ("0\n", "")
+    with PmemLog.open(path, writable=False) as log:
+        assert log.read(0) == b"record"
+
+
+def test_the_help_names_the_class_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "append-only log (PmemLog)." in said
+    assert "{info,dump,verify,append} LOG [FILE]" in said
+    assert "3 if log append has appended the record and could not print its number." in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
