@@ -99,7 +99,51 @@ FIGURES = [
     Figure("1024 x 64 B to /dev/null", "os.writev", (r"io: 1024 x 64 B to /dev/null",)),
 ]
 
-PAGES = {"README.md": FIGURES[:5], "benches/README.md": FIGURES}
+SIZES = (64, 4096, 65536, 1048576, 67108864)
+RANGES = ("100000 ranges of 64 B", "10000 ranges of 4096 B", "1000 ranges of 65536 B")
+SUMS = [
+    *(
+        Figure(
+            "copy and sum 64 B; 4 KiB; 64 KiB; 1 MiB; 64 MiB",
+            rival,
+            tuple(rf"integrity: copy and sum {size} B" for size in SIZES),
+        )
+        for rival in ("copy_to_iter, no sum", "copy_to_iter, google_crc32c", "copy_to_iter, zlib.crc32")
+    ),
+    Figure(
+        "100 000 ranges of 64 B; 10 000 of 4 KiB; 1000 of 64 KiB, packed",
+        "ctypes.memmove loop",
+        tuple(f"integrity: {ranges}" for ranges in RANGES),
+    ),
+]
+LOG = [
+    Figure(
+        "append 64 B; 4 KiB; 64 KiB to a file on a disk",
+        rival,
+        tuple(rf"log: append {size} B \(page\)" for size in (64, 4096, 65536)),
+    )
+    for rival in ("PmemRegion.write, no header", "os.pwritev, crc32, os.fdatasync", "sqlite3, WAL, synchronous=FULL")
+]
+SLOT = [
+    Figure(
+        f"{call} 32 B; 4 KiB; 64 KiB; 1 MiB",
+        rival,
+        tuple(f"log: {call} {size} B {where} shared memory" for size in (32, 4096, 65536, 1048576)),
+    )
+    for call, where, rivals in (
+        ("publish", "on", ("d[:] = s, flush_range", "d[:] = s, clflush loop")),
+        ("consume", "from", ("flush_range, d[:] = s", "clflush loop, d[:] = s")),
+    )
+    for rival in rivals
+]
+
+PAGES = {
+    "README.md": FIGURES[:5],
+    "benches/README.md": FIGURES,
+    "docs/integrity.md": SUMS,
+    "docs/log.md": LOG,
+    "docs/slot.md": SLOT,
+}
 """Which of them a page shows between its markers."""
 
 

@@ -29,53 +29,6 @@ BLOCKS = [block(seed) for seed in range(3)]
 NBYTES = sum(tensor.nbytes for tensor in BLOCKS[0])
 
 
-def programs_of_the_readme() -> dict[str, str]:
-    """Its Python blocks, by the heading that they stand under."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.findall(r"^#+ ([^\n]+)\n+```python\n(.*?)```", text, re.MULTILINE | re.DOTALL)
-    return dict(found)
-
-
-README = programs_of_the_readme()
-CLAIM = re.compile(r"^ *(.+?)  # ([-0-9]+|<.+>|\w+\(.+\))(?::|$)")
-"""A line of a program that says what its expression comes to. Three dots stand for anything."""
-
-
-def test_the_readme_begins_with_four_programs() -> None:
-    assert list(README) == [
-        "The crash that does not happen",
-        "Any code over a file that may be truncated",
-        "Writes that are durable when they return",
-        "The cursor",
-    ]
-
-
-@pytest.mark.parametrize("heading", README)
-def test_a_program_of_the_readme_does_what_it_says(heading: str, tmp_path: Path) -> None:
-    program, claims = [], []
-    for line in README[heading].splitlines():
-        claim = CLAIM.match(line)
-        if claim is None:
-            program.append(line)
-        else:
-            indent = line[: len(line) - len(line.lstrip())]
-            program.append(f"{indent}print(repr({claim[1]}))")
-            claims.append(claim[2])
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(program)],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-    )
-    printed = done.stdout.splitlines()
-    assert len(claims) >= 2
-    assert len(printed) == len(claims)
-    for said, came in zip(claims, printed, strict=True):
-        assert re.fullmatch(re.escape(said).replace(r"\.\.\.", ".*"), came), (said, came)
-
-
 def run(*arguments: str | Path) -> list[str]:
     command = [sys.executable, "examples/kv_cache.py", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=ROOT)
