@@ -244,7 +244,7 @@ class FaultMap:
     unchanged.
     """
 
-    def __new__(cls, ranges: Iterable[tuple[int, int] | FaultRange] | None = None) -> Self: ...
+    def __new__(cls, ranges: Iterable[tuple[int, int] | FaultRange] = ()) -> Self: ...
     @property
     def incomplete(self) -> bool:
         """Whether more bytes may be bad than the map has, because the list that it was made from was full or truncated,
@@ -371,7 +371,7 @@ class PipeRing:
     that other threads were copying into it at that moment.
     """
 
-    def __new__(cls, slots: int | None = None, max_usage: int | None = None) -> Self: ...
+    def __new__(cls, slots: int = 16, max_usage: int | None = None) -> Self: ...
     @property
     def used(self) -> int:
         """The number of slots in use. Bytes that another thread is copying are in use when that copy is done."""
@@ -698,7 +698,7 @@ class FolioQueue:
     empty.
     """
 
-    def __new__(cls, folios: Iterable[Buffer] | None = None, slots_per_node: int | None = None) -> Self: ...
+    def __new__(cls, folios: Iterable[Buffer] = (), slots_per_node: int = 31) -> Self: ...
     def append(self, folio: Buffer) -> None:
         """Adds a folio at the end. Iterators see it from their next operation on."""
 

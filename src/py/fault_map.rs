@@ -83,7 +83,7 @@ fn addresses(
 #[pymethods]
 impl FaultMap {
     #[new]
-    #[pyo3(signature = (ranges=None))]
+    #[pyo3(signature = (ranges=None), text_signature = "(ranges=())")]
     fn new(ranges: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let mut map = map::FaultMap::new();
         let Some(ranges) = ranges else { return Ok(Self::of(map)) };

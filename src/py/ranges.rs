@@ -225,6 +225,7 @@ impl RangeResults {
 
     fn __repr__(&self) -> Text<String> {
         let (len, copied, failed) = (self.len(), self.outcomes.copied, self.outcomes.short.len());
-        Text(format!("<RangeResults of {len} ranges, {copied} bytes copied, {failed} short>"))
+        let ranges = if len == 1 { "range" } else { "ranges" };
+        Text(format!("<RangeResults of {len} {ranges}, {copied} bytes copied, {failed} short>"))
     }
 }

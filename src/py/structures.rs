@@ -81,7 +81,7 @@ pub(super) fn new_bytes(py: Python<'_>, len: usize) -> PyResult<(Bound<'_, PyByt
 #[pymethods]
 impl PipeRing {
     #[new]
-    #[pyo3(signature = (slots=None, max_usage=None))]
+    #[pyo3(signature = (slots=None, max_usage=None), text_signature = "(slots=16, max_usage=None)")]
     fn new(slots: Option<&Bound<'_, PyAny>>, max_usage: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let (slots, max_usage) = (size_or("slots", slots, PIPE_SLOTS)?, optional_size("max_usage", max_usage)?);
         Ok(Self(Arc::new(structure::PipeRing::new(slots, max_usage)?)))
@@ -249,7 +249,7 @@ pub(super) struct FolioQueue(pub(super) Arc<structure::FolioQueue>);
 #[pymethods]
 impl FolioQueue {
     #[new]
-    #[pyo3(signature = (folios=None, slots_per_node=None))]
+    #[pyo3(signature = (folios=None, slots_per_node=None), text_signature = "(folios=(), slots_per_node=31)")]
     fn new(folios: Option<&Bound<'_, PyAny>>, slots_per_node: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let slots_per_node = size_or("slots_per_node", slots_per_node, FOLIOS_PER_NODE)?;
         if slots_per_node == 0 {

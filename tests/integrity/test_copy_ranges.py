@@ -124,6 +124,7 @@ def test_the_results_are_a_sequence() -> None:
         with pytest.raises(ValueError, match="no range has this result"):
             results.index(three, start, stop)
     assert repr(results) == "<RangeResults of 2 ranges, 5 bytes copied, 0 short>"
+    assert repr(copy_ranges([bytearray(1)], [b"a"])) == "<RangeResults of 1 range, 1 bytes copied, 0 short>"
 
 
 REFUSED: list[tuple[object, object, type[Exception], str]] = [

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import iovec_rs
-from iovec_rs import _core
+import pytest
+from iovec_rs import FaultMap, FolioQueue, PipeRing, _core
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,3 +43,17 @@ def test_the_stub_has_the_docstrings_of_the_core() -> None:
     wrong = [name for name, stub, core in found if words(stub) != words(core)]
     assert wrong == []
     assert sum(core is not None for _, _, core in found) > 100
+
+
+@pytest.mark.parametrize(
+    ("made", "defaults"),
+    [
+        (FaultMap, {"ranges": ()}),
+        (FolioQueue, {"folios": (), "slots_per_node": 31}),
+        (PipeRing, {"slots": 16, "max_usage": None}),
+    ],
+)
+def test_the_signature_of_a_class_shows_its_defaults(made: type, defaults: dict[str, object]) -> None:
+    shown = inspect.signature(made).parameters
+    assert {name: parameter.default for name, parameter in shown.items()} == defaults
+    made(*(default for default in defaults.values() if default is not None))
