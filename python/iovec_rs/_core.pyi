@@ -529,10 +529,10 @@ class Slot:
     """Publications in shared memory, by one writer to any number of readers, in other processes or on hosts that share
     the memory.
 
-    `region` is a `PmemRegion` or any buffer; a reader's may be read-only. `offset` is a multiple of 64. `capacity` is
-    the most bytes of a publication, by default as many as fit; a reader's is the writer's or more. A slot takes
-    `size_for(capacity)` bytes: a header line, and two buffers that are used in turn. They must be zero before the first
-    publication.
+    `region` is a `PmemRegion` or any buffer, which stays exported as long as the slot lives; a reader's may be
+    read-only. `offset` is a multiple of 64. `capacity` is the most bytes of a publication, by default as many as fit; a
+    reader's is the writer's or more. A slot takes `size_for(capacity)` bytes: a header line, and two buffers that are
+    used in turn. They must be zero before the first publication.
     """
 
     def __new__(cls, region: Buffer, offset: int = 0, capacity: int | None = None) -> Self: ...

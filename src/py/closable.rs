@@ -61,9 +61,9 @@ impl<T> Closable<T> {
             let calls = shared.map_or(0, |open| Arc::strong_count(open) - 1);
             if state.exports + calls == 0 { Ok(state.open.take()) } else { Err((state.exports, calls)) }
         };
-        let open = taken.map_err(|(views, calls)| {
-            let name = self.name;
-            exception::<PyBufferError>(format!("the {name} is in use: {views} views, {calls} running calls"))
+        let open = taken.map_err(|(exports, calls)| {
+            let (name, users) = (self.name, "views, iterators and slots over it");
+            exception::<PyBufferError>(format!("the {name} is in use: {users}: {exports}, running calls: {calls}"))
         })?;
         py.detach(|| open.map(end));
         Ok(())

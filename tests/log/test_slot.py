@@ -260,6 +260,8 @@ def test_slots_of_a_region(tmp_path: Path) -> None:
     with pmem.PmemRegion.open(path, size=1 << 16, create=True) as region:
         slot = Slot(region, 4096, 1000)
         slot.publish(b"kept" * 100)
+        with pytest.raises(BufferError, match="views, iterators and slots over it: 1, running calls: 0"):
+            region.close()
         del slot
     with pmem.PmemRegion.open(path, writable=False) as region:
         dst = bytearray(1000)
