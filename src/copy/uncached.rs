@@ -55,7 +55,8 @@ unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Su
         filled += written;
         // SAFETY: these bytes were written by `pass_to_iter` in this round and in those since `filled` was `first`.
         let staged = unsafe { stage.bytes(first..filled) };
-        if filled == LARGE || is_last {
+        let is_full = filled == LARGE;
+        if is_full || is_last {
             sums.add_crc64(staged);
         }
         // This may change the last block, and no other.
@@ -63,8 +64,10 @@ unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Su
         if is_last {
             return done;
         }
-        if filled == LARGE {
+        if is_full {
             (first, filled) = (0, 0);
+        } else if from == 0 {
+            sums.carry_crc64(staged);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -51,7 +52,9 @@ def test_what_was_published_is_consumed_once(length: int) -> None:
         assert i.count == 100_010 - length
 
 
-@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 64, 1536, 6144, 6145, 20_000])
+@pytest.mark.parametrize(
+    "length", [0, 1, 31, 32, 33, 64, 1536, 1537, 6143, 6144, 6145, 6151, 6152, 7680, 7681, 12_288, 20_000]
+)
 def test_a_publication_has_both_sums_of_its_data_and_is_consumed_without_the_second(length: int) -> None:
     memory, data = bytearray(Slot.size_for(20_000)), os.urandom(length)
     Slot(memory, 0, 20_000).publish(data)
@@ -124,6 +127,48 @@ def test_bad_data_leave_the_publication_before() -> None:
     dst = bytearray(1 << 16)
     assert slot.consume(dst) == (6000, 1)
     assert dst[:6000] == b"before" * 1000
+
+
+def test_bad_data_behind_data_in_the_slot_itself_leave_the_publication_before() -> None:
+    region = shared(1 << 16)
+    slot = Slot(region, 0, 1 << 16)
+    slot.publish(b"before" * 1000)
+    with truncated(8, 4) as memory:
+        # Such a source is read ahead, as far as that goes: up to the page that is gone.
+        source = IovIter.kvec(WRITE, [memoryview(region)[-30_000:], memory])
+        with pytest.raises(FaultError) as caught:
+            slot.publish(source)
+        assert caught.value.fault.offset == 30_000 + 4 * mmap.PAGESIZE
+        assert source.count == 30_000 + 8 * mmap.PAGESIZE
+    dst = bytearray(1 << 16)
+    assert slot.consume(dst) == (6000, 1)
+    assert dst[:6000] == b"before" * 1000
+
+
+@pytest.mark.parametrize("length", [4096, 100_000, 1 << 20])
+def test_whoever_changes_the_data_meanwhile_the_sums_are_of_what_was_published(length: int) -> None:
+    data, slot = bytearray(length), Slot(shared(length), 0, length)
+    over = threading.Event()
+
+    def change() -> None:
+        byte = 0
+        while not over.is_set():
+            byte = (byte + 1) % 256
+            ctypes.memset(start, byte, length)
+
+    start = ctypes.addressof((ctypes.c_char * length).from_buffer(data))
+    changer = threading.Thread(target=change)
+    changer.start()
+    try:
+        mixed, deadline = 0, time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            number, dst = slot.publish(data), bytearray(length)
+            assert slot.consume(dst) == (length, number)
+            mixed += dst.count(dst[:1]) != length
+    finally:
+        over.set()
+        changer.join()
+    assert mixed != 0 or length < 1 << 20, "the data never changed in the middle of a publication"
 
 
 def test_memory_that_is_gone_is_a_fault() -> None:

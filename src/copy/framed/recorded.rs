@@ -2,13 +2,11 @@
 
 use super::{Framed, Place, frame};
 use crate::arch::LINE;
-use crate::copy::copy_from_iter;
 pub(crate) use crate::copy::nontemporal::recorder::Event;
 use crate::copy::nontemporal::recorder::Recorder;
 use crate::copy::nontemporal::{self, Flush, LineStore};
 use crate::copy::sums::Sums;
 use crate::iter::IovIter;
-use crate::memory::{Backing, Memory, Segment};
 
 /// Memory of a test, which the real code writes through a [`Recorder`].
 pub(crate) struct Recorded {
@@ -77,14 +75,9 @@ impl Recorded {
 
     fn frame(&mut self, to: Place, i: &mut IovIter, line: &dyn Fn(Sums) -> [u8; LINE]) -> bool {
         let nbytes = i.count();
-        let fill = |_: &mut Recorder, own, len| {
-            // SAFETY: `frame` passes the address of its own buffer with room for `len` bytes, to which it makes no
-            // reference meanwhile.
-            let own = unsafe { Memory::new(Segment::new(own, len), Backing::Heap) };
-            copy_from_iter(own, i, len).unwrap()
-        };
-        // SAFETY: the tests pass offsets at which the memory has room for the line and for the data in whole lines.
-        unsafe { frame(&mut self.recorder, Flush::Lines, to, nbytes, fill, line) == Framed::Whole }
+        // SAFETY: the tests pass offsets at which the memory has room for the line and for the data in whole lines, and
+        // iterators over memory of their own.
+        unsafe { frame(&mut self.recorder, Flush::Lines, to, i, nbytes, line) == Framed::Whole }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Flush, LineStore, Remainder};
 use crate::arch::LINE;
+use crate::copy::chunk::CopyChunk;
 use crate::memory::Segment;
 
 /// The bytes of the words in which partial lines are stored non-temporally.
@@ -107,6 +108,14 @@ impl Recorder {
     /// The number of lines that were written back more than once.
     pub(super) fn written_back_twice(&self) -> usize {
         self.lines.iter().filter(|ways| ways.written_back > 1).count()
+    }
+}
+
+impl CopyChunk for Recorder {
+    /// Reads into a buffer of ours.
+    unsafe fn copy(&mut self, dst: usize, src: usize, len: usize) -> usize {
+        // SAFETY: `copy` has the same contract, which its caller upholds.
+        unsafe { self.load(dst, src, len) }
     }
 }
 
