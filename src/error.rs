@@ -1,5 +1,10 @@
 //! Every reason for refusing an operation. A refused operation has changed nothing.
 //!
+//! What is allocated by a size that somebody else decides (a caller, a file, another program) is allocated by
+//! [`reserve`] or [`try_push`]: without the memory it is an error. What has a fixed size (a `Fault`, a node of a tree,
+//! the text of an error, in which [`Excerpt`] cuts the texts of others) is allocated by `Box`, `Arc` and `format!`.
+//! These end the process where not even some dozens of bytes are left: stable Rust has no fallible ones.
+
 use crate::abi::{Direction, Kind};
 use std::borrow::Cow;
 use std::fmt;
@@ -204,6 +209,24 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A text of somebody else's, quoted, as an error shows it: at most its first characters, so that no more is allocated
+/// than for those.
+pub struct Excerpt<'a>(pub &'a str);
+
+impl Excerpt<'_> {
+    /// The greatest number of characters.
+    pub const LONGEST: usize = 40;
+}
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(Self::LONGEST) {
+            None => write!(f, "{:?}", self.0),
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+        }
+    }
+}
 
 /// Reserves room for `additional` more elements. A caller, a file or another program decides how many there are, so a
 /// failed allocation is an error here and does not abort the process.

@@ -3,6 +3,7 @@
 
 use super::LINE;
 use super::facts::{Facts, Vendor};
+use crate::error::Excerpt;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -169,13 +170,13 @@ impl Tuning {
             let Some((name, value)) = part.split_once('=') else {
                 match VENDORS.iter().find(|(name, _)| *name == part) {
                     Some((_, vendor)) if index == 0 => tuning = Self::of(&Facts { vendor: *vendor, ..*facts }),
-                    Some(_) => return Err(format!("{part:?} comes first or not at all")),
-                    None => return Err(format!("{part:?} is none of {} and no name=bytes", vendors())),
+                    Some(_) => return Err(format!("{} comes first or not at all", Excerpt(part))),
+                    None => return Err(format!("{} is none of {} and no name=bytes", Excerpt(part), vendors())),
                 }
                 continue;
             };
             let Some((_, field, _)) = SETTINGS.iter().find(|(known, ..)| *known == name) else {
-                return Err(format!("{name:?} is none of {}", names().collect::<Vec<_>>().join(", ")));
+                return Err(format!("{} is none of {}", Excerpt(name), names().collect::<Vec<_>>().join(", ")));
             };
             let mut earlier = text.split(',').take(index).filter_map(|part| part.split_once('='));
             if earlier.any(|(earlier, _)| earlier == name) {
@@ -183,7 +184,9 @@ impl Tuning {
             }
             *field(&mut tuning) = match value {
                 NEVER => usize::MAX,
-                digits => digits.parse().map_err(|_| format!("{name} is {value:?}: expected bytes, or {NEVER}"))?,
+                digits => {
+                    digits.parse().map_err(|_| format!("{name} is {}: expected bytes, or {NEVER}", Excerpt(value)))?
+                }
             };
         }
         Ok(tuning)

@@ -48,7 +48,7 @@ impl Destination {
 
     /// Adds `seg`, which begins `at` bytes into range number `range`.
     pub(super) fn push_to(&mut self, range: usize, at: usize, seg: Segment) -> Result<()> {
-        for mapping in shared_mapping::overlapping(seg).into_iter().filter(|mapping| mapping.needs_msync()) {
+        for mapping in shared_mapping::overlapping(seg)?.into_iter().filter(|mapping| mapping.needs_msync()) {
             let part = mapping.part_of(seg);
             let failures = mapping.failures().map_err(reopening_failed)?;
             self.pieces.try_reserve(1).map_err(|_| Error::NoMemory(size_of::<Piece>()))?;

@@ -8,9 +8,10 @@ use crate::fault::{Fault, Side};
 use crate::memory::{Memory, Segment};
 use crate::sys::shared_mapping::{self, Caller};
 
-/// Whether [`persist`] blocks on a medium, because a part of the range is in a region that needs an msync.
+/// Whether [`persist`] blocks on a medium, because a part of the range is in a region that needs an msync. `true` also
+/// if there is no memory to find out.
 pub fn needs_msync(range: Memory) -> bool {
-    shared_mapping::overlapping(range.seg()).iter().any(|mapping| mapping.needs_msync())
+    shared_mapping::overlapping(range.seg()).map_or(true, |found| found.iter().any(|mapping| mapping.needs_msync()))
 }
 
 /// Makes the stores to a range durable: with an msync where it lies in a region that needs one, and by writing back
@@ -23,7 +24,7 @@ pub fn persist(range: Memory) -> Result<Outcome> {
 
 fn persist_parts(range: Memory) -> Result<Outcome> {
     let whole = range.seg();
-    let mut mappings = shared_mapping::overlapping(whole);
+    let mut mappings = shared_mapping::overlapping(whole)?;
     mappings.retain(|mapping| mapping.needs_msync());
     for mapping in &mappings {
         let part = mapping.part_of(whole);

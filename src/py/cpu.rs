@@ -2,7 +2,7 @@
 
 use super::exception::{Text, exception};
 use crate::arch;
-use crate::error::Error;
+use crate::error::{Error, Excerpt};
 use crate::slot::least::LeastSlot as LeastOfSlot;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -37,7 +37,7 @@ pub(super) fn use_isa(name: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = super::values::text("name", name)?;
     match arch::choose(name) {
         Some(_) => Ok(()),
-        None => Err(Error::invalid("name", name, format!("one of {}", isas().join(", "))).into()),
+        None => Err(Error::invalid("name", Excerpt(name), format!("one of {}", isas().join(", "))).into()),
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) fn tuning() -> Text<String> {
 #[pyfunction]
 pub(super) fn use_tuning(name: &Bound<'_, PyAny>) -> PyResult<()> {
     let text = super::values::text("name", name)?;
-    arch::tuning::choose(text).map_err(|why| exception::<PyValueError>(format!("name is {text:?}: {why}")))
+    arch::tuning::choose(text).map_err(|why| exception::<PyValueError>(format!("name is {}: {why}", Excerpt(text))))
 }
 
 /// The instruction that writes cache lines back, or `None` if this CPU has none.
@@ -125,6 +125,8 @@ pub(super) fn use_flush_instruction(name: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = super::values::text("name", name)?;
     match arch::choose_write_back(name) {
         Some(_) => Ok(()),
-        None => Err(Error::invalid("name", name, format!("one of {}", flush_instructions().join(", "))).into()),
+        None => {
+            Err(Error::invalid("name", Excerpt(name), format!("one of {}", flush_instructions().join(", "))).into())
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The functions behind `iovec_rs.fault_handler`: they show and change how faults are handled.
 
 use super::exception::Text;
-use crate::error::Error;
+use crate::error::{Error, Excerpt};
 use crate::fault::arm::{self, Mode};
 use crate::fault::handler::{self, Owner, SIGNALS};
 use pyo3::prelude::*;
@@ -33,7 +33,7 @@ pub(super) fn fault_handler_mode() -> Text<&'static str> {
 pub(super) fn fault_handler_set_mode(name: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = super::values::text("name", name)?;
     let Some((_, mode)) = MODES.iter().find(|(known, _)| *known == name) else {
-        return Err(Error::invalid("name", format!("{name:?}"), "\"auto\", \"signal\" or \"syscall\"").into());
+        return Err(Error::invalid("name", Excerpt(name), "\"auto\", \"signal\" or \"syscall\"").into());
     };
     arm::set_mode(*mode);
     Ok(())

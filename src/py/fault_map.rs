@@ -10,7 +10,7 @@ use super::exception::{Text, exception};
 use super::results::{list, to_fault_range, to_plain_range};
 use super::run::flat_side;
 use super::values::{few, flag, iterate, part, size, text};
-use crate::error::{Error, try_push};
+use crate::error::{Error, Excerpt, try_push};
 use crate::fault::map::shared::{Locked, SharedMap};
 use crate::fault::map::{self, Access};
 use crate::memory::Segment;
@@ -26,10 +26,7 @@ fn access(value: Option<&Bound<'_, PyAny>>) -> PyResult<Access> {
         "read" => Ok(Access::Read),
         "write" => Ok(Access::Write),
         "both" => Ok(Access::Both),
-        name => {
-            let name: String = name.escape_debug().take(40).collect();
-            Err(Error::invalid("access", format!("\"{name}\""), "\"read\", \"write\" or \"both\"").into())
-        }
+        name => Err(Error::invalid("access", Excerpt(name), "\"read\", \"write\" or \"both\"").into()),
     }
 }
 

@@ -6,7 +6,7 @@ use super::exception::{Int, Text, exception};
 use super::names::names;
 use super::results::to_fault;
 use super::values::{Lengths, user_range};
-use crate::error::{Error, try_push};
+use crate::error::{Error, Excerpt, try_push};
 use crate::fault::shelter::{self, Range};
 use crate::sys::lock::Lock;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError};
@@ -150,7 +150,7 @@ pub(super) fn guard(buffers: &Bound<'_, PyTuple>, on_fault: &str) -> PyResult<Gu
     let raises = match on_fault {
         "raise" => true,
         "record" => false,
-        _ => return Err(Error::invalid("on_fault", format!("{on_fault:?}"), "\"raise\" or \"record\"").into()),
+        _ => return Err(Error::invalid("on_fault", Excerpt(on_fault), "\"raise\" or \"record\"").into()),
     };
     let mut exports = Exports::default();
     let mut range = |(index, buffer): (usize, Bound<'_, PyAny>)| -> PyResult<Range> {

@@ -6,7 +6,7 @@ use super::descriptor::Descriptor;
 use super::drive::{all, once, part};
 use super::exception::exception;
 use super::iter_arg::BoundIter;
-use super::values::{Lengths, flags, narrow, pid, unsigned_flags, user_range};
+use super::values::{Lengths, flags, narrow, pid, type_name, unsigned_flags, user_range};
 use crate::abi::UIO_MAXIOV;
 use crate::error::{Error, try_push};
 use crate::io;
@@ -252,8 +252,7 @@ fn remote_ranges(remote: &Bound<'_, PyAny>) -> PyResult<Vec<Segment>> {
         let item = item?;
         let range = user_range(&item, Lengths::Strict, ArgName::Segment(index))?;
         let range = range.ok_or_else(|| {
-            let kind = item.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
-            exception::<PyTypeError>(format!("remote[{index}]: a UserRange is expected, not {kind}"))
+            exception::<PyTypeError>(format!("remote[{index}]: a UserRange is expected, not {}", type_name(&item)))
         })?;
         try_push(&mut ranges, range)?;
     }

@@ -2,6 +2,7 @@
 
 use super::exception::exception;
 use super::names::names;
+use super::values::{shown, type_name};
 use crate::iter::{IovIter, KeptPiece};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -42,10 +43,10 @@ fn processed(left: &Bound<'_, PyAny>, len: usize) -> PyResult<usize> {
     }
     // `__index__` tells ints from other objects. A negative or huge int fails below, with another message.
     let number = left.call_method0(names(left.py()).index.bind(left.py())).map_err(|_| {
-        let kind = left.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
-        exception::<PyTypeError>(format!("step: an int or None is expected of it, not {kind}"))
+        exception::<PyTypeError>(format!("step: an int or None is expected of it, not {}", type_name(left)))
     })?;
     number.extract::<usize>().ok().and_then(|left| len.checked_sub(left)).ok_or_else(|| {
+        let number = shown(&number);
         exception::<PyValueError>(format!("step returned {number}: expected 0 to {len}, the bytes it did not process"))
     })
 }

@@ -63,13 +63,19 @@ impl RegionFile {
     }
 }
 
-/// A path as the system calls take it. Its conversion raises where there is no memory; PyO3's panics.
+/// A path as the system calls take it. Its conversion raises where there is no memory; PyO3's panics. One that is too
+/// long for them is refused before it is copied.
 fn file_name(path: &Bound<'_, PyString>) -> PyResult<PathBuf> {
     // SAFETY: `path` is bound, which proves that this thread is attached and that it is a `str`.
     let encoded = unsafe { ffi::PyUnicode_EncodeFSDefault(path.as_ptr()) };
     // SAFETY: the call returned a new reference, or null with an exception set.
     let encoded = unsafe { Bound::from_owned_ptr_or_err(path.py(), encoded) }?;
-    Ok(OsStr::from_bytes(encoded.cast::<PyBytes>()?.as_bytes()).into())
+    let name = encoded.cast::<PyBytes>()?.as_bytes();
+    if name.len() >= libc::PATH_MAX as usize {
+        let too_long = Error::os(libc::ENAMETOOLONG, "cannot be opened: File name too long");
+        return Err(with_path(too_long, path));
+    }
+    Ok(OsStr::from_bytes(name).into())
 }
 
 fn file_closed() -> PyErr {

@@ -4,7 +4,7 @@ use super::closable::Closable;
 use super::errors::fault_error_of;
 use super::exception::{Int, Text};
 use super::values::{narrow, optional_size, size, text};
-use crate::error::Error;
+use crate::error::{Error, Excerpt};
 use crate::fault::shelter::Mark;
 use crate::fault::{Fault, Side};
 use crate::sys::file_mapping::{FileMapping, Stores};
@@ -44,7 +44,7 @@ impl MappedFile {
     ) -> PyResult<Self> {
         let mode = text("mode", mode)?;
         let Some((mode, stores)) = MODES.into_iter().find(|(known, _)| *known == mode) else {
-            return Err(Error::invalid("mode", format!("{mode:?}"), "\"r\", \"r+\" or \"c\"").into());
+            return Err(Error::invalid("mode", Excerpt(mode), "\"r\", \"r+\" or \"c\"").into());
         };
         let (offset, length) = (size("offset", offset)?, optional_size("length", length)?);
         let file: RawFd = narrow("path", file, "a descriptor")?;

@@ -4,7 +4,7 @@
 use super::exception::exception;
 use super::names::names;
 use crate::abi::Direction;
-use crate::error::Error;
+use crate::error::{Error, Excerpt};
 use crate::memory::Segment;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -34,9 +34,11 @@ impl Display for ArgName {
     }
 }
 
-/// The name of an object's type, for an exception.
+/// The name of an object's type, for an exception, shortened if it is very long.
 pub(super) fn type_name(value: &Bound<'_, PyAny>) -> String {
-    value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
+    let name = value.get_type().name();
+    let name = name.as_ref().ok().and_then(|name| name.to_str().ok()).unwrap_or("an object");
+    name.chars().take(Excerpt::LONGEST).collect()
 }
 
 /// The TypeError "`argument`: `expected` is expected, not …".
@@ -48,7 +50,7 @@ pub(super) fn wrong_type(argument: impl Display, expected: &str, value: &Bound<'
 /// A number as text for an exception, shortened if it is very long. One that is no int, of numpy for instance, is shown
 /// as the int that its `__index__` returns.
 #[cold]
-fn shown(value: &Bound<'_, PyAny>) -> String {
+pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
     const DIGITS: usize = 80;
     let number = value.call_method0(&names(value.py()).index);
     match number.as_ref().map(|number| number.cast_exact::<PyInt>()) {

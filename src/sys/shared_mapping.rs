@@ -12,6 +12,7 @@ use super::own_file::OwnFile;
 pub use super::syncs::Caller;
 use super::syncs::{Synced, Syncs, tell};
 use super::turn::{self, Turn};
+use crate::error;
 use crate::memory::Segment;
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
@@ -243,16 +244,22 @@ unsafe extern "C" fn in_child() {
 }
 
 /// The mappings that share a byte with the range, sorted by address.
-pub fn overlapping(seg: Segment) -> Vec<Arc<SharedMapping>> {
+pub fn overlapping(seg: Segment) -> error::Result<Vec<Arc<SharedMapping>>> {
+    let mut found = Vec::new();
     if seg.len == 0 || COUNT.load(Ordering::SeqCst) == 0 {
-        return Vec::new();
+        return Ok(found);
     }
     let mappings = registry();
     let before = mappings.range(..=seg.addr).next_back();
     let within = mappings.range(seg.addr..seg.end().max(seg.addr)).filter(|(start, _)| **start != seg.addr);
-    let found: Vec<_> = before.into_iter().chain(within).filter_map(|(_, mapping)| mapping.upgrade()).collect();
+    let reserved = error::reserve(&mut found, 1 + within.clone().count());
+    if reserved.is_ok() {
+        found.extend(before.into_iter().chain(within).filter_map(|(_, mapping)| mapping.upgrade()));
+    }
     drop(mappings);
-    found.into_iter().filter(|mapping| mapping.seg.overlaps(seg)).collect()
+    // What is dropped here may be the last of its kind.
+    found.retain(|mapping| mapping.seg.overlaps(seg));
+    reserved.map(|()| found)
 }
 
 /// The parts of a range that lie in none of the mappings, which are sorted by address and do not overlap.
@@ -269,7 +276,7 @@ pub fn outside(seg: Segment, mappings: &[Arc<SharedMapping>]) -> impl Iterator<I
 /// `msync` over every page that a range touches, of any mapping. In mappings made here, failures that the kernel
 /// reported to other syncs count, too.
 pub fn sync(seg: Segment) -> Result<(), i32> {
-    let mappings = overlapping(seg);
+    let mappings = overlapping(seg).map_err(|_| libc::ENOMEM)?;
     for mapping in &mappings {
         mapping.sync(Caller::Lines, mapping.part_of(seg))?;
     }

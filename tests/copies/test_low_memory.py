@@ -4,10 +4,29 @@ on.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from iovec_rs import (
+    READ,
+    FaultMap,
+    IovIter,
+    PmemLog,
+    SafeMap,
+    copy_ranges,
+    copy_to_iter,
+    cpu,
+    fault_handler,
+    guard,
+    pmem,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEAD = """
 import resource, sys
@@ -157,3 +176,41 @@ except (MemoryError, RuntimeError):
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout == "alive"
+
+
+LONG = "x" * 100_000
+OF_A_LONG_NAME: Any = type(LONG, (), {})()
+FIELDS = [(f"{LONG[:1000]}{k}", ctypes.c_float) for k in range(9)]
+FLOATS: Any = type("Floats", (ctypes.Structure,), {"_fields_": FIELDS})
+
+
+def iterate(i: IovIter, result: object) -> None:
+    i.iterate_and_advance(1, lambda _view, _progress: result)  # type: ignore[arg-type, return-value]
+
+
+QUOTING: dict[str, Callable[[], object]] = {
+    "a mode": lambda: fault_handler.mode(LONG).__enter__(),  # type: ignore[arg-type]
+    "an instruction set": lambda: cpu.use_isa(LONG),
+    "an instruction": lambda: cpu.use_flush_instruction(LONG),
+    "a tuning": lambda: cpu.use_tuning(LONG),
+    "a length in a tuning": lambda: cpu.use_tuning(f"durable_from={LONG}"),
+    "a guard's option": lambda: guard(bytearray(1), on_fault=LONG),  # type: ignore[arg-type]
+    "a map's mode": lambda: SafeMap.open(__file__, LONG),  # type: ignore[arg-type]
+    "an access": lambda: FaultMap().add(0, 1, LONG),
+    "a class": lambda: copy_to_iter(OF_A_LONG_NAME, IovIter.ubuf(READ, bytearray(1))),
+    "a step's class": lambda: iterate(IovIter.ubuf(READ, bytearray(1)), OF_A_LONG_NAME),
+    "a format": lambda: copy_ranges((FLOATS * 4)(), bytes(4 * ctypes.sizeof(FLOATS))),
+    "a path": lambda: pmem.PmemRegion.open(LONG),
+    "a log's path": lambda: PmemLog.open(LONG),
+}
+
+
+@pytest.mark.parametrize("what", QUOTING)
+def test_a_refusal_shows_only_the_beginning_of_a_long_text(what: str) -> None:
+    """Its text is allocated whatever memory there is."""
+    with pytest.raises((OSError, TypeError, ValueError)) as caught:
+        QUOTING[what]()
+    if isinstance(caught.value, OSError):
+        assert (caught.value.errno, caught.value.filename) == (errno.ENAMETOOLONG, LONG)
+    else:
+        assert 20 < len(str(caught.value)) < 500

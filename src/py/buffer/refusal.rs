@@ -2,7 +2,7 @@
 
 use super::record::{OBJECTS, codes, release, request};
 use super::{Access, ArgName, is_buffer};
-use crate::error::Error;
+use crate::error::{Error, Excerpt};
 use crate::py::exception::exception;
 use crate::py::names::names;
 use crate::py::values::{type_name, wrong_type};
@@ -48,13 +48,16 @@ pub(in crate::py) fn require_pairs(argument: &'static str, word: usize, object: 
     let found = codes(&view).any(|code| refused.contains(&code));
     // SAFETY: `codes` found a character, so there is a format: a null-terminated string that the exporter keeps until
     // the record is released.
-    let format = found.then(|| unsafe { CStr::from_ptr(view.format) }.to_string_lossy().into_owned());
+    let format = found.then(|| unsafe { CStr::from_ptr(view.format) }.to_bytes());
+    let format = format.map(|format| String::from_utf8_lossy(&format[..format.len().min(4 * Excerpt::LONGEST)]));
+    let message = format.map(|format| {
+        let format = Excerpt(&format);
+        format!("{argument}: a packed array has integers of {word} bytes, or bytes, not elements of {format}")
+    });
     let row = row_of(&view);
     release(&mut view);
-    match (format, row) {
-        (Some(format), _) => Err(exception::<PyTypeError>(format!(
-            "{argument}: a packed array has integers of {word} bytes, or bytes, not elements of \"{format}\""
-        ))),
+    match (message, row) {
+        (Some(message), _) => Err(exception::<PyTypeError>(message)),
         (None, Some(row)) if row != 2 * word => {
             let expected = format!("rows of {} bytes, an address and a length", 2 * word);
             Err(Error::invalid(argument, format!("an array with rows of {row} bytes"), expected).into())

@@ -8,7 +8,7 @@ use crate::py::data::to_destination;
 use crate::py::errors::fault_error;
 use crate::py::results::{to_mc_result, to_record};
 use crate::py::structures::new_bytes;
-use crate::py::values::size;
+use crate::py::values::{shown, size};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -21,7 +21,7 @@ impl MappedLog {
             Ok(sequence) => Ok(sequence as u64),
             Err(error) if error.is_instance_of::<PyValueError>(value.py()) => {
                 let Numbers { first, end, .. } = self.numbers(value.py())?;
-                Err(missing(value, first, end))
+                Err(missing(&shown(value), first, end))
             }
             Err(error) => Err(error),
         }
