@@ -185,9 +185,9 @@ impl Memory {
     ///
     /// # Safety
     /// These hold until the last use of the value, of its copies and of everything built from them:
-    /// * Reading the range is sound, and so is writing to it where the value is used as a destination: no Rust
-    ///   reference and no object that others take for immutable covers a byte of it. Others may change the contents at
-    ///   any time.
+    /// * Reading the range is sound, and so is writing to it where the value is used as a destination: no object that
+    ///   others take for immutable covers a byte of it, and no Rust reference, but for one that the address was taken
+    ///   from and that nobody uses meanwhile. Others may change the contents at any time.
     /// * [`Backing::Heap`]: every byte stays mapped and accessible for the reads and writes made.
     /// * [`Backing::Mapping`]: the same, except for pages that the mapped object no longer has.
     /// * [`Backing::Unchecked`]: no further condition. The range may be unmapped, protected or outside user space.

@@ -45,7 +45,8 @@ unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Interrupted> {
 /// thread takes a page away during the copy, up to a line behind the bytes counted may be written as well.
 ///
 /// # Safety
-/// No reference covers `[dst, dst + len)`, and nobody relies on its contents. Either a handler that resumes by [`find`]
+/// No reference covers `[dst, dst + len)`, but for one that `dst` was taken from and that nobody uses meanwhile, and
+/// nobody relies on its contents. Either a handler that resumes by [`find`]
 /// owns SIGBUS and SIGSEGV, and then the memory may be bad in any way; or `[src, src + len)` is readable and
 /// `[dst, dst + len)` writable throughout.
 #[inline(always)]

@@ -107,7 +107,7 @@ pub(crate) fn on_huge_pages(addr: usize, len: usize) {
     let start = addr.next_multiple_of(HUGE);
     let end = (addr + len) / HUGE * HUGE;
     if start < end {
-        // SAFETY: the range lies in a reservation that nobody uses yet; the advice changes no contents.
+        // SAFETY: this advice changes neither the contents of memory nor how it may be accessed, whatever the range.
         unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(start), end - start, libc::MADV_HUGEPAGE) };
     }
 }

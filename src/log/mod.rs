@@ -31,6 +31,7 @@ use chain::Chain;
 use format::{Line, RING, Superblock};
 use recover::Source;
 use ring::{HEADER, Ring};
+use std::borrow::Cow;
 
 /// How many bytes are stored or erased with one wait for the medium.
 const STORED_AT_ONCE: usize = 1 << 20;
@@ -152,7 +153,7 @@ pub enum Open {
     Create,
 }
 
-fn os(errno: i32, context: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
+fn os(errno: i32, context: impl Into<Cow<'static, str>>) -> Failure {
     Failure::Refused(Error::os(errno, context))
 }
 

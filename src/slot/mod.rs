@@ -279,7 +279,7 @@ fn taken(i: &IovIter, done: usize, length: usize) -> std::result::Result<(), Fai
 }
 
 /// An error unless a copy was complete.
-fn whole((done, fault): (usize, Option<Box<Fault>>), len: usize) -> std::result::Result<(), Failure> {
+fn whole((done, fault): Outcome, len: usize) -> std::result::Result<(), Failure> {
     match fault {
         Some(fault) if done < len => Err(Failure::Fault(fault, done)),
         None if done < len => Err(Error::invalid("data", "an iterator with a hole in it", "all of its bytes").into()),

@@ -1,7 +1,6 @@
 //! Macros for whole cache lines, one and four at a time: plain copies, non-temporal copies, zeroing; and the copies of
-//! lists of lines. In all of them
-//! `$r` is the routine whose table gets the entries, `$mov` loads a register, `$put` stores one, and `rsi` and `rdi`
-//! point to the source and the destination.
+//! lists of lines. In all of them `$r` is the routine whose table gets the entries, `$mov` loads a register, `$put`
+//! stores one, and `rsi` and `rdi` point to the source and the destination.
 
 use crate::memory::Segment;
 use std::mem::offset_of;
@@ -51,9 +50,9 @@ macro_rules! prefetch_lines_far {
     };
 }
 
-/// Copies four lines. Each group of registers, which begins at offset `$start`, is loaded
-/// whole and then stored, because a load waits for an earlier store whose address has the same low 12 bits. An access
-/// has an entry of its own: loads count `$start` bytes as stored and the registers before theirs as loaded.
+/// Copies four lines. Each group of registers, which begins at offset `$start`, is loaded whole and then stored,
+/// because a load waits for an earlier store whose address has the same low 12 bits. An access has an entry of its own:
+/// loads count `$start` bytes as stored and the registers before theirs as loaded.
 #[rustfmt::skip]
 macro_rules! grouped_lines {
     ($r:literal, $mov:literal, $put:literal, [$([$start:literal: $($reg:literal $o:literal),*]),*]) => {
