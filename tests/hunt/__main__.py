@@ -24,6 +24,7 @@ HUNTERS = (
     "cycles",
     "little_memory",
     "forks",
+    "inherited",
     "medium",
     "scribbles",
     "behind",
