@@ -91,7 +91,8 @@ pub(super) fn require_makeable(source: &impl Source, length: usize, size: Option
         return Err(if is_marked {
             Error::os(libc::EBADMSG, "both superblocks of the log are damaged")
         } else {
-            Error::invalid("path", "a file without a log", "one with a log, or create=True")
+            let expected = "one with a log; create=True makes one in a new file, or in one of zeroes";
+            Error::invalid("path", "a file without a log", expected)
         });
     }
     let size = size.unwrap_or(length);

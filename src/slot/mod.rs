@@ -208,7 +208,8 @@ impl<M: Medium> Slot<M> {
                 && header.offset().checked_add(header.length).is_none_or(|end| end > self.medium.size())
             {
                 let Header { sequence, length, .. } = header;
-                let expected = format!("the writer's, whose publication {sequence} of {length} bytes ends behind");
+                let expected =
+                    format!("the writer's, whose publication {sequence} of {length} bytes ends beyond this slot");
                 return Err(Error::invalid("capacity", self.capacity, expected).into());
             }
             if header.length > i.count() {

@@ -79,7 +79,9 @@ def test_what_is_missing_or_empty_is_refused_and_left_so(path: Path, writable: b
     with pytest.raises(FileNotFoundError):
         PmemLog.open(path, writable=writable)
     path.touch()
-    with pytest.raises(ValueError, match="path is a file without a log"):
+    with pytest.raises(
+        ValueError, match="path is a file without a log: expected one with a log; create=True makes one"
+    ):
         PmemLog.open(path, writable=writable)
     assert path.read_bytes() == b""
 
