@@ -1,4 +1,4 @@
-"""The figures that the READMEs and the page of results show, taken from the records."""
+"""The figures that the READMEs, pages of docs/ and the page of results show, taken from the records."""
 
 from __future__ import annotations
 

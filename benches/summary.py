@@ -1,6 +1,6 @@
 """``python -m benches.summary``: what the records in results/ say, as tables.
 
-It writes benches/results/README.md, and the figures in README.md and benches/README.md between the markers there.
+It writes benches/results/README.md, and the figures in the READMEs and in pages of docs/, between the markers there.
 """
 
 from __future__ import annotations
