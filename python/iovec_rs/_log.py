@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from iovec_rs import _badblocks, _nvdimm
 from iovec_rs._core import MappedLog, RegionFile
-from iovec_rs._names import file_name
+from iovec_rs._names import file_name, require_open
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Self
 
     from _typeshed import StrOrBytesPath
 
@@ -30,6 +30,10 @@ class PmemLog(MappedLog):
     """
 
     __slots__ = ()
+
+    def __new__(cls, *opened: Any) -> Self:
+        require_open(cls, opened, RegionFile)
+        return super().__new__(cls, *opened)
 
     @classmethod
     def open(

@@ -7,9 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from _typeshed import StrOrBytesPath
 
-__all__ = ["file_name"]
+__all__ = ["file_name", "require_open"]
 
 _DESCRIPTORS = 1 << 31
 
@@ -30,3 +32,10 @@ def file_name(path: StrOrBytesPath | int) -> str:
     except OSError as error:
         raise OSError(error.errno, f"path is {path}: {os.strerror(error.errno or errno.EBADF)}") from None
     return f"/proc/self/fd/{path:d}"
+
+
+def require_open(made: type, arguments: Sequence[object], file: type) -> None:
+    """Refuses to make an object of anything but a file that its `open` has opened."""
+    if not (arguments and isinstance(arguments[0], file)):
+        name = made.__name__
+        raise TypeError(f"{name} cannot be called: {name}.open(path) opens a file")

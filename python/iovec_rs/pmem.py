@@ -17,11 +17,11 @@ from iovec_rs import _badblocks, _core, _nvdimm
 from iovec_rs._badblocks import ClearError
 from iovec_rs._core import FaultMap, MappedRegion, RegionFile, Slot
 from iovec_rs._log import PmemLog
-from iovec_rs._names import file_name
+from iovec_rs._names import file_name, require_open
 from iovec_rs._types import CorruptError, Record, TornError
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Self
 
     from _typeshed import StrOrBytesPath
     from typing_extensions import Buffer
@@ -61,6 +61,10 @@ class PmemRegion(MappedRegion):
     """
 
     __slots__ = ()
+
+    def __new__(cls, *opened: Any) -> Self:
+        require_open(cls, opened, RegionFile)
+        return super().__new__(cls, *opened)
 
     @classmethod
     def open(

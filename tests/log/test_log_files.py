@@ -97,8 +97,9 @@ def test_a_file_of_zeroes_becomes_a_log_of_its_length(path: Path, length: int) -
 
 
 def test_a_log_is_made_by_open_alone(path: Path) -> None:
-    with pytest.raises(TypeError):
-        PmemLog()  # type: ignore[call-arg]
+    for arguments in ((), (path,), (str(path), 1 << 16)):
+        with pytest.raises(TypeError, match=r"PmemLog cannot be called: PmemLog\.open\(path\) opens a file"):
+            PmemLog(*arguments)
     with make(path) as log, pytest.raises(AttributeError):
         log.note = "none"  # type: ignore[attr-defined]
 

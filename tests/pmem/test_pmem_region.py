@@ -54,6 +54,12 @@ def test_written_bytes_are_there_after_closing_and_reopening(directory: Path) ->
         assert bytes(region) == expected
 
 
+def test_it_is_made_by_open_alone(file: Path) -> None:
+    for arguments in ((), (file,), (str(file), 1 << 16)):
+        with pytest.raises(TypeError, match=r"PmemRegion cannot be called: PmemRegion\.open\(path\) opens a file"):
+            PmemRegion(*arguments)
+
+
 def test_its_properties(file: Path) -> None:
     region = PmemRegion.open(file, size=100, offset=PAGE_SIZE)
     assert (region.path, region.size, region.offset) == (str(file), 100, PAGE_SIZE)
