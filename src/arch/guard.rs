@@ -8,6 +8,8 @@
 
 mod interrupted;
 mod table;
+#[cfg(test)]
+pub(crate) mod witness;
 
 pub use interrupted::{Instruction, Interrupted, Trap};
 pub use table::{Entry, Resume, Table, find};
@@ -52,6 +54,8 @@ unsafe fn run(routine: impl FnOnce(*mut Trap) -> usize) -> Option<Interrupted> {
 #[inline(always)]
 #[allow(clippy::inline_always)] // once per segment of 64 bytes, and per call
 pub unsafe fn copy(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Interrupted> {
+    #[cfg(test)]
+    witness::note(witness::Seen::Stored(Segment::new(dst, len)));
     let (to, from) = (with_exposed_provenance_mut(dst), with_exposed_provenance(src));
     // SAFETY: what `CopyFn` requires, memory that is accessible or guarded, is `copy`'s contract.
     let routine = |trap| unsafe { (set.copy)(to, from, len, trap) };
@@ -127,6 +131,8 @@ unsafe fn finish_line(set: &Primitives, stop: Interrupted) -> Interrupted {
 #[allow(clippy::inline_always)] // a call's own stores would delay the fence behind the copy
 pub unsafe fn copy_nontemporal(set: &Primitives, dst: usize, src: usize, len: usize) -> Option<Interrupted> {
     debug_assert!(len != 0);
+    #[cfg(test)]
+    witness::note(witness::Seen::Streamed(Segment::new(dst, len)));
     let (to, from) = (with_exposed_provenance_mut(dst), with_exposed_provenance(src));
     // SAFETY: what `NontemporalFn` requires, a `len` that is not 0 and memory that is accessible or guarded, is
     // `copy_nontemporal`'s contract.
@@ -148,6 +154,8 @@ pub unsafe fn copy_nontemporal(set: &Primitives, dst: usize, src: usize, len: us
 #[allow(clippy::inline_always)] // once per block
 pub unsafe fn tee(routine: TeeFn, dst: usize, src: usize, len: usize, stage: usize) -> Option<Interrupted> {
     debug_assert!((dst | stage | len).is_multiple_of(LINE) && len != 0);
+    #[cfg(test)]
+    witness::note(witness::of_tee(routine, Segment::new(dst, len)));
     let (to, from, own) =
         (with_exposed_provenance_mut(dst), with_exposed_provenance(src), with_exposed_provenance_mut(stage));
     // SAFETY: what `TeeFn` requires, whole lines, and memory that is accessible or guarded, is `tee`'s contract.
@@ -169,6 +177,8 @@ pub unsafe fn write_back(instruction: &WriteBack, addr: usize, len: usize) -> Op
     }
     let start = addr - addr % LINE;
     let lines = (addr % LINE + len).next_multiple_of(LINE);
+    #[cfg(test)]
+    witness::note(witness::Seen::WrittenBack(Segment::new(start, lines)));
     // SAFETY: a line never straddles pages, so all these lines lie in pages of the range, for which `write_back`'s
     // contract holds; `lines` is a multiple of LINE and not 0, since `len` is not.
     let routine = |trap| unsafe { (instruction.run)(with_exposed_provenance_mut(start), lines, trap) };

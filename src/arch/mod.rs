@@ -226,6 +226,8 @@ pub fn evict() -> Option<&'static WriteBack> {
 /// Orders every earlier store, non-temporal stores and write-backs included, before every later store.
 #[inline]
 pub fn store_fence() {
+    #[cfg(test)]
+    guard::witness::note(guard::witness::Seen::Fence);
     native::store_fence();
 }
 

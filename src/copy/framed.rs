@@ -243,3 +243,5 @@ fn copy_framed(
 
 #[cfg(test)]
 pub(crate) mod recorded;
+#[cfg(test)]
+mod tests;

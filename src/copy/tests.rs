@@ -7,6 +7,8 @@ use crate::arch::setting::{Setting, stream_everything};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Segment};
 
+mod durable;
+
 fn flat(memory: &mut [u8]) -> Memory {
     at(memory.as_mut_ptr().expose_provenance(), memory.len())
 }

@@ -75,11 +75,13 @@ unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Su
 #[cfg(test)]
 mod tests {
     use super::{BLOCK, LARGE, copy_uncached_to_iter};
-    use crate::abi::Direction;
+    use crate::abi::{Direction, PAGE_SIZE};
     use crate::arch::LINE;
     use crate::copy::sums::Sums;
     use crate::iter::IovIter;
-    use crate::memory::{Backing, Memory, Segment};
+    use crate::memory::{Backing, Memory, Page, Segment};
+    use crate::structure::XArray;
+    use std::sync::Arc;
 
     fn over(bytes: &mut [u8]) -> Memory {
         let seg = Segment::new(bytes.as_mut_ptr().expose_provenance(), bytes.len());
@@ -127,6 +129,29 @@ mod tests {
             let (done, sums) = copy_uncached_to_iter(over(&mut source), &mut i, 2 * LARGE).unwrap();
             let copied = len.min(source.len());
             assert_eq!((done, sums), (copied, Sums::of_bytes(&source[..copied])), "{len} bytes");
+        }
+    }
+
+    /// A page is missing in the middle of a block. What was copied before it counts, and is in both sums.
+    #[test]
+    fn where_a_hole_ends_it_every_byte_before_is_copied_and_in_both_sums() {
+        let mut source: Vec<u8> = (0..2 * LARGE as u32).map(|at| (at * 43 % 247) as u8).collect();
+        let mut pages = vec![0_u8; 3 * PAGE_SIZE];
+        let start = pages.as_mut_ptr().expose_provenance().next_multiple_of(PAGE_SIZE);
+        for there in 0..3 {
+            let array = Arc::new(XArray::default());
+            for page in 0..there {
+                // SAFETY: the page lies in `pages`, which outlives the copy and is not looked at meanwhile.
+                let memory = unsafe { Memory::new(Segment::new(start + page * PAGE_SIZE, PAGE_SIZE), Backing::Heap) };
+                array.store(page, Page::new(memory, true, Arc::new(()))).unwrap();
+            }
+            for skipped in [0, 1, LINE, BLOCK, PAGE_SIZE - 1] {
+                let mut i = IovIter::xarray(Direction::Dest, Arc::clone(&array), skipped, 2 * LARGE).unwrap();
+                let (done, sums) = copy_uncached_to_iter(over(&mut source), &mut i, 2 * LARGE).unwrap();
+                let expected = (there * PAGE_SIZE).saturating_sub(skipped);
+                assert_eq!((done, 2 * LARGE - i.count()), (expected, expected), "{there} pages, {skipped} skipped");
+                assert_eq!(sums, Sums::of_bytes(&source[..expected]), "{there} pages, {skipped} skipped");
+            }
         }
     }
 }
