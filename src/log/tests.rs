@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 mod damage;
 mod power;
 mod readers;
+mod recovery;
 
 /// A ring of 16 lines behind the superblocks.
 const SIZE: usize = super::format::SMALLEST;

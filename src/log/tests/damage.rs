@@ -195,7 +195,8 @@ fn no_record_is_lost_between_more_bad_extents_than_a_superblock_lists() {
 /// The damage that a fault shows is a page or a huge page. The records in it are still found, in each lap.
 #[test]
 fn records_in_a_page_that_turns_bad_under_the_next_append_stay() {
-    for laps in 0..3 {
+    // The header of the next append, or its data alone.
+    for (laps, bad) in (0..3).flat_map(|laps| [2 * 576, 2 * 576 + 128].map(|bad| (laps, bad))) {
         let log = create(RING + 8 * 4096);
         for lap in 0..laps {
             for _ in 0..8 {
@@ -205,7 +206,7 @@ fn records_in_a_page_that_turns_bad_under_the_next_append_stay() {
         }
         let first = append(&log, &data(1, 500)).unwrap();
         append(&log, &data(2, 500)).unwrap();
-        log.medium().memory.borrow_mut().fail_from(RING + 2 * 576);
+        log.medium().memory.borrow_mut().fail_from(RING + bad);
         *log.medium().bad.borrow_mut() = Some((RING, RING + 4096));
         assert!(matches!(append(&log, &data(3, 500)), Err(Failure::Fault(..))));
         log.medium().memory.borrow_mut().fail_from(usize::MAX);
