@@ -114,7 +114,7 @@ pub(super) fn last_sequence(line: &Line, last: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Header, INLINE, Sums, last_sequence};
+    use super::{Header, INLINE, LINE, Sums, crc32c, last_sequence};
 
     const SUMS: Sums = Sums { crc32c: 9, crc64: 11 };
 
@@ -139,8 +139,26 @@ mod tests {
             assert_eq!(last_sequence(&line, 7), Some(7), "eight bytes {byte:#x} at {at}");
         }
         assert_eq!(last_sequence(&whole, 5), Some(7), "another writer was there meanwhile");
+        assert_eq!(last_sequence(&whole, 9), Some(9), "the header is one of before");
         let mut torn = Header { sequence: 8, length: 10, sums: SUMS, data: [4; INLINE] }.encode();
         torn[32..].copy_from_slice(&whole[32..]);
         assert_eq!(last_sequence(&torn, 5), Some(8), "another writer was killed in the middle of its header");
+    }
+
+    #[test]
+    fn a_line_without_the_mark_is_no_header_and_tells_a_number_only_if_it_may_be_of_the_first() {
+        let whole = Header { sequence: 7, length: 100, sums: SUMS, data: [3; INLINE] }.encode();
+        let mut another = whole;
+        another[..4].copy_from_slice(b"KIND");
+        let sum = crc32c::of_bytes(&another[..60]).to_le_bytes();
+        another[60..].copy_from_slice(&sum);
+        assert_eq!((Header::decode(&another), last_sequence(&another, 0)), (None, None));
+        assert_eq!(last_sequence(&another, 3), Some(3), "a number without the mark is none");
+        let torn = |number: u64| {
+            let mut line = [0; LINE];
+            line[8..16].copy_from_slice(&number.to_le_bytes());
+            last_sequence(&line, 0)
+        };
+        assert_eq!([0, 1, 2].map(torn), [Some(0), Some(1), None]);
     }
 }

@@ -13,14 +13,35 @@ use crate::fault::{Fault, Side};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+mod readers;
 
 /// Buffers of eleven lines.
 const CAPACITY: usize = 11 * LINE;
 
-/// Memory whose stores are recorded, and how often data were read from it.
-struct Fake(RefCell<Recorded>, Cell<usize>);
+/// Memory whose stores are recorded, how often data were read from it, and what happens beside.
+struct Fake(RefCell<Recorded>, Cell<usize>, Beside);
+
+/// What a writer makes of the memory meanwhile, and which of it was evicted.
+#[derive(Default)]
+struct Beside {
+    /// What the memory is before data are read, and what it is behind that, each time.
+    before: RefCell<VecDeque<Vec<u8>>>,
+    behind: RefCell<VecDeque<Vec<u8>>>,
+    /// The range evicted before the header was read the last time, and the one since.
+    evicted: Cell<[(usize, usize); 2]>,
+    /// Whether data were in each of those, for each time that they were read.
+    were_evicted: RefCell<Vec<[bool; 2]>>,
+}
 
 impl Fake {
+    fn becomes(&self, images: &RefCell<VecDeque<Vec<u8>>>) {
+        if let Some(image) = images.borrow_mut().pop_front() {
+            *self.0.borrow_mut() = Recorded::new(&image);
+        }
+    }
+
     fn outcome(done: usize, len: usize) -> Outcome {
         let fault = || Box::new(Fault::truncated(Side::Destination, Segment::new(0, 1), 0));
         (if done == len { len } else { 0 }, (done != len).then(fault))
@@ -37,10 +58,12 @@ impl Medium for Fake {
     }
 
     fn reload(&self, len: usize, line: &mut Line) -> Result<Outcome> {
+        self.2.evicted.set([(0, len), (0, 0)]);
         Ok((len + self.read_line(line)?.0, None))
     }
 
-    fn invalidate(&self, _offset: usize, len: usize) -> Result<Outcome> {
+    fn invalidate(&self, offset: usize, len: usize) -> Result<Outcome> {
+        self.2.evicted.set([self.2.evicted.get()[0], (offset, offset + len)]);
         Ok((LINE + len, None))
     }
 
@@ -59,7 +82,11 @@ impl Medium for Fake {
 
     fn read(&self, offset: usize, len: usize, i: &mut IovIter) -> Result<(usize, Sums)> {
         self.1.set(self.1.get() + 1);
+        let covers = |(start, end)| start <= offset && offset + len <= end;
+        self.2.were_evicted.borrow_mut().push(self.2.evicted.get().map(covers));
+        self.becomes(&self.2.before);
         let mut bytes = self.0.borrow().contents()[offset..offset + len].to_vec();
+        self.becomes(&self.2.behind);
         uncached::copy_uncached_to_iter(over(&mut bytes), i, len)
     }
 
@@ -80,7 +107,7 @@ fn over(bytes: &mut [u8]) -> Memory {
 }
 
 fn slot(image: &[u8]) -> Slot<Fake> {
-    Slot::over(Fake(RefCell::new(Recorded::new(image)), Cell::new(0)), CAPACITY)
+    Slot::over(Fake(RefCell::new(Recorded::new(image)), Cell::new(0), Beside::default()), CAPACITY)
 }
 
 fn empty() -> Slot<Fake> {

@@ -38,3 +38,32 @@ pub(super) fn of_tee(routine: TeeFn, dst: Segment) -> Seen {
     let streams = SETS.iter().filter_map(|set| set.tee.as_ref()).any(is_streaming);
     if streams { Seen::Streamed(dst) } else { Seen::Stored(dst) }
 }
+
+/// Where the newest value of a byte is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    Untouched,
+    Cached,
+    /// It leaves the caches, before what a later fence orders behind it.
+    Leaving,
+    Out,
+}
+
+/// Where each byte of a range is after what was seen.
+pub(crate) fn places(seen: &[Seen], range: Segment) -> Vec<Place> {
+    let mut places = vec![Place::Untouched; range.len];
+    for seen in seen {
+        let (part, change): (_, fn(Place) -> Place) = match *seen {
+            Seen::Stored(part) => (part, |_| Place::Cached),
+            Seen::Streamed(part) => (part, |_| Place::Leaving),
+            Seen::WrittenBack(part) => (part, |place| if place == Place::Cached { Place::Leaving } else { place }),
+            Seen::Fence => (range, |place| if place == Place::Leaving { Place::Out } else { place }),
+        };
+        for (addr, place) in (range.addr..).zip(&mut places) {
+            if (part.addr..part.end()).contains(&addr) {
+                *place = change(*place);
+            }
+        }
+    }
+    places
+}

@@ -117,6 +117,14 @@ fn data_that_cannot_all_be_read_get_no_line() {
                 assert!(!write(place, &mut memory, &mut i), "{len} bytes but {skipped}");
                 assert!(memory.contents()[place.0..place.0 + LINE] == before[..LINE], "{len} bytes but {skipped}");
             }
+            let mut bytes = vec![BEFORE; 3 * PAGE_SIZE];
+            let dst = over(&mut bytes);
+            let at = dst.seg().addr.wrapping_neg() % LINE;
+            let dst = dst.skip(at).take(LINE + (len - skipped).next_multiple_of(LINE));
+            let mut i = IovIter::xarray(Direction::Source, Arc::clone(&array), skipped, len - skipped).unwrap();
+            assert_eq!(copy_framed_from_iter(dst, &mut i, false, line), Ok((0, None)), "{len} bytes but {skipped}");
+            assert_eq!(i.count(), len - skipped, "the iterator is where it was");
+            assert!(bytes[at..at + LINE] == [BEFORE; LINE], "{len} bytes but {skipped}");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::at;
 use crate::abi::Direction;
-use crate::arch::guard::witness::{Seen, watch};
+use crate::arch::guard::witness::{Place, Seen, places, watch};
 use crate::arch::setting::{Setting, stream_everything};
 use crate::arch::{self, LINE};
 use crate::copy::chunk::BLOCK;
@@ -15,38 +15,9 @@ use crate::copy::uncached::copy_uncached_to_iter;
 use crate::copy::{copy_from_iter, copy_to_iter, crc32c, memcpy};
 use crate::fault::map::shared::SharedMap;
 use crate::iter::IovIter;
-use crate::memory::{Memory, Segment};
+use crate::memory::Memory;
 
 const LENS: [usize; 9] = [1, 63, 64, 100, 255, 256, 300, BLOCK + 1, 4 * BLOCK + 65];
-
-/// Where the newest value of a byte is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    Untouched,
-    Cached,
-    /// It leaves the caches, before what a later fence orders behind it.
-    Leaving,
-    Out,
-}
-
-/// Where each byte of a range is after what was seen.
-fn places(seen: &[Seen], range: Segment) -> Vec<Place> {
-    let mut places = vec![Place::Untouched; range.len];
-    for seen in seen {
-        let (part, change): (_, fn(Place) -> Place) = match *seen {
-            Seen::Stored(part) => (part, |_| Place::Cached),
-            Seen::Streamed(part) => (part, |_| Place::Leaving),
-            Seen::WrittenBack(part) => (part, |place| if place == Place::Cached { Place::Leaving } else { place }),
-            Seen::Fence => (range, |place| if place == Place::Leaving { Place::Out } else { place }),
-        };
-        for (addr, place) in (range.addr..).zip(&mut places) {
-            if (part.addr..part.end()).contains(&addr) {
-                *place = change(*place);
-            }
-        }
-    }
-    places
-}
 
 fn whole(direction: Direction, memory: Memory) -> IovIter {
     IovIter::whole(direction, memory)
@@ -154,19 +125,19 @@ fn every_byte_of_a_frame_has_left_the_caches_if_it_is_to() {
                 let (done, fault) = copy_framed_from_iter(frame, &mut source(), is_durable, line).unwrap();
                 assert_eq!((done, fault), (frame.len(), None));
             });
-            let places = places(&seen, frame.seg());
+            let reached = places(&seen, frame.seg());
             let is_right = |place: &Place| *place == Place::Out || *place == Place::Cached && !is_durable;
-            assert!(places.iter().all(is_right), "a record of {len} bytes, durable {is_durable}: {places:?}");
+            assert!(reached.iter().all(is_right), "a record of {len} bytes, durable {is_durable}: {reached:?}");
         }
         let seen = watch(|| {
             let (header, data) = (frame.take(LINE), frame.skip(LINE));
             let (done, fault) = copy_published_from_iter(header, data, &mut source(), line).unwrap();
             assert_eq!((done, fault), (len, None));
         });
-        let places = places(&seen, frame.seg());
-        assert!(places.iter().all(|place| *place == Place::Out), "a publication of {len} bytes: {places:?}");
+        let reached = places(&seen, frame.seg());
+        assert!(reached.iter().all(|place| *place == Place::Out), "a publication of {len} bytes: {reached:?}");
         let fence = seen.iter().position(|seen| *seen == Seen::Fence).unwrap();
-        let before = self::places(&seen[..=fence], frame.seg());
+        let before = places(&seen[..=fence], frame.seg());
         assert!(before[..LINE].iter().all(|place| *place == Place::Untouched), "the line of {len} bytes is behind");
         assert!(before[LINE..].iter().all(|place| *place == Place::Out), "the {len} bytes are in front");
     }
