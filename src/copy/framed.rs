@@ -5,9 +5,9 @@
 //! even if somebody changes the source meanwhile. The rest of the last line is filled with zeroes, so that every line
 //! is written whole.
 
-use super::blocks::{prefetch_ahead_of, prefetch_page_ahead};
+use super::blocks::{StagingBuffer, prefetch_ahead_of, prefetch_page_ahead};
 use super::bounce::{Ahead, Outcome, must_read_ahead};
-use super::chunk::{BLOCK, CopyChunk, poison};
+use super::chunk::{BLOCK, CopyChunk, SUMMED_AT_ONCE, poison};
 use super::copier::Copier;
 use super::flushcache::require_write_back;
 use super::nontemporal::{self, Flush, LineStore};
@@ -23,15 +23,11 @@ use std::mem::MaybeUninit;
 /// Up to this many bytes of data use a smaller buffer, which is cheaper to set up.
 const SMALL: usize = 448;
 
-/// The length of the other buffer, in bytes: four blocks, which the CRC-64 is then computed of at once. A call costs
-/// 11 ns besides 15 ns a KiB on Zen 5, and is longer than the CPU looks ahead, so that it delays the stores behind it.
-pub(super) const LARGE: usize = 4 * BLOCK;
-
-/// A header line, and a buffer for data right behind it, aligned to a line.
+/// A header line, and a buffer for data right behind it.
 #[repr(C, align(64))]
-struct StagingBuffer<const N: usize> {
+struct StagedFrame<const N: usize> {
     line: [u8; LINE],
-    data: [MaybeUninit<u8>; N],
+    data: StagingBuffer<N>,
 }
 
 /// The destinations of a header line and its data, and the order in which they may reach the medium.
@@ -81,7 +77,7 @@ pub(super) unsafe fn frame<S: LineStore + CopyChunk>(
         unsafe { frame_staged::<S, SMALL>(store, flush, to, i, nbytes, line) }
     } else {
         // SAFETY: `frame` has the same contract, which its caller upholds.
-        unsafe { frame_staged::<S, LARGE>(store, flush, to, i, nbytes, line) }
+        unsafe { frame_staged::<S, SUMMED_AT_ONCE>(store, flush, to, i, nbytes, line) }
     };
     store.fence();
     framed
@@ -98,8 +94,8 @@ unsafe fn frame_staged<S: LineStore + CopyChunk, const N: usize>(
     nbytes: usize,
     line: impl Fn(Sums) -> [u8; LINE],
 ) -> Framed {
-    let mut stage = StagingBuffer::<N> { line: [0; LINE], data: [MaybeUninit::uninit(); N] };
-    poison(&mut stage.data);
+    let mut stage = StagedFrame::<N> { line: [0; LINE], data: StagingBuffer::EMPTY };
+    poison(&mut stage.data.0);
     let (line_at, data_at) = match to {
         Place::Behind { line } => (line, line + LINE),
         Place::Before { line, data } => (line, data),
@@ -111,7 +107,7 @@ unsafe fn frame_staged<S: LineStore + CopyChunk, const N: usize>(
         let start = done % N;
         let part = BLOCK.min(N).min(nbytes - done);
         let padded = part.next_multiple_of(LINE);
-        let own = stage.data[start..].as_mut_ptr().expose_provenance();
+        let own = stage.data.addr() + start;
         prefetch_ahead_of(i, nbytes - done, part);
         prefetch_page_ahead(Segment::new(data_at, nbytes).skip(done), part);
         // SAFETY: the destination is the buffer, which has room for `part` bytes there; `frame`'s caller promises the
@@ -121,7 +117,7 @@ unsafe fn frame_staged<S: LineStore + CopyChunk, const N: usize>(
             return Framed::Unread;
         }
         if part < padded {
-            stage.data[start + part..start + padded].fill(MaybeUninit::new(0));
+            stage.data.0[start + part..start + padded].fill(MaybeUninit::new(0));
         }
         let is_last = done + part == nbytes;
         let is_in_one = done == 0 && is_last && matches!(to, Place::Behind { .. });
@@ -133,9 +129,8 @@ unsafe fn frame_staged<S: LineStore + CopyChunk, const N: usize>(
             }
         }
         let filled = start + part;
-        // SAFETY: the walks have written the first `filled` bytes of the buffer, a local to which no other reference
-        // exists, in this round and in those since `start` was 0.
-        let staged = unsafe { std::slice::from_raw_parts_mut(stage.data.as_mut_ptr().cast::<u8>(), filled) };
+        // SAFETY: the walks have written these bytes, in this round and in those since `start` was 0.
+        let staged = unsafe { stage.data.bytes(0..filled) };
         let is_full = filled == N || is_last;
         if is_full {
             sums.add_crc64(staged);

@@ -24,6 +24,7 @@ use crate::abi::{Direction, Kind};
 use crate::error::{Error, Result};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Page, Segment};
+pub(crate) use chunk::{BLOCK, SUMMED_AT_ONCE};
 use chunk::{CopyChunk, poison};
 use copier::Copier;
 use std::mem::MaybeUninit;

@@ -6,9 +6,8 @@
 
 use super::blocks::{AHEAD, StagingBuffer, pass_to_iter, prefetch, prefetch_ahead, prefetch_page_ahead};
 use super::bounce;
-use super::chunk::{BLOCK, poison};
+use super::chunk::{BLOCK, SUMMED_AT_ONCE, poison};
 use super::copier::Copier;
-use super::framed::LARGE;
 use super::sums::{Summing, Sums};
 use crate::arch::LINE;
 use crate::error::Result;
@@ -32,7 +31,7 @@ pub(crate) fn copy_uncached_to_iter(src: Memory, i: &mut IovIter, nbytes: usize)
 /// [`CopyChunk::copy`](super::chunk::CopyChunk::copy) of this copier accepts the source, and the iterator's memory as a
 /// destination.
 unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Summing) -> usize {
-    let mut stage = StagingBuffer::<LARGE>::EMPTY;
+    let mut stage = StagingBuffer::<SUMMED_AT_ONCE>::EMPTY;
     poison(&mut stage.0);
     let to = i.segment().unwrap_or_default();
     // The bytes from `first` to `filled` of the buffer are not yet in the CRC-64. A block has the same place in a line
@@ -55,7 +54,7 @@ unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Su
         filled += written;
         // SAFETY: these bytes were written by `pass_to_iter` in this round and in those since `filled` was `first`.
         let staged = unsafe { stage.bytes(first..filled) };
-        let is_full = filled == LARGE;
+        let is_full = filled == SUMMED_AT_ONCE;
         if is_full || is_last {
             sums.add_crc64(staged);
         }
@@ -74,7 +73,7 @@ unsafe fn copy(copier: &mut Copier, src: Segment, i: &mut IovIter, sums: &mut Su
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, LARGE, copy_uncached_to_iter};
+    use super::{BLOCK, SUMMED_AT_ONCE, copy_uncached_to_iter};
     use crate::abi::{Direction, PAGE_SIZE};
     use crate::arch::LINE;
     use crate::copy::sums::Sums;
@@ -91,12 +90,14 @@ mod tests {
 
     /// Lengths at which a block or the buffer is full, and those around them.
     fn lengths() -> impl Iterator<Item = usize> {
-        [0, LINE, BLOCK, LARGE, 2 * LARGE].into_iter().flat_map(|full| full.saturating_sub(1)..=full + 1)
+        [0, LINE, BLOCK, SUMMED_AT_ONCE, 2 * SUMMED_AT_ONCE]
+            .into_iter()
+            .flat_map(|full| full.saturating_sub(1)..=full + 1)
     }
 
     #[test]
     fn wherever_it_goes_every_byte_is_copied_and_is_in_both_sums() {
-        let mut source: Vec<u8> = (0..=2 * LARGE as u32).map(|at| (at * 37 % 251) as u8).collect();
+        let mut source: Vec<u8> = (0..=2 * SUMMED_AT_ONCE as u32).map(|at| (at * 37 % 251) as u8).collect();
         for len in lengths() {
             let src = over(&mut source).take(len);
             for phase in [0, 1, 32, 63] {
@@ -122,11 +123,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_neither_counted_nor_summed() {
-        let mut source: Vec<u8> = (0..2 * LARGE as u32).map(|at| (at * 41 % 253) as u8).collect();
+        let mut source: Vec<u8> = (0..2 * SUMMED_AT_ONCE as u32).map(|at| (at * 41 % 253) as u8).collect();
         for len in lengths() {
             let mut target = vec![0; len];
             let mut i = IovIter::whole(Direction::Dest, over(&mut target));
-            let (done, sums) = copy_uncached_to_iter(over(&mut source), &mut i, 2 * LARGE).unwrap();
+            let (done, sums) = copy_uncached_to_iter(over(&mut source), &mut i, 2 * SUMMED_AT_ONCE).unwrap();
             let copied = len.min(source.len());
             assert_eq!((done, sums), (copied, Sums::of_bytes(&source[..copied])), "{len} bytes");
         }
@@ -135,7 +136,7 @@ mod tests {
     /// A page is missing in the middle of a block. What was copied before it counts, and is in both sums.
     #[test]
     fn where_a_hole_ends_it_every_byte_before_is_copied_and_in_both_sums() {
-        let mut source: Vec<u8> = (0..2 * LARGE as u32).map(|at| (at * 43 % 247) as u8).collect();
+        let mut source: Vec<u8> = (0..2 * SUMMED_AT_ONCE as u32).map(|at| (at * 43 % 247) as u8).collect();
         let mut pages = vec![0_u8; 3 * PAGE_SIZE];
         let start = pages.as_mut_ptr().expose_provenance().next_multiple_of(PAGE_SIZE);
         for there in 0..3 {
@@ -146,10 +147,10 @@ mod tests {
                 array.store(page, Page::new(memory, true, Arc::new(()))).unwrap();
             }
             for skipped in [0, 1, LINE, BLOCK, PAGE_SIZE - 1] {
-                let mut i = IovIter::xarray(Direction::Dest, Arc::clone(&array), skipped, 2 * LARGE).unwrap();
-                let (done, sums) = copy_uncached_to_iter(over(&mut source), &mut i, 2 * LARGE).unwrap();
+                let mut i = IovIter::xarray(Direction::Dest, Arc::clone(&array), skipped, 2 * SUMMED_AT_ONCE).unwrap();
+                let (done, sums) = copy_uncached_to_iter(over(&mut source), &mut i, 2 * SUMMED_AT_ONCE).unwrap();
                 let expected = (there * PAGE_SIZE).saturating_sub(skipped);
-                assert_eq!((done, 2 * LARGE - i.count()), (expected, expected), "{there} pages, {skipped} skipped");
+                assert_eq!((done, 2 * SUMMED_AT_ONCE - i.count()), (expected, expected), "{there} pages, {skipped} skipped");
                 assert_eq!(sums, Sums::of_bytes(&source[..expected]), "{there} pages, {skipped} skipped");
             }
         }

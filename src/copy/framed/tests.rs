@@ -1,7 +1,7 @@
 //! What a frame stores, byte by byte, and in which order.
 
 use super::recorded::{Event, Recorded};
-use super::{BLOCK, LARGE, SMALL, copy_framed_from_iter, copy_published_from_iter};
+use super::{BLOCK, SMALL, SUMMED_AT_ONCE, copy_framed_from_iter, copy_published_from_iter};
 use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::LINE;
 use crate::copy::sums::Sums;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Lengths at which a line, a block or a buffer is full, and those around them.
 fn lengths() -> impl Iterator<Item = usize> {
-    [1, LINE, SMALL, SMALL + LINE, BLOCK, LARGE, LARGE + BLOCK, 2 * LARGE]
+    [1, LINE, SMALL, SMALL + LINE, BLOCK, SUMMED_AT_ONCE, SUMMED_AT_ONCE + BLOCK, 2 * SUMMED_AT_ONCE]
         .into_iter()
         .flat_map(|full| full - 1..=full + 1)
 }
