@@ -150,7 +150,11 @@ mod tests {
                 let mut i = IovIter::xarray(Direction::Dest, Arc::clone(&array), skipped, 2 * SUMMED_AT_ONCE).unwrap();
                 let (done, sums) = copy_uncached_to_iter(over(&mut source), &mut i, 2 * SUMMED_AT_ONCE).unwrap();
                 let expected = (there * PAGE_SIZE).saturating_sub(skipped);
-                assert_eq!((done, 2 * SUMMED_AT_ONCE - i.count()), (expected, expected), "{there} pages, {skipped} skipped");
+                assert_eq!(
+                    (done, 2 * SUMMED_AT_ONCE - i.count()),
+                    (expected, expected),
+                    "{there} pages, {skipped} skipped"
+                );
                 assert_eq!(sums, Sums::of_bytes(&source[..expected]), "{there} pages, {skipped} skipped");
             }
         }

@@ -9,6 +9,7 @@ use super::names::names;
 use super::results::{int, string, tuple};
 use super::values::{optional_size, size};
 use crate::error::Error;
+use crate::fault::arm;
 use crate::slot::{self, Failure};
 use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
@@ -80,7 +81,9 @@ impl Slot {
             }
             failure => raised(py, failure),
         });
-        int(py, published? as usize)
+        let number = int(py, published? as usize);
+        arm::extend();
+        number
     }
 
     /// Copies one publication, whole and checked, into a buffer or the rest of an iterator. Returns its length and
