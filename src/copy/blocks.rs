@@ -27,7 +27,7 @@ use std::ops::Range;
 /// stage alone. There the hardware prefetcher does not follow loads that stop at each block: without this, 64 MiB take
 /// two to three times as long on Zen 5. Where they go to both places at once, through the caches, it does follow, and
 /// 64 KiB of cold memory that are prefetched as well take a quarter longer.
-pub(super) const AHEAD: usize = 8 << 10;
+pub(super) const AHEAD: usize = 4 << 10;
 
 /// Where a block, or several, are between their load and their store. Not initialised: to zero it would take longer
 /// than most copies.
