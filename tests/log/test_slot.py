@@ -134,8 +134,9 @@ def test_bad_data_behind_data_in_the_slot_itself_leave_the_publication_before() 
     slot = Slot(region, 0, 1 << 16)
     slot.publish(b"before" * 1000)
     with truncated(8, 4) as memory:
-        # Such a source is read ahead, as far as that goes: up to the page that is gone.
-        source = IovIter.kvec(WRITE, [memoryview(region)[-30_000:], memory])
+        # The next publication goes over this part of the source, which is therefore read ahead, as far as that goes: up
+        # to the page that is gone.
+        source = IovIter.kvec(WRITE, [memoryview(region)[30_000:60_000], memory])
         with pytest.raises(FaultError) as caught:
             slot.publish(source)
         assert caught.value.fault.offset == 30_000 + 4 * mmap.PAGESIZE
