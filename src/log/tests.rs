@@ -15,6 +15,7 @@ use crate::memory::{Backing, Memory, Segment};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+mod changes;
 mod damage;
 mod power;
 mod readers;

@@ -1,5 +1,6 @@
-//! Losses of power: every image of an append and of a discard, torn tails, and how much room there is.
+//! Losses of power: every image of an append, torn tails, and how much room there is.
 
+use super::changes::changing;
 use super::*;
 use crate::copy::sums::self_summed;
 
@@ -97,30 +98,6 @@ fn a_header_that_is_fenced_before_its_data_would_be_seen() {
 }
 
 #[test]
-fn a_discard_is_done_or_not_and_its_space_is_not_used_before_it_is() {
-    let log = create(SIZE);
-    for step in 0..5 {
-        append(&log, &data(step, 100)).unwrap();
-    }
-    let before = image(&log);
-    log.medium().memory.borrow_mut().take_events();
-    log.discard_before(3).unwrap();
-    let events = log.medium().memory.borrow_mut().take_events();
-    let changing = changing(&before, events);
-    let mut seen = std::collections::BTreeSet::new();
-    images(&before, &changing, |image| {
-        let log = open(image);
-        let numbers = log.numbers().unwrap();
-        seen.insert(numbers.first);
-        assert_eq!(numbers.end, 5);
-        for sequence in numbers.first..5 {
-            assert_eq!(read(&log, sequence).unwrap(), data(sequence, 100));
-        }
-    });
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 3]);
-}
-
-#[test]
 fn an_image_torn_at_any_byte_loses_the_last_record_alone() {
     let log = create(SIZE);
     for step in 0..3 {
@@ -172,20 +149,6 @@ fn a_closed_log_says_where_it_ends() {
     assert!(open(&bytes).recovered() > 0);
 }
 
-/// The stores that change anything, and the fences: a superblock is 64 lines, most of which stay as they are.
-fn changing(before: &[u8], events: Vec<Event>) -> Vec<Event> {
-    let mut settled = before.to_vec();
-    let changes = |event: &Event| match event {
-        Event::Store(at, bytes) if settled[*at..*at + bytes.len()] == **bytes => false,
-        Event::Store(at, bytes) => {
-            settled[*at..*at + bytes.len()].copy_from_slice(bytes);
-            true
-        }
-        Event::Fence => true,
-    };
-    events.into_iter().filter(changes).collect()
-}
-
 #[test]
 fn an_empty_log_has_room_for_whatever_a_new_one_has_room_for() {
     let log = create(SIZE);
@@ -225,86 +188,6 @@ fn where_an_empty_log_starts_over_is_durable_before_a_record_is() {
         seen[found.len()] = true;
     });
     assert_eq!(seen, [true; 2]);
-}
-
-/// The first changes of a log with ten records, each of which discards one: what each stores before its first fence, in
-/// one superblock, and behind it, in the other.
-fn discards() -> (Log, Vec<u8>, Vec<[Vec<Event>; 2]>) {
-    let log = create(SIZE);
-    for step in 0..10 {
-        append(&log, &data(step, 100)).unwrap();
-    }
-    let before = image(&log);
-    log.medium().memory.borrow_mut().take_events();
-    let change = |first| {
-        log.discard_before(first).unwrap();
-        let events = log.medium().memory.borrow_mut().take_events();
-        let mut writes = events.split(|event| *event == Event::Fence).map(<[Event]>::to_vec);
-        [writes.next().unwrap(), writes.next().unwrap()]
-    };
-    let changes = (1..5).map(change).collect();
-    (log, before, changes)
-}
-
-fn after(mut image: Vec<u8>, events: &[Event]) -> Vec<u8> {
-    for event in events {
-        if let Event::Store(at, bytes) = event {
-            image[*at..*at + bytes.len()].copy_from_slice(bytes);
-        }
-    }
-    image
-}
-
-/// The second superblock of a change may be refused: the change has succeeded.
-#[test]
-fn a_superblock_is_whole_on_the_medium_though_the_last_change_wrote_only_one() {
-    let (_, mut medium, changes) = discards();
-    for (refused, [[written, other], [next, _]]) in (1..).zip(changes.array_windows()) {
-        let missing = after(medium.clone(), written);
-        images(&missing, &changing(&missing, next.clone()), |image| {
-            let first = open(image).numbers().unwrap().first;
-            assert!([refused, refused + 1].contains(&first), "discard {refused} is gone: {first}");
-        });
-        medium = after(missing, other);
-    }
-}
-
-/// Of a superblock that is refused, any part may be on the medium when it is taken back.
-#[test]
-fn a_superblock_is_whole_on_the_medium_while_a_discard_is_taken_back() {
-    for done in 0..3 {
-        let (log, ..) = discards();
-        log.discard_before(4 + done).unwrap();
-        let before = image(&log);
-        log.medium().memory.borrow_mut().take_events();
-        log.medium().unsynced.set(1);
-        assert!(log.discard_before(8).is_err());
-        let mut events = log.medium().memory.borrow_mut().take_events();
-        let refused = events.iter().position(|event| *event == Event::Fence).unwrap();
-        events.remove(refused);
-        images(&before, &changing(&before, events), |image| {
-            let first = open(image).numbers().unwrap().first;
-            assert!([4 + done, 8].contains(&first), "{done} {first}");
-        });
-    }
-}
-
-/// The writer is killed while it waits for its first superblock, and the power fails while the next one opens the log.
-#[test]
-fn a_superblock_is_whole_on_the_medium_though_the_last_writer_was_killed_before_its_own_was() {
-    let (_, mut medium, changes) = discards();
-    for (discarded, [stored, other]) in (1..).zip(changes) {
-        let memory = after(medium.clone(), &stored);
-        let opened = open(&memory);
-        assert_eq!(opened.numbers().unwrap().first, discarded);
-        let events = opened.medium().memory.borrow_mut().take_events();
-        let events = [stored, events].concat();
-        images(&medium.clone(), &changing(&medium, events), |image| {
-            let first = open(image).numbers().unwrap().first;
-            assert!([discarded - 1, discarded].contains(&first), "{discarded} {first}");
-        });
-        medium = after(memory, &other);
-    }
 }
 
 /// Its writer may have been killed between its stores and their fence.

@@ -197,34 +197,6 @@ fn a_reader_cuts_no_torn_tail_and_follows_when_it_has_become_a_record() {
     }
 }
 
-/// One of the superblocks is damaged, and the power fails while the log is opened.
-#[test]
-fn a_superblock_is_whole_on_the_medium_though_one_was_damaged_before() {
-    for slot in 0..2 {
-        let log = create(SIZE);
-        append(&log, b"first").unwrap();
-        append(&log, b"second").unwrap();
-        log.discard_before(1).unwrap();
-        let mut damaged = image(&log);
-        damaged[slot * 4096 + 100] ^= 1;
-        let opened = open(&damaged);
-        let events = opened.medium().memory.borrow_mut().take_events();
-        let mut settled = damaged.clone();
-        let mut changing = events;
-        changing.retain(|event| match event {
-            Event::Store(at, bytes) => {
-                let changes = settled[*at..*at + bytes.len()] != **bytes;
-                settled[*at..*at + bytes.len()].copy_from_slice(bytes);
-                changes
-            }
-            Event::Fence => true,
-        });
-        images(&damaged, &changing, |image| {
-            assert_eq!(records(&open(image)), BTreeMap::from([(1, Some(b"second".to_vec()))]), "slot {slot}");
-        });
-    }
-}
-
 #[test]
 fn a_file_with_anything_behind_its_first_page_is_no_log_that_was_never_made() {
     for at in [4096 + 70, RING + 70, SIZE - 1] {
