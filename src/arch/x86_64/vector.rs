@@ -169,7 +169,10 @@ macro_rules! routines {
             concat!(".L", $zero, "_fixup:"),
             save_trap!(), "mov rax, r11\n sub rax, rdi", $leave, "ret",
             closing!($zero),
-            $( tee!($tee, $mov, $mov, $leave, $line), tee!($tee_nt, $mov, $put, $leave, $line), )?
+            $(
+                tee!($tee, late!(), "6", $mov, $mov, $leave, $line),
+                tee!($tee_nt, "mov rax, rsi\n", "5", $mov, $put, $leave, $line),
+            )?
             listed_lines!($gather, "rdi", "rsi", $end_mov, $end_line, $leave),
             listed_lines!($scatter, "rsi", "rdi", $end_mov, $end_line, $leave),
             ".popsection",
