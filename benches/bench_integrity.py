@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import ctypes
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
 from iovec_rs import READ, IovIter, copy_ranges, copy_to_iter, crc32c, crc32c_and_copy_to_iter
 from iovec_rs._bench.harness import Case, Contestant, Table, measure
+from iovec_rs._bench.memory import Broom
+from iovec_rs._core import least_sum
+
+from benches.arena import as_array, fill, huge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 NAME = "integrity"
 SIZES = (64, 4 << 10, 64 << 10, 1 << 20, 64 << 20)
 QUICK_SIZES = (64, 4 << 10)
+COLD_SIZES = (64 << 10, 1 << 20, 4 << 20)
+QUICK_COLD_SIZES = (64 << 10,)
 RANGES = ((64, 100_000), (4 << 10, 10_000), (64 << 10, 1_000))
 QUICK_RANGES = ((64, 100), (64 << 10, 4))
 BYTES, ROUNDS = 32 << 20, 31
+COLD_BYTES = 64 << 20
+LIMIT = "limit: one load, two stores, the sum"
 
 
 def noise(nbytes: int) -> bytes:
     return np.random.default_rng(1).bytes(nbytes)
+
+
+def limits(size: int, places: int, times: int, prepare: Callable[[], object]) -> list[Contestant]:
+    """The least that the job takes, if this CPU has the routine for it, over as much memory of its own."""
+    least = least_sum(size, places)
+    if least is None:
+        return []
+
+    def run() -> None:
+        for _ in range(times):
+            least.run()
+
+    return [Contestant(LIMIT, run, bytes, prepare)]
 
 
 def summed(size: int, quick: bool) -> Case:
@@ -65,6 +86,53 @@ def summed(size: int, quick: bool) -> Case:
         op_bytes=size,
         rounds=1 if quick else ROUNDS,
         scrub=lambda: target.__setitem__(slice(None), bytes(size)),
+        limits=limits(size, 1, times, lambda: None),
+    )
+
+
+def cold(size: int, quick: bool) -> Case:
+    """Copy after copy to places of its own. The caches hold neither what is copied nor where it goes."""
+    places = 2 if quick else COLD_BYTES // size
+    memory, target = huge(size * places), huge(size * places)
+    fill(as_array(memory), size)
+    broom = Broom(1 << 20 if quick else 96 << 20)
+    slots = range(0, size * places, size)
+    sources = [memoryview(memory)[at : at + size] for at in slots]
+    iterators = [IovIter.ubuf(READ, memoryview(target)[at : at + size]) for at in slots]
+    starts = [(i, i.save_state()) for i in iterators]
+    # google_crc32c takes nothing that could change.
+    kept = [source.tobytes() for source in sources]
+
+    def prepare() -> None:
+        for i, start in starts:
+            i.restore(start)
+        broom.sweep()
+
+    def contestant(name: str, copy: Callable[[Any, IovIter], object], them: Sequence[object] = sources) -> Contestant:
+        pairs = list(zip(them, iterators, strict=True))
+
+        def run() -> None:
+            for source, i in pairs:
+                copy(source, i)
+
+        return Contestant(name, run, lambda: memoryview(target), prepare)
+
+    def then_google(source: bytes, i: IovIter) -> None:
+        copy_to_iter(source, i)
+        google_crc32c.value(source)
+
+    return Case(
+        f"copy and sum {size} B, cold",
+        contestant("crc32c_and_copy_to_iter", crc32c_and_copy_to_iter),
+        [
+            contestant("copy_to_iter, no sum", copy_to_iter),
+            contestant("copy_to_iter, google_crc32c", then_google, kept),
+        ],
+        ops=places,
+        op_bytes=size,
+        rounds=1 if quick else ROUNDS,
+        scrub=lambda: as_array(target).fill(0),
+        limits=limits(size, places, places, broom.sweep),
     )
 
 
@@ -106,5 +174,7 @@ def ranges(size: int, count: int, quick: bool) -> Case:
 def run(quick: bool) -> Iterator[Table]:
     for size in QUICK_SIZES if quick else SIZES:
         yield measure(NAME, summed(size, quick))
+    for size in QUICK_COLD_SIZES if quick else COLD_SIZES:
+        yield measure(NAME, cold(size, quick))
     for size, count in QUICK_RANGES if quick else RANGES:
         yield measure(NAME, ranges(size, count, quick))

@@ -60,6 +60,7 @@ STREAMS_TOO = {"Intel": Allowed(1.15, "memcpy streams there, too")}
 DRAIN = {"Intel": Allowed(1.0, "the fence waits 135 to 190 ns for the stores, whoever made them")}
 LEAST_COPY = "limit: the fastest copy known"
 LEAST_STORE = "the least: stores, a fence"
+LEAST_SUM = "limit: one load, two stores, the sum"
 LEAST_PUBLISH = "the least: stores, sums, fences"
 LEAST_CONSUME = "the least: evict, copy, sums"
 SLICE = re.escape("mv[:] = mv")
@@ -100,7 +101,9 @@ TARGETS = [
     Target(r"durable: scatter .* of 64 B", EACH, 20.0),
     Target(r"durable: scatter .* of 512 B", EACH, 3.0),
     # Sums, ranges, logs, publications.
-    Target(r"integrity: copy and sum 67108864 B", "copy_to_iter, no sum", 1 / 1.1),
+    Target(r"integrity: copy and sum (67108864 B|\d+ B, cold)", "copy_to_iter, no sum", 1 / 1.1, least=LEAST_SUM),
+    # Cached, the limit's row is not the least: a loop that was compiled with its sum takes 0.9 of its time.
+    Target(r"integrity: copy and sum 65536 B", "copy_to_iter, no sum", 1 / 1.5),
     Target(r"integrity: copy and sum .*", r"copy_to_iter, (google_crc32c|zlib\.crc32)", 1.0, level=0.97),
     Target(r"integrity: .* ranges of 64 B", r"ctypes\.memmove loop", 10.0),
     Target(r"integrity: .* ranges of 65536 B", r"ctypes\.memmove loop", 1.3),

@@ -4,6 +4,7 @@
 //! added: also where a fault, a map or the end of the destination has cut the copy. The blocks of [`super::blocks`] are
 //! what the library that sums gets to see.
 
+pub mod least;
 mod sum;
 
 use super::blocks::{Blocks, Flat, gather, pass_by_stage, pass_to_flat, pass_to_iter, scatter};

@@ -53,8 +53,8 @@ mod _core {
     use super::array::IovecArray;
     #[pymodule_export]
     use super::cpu::{
-        LeastCopy, LeastSlot, cpu_features, flush_instruction, flush_instructions, isa, isas, least_copy, least_slot,
-        machine_limits, tuning, use_flush_instruction, use_isa, use_tuning,
+        LeastCopy, LeastSlot, LeastSum, cpu_features, flush_instruction, flush_instructions, isa, isas, least_copy,
+        least_slot, least_sum, machine_limits, tuning, use_flush_instruction, use_isa, use_tuning,
     };
     use super::exception::exception;
     #[pymodule_export]
