@@ -46,15 +46,16 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Runs them in turn, the order rotating, `before` ahead of each sample, and prints nanoseconds an operation and
+    /// Runs them in turn, each round in an order of its own, `before` ahead of each sample, and prints nanoseconds an operation and
     /// ratios to the first.
     pub(crate) fn race(&self, case: &Case, contestants: &mut [Contestant], mut before: impl FnMut()) {
         let rounds = if self.is_quick { 3 } else { case.rounds };
         let count = contestants.len();
         let mut samples = vec![Vec::with_capacity(rounds); count];
+        let (mut order, mut random) = ((0..count).collect::<Vec<_>>(), 1);
         for round in 0..=rounds {
-            for turn in 0..count {
-                let which = (turn + round) % count;
+            shuffle(&mut order, &mut random);
+            for &which in &order {
                 before();
                 for call in 0..contestants[which].warm {
                     (contestants[which].run)(call);
@@ -70,6 +71,16 @@ impl Report {
             }
         }
         print(case, contestants, &samples);
+    }
+}
+
+/// Puts contestants in any order, the same one in each run of the program. In an order that only rotates each always
+/// runs behind the same other one, and pays for what that leaves in the caches.
+fn shuffle(order: &mut [usize], random: &mut u64) {
+    for end in (1..order.len()).rev() {
+        // The multiplier of Knuth's MMIX, whose high bits are the random ones.
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(end, (*random >> 33) as usize % (end + 1));
     }
 }
 
