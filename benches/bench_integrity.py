@@ -27,7 +27,7 @@ RANGES = ((64, 100_000), (4 << 10, 10_000), (64 << 10, 1_000))
 QUICK_RANGES = ((64, 100), (64 << 10, 4))
 BYTES, ROUNDS = 32 << 20, 31
 COLD_BYTES = 64 << 20
-LIMIT = "limit: one load, two stores, the sum"
+LIMIT = "limit: one load, two stores, sum"
 
 
 def noise(nbytes: int) -> bytes:

@@ -60,7 +60,7 @@ STREAMS_TOO = {"Intel": Allowed(1.15, "memcpy streams there, too")}
 DRAIN = {"Intel": Allowed(1.0, "the fence waits 135 to 190 ns for the stores, whoever made them")}
 LEAST_COPY = "limit: the fastest copy known"
 LEAST_STORE = "the least: stores, a fence"
-LEAST_SUM = "limit: one load, two stores, the sum"
+LEAST_SUM = "limit: one load, two stores, sum"
 LEAST_PUBLISH = "the least: stores, sums, fences"
 LEAST_CONSUME = "the least: evict, copy, sums"
 SLICE = re.escape("mv[:] = mv")

@@ -46,8 +46,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Runs them in turn, each round in an order of its own, `before` ahead of each sample, and prints nanoseconds an operation and
-    /// ratios to the first.
+    /// Runs them in turn, each round in an order of its own, `before` ahead of each sample, and prints nanoseconds an
+    /// operation and ratios to the first.
     pub(crate) fn race(&self, case: &Case, contestants: &mut [Contestant], mut before: impl FnMut()) {
         let rounds = if self.is_quick { 3 } else { case.rounds };
         let count = contestants.len();
