@@ -12,7 +12,7 @@ use crate::fault::map::shared::{KnownBad, SharedMap};
 use crate::fault::map::{Access, FaultMap};
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memory, Segment};
-use crate::pmem::{Mapping, Opened};
+use crate::pmem::{Granularity, Mapping, Opened};
 use crate::sys::writer_lock::{Lost, WriterLock};
 use std::fs::File;
 use std::io::ErrorKind;
@@ -118,7 +118,13 @@ impl Region {
     /// A region over a mapping of the file that was claimed. `bad` is what is known of the file's bytes.
     pub fn new(mapping: Mapping, claim: Claim, bad: &FaultMap) -> Result<Self> {
         let known_bad = KnownMap(SharedMap::new(mapping.known_bad(bad)?));
-        Ok(Self { mapping, known_bad, lock: claim.lock })
+        let mut lock = claim.lock;
+        // Beside an msync it costs nothing to look whether the lock's descriptor is open.
+        if let Some(lock) = lock.as_mut().filter(|_| mapping.granularity() != Granularity::Page) {
+            let (offset, len) = mapping.pages();
+            lock.keep_mapped(offset, len);
+        }
+        Ok(Self { mapping, known_bad, lock })
     }
 
     /// The mapping.

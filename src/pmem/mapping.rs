@@ -46,6 +46,11 @@ impl Mapping {
         self.shared.seg().take(self.part.len)
     }
 
+    /// Where in the file the mapping begins, and its length in whole pages, which are a device's.
+    pub(crate) fn pages(&self) -> (u64, usize) {
+        (self.part.offset, self.part.mapped)
+    }
+
     /// Whether the mapping has `MAP_SYNC`.
     pub fn is_sync(&self) -> bool {
         self.shared.is_map_sync()

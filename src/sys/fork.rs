@@ -4,8 +4,8 @@
 use super::errno;
 use crate::abi::PAGE_SIZE;
 use std::cell::UnsafeCell;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// The number of forks, by the C library's `fork`, between the first process and this one. A pid alone does not tell a
 /// process from its ancestors, since a child may get the pid of an ancestor that has ended.
@@ -13,10 +13,59 @@ pub(super) static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// A number that tells this process from its ancestors: the fork count and the pid. The pid is there because a fork
 /// made past the C library, by a bare system call, changes the pid but not the count.
+///
+/// It is noted in a page that is zero in every forked child, however it was forked, since getpid takes as long as a
+/// short copy.
 pub(super) fn process() -> u64 {
+    let Some(noted) = noted() else { return number() };
+    match noted.load(Ordering::Relaxed) {
+        NONE => {
+            let number = number();
+            noted.store(number, Ordering::Relaxed);
+            number
+        }
+        number => number,
+    }
+}
+
+fn number() -> u64 {
     // SAFETY: getpid has no preconditions and touches no memory.
-    let number = unsafe { libc::getpid() };
-    u64::from(FORKS.load(Ordering::Relaxed)) << 32 | number as u64
+    let pid = unsafe { libc::getpid() };
+    u64::from(FORKS.load(Ordering::Relaxed)) << 32 | pid as u64
+}
+
+/// Where this process's number is noted. `None` if the kernel has no pages that a fork zeroes.
+fn noted() -> Option<&'static AtomicU64> {
+    static PLACE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+    /// Stands for no place.
+    static NOWHERE: AtomicU64 = AtomicU64::new(NONE);
+    let nowhere = (&raw const NOWHERE).cast_mut();
+    let mut place = PLACE.load(Ordering::Acquire);
+    if place.is_null() {
+        let new = page_zeroed_by_forks().unwrap_or(nowhere);
+        // A page of a thread that comes second stays mapped and is not used.
+        let first = PLACE.compare_exchange(place, new, Ordering::AcqRel, Ordering::Acquire).err();
+        place = first.unwrap_or(new);
+    }
+    // SAFETY: it is a static or the start of a page that is never unmapped, and all that is there is an atomic.
+    (place != nowhere).then(|| unsafe { &*place })
+}
+
+/// A page of zeroes, which is zero again in every child.
+fn page_zeroed_by_forks() -> Option<*mut AtomicU64> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the address is null and `MAP_FIXED` is not set, so the kernel chooses a page where nothing is mapped.
+    let page = unsafe { libc::mmap(ptr::null_mut(), PAGE_SIZE, protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the page was just mapped, and nothing is in it.
+    let is_zeroed = unsafe { libc::madvise(page, PAGE_SIZE, libc::MADV_WIPEONFORK) } == 0;
+    if !is_zeroed {
+        // SAFETY: nobody else knows of the page.
+        unsafe { libc::munmap(page, PAGE_SIZE) };
+    }
+    is_zeroed.then_some(page.cast())
 }
 
 /// The number of no process: pids begin at 1.
@@ -108,7 +157,24 @@ impl<T> Drop for SharedPage<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NONE, Ordering, PerProcess};
+    use super::{NONE, Ordering, PerProcess, number, process};
+
+    #[test]
+    fn a_child_has_another_number_also_if_the_c_library_does_not_know_of_it() {
+        let parent = process();
+        assert_eq!((process(), number()), (parent, parent));
+        // SAFETY: the child calls nothing but what follows, which neither allocates nor returns.
+        let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+        if child == 0 {
+            let is_right = process() != parent && process() == number();
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(!is_right)) };
+        }
+        let mut status = -1;
+        // SAFETY: waits for the child just made.
+        assert_eq!(i64::from(unsafe { libc::waitpid(child as i32, &raw mut status, 0) }), child);
+        assert_eq!((status, process()), (0, parent));
+    }
 
     #[test]
     fn the_value_is_made_again_only_after_a_fork() {

@@ -2,7 +2,9 @@
 
 use super::errno;
 use super::fork;
+use super::mapping;
 use super::own_file::{self, OwnFile};
+use crate::memory::Segment;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,10 +17,12 @@ use std::sync::Once;
 /// runs.
 ///
 /// The program may close the descriptor, which ends the lock, and open something else under its number. So before each
-/// use its device and inode are compared with those noted when the lock was taken.
+/// use its device and inode are compared with those noted when the lock was taken; or else the description is
+/// [mapped](Self::keep_mapped), and stays open as long as the mapping.
 pub struct WriterLock {
     file: OwnFile,
     process: u64,
+    kept: Option<Segment>,
 }
 
 /// How a process lost a lock.
@@ -46,7 +50,21 @@ impl WriterLock {
         if unsafe { libc::flock(own.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
             return Err(errno());
         }
-        Ok(Self { file: OwnFile::closed_in_child(own)?, process: fork::process() })
+        Ok(Self { file: OwnFile::closed_in_child(own)?, process: fork::process(), kept: None })
+    }
+
+    /// Maps `len` bytes of the file from `offset` on, so that closing the descriptor does not end the lock. Nobody
+    /// accesses the mapping, and no child has it. It is for files whose mappings keep their own description open, which
+    /// overlayfs's do not. If it fails, the lock is as it was.
+    pub fn keep_mapped(&mut self, offset: u64, len: usize) {
+        let Ok((seg, _)) = mapping::map(&self.file, offset, len, false) else { return };
+        // SAFETY: the range was just mapped, and nobody accesses it.
+        if unsafe { libc::madvise(seg.as_mut_ptr().cast(), seg.len, libc::MADV_DONTFORK) } == 0 {
+            self.kept = Some(seg);
+        } else {
+            // SAFETY: the range was just mapped, and nobody else knows of it.
+            unsafe { mapping::unmap(seg) };
+        }
     }
 
     /// Refuses a process that does not have the lock, or no longer.
@@ -54,17 +72,24 @@ impl WriterLock {
         if self.process != fork::process() {
             return Err(Lost::Forked);
         }
-        if self.file.is_open() { Ok(()) } else { Err(Lost::Closed) }
+        if self.kept.is_some() || self.file.is_open() { Ok(()) } else { Err(Lost::Closed) }
     }
 }
 
 impl Drop for WriterLock {
     fn drop(&mut self) {
-        if self.require().is_ok() {
+        if self.process != fork::process() {
+            return;
+        }
+        if self.file.is_open() {
             // Unlocking comes before closing: a process forked by a bare system call ran no handler and may still have
             // a copy of the descriptor, which would keep the lock. SAFETY: by its identity this is the descriptor that
             // `take` opened, and no other code has its number.
             unsafe { libc::flock(self.file.as_raw_fd(), libc::LOCK_UN) };
+        }
+        if let Some(seg) = self.kept.take() {
+            // SAFETY: `keep_mapped` mapped it in this process, and nobody accesses it.
+            unsafe { mapping::unmap(seg) };
         }
     }
 }
@@ -107,6 +132,33 @@ mod tests {
         // SAFETY: the descriptor is the copy made above.
         assert_eq!(unsafe { libc::close(number) }, 0);
         let again = WriterLock::take(&file);
+        std::fs::remove_file(&path).unwrap();
+        assert!(again.is_ok());
+    }
+
+    #[test]
+    fn a_lock_that_is_mapped_outlives_its_descriptor_and_not_its_writer() {
+        let path = path("mapped");
+        let file = File::create_new(&path).unwrap();
+        file.set_len(1 << 16).unwrap();
+        let mut lock = WriterLock::take(&file).unwrap();
+        lock.keep_mapped(0, 1 << 16);
+        // SAFETY: the descriptor is open, and its owner has to do without it.
+        assert_eq!(unsafe { libc::close(lock.file.as_raw_fd()) }, 0);
+        assert_eq!(lock.require(), Ok(()));
+        assert_eq!(WriterLock::take(&file).err(), Some(libc::EWOULDBLOCK));
+        // SAFETY: the child calls nothing but what follows, which neither allocates nor returns.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: waits to be killed.
+            unsafe { libc::pause() };
+        }
+        drop(lock);
+        let again = WriterLock::take(&file);
+        // SAFETY: ends the child just made.
+        assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
+        // SAFETY: waits for the child just made.
+        assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
         std::fs::remove_file(&path).unwrap();
         assert!(again.is_ok());
     }
