@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import os
+import platform
 import subprocess
 import sys
 import tarfile
@@ -54,7 +55,9 @@ def wheel(source: Path, place: Path) -> Path:
     flags = " ".join(f"--remap-path-prefix={path}={name}" for path, name in ((source, NEUTRAL), (cargo, "/cargo")))
     options = ["--locked", "--release", "--zig", "--compatibility", PLATFORM]
     options += ["--target-dir", str(ROOT / "target/wheel")]
-    maturin("build", *options, "--out", str(place), where=source, RUSTFLAGS=flags)
+    # Cargo joins these with those of .cargo/config.toml, which RUSTFLAGS would replace.
+    ours = f"CARGO_TARGET_{platform.machine().upper()}_UNKNOWN_LINUX_GNU_RUSTFLAGS"
+    maturin("build", *options, "--out", str(place), where=source, **{ours: flags})
     (built,) = place.glob("*.whl")
     return built
 
