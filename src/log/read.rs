@@ -69,6 +69,10 @@ impl<M: Medium> PmemLog<M> {
         match sum_while(&self.medium, record.offset, record.length, store)? {
             Summed::Short(done, fault) => {
                 i.fault = fault.or_else(|| i.fault.take());
+                // Both sides count from the start of the part that they were copying.
+                if let Some(fault) = &mut i.fault {
+                    fault.offset = done;
+                }
                 Ok((done, i.fault.clone()))
             }
             Summed::Whole(sums) => match self.confirm(record, sums) {

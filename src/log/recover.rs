@@ -46,7 +46,7 @@ pub fn superblock(source: &impl Source) -> Result<(Option<Superblock>, [bool; 2]
 pub enum Summed {
     /// All of them were stored; these are their sums.
     Whole(Sums),
-    /// Only so many bytes were stored. The fault is the source's, if that ended it.
+    /// Only so many bytes were stored. The fault is the source's, if that ended it, and counts from the last part.
     Short(usize, Option<Box<Fault>>),
 }
 
@@ -68,11 +68,7 @@ pub fn sum_while(
         let stored = store(part)?;
         done += stored;
         if stored < wanted {
-            let of_source = fault.filter(|_| stored == read).map(|mut fault| {
-                fault.offset = done;
-                fault
-            });
-            return Ok(Summed::Short(done, of_source));
+            return Ok(Summed::Short(done, fault.filter(|_| stored == read)));
         }
         summing.add(part);
     }

@@ -77,6 +77,28 @@ def test_bad_memory_under_a_header_is_a_fault(path: Path, monkeypatch: pytest.Mo
             assert {n: log.read(n) for n in others} == {n: bytes([n]) * 4000 for n in others}
 
 
+def test_a_read_ends_at_what_is_bad_first_and_counts_from_the_start_of_the_data(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(20_000)
+    with make(path) as log:
+        log.append(data)
+        (place,) = log
+    bad = RING + 3 * 4096
+    monkeypatch.setattr(_badblocks, "of_descriptor", lambda _fd: FaultMap([(bad, 4096)]))
+    with PmemLog.open(path, writable=False) as log, truncated(6, 3) as memory:
+        # The data go through a buffer of 8 KiB, and both faults are in the second one.
+        room = 9000
+        reads: list[tuple[bytearray | IovIter, int, str]] = [
+            (bytearray(20_000), bad - place.offset, "source"),
+            (IovIter.ubuf(READ, memory.range(3 * 4096 - room)), room, "destination"),
+        ]
+        for dst, end, side in reads:
+            copied, remaining, fault = log.read_into(0, dst)
+            assert fault is not None
+            assert (copied, remaining, fault.side, fault.offset) == (end, 20_000 - end, side, end)
+
+
 @pytest.mark.parametrize("laps", [0, 3])
 @pytest.mark.parametrize("damage", ["a bit of the data", "a bit of the header", "32 bits", "header", "everything"])
 def test_the_last_record_of_a_closed_log_is_damaged_not_gone(path: Path, laps: int, damage: str) -> None:
