@@ -223,7 +223,7 @@ impl<S: Source> Log<'_, S> {
     pub fn recover(&self, superblock: &Superblock) -> Result<Recovered> {
         let (known, closed) = (superblock.known, superblock.closed);
         let mut chain = Chain::new(superblock.first);
-        let mut torn = loop {
+        let torn = loop {
             self.follow_headers(&mut chain)?;
             if closed == Some(chain.end) {
                 break chain.end.position;
@@ -240,7 +240,7 @@ impl<S: Source> Log<'_, S> {
             && let Some(Ok(last)) = chain.entries.back().copied()
             && self.is_wrong(&last)?
         {
-            torn = torn.max(last.end());
+            // It does not end behind `torn`.
             chain.pop();
         }
         chain.extend_to(known)?;
