@@ -28,6 +28,7 @@ const SIZE: usize = super::format::SMALLEST;
 struct Fake {
     memory: RefCell<Recorded>,
     bad: RefCell<Option<(usize, usize)>>,
+    has_lock: Cell<bool>,
     /// How many of the next writes are stored and then fail, as where an msync does.
     unsynced: Cell<usize>,
     /// How many bytes were read.
@@ -39,8 +40,8 @@ struct Fake {
 impl Fake {
     fn new(image: &[u8]) -> Self {
         let memory = RefCell::new(Recorded::new(image));
-        let (unsynced, read) = (Cell::new(0), Cell::new(0));
-        Self { memory, bad: RefCell::default(), unsynced, read, meanwhile: RefCell::default() }
+        let (has_lock, unsynced, read) = (Cell::new(true), Cell::new(0), Cell::new(0));
+        Self { memory, bad: RefCell::default(), has_lock, unsynced, read, meanwhile: RefCell::default() }
     }
 }
 
@@ -90,7 +91,7 @@ impl Medium for Fake {
     }
 
     fn require_lock(&self) -> Result<()> {
-        Ok(())
+        if self.has_lock.get() { Ok(()) } else { Err(Error::os(libc::EBADF, "closed")) }
     }
 }
 

@@ -172,3 +172,34 @@ fn a_superblock_is_whole_on_the_medium_though_nothing_was_stored_of_the_last_cha
         medium = image(&log);
     }
 }
+
+#[test]
+fn neither_a_writer_that_has_lost_its_lock_nor_a_reader_stores_anything() {
+    let log = create(SIZE);
+    for step in 0..3 {
+        append(&log, &data(step, 100)).unwrap();
+    }
+    let reader = reader(&image(&log));
+    log.medium().has_lock.set(false);
+    for log in [log, reader] {
+        log.medium().memory.borrow_mut().take_events();
+        assert!(append(&log, b"next").is_err());
+        assert!(log.discard_before(1).is_err());
+        log.close().unwrap();
+        assert_eq!(log.medium().memory.borrow_mut().take_events(), []);
+    }
+}
+
+/// The second discard writes the first superblock first.
+#[test]
+fn a_discard_is_done_though_its_second_superblock_cannot_be_written() {
+    let log = create(SIZE);
+    for step in 0..3 {
+        append(&log, &data(step, 100)).unwrap();
+    }
+    log.discard_before(1).unwrap();
+    log.medium().memory.borrow_mut().fail_from(4096);
+    log.discard_before(2).unwrap();
+    assert_eq!(log.numbers().unwrap().first, 2);
+    assert_eq!(open(&image(&log)).numbers().unwrap().first, 2);
+}
