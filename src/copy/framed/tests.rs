@@ -6,6 +6,7 @@ use crate::abi::{Direction, PAGE_SIZE};
 use crate::arch::LINE;
 use crate::copy::sums::Sums;
 use crate::error::Error;
+use crate::fault::Side;
 use crate::iter::IovIter;
 use crate::memory::{Backing, Memories, Memory, Page, Segment};
 use crate::structure::XArray;
@@ -126,6 +127,22 @@ fn data_that_cannot_all_be_read_get_no_line() {
             assert_eq!(i.count(), len - skipped, "the iterator is where it was");
             assert!(bytes[at..at + LINE] == [BEFORE; LINE], "{len} bytes but {skipped}");
         }
+    }
+}
+
+/// Nothing of a frame counts without its line, though the data may all be written, or be none.
+#[test]
+fn a_line_that_cannot_be_written_is_a_fault_at_the_start_of_the_frame() {
+    // SAFETY: nothing is mapped there, which the copies survive.
+    let header = unsafe { Memory::new(Segment::new(PAGE_SIZE, LINE), Backing::Unchecked) };
+    for len in [0, 100] {
+        let (mut source, mut bytes) = (data(len), vec![BEFORE; 2 * LINE]);
+        let mut i = in_pieces(&mut source);
+        let (done, fault) = copy_published_from_iter(header, over(&mut bytes), &mut i, line).unwrap();
+        let fault = fault.unwrap();
+        assert_eq!((done, fault.side, fault.offset), (0, Side::Destination, 0), "{len} bytes");
+        assert_eq!((fault.address, fault.length), (PAGE_SIZE, PAGE_SIZE), "{len} bytes");
+        assert_eq!(i.count(), len, "the iterator is where it was");
     }
 }
 
