@@ -328,12 +328,15 @@ def test_a_child_that_cannot_open_the_file_again_is_refused(medium: Medium) -> N
     assert medium.region.write(0, b"x") == 1
 
 
-def test_a_source_that_is_overwritten_is_not_stored_twice(medium: Medium) -> None:
+@pytest.mark.parametrize("through", [memoryview, lambda source: IovIter.ubuf(WRITE, source)], ids=["flat", "iterator"])
+def test_a_source_that_is_overwritten_is_not_stored_twice(
+    medium: Medium, through: Callable[[memoryview], memoryview | IovIter]
+) -> None:
     """A second store would read a changed source, so the first failure is the result."""
     view = memoryview(medium.region)
     view[HALF : HALF + 3 * PAGE_SIZE] = bytes(range(256)) * 48
     before = bytes(view[HALF : HALF + PAGE_SIZE])
     with pytest.raises(OSError, match="msync"):
-        medium.region.write(HALF + 100, view[HALF : HALF + PAGE_SIZE])
+        medium.region.write(HALF + 100, through(view[HALF : HALF + PAGE_SIZE]))
     assert bytes(view[HALF + 100 : HALF + 100 + PAGE_SIZE]) == before
     view.release()
