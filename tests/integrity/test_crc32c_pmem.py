@@ -87,5 +87,7 @@ def test_the_sum_is_of_what_a_file_that_was_cut_still_holds(tmp_path: Path, end:
     view = memoryview(region)
     copied, crc = crc32c_and_copy_from_iter_flushcache(view, i := IovIter.ubuf(WRITE, other), crc=4)
     assert (copied, crc, i.count) == (end, sums.crc32c(other[:end], 4), SIZE - end)
+    assert i.fault is not None
+    assert (i.fault.cause, i.fault.offset) == ("gone", end)
     flat, crc = crc32c_and_memcpy_flushcache(view, other, 4)
     assert (flat.copied, crc) == (end, sums.crc32c(other[:end], 4))
