@@ -53,12 +53,7 @@ fn noted() -> Option<&'static AtomicU64> {
 
 /// A page of zeroes, which is zero again in every child.
 fn page_zeroed_by_forks() -> Option<*mut AtomicU64> {
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: the address is null and `MAP_FIXED` is not set, so the kernel chooses a page where nothing is mapped.
-    let page = unsafe { libc::mmap(ptr::null_mut(), PAGE_SIZE, protection, flags, -1, 0) };
-    if page == libc::MAP_FAILED {
-        return None;
-    }
+    let page = map_page(libc::MAP_PRIVATE).ok()?.as_ptr();
     // SAFETY: the page was just mapped, and nothing is in it.
     let is_zeroed = unsafe { libc::madvise(page, PAGE_SIZE, libc::MADV_WIPEONFORK) } == 0;
     if !is_zeroed {
@@ -66,6 +61,14 @@ fn page_zeroed_by_forks() -> Option<*mut AtomicU64> {
         unsafe { libc::munmap(page, PAGE_SIZE) };
     }
     is_zeroed.then_some(page.cast())
+}
+
+/// Maps a page of zeroes, private or shared with children.
+fn map_page(sharing: i32) -> Result<NonNull<libc::c_void>, i32> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, sharing | libc::MAP_ANONYMOUS);
+    // SAFETY: the address is null and `MAP_FIXED` is not set, so the kernel chooses a page where nothing is mapped.
+    let page = unsafe { libc::mmap(ptr::null_mut(), PAGE_SIZE, protection, flags, -1, 0) };
+    NonNull::new(page).filter(|_| page != libc::MAP_FAILED).ok_or_else(errno)
 }
 
 /// The number of no process: pids begin at 1.
@@ -132,13 +135,7 @@ impl<T> SharedPage<T> {
     /// fields are atomic.
     pub(super) unsafe fn zeroed() -> Result<Self, i32> {
         const { assert!(size_of::<T>() <= PAGE_SIZE && align_of::<T>() <= PAGE_SIZE) };
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: the address is null and `MAP_FIXED` is not set, so the kernel chooses a page where nothing is mapped.
-        let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE_SIZE, protection, flags, -1, 0) };
-        match NonNull::new(page) {
-            Some(start) if page != libc::MAP_FAILED => Ok(Self(start.cast())),
-            _ => Err(errno()),
-        }
+        Ok(Self(map_page(libc::MAP_SHARED)?.cast()))
     }
 
     pub(super) fn get(&self) -> &T {
