@@ -34,7 +34,7 @@ impl LeastCopy {
     /// For `nbytes`, rounded up to whole blocks. `None` if no such copy is known, or if there is not enough memory.
     pub fn new(nbytes: usize) -> Option<Self> {
         let copying = copying()?;
-        let memory = filled(nbytes.div_ceil(BLOCK).max(1).checked_mul(2)?)?;
+        let memory = filled(nbytes.div_ceil(BLOCK).max(1).checked_mul(2)?, Block([1; BLOCK]))?;
         Some(Self { memory, copying })
     }
 
@@ -69,7 +69,7 @@ struct Block(#[allow(dead_code)] [u8; BLOCK]); // read and written through its a
 pub fn measure(nbytes: usize) -> Option<Limits> {
     let accesses = native::accesses()?;
     let blocks = nbytes.div_ceil(BLOCK).max(1);
-    let mut memory = filled(blocks)?;
+    let mut memory = filled(blocks, Block([1; BLOCK]))?;
     let (addr, len) = (memory.as_mut_ptr().expose_provenance(), blocks * BLOCK);
     let repeats = ROUND.div_ceil(len);
     let best = accesses.map(|access| {
@@ -91,18 +91,18 @@ pub fn measure(nbytes: usize) -> Option<Limits> {
     Some(Limits { read, write, stream })
 }
 
-/// So many blocks of ones, on huge pages where they are to be had. `None` if there is not enough memory.
-fn filled(blocks: usize) -> Option<Vec<Block>> {
-    let mut memory: Vec<Block> = Vec::new();
-    memory.try_reserve_exact(blocks).ok()?;
-    on_huge_pages(memory.as_mut_ptr().expose_provenance(), blocks * BLOCK);
-    memory.resize(blocks, Block([1; BLOCK]));
+/// So many of an element, on huge pages where they are to be had. `None` if there is not enough memory.
+pub(crate) fn filled<T: Copy>(count: usize, element: T) -> Option<Vec<T>> {
+    let mut memory: Vec<T> = Vec::new();
+    memory.try_reserve_exact(count).ok()?;
+    on_huge_pages(memory.as_mut_ptr().expose_provenance(), count * size_of::<T>());
+    memory.resize(count, element);
     Some(memory)
 }
 
 /// Asks for huge pages, as the benches do for the memory that they copy: on small pages, page walks set the rate. A
 /// refusal changes the rate alone.
-pub(crate) fn on_huge_pages(addr: usize, len: usize) {
+fn on_huge_pages(addr: usize, len: usize) {
     const HUGE: usize = 2 << 20;
     let start = addr.next_multiple_of(HUGE);
     let end = (addr + len) / HUGE * HUGE;

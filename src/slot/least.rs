@@ -5,7 +5,7 @@
 
 use super::DROPPED_WHOLE;
 use crate::arch::guard;
-use crate::arch::limits::on_huge_pages;
+use crate::arch::limits::filled;
 use crate::arch::{self, LINE, Primitives, WriteBack};
 use crate::copy::{BLOCK, SUMMED_AT_ONCE, crc32c};
 use std::hint::black_box;
@@ -23,11 +23,7 @@ struct Lines {
 impl Lines {
     /// So many bytes in whole lines. `None` if there is not enough memory.
     fn new(len: usize) -> Option<Self> {
-        let room = len.checked_add(LINE)?;
-        let mut memory: Vec<u8> = Vec::new();
-        memory.try_reserve_exact(room).ok()?;
-        on_huge_pages(memory.as_mut_ptr().expose_provenance(), room);
-        memory.resize(room, 1);
+        let memory = filled(len.checked_add(LINE)?, 1_u8)?;
         let start = memory.as_ptr().align_offset(LINE);
         Some(Self { memory, start })
     }

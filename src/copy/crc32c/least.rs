@@ -2,7 +2,7 @@
 //! uses, and the sum of each block, by the same library, over memory of our own. It has no iterator, bears no fault,
 //! counts nothing, and does not combine the sums of the blocks. Benches show it beside copies that have to do more.
 
-use crate::arch::limits::on_huge_pages;
+use crate::arch::limits::filled;
 use crate::arch::{self, LINE, Tee, guard, tuning};
 use crate::copy::blocks::{StagingBuffer, prefetch_ahead, prefetch_page_ahead};
 use crate::copy::chunk::BLOCK;
@@ -32,7 +32,8 @@ impl LeastSum {
         let tee = arch::primitives().tee?;
         let len = nbytes.div_ceil(LINE).max(1);
         let total = len.checked_mul(places.max(1))?;
-        Some(Self { source: lines(total)?, target: lines(total)?, len, next: 0, tee })
+        let (source, target) = (filled(total, Line([1; LINE]))?, filled(total, Line([1; LINE]))?);
+        Some(Self { source, target, len, next: 0, tee })
     }
 
     /// Copies and sums once, at the next place.
@@ -66,15 +67,6 @@ impl LeastSum {
         }
         black_box(sum);
     }
-}
-
-/// So many lines, on huge pages where they are to be had. `None` if there is not enough memory.
-fn lines(count: usize) -> Option<Vec<Line>> {
-    let mut lines: Vec<Line> = Vec::new();
-    lines.try_reserve_exact(count).ok()?;
-    on_huge_pages(lines.as_mut_ptr().expose_provenance(), count * LINE);
-    lines.resize(count, Line([1; LINE]));
-    Some(lines)
 }
 
 #[cfg(test)]
